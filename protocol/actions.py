@@ -1,0 +1,62 @@
+"""The table that binds an action's name to what it takes and what it answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from protocol import params, results
+from protocol.vocabulary import EventName
+
+
+@dataclass(frozen=True)
+class Action:
+    """One row of the table."""
+
+    params: type[params.Params]
+    result: type[Any]
+    changes: bool = False
+    """A repeated ``request_id`` is answered from the record instead of being run again."""
+    control: bool = False
+    """Answered also while the worker is overloaded or draining."""
+
+
+ACTIONS: dict[str, Action] = {
+    "memory.get_status": Action(params.GetStatusParams, results.GetStatusResult),
+    "memory.get_usage": Action(params.GetUsageParams, results.GetUsageResult),
+    "memory.get_allocations": Action(params.GetAllocationsParams, results.GetAllocationsResult),
+    "memory.allocate": Action(params.AllocateParams, results.AllocateResult, changes=True),
+    "memory.deallocate": Action(params.DeallocateParams, results.DeallocateResult, changes=True),
+    "memory.transfer": Action(params.TransferParams, results.TransferResult, changes=True),
+    "memory.get_transfer": Action(params.GetTransferParams, results.TransferResult),
+    "memory.clear": Action(params.ClearParams, results.ClearResult, changes=True),
+    "memory.defragment": Action(params.DefragmentParams, results.DefragmentResult, changes=True),
+    "memory.optimize": Action(params.OptimizeParams, results.OptimizeResult, changes=True),
+    "memory.get_model_status": Action(params.GetModelStatusParams, results.GetModelStatusResult),
+    "memory.model_optimize": Action(params.ModelOptimizeParams, results.ModelOptimizeResult, changes=True),
+    "memory.get_pressure": Action(params.GetPressureParams, results.GetPressureResult),
+    "memory.get_analytics": Action(params.GetAnalyticsParams, results.GetAnalyticsResult),
+    "memory.get_optimization_recommendations": Action(
+        params.GetOptimizationRecommendationsParams, results.GetOptimizationRecommendationsResult
+    ),
+    "memory.plan_batches": Action(params.PlanBatchesParams, results.PlanBatchesResult),
+    "memory.set_limits": Action(params.SetLimitsParams, results.SetLimitsResult, changes=True),
+    "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
+    "worker.ping": Action(params.PingParams, results.PingResult, control=True),
+    "worker.cancel": Action(params.CancelParams, results.CancelResult, control=True),
+    "worker.subscribe": Action(params.SubscribeParams, results.SubscribeResult, control=True),
+    "worker.shutdown": Action(params.ShutdownParams, results.ShutdownResult, control=True),
+}
+
+OLDER_NAMES: dict[str, str] = {
+    "memory.model_status": "memory.get_model_status",
+    "memory.analytics": "memory.get_analytics",
+    "memory.optimization_recs": "memory.get_optimization_recommendations",
+}
+"""What older hosts send, and the action that it means."""
+
+EVENTS: dict[str, type[Any]] = {
+    "progress": results.ProgressData,
+    EventName.PRESSURE_CHANGED: results.PressureChangedData,
+    EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,
+    EventName.DEVICE_LOST: results.DeviceLostData,
+}
+"""What each event carries in ``data``."""

@@ -1,0 +1,273 @@
+"""What each action takes in ``data``. Strict: no coercion, and an unknown key is refused by name.
+
+``device_id: "all"`` means the same as leaving it out wherever several devices can be answered for.
+"""
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from protocol import vocabulary as words
+from protocol.vocabulary import INT64_MAX
+
+_MILLISECONDS_PER_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+DURATION_PATTERN = r"^[1-9][0-9]{0,8}(ms|s|m|h|d)$"
+
+
+def parse_duration_ms(text: str) -> int:
+    """Read ``"90s"`` or ``"1h"`` as milliseconds. Units ms, s, m, h, d; ValueError for anything else."""
+    match = re.fullmatch(r"(\d+)(\D+)", text)
+    if match is None or match[2] not in _MILLISECONDS_PER_UNIT:
+        message = f"{text!r} is not a duration such as '500ms', '90s', '15m', '1h' or '7d'"
+        raise ValueError(message)
+    return int(match[1]) * _MILLISECONDS_PER_UNIT[match[2]]
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        message = f"{value} is not a power of two"
+        raise ValueError(message)
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Bytes = Annotated[int, Field(ge=0, le=INT64_MAX)]
+SizeBytes = Annotated[int, Field(ge=1, le=INT64_MAX)]
+Count = Annotated[int, Field(ge=0, le=INT64_MAX)]
+Milliseconds = Annotated[int, Field(ge=0, le=INT64_MAX)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Alignment = Annotated[int, Field(ge=1, le=2**30), AfterValidator(_power_of_two)]
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN)]
+
+# JSON has no enums: a word is read as its member, although the models are strict otherwise.
+_WORD = Field(strict=False)
+MemoryType = Annotated[words.MemoryType, _WORD]
+Initialize = Annotated[words.Initialize, _WORD]
+TransferType = Annotated[words.TransferType, _WORD]
+ClearType = Annotated[words.ClearType, _WORD]
+OptimizationLevel = Annotated[words.OptimizationLevel, _WORD]
+GroupBy = Annotated[words.GroupBy, _WORD]
+EvictionStrategy = Annotated[words.EvictionStrategy, _WORD]
+AnalyticsSection = Annotated[words.AnalyticsSection, _WORD]
+EventName = Annotated[words.EventName, _WORD]
+PressureLevel = Annotated[words.PressureLevel, _WORD]
+
+
+class Params(BaseModel):
+    """Base of every action's ``data``."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+
+
+class GetStatusParams(Params):
+    """Ask where the memory is, on one device or all."""
+
+    device_id: Name | None = None
+    include_allocations: bool = False
+    include_usage_stats: bool = False
+    include_fragmentation: bool = False
+    refresh: bool = False
+    """Read the operating system now instead of answering from readings up to 100 ms old."""
+
+
+class GetUsageParams(Params):
+    """Ask for allocated bytes by owner, purpose or memory type."""
+
+    device_id: Name | None = None
+    group_by: GroupBy = words.GroupBy.OWNER
+
+
+class GetAllocationsParams(Params):
+    """List allocations, oldest first, a page at a time."""
+
+    device_id: Name | None = None
+    allocation_id: Name | None = None
+    owner: Name | None = None
+    purpose: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+    after: Name | None = None
+    """The ``next`` of the page before."""
+
+
+class AllocateParams(Params):
+    """Ask for memory. All or nothing: a failed allocate changes no figure."""
+
+    size_bytes: SizeBytes
+    device_id: Name | None = None
+    memory_type: MemoryType = words.MemoryType.DEVICE
+    initialize: Initialize = words.Initialize.ZERO
+    alignment: Alignment | None = None
+    """Bytes, a power of two up to 1 GiB; null for the device's own."""
+    purpose: Name | None = None
+    owner: Name | None = None
+    persistent: bool = False
+    lease_ms: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    """The allocation is freed when this runs out."""
+    make_room: bool = False
+    """Models may be unloaded to make it fit."""
+
+
+class DeallocateParams(Params):
+    """Give one allocation back."""
+
+    allocation_id: Name
+    force: bool = False
+    """Also while it is persistent."""
+
+
+class TransferParams(Params):
+    """Copy or move an allocation's contents to a new allocation."""
+
+    source_allocation_id: Name
+    destination_device_id: Name
+    transfer_type: TransferType = words.TransferType.COPY
+    memory_type: MemoryType | None = None
+    """Of the new allocation; null for the source's."""
+    verify: bool = False
+    """Read the copy back and compare SHA-256 digests."""
+    wait: bool = True
+    """False answers at once; follow it with ``memory.get_transfer``."""
+
+
+class GetTransferParams(Params):
+    """Ask how far a transfer has come."""
+
+    transfer_id: Name
+
+
+class ClearParams(Params):
+    """Give up caches, allocations or models."""
+
+    device_id: Name | None = None
+    clear_type: ClearType = words.ClearType.CACHE
+    owner: Name | None = None
+    """Only this owner's allocations."""
+    force: bool = False
+    """Also what is persistent or pinned."""
+
+
+class DefragmentParams(Params):
+    """Join free memory into larger blocks and give back what is not needed."""
+
+    device_id: Name | None = None
+    aggressive: bool = False
+    """May restart the device's own process; its contents are carried over."""
+
+
+class OptimizeParams(Params):
+    """Carry out the recommended actions up to a level."""
+
+    device_id: Name | None = None
+    optimization_level: OptimizationLevel = words.OptimizationLevel.CONSERVATIVE
+    dry_run: bool = False
+
+
+class GetModelStatusParams(Params):
+    """Ask for the configured models and where they are."""
+
+    model_id: Name | None = None
+    device_id: Name | None = None
+
+
+class ModelOptimizeParams(Params):
+    """Unload models until a goal is met."""
+
+    device_id: Name | None = None
+    target_pressure_level: PressureLevel | Percent | None = None
+    """A level's name, or a percentage up to 100."""
+    strategy: EvictionStrategy = words.EvictionStrategy.ADAPTIVE
+    max_models_to_unload: Count | None = None
+    min_memory_to_free_bytes: Bytes | None = None
+    force_optimization: bool = False
+    exclude_models: tuple[Name, ...] = Field(default=(), strict=False)
+    max_optimization_time_ms: Milliseconds | None = None
+    dry_run: bool = False
+
+
+class GetPressureParams(Params):
+    """Ask how close devices are to running out, and what would help."""
+
+    device_id: Name | None = None
+
+
+class GetAnalyticsParams(Params):
+    """Ask what has happened lately."""
+
+    device_id: Name | None = None
+    time_range: Duration = "1h"
+    include: Annotated[tuple[AnalyticsSection, ...], Field(min_length=1, strict=False)] | None = None
+    """Sections to answer; null for all."""
+
+
+class GetOptimizationRecommendationsParams(Params):
+    """Ask for the actions worth taking, over all devices, cheapest per byte first."""
+
+    device_id: Name | None = None
+
+
+class PlanBatchesParams(Params):
+    """Ask how to cut work into batches that fit."""
+
+    item_count: Annotated[int, Field(ge=1, le=INT64_MAX)]
+    bytes_per_item: SizeBytes
+    fixed_bytes: Bytes = 0
+    """Needed once beside each batch, whatever its size."""
+    device_id: Name | None = None
+    max_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the device's headroom that a batch may take."""
+
+
+class Thresholds(Params):
+    """Pressure percentages at which a device becomes moderate, high and critical."""
+
+    moderate: Percent
+    high: Percent
+    critical: Percent
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if not self.moderate < self.high < self.critical:
+            message = f"{self.moderate} < {self.high} < {self.critical} does not hold"
+            raise ValueError(message)
+        return self
+
+
+class SetLimitsParams(Params):
+    """Change what is left out stays; ``limit_bytes: null`` takes the cap away."""
+
+    device_id: Name
+    limit_bytes: SizeBytes | None = None
+    """Hard cap on this worker's allocations on the device."""
+    reserve_bytes: Bytes | None = None
+    """Kept free for the host."""
+    thresholds: Thresholds | None = None
+
+
+class HelloParams(Params):
+    """Introduce the host. Optional: a bare ``memory.*`` works."""
+
+    protocol_min: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    protocol_max: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    host_pid: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    """The worker ends within a second of this process, even while the pipe stays open."""
+
+
+class PingParams(Params):
+    """Ask whether the worker answers."""
+
+
+class CancelParams(Params):
+    """Cancel a request that is queued or running."""
+
+    request_id: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class SubscribeParams(Params):
+    """Ask for events. The list replaces the one before; an empty one ends the subscription."""
+
+    events: tuple[EventName, ...] = Field(strict=False)
+
+
+class ShutdownParams(Params):
+    """Stop admitting, finish what runs, free everything, exit."""

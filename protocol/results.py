@@ -1,0 +1,609 @@
+"""What each action answers: frozen records that are written as they are, every field always present.
+
+Standard library only (plus the annotation types that pydantic reads), so that the layers below the
+instructor may build them. ``protocol.contract`` turns them into validators and JSON Schemas.
+"""
+
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
+from typing_extensions import TypedDict
+
+from protocol.record import Record
+from protocol.vocabulary import (
+    INT64_MAX,
+    DeviceKind,
+    DeviceState,
+    Executed,
+    ErrorCode,
+    EventName,
+    EvictionStrategy,
+    MemoryType,
+    ModelState,
+    PressureLevel,
+    Source,
+    TransferState,
+)
+
+Bytes = Annotated[int, Ge(0), Le(INT64_MAX)]
+Count = Annotated[int, Ge(0), Le(INT64_MAX)]
+Milliseconds = Annotated[int, Ge(0), Le(INT64_MAX)]
+Microseconds = Annotated[int, Ge(0), Le(INT64_MAX)]
+Percent = Annotated[float, Ge(0), Le(100)]
+
+
+# ---- pieces -------------------------------------------------------------------------------------
+
+
+class SharedMemory(Record):
+    """A file that the host can map."""
+
+    path: str
+    size_bytes: Bytes
+
+
+class AllocationRow(Record):
+    """One live allocation."""
+
+    allocation_id: str
+    device_id: str
+    memory_type: MemoryType
+    size_bytes: Bytes
+    """As asked for; what the ledger counts."""
+    actual_bytes: Bytes
+    """As the device rounds it."""
+    owner: str | None
+    purpose: str | None
+    persistent: bool
+    age_ms: Milliseconds
+    lease_expires_in_ms: Milliseconds | None
+    shared_memory: SharedMemory | None
+
+
+class UsageGroup(Record):
+    """Allocations that share an owner, a purpose or a memory type."""
+
+    key: str | None
+    allocated_bytes: Bytes
+    peak_bytes: Bytes
+    allocation_count: Count
+
+
+class Fragmentation(Record):
+    """How far free memory lies in pieces."""
+
+    free_bytes: Bytes
+    largest_free_block_bytes: Bytes
+    fragmentation_percentage: Percent
+    """Share of the free bytes that lies outside the largest block."""
+
+
+class Recommendation(Record):
+    """An action that can be sent back as it stands."""
+
+    action: str
+    data: dict[str, Any]
+    expected_freed_bytes: Bytes | None
+    cost_ms: Milliseconds | None
+    reason: str
+
+
+class UnloadedModel(Record):
+    """A model that was dropped, and why."""
+
+    model_id: str
+    freed_bytes: Bytes
+    """By the ledger."""
+    returned_bytes: Bytes | None
+    """Measured at the operating system or driver."""
+    reload_ms: Milliseconds | None
+    reason: str
+
+
+class Kept(Record):
+    """Something that stays, and why."""
+
+    id: str
+    reason: str
+
+
+class KeptModel(Record):
+    """A model that stays, and why."""
+
+    model_id: str
+    reason: str
+
+
+# ---- status -------------------------------------------------------------------------------------
+
+
+class DeviceStatus(Record):
+    """Where the memory of one device is."""
+
+    device_id: str
+    kind: DeviceKind
+    name: str
+    state: DeviceState
+    state_reason: str | None
+    total_bytes: Bytes | None
+    budget_bytes: Bytes | None
+    """The most that this worker may use: the smallest of all limits."""
+    budget_source: Source | None
+    """Where the smallest limit comes from."""
+    used_bytes: Bytes | None
+    """Whole device, every process."""
+    process_used_bytes: Bytes | None
+    """This worker, as the operating system or driver sees it."""
+    allocated_bytes: Bytes
+    """Ledger: live allocations, as asked for."""
+    external_bytes: Bytes
+    """Ledger: recorded for the host, which holds them."""
+    cached_bytes: Bytes
+    """Kept for reuse by the runtime, not live."""
+    unattributed_bytes: Bytes | None
+    """What the process uses beyond what ledger, models and caches explain."""
+    available_bytes: Bytes | None
+    """Headroom: what one allocation can still get."""
+    peak_allocated_bytes: Bytes
+    allocation_count: Count
+    model_bytes: Bytes
+    utilization_percentage: Percent | None
+    """Used share of the whole device."""
+    pressure_level: PressureLevel
+    allocations: tuple[AllocationRow, ...] | None
+    usage: tuple[UsageGroup, ...] | None
+    fragmentation: Fragmentation | None
+
+
+class HostStatus(Record):
+    """The machine's own memory."""
+
+    total_bytes: Bytes | None
+    available_bytes: Bytes | None
+    process_rss_bytes: Bytes | None
+
+
+class GetStatusResult(Record):
+    """Where the memory is."""
+
+    devices: tuple[DeviceStatus, ...]
+    host: HostStatus
+    pressure_level: PressureLevel
+    """The worst of the devices'."""
+    age_ms: Milliseconds
+    """Of the oldest reading in the answer."""
+
+
+class DeviceUsage(Record):
+    """Allocated bytes of one device, in groups."""
+
+    device_id: str
+    allocated_bytes: Bytes
+    peak_allocated_bytes: Bytes
+    groups: tuple[UsageGroup, ...]
+
+
+class GetUsageResult(Record):
+    """Allocated bytes by owner, purpose or memory type."""
+
+    devices: tuple[DeviceUsage, ...]
+
+
+class GetAllocationsResult(Record):
+    """A page of allocations."""
+
+    allocations: tuple[AllocationRow, ...]
+    next: str | None
+    """Send it as ``after`` for the next page; null on the last."""
+
+
+# ---- allocations and transfers --------------------------------------------------------------------
+
+
+class AllocateResult(Record):
+    """Memory that was handed out."""
+
+    allocation_id: str
+    device_id: str
+    memory_type: MemoryType
+    size_bytes: Bytes
+    actual_bytes: Bytes
+    shared_memory: SharedMemory | None
+    available_bytes: Bytes | None
+    """After."""
+    models_unloaded: tuple[UnloadedModel, ...]
+
+
+class DeallocateResult(Record):
+    """Memory that was given back."""
+
+    allocation_id: str
+    device_id: str
+    freed_bytes: Bytes
+    returned_bytes: Bytes | None
+    """Measured at the operating system or driver."""
+    available_bytes: Bytes | None
+    """After."""
+
+
+class ErrorBody(Record):
+    """Why a request failed, and what the host may do about it."""
+
+    code: ErrorCode
+    message: str
+    executed: Executed
+    retryable: bool
+    details: dict[str, Any]
+
+
+class TransferResult(Record):
+    """A transfer as it stands; ``memory.transfer`` and ``memory.get_transfer`` answer it alike."""
+
+    transfer_id: str
+    state: TransferState
+    source_allocation_id: str
+    destination_allocation_id: str | None
+    source_device_id: str
+    destination_device_id: str
+    size_bytes: Bytes
+    completed_bytes: Bytes
+    duration_us: Microseconds | None
+    bytes_per_second: Count | None
+    checksum: str | None
+    """``sha256:`` and the digest, where it was verified."""
+    shared_memory: SharedMemory | None
+    error: ErrorBody | None
+
+
+# ---- reclaiming -----------------------------------------------------------------------------------
+
+
+class ClearResult(Record):
+    """What was given up, and what stayed."""
+
+    cleared_bytes: Bytes
+    returned_bytes: Bytes | None
+    allocations_freed: Count
+    models_unloaded: tuple[UnloadedModel, ...]
+    kept: tuple[Kept, ...]
+
+
+class DefragmentStep(Record):
+    """One thing that was done, and what came back."""
+
+    step: str
+    returned_bytes: Bytes | None
+
+
+class DefragmentResult(Record):
+    """What defragmenting did. The fragmentation is null where the device cannot tell, or over several."""
+
+    returned_bytes: Bytes | None
+    allocations_moved: Count
+    fragmentation_before: Fragmentation | None
+    fragmentation_after: Fragmentation | None
+    steps: tuple[DefragmentStep, ...]
+
+
+class OptimizeStep(Record):
+    """A recommended action, carried out unless it was a dry run."""
+
+    step: str
+    data: dict[str, Any]
+    expected_bytes: Bytes | None
+    returned_bytes: Bytes | None
+    reason: str
+
+
+class OptimizeResult(Record):
+    """What optimizing did."""
+
+    returned_bytes: Bytes | None
+    steps: tuple[OptimizeStep, ...]
+    pressure_before: PressureLevel
+    pressure_after: PressureLevel
+
+
+# ---- models ---------------------------------------------------------------------------------------
+
+
+class ModelStatus(Record):
+    """One configured model."""
+
+    model_id: str
+    state: ModelState
+    device_id: str | None
+    loader: str | None
+    declared_bytes: Bytes | None
+    estimated_bytes: Bytes | None
+    measured_bytes: Bytes | None
+    pinned: bool
+    priority: int
+    in_use: Count
+    load_count: Count
+    use_count: Count
+    load_ms: Milliseconds | None
+    last_used_ms_ago: Milliseconds | None
+    keep_alive_ms: Milliseconds | None
+    expires_in_ms: Milliseconds | None
+
+
+class GetModelStatusResult(Record):
+    """The configured models and where they are."""
+
+    models: tuple[ModelStatus, ...]
+    pressure_level: PressureLevel
+    pressure_percentage: Percent | None
+    available_operations: tuple[str, ...]
+    optimization_recommendations: tuple[Recommendation, ...]
+    last_synchronized: str
+    """RFC 3339, UTC."""
+
+
+class PerformanceImpact(Record):
+    """What unloading will cost when the models are needed again."""
+
+    reload_ms: Milliseconds | None
+    models_affected: Count
+
+
+class ModelOptimizeResult(Record):
+    """Which models went, which stayed, and whether the goal was met."""
+
+    optimization_triggered: bool
+    optimization_strategy: EvictionStrategy
+    memory_freed_bytes: Bytes
+    memory_returned_bytes: Bytes | None
+    models_unloaded: tuple[UnloadedModel, ...]
+    models_kept: tuple[KeptModel, ...]
+    performance_impact: PerformanceImpact
+    optimization_time_ms: Milliseconds
+    pressure_before: PressureLevel
+    pressure_after: PressureLevel
+    goal_met: bool
+    message: str
+
+
+# ---- pressure and analytics -----------------------------------------------------------------------
+
+
+class PressureThresholds(Record):
+    """Pressure percentages at which a device becomes moderate, high and critical."""
+
+    moderate: Percent
+    high: Percent
+    critical: Percent
+
+
+class PressureSignal(Record):
+    """One reason for a level."""
+
+    name: str
+    value: float
+    level: PressureLevel
+    source: Source
+
+
+class PressureTrend(Record):
+    """Where the use is heading."""
+
+    bytes_per_second: float
+    seconds_to_exhaustion: float | None
+    low_seconds: float | None
+    high_seconds: float | None
+
+
+class DevicePressure(Record):
+    """How close one device is to running out."""
+
+    device_id: str
+    pressure_level: PressureLevel
+    pressure_percentage: Percent | None
+    """Share of the budget that is not to be had any more."""
+    available_memory_bytes: Bytes | None
+    total_memory_bytes: Bytes | None
+    utilization_percentage: Percent | None
+    thresholds: PressureThresholds
+    signals: tuple[PressureSignal, ...]
+    trend: PressureTrend | None
+    recommended_actions: tuple[Recommendation, ...]
+
+
+class GetPressureResult(Record):
+    """How close devices are to running out, and what would help."""
+
+    devices: tuple[DevicePressure, ...]
+    pressure_level: PressureLevel
+    """The worst of the devices'."""
+
+
+class ActionStatistics(Record):
+    """How often an action was asked for and how long it took, from its line to its reply."""
+
+    action: str
+    count: Count
+    errors: Count
+    p50_us: Microseconds | None
+    p95_us: Microseconds | None
+    p99_us: Microseconds | None
+
+
+class TimelinePoint(Record):
+    """A device's memory at one moment."""
+
+    device_id: str
+    ms_ago: Milliseconds
+    allocated_bytes: Bytes
+    process_used_bytes: Bytes | None
+    available_bytes: Bytes | None
+    pressure_level: PressureLevel
+
+
+class SuspectedLeak(Record):
+    """An owner whose allocations only ever grow, with the evidence."""
+
+    device_id: str
+    owner: str | None
+    purpose: str | None
+    allocation_count: Count
+    allocated_bytes: Bytes
+    oldest_age_ms: Milliseconds
+    evidence: str
+
+
+class Eviction(Record):
+    """A model that was dropped, and why."""
+
+    model_id: str
+    device_id: str
+    ms_ago: Milliseconds
+    freed_bytes: Bytes
+    returned_bytes: Bytes | None
+    reason: str
+
+
+class Expiration(Record):
+    """An allocation whose lease ran out."""
+
+    allocation_id: str
+    device_id: str
+    owner: str | None
+    ms_ago: Milliseconds
+    freed_bytes: Bytes
+    returned_bytes: Bytes | None
+
+
+class GetAnalyticsResult(Record):
+    """What has happened lately. A section that was not asked for is null."""
+
+    time_range_ms: Milliseconds
+    covered_ms: Milliseconds
+    """How far back the record reaches within the range."""
+    actions: tuple[ActionStatistics, ...] | None
+    timeline: tuple[TimelinePoint, ...] | None
+    suspected_leaks: tuple[SuspectedLeak, ...] | None
+    evictions: tuple[Eviction, ...] | None
+    expirations: tuple[Expiration, ...] | None
+
+
+class GetOptimizationRecommendationsResult(Record):
+    """The actions worth taking, cheapest per byte first."""
+
+    recommendations: tuple[Recommendation, ...]
+
+
+# ---- planning -------------------------------------------------------------------------------------
+
+
+class PlanBatchesResult(Record):
+    """The largest batch that fits, and what it saves against doing all at once."""
+
+    batch_size: Count
+    batch_count: Count
+    peak_bytes: Bytes
+    unbatched_bytes: Count
+    savings_percentage: Percent
+
+
+class Limits(Record):
+    """A device's configured limits."""
+
+    limit_bytes: Bytes | None
+    reserve_bytes: Bytes
+    thresholds: PressureThresholds
+
+
+class SetLimitsResult(Record):
+    """The limits before and after, and what lies over the new cap."""
+
+    previous: Limits
+    limits: Limits
+    allocations_affected: Count
+    """Live allocations on the device while it is over its cap; none is freed."""
+    bytes_over_limit: Bytes
+
+
+# ---- the worker's own -----------------------------------------------------------------------------
+
+
+class WorkerLimits(Record):
+    """What the stream accepts."""
+
+    max_frame_bytes: Bytes
+    max_inflight: Count
+
+
+class HelloResult(Record):
+    """Who answers, and what it can be asked."""
+
+    protocol: int
+    worker_version: str
+    pid: int
+    actions: tuple[str, ...]
+    limits: WorkerLimits
+    schema_sha256: str
+
+
+class PingResult(Record):
+    """The worker answers."""
+
+    uptime_ms: Milliseconds
+
+
+class CancelResult(Record):
+    """Whether the request was queued or running."""
+
+    found: bool
+
+
+class SubscribeResult(Record):
+    """What is subscribed to now."""
+
+    events: tuple[EventName, ...]
+
+
+class ShutdownResult(Record):
+    """How many requests were finished or cancelled while draining."""
+
+    drained: Count
+
+
+# ---- events ---------------------------------------------------------------------------------------
+
+
+class ProgressData(Record):
+    """How far the work has come."""
+
+    completed_bytes: Bytes
+    total_bytes: Bytes
+
+
+# ``from`` is a Python keyword, so this one cannot be a dataclass.
+PressureChangedData = TypedDict(
+    "PressureChangedData",
+    {
+        "device_id": str,
+        "from": PressureLevel,
+        "to": PressureLevel,
+        "pressure_percentage": Percent | None,
+        "available_bytes": Bytes | None,
+    },
+)
+
+
+class AllocationExpiredData(Record):
+    """A lease ran out and the allocation was freed."""
+
+    allocation_id: str
+    device_id: str
+    owner: str | None
+    freed_bytes: Bytes
+    returned_bytes: Bytes | None
+
+
+class DeviceLostData(Record):
+    """A device went away, and its contents with it."""
+
+    device_id: str
+    reason: str
+    allocation_ids: tuple[str, ...]

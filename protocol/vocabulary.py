@@ -1,0 +1,197 @@
+"""The closed sets of words on the wire. Standard library only, so that every layer may import it."""
+
+from enum import StrEnum
+
+PROTOCOL_VERSION = 1
+
+INT64_MAX = 2**63 - 1
+"""Largest integer on the wire: what a C# ``long`` holds."""
+
+MAX_NESTING = 64
+"""Deepest nesting of a request, the envelope being level 1."""
+
+DEFAULT_MAX_FRAME_BYTES = 16 * 2**20
+DEFAULT_MAX_INFLIGHT = 256
+
+REPLAY_CAPACITY = 1024
+"""Answers of changing requests that are kept for a repeated ``request_id``."""
+
+TRANSFER_CAPACITY = 1024
+"""Transfer records that are kept for ``memory.get_transfer``."""
+
+DEFAULT_THRESHOLDS = (75.0, 90.0, 95.0)
+"""Pressure percentages at which a device becomes moderate, high and critical."""
+
+
+class MemoryType(StrEnum):
+    """Where an allocation lies, seen from its device."""
+
+    DEVICE = "device"
+    HOST = "host"
+    PINNED = "pinned"
+    SHARED = "shared"
+    EXTERNAL = "external"
+
+
+class PressureLevel(StrEnum):
+    """How close a device is to running out."""
+
+    LOW = "low"
+    MODERATE = "moderate"
+    HIGH = "high"
+    CRITICAL = "critical"
+    UNKNOWN = "unknown"
+
+
+class DeviceKind(StrEnum):
+    """Which backend answers for a device."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    DIRECTML = "directml"
+    SIMULATED = "simulated"
+
+
+class DeviceState(StrEnum):
+    """Whether a device can be asked for memory."""
+
+    AVAILABLE = "available"
+    PROBING = "probing"
+    UNAVAILABLE = "unavailable"
+    LOST = "lost"
+
+
+class ModelState(StrEnum):
+    """Where a model's weights are."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    LOADED = "loaded"
+    OFFLOADED = "offloaded"
+    UNLOADING = "unloading"
+    FAILED = "failed"
+
+
+class TransferState(StrEnum):
+    """How far a transfer has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Source(StrEnum):
+    """Whose number a figure is."""
+
+    DXGI = "dxgi"
+    DXCORE = "dxcore"
+    PDH = "pdh"
+    NVML = "nvml"
+    TORCH = "torch"
+    CGROUP = "cgroup"
+    OS = "os"
+    CONFIG = "config"
+    LEDGER = "ledger"
+
+
+class Initialize(StrEnum):
+    """What an allocation's bytes are when it is handed out."""
+
+    ZERO = "zero"
+    NONE = "none"
+
+
+class TransferType(StrEnum):
+    """Whether the source stays."""
+
+    COPY = "copy"
+    MOVE = "move"
+
+
+class ClearType(StrEnum):
+    """What ``memory.clear`` gives up."""
+
+    CACHE = "cache"
+    ALLOCATIONS = "allocations"
+    MODELS = "models"
+    ALL = "all"
+
+
+class OptimizationLevel(StrEnum):
+    """How far ``memory.optimize`` may go."""
+
+    CONSERVATIVE = "conservative"
+    NORMAL = "normal"
+    AGGRESSIVE = "aggressive"
+
+
+class GroupBy(StrEnum):
+    """What ``memory.get_usage`` adds up by."""
+
+    OWNER = "owner"
+    PURPOSE = "purpose"
+    MEMORY_TYPE = "memory_type"
+
+
+class EvictionStrategy(StrEnum):
+    """Which model goes first."""
+
+    ADAPTIVE = "adaptive"
+    COST_AWARE = "cost_aware"
+    LRU = "lru"
+    LFU = "lfu"
+    LARGEST_FIRST = "largest_first"
+    PRIORITY = "priority"
+
+
+class AnalyticsSection(StrEnum):
+    """A part of the ``memory.get_analytics`` answer."""
+
+    ACTIONS = "actions"
+    TIMELINE = "timeline"
+    LEAKS = "leaks"
+    EVICTIONS = "evictions"
+    EXPIRATIONS = "expirations"
+
+
+class EventName(StrEnum):
+    """What ``worker.subscribe`` can ask for."""
+
+    PRESSURE_CHANGED = "memory.pressure_changed"
+    ALLOCATION_EXPIRED = "memory.allocation_expired"
+    DEVICE_LOST = "device.lost"
+
+
+class Executed(StrEnum):
+    """Whether a failed request changed anything."""
+
+    NO = "no"
+    YES = "yes"
+    UNKNOWN = "unknown"
+
+
+class ErrorCode(StrEnum):
+    """Why a request failed."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_REQUEST = "invalid_request"
+    UNKNOWN_ACTION = "unknown_action"
+    FRAME_TOO_LARGE = "frame_too_large"
+    DUPLICATE_REQUEST_ID = "duplicate_request_id"
+    DEVICE_NOT_FOUND = "device_not_found"
+    DEVICE_UNAVAILABLE = "device_unavailable"
+    ALLOCATION_NOT_FOUND = "allocation_not_found"
+    MODEL_NOT_FOUND = "model_not_found"
+    MODEL_BUSY = "model_busy"
+    MODEL_LOAD_FAILED = "model_load_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    LIMIT_EXCEEDED = "limit_exceeded"
+    UNSUPPORTED = "unsupported"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    CANCELLED = "cancelled"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    OVERLOADED = "overloaded"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL_ERROR = "internal_error"
