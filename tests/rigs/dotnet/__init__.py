@@ -1,0 +1,1 @@
+"""A C# toolchain for machines without the .NET SDK: see README.md beside this file."""

@@ -1,0 +1,38 @@
+"""`python -m tests.rigs.dotnet build PROJECT.csproj… [--out DIR]`, or `fetch`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tests.rigs.dotnet.build import BuildError, ProjectError, ToolchainError, build
+from tests.rigs.dotnet.fixtures import default_out
+from tests.rigs.dotnet.toolchain import toolchain
+
+
+def main() -> int:
+    """Print the assemblies; 1 with the reason on stderr where there are none."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rigs.dotnet")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("fetch", help="find or fetch the toolchain, and say where it is")
+    building = commands.add_parser("build", help="build projects and all they refer to")
+    building.add_argument("projects", nargs="+", type=Path)
+    building.add_argument("--out", type=Path, default=None, help="default: below the toolchain's cache")
+    options = parser.parse_args()
+    start = time.monotonic()
+    try:
+        tools = toolchain()
+        if options.command == "fetch":
+            print(tools)
+            return 0
+        for assembly in build(options.projects, options.out or default_out(), tools):
+            print(assembly)
+    except (BuildError, ProjectError, ToolchainError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    print(f"{time.monotonic() - start:.1f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Pytest fixtures: the toolchain and the runtime. A conftest.py imports what it needs by name."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rigs.dotnet import runtime
+from tests.rigs.dotnet.build import ToolchainError, build
+from tests.rigs.dotnet.toolchain import Toolchain, cache
+from tests.rigs.dotnet.toolchain import toolchain as find_toolchain
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+TEST_SECONDS = 120
+
+Load = Callable[..., list[Path]]
+
+
+def default_out() -> Path:
+    """Return the folder for what is built from this checkout, outside it."""
+    checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:12]
+    return cache() / "build" / checkout
+
+
+@pytest.fixture(autouse=True)
+def dotnet_watchdog() -> Iterator[None]:
+    """End the run with all stacks where a test hangs."""
+    with runtime.watchdog(TEST_SECONDS):
+        yield
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Toolchain:
+    """Return the toolchain; skip where it is impossible, but fail if CI is set."""
+    try:
+        return find_toolchain()
+    except ToolchainError as reason:
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(f"CI must run the C# tests: {reason}")
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def load(toolchain: Toolchain) -> Load:
+    """Return ``load("csharp_host/…/X.csproj", …)``: builds, starts the runtime, makes the namespaces importable."""
+
+    def load(*projects: str) -> list[Path]:
+        assemblies = build([REPOSITORY / project for project in projects], default_out(), toolchain)
+        runtime.start(toolchain)
+        runtime.add(assemblies)
+        return assemblies
+
+    return load
