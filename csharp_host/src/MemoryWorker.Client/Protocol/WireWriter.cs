@@ -1,0 +1,87 @@
+using System.Text.Json;
+
+namespace MemoryWorker.Client.Protocol;
+
+/// <summary>What the generated writers are made of: one value, null where there is none.</summary>
+internal static class WireWriter
+{
+    internal static void Value(Utf8JsonWriter writer, long? value)
+    {
+        if (value is { } number)
+        {
+            writer.WriteNumberValue(number);
+        }
+        else
+        {
+            writer.WriteNullValue();
+        }
+    }
+
+    internal static void Value(Utf8JsonWriter writer, double? value)
+    {
+        if (value is { } number)
+        {
+            writer.WriteNumberValue(number);
+        }
+        else
+        {
+            writer.WriteNullValue();
+        }
+    }
+
+    internal static void Value(Utf8JsonWriter writer, bool? value)
+    {
+        if (value is { } truth)
+        {
+            writer.WriteBooleanValue(truth);
+        }
+        else
+        {
+            writer.WriteNullValue();
+        }
+    }
+
+    internal static void Value(Utf8JsonWriter writer, string? value) => writer.WriteStringValue(value);
+
+    internal static void Value(Utf8JsonWriter writer, JsonElement value) => value.WriteTo(writer);
+
+    internal static void Value(Utf8JsonWriter writer, PressureTarget? value)
+    {
+        if (value?.Level is { } level)
+        {
+            writer.WriteStringValue(level.ToWord());
+        }
+        else
+        {
+            Value(writer, value?.Percentage);
+        }
+    }
+
+    internal static void Value<T>(Utf8JsonWriter writer, T? value)
+        where T : class, IWireRecord<T>
+    {
+        if (value is null)
+        {
+            writer.WriteNullValue();
+        }
+        else
+        {
+            value.Write(writer);
+        }
+    }
+
+    internal static void List<T>(Utf8JsonWriter writer, IReadOnlyList<T>? items, Action<Utf8JsonWriter, T> item)
+    {
+        if (items is null)
+        {
+            writer.WriteNullValue();
+            return;
+        }
+        writer.WriteStartArray();
+        for (var index = 0; index < items.Count; index++)
+        {
+            item(writer, items[index]);
+        }
+        writer.WriteEndArray();
+    }
+}

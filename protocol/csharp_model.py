@@ -1,0 +1,117 @@
+"""What the C# generator knows of the contract: its types as the JSON Schemas state them, in order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.contract import contract_types, json_schema
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One member of a record."""
+
+    name: str
+    schema: Schema
+    """Of its value, null left out."""
+    nullable: bool
+    required: bool
+    default: Any
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One object type."""
+
+    name: str
+    text: str
+    closed: bool
+    """Unknown members are refused."""
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """One closed set of words."""
+
+    name: str
+    text: str
+    words: tuple[str, ...]
+
+
+def contract() -> tuple[dict[str, Record], dict[str, Words]]:
+    """Return every record and enum of the contract by name, a type after the first one that uses it."""
+    records: dict[str, Record] = {}
+    enums: dict[str, Words] = {}
+    origins: dict[str, Schema] = {}
+    for root in contract_types():
+        schema = json_schema(root)
+        definitions: dict[str, Schema] = schema.pop("$defs", {})
+        for name in _in_use({**definitions, root: schema}, root):
+            definition = schema if name == root else definitions[name]
+            facts = {key: value for key, value in definition.items() if not key.startswith("$")}
+            if origins.setdefault(name, facts) != facts:
+                message = f"{name} means one thing in {root} and another elsewhere"
+                raise ValueError(message)
+            if "enum" in facts:
+                enums[name] = Words(name, facts.get("description", ""), tuple(facts["enum"]))
+            else:
+                records[name] = _record(name, facts)
+    return records, enums
+
+
+def resolve(schema: Schema) -> str | None:
+    """Return the name of the type that a value refers to."""
+    reference = schema.get("$ref")
+    return None if reference is None else str(reference).rpartition("/")[2]
+
+
+def _in_use(schemas: dict[str, Schema], root: str) -> list[str]:
+    """Name the types below a root in the order in which their fields mention them."""
+    found: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name not in found:
+            found[name] = None
+            for one in _references(schemas[name]):
+                visit(one)
+
+    visit(root)
+    return list(found)
+
+
+def _references(schema: Any) -> Iterator[str]:
+    match schema:
+        case dict():
+            if name := resolve(schema):
+                yield name
+            for value in schema.values():
+                yield from _references(value)
+        case list():
+            for value in schema:
+                yield from _references(value)
+
+
+def _record(name: str, schema: Schema) -> Record:
+    required = schema.get("required", ())
+    fields = tuple(
+        _field(field, stated, required=field in required) for field, stated in schema["properties"].items()
+    ) if schema.get("properties") else ()
+    return Record(name, schema.get("description", ""), schema.get("additionalProperties") is False, fields)
+
+
+def _field(name: str, stated: Schema, *, required: bool) -> Field:
+    choices: list[Schema] = stated.get("anyOf", [stated])
+    values = [one for one in choices if one.get("type") != "null"]
+    value = values[0] if len(values) == 1 else {"anyOf": values}
+    return Field(
+        name=name,
+        schema=value,
+        nullable=len(values) < len(choices),
+        required=required,
+        default=stated.get("default"),
+        text=stated.get("description", ""),
+    )

@@ -1,0 +1,254 @@
+"""One record of the contract as a C# record with its own reader and writer.
+
+A required member is a `required` property. An optional one remembers whether it was assigned: what was
+assigned is written, also null, because the contract tells "left out" from null.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.csharp_model import Field, Record, Schema, resolve
+from protocol.csharp_text import INDENT, pascal, quoted, summary
+
+RENAMED = {("Event", "event"): "Name"}
+"""A C# member cannot have its type's name."""
+
+CHECKS = {
+    "AllocateParams": (
+        "Alignment is { } alignment && (alignment & (alignment - 1)) != 0",
+        "alignment: it is not a power of two",
+    ),
+    "Thresholds": (
+        "!(Moderate < High && High < Critical)",
+        "Thresholds: moderate < high < critical does not hold",
+    ),
+}
+"""The rules that a JSON Schema cannot state: when to refuse, and why."""
+
+_BOUNDS = {
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "exclusiveMinimum": "above",
+    "minLength": "minimum",
+    "maxLength": "maximum",
+    "minItems": "minimum",
+    "maxItems": "maximum",
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """How C# holds, reads and writes one kind of value."""
+
+    kind: str
+    """The C# type, without a question mark."""
+    read: str
+    """An expression, the reader standing on the value."""
+    write: str
+    """A statement's expression; {0} is the property."""
+
+
+def record(one: Record, enums: set[str]) -> list[str]:
+    """Return the lines of one record."""
+    fields = [(field, _name(one, field), _value(field.schema, field.name, enums)) for field in one.fields]
+    optional = [field.name for field in one.fields if not field.required]
+    required = [field.name for field in one.fields if field.required]
+    lines = [
+        *summary(one.text, 0, f"The data of ``{one.name}``."),
+        f"public sealed record {one.name} : IWireRecord<{one.name}>",
+        "{",
+    ]
+    if optional:
+        lines += [INDENT + "private readonly ulong _assigned;", ""]
+    for field, name, value in fields:
+        lines += [*_property(field, name, value, enums, optional), ""]
+    lines += [
+        *summary("Makes one; what is required is assigned in the initializer.", 1, ""),
+        *(INDENT + line for line in (f"public {one.name}()", "{", "}", "")),
+        *(INDENT + line if line else "" for line in _constructor(one, fields, required)),
+        "",
+        INDENT + "/// <inheritdoc/>",
+        INDENT + f"public static {one.name} Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);",
+        "",
+        *(INDENT + line for line in _writer(fields, optional)),
+        "}",
+    ]
+    return lines
+
+
+def _name(one: Record, field: Field) -> str:
+    return RENAMED.get((one.name, field.name), pascal(field.name))
+
+
+def _value(schema: Schema, member: str, enums: set[str]) -> Value:
+    """Map a schema. KeyError or ValueError where the contract uses something new."""
+    told = f"ref reader, {quoted(member)}"
+    bounds = _bounds(schema)
+    if name := resolve(schema):
+        if name in enums:
+            read = f"WireWords.Read{name}({told})"
+            return Value(name, read, "WireWriter.Value(writer, this.{0}.ToWord())")
+        return Value(name, f"WireReader.Record<{name}>({told}, strict)", "WireWriter.Value(writer, {0})")
+    if "anyOf" in schema:
+        level, percentage = schema["anyOf"]
+        if resolve(level) != "PressureLevel" or percentage["type"] != "number":
+            message = f"{member}: no C# type is known for {schema['anyOf']}"
+            raise ValueError(message)
+        read = f"WireReader.PressureTarget({told}, strict{_bounds(percentage)})"
+        return Value("PressureTarget", read, "WireWriter.Value(writer, {0})")
+    match schema["type"]:
+        case "boolean" if "const" in schema:
+            read = f"WireReader.Constant({told}, {_literal(schema['const'])})"
+            return Value("bool", read, "WireWriter.Value(writer, {0})")
+        case "boolean":
+            return Value("bool", f"WireReader.Boolean({told})", "WireWriter.Value(writer, {0})")
+        case "object":
+            return Value("JsonElement", f"WireReader.Object({told})", "WireWriter.Value(writer, {0})")
+        case "array":
+            return _list(schema, told, enums)
+        case kind:
+            reader, cs = {"integer": ("Int64", "long"), "number": ("Double", "double"), "string": ("String", "string")}[kind]
+            return Value(cs, f"WireReader.{reader}({told}, strict{bounds})", "WireWriter.Value(writer, {0})")
+
+
+def _list(schema: Schema, told: str, enums: set[str]) -> Value:
+    item = _value(schema["items"], "", enums)
+    read = item.read.replace('""', "member")
+    write = item.write.replace("this.", "").format("item")
+    return Value(
+        f"IReadOnlyList<{item.kind}>",
+        f"WireReader.List<{item.kind}>({told}, strict, static (ref Utf8JsonReader reader, string member, bool strict) => "
+        f"{read}{_bounds(schema)})",
+        f"WireWriter.List(writer, {{0}}, static (writer, item) => {write})",
+    )
+
+
+def _bounds(schema: Schema) -> str:
+    """Return the named arguments for what a schema allows."""
+    found = "".join(f", {argument}: {schema[key]}" for key, argument in _BOUNDS.items() if key in schema)
+    if "pattern" in schema:
+        # C#'s $ also matches before a last line feed.
+        found += f", pattern: @{quoted(schema['pattern'].removesuffix('$'))}" + (
+            r' + @"\z"' if schema["pattern"].endswith("$") else ""
+        )
+    return found
+
+
+def _literal(default: Any) -> str:
+    match default:
+        case bool():
+            return "true" if default else "false"
+        case str():
+            return quoted(default)
+        case []:
+            return "[]"
+        case int() | float():
+            return repr(default)
+        case _:
+            message = f"no C# literal is known for {default!r}"
+            raise ValueError(message)
+
+
+def _default(field: Field, value: Value, enums: set[str]) -> str:
+    if field.nullable:
+        return ""
+    if value.kind == "JsonElement":
+        return " = WireReader.EmptyObject"
+    if value.kind in enums:
+        return f" = {value.kind}.{pascal(field.default)}"
+    return f" = {_literal(field.default)}"
+
+
+def _property(field: Field, name: str, value: Value, enums: set[str], optional: list[str]) -> list[str]:
+    kind = value.kind + ("?" if field.nullable else "")
+    about = summary(field.text, 1, f"``{field.name}``")
+    if field.required and "const" in field.schema:
+        return [*about, f"{INDENT}public {kind} {name} => {_literal(field.schema['const'])};"]
+    if field.required:
+        return [*about, f"{INDENT}public required {kind} {name} {{ get; init; }}"]
+    backing = "_" + name[0].lower() + name[1:]
+    body = f"""\
+public {kind} {name}
+{{
+    get => {backing};
+    init
+    {{
+        {backing} = value;
+        _assigned |= 1UL << {optional.index(field.name)};
+    }}
+}}"""
+    return [
+        f"{INDENT}private readonly {kind} {backing}{_default(field, value, enums)};",
+        "",
+        *about,
+        *(INDENT + line for line in body.split("\n")),
+    ]
+
+
+def _constructor(one: Record, fields: list[tuple[Field, str, Value]], required: list[str]) -> Iterator[str]:
+    """Read in any order, remember what was there, then ask whether it was enough."""
+    yield "#pragma warning disable CS8618 // Require, below, sees to the required members."
+    yield "[SetsRequiredMembers]"
+    yield f"private {one.name}(ref Utf8JsonReader reader, bool strict)"
+    yield "#pragma warning restore CS8618"
+    yield "{"
+    if required:
+        yield "    var seen = 0UL;"
+    yield f"    WireReader.Begin(ref reader, {quoted(one.name)});"
+    yield "    while (WireReader.Next(ref reader))"
+    yield "    {"
+    for index, (field, name, value) in enumerate(fields):
+        yield f'        {"else " if index else ""}if (reader.ValueTextEquals("{field.name}"u8))'
+        yield "        {"
+        yield "            reader.Read();"
+        null = "WireReader.IsNull(ref reader) ? null : " if field.nullable else ""
+        target = "_" if field.required and "const" in field.schema else name
+        yield f"            {target} = {null}{value.read};"
+        if field.required:
+            yield f"            seen |= 1UL << {required.index(field.name)};"
+        yield "        }"
+    refuse = "strict" if one.closed else "false"
+    unknown = f"WireReader.Unknown(ref reader, {quoted(one.name)}, refuse: {refuse});"
+    if fields:
+        yield "        else"
+        yield "        {"
+        yield f"            {unknown}"
+        yield "        }"
+    else:
+        yield f"        {unknown}"
+    yield "    }"
+    if required:
+        yield f"    if (seen != {hex(2 ** len(required) - 1).upper().replace('X', 'x')}UL)"
+        yield "    {"
+        names = ", ".join(map(quoted, required))
+        yield f"        WireReader.Require(seen, {quoted(one.name)}, {names});"
+        yield "    }"
+    if one.name in CHECKS:
+        refused, why = CHECKS[one.name]
+        yield f"    if (strict && {refused})"
+        yield "    {"
+        yield f"        throw new JsonException({quoted(why)});"
+        yield "    }"
+    yield "}"
+
+
+def _writer(fields: list[tuple[Field, str, Value]], optional: list[str]) -> Iterator[str]:
+    yield "/// <inheritdoc/>"
+    yield "public void Write(Utf8JsonWriter writer)"
+    yield "{"
+    yield "    writer.WriteStartObject();"
+    for field, name, value in fields:
+        write = value.write.format(name)
+        if field.nullable:
+            write = write.replace(f"this.{name}.ToWord()", f"this.{name}?.ToWord()")
+        lines = [f'writer.WritePropertyName("{field.name}"u8);', f"{write};"]
+        if field.required:
+            yield from (INDENT + line for line in lines)
+        else:
+            yield f"    if ((_assigned & (1UL << {optional.index(field.name)})) != 0)"
+            yield "    {"
+            yield from (2 * INDENT + line for line in lines)
+            yield "    }"
+    yield "    writer.WriteEndObject();"
+    yield "}"
