@@ -1,0 +1,49 @@
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Client;
+
+/// <summary>The host side's seam: one action, typed, to a worker process.</summary>
+public interface IPythonWorkerService : IAsyncDisposable
+{
+    /// <summary>Raised on a thread-pool thread when a worker process has ended; says what was lost with it.</summary>
+    event EventHandler<WorkerExitedEventArgs>? WorkerExited;
+
+    /// <summary>Where the worker stands at this moment.</summary>
+    WorkerSnapshot Snapshot { get; }
+
+    /// <summary>Sends one action and returns its answer; starts the worker if none runs.</summary>
+    /// <param name="type">The worker to ask.</param>
+    /// <param name="command">The action, such as <c>memory.allocate</c>.</param>
+    /// <param name="request">What the action takes.</param>
+    /// <param name="cancellationToken">Cancels the work itself, not only the wait.</param>
+    /// <exception cref="WorkerRequestException">The worker refused or failed the request.</exception>
+    /// <exception cref="WorkerStartException">No worker could be started, or the breaker is open.</exception>
+    /// <exception cref="WorkerExitedException">The worker died, and the request may not be sent again.</exception>
+    /// <exception cref="WorkerProtocolException">The answer could not be read.</exception>
+    /// <exception cref="WorkerTimeoutException">The time of <see cref="PythonWorkerOptions.RequestTimeout"/> ran out.</exception>
+    /// <exception cref="OperationCanceledException">The token was cancelled; it is carried by the exception.</exception>
+    /// <exception cref="ObjectDisposedException">The service was disposed.</exception>
+    Task<TResponse> ExecuteAsync<TRequest, TResponse>(
+        PythonWorkerTypes type, string command, TRequest request, CancellationToken cancellationToken = default)
+        where TRequest : class, IWireRecord<TRequest>
+        where TResponse : class, IWireRecord<TResponse>;
+
+    /// <summary>Like the other overload, with a timeout or progress of its own. Throws the same exceptions.</summary>
+    Task<TResponse> ExecuteAsync<TRequest, TResponse>(
+        PythonWorkerTypes type,
+        string command,
+        TRequest request,
+        WorkerCallOptions options,
+        CancellationToken cancellationToken = default)
+        where TRequest : class, IWireRecord<TRequest>
+        where TResponse : class, IWireRecord<TResponse>;
+
+    /// <summary>
+    /// Events as they come, from this worker and its successors, until the token is cancelled. A reader that falls
+    /// 1,024 events behind loses the oldest, which shows as a gap in <see cref="WorkerEvent.Sequence"/>.
+    /// </summary>
+    /// <exception cref="WorkerStartException">No worker could be started.</exception>
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
+        IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default);
+}

@@ -1,0 +1,93 @@
+namespace MemoryWorker.Client;
+
+/// <summary>How the worker is started, spoken to and kept alive. Immutable.</summary>
+public sealed record PythonWorkerOptions
+{
+    /// <summary>The Python interpreter, or any other executable: a path, or a name on PATH.</summary>
+    public string FileName { get; init; } = OperatingSystem.IsWindows() ? "python" : "python3";
+
+    /// <summary>Arguments, each passed as it stands; no shell sees them.</summary>
+    public IReadOnlyList<string> Arguments { get; init; } = ["-m", "worker"];
+
+    /// <summary>Folder the worker starts in; null for the host's.</summary>
+    public string? WorkingDirectory { get; init; }
+
+    /// <summary>Environment variables beside the host's own; null removes one.</summary>
+    public IReadOnlyDictionary<string, string?> Environment { get; init; } = new Dictionary<string, string?>();
+
+    /// <summary>Time from the start of the process to its answer to <c>worker.hello</c>.</summary>
+    public TimeSpan StartTimeout { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Time for a call, also sent as its deadline; <see cref="Timeout.InfiniteTimeSpan"/> for none.</summary>
+    public TimeSpan RequestTimeout { get; init; } = TimeSpan.FromMinutes(2);
+
+    /// <summary>After a call timed out, the worker has this long to answer a ping before it is taken for hung and killed.</summary>
+    public TimeSpan PingTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>At disposal, time for the worker to finish what runs; then it is killed.</summary>
+    public TimeSpan ShutdownTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>After the process ended, time for what it had written to arrive while something else holds its pipes.</summary>
+    public TimeSpan DrainTimeout { get; init; } = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>Longest line that is accepted from the worker, in bytes.</summary>
+    public int MaxReplyBytes { get; init; } = 64 * 1024 * 1024;
+
+    /// <summary>Lines of stderr that are kept for exceptions.</summary>
+    public int StderrTailLines { get; init; } = 40;
+
+    /// <summary>When and how often a dead worker is replaced.</summary>
+    public WorkerRestartOptions Restart { get; init; } = new();
+
+    /// <summary>The clock of every timeout and delay.</summary>
+    public TimeProvider TimeProvider { get; init; } = TimeProvider.System;
+
+    /// <summary>Throws where a value makes no sense.</summary>
+    /// <exception cref="ArgumentException">The value that is wrong is named.</exception>
+    public void Validate()
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(FileName);
+        ArgumentNullException.ThrowIfNull(Arguments);
+        ArgumentNullException.ThrowIfNull(Environment);
+        ArgumentNullException.ThrowIfNull(TimeProvider);
+        ArgumentNullException.ThrowIfNull(Restart);
+        Positive(StartTimeout, nameof(StartTimeout));
+        Positive(PingTimeout, nameof(PingTimeout));
+        Positive(ShutdownTimeout, nameof(ShutdownTimeout));
+        Positive(DrainTimeout, nameof(DrainTimeout));
+        if (RequestTimeout != Timeout.InfiniteTimeSpan)
+        {
+            Positive(RequestTimeout, nameof(RequestTimeout));
+        }
+
+        ArgumentOutOfRangeException.ThrowIfLessThan(MaxReplyBytes, 4096);
+        ArgumentOutOfRangeException.ThrowIfNegative(StderrTailLines);
+        Positive(Restart.InitialDelay, nameof(Restart.InitialDelay));
+        Positive(Restart.Window, nameof(Restart.Window));
+        Positive(Restart.BreakDuration, nameof(Restart.BreakDuration));
+        ArgumentOutOfRangeException.ThrowIfLessThan(Restart.MaxDelay, Restart.InitialDelay);
+        ArgumentOutOfRangeException.ThrowIfNegative(Restart.MaxRestarts);
+    }
+
+    private static void Positive(TimeSpan value, string name) =>
+        ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero, name);
+}
+
+/// <summary>When and how often a dead worker is replaced. Immutable.</summary>
+public sealed record WorkerRestartOptions
+{
+    /// <summary>Wait before the first restart in a window; it doubles with every further one.</summary>
+    public TimeSpan InitialDelay { get; init; } = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>Longest wait before a restart.</summary>
+    public TimeSpan MaxDelay { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>Restarts within <see cref="Window"/>; one more failure opens the breaker.</summary>
+    public int MaxRestarts { get; init; } = 5;
+
+    /// <summary>How long a failure counts.</summary>
+    public TimeSpan Window { get; init; } = TimeSpan.FromMinutes(1);
+
+    /// <summary>How long calls fail at once after the breaker opened; then the next call tries again.</summary>
+    public TimeSpan BreakDuration { get; init; } = TimeSpan.FromSeconds(30);
+}

@@ -1,0 +1,253 @@
+using MemoryWorker.Client.Transport;
+
+namespace MemoryWorker.Client;
+
+/// <summary>
+/// Keeps one worker running. All of its state is guarded by one lock: the connection that answers, the attempt to
+/// get one, and whether the breaker is open.
+/// </summary>
+internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
+{
+    private readonly PythonWorkerOptions _options;
+    private readonly PythonWorkerService _service;
+    private readonly RestartPolicy _policy;
+    private readonly RequestIds _ids = new();
+    private readonly CancellationTokenSource _stopping = new();
+    private readonly object _gate = new();
+
+    private WorkerConnection? _current;
+    private Task<WorkerConnection>? _attempt;
+    private DateTimeOffset? _breakUntil;
+    private WorkerStartException? _lastProblem;
+    private bool _disposed;
+    private long _starts;
+    private long _exits;
+    private long _junk;
+
+    public WorkerSupervisor(PythonWorkerOptions options, PythonWorkerService service)
+    {
+        _options = options;
+        _service = service;
+        _policy = new RestartPolicy(options.Restart);
+    }
+
+    public WorkerSnapshot Snapshot
+    {
+        get
+        {
+            lock (_gate)
+            {
+                var state = _disposed ? WorkerState.Disposed
+                    : _current is not null ? WorkerState.Running
+                    : _attempt is not null ? (_starts == 0 ? WorkerState.Starting : WorkerState.Restarting)
+                    : _breakUntil is not null ? WorkerState.BreakerOpen
+                    : WorkerState.NotStarted;
+                return new WorkerSnapshot(
+                    state,
+                    _current?.ProcessId,
+                    _current?.Hello.WorkerVersion,
+                    _starts,
+                    _exits,
+                    _current?.InFlight ?? 0,
+                    Interlocked.Read(ref _junk));
+            }
+        }
+    }
+
+    /// <summary>The worker that answers; starts one, or joins the attempt under way, where none does.</summary>
+    /// <exception cref="WorkerStartException">The attempt failed, or the breaker is open.</exception>
+    /// <exception cref="ObjectDisposedException">The service was disposed.</exception>
+    public ValueTask<WorkerConnection> ConnectAsync(CancellationToken cancellationToken)
+    {
+        lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, _service);
+            if (_current is { } current)
+            {
+                return new(current);
+            }
+
+            if (_attempt is null)
+            {
+                if (_breakUntil is { } until && _options.TimeProvider.GetUtcNow() < until)
+                {
+                    throw BreakerOpen(until);
+                }
+
+                Begin(TimeSpan.Zero);
+            }
+
+            return new(_attempt!.WaitAsync(cancellationToken));
+        }
+    }
+
+    public void OnLog(WorkerLogEntry entry) => _service.Raise(entry);
+
+    public void OnJunk(int processId, string excerpt)
+    {
+        Interlocked.Increment(ref _junk);
+        _service.Raise(new WorkerLogEntry(WorkerLogLevel.Warning, $"not a frame on stdout: {excerpt}", excerpt, processId));
+    }
+
+    public void OnEvent(WorkerEvent one) => _service.Events.Publish(one);
+
+    public void OnExited(WorkerConnection connection, WorkerExit exit)
+    {
+        TimeSpan? delay;
+        lock (_gate)
+        {
+            if (_current != connection)
+            {
+                return; // It never answered: its start fails, and the attempt says so.
+            }
+
+            _current = null;
+            if (_disposed)
+            {
+                return;
+            }
+
+            _exits++;
+            delay = AfterFailure();
+        }
+
+        _service.Raise(new WorkerExitedEventArgs(exit, delay));
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        WorkerConnection? current;
+        Task<WorkerConnection>? attempt;
+        lock (_gate)
+        {
+            if (_disposed)
+            {
+                return;
+            }
+
+            _disposed = true;
+            (current, attempt) = (_current, _attempt);
+        }
+
+        await _stopping.CancelAsync().ConfigureAwait(false);
+        if (attempt is not null)
+        {
+            await ((Task)attempt).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+
+        if (current is not null)
+        {
+            await current.ShutdownAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Under the lock: what follows a failure.</summary>
+    private TimeSpan? AfterFailure()
+    {
+        _attempt = null;
+        var now = _options.TimeProvider.GetUtcNow();
+        var delay = _policy.OnFailure(now);
+        if (delay is { } wait)
+        {
+            Begin(wait);
+        }
+        else
+        {
+            _breakUntil = now + _options.Restart.BreakDuration;
+        }
+
+        return delay;
+    }
+
+    /// <summary>Under the lock: starts an attempt. Its task fails with WorkerStartException only, or when disposed.</summary>
+    private void Begin(TimeSpan delay)
+    {
+        _breakUntil = null;
+        _attempt = Task.Run(() => AttemptAsync(delay));
+    }
+
+    private async Task<WorkerConnection> AttemptAsync(TimeSpan delay)
+    {
+        try
+        {
+            if (delay > TimeSpan.Zero)
+            {
+                await Task.Delay(delay, _options.TimeProvider, _stopping.Token).ConfigureAwait(false);
+            }
+
+            _stopping.Token.ThrowIfCancellationRequested();
+            var connection = await WorkerConnection.StartAsync(_options, _ids, this, _stopping.Token).ConfigureAwait(false);
+            await _service.ResubscribeAsync(connection).ConfigureAwait(false);
+            await AnnounceAsync(connection).ConfigureAwait(false);
+            return connection;
+        }
+        catch (OperationCanceledException)
+        {
+            throw new ObjectDisposedException(nameof(PythonWorkerService));
+        }
+        catch (WorkerStartException problem)
+        {
+            lock (_gate)
+            {
+                _lastProblem = problem;
+                if (!_disposed)
+                {
+                    AfterFailure();
+                }
+            }
+
+            _service.Raise(problem);
+            throw;
+        }
+    }
+
+    private async Task AnnounceAsync(WorkerConnection connection)
+    {
+        bool announced, restarted;
+        lock (_gate)
+        {
+            announced = !connection.IsDead && !_disposed;
+            restarted = _starts > 0;
+            if (announced)
+            {
+                _starts++;
+                _current = connection;
+                _attempt = null;
+                _lastProblem = null;
+                _policy.OnStarted();
+            }
+        }
+
+        if (announced)
+        {
+            _service.Raise(new WorkerStartedEventArgs(connection.ProcessId, connection.Hello.WorkerVersion, restarted));
+            return;
+        }
+
+        await connection.ShutdownAsync().ConfigureAwait(false);
+        _stopping.Token.ThrowIfCancellationRequested();
+        var exit = await connection.Ended.ConfigureAwait(false);
+        throw new WorkerStartException(
+            $"{exit.Reason} right after it had started",
+            new WorkerFailure { ProcessId = exit.ProcessId, ExitCode = exit.ExitCode, StderrTail = exit.StderrTail });
+    }
+
+    private WorkerStartException BreakerOpen(DateTimeOffset until)
+    {
+        var last = _lastProblem;
+        var failure = new WorkerFailure
+        {
+            ProcessId = last?.ProcessId,
+            ExitCode = last?.ExitCode,
+            StderrTail = last?.StderrTail ?? [],
+        };
+        return new WorkerStartException(
+            $"the worker failed too often ({_options.Restart.MaxRestarts} restarts are allowed in "
+                + $"{_options.Restart.Window.TotalSeconds:0.###} s); the next try is at {until:O}",
+            failure,
+            last)
+        {
+            RetryAt = until,
+        };
+    }
+}

@@ -1,0 +1,77 @@
+using System.Text.Json;
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Client.Transport;
+
+/// <summary>A request without a terminal reply. The caller may have left already; the slot stays until the reply.</summary>
+internal abstract class PendingCall(
+    string requestId, string action, bool control, bool changes, IProgress<ProgressData>? progress)
+{
+    private const int Queued = 0;
+    private const int Begun = 1;
+    private const int Withdrawn = 2;
+
+    private int _writing;
+
+    public string RequestId { get; } = requestId;
+
+    public string Action { get; } = action;
+
+    /// <summary>Answered also while the worker is overloaded; takes no slot.</summary>
+    public bool Control { get; } = control;
+
+    /// <summary>Not to be sent twice unless no byte of it was written.</summary>
+    public bool Changes { get; } = changes;
+
+    public bool WantsProgress => progress is not null;
+
+    /// <summary>Called when the caller leaves.</summary>
+    public Action<PendingCall>? Abandon { get; set; }
+
+    /// <summary>Whether a byte of it may have reached the worker.</summary>
+    public bool Written => Volatile.Read(ref _writing) == Begun;
+
+    public bool TryBeginWrite() => Interlocked.CompareExchange(ref _writing, Begun, Queued) == Queued;
+
+    /// <summary>True where no byte was written and none will be.</summary>
+    public bool TryWithdraw() => Interlocked.CompareExchange(ref _writing, Withdrawn, Queued) == Queued;
+
+    public void Report(ProgressData data) => progress?.Report(data);
+
+    /// <summary>Reads the answer and ends the call. JsonException where the answer is not what it should be.</summary>
+    public abstract void Succeed(ReadOnlySpan<byte> data, AllocationLedger ledger);
+
+    /// <summary>Ends the call; false where it has ended already.</summary>
+    public abstract bool TryFail(Exception problem);
+
+    /// <inheritdoc cref="TryFail"/>
+    public abstract bool TryCancel(CancellationToken token);
+}
+
+/// <inheritdoc cref="PendingCall"/>
+internal sealed class PendingCall<TRequest, TResponse>(
+    string requestId, string action, TRequest request, bool control, bool changes, IProgress<ProgressData>? progress)
+    : PendingCall(requestId, action, control, changes, progress)
+    where TRequest : class, IWireRecord<TRequest>
+    where TResponse : class, IWireRecord<TResponse>
+{
+    private readonly TaskCompletionSource<TResponse> _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    public Task<TResponse> Task => _done.Task;
+
+    public override void Succeed(ReadOnlySpan<byte> data, AllocationLedger ledger)
+    {
+        var reader = new Utf8JsonReader(data);
+        reader.Read();
+        var response = TResponse.Read(ref reader, strict: false);
+        ledger.Observe(request, response);
+        if (!_done.TrySetResult(response))
+        {
+            ledger.Orphan(request, response);
+        }
+    }
+
+    public override bool TryFail(Exception problem) => _done.TrySetException(problem);
+
+    public override bool TryCancel(CancellationToken token) => _done.TrySetCanceled(token);
+}

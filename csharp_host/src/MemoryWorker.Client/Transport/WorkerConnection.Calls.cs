@@ -1,0 +1,225 @@
+using System.Diagnostics;
+using System.Text.Json;
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Client.Transport;
+
+/// <summary>The time a call has. <paramref name="Expired"/> is cancelled when it runs out.</summary>
+internal readonly record struct CallLimit(TimeSpan Time, CancellationToken Expired, DateTimeOffset Until)
+{
+    public WorkerTimeoutException Exceeded(string action, WorkerFailure failure) =>
+        new($"{action} took longer than {Time.TotalSeconds:0.###} s", Time, failure);
+}
+
+/// <summary>Ids that no two requests of a host share.</summary>
+internal sealed class RequestIds
+{
+    private readonly string _prefix = Guid.NewGuid().ToString("N")[..12] + "-";
+    private long _last;
+
+    public string Next() => _prefix + Interlocked.Increment(ref _last).ToString(System.Globalization.CultureInfo.InvariantCulture);
+}
+
+/// <content>How a call is sent, given up and failed.</content>
+internal sealed partial class WorkerConnection
+{
+    private static readonly Action<object?, CancellationToken> OnCancelled = static (state, token) =>
+    {
+        var call = (PendingCall)state!;
+        if (call.TryCancel(token))
+        {
+            call.Abandon!(call);
+        }
+    };
+
+    /// <summary>Makes a call that is ready to be sent once.</summary>
+    public PendingCall<TRequest, TResponse> NewCall<TRequest, TResponse>(
+        WireAction<TRequest, TResponse> action, TRequest request)
+        where TRequest : class, IWireRecord<TRequest>
+        where TResponse : class, IWireRecord<TResponse> =>
+        new(_ids.Next(), action.Name, request, action.IsControl, action.Changes, null);
+
+    /// <summary>Makes a call by name. An action that the contract does not know counts as a change.</summary>
+    public PendingCall<TRequest, TResponse> NewCall<TRequest, TResponse>(
+        string action, TRequest request, WireAction? row, IProgress<ProgressData>? progress)
+        where TRequest : class, IWireRecord<TRequest>
+        where TResponse : class, IWireRecord<TResponse> =>
+        new(_ids.Next(), action, request, row?.IsControl ?? false, row?.Changes ?? true, progress);
+
+    /// <summary>Sends a call and waits for its reply.</summary>
+    public async Task<TResponse> SendAsync<TRequest, TResponse>(
+        PendingCall<TRequest, TResponse> call, TRequest request, CallLimit limit, CancellationToken cancellationToken)
+        where TRequest : class, IWireRecord<TRequest>
+        where TResponse : class, IWireRecord<TResponse>
+    {
+        if (!call.Control && !_slots.Wait(0, CancellationToken.None))
+        {
+            await WaitForSlotAsync(call, limit, cancellationToken).ConfigureAwait(false);
+        }
+
+        call.Abandon = _abandon;
+        _router.Add(call);
+        if (_exit is { } exit)
+        {
+            _router.Remove(call);
+            throw Exited(exit, call.RequestId, written: false, call.Changes);
+        }
+
+        try
+        {
+            Write(call, request, limit);
+        }
+        catch
+        {
+            _router.Remove(call); // Nothing was queued: the request could not be encoded.
+            throw;
+        }
+
+        using var cancelled = cancellationToken.UnsafeRegister(OnCancelled, call);
+        using var expired = limit.Expired.UnsafeRegister(OnExpired, (this, call, limit));
+        return await call.Task.ConfigureAwait(false);
+    }
+
+    private static void OnExpired(object? state)
+    {
+        var (connection, call, limit) = ((WorkerConnection, PendingCall, CallLimit))state!;
+        var failure = new WorkerFailure
+        {
+            Executed = call.Written && call.Changes ? Executed.Unknown : Executed.No,
+            RequestId = call.RequestId,
+            ProcessId = connection.ProcessId,
+        };
+        if (call.TryFail(limit.Exceeded(call.Action, failure)))
+        {
+            connection.Abandon(call);
+            _ = connection.ProbeAsync();
+        }
+    }
+
+    private async Task WaitForSlotAsync(PendingCall call, CallLimit limit, CancellationToken cancellationToken)
+    {
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, limit.Expired, _stop.Token);
+        try
+        {
+            await _slots.WaitAsync(either.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            if (limit.Expired.IsCancellationRequested)
+            {
+                throw limit.Exceeded(call.Action, new WorkerFailure { RequestId = call.RequestId, ProcessId = ProcessId });
+            }
+
+            throw Exited(_exit, call.RequestId, written: false, call.Changes);
+        }
+    }
+
+    private void Write<TRequest>(PendingCall call, TRequest request, CallLimit limit)
+        where TRequest : class, IWireRecord<TRequest>
+    {
+        var activity = Activity.Current;
+        long? deadline = limit.Until == default
+            ? null
+            : Math.Max(1, (long)(limit.Until - _options.TimeProvider.GetUtcNow()).TotalMilliseconds);
+        var meta = new RequestMeta(
+            deadline, call.WantsProgress, activity is { IdFormat: ActivityIdFormat.W3C } ? activity.Id : null);
+        var frame = RequestFrame.Encode(call.RequestId, call.Action, request, meta);
+        if (Hello is { Limits.MaxFrameBytes: var most } && frame.Length - 1 > most)
+        {
+            var length = frame.Length - 1;
+            frame.Release();
+            throw TooLarge(call, length, most);
+        }
+
+        _writer.Enqueue(call, frame);
+    }
+
+    private WorkerRequestException TooLarge(PendingCall call, int length, long most)
+    {
+        var reason = $"the request has {length} bytes; {most} are allowed";
+        using var details = JsonDocument.Parse($$"""{"frame_bytes":{{length}},"max_frame_bytes":{{most}}}""");
+        var failure = new WorkerFailure { RequestId = call.RequestId, ProcessId = ProcessId };
+        return new("frame_too_large", $"{call.Action}: {reason} (frame_too_large)", reason, details.RootElement.Clone(), failure);
+    }
+
+    /// <summary>The caller has left. Unwritten, the call is forgotten; otherwise the worker is asked to cancel it.</summary>
+    private void Abandon(PendingCall call)
+    {
+        if (call.TryWithdraw())
+        {
+            _router.Remove(call);
+        }
+        else if (!call.Control)
+        {
+            _ = TellAsync(WireActions.WorkerCancel, new CancelParams { RequestId = call.RequestId });
+        }
+    }
+
+    private void OnSettled(PendingCall call)
+    {
+        if (!call.Control)
+        {
+            _slots.Release();
+        }
+    }
+
+    private Task GiveBackAsync(string allocationId) =>
+        TellAsync(WireActions.Deallocate, new DeallocateParams { AllocationId = allocationId, Force = true });
+
+    /// <summary>Sends what nobody waits for. Does not throw.</summary>
+    private async Task TellAsync<TRequest, TResponse>(WireAction<TRequest, TResponse> action, TRequest request)
+        where TRequest : class, IWireRecord<TRequest>
+        where TResponse : class, IWireRecord<TResponse>
+    {
+        try
+        {
+            await SendAsync(NewCall(action, request), request, default, default).ConfigureAwait(false);
+        }
+        catch (WorkerException)
+        {
+            // The worker is dead, or knows nothing of it any more: there is nothing left to cancel or to give back.
+        }
+    }
+
+    /// <summary>After a timeout: a worker that does not even answer a ping is hung and is killed.</summary>
+    private async Task ProbeAsync()
+    {
+        if (Hello is null || Interlocked.Exchange(ref _probing, 1) == 1)
+        {
+            return;
+        }
+
+        try
+        {
+            using var timeout = new CancellationTokenSource(_options.PingTimeout, _options.TimeProvider);
+            var limit = new CallLimit(_options.PingTimeout, timeout.Token, default);
+            await SendAsync(NewCall(WireActions.WorkerPing, new PingParams()), new PingParams(), limit, default).ConfigureAwait(false);
+        }
+        catch (WorkerTimeoutException)
+        {
+            Kill($"it did not answer a ping within {_options.PingTimeout.TotalSeconds:0.###} s");
+        }
+        catch (WorkerException)
+        {
+            // It died meanwhile, or answers with an error: then it answers.
+        }
+        finally
+        {
+            Volatile.Write(ref _probing, 0);
+        }
+    }
+
+    private WorkerExitedException Exited(WorkerExit? exit, string requestId, bool written, bool changes) =>
+        new(
+            exit?.Reason ?? $"the worker (process {ProcessId}) has ended",
+            new WorkerFailure
+            {
+                Executed = written && changes ? Executed.Unknown : Executed.No,
+                Retryable = true,
+                RequestId = requestId,
+                ProcessId = ProcessId,
+                ExitCode = exit?.ExitCode,
+                StderrTail = exit?.StderrTail ?? _stderr.Tail,
+            });
+}
