@@ -4,6 +4,7 @@ No reflection and no source generator is needed at run time, so the client can b
 ahead of time. The hand-written half lies beside it in csharp_host/src/MemoryWorker.Client/Protocol/.
 """
 
+from protocol import envelope, vocabulary
 from protocol.actions import ACTIONS, EVENTS
 from protocol.csharp_model import Record, Words, contract
 from protocol.csharp_record import record
@@ -16,14 +17,18 @@ JSON_USINGS = "System.Diagnostics.CodeAnalysis System.Text.Json"
 def generate() -> dict[str, str]:
     """Return every generated C# file by its path from the repository's root. The same contract gives the same text."""
     records, enums = contract()
-    params = [one for one in records.values() if one.name.endswith(("Params", "Thresholds")) and one.name != "PressureThresholds"]
-    events = [records[kind.__name__] for kind in EVENTS.values()]
-    lines = [records[name] for name in ("Request", "Meta", "SuccessReply", "ErrorReply", "ErrorBody", "Event")]
-    placed = {one.name for one in (*params, *events, *lines)}
-    results = [one for one in records.values() if one.name not in placed]
-    groups = {"Lines": lines, "Params": params, "Results": results, "Events": events}
-    files = {name: _records(group, set(enums)) for name, group in groups.items()}
-    files |= {"Words": _words(enums), "Actions": _actions(), "EventNames": _event_names()}
+    roots = {
+        "Params": {action.params.__name__ for action in ACTIONS.values()},
+        "Results": {action.result.__name__ for action in ACTIONS.values()},
+        "Events": {kind.__name__ for kind in EVENTS.values()},
+    }
+    named = set().union(*roots.values())
+    roots["Lines"] = {one.root for one in records.values()} - named
+    files = {
+        group: _records([one for one in records.values() if one.root in members], set(enums))
+        for group, members in roots.items()
+    }
+    files |= {"Words": _words(enums), "Actions": _actions(), "Constants": _constants()}
     return {f"{FOLDER}/{name}.g.cs": text for name, text in files.items()}
 
 
@@ -34,7 +39,11 @@ def _records(group: list[Record], enums: set[str]) -> str:
 def _words(enums: dict[str, Words]) -> str:
     """Return the enums, and one class that maps their words both ways."""
     declared = [_enum(one) for one in enums.values()]
-    mapped = [*summary("The words that the enums are on the wire.", 0, ""), "public static class WireWords", "{"]
+    mapped = [
+        *summary("The words that the enums are on the wire.", 0, ""),
+        "public static class WireWords",
+        "{",
+    ]
     for one in enums.values():
         mapped += [*(INDENT + line if line else "" for line in _mapping(one)), ""]
     mapped[-1] = "}"
@@ -95,13 +104,25 @@ def _actions() -> str:
     prefixes = dict.fromkeys(name.partition(".")[0] for name in ACTIONS)
     bodies = []
     for prefix in prefixes:
-        body = [*summary(f"Names of the actions ``{prefix}.*``.", 0, ""), f"public static class {pascal(prefix)}Actions", "{"]
+        body = [
+            *summary(f"Names of the actions ``{prefix}.*``.", 0, ""),
+            f"public static class {pascal(prefix)}Actions",
+            "{",
+        ]
         for name, action in ACTIONS.items():
             if name.startswith(f"{prefix}."):
-                body += [*summary(_first_line(action.params), 1, name), f"{INDENT}public const string {_short(name)} = {quoted(name)};", ""]
+                body += [
+                    *summary(_first_line(action.params), 1, name),
+                    f"{INDENT}public const string {_short(name)} = {quoted(name)};",
+                    "",
+                ]
         body[-1] = "}"
         bodies.append(body)
-    table = [*summary("The contract's table: what each action takes and what it answers.", 0, ""), "public static class WireActions", "{"]
+    table = [
+        *summary("The contract's table: what each action takes and what it answers.", 0, ""),
+        "public static class WireActions",
+        "{",
+    ]
     for name, action in ACTIONS.items():
         bound = f"WireAction<{action.params.__name__}, {action.result.__name__}>"
         table += [
@@ -128,8 +149,28 @@ def _actions() -> str:
     return file("", *bodies, table)
 
 
-def _event_names() -> str:
-    body = [*summary("Names of the events, as they stand on an event line.", 0, ""), "public static class WireEvents", "{"]
+def _constants() -> str:
+    numbers = {
+        "ProtocolVersion": ("The version of the contract.", vocabulary.PROTOCOL_VERSION),
+        "DefaultMaxFrameBytes": (
+            "The longest line, unless the worker is told otherwise.",
+            vocabulary.DEFAULT_MAX_FRAME_BYTES,
+        ),
+        "DefaultMaxInflight": (
+            "Requests at once, unless the worker is told otherwise.",
+            vocabulary.DEFAULT_MAX_INFLIGHT,
+        ),
+        "RequestIdMaxLength": ("In characters.", envelope.REQUEST_ID_MAX),
+    }
+    facts = [*summary("Figures that both sides agree on.", 0, ""), "public static class WireContract", "{"]
+    for name, (text, number) in numbers.items():
+        facts += [*summary(text, 1, ""), f"    public const int {name} = {number};", ""]
+    facts[-1] = "}"
+    body = [
+        *summary("Names of the events, as they stand on an event line.", 0, ""),
+        "public static class WireEvents",
+        "{",
+    ]
     for name, kind in EVENTS.items():
         body += [
             f'    /// <summary>Its data is a <see cref="{kind.__name__}"/>.</summary>',
@@ -137,7 +178,7 @@ def _event_names() -> str:
             "",
         ]
     body[-1] = "}"
-    return file("", body)
+    return file("", facts, body)
 
 
 def _first_line(kind: type) -> str:

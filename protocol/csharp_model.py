@@ -31,6 +31,8 @@ class Record:
     closed: bool
     """Unknown members are refused."""
     fields: tuple[Field, ...]
+    root: str
+    """The first type that crosses the wire on its own and holds this one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def contract() -> tuple[dict[str, Record], dict[str, Words]]:
             if "enum" in facts:
                 enums[name] = Words(name, facts.get("description", ""), tuple(facts["enum"]))
             else:
-                records[name] = _record(name, facts)
+                records.setdefault(name, _record(name, facts, root))
     return records, enums
 
 
@@ -95,12 +97,16 @@ def _references(schema: Any) -> Iterator[str]:
                 yield from _references(value)
 
 
-def _record(name: str, schema: Schema) -> Record:
+def _record(name: str, schema: Schema, root: str) -> Record:
     required = schema.get("required", ())
-    fields = tuple(
-        _field(field, stated, required=field in required) for field, stated in schema["properties"].items()
-    ) if schema.get("properties") else ()
-    return Record(name, schema.get("description", ""), schema.get("additionalProperties") is False, fields)
+    stated: dict[str, Schema] = schema.get("properties", {})
+    return Record(
+        name=name,
+        text=schema.get("description", ""),
+        closed=schema.get("additionalProperties") is False,
+        fields=tuple(_field(field, one, required=field in required) for field, one in stated.items()),
+        root=root,
+    )
 
 
 def _field(name: str, stated: Schema, *, required: bool) -> Field:

@@ -4,12 +4,14 @@ A required member is a `required` property. An optional one remembers whether it
 assigned is written, also null, because the contract tells "left out" from null.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from protocol.csharp_model import Field, Record, Schema, resolve
 from protocol.csharp_text import INDENT, pascal, quoted, summary
+from protocol.vocabulary import INT64_MAX
 
 RENAMED = {("Event", "event"): "Name"}
 """A C# member cannot have its type's name."""
@@ -46,7 +48,7 @@ class Value:
     read: str
     """An expression, the reader standing on the value."""
     write: str
-    """A statement's expression; {0} is the property."""
+    """The same for writing; {0} is the property."""
 
 
 def record(one: Record, enums: set[str]) -> list[str]:
@@ -55,7 +57,12 @@ def record(one: Record, enums: set[str]) -> list[str]:
     optional = [field.name for field in one.fields if not field.required]
     required = [field.name for field in one.fields if field.required]
     lines = [
-        *summary(one.text, 0, f"The data of ``{one.name}``."),
+        *summary(one.text or f"The data of ``{one.name}``.", 0, ""),
+        *(
+            ["/// <remarks>An optional member that is assigned is written, also null.</remarks>"]
+            if optional
+            else []
+        ),
         f"public sealed record {one.name} : IWireRecord<{one.name}>",
         "{",
     ]
@@ -65,11 +72,13 @@ def record(one: Record, enums: set[str]) -> list[str]:
         lines += [*_property(field, name, value, enums, optional), ""]
     lines += [
         *summary("Makes one; what is required is assigned in the initializer.", 1, ""),
-        *(INDENT + line for line in (f"public {one.name}()", "{", "}", "")),
-        *(INDENT + line if line else "" for line in _constructor(one, fields, required)),
+        f"{INDENT}public {one.name}() {{ }}",
+        "",
+        *(INDENT + line for line in _constructor(one, fields, required)),
         "",
         INDENT + "/// <inheritdoc/>",
-        INDENT + f"public static {one.name} Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);",
+        INDENT
+        + f"public static {one.name} Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);",
         "",
         *(INDENT + line for line in _writer(fields, optional)),
         "}",
@@ -108,30 +117,33 @@ def _value(schema: Schema, member: str, enums: set[str]) -> Value:
         case "array":
             return _list(schema, told, enums)
         case kind:
-            reader, cs = {"integer": ("Int64", "long"), "number": ("Double", "double"), "string": ("String", "string")}[kind]
+            reader, cs = {
+                "integer": ("Int64", "long"),
+                "number": ("Double", "double"),
+                "string": ("String", "string"),
+            }[kind]
             return Value(cs, f"WireReader.{reader}({told}, strict{bounds})", "WireWriter.Value(writer, {0})")
 
 
 def _list(schema: Schema, told: str, enums: set[str]) -> Value:
     item = _value(schema["items"], "", enums)
+    given = "static (ref Utf8JsonReader reader, string member, bool strict)"
     read = item.read.replace('""', "member")
     write = item.write.replace("this.", "").format("item")
     return Value(
         f"IReadOnlyList<{item.kind}>",
-        f"WireReader.List<{item.kind}>({told}, strict, static (ref Utf8JsonReader reader, string member, bool strict) => "
-        f"{read}{_bounds(schema)})",
+        f"WireReader.List({told}, strict, {given} => {read}{_bounds(schema)})",
         f"WireWriter.List(writer, {{0}}, static (writer, item) => {write})",
     )
 
 
 def _bounds(schema: Schema) -> str:
     """Return the named arguments for what a schema allows."""
-    found = "".join(f", {argument}: {schema[key]}" for key, argument in _BOUNDS.items() if key in schema)
-    if "pattern" in schema:
-        # C#'s $ also matches before a last line feed.
-        found += f", pattern: @{quoted(schema['pattern'].removesuffix('$'))}" + (
-            r' + @"\z"' if schema["pattern"].endswith("$") else ""
-        )
+    stated = ((argument, schema[key]) for key, argument in _BOUNDS.items() if key in schema)
+    found = "".join(f", {argument}: {bound}" for argument, bound in stated if bound != INT64_MAX)
+    if "pattern" in schema:  # the end is \\z there: C#'s $ also matches before a last line feed
+        pattern = re.sub(r"\$$", r"\\z", schema["pattern"])
+        found += f", pattern: {quoted(pattern)}"
     return found
 
 
@@ -168,22 +180,17 @@ def _property(field: Field, name: str, value: Value, enums: set[str], optional: 
     if field.required:
         return [*about, f"{INDENT}public required {kind} {name} {{ get; init; }}"]
     backing = "_" + name[0].lower() + name[1:]
-    body = f"""\
-public {kind} {name}
-{{
-    get => {backing};
-    init
-    {{
-        {backing} = value;
-        _assigned |= 1UL << {optional.index(field.name)};
-    }}
-}}"""
+    assigned = f"{backing} = value; _assigned |= {_bit(field.name, optional)};"
     return [
         f"{INDENT}private readonly {kind} {backing}{_default(field, value, enums)};",
         "",
         *about,
-        *(INDENT + line for line in body.split("\n")),
+        f"{INDENT}public {kind} {name} {{ get => {backing}; init {{ {assigned} }} }}",
     ]
+
+
+def _bit(member: str, members: list[str]) -> str:
+    return f"{1 << members.index(member):#x}"
 
 
 def _constructor(one: Record, fields: list[tuple[Field, str, Value]], required: list[str]) -> Iterator[str]:
@@ -199,14 +206,13 @@ def _constructor(one: Record, fields: list[tuple[Field, str, Value]], required: 
     yield "    while (WireReader.Next(ref reader))"
     yield "    {"
     for index, (field, name, value) in enumerate(fields):
-        yield f'        {"else " if index else ""}if (reader.ValueTextEquals("{field.name}"u8))'
+        yield f'        {"else " if index else ""}if (WireReader.IsAt(ref reader, "{field.name}"u8))'
         yield "        {"
-        yield "            reader.Read();"
         null = "WireReader.IsNull(ref reader) ? null : " if field.nullable else ""
         target = "_" if field.required and "const" in field.schema else name
         yield f"            {target} = {null}{value.read};"
         if field.required:
-            yield f"            seen |= 1UL << {required.index(field.name)};"
+            yield f"            seen |= {_bit(field.name, required)};"
         yield "        }"
     refuse = "strict" if one.closed else "false"
     unknown = f"WireReader.Unknown(ref reader, {quoted(one.name)}, refuse: {refuse});"
@@ -219,7 +225,7 @@ def _constructor(one: Record, fields: list[tuple[Field, str, Value]], required: 
         yield f"        {unknown}"
     yield "    }"
     if required:
-        yield f"    if (seen != {hex(2 ** len(required) - 1).upper().replace('X', 'x')}UL)"
+        yield f"    if (seen != {2 ** len(required) - 1:#x})"
         yield "    {"
         names = ", ".join(map(quoted, required))
         yield f"        WireReader.Require(seen, {quoted(one.name)}, {names});"
@@ -242,13 +248,14 @@ def _writer(fields: list[tuple[Field, str, Value]], optional: list[str]) -> Iter
         write = value.write.format(name)
         if field.nullable:
             write = write.replace(f"this.{name}.ToWord()", f"this.{name}?.ToWord()")
-        lines = [f'writer.WritePropertyName("{field.name}"u8);', f"{write};"]
         if field.required:
-            yield from (INDENT + line for line in lines)
+            yield f'    writer.WritePropertyName("{field.name}"u8);'
+            yield f"    {write};"
         else:
-            yield f"    if ((_assigned & (1UL << {optional.index(field.name)})) != 0)"
+            yield f"    if ((_assigned & {_bit(field.name, optional)}) != 0)"
             yield "    {"
-            yield from (2 * INDENT + line for line in lines)
+            yield f'        writer.WritePropertyName("{field.name}"u8);'
+            yield f"        {write};"
             yield "    }"
     yield "    writer.WriteEndObject();"
     yield "}"

@@ -33,7 +33,12 @@ def summary(text: str, indent: int, fallback: str) -> list[str]:
 
 def file(usings: str, *bodies: list[str]) -> str:
     """Return a source file of the protocol's namespace."""
-    lines = [HEAD, *(f"using {one};" for one in usings.split()), "", "namespace MemoryWorker.Client.Protocol;"]
+    lines = [
+        HEAD,
+        *(f"using {one};" for one in usings.split()),
+        "",
+        "namespace MemoryWorker.Client.Protocol;",
+    ]
     for body in bodies:
         lines += ["", *body]
     return "\n".join(lines) + "\n"

@@ -133,7 +133,14 @@ def _job(one: Project, seen: list[Project], out: Path, tools: Toolchain) -> Job:
     generated = {str(work / f"{name}.g.cs"): text for name, text in _generated(one).items()}
     name = out / one.assembly
     arguments = (
-        *("/noconfig", "/nostdlib+", "/deterministic+", "/debug:portable", f"/out:{name}.dll", f"/define:{DEFINES}"),
+        *(
+            "/noconfig",
+            "/nostdlib+",
+            "/deterministic+",
+            "/debug:portable",
+            f"/out:{name}.dll",
+            f"/define:{DEFINES}",
+        ),
         f"/target:{'exe' if one.is_executable else 'library'}",
         f"/langversion:{one.get('LangVersion', '12')}",
         f"/warn:{one.get('WarningLevel', '8')}",
@@ -167,7 +174,9 @@ def _packages(one: Project, seen: list[Project], tools: Toolchain) -> tuple[tupl
     core, web = frameworks(tools.net8)[NETCORE], frameworks(tools.aspnet)[ASPNET]
     outside = sorted(name for name in named if not (core / f"{name}.dll").exists())
     if unknown := [name for name in outside if not (web / f"{name}.dll").exists()]:
-        message = f"{one.file}: {', '.join(unknown)} cannot be had without NuGet; ASP.NET Core's own packages can"
+        message = (
+            f"{one.file}: {', '.join(unknown)} cannot be had without NuGet; ASP.NET Core's own packages can"
+        )
         raise ProjectError(message)
     uses_aspnet = any(ASPNET_REFERENCE in each.items.get("FrameworkReference", ()) for each in together)
     return tuple(outside), uses_aspnet

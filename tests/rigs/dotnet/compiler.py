@@ -74,7 +74,9 @@ def _closure(packages: list[str], folder: str) -> list[str]:
             continue
         found[name] = file
         reader = ca.AssemblyMetadata.CreateFromFile(file).GetModules()[0].GetMetadataReader()
-        pending += [str(reader.GetString(reader.GetAssemblyReference(one).Name)) for one in reader.AssemblyReferences]
+        pending += [
+            str(reader.GetString(reader.GetAssemblyReference(one).Name)) for one in reader.AssemblyReferences
+        ]
     return sorted(found.values())
 
 
@@ -83,7 +85,9 @@ def _emit(compilation: Any, parsed: Any, name: str) -> bool:
     from System.IO import File
 
     has_docs = parsed.DocumentationPath is not None
-    streams = {kind: File.Create(f"{name}.{kind}.new") for kind in ("dll", "pdb", *(("xml",) if has_docs else ()))}
+    streams = {
+        kind: File.Create(f"{name}.{kind}.new") for kind in ("dll", "pdb", *(("xml",) if has_docs else ()))
+    }
     try:
         result = compilation.Emit(
             streams["dll"],

@@ -81,7 +81,9 @@ def _run_client(package: Package, scratch: Path) -> str:
     else:
         npm = shutil.which("npm")
         if npm is None:
-            message = f"{package.spec} comes from npm, which is not on PATH: install Node.js or the .NET SDK 8"
+            message = (
+                f"{package.spec} comes from npm, which is not on PATH: install Node.js or the .NET SDK 8"
+            )
             raise ToolchainError(message)
         command = [
             *(npm, "pack", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"),

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ASPNET_REFERENCE = "Microsoft.AspNetCore.App"
-ITEMS = {"ProjectReference", "PackageReference", "FrameworkReference", "InternalsVisibleTo", "Using", "Compile"}
+ITEMS = {
+    "ProjectReference",
+    "PackageReference",
+    "FrameworkReference",
+    "InternalsVisibleTo",
+    "Using",
+    "Compile",
+}
 WITHOUT_EFFECT = {"None", "Content", "Folder", "AdditionalFiles", "TrimmerRootAssembly", "ProjectCapability"}
 """Items that change nothing about the assembly."""
 
@@ -70,7 +77,9 @@ class Project:
 
     def sources(self) -> list[Path]:
         """Every .cs file below the project, outside bin, obj and hidden folders."""
-        return sorted(source for source in self.file.parent.rglob("*.cs") if _is_source(source, self.file.parent))
+        return sorted(
+            source for source in self.file.parent.rglob("*.cs") if _is_source(source, self.file.parent)
+        )
 
 
 def load(file: Path) -> Project:

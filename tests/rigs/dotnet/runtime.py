@@ -93,7 +93,9 @@ def wait(awaitable: Any, seconds: float = WAIT_SECONDS) -> Any:
     from System.Threading.Tasks import Task
 
     task = awaitable.AsTask() if hasattr(awaitable, "AsTask") else awaitable
-    if Task.WaitAny(Array[Task]([task]), TimeSpan.FromSeconds(seconds)) < 0:  # a method, and one that does not throw
+    if (
+        Task.WaitAny(Array[Task]([task]), TimeSpan.FromSeconds(seconds)) < 0
+    ):  # a method, and one that does not throw
         faulthandler.dump_traceback(file=2, all_threads=True)
         message = f"{task.GetType().Name} is not finished after {seconds:g} s (status {task.Status})"
         raise TimeoutError(message)

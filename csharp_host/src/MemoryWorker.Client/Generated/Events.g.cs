@@ -18,10 +18,8 @@ public sealed record ProgressData : IWireRecord<ProgressData>
     public required long TotalBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ProgressData()
-    {
-    }
-    
+    public ProgressData() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ProgressData(ref Utf8JsonReader reader, bool strict)
@@ -31,24 +29,22 @@ public sealed record ProgressData : IWireRecord<ProgressData>
         WireReader.Begin(ref reader, "ProgressData");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("completed_bytes"u8))
+            if (WireReader.IsAt(ref reader, "completed_bytes"u8))
             {
-                reader.Read();
-                CompletedBytes = WireReader.Int64(ref reader, "completed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                CompletedBytes = WireReader.Int64(ref reader, "completed_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("total_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "total_bytes"u8))
             {
-                reader.Read();
-                TotalBytes = WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                TotalBytes = WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ProgressData", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "ProgressData", "completed_bytes", "total_bytes");
         }
@@ -88,10 +84,8 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
     public required long? AvailableBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PressureChangedData()
-    {
-    }
-    
+    public PressureChangedData() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PressureChangedData(ref Utf8JsonReader reader, bool strict)
@@ -101,42 +95,37 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
         WireReader.Begin(ref reader, "PressureChangedData");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("from"u8))
+            else if (WireReader.IsAt(ref reader, "from"u8))
             {
-                reader.Read();
                 From = WireWords.ReadPressureLevel(ref reader, "from");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("to"u8))
+            else if (WireReader.IsAt(ref reader, "to"u8))
             {
-                reader.Read();
                 To = WireWords.ReadPressureLevel(ref reader, "to");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("pressure_percentage"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
             {
-                reader.Read();
                 PressurePercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "pressure_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("available_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
-                reader.Read();
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "PressureChangedData", refuse: false);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "PressureChangedData", "device_id", "from", "to", "pressure_percentage", "available_bytes");
         }
@@ -182,10 +171,8 @@ public sealed record AllocationExpiredData : IWireRecord<AllocationExpiredData>
     public required long? ReturnedBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public AllocationExpiredData()
-    {
-    }
-    
+    public AllocationExpiredData() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private AllocationExpiredData(ref Utf8JsonReader reader, bool strict)
@@ -195,42 +182,37 @@ public sealed record AllocationExpiredData : IWireRecord<AllocationExpiredData>
         WireReader.Begin(ref reader, "AllocationExpiredData");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("allocation_id"u8))
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
             {
-                reader.Read();
                 AllocationId = WireReader.String(ref reader, "allocation_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("owner"u8))
+            else if (WireReader.IsAt(ref reader, "owner"u8))
             {
-                reader.Read();
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("freed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
             {
-                reader.Read();
-                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "AllocationExpiredData", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "AllocationExpiredData", "allocation_id", "device_id", "owner", "freed_bytes", "returned_bytes");
         }
@@ -270,10 +252,8 @@ public sealed record DeviceLostData : IWireRecord<DeviceLostData>
     public required IReadOnlyList<string> AllocationIds { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DeviceLostData()
-    {
-    }
-    
+    public DeviceLostData() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DeviceLostData(ref Utf8JsonReader reader, bool strict)
@@ -283,30 +263,27 @@ public sealed record DeviceLostData : IWireRecord<DeviceLostData>
         WireReader.Begin(ref reader, "DeviceLostData");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("reason"u8))
+            else if (WireReader.IsAt(ref reader, "reason"u8))
             {
-                reader.Read();
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("allocation_ids"u8))
+            else if (WireReader.IsAt(ref reader, "allocation_ids"u8))
             {
-                reader.Read();
-                AllocationIds = WireReader.List<string>(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
-                seen |= 1UL << 2;
+                AllocationIds = WireReader.List(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x4;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceLostData", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "DeviceLostData", "device_id", "reason", "allocation_ids");
         }

@@ -9,6 +9,7 @@ using System.Text.Json;
 namespace MemoryWorker.Client.Protocol;
 
 /// <summary>One line in. Unknown keys are ignored.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record Request : IWireRecord<Request>
 {
     private readonly ulong _assigned;
@@ -22,34 +23,16 @@ public sealed record Request : IWireRecord<Request>
     private readonly JsonElement _data = WireReader.EmptyObject;
 
     /// <summary><c>data</c></summary>
-    public JsonElement Data
-    {
-        get => _data;
-        init
-        {
-            _data = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public JsonElement Data { get => _data; init { _data = value; _assigned |= 0x1; } }
 
     private readonly Meta? _meta;
 
     /// <summary><c>meta</c></summary>
-    public Meta? Meta
-    {
-        get => _meta;
-        init
-        {
-            _meta = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public Meta? Meta { get => _meta; init { _meta = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Request()
-    {
-    }
-    
+    public Request() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Request(ref Utf8JsonReader reader, bool strict)
@@ -59,26 +42,22 @@ public sealed record Request : IWireRecord<Request>
         WireReader.Begin(ref reader, "Request");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("request_id"u8))
+            if (WireReader.IsAt(ref reader, "request_id"u8))
             {
-                reader.Read();
                 RequestId = WireReader.String(ref reader, "request_id", strict, minimum: 1, maximum: 128);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("action"u8))
+            else if (WireReader.IsAt(ref reader, "action"u8))
             {
-                reader.Read();
                 Action = WireReader.String(ref reader, "action", strict, minimum: 1, maximum: 256);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("data"u8))
+            else if (WireReader.IsAt(ref reader, "data"u8))
             {
-                reader.Read();
                 Data = WireReader.Object(ref reader, "data");
             }
-            else if (reader.ValueTextEquals("meta"u8))
+            else if (WireReader.IsAt(ref reader, "meta"u8))
             {
-                reader.Read();
                 Meta = WireReader.IsNull(ref reader) ? null : WireReader.Record<Meta>(ref reader, "meta", strict);
             }
             else
@@ -86,7 +65,7 @@ public sealed record Request : IWireRecord<Request>
                 WireReader.Unknown(ref reader, "Request", refuse: false);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "Request", "request_id", "action");
         }
@@ -103,12 +82,12 @@ public sealed record Request : IWireRecord<Request>
         WireWriter.Value(writer, RequestId);
         writer.WritePropertyName("action"u8);
         WireWriter.Value(writer, Action);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("data"u8);
             WireWriter.Value(writer, Data);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("meta"u8);
             WireWriter.Value(writer, Meta);
@@ -118,6 +97,7 @@ public sealed record Request : IWireRecord<Request>
 }
 
 /// <summary>How a request is to be handled. Unknown keys are ignored.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record Meta : IWireRecord<Meta>
 {
     private readonly ulong _assigned;
@@ -125,47 +105,21 @@ public sealed record Meta : IWireRecord<Meta>
     private readonly long? _deadlineMs;
 
     /// <summary>From arrival; queued work that is older is shed, running work is cancelled.</summary>
-    public long? DeadlineMs
-    {
-        get => _deadlineMs;
-        init
-        {
-            _deadlineMs = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public long? DeadlineMs { get => _deadlineMs; init { _deadlineMs = value; _assigned |= 0x1; } }
 
     private readonly bool _progress = false;
 
     /// <summary><c>progress</c></summary>
-    public bool Progress
-    {
-        get => _progress;
-        init
-        {
-            _progress = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public bool Progress { get => _progress; init { _progress = value; _assigned |= 0x2; } }
 
     private readonly string? _traceparent;
 
     /// <summary>W3C trace context, copied into the logs.</summary>
-    public string? Traceparent
-    {
-        get => _traceparent;
-        init
-        {
-            _traceparent = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public string? Traceparent { get => _traceparent; init { _traceparent = value; _assigned |= 0x4; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Meta()
-    {
-    }
-    
+    public Meta() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Meta(ref Utf8JsonReader reader, bool strict)
@@ -174,19 +128,16 @@ public sealed record Meta : IWireRecord<Meta>
         WireReader.Begin(ref reader, "Meta");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("deadline_ms"u8))
+            if (WireReader.IsAt(ref reader, "deadline_ms"u8))
             {
-                reader.Read();
                 DeadlineMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "deadline_ms", strict, minimum: 0, maximum: 9007199254740992);
             }
-            else if (reader.ValueTextEquals("progress"u8))
+            else if (WireReader.IsAt(ref reader, "progress"u8))
             {
-                reader.Read();
                 Progress = WireReader.Boolean(ref reader, "progress");
             }
-            else if (reader.ValueTextEquals("traceparent"u8))
+            else if (WireReader.IsAt(ref reader, "traceparent"u8))
             {
-                reader.Read();
                 Traceparent = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "traceparent", strict, maximum: 256);
             }
             else
@@ -203,17 +154,17 @@ public sealed record Meta : IWireRecord<Meta>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("deadline_ms"u8);
             WireWriter.Value(writer, DeadlineMs);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("progress"u8);
             WireWriter.Value(writer, Progress);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("traceparent"u8);
             WireWriter.Value(writer, Traceparent);
@@ -223,6 +174,7 @@ public sealed record Meta : IWireRecord<Meta>
 }
 
 /// <summary>One line out, for a request that succeeded.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record SuccessReply : IWireRecord<SuccessReply>
 {
     private readonly ulong _assigned;
@@ -239,21 +191,11 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
     private readonly bool? _replayed;
 
     /// <summary>Present where the answer was given before.</summary>
-    public bool? Replayed
-    {
-        get => _replayed;
-        init
-        {
-            _replayed = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public bool? Replayed { get => _replayed; init { _replayed = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public SuccessReply()
-    {
-    }
-    
+    public SuccessReply() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private SuccessReply(ref Utf8JsonReader reader, bool strict)
@@ -263,27 +205,23 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
         WireReader.Begin(ref reader, "SuccessReply");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("request_id"u8))
+            if (WireReader.IsAt(ref reader, "request_id"u8))
             {
-                reader.Read();
                 RequestId = WireReader.String(ref reader, "request_id", strict, minimum: 1, maximum: 128);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("success"u8))
+            else if (WireReader.IsAt(ref reader, "success"u8))
             {
-                reader.Read();
                 _ = WireReader.Constant(ref reader, "success", true);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("data"u8))
+            else if (WireReader.IsAt(ref reader, "data"u8))
             {
-                reader.Read();
                 Data = WireReader.Object(ref reader, "data");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("replayed"u8))
+            else if (WireReader.IsAt(ref reader, "replayed"u8))
             {
-                reader.Read();
                 Replayed = WireReader.IsNull(ref reader) ? null : WireReader.Constant(ref reader, "replayed", true);
             }
             else
@@ -291,7 +229,7 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
                 WireReader.Unknown(ref reader, "SuccessReply", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "SuccessReply", "request_id", "success", "data");
         }
@@ -310,7 +248,7 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
         WireWriter.Value(writer, Success);
         writer.WritePropertyName("data"u8);
         WireWriter.Value(writer, Data);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("replayed"u8);
             WireWriter.Value(writer, Replayed);
@@ -320,6 +258,7 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
 }
 
 /// <summary>One line out, for a request that failed.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record ErrorReply : IWireRecord<ErrorReply>
 {
     private readonly ulong _assigned;
@@ -336,21 +275,11 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
     private readonly bool? _replayed;
 
     /// <summary>Present where the answer was given before.</summary>
-    public bool? Replayed
-    {
-        get => _replayed;
-        init
-        {
-            _replayed = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public bool? Replayed { get => _replayed; init { _replayed = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ErrorReply()
-    {
-    }
-    
+    public ErrorReply() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ErrorReply(ref Utf8JsonReader reader, bool strict)
@@ -360,27 +289,23 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
         WireReader.Begin(ref reader, "ErrorReply");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("request_id"u8))
+            if (WireReader.IsAt(ref reader, "request_id"u8))
             {
-                reader.Read();
                 RequestId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "request_id", strict, minimum: 1, maximum: 128);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("success"u8))
+            else if (WireReader.IsAt(ref reader, "success"u8))
             {
-                reader.Read();
                 _ = WireReader.Constant(ref reader, "success", false);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("error"u8))
+            else if (WireReader.IsAt(ref reader, "error"u8))
             {
-                reader.Read();
                 Error = WireReader.Record<ErrorBody>(ref reader, "error", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("replayed"u8))
+            else if (WireReader.IsAt(ref reader, "replayed"u8))
             {
-                reader.Read();
                 Replayed = WireReader.IsNull(ref reader) ? null : WireReader.Constant(ref reader, "replayed", true);
             }
             else
@@ -388,7 +313,7 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
                 WireReader.Unknown(ref reader, "ErrorReply", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "ErrorReply", "request_id", "success", "error");
         }
@@ -407,7 +332,7 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
         WireWriter.Value(writer, Success);
         writer.WritePropertyName("error"u8);
         WireWriter.Value(writer, Error);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("replayed"u8);
             WireWriter.Value(writer, Replayed);
@@ -435,10 +360,8 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
     public required JsonElement Details { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ErrorBody()
-    {
-    }
-    
+    public ErrorBody() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ErrorBody(ref Utf8JsonReader reader, bool strict)
@@ -448,42 +371,37 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
         WireReader.Begin(ref reader, "ErrorBody");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("code"u8))
+            if (WireReader.IsAt(ref reader, "code"u8))
             {
-                reader.Read();
                 Code = WireWords.ReadErrorCode(ref reader, "code");
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("message"u8))
+            else if (WireReader.IsAt(ref reader, "message"u8))
             {
-                reader.Read();
                 Message = WireReader.String(ref reader, "message", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("executed"u8))
+            else if (WireReader.IsAt(ref reader, "executed"u8))
             {
-                reader.Read();
                 Executed = WireWords.ReadExecuted(ref reader, "executed");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("retryable"u8))
+            else if (WireReader.IsAt(ref reader, "retryable"u8))
             {
-                reader.Read();
                 Retryable = WireReader.Boolean(ref reader, "retryable");
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("details"u8))
+            else if (WireReader.IsAt(ref reader, "details"u8))
             {
-                reader.Read();
                 Details = WireReader.Object(ref reader, "details");
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ErrorBody", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "ErrorBody", "code", "message", "executed", "retryable", "details");
         }
@@ -511,6 +429,7 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
 }
 
 /// <summary>One line out, for a subscription (no <c>request_id</c>) or a request's progress.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record Event : IWireRecord<Event>
 {
     private readonly ulong _assigned;
@@ -521,15 +440,7 @@ public sealed record Event : IWireRecord<Event>
     private readonly string? _requestId;
 
     /// <summary><c>request_id</c></summary>
-    public string? RequestId
-    {
-        get => _requestId;
-        init
-        {
-            _requestId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? RequestId { get => _requestId; init { _requestId = value; _assigned |= 0x1; } }
 
     /// <summary><c>sequence</c></summary>
     public required long Sequence { get; init; }
@@ -538,10 +449,8 @@ public sealed record Event : IWireRecord<Event>
     public required JsonElement Data { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Event()
-    {
-    }
-    
+    public Event() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Event(ref Utf8JsonReader reader, bool strict)
@@ -551,35 +460,31 @@ public sealed record Event : IWireRecord<Event>
         WireReader.Begin(ref reader, "Event");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("event"u8))
+            if (WireReader.IsAt(ref reader, "event"u8))
             {
-                reader.Read();
                 Name = WireReader.String(ref reader, "event", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("request_id"u8))
+            else if (WireReader.IsAt(ref reader, "request_id"u8))
             {
-                reader.Read();
                 RequestId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "request_id", strict, minimum: 1, maximum: 128);
             }
-            else if (reader.ValueTextEquals("sequence"u8))
+            else if (WireReader.IsAt(ref reader, "sequence"u8))
             {
-                reader.Read();
                 Sequence = WireReader.Int64(ref reader, "sequence", strict, minimum: 1);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("data"u8))
+            else if (WireReader.IsAt(ref reader, "data"u8))
             {
-                reader.Read();
                 Data = WireReader.Object(ref reader, "data");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Event", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "Event", "event", "sequence", "data");
         }
@@ -594,7 +499,7 @@ public sealed record Event : IWireRecord<Event>
         writer.WriteStartObject();
         writer.WritePropertyName("event"u8);
         WireWriter.Value(writer, Name);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("request_id"u8);
             WireWriter.Value(writer, RequestId);

@@ -9,6 +9,7 @@ using System.Text.Json;
 namespace MemoryWorker.Client.Protocol;
 
 /// <summary>Ask where the memory is, on one device or all.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetStatusParams : IWireRecord<GetStatusParams>
 {
     private readonly ulong _assigned;
@@ -16,73 +17,31 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly bool _includeAllocations = false;
 
     /// <summary><c>include_allocations</c></summary>
-    public bool IncludeAllocations
-    {
-        get => _includeAllocations;
-        init
-        {
-            _includeAllocations = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public bool IncludeAllocations { get => _includeAllocations; init { _includeAllocations = value; _assigned |= 0x2; } }
 
     private readonly bool _includeUsageStats = false;
 
     /// <summary><c>include_usage_stats</c></summary>
-    public bool IncludeUsageStats
-    {
-        get => _includeUsageStats;
-        init
-        {
-            _includeUsageStats = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public bool IncludeUsageStats { get => _includeUsageStats; init { _includeUsageStats = value; _assigned |= 0x4; } }
 
     private readonly bool _includeFragmentation = false;
 
     /// <summary><c>include_fragmentation</c></summary>
-    public bool IncludeFragmentation
-    {
-        get => _includeFragmentation;
-        init
-        {
-            _includeFragmentation = value;
-            _assigned |= 1UL << 3;
-        }
-    }
+    public bool IncludeFragmentation { get => _includeFragmentation; init { _includeFragmentation = value; _assigned |= 0x8; } }
 
     private readonly bool _refresh = false;
 
     /// <summary>Read the operating system now instead of answering from readings up to 100 ms old.</summary>
-    public bool Refresh
-    {
-        get => _refresh;
-        init
-        {
-            _refresh = value;
-            _assigned |= 1UL << 4;
-        }
-    }
+    public bool Refresh { get => _refresh; init { _refresh = value; _assigned |= 0x10; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetStatusParams()
-    {
-    }
-    
+    public GetStatusParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetStatusParams(ref Utf8JsonReader reader, bool strict)
@@ -91,29 +50,24 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
         WireReader.Begin(ref reader, "GetStatusParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("include_allocations"u8))
+            else if (WireReader.IsAt(ref reader, "include_allocations"u8))
             {
-                reader.Read();
                 IncludeAllocations = WireReader.Boolean(ref reader, "include_allocations");
             }
-            else if (reader.ValueTextEquals("include_usage_stats"u8))
+            else if (WireReader.IsAt(ref reader, "include_usage_stats"u8))
             {
-                reader.Read();
                 IncludeUsageStats = WireReader.Boolean(ref reader, "include_usage_stats");
             }
-            else if (reader.ValueTextEquals("include_fragmentation"u8))
+            else if (WireReader.IsAt(ref reader, "include_fragmentation"u8))
             {
-                reader.Read();
                 IncludeFragmentation = WireReader.Boolean(ref reader, "include_fragmentation");
             }
-            else if (reader.ValueTextEquals("refresh"u8))
+            else if (WireReader.IsAt(ref reader, "refresh"u8))
             {
-                reader.Read();
                 Refresh = WireReader.Boolean(ref reader, "refresh");
             }
             else
@@ -130,27 +84,27 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("include_allocations"u8);
             WireWriter.Value(writer, IncludeAllocations);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("include_usage_stats"u8);
             WireWriter.Value(writer, IncludeUsageStats);
         }
-        if ((_assigned & (1UL << 3)) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("include_fragmentation"u8);
             WireWriter.Value(writer, IncludeFragmentation);
         }
-        if ((_assigned & (1UL << 4)) != 0)
+        if ((_assigned & 0x10) != 0)
         {
             writer.WritePropertyName("refresh"u8);
             WireWriter.Value(writer, Refresh);
@@ -160,6 +114,7 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
 }
 
 /// <summary>Ask for allocated bytes by owner, purpose or memory type.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetUsageParams : IWireRecord<GetUsageParams>
 {
     private readonly ulong _assigned;
@@ -167,34 +122,16 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly GroupBy _groupBy = GroupBy.Owner;
 
     /// <summary><c>group_by</c></summary>
-    public GroupBy GroupBy
-    {
-        get => _groupBy;
-        init
-        {
-            _groupBy = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public GroupBy GroupBy { get => _groupBy; init { _groupBy = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetUsageParams()
-    {
-    }
-    
+    public GetUsageParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetUsageParams(ref Utf8JsonReader reader, bool strict)
@@ -203,14 +140,12 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
         WireReader.Begin(ref reader, "GetUsageParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("group_by"u8))
+            else if (WireReader.IsAt(ref reader, "group_by"u8))
             {
-                reader.Read();
                 GroupBy = WireWords.ReadGroupBy(ref reader, "group_by");
             }
             else
@@ -227,12 +162,12 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("group_by"u8);
             WireWriter.Value(writer, this.GroupBy.ToWord());
@@ -242,6 +177,7 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
 }
 
 /// <summary>List allocations, oldest first, a page at a time.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetAllocationsParams : IWireRecord<GetAllocationsParams>
 {
     private readonly ulong _assigned;
@@ -249,86 +185,36 @@ public sealed record GetAllocationsParams : IWireRecord<GetAllocationsParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly string? _allocationId;
 
     /// <summary><c>allocation_id</c></summary>
-    public string? AllocationId
-    {
-        get => _allocationId;
-        init
-        {
-            _allocationId = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public string? AllocationId { get => _allocationId; init { _allocationId = value; _assigned |= 0x2; } }
 
     private readonly string? _owner;
 
     /// <summary><c>owner</c></summary>
-    public string? Owner
-    {
-        get => _owner;
-        init
-        {
-            _owner = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public string? Owner { get => _owner; init { _owner = value; _assigned |= 0x4; } }
 
     private readonly string? _purpose;
 
     /// <summary><c>purpose</c></summary>
-    public string? Purpose
-    {
-        get => _purpose;
-        init
-        {
-            _purpose = value;
-            _assigned |= 1UL << 3;
-        }
-    }
+    public string? Purpose { get => _purpose; init { _purpose = value; _assigned |= 0x8; } }
 
     private readonly long _limit = 100;
 
     /// <summary><c>limit</c></summary>
-    public long Limit
-    {
-        get => _limit;
-        init
-        {
-            _limit = value;
-            _assigned |= 1UL << 4;
-        }
-    }
+    public long Limit { get => _limit; init { _limit = value; _assigned |= 0x10; } }
 
     private readonly string? _after;
 
     /// <summary>The <c>next</c> of the page before.</summary>
-    public string? After
-    {
-        get => _after;
-        init
-        {
-            _after = value;
-            _assigned |= 1UL << 5;
-        }
-    }
+    public string? After { get => _after; init { _after = value; _assigned |= 0x20; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetAllocationsParams()
-    {
-    }
-    
+    public GetAllocationsParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetAllocationsParams(ref Utf8JsonReader reader, bool strict)
@@ -337,34 +223,28 @@ public sealed record GetAllocationsParams : IWireRecord<GetAllocationsParams>
         WireReader.Begin(ref reader, "GetAllocationsParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("allocation_id"u8))
+            else if (WireReader.IsAt(ref reader, "allocation_id"u8))
             {
-                reader.Read();
                 AllocationId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "allocation_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("owner"u8))
+            else if (WireReader.IsAt(ref reader, "owner"u8))
             {
-                reader.Read();
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("purpose"u8))
+            else if (WireReader.IsAt(ref reader, "purpose"u8))
             {
-                reader.Read();
                 Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("limit"u8))
+            else if (WireReader.IsAt(ref reader, "limit"u8))
             {
-                reader.Read();
                 Limit = WireReader.Int64(ref reader, "limit", strict, minimum: 1, maximum: 10000);
             }
-            else if (reader.ValueTextEquals("after"u8))
+            else if (WireReader.IsAt(ref reader, "after"u8))
             {
-                reader.Read();
                 After = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "after", strict, minimum: 1, maximum: 256);
             }
             else
@@ -381,32 +261,32 @@ public sealed record GetAllocationsParams : IWireRecord<GetAllocationsParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("allocation_id"u8);
             WireWriter.Value(writer, AllocationId);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("owner"u8);
             WireWriter.Value(writer, Owner);
         }
-        if ((_assigned & (1UL << 3)) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("purpose"u8);
             WireWriter.Value(writer, Purpose);
         }
-        if ((_assigned & (1UL << 4)) != 0)
+        if ((_assigned & 0x10) != 0)
         {
             writer.WritePropertyName("limit"u8);
             WireWriter.Value(writer, Limit);
         }
-        if ((_assigned & (1UL << 5)) != 0)
+        if ((_assigned & 0x20) != 0)
         {
             writer.WritePropertyName("after"u8);
             WireWriter.Value(writer, After);
@@ -416,6 +296,7 @@ public sealed record GetAllocationsParams : IWireRecord<GetAllocationsParams>
 }
 
 /// <summary>Ask for memory. All or nothing: a failed allocate changes no figure.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record AllocateParams : IWireRecord<AllocateParams>
 {
     private readonly ulong _assigned;
@@ -426,125 +307,51 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly MemoryType _memoryType = MemoryType.Device;
 
     /// <summary><c>memory_type</c></summary>
-    public MemoryType MemoryType
-    {
-        get => _memoryType;
-        init
-        {
-            _memoryType = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public MemoryType MemoryType { get => _memoryType; init { _memoryType = value; _assigned |= 0x2; } }
 
     private readonly Initialize _initialize = Initialize.Zero;
 
     /// <summary><c>initialize</c></summary>
-    public Initialize Initialize
-    {
-        get => _initialize;
-        init
-        {
-            _initialize = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public Initialize Initialize { get => _initialize; init { _initialize = value; _assigned |= 0x4; } }
 
     private readonly long? _alignment;
 
     /// <summary>Bytes, a power of two up to 1 GiB; null for the device's own.</summary>
-    public long? Alignment
-    {
-        get => _alignment;
-        init
-        {
-            _alignment = value;
-            _assigned |= 1UL << 3;
-        }
-    }
+    public long? Alignment { get => _alignment; init { _alignment = value; _assigned |= 0x8; } }
 
     private readonly string? _purpose;
 
     /// <summary><c>purpose</c></summary>
-    public string? Purpose
-    {
-        get => _purpose;
-        init
-        {
-            _purpose = value;
-            _assigned |= 1UL << 4;
-        }
-    }
+    public string? Purpose { get => _purpose; init { _purpose = value; _assigned |= 0x10; } }
 
     private readonly string? _owner;
 
     /// <summary><c>owner</c></summary>
-    public string? Owner
-    {
-        get => _owner;
-        init
-        {
-            _owner = value;
-            _assigned |= 1UL << 5;
-        }
-    }
+    public string? Owner { get => _owner; init { _owner = value; _assigned |= 0x20; } }
 
     private readonly bool _persistent = false;
 
     /// <summary><c>persistent</c></summary>
-    public bool Persistent
-    {
-        get => _persistent;
-        init
-        {
-            _persistent = value;
-            _assigned |= 1UL << 6;
-        }
-    }
+    public bool Persistent { get => _persistent; init { _persistent = value; _assigned |= 0x40; } }
 
     private readonly long? _leaseMs;
 
     /// <summary>The allocation is freed when this runs out.</summary>
-    public long? LeaseMs
-    {
-        get => _leaseMs;
-        init
-        {
-            _leaseMs = value;
-            _assigned |= 1UL << 7;
-        }
-    }
+    public long? LeaseMs { get => _leaseMs; init { _leaseMs = value; _assigned |= 0x80; } }
 
     private readonly bool _makeRoom = false;
 
     /// <summary>Models may be unloaded to make it fit.</summary>
-    public bool MakeRoom
-    {
-        get => _makeRoom;
-        init
-        {
-            _makeRoom = value;
-            _assigned |= 1UL << 8;
-        }
-    }
+    public bool MakeRoom { get => _makeRoom; init { _makeRoom = value; _assigned |= 0x100; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public AllocateParams()
-    {
-    }
-    
+    public AllocateParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private AllocateParams(ref Utf8JsonReader reader, bool strict)
@@ -554,55 +361,45 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
         WireReader.Begin(ref reader, "AllocateParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("size_bytes"u8))
+            if (WireReader.IsAt(ref reader, "size_bytes"u8))
             {
-                reader.Read();
-                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 1, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 1);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("memory_type"u8))
+            else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                reader.Read();
                 MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
             }
-            else if (reader.ValueTextEquals("initialize"u8))
+            else if (WireReader.IsAt(ref reader, "initialize"u8))
             {
-                reader.Read();
                 Initialize = WireWords.ReadInitialize(ref reader, "initialize");
             }
-            else if (reader.ValueTextEquals("alignment"u8))
+            else if (WireReader.IsAt(ref reader, "alignment"u8))
             {
-                reader.Read();
                 Alignment = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "alignment", strict, minimum: 1, maximum: 1073741824);
             }
-            else if (reader.ValueTextEquals("purpose"u8))
+            else if (WireReader.IsAt(ref reader, "purpose"u8))
             {
-                reader.Read();
                 Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("owner"u8))
+            else if (WireReader.IsAt(ref reader, "owner"u8))
             {
-                reader.Read();
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("persistent"u8))
+            else if (WireReader.IsAt(ref reader, "persistent"u8))
             {
-                reader.Read();
                 Persistent = WireReader.Boolean(ref reader, "persistent");
             }
-            else if (reader.ValueTextEquals("lease_ms"u8))
+            else if (WireReader.IsAt(ref reader, "lease_ms"u8))
             {
-                reader.Read();
-                LeaseMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "lease_ms", strict, minimum: 1, maximum: 9223372036854775807);
+                LeaseMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "lease_ms", strict, minimum: 1);
             }
-            else if (reader.ValueTextEquals("make_room"u8))
+            else if (WireReader.IsAt(ref reader, "make_room"u8))
             {
-                reader.Read();
                 MakeRoom = WireReader.Boolean(ref reader, "make_room");
             }
             else
@@ -610,7 +407,7 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
                 WireReader.Unknown(ref reader, "AllocateParams", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "AllocateParams", "size_bytes");
         }
@@ -629,47 +426,47 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
         writer.WriteStartObject();
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
             WireWriter.Value(writer, this.MemoryType.ToWord());
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("initialize"u8);
             WireWriter.Value(writer, this.Initialize.ToWord());
         }
-        if ((_assigned & (1UL << 3)) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("alignment"u8);
             WireWriter.Value(writer, Alignment);
         }
-        if ((_assigned & (1UL << 4)) != 0)
+        if ((_assigned & 0x10) != 0)
         {
             writer.WritePropertyName("purpose"u8);
             WireWriter.Value(writer, Purpose);
         }
-        if ((_assigned & (1UL << 5)) != 0)
+        if ((_assigned & 0x20) != 0)
         {
             writer.WritePropertyName("owner"u8);
             WireWriter.Value(writer, Owner);
         }
-        if ((_assigned & (1UL << 6)) != 0)
+        if ((_assigned & 0x40) != 0)
         {
             writer.WritePropertyName("persistent"u8);
             WireWriter.Value(writer, Persistent);
         }
-        if ((_assigned & (1UL << 7)) != 0)
+        if ((_assigned & 0x80) != 0)
         {
             writer.WritePropertyName("lease_ms"u8);
             WireWriter.Value(writer, LeaseMs);
         }
-        if ((_assigned & (1UL << 8)) != 0)
+        if ((_assigned & 0x100) != 0)
         {
             writer.WritePropertyName("make_room"u8);
             WireWriter.Value(writer, MakeRoom);
@@ -679,6 +476,7 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
 }
 
 /// <summary>Give one allocation back.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record DeallocateParams : IWireRecord<DeallocateParams>
 {
     private readonly ulong _assigned;
@@ -689,21 +487,11 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
     private readonly bool _force = false;
 
     /// <summary>Also while it is persistent.</summary>
-    public bool Force
-    {
-        get => _force;
-        init
-        {
-            _force = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public bool Force { get => _force; init { _force = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DeallocateParams()
-    {
-    }
-    
+    public DeallocateParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DeallocateParams(ref Utf8JsonReader reader, bool strict)
@@ -713,15 +501,13 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
         WireReader.Begin(ref reader, "DeallocateParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("allocation_id"u8))
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
             {
-                reader.Read();
                 AllocationId = WireReader.String(ref reader, "allocation_id", strict, minimum: 1, maximum: 256);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("force"u8))
+            else if (WireReader.IsAt(ref reader, "force"u8))
             {
-                reader.Read();
                 Force = WireReader.Boolean(ref reader, "force");
             }
             else
@@ -729,7 +515,7 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
                 WireReader.Unknown(ref reader, "DeallocateParams", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "DeallocateParams", "allocation_id");
         }
@@ -744,7 +530,7 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
         writer.WriteStartObject();
         writer.WritePropertyName("allocation_id"u8);
         WireWriter.Value(writer, AllocationId);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("force"u8);
             WireWriter.Value(writer, Force);
@@ -754,6 +540,7 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
 }
 
 /// <summary>Copy or move an allocation's contents to a new allocation.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record TransferParams : IWireRecord<TransferParams>
 {
     private readonly ulong _assigned;
@@ -767,60 +554,26 @@ public sealed record TransferParams : IWireRecord<TransferParams>
     private readonly TransferType _transferType = TransferType.Copy;
 
     /// <summary><c>transfer_type</c></summary>
-    public TransferType TransferType
-    {
-        get => _transferType;
-        init
-        {
-            _transferType = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public TransferType TransferType { get => _transferType; init { _transferType = value; _assigned |= 0x1; } }
 
     private readonly MemoryType _memoryType = MemoryType.Device;
 
     /// <summary>Of the new allocation.</summary>
-    public MemoryType MemoryType
-    {
-        get => _memoryType;
-        init
-        {
-            _memoryType = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public MemoryType MemoryType { get => _memoryType; init { _memoryType = value; _assigned |= 0x2; } }
 
     private readonly bool _verify = false;
 
     /// <summary>Read the copy back and compare SHA-256 digests.</summary>
-    public bool Verify
-    {
-        get => _verify;
-        init
-        {
-            _verify = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public bool Verify { get => _verify; init { _verify = value; _assigned |= 0x4; } }
 
     private readonly bool _wait = true;
 
     /// <summary>False answers at once; follow it with <c>memory.get_transfer</c>.</summary>
-    public bool Wait
-    {
-        get => _wait;
-        init
-        {
-            _wait = value;
-            _assigned |= 1UL << 3;
-        }
-    }
+    public bool Wait { get => _wait; init { _wait = value; _assigned |= 0x8; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public TransferParams()
-    {
-    }
-    
+    public TransferParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private TransferParams(ref Utf8JsonReader reader, bool strict)
@@ -830,36 +583,30 @@ public sealed record TransferParams : IWireRecord<TransferParams>
         WireReader.Begin(ref reader, "TransferParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("source_allocation_id"u8))
+            if (WireReader.IsAt(ref reader, "source_allocation_id"u8))
             {
-                reader.Read();
                 SourceAllocationId = WireReader.String(ref reader, "source_allocation_id", strict, minimum: 1, maximum: 256);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("destination_device_id"u8))
+            else if (WireReader.IsAt(ref reader, "destination_device_id"u8))
             {
-                reader.Read();
                 DestinationDeviceId = WireReader.String(ref reader, "destination_device_id", strict, minimum: 1, maximum: 256);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("transfer_type"u8))
+            else if (WireReader.IsAt(ref reader, "transfer_type"u8))
             {
-                reader.Read();
                 TransferType = WireWords.ReadTransferType(ref reader, "transfer_type");
             }
-            else if (reader.ValueTextEquals("memory_type"u8))
+            else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                reader.Read();
                 MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
             }
-            else if (reader.ValueTextEquals("verify"u8))
+            else if (WireReader.IsAt(ref reader, "verify"u8))
             {
-                reader.Read();
                 Verify = WireReader.Boolean(ref reader, "verify");
             }
-            else if (reader.ValueTextEquals("wait"u8))
+            else if (WireReader.IsAt(ref reader, "wait"u8))
             {
-                reader.Read();
                 Wait = WireReader.Boolean(ref reader, "wait");
             }
             else
@@ -867,7 +614,7 @@ public sealed record TransferParams : IWireRecord<TransferParams>
                 WireReader.Unknown(ref reader, "TransferParams", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "TransferParams", "source_allocation_id", "destination_device_id");
         }
@@ -884,22 +631,22 @@ public sealed record TransferParams : IWireRecord<TransferParams>
         WireWriter.Value(writer, SourceAllocationId);
         writer.WritePropertyName("destination_device_id"u8);
         WireWriter.Value(writer, DestinationDeviceId);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("transfer_type"u8);
             WireWriter.Value(writer, this.TransferType.ToWord());
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
             WireWriter.Value(writer, this.MemoryType.ToWord());
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("verify"u8);
             WireWriter.Value(writer, Verify);
         }
-        if ((_assigned & (1UL << 3)) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("wait"u8);
             WireWriter.Value(writer, Wait);
@@ -915,10 +662,8 @@ public sealed record GetTransferParams : IWireRecord<GetTransferParams>
     public required string TransferId { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetTransferParams()
-    {
-    }
-    
+    public GetTransferParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetTransferParams(ref Utf8JsonReader reader, bool strict)
@@ -928,18 +673,17 @@ public sealed record GetTransferParams : IWireRecord<GetTransferParams>
         WireReader.Begin(ref reader, "GetTransferParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("transfer_id"u8))
+            if (WireReader.IsAt(ref reader, "transfer_id"u8))
             {
-                reader.Read();
                 TransferId = WireReader.String(ref reader, "transfer_id", strict, minimum: 1, maximum: 256);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetTransferParams", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "GetTransferParams", "transfer_id");
         }
@@ -959,6 +703,7 @@ public sealed record GetTransferParams : IWireRecord<GetTransferParams>
 }
 
 /// <summary>Give up caches, allocations or models.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record ClearParams : IWireRecord<ClearParams>
 {
     private readonly ulong _assigned;
@@ -966,60 +711,26 @@ public sealed record ClearParams : IWireRecord<ClearParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly ClearType _clearType = ClearType.Cache;
 
     /// <summary><c>clear_type</c></summary>
-    public ClearType ClearType
-    {
-        get => _clearType;
-        init
-        {
-            _clearType = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public ClearType ClearType { get => _clearType; init { _clearType = value; _assigned |= 0x2; } }
 
     private readonly string? _owner;
 
     /// <summary>Only this owner's allocations.</summary>
-    public string? Owner
-    {
-        get => _owner;
-        init
-        {
-            _owner = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public string? Owner { get => _owner; init { _owner = value; _assigned |= 0x4; } }
 
     private readonly bool _force = false;
 
     /// <summary>Also what is persistent or pinned.</summary>
-    public bool Force
-    {
-        get => _force;
-        init
-        {
-            _force = value;
-            _assigned |= 1UL << 3;
-        }
-    }
+    public bool Force { get => _force; init { _force = value; _assigned |= 0x8; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ClearParams()
-    {
-    }
-    
+    public ClearParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ClearParams(ref Utf8JsonReader reader, bool strict)
@@ -1028,24 +739,20 @@ public sealed record ClearParams : IWireRecord<ClearParams>
         WireReader.Begin(ref reader, "ClearParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("clear_type"u8))
+            else if (WireReader.IsAt(ref reader, "clear_type"u8))
             {
-                reader.Read();
                 ClearType = WireWords.ReadClearType(ref reader, "clear_type");
             }
-            else if (reader.ValueTextEquals("owner"u8))
+            else if (WireReader.IsAt(ref reader, "owner"u8))
             {
-                reader.Read();
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("force"u8))
+            else if (WireReader.IsAt(ref reader, "force"u8))
             {
-                reader.Read();
                 Force = WireReader.Boolean(ref reader, "force");
             }
             else
@@ -1062,22 +769,22 @@ public sealed record ClearParams : IWireRecord<ClearParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("clear_type"u8);
             WireWriter.Value(writer, this.ClearType.ToWord());
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("owner"u8);
             WireWriter.Value(writer, Owner);
         }
-        if ((_assigned & (1UL << 3)) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("force"u8);
             WireWriter.Value(writer, Force);
@@ -1087,6 +794,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
 }
 
 /// <summary>Join free memory into larger blocks and give back what is not needed.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record DefragmentParams : IWireRecord<DefragmentParams>
 {
     private readonly ulong _assigned;
@@ -1094,34 +802,16 @@ public sealed record DefragmentParams : IWireRecord<DefragmentParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly bool _aggressive = false;
 
     /// <summary>May restart the device's own process; its contents are carried over.</summary>
-    public bool Aggressive
-    {
-        get => _aggressive;
-        init
-        {
-            _aggressive = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public bool Aggressive { get => _aggressive; init { _aggressive = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DefragmentParams()
-    {
-    }
-    
+    public DefragmentParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DefragmentParams(ref Utf8JsonReader reader, bool strict)
@@ -1130,14 +820,12 @@ public sealed record DefragmentParams : IWireRecord<DefragmentParams>
         WireReader.Begin(ref reader, "DefragmentParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("aggressive"u8))
+            else if (WireReader.IsAt(ref reader, "aggressive"u8))
             {
-                reader.Read();
                 Aggressive = WireReader.Boolean(ref reader, "aggressive");
             }
             else
@@ -1154,12 +842,12 @@ public sealed record DefragmentParams : IWireRecord<DefragmentParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("aggressive"u8);
             WireWriter.Value(writer, Aggressive);
@@ -1169,6 +857,7 @@ public sealed record DefragmentParams : IWireRecord<DefragmentParams>
 }
 
 /// <summary>Carry out the recommended actions up to a level.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record OptimizeParams : IWireRecord<OptimizeParams>
 {
     private readonly ulong _assigned;
@@ -1176,47 +865,21 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly OptimizationLevel _optimizationLevel = OptimizationLevel.Conservative;
 
     /// <summary><c>optimization_level</c></summary>
-    public OptimizationLevel OptimizationLevel
-    {
-        get => _optimizationLevel;
-        init
-        {
-            _optimizationLevel = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public OptimizationLevel OptimizationLevel { get => _optimizationLevel; init { _optimizationLevel = value; _assigned |= 0x2; } }
 
     private readonly bool _dryRun = false;
 
     /// <summary><c>dry_run</c></summary>
-    public bool DryRun
-    {
-        get => _dryRun;
-        init
-        {
-            _dryRun = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public bool DryRun { get => _dryRun; init { _dryRun = value; _assigned |= 0x4; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public OptimizeParams()
-    {
-    }
-    
+    public OptimizeParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private OptimizeParams(ref Utf8JsonReader reader, bool strict)
@@ -1225,19 +888,16 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
         WireReader.Begin(ref reader, "OptimizeParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("optimization_level"u8))
+            else if (WireReader.IsAt(ref reader, "optimization_level"u8))
             {
-                reader.Read();
                 OptimizationLevel = WireWords.ReadOptimizationLevel(ref reader, "optimization_level");
             }
-            else if (reader.ValueTextEquals("dry_run"u8))
+            else if (WireReader.IsAt(ref reader, "dry_run"u8))
             {
-                reader.Read();
                 DryRun = WireReader.Boolean(ref reader, "dry_run");
             }
             else
@@ -1254,17 +914,17 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("optimization_level"u8);
             WireWriter.Value(writer, this.OptimizationLevel.ToWord());
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("dry_run"u8);
             WireWriter.Value(writer, DryRun);
@@ -1274,6 +934,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
 }
 
 /// <summary>Ask for the configured models and where they are.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetModelStatusParams : IWireRecord<GetModelStatusParams>
 {
     private readonly ulong _assigned;
@@ -1281,34 +942,16 @@ public sealed record GetModelStatusParams : IWireRecord<GetModelStatusParams>
     private readonly string? _modelId;
 
     /// <summary><c>model_id</c></summary>
-    public string? ModelId
-    {
-        get => _modelId;
-        init
-        {
-            _modelId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? ModelId { get => _modelId; init { _modelId = value; _assigned |= 0x1; } }
 
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetModelStatusParams()
-    {
-    }
-    
+    public GetModelStatusParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetModelStatusParams(ref Utf8JsonReader reader, bool strict)
@@ -1317,14 +960,12 @@ public sealed record GetModelStatusParams : IWireRecord<GetModelStatusParams>
         WireReader.Begin(ref reader, "GetModelStatusParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("model_id"u8))
+            if (WireReader.IsAt(ref reader, "model_id"u8))
             {
-                reader.Read();
                 ModelId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "model_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
             else
@@ -1341,12 +982,12 @@ public sealed record GetModelStatusParams : IWireRecord<GetModelStatusParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("model_id"u8);
             WireWriter.Value(writer, ModelId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
@@ -1356,6 +997,7 @@ public sealed record GetModelStatusParams : IWireRecord<GetModelStatusParams>
 }
 
 /// <summary>Unload models until a goal is met.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
 {
     private readonly ulong _assigned;
@@ -1363,125 +1005,51 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly PressureTarget? _targetPressureLevel;
 
     /// <summary>A level's name, or a percentage up to 100.</summary>
-    public PressureTarget? TargetPressureLevel
-    {
-        get => _targetPressureLevel;
-        init
-        {
-            _targetPressureLevel = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public PressureTarget? TargetPressureLevel { get => _targetPressureLevel; init { _targetPressureLevel = value; _assigned |= 0x2; } }
 
     private readonly EvictionStrategy _strategy = EvictionStrategy.Adaptive;
 
     /// <summary><c>strategy</c></summary>
-    public EvictionStrategy Strategy
-    {
-        get => _strategy;
-        init
-        {
-            _strategy = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public EvictionStrategy Strategy { get => _strategy; init { _strategy = value; _assigned |= 0x4; } }
 
     private readonly long? _maxModelsToUnload;
 
     /// <summary><c>max_models_to_unload</c></summary>
-    public long? MaxModelsToUnload
-    {
-        get => _maxModelsToUnload;
-        init
-        {
-            _maxModelsToUnload = value;
-            _assigned |= 1UL << 3;
-        }
-    }
+    public long? MaxModelsToUnload { get => _maxModelsToUnload; init { _maxModelsToUnload = value; _assigned |= 0x8; } }
 
     private readonly long? _minMemoryToFreeBytes;
 
     /// <summary><c>min_memory_to_free_bytes</c></summary>
-    public long? MinMemoryToFreeBytes
-    {
-        get => _minMemoryToFreeBytes;
-        init
-        {
-            _minMemoryToFreeBytes = value;
-            _assigned |= 1UL << 4;
-        }
-    }
+    public long? MinMemoryToFreeBytes { get => _minMemoryToFreeBytes; init { _minMemoryToFreeBytes = value; _assigned |= 0x10; } }
 
     private readonly bool _forceOptimization = false;
 
     /// <summary><c>force_optimization</c></summary>
-    public bool ForceOptimization
-    {
-        get => _forceOptimization;
-        init
-        {
-            _forceOptimization = value;
-            _assigned |= 1UL << 5;
-        }
-    }
+    public bool ForceOptimization { get => _forceOptimization; init { _forceOptimization = value; _assigned |= 0x20; } }
 
     private readonly IReadOnlyList<string> _excludeModels = [];
 
     /// <summary><c>exclude_models</c></summary>
-    public IReadOnlyList<string> ExcludeModels
-    {
-        get => _excludeModels;
-        init
-        {
-            _excludeModels = value;
-            _assigned |= 1UL << 6;
-        }
-    }
+    public IReadOnlyList<string> ExcludeModels { get => _excludeModels; init { _excludeModels = value; _assigned |= 0x40; } }
 
     private readonly long? _maxOptimizationTimeMs;
 
     /// <summary><c>max_optimization_time_ms</c></summary>
-    public long? MaxOptimizationTimeMs
-    {
-        get => _maxOptimizationTimeMs;
-        init
-        {
-            _maxOptimizationTimeMs = value;
-            _assigned |= 1UL << 7;
-        }
-    }
+    public long? MaxOptimizationTimeMs { get => _maxOptimizationTimeMs; init { _maxOptimizationTimeMs = value; _assigned |= 0x80; } }
 
     private readonly bool _dryRun = false;
 
     /// <summary><c>dry_run</c></summary>
-    public bool DryRun
-    {
-        get => _dryRun;
-        init
-        {
-            _dryRun = value;
-            _assigned |= 1UL << 8;
-        }
-    }
+    public bool DryRun { get => _dryRun; init { _dryRun = value; _assigned |= 0x100; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ModelOptimizeParams()
-    {
-    }
-    
+    public ModelOptimizeParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ModelOptimizeParams(ref Utf8JsonReader reader, bool strict)
@@ -1490,49 +1058,40 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
         WireReader.Begin(ref reader, "ModelOptimizeParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("target_pressure_level"u8))
+            else if (WireReader.IsAt(ref reader, "target_pressure_level"u8))
             {
-                reader.Read();
                 TargetPressureLevel = WireReader.IsNull(ref reader) ? null : WireReader.PressureTarget(ref reader, "target_pressure_level", strict, maximum: 100, above: 0);
             }
-            else if (reader.ValueTextEquals("strategy"u8))
+            else if (WireReader.IsAt(ref reader, "strategy"u8))
             {
-                reader.Read();
                 Strategy = WireWords.ReadEvictionStrategy(ref reader, "strategy");
             }
-            else if (reader.ValueTextEquals("max_models_to_unload"u8))
+            else if (WireReader.IsAt(ref reader, "max_models_to_unload"u8))
             {
-                reader.Read();
-                MaxModelsToUnload = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "max_models_to_unload", strict, minimum: 0, maximum: 9223372036854775807);
+                MaxModelsToUnload = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "max_models_to_unload", strict, minimum: 0);
             }
-            else if (reader.ValueTextEquals("min_memory_to_free_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "min_memory_to_free_bytes"u8))
             {
-                reader.Read();
-                MinMemoryToFreeBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "min_memory_to_free_bytes", strict, minimum: 0, maximum: 9223372036854775807);
+                MinMemoryToFreeBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "min_memory_to_free_bytes", strict, minimum: 0);
             }
-            else if (reader.ValueTextEquals("force_optimization"u8))
+            else if (WireReader.IsAt(ref reader, "force_optimization"u8))
             {
-                reader.Read();
                 ForceOptimization = WireReader.Boolean(ref reader, "force_optimization");
             }
-            else if (reader.ValueTextEquals("exclude_models"u8))
+            else if (WireReader.IsAt(ref reader, "exclude_models"u8))
             {
-                reader.Read();
-                ExcludeModels = WireReader.List<string>(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256));
+                ExcludeModels = WireReader.List(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256));
             }
-            else if (reader.ValueTextEquals("max_optimization_time_ms"u8))
+            else if (WireReader.IsAt(ref reader, "max_optimization_time_ms"u8))
             {
-                reader.Read();
-                MaxOptimizationTimeMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "max_optimization_time_ms", strict, minimum: 0, maximum: 9223372036854775807);
+                MaxOptimizationTimeMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "max_optimization_time_ms", strict, minimum: 0);
             }
-            else if (reader.ValueTextEquals("dry_run"u8))
+            else if (WireReader.IsAt(ref reader, "dry_run"u8))
             {
-                reader.Read();
                 DryRun = WireReader.Boolean(ref reader, "dry_run");
             }
             else
@@ -1549,47 +1108,47 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("target_pressure_level"u8);
             WireWriter.Value(writer, TargetPressureLevel);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("strategy"u8);
             WireWriter.Value(writer, this.Strategy.ToWord());
         }
-        if ((_assigned & (1UL << 3)) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("max_models_to_unload"u8);
             WireWriter.Value(writer, MaxModelsToUnload);
         }
-        if ((_assigned & (1UL << 4)) != 0)
+        if ((_assigned & 0x10) != 0)
         {
             writer.WritePropertyName("min_memory_to_free_bytes"u8);
             WireWriter.Value(writer, MinMemoryToFreeBytes);
         }
-        if ((_assigned & (1UL << 5)) != 0)
+        if ((_assigned & 0x20) != 0)
         {
             writer.WritePropertyName("force_optimization"u8);
             WireWriter.Value(writer, ForceOptimization);
         }
-        if ((_assigned & (1UL << 6)) != 0)
+        if ((_assigned & 0x40) != 0)
         {
             writer.WritePropertyName("exclude_models"u8);
             WireWriter.List(writer, ExcludeModels, static (writer, item) => WireWriter.Value(writer, item));
         }
-        if ((_assigned & (1UL << 7)) != 0)
+        if ((_assigned & 0x80) != 0)
         {
             writer.WritePropertyName("max_optimization_time_ms"u8);
             WireWriter.Value(writer, MaxOptimizationTimeMs);
         }
-        if ((_assigned & (1UL << 8)) != 0)
+        if ((_assigned & 0x100) != 0)
         {
             writer.WritePropertyName("dry_run"u8);
             WireWriter.Value(writer, DryRun);
@@ -1599,6 +1158,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
 }
 
 /// <summary>Ask how close devices are to running out, and what would help.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetPressureParams : IWireRecord<GetPressureParams>
 {
     private readonly ulong _assigned;
@@ -1606,21 +1166,11 @@ public sealed record GetPressureParams : IWireRecord<GetPressureParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetPressureParams()
-    {
-    }
-    
+    public GetPressureParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetPressureParams(ref Utf8JsonReader reader, bool strict)
@@ -1629,9 +1179,8 @@ public sealed record GetPressureParams : IWireRecord<GetPressureParams>
         WireReader.Begin(ref reader, "GetPressureParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
             else
@@ -1648,7 +1197,7 @@ public sealed record GetPressureParams : IWireRecord<GetPressureParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
@@ -1658,6 +1207,7 @@ public sealed record GetPressureParams : IWireRecord<GetPressureParams>
 }
 
 /// <summary>Ask what has happened lately.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
 {
     private readonly ulong _assigned;
@@ -1665,47 +1215,21 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     private readonly string _timeRange = "1h";
 
     /// <summary><c>time_range</c></summary>
-    public string TimeRange
-    {
-        get => _timeRange;
-        init
-        {
-            _timeRange = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public string TimeRange { get => _timeRange; init { _timeRange = value; _assigned |= 0x2; } }
 
     private readonly IReadOnlyList<AnalyticsSection>? _include;
 
     /// <summary>Sections to answer; null for all.</summary>
-    public IReadOnlyList<AnalyticsSection>? Include
-    {
-        get => _include;
-        init
-        {
-            _include = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public IReadOnlyList<AnalyticsSection>? Include { get => _include; init { _include = value; _assigned |= 0x4; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetAnalyticsParams()
-    {
-    }
-    
+    public GetAnalyticsParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetAnalyticsParams(ref Utf8JsonReader reader, bool strict)
@@ -1714,20 +1238,17 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
         WireReader.Begin(ref reader, "GetAnalyticsParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("time_range"u8))
+            else if (WireReader.IsAt(ref reader, "time_range"u8))
             {
-                reader.Read();
-                TimeRange = WireReader.String(ref reader, "time_range", strict, pattern: @"^[1-9][0-9]{0,8}(ms|s|m|h|d)" + @"\z");
+                TimeRange = WireReader.String(ref reader, "time_range", strict, pattern: "^[1-9][0-9]{0,8}(ms|s|m|h|d)\\z");
             }
-            else if (reader.ValueTextEquals("include"u8))
+            else if (WireReader.IsAt(ref reader, "include"u8))
             {
-                reader.Read();
-                Include = WireReader.IsNull(ref reader) ? null : WireReader.List<AnalyticsSection>(ref reader, "include", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadAnalyticsSection(ref reader, member), minimum: 1);
+                Include = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "include", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadAnalyticsSection(ref reader, member), minimum: 1);
             }
             else
             {
@@ -1743,17 +1264,17 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("time_range"u8);
             WireWriter.Value(writer, TimeRange);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("include"u8);
             WireWriter.List(writer, Include, static (writer, item) => WireWriter.Value(writer, item.ToWord()));
@@ -1763,6 +1284,7 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
 }
 
 /// <summary>Ask for the actions worth taking, over all devices, cheapest per byte first.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptimizationRecommendationsParams>
 {
     private readonly ulong _assigned;
@@ -1770,21 +1292,11 @@ public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptim
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetOptimizationRecommendationsParams()
-    {
-    }
-    
+    public GetOptimizationRecommendationsParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetOptimizationRecommendationsParams(ref Utf8JsonReader reader, bool strict)
@@ -1793,9 +1305,8 @@ public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptim
         WireReader.Begin(ref reader, "GetOptimizationRecommendationsParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
             else
@@ -1812,7 +1323,7 @@ public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptim
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
@@ -1822,6 +1333,7 @@ public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptim
 }
 
 /// <summary>Ask how to cut work into batches that fit.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
 {
     private readonly ulong _assigned;
@@ -1835,47 +1347,21 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
     private readonly long _fixedBytes = 0;
 
     /// <summary>Needed once beside each batch, whatever its size.</summary>
-    public long FixedBytes
-    {
-        get => _fixedBytes;
-        init
-        {
-            _fixedBytes = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public long FixedBytes { get => _fixedBytes; init { _fixedBytes = value; _assigned |= 0x1; } }
 
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId
-    {
-        get => _deviceId;
-        init
-        {
-            _deviceId = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x2; } }
 
     private readonly double _maxFraction = 0.9;
 
     /// <summary>Share of the device's headroom that a batch may take.</summary>
-    public double MaxFraction
-    {
-        get => _maxFraction;
-        init
-        {
-            _maxFraction = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public double MaxFraction { get => _maxFraction; init { _maxFraction = value; _assigned |= 0x4; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PlanBatchesParams()
-    {
-    }
-    
+    public PlanBatchesParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PlanBatchesParams(ref Utf8JsonReader reader, bool strict)
@@ -1885,31 +1371,26 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
         WireReader.Begin(ref reader, "PlanBatchesParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("item_count"u8))
+            if (WireReader.IsAt(ref reader, "item_count"u8))
             {
-                reader.Read();
-                ItemCount = WireReader.Int64(ref reader, "item_count", strict, minimum: 1, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                ItemCount = WireReader.Int64(ref reader, "item_count", strict, minimum: 1);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("bytes_per_item"u8))
+            else if (WireReader.IsAt(ref reader, "bytes_per_item"u8))
             {
-                reader.Read();
-                BytesPerItem = WireReader.Int64(ref reader, "bytes_per_item", strict, minimum: 1, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                BytesPerItem = WireReader.Int64(ref reader, "bytes_per_item", strict, minimum: 1);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("fixed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "fixed_bytes"u8))
             {
-                reader.Read();
-                FixedBytes = WireReader.Int64(ref reader, "fixed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
+                FixedBytes = WireReader.Int64(ref reader, "fixed_bytes", strict, minimum: 0);
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
             }
-            else if (reader.ValueTextEquals("max_fraction"u8))
+            else if (WireReader.IsAt(ref reader, "max_fraction"u8))
             {
-                reader.Read();
                 MaxFraction = WireReader.Double(ref reader, "max_fraction", strict, maximum: 1, above: 0);
             }
             else
@@ -1917,7 +1398,7 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
                 WireReader.Unknown(ref reader, "PlanBatchesParams", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "PlanBatchesParams", "item_count", "bytes_per_item");
         }
@@ -1934,17 +1415,17 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
         WireWriter.Value(writer, ItemCount);
         writer.WritePropertyName("bytes_per_item"u8);
         WireWriter.Value(writer, BytesPerItem);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("fixed_bytes"u8);
             WireWriter.Value(writer, FixedBytes);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("max_fraction"u8);
             WireWriter.Value(writer, MaxFraction);
@@ -1954,6 +1435,7 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
 }
 
 /// <summary>Change what is left out stays; <c>limit_bytes: null</c> takes the cap away.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record SetLimitsParams : IWireRecord<SetLimitsParams>
 {
     private readonly ulong _assigned;
@@ -1964,47 +1446,21 @@ public sealed record SetLimitsParams : IWireRecord<SetLimitsParams>
     private readonly long? _limitBytes;
 
     /// <summary>Hard cap on this worker's allocations on the device.</summary>
-    public long? LimitBytes
-    {
-        get => _limitBytes;
-        init
-        {
-            _limitBytes = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public long? LimitBytes { get => _limitBytes; init { _limitBytes = value; _assigned |= 0x1; } }
 
     private readonly long? _reserveBytes;
 
     /// <summary>Kept free for the host.</summary>
-    public long? ReserveBytes
-    {
-        get => _reserveBytes;
-        init
-        {
-            _reserveBytes = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public long? ReserveBytes { get => _reserveBytes; init { _reserveBytes = value; _assigned |= 0x2; } }
 
     private readonly Thresholds? _thresholds;
 
     /// <summary><c>thresholds</c></summary>
-    public Thresholds? Thresholds
-    {
-        get => _thresholds;
-        init
-        {
-            _thresholds = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public Thresholds? Thresholds { get => _thresholds; init { _thresholds = value; _assigned |= 0x4; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public SetLimitsParams()
-    {
-    }
-    
+    public SetLimitsParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private SetLimitsParams(ref Utf8JsonReader reader, bool strict)
@@ -2014,25 +1470,21 @@ public sealed record SetLimitsParams : IWireRecord<SetLimitsParams>
         WireReader.Begin(ref reader, "SetLimitsParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("limit_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
             {
-                reader.Read();
-                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 1, maximum: 9223372036854775807);
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 1);
             }
-            else if (reader.ValueTextEquals("reserve_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "reserve_bytes"u8))
             {
-                reader.Read();
-                ReserveBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reserve_bytes", strict, minimum: 0, maximum: 9223372036854775807);
+                ReserveBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reserve_bytes", strict, minimum: 0);
             }
-            else if (reader.ValueTextEquals("thresholds"u8))
+            else if (WireReader.IsAt(ref reader, "thresholds"u8))
             {
-                reader.Read();
                 Thresholds = WireReader.IsNull(ref reader) ? null : WireReader.Record<Thresholds>(ref reader, "thresholds", strict);
             }
             else
@@ -2040,7 +1492,7 @@ public sealed record SetLimitsParams : IWireRecord<SetLimitsParams>
                 WireReader.Unknown(ref reader, "SetLimitsParams", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "SetLimitsParams", "device_id");
         }
@@ -2055,17 +1507,17 @@ public sealed record SetLimitsParams : IWireRecord<SetLimitsParams>
         writer.WriteStartObject();
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("limit_bytes"u8);
             WireWriter.Value(writer, LimitBytes);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("reserve_bytes"u8);
             WireWriter.Value(writer, ReserveBytes);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("thresholds"u8);
             WireWriter.Value(writer, Thresholds);
@@ -2087,10 +1539,8 @@ public sealed record Thresholds : IWireRecord<Thresholds>
     public required double Critical { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Thresholds()
-    {
-    }
-    
+    public Thresholds() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Thresholds(ref Utf8JsonReader reader, bool strict)
@@ -2100,30 +1550,27 @@ public sealed record Thresholds : IWireRecord<Thresholds>
         WireReader.Begin(ref reader, "Thresholds");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("moderate"u8))
+            if (WireReader.IsAt(ref reader, "moderate"u8))
             {
-                reader.Read();
                 Moderate = WireReader.Double(ref reader, "moderate", strict, maximum: 100, above: 0);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("high"u8))
+            else if (WireReader.IsAt(ref reader, "high"u8))
             {
-                reader.Read();
                 High = WireReader.Double(ref reader, "high", strict, maximum: 100, above: 0);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("critical"u8))
+            else if (WireReader.IsAt(ref reader, "critical"u8))
             {
-                reader.Read();
                 Critical = WireReader.Double(ref reader, "critical", strict, maximum: 100, above: 0);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Thresholds", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "Thresholds", "moderate", "high", "critical");
         }
@@ -2151,6 +1598,7 @@ public sealed record Thresholds : IWireRecord<Thresholds>
 }
 
 /// <summary>Introduce the host. Optional: a bare <c>memory.*</c> works.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloParams : IWireRecord<HelloParams>
 {
     private readonly ulong _assigned;
@@ -2158,47 +1606,21 @@ public sealed record HelloParams : IWireRecord<HelloParams>
     private readonly long? _protocolMin;
 
     /// <summary><c>protocol_min</c></summary>
-    public long? ProtocolMin
-    {
-        get => _protocolMin;
-        init
-        {
-            _protocolMin = value;
-            _assigned |= 1UL << 0;
-        }
-    }
+    public long? ProtocolMin { get => _protocolMin; init { _protocolMin = value; _assigned |= 0x1; } }
 
     private readonly long? _protocolMax;
 
     /// <summary><c>protocol_max</c></summary>
-    public long? ProtocolMax
-    {
-        get => _protocolMax;
-        init
-        {
-            _protocolMax = value;
-            _assigned |= 1UL << 1;
-        }
-    }
+    public long? ProtocolMax { get => _protocolMax; init { _protocolMax = value; _assigned |= 0x2; } }
 
     private readonly long? _hostPid;
 
     /// <summary>The worker ends within a second of this process, even while the pipe stays open.</summary>
-    public long? HostPid
-    {
-        get => _hostPid;
-        init
-        {
-            _hostPid = value;
-            _assigned |= 1UL << 2;
-        }
-    }
+    public long? HostPid { get => _hostPid; init { _hostPid = value; _assigned |= 0x4; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public HelloParams()
-    {
-    }
-    
+    public HelloParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private HelloParams(ref Utf8JsonReader reader, bool strict)
@@ -2207,19 +1629,16 @@ public sealed record HelloParams : IWireRecord<HelloParams>
         WireReader.Begin(ref reader, "HelloParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("protocol_min"u8))
+            if (WireReader.IsAt(ref reader, "protocol_min"u8))
             {
-                reader.Read();
-                ProtocolMin = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "protocol_min", strict, minimum: 1, maximum: 9223372036854775807);
+                ProtocolMin = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "protocol_min", strict, minimum: 1);
             }
-            else if (reader.ValueTextEquals("protocol_max"u8))
+            else if (WireReader.IsAt(ref reader, "protocol_max"u8))
             {
-                reader.Read();
-                ProtocolMax = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "protocol_max", strict, minimum: 1, maximum: 9223372036854775807);
+                ProtocolMax = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "protocol_max", strict, minimum: 1);
             }
-            else if (reader.ValueTextEquals("host_pid"u8))
+            else if (WireReader.IsAt(ref reader, "host_pid"u8))
             {
-                reader.Read();
                 HostPid = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "host_pid", strict, minimum: 1, maximum: 2147483647);
             }
             else
@@ -2236,17 +1655,17 @@ public sealed record HelloParams : IWireRecord<HelloParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        if ((_assigned & (1UL << 0)) != 0)
+        if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("protocol_min"u8);
             WireWriter.Value(writer, ProtocolMin);
         }
-        if ((_assigned & (1UL << 1)) != 0)
+        if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("protocol_max"u8);
             WireWriter.Value(writer, ProtocolMax);
         }
-        if ((_assigned & (1UL << 2)) != 0)
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("host_pid"u8);
             WireWriter.Value(writer, HostPid);
@@ -2259,10 +1678,8 @@ public sealed record HelloParams : IWireRecord<HelloParams>
 public sealed record PingParams : IWireRecord<PingParams>
 {
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PingParams()
-    {
-    }
-    
+    public PingParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PingParams(ref Utf8JsonReader reader, bool strict)
@@ -2293,10 +1710,8 @@ public sealed record CancelParams : IWireRecord<CancelParams>
     public required string RequestId { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public CancelParams()
-    {
-    }
-    
+    public CancelParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private CancelParams(ref Utf8JsonReader reader, bool strict)
@@ -2306,18 +1721,17 @@ public sealed record CancelParams : IWireRecord<CancelParams>
         WireReader.Begin(ref reader, "CancelParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("request_id"u8))
+            if (WireReader.IsAt(ref reader, "request_id"u8))
             {
-                reader.Read();
                 RequestId = WireReader.String(ref reader, "request_id", strict, minimum: 1, maximum: 128);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "CancelParams", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "CancelParams", "request_id");
         }
@@ -2343,10 +1757,8 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
     public required IReadOnlyList<EventName> Events { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public SubscribeParams()
-    {
-    }
-    
+    public SubscribeParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private SubscribeParams(ref Utf8JsonReader reader, bool strict)
@@ -2356,18 +1768,17 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         WireReader.Begin(ref reader, "SubscribeParams");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("events"u8))
+            if (WireReader.IsAt(ref reader, "events"u8))
             {
-                reader.Read();
-                Events = WireReader.List<EventName>(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
-                seen |= 1UL << 0;
+                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "SubscribeParams", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "SubscribeParams", "events");
         }
@@ -2390,10 +1801,8 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
 public sealed record ShutdownParams : IWireRecord<ShutdownParams>
 {
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ShutdownParams()
-    {
-    }
-    
+    public ShutdownParams() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ShutdownParams(ref Utf8JsonReader reader, bool strict)

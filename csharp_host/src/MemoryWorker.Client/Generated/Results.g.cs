@@ -24,10 +24,8 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     public required long AgeMs { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetStatusResult()
-    {
-    }
-    
+    public GetStatusResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetStatusResult(ref Utf8JsonReader reader, bool strict)
@@ -37,36 +35,32 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         WireReader.Begin(ref reader, "GetStatusResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("devices"u8))
+            if (WireReader.IsAt(ref reader, "devices"u8))
             {
-                reader.Read();
-                Devices = WireReader.List<DeviceStatus>(ref reader, "devices", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DeviceStatus>(ref reader, member, strict));
-                seen |= 1UL << 0;
+                Devices = WireReader.List(ref reader, "devices", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DeviceStatus>(ref reader, member, strict));
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("host"u8))
+            else if (WireReader.IsAt(ref reader, "host"u8))
             {
-                reader.Read();
                 Host = WireReader.Record<HostStatus>(ref reader, "host", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("pressure_level"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                reader.Read();
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("age_ms"u8))
+            else if (WireReader.IsAt(ref reader, "age_ms"u8))
             {
-                reader.Read();
-                AgeMs = WireReader.Int64(ref reader, "age_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                AgeMs = WireReader.Int64(ref reader, "age_ms", strict, minimum: 0);
+                seen |= 0x8;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetStatusResult", refuse: strict);
             }
         }
-        if (seen != 0xFUL)
+        if (seen != 0xf)
         {
             WireReader.Require(seen, "GetStatusResult", "devices", "host", "pressure_level", "age_ms");
         }
@@ -164,10 +158,8 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     public required Fragmentation? Fragmentation { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DeviceStatus()
-    {
-    }
-    
+    public DeviceStatus() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DeviceStatus(ref Utf8JsonReader reader, bool strict)
@@ -177,150 +169,127 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         WireReader.Begin(ref reader, "DeviceStatus");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("kind"u8))
+            else if (WireReader.IsAt(ref reader, "kind"u8))
             {
-                reader.Read();
                 Kind = WireWords.ReadDeviceKind(ref reader, "kind");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("name"u8))
+            else if (WireReader.IsAt(ref reader, "name"u8))
             {
-                reader.Read();
                 Name = WireReader.String(ref reader, "name", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("state"u8))
+            else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                reader.Read();
                 State = WireWords.ReadDeviceState(ref reader, "state");
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("state_reason"u8))
+            else if (WireReader.IsAt(ref reader, "state_reason"u8))
             {
-                reader.Read();
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("total_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "total_bytes"u8))
             {
-                reader.Read();
-                TotalBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 5;
+                TotalBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0);
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("budget_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "budget_bytes"u8))
             {
-                reader.Read();
-                BudgetBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "budget_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 6;
+                BudgetBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "budget_bytes", strict, minimum: 0);
+                seen |= 0x40;
             }
-            else if (reader.ValueTextEquals("budget_source"u8))
+            else if (WireReader.IsAt(ref reader, "budget_source"u8))
             {
-                reader.Read();
                 BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source");
-                seen |= 1UL << 7;
+                seen |= 0x80;
             }
-            else if (reader.ValueTextEquals("used_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "used_bytes"u8))
             {
-                reader.Read();
-                UsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "used_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 8;
+                UsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "used_bytes", strict, minimum: 0);
+                seen |= 0x100;
             }
-            else if (reader.ValueTextEquals("process_used_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
             {
-                reader.Read();
-                ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 9;
+                ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0);
+                seen |= 0x200;
             }
-            else if (reader.ValueTextEquals("allocated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
-                reader.Read();
-                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 10;
+                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
+                seen |= 0x400;
             }
-            else if (reader.ValueTextEquals("external_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "external_bytes"u8))
             {
-                reader.Read();
-                ExternalBytes = WireReader.Int64(ref reader, "external_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 11;
+                ExternalBytes = WireReader.Int64(ref reader, "external_bytes", strict, minimum: 0);
+                seen |= 0x800;
             }
-            else if (reader.ValueTextEquals("cached_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "cached_bytes"u8))
             {
-                reader.Read();
-                CachedBytes = WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 12;
+                CachedBytes = WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0);
+                seen |= 0x1000;
             }
-            else if (reader.ValueTextEquals("unattributed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "unattributed_bytes"u8))
             {
-                reader.Read();
-                UnattributedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "unattributed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 13;
+                UnattributedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "unattributed_bytes", strict, minimum: 0);
+                seen |= 0x2000;
             }
-            else if (reader.ValueTextEquals("available_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
-                reader.Read();
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 14;
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x4000;
             }
-            else if (reader.ValueTextEquals("peak_allocated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "peak_allocated_bytes"u8))
             {
-                reader.Read();
-                PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 15;
+                PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0);
+                seen |= 0x8000;
             }
-            else if (reader.ValueTextEquals("allocation_count"u8))
+            else if (WireReader.IsAt(ref reader, "allocation_count"u8))
             {
-                reader.Read();
-                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 16;
+                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
+                seen |= 0x10000;
             }
-            else if (reader.ValueTextEquals("model_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "model_bytes"u8))
             {
-                reader.Read();
-                ModelBytes = WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 17;
+                ModelBytes = WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0);
+                seen |= 0x20000;
             }
-            else if (reader.ValueTextEquals("utilization_percentage"u8))
+            else if (WireReader.IsAt(ref reader, "utilization_percentage"u8))
             {
-                reader.Read();
                 UtilizationPercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "utilization_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 18;
+                seen |= 0x40000;
             }
-            else if (reader.ValueTextEquals("pressure_level"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                reader.Read();
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 1UL << 19;
+                seen |= 0x80000;
             }
-            else if (reader.ValueTextEquals("allocations"u8))
+            else if (WireReader.IsAt(ref reader, "allocations"u8))
             {
-                reader.Read();
-                Allocations = WireReader.IsNull(ref reader) ? null : WireReader.List<AllocationRow>(ref reader, "allocations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<AllocationRow>(ref reader, member, strict));
-                seen |= 1UL << 20;
+                Allocations = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "allocations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<AllocationRow>(ref reader, member, strict));
+                seen |= 0x100000;
             }
-            else if (reader.ValueTextEquals("usage"u8))
+            else if (WireReader.IsAt(ref reader, "usage"u8))
             {
-                reader.Read();
-                Usage = WireReader.IsNull(ref reader) ? null : WireReader.List<UsageGroup>(ref reader, "usage", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UsageGroup>(ref reader, member, strict));
-                seen |= 1UL << 21;
+                Usage = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "usage", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UsageGroup>(ref reader, member, strict));
+                seen |= 0x200000;
             }
-            else if (reader.ValueTextEquals("fragmentation"u8))
+            else if (WireReader.IsAt(ref reader, "fragmentation"u8))
             {
-                reader.Read();
                 Fragmentation = WireReader.IsNull(ref reader) ? null : WireReader.Record<Fragmentation>(ref reader, "fragmentation", strict);
-                seen |= 1UL << 22;
+                seen |= 0x400000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceStatus", refuse: strict);
             }
         }
-        if (seen != 0x7FFFFFUL)
+        if (seen != 0x7fffff)
         {
             WireReader.Require(seen, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "total_bytes", "budget_bytes", "budget_source", "used_bytes", "process_used_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
         }
@@ -420,10 +389,8 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     public required SharedMemory? SharedMemory { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public AllocationRow()
-    {
-    }
-    
+    public AllocationRow() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private AllocationRow(ref Utf8JsonReader reader, bool strict)
@@ -433,78 +400,67 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
         WireReader.Begin(ref reader, "AllocationRow");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("allocation_id"u8))
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
             {
-                reader.Read();
                 AllocationId = WireReader.String(ref reader, "allocation_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("memory_type"u8))
+            else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                reader.Read();
                 MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("size_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "size_bytes"u8))
             {
-                reader.Read();
-                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("actual_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "actual_bytes"u8))
             {
-                reader.Read();
-                ActualBytes = WireReader.Int64(ref reader, "actual_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                ActualBytes = WireReader.Int64(ref reader, "actual_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("owner"u8))
+            else if (WireReader.IsAt(ref reader, "owner"u8))
             {
-                reader.Read();
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("purpose"u8))
+            else if (WireReader.IsAt(ref reader, "purpose"u8))
             {
-                reader.Read();
                 Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict);
-                seen |= 1UL << 6;
+                seen |= 0x40;
             }
-            else if (reader.ValueTextEquals("persistent"u8))
+            else if (WireReader.IsAt(ref reader, "persistent"u8))
             {
-                reader.Read();
                 Persistent = WireReader.Boolean(ref reader, "persistent");
-                seen |= 1UL << 7;
+                seen |= 0x80;
             }
-            else if (reader.ValueTextEquals("age_ms"u8))
+            else if (WireReader.IsAt(ref reader, "age_ms"u8))
             {
-                reader.Read();
-                AgeMs = WireReader.Int64(ref reader, "age_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 8;
+                AgeMs = WireReader.Int64(ref reader, "age_ms", strict, minimum: 0);
+                seen |= 0x100;
             }
-            else if (reader.ValueTextEquals("lease_expires_in_ms"u8))
+            else if (WireReader.IsAt(ref reader, "lease_expires_in_ms"u8))
             {
-                reader.Read();
-                LeaseExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "lease_expires_in_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 9;
+                LeaseExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "lease_expires_in_ms", strict, minimum: 0);
+                seen |= 0x200;
             }
-            else if (reader.ValueTextEquals("shared_memory"u8))
+            else if (WireReader.IsAt(ref reader, "shared_memory"u8))
             {
-                reader.Read();
                 SharedMemory = WireReader.IsNull(ref reader) ? null : WireReader.Record<SharedMemory>(ref reader, "shared_memory", strict);
-                seen |= 1UL << 10;
+                seen |= 0x400;
             }
             else
             {
                 WireReader.Unknown(ref reader, "AllocationRow", refuse: strict);
             }
         }
-        if (seen != 0x7FFUL)
+        if (seen != 0x7ff)
         {
             WireReader.Require(seen, "AllocationRow", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "owner", "purpose", "persistent", "age_ms", "lease_expires_in_ms", "shared_memory");
         }
@@ -553,10 +509,8 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
     public required long SizeBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public SharedMemory()
-    {
-    }
-    
+    public SharedMemory() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private SharedMemory(ref Utf8JsonReader reader, bool strict)
@@ -566,24 +520,22 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
         WireReader.Begin(ref reader, "SharedMemory");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("path"u8))
+            if (WireReader.IsAt(ref reader, "path"u8))
             {
-                reader.Read();
                 Path = WireReader.String(ref reader, "path", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("size_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "size_bytes"u8))
             {
-                reader.Read();
-                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "SharedMemory", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "SharedMemory", "path", "size_bytes");
         }
@@ -620,10 +572,8 @@ public sealed record UsageGroup : IWireRecord<UsageGroup>
     public required long AllocationCount { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public UsageGroup()
-    {
-    }
-    
+    public UsageGroup() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private UsageGroup(ref Utf8JsonReader reader, bool strict)
@@ -633,36 +583,32 @@ public sealed record UsageGroup : IWireRecord<UsageGroup>
         WireReader.Begin(ref reader, "UsageGroup");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("key"u8))
+            if (WireReader.IsAt(ref reader, "key"u8))
             {
-                reader.Read();
                 Key = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "key", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("allocated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
-                reader.Read();
-                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("peak_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "peak_bytes"u8))
             {
-                reader.Read();
-                PeakBytes = WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                PeakBytes = WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("allocation_count"u8))
+            else if (WireReader.IsAt(ref reader, "allocation_count"u8))
             {
-                reader.Read();
-                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
+                seen |= 0x8;
             }
             else
             {
                 WireReader.Unknown(ref reader, "UsageGroup", refuse: strict);
             }
         }
-        if (seen != 0xFUL)
+        if (seen != 0xf)
         {
             WireReader.Require(seen, "UsageGroup", "key", "allocated_bytes", "peak_bytes", "allocation_count");
         }
@@ -700,10 +646,8 @@ public sealed record Fragmentation : IWireRecord<Fragmentation>
     public required double FragmentationPercentage { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Fragmentation()
-    {
-    }
-    
+    public Fragmentation() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Fragmentation(ref Utf8JsonReader reader, bool strict)
@@ -713,30 +657,27 @@ public sealed record Fragmentation : IWireRecord<Fragmentation>
         WireReader.Begin(ref reader, "Fragmentation");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("free_bytes"u8))
+            if (WireReader.IsAt(ref reader, "free_bytes"u8))
             {
-                reader.Read();
-                FreeBytes = WireReader.Int64(ref reader, "free_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                FreeBytes = WireReader.Int64(ref reader, "free_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("largest_free_block_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "largest_free_block_bytes"u8))
             {
-                reader.Read();
-                LargestFreeBlockBytes = WireReader.Int64(ref reader, "largest_free_block_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                LargestFreeBlockBytes = WireReader.Int64(ref reader, "largest_free_block_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("fragmentation_percentage"u8))
+            else if (WireReader.IsAt(ref reader, "fragmentation_percentage"u8))
             {
-                reader.Read();
                 FragmentationPercentage = WireReader.Double(ref reader, "fragmentation_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Fragmentation", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "Fragmentation", "free_bytes", "largest_free_block_bytes", "fragmentation_percentage");
         }
@@ -772,10 +713,8 @@ public sealed record HostStatus : IWireRecord<HostStatus>
     public required long? ProcessRssBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public HostStatus()
-    {
-    }
-    
+    public HostStatus() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private HostStatus(ref Utf8JsonReader reader, bool strict)
@@ -785,30 +724,27 @@ public sealed record HostStatus : IWireRecord<HostStatus>
         WireReader.Begin(ref reader, "HostStatus");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("total_bytes"u8))
+            if (WireReader.IsAt(ref reader, "total_bytes"u8))
             {
-                reader.Read();
-                TotalBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                TotalBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("available_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
-                reader.Read();
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("process_rss_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "process_rss_bytes"u8))
             {
-                reader.Read();
-                ProcessRssBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_rss_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                ProcessRssBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_rss_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
             else
             {
                 WireReader.Unknown(ref reader, "HostStatus", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "HostStatus", "total_bytes", "available_bytes", "process_rss_bytes");
         }
@@ -838,10 +774,8 @@ public sealed record GetUsageResult : IWireRecord<GetUsageResult>
     public required IReadOnlyList<DeviceUsage> Devices { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetUsageResult()
-    {
-    }
-    
+    public GetUsageResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetUsageResult(ref Utf8JsonReader reader, bool strict)
@@ -851,18 +785,17 @@ public sealed record GetUsageResult : IWireRecord<GetUsageResult>
         WireReader.Begin(ref reader, "GetUsageResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("devices"u8))
+            if (WireReader.IsAt(ref reader, "devices"u8))
             {
-                reader.Read();
-                Devices = WireReader.List<DeviceUsage>(ref reader, "devices", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DeviceUsage>(ref reader, member, strict));
-                seen |= 1UL << 0;
+                Devices = WireReader.List(ref reader, "devices", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DeviceUsage>(ref reader, member, strict));
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetUsageResult", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "GetUsageResult", "devices");
         }
@@ -897,10 +830,8 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
     public required IReadOnlyList<UsageGroup> Groups { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DeviceUsage()
-    {
-    }
-    
+    public DeviceUsage() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DeviceUsage(ref Utf8JsonReader reader, bool strict)
@@ -910,36 +841,32 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
         WireReader.Begin(ref reader, "DeviceUsage");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("allocated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
-                reader.Read();
-                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("peak_allocated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "peak_allocated_bytes"u8))
             {
-                reader.Read();
-                PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("groups"u8))
+            else if (WireReader.IsAt(ref reader, "groups"u8))
             {
-                reader.Read();
-                Groups = WireReader.List<UsageGroup>(ref reader, "groups", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UsageGroup>(ref reader, member, strict));
-                seen |= 1UL << 3;
+                Groups = WireReader.List(ref reader, "groups", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UsageGroup>(ref reader, member, strict));
+                seen |= 0x8;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceUsage", refuse: strict);
             }
         }
-        if (seen != 0xFUL)
+        if (seen != 0xf)
         {
             WireReader.Require(seen, "DeviceUsage", "device_id", "allocated_bytes", "peak_allocated_bytes", "groups");
         }
@@ -974,10 +901,8 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
     public required string? Next { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetAllocationsResult()
-    {
-    }
-    
+    public GetAllocationsResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetAllocationsResult(ref Utf8JsonReader reader, bool strict)
@@ -987,24 +912,22 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
         WireReader.Begin(ref reader, "GetAllocationsResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("allocations"u8))
+            if (WireReader.IsAt(ref reader, "allocations"u8))
             {
-                reader.Read();
-                Allocations = WireReader.List<AllocationRow>(ref reader, "allocations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<AllocationRow>(ref reader, member, strict));
-                seen |= 1UL << 0;
+                Allocations = WireReader.List(ref reader, "allocations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<AllocationRow>(ref reader, member, strict));
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("next"u8))
+            else if (WireReader.IsAt(ref reader, "next"u8))
             {
-                reader.Read();
                 Next = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "next", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetAllocationsResult", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "GetAllocationsResult", "allocations", "next");
         }
@@ -1053,10 +976,8 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public AllocateResult()
-    {
-    }
-    
+    public AllocateResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private AllocateResult(ref Utf8JsonReader reader, bool strict)
@@ -1066,60 +987,52 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         WireReader.Begin(ref reader, "AllocateResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("allocation_id"u8))
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
             {
-                reader.Read();
                 AllocationId = WireReader.String(ref reader, "allocation_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("memory_type"u8))
+            else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                reader.Read();
                 MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("size_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "size_bytes"u8))
             {
-                reader.Read();
-                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("actual_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "actual_bytes"u8))
             {
-                reader.Read();
-                ActualBytes = WireReader.Int64(ref reader, "actual_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                ActualBytes = WireReader.Int64(ref reader, "actual_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("shared_memory"u8))
+            else if (WireReader.IsAt(ref reader, "shared_memory"u8))
             {
-                reader.Read();
                 SharedMemory = WireReader.IsNull(ref reader) ? null : WireReader.Record<SharedMemory>(ref reader, "shared_memory", strict);
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("available_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
-                reader.Read();
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 6;
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x40;
             }
-            else if (reader.ValueTextEquals("models_unloaded"u8))
+            else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
-                reader.Read();
-                ModelsUnloaded = WireReader.List<UnloadedModel>(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 1UL << 7;
+                ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
+                seen |= 0x80;
             }
             else
             {
                 WireReader.Unknown(ref reader, "AllocateResult", refuse: strict);
             }
         }
-        if (seen != 0xFFUL)
+        if (seen != 0xff)
         {
             WireReader.Require(seen, "AllocateResult", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "shared_memory", "available_bytes", "models_unloaded");
         }
@@ -1171,10 +1084,8 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public UnloadedModel()
-    {
-    }
-    
+    public UnloadedModel() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private UnloadedModel(ref Utf8JsonReader reader, bool strict)
@@ -1184,42 +1095,37 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         WireReader.Begin(ref reader, "UnloadedModel");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("model_id"u8))
+            if (WireReader.IsAt(ref reader, "model_id"u8))
             {
-                reader.Read();
                 ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("freed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
             {
-                reader.Read();
-                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("reload_ms"u8))
+            else if (WireReader.IsAt(ref reader, "reload_ms"u8))
             {
-                reader.Read();
-                ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("reason"u8))
+            else if (WireReader.IsAt(ref reader, "reason"u8))
             {
-                reader.Read();
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "UnloadedModel", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "UnloadedModel", "model_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
         }
@@ -1265,10 +1171,8 @@ public sealed record DeallocateResult : IWireRecord<DeallocateResult>
     public required long? AvailableBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DeallocateResult()
-    {
-    }
-    
+    public DeallocateResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DeallocateResult(ref Utf8JsonReader reader, bool strict)
@@ -1278,42 +1182,37 @@ public sealed record DeallocateResult : IWireRecord<DeallocateResult>
         WireReader.Begin(ref reader, "DeallocateResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("allocation_id"u8))
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
             {
-                reader.Read();
                 AllocationId = WireReader.String(ref reader, "allocation_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("freed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
             {
-                reader.Read();
-                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("available_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
-                reader.Read();
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DeallocateResult", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "DeallocateResult", "allocation_id", "device_id", "freed_bytes", "returned_bytes", "available_bytes");
         }
@@ -1383,10 +1282,8 @@ public sealed record TransferResult : IWireRecord<TransferResult>
     public required ErrorBody? Error { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public TransferResult()
-    {
-    }
-    
+    public TransferResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private TransferResult(ref Utf8JsonReader reader, bool strict)
@@ -1396,90 +1293,77 @@ public sealed record TransferResult : IWireRecord<TransferResult>
         WireReader.Begin(ref reader, "TransferResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("transfer_id"u8))
+            if (WireReader.IsAt(ref reader, "transfer_id"u8))
             {
-                reader.Read();
                 TransferId = WireReader.String(ref reader, "transfer_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("state"u8))
+            else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                reader.Read();
                 State = WireWords.ReadTransferState(ref reader, "state");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("source_allocation_id"u8))
+            else if (WireReader.IsAt(ref reader, "source_allocation_id"u8))
             {
-                reader.Read();
                 SourceAllocationId = WireReader.String(ref reader, "source_allocation_id", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("destination_allocation_id"u8))
+            else if (WireReader.IsAt(ref reader, "destination_allocation_id"u8))
             {
-                reader.Read();
                 DestinationAllocationId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "destination_allocation_id", strict);
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("source_device_id"u8))
+            else if (WireReader.IsAt(ref reader, "source_device_id"u8))
             {
-                reader.Read();
                 SourceDeviceId = WireReader.String(ref reader, "source_device_id", strict);
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("destination_device_id"u8))
+            else if (WireReader.IsAt(ref reader, "destination_device_id"u8))
             {
-                reader.Read();
                 DestinationDeviceId = WireReader.String(ref reader, "destination_device_id", strict);
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("size_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "size_bytes"u8))
             {
-                reader.Read();
-                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 6;
+                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
+                seen |= 0x40;
             }
-            else if (reader.ValueTextEquals("completed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "completed_bytes"u8))
             {
-                reader.Read();
-                CompletedBytes = WireReader.Int64(ref reader, "completed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 7;
+                CompletedBytes = WireReader.Int64(ref reader, "completed_bytes", strict, minimum: 0);
+                seen |= 0x80;
             }
-            else if (reader.ValueTextEquals("duration_us"u8))
+            else if (WireReader.IsAt(ref reader, "duration_us"u8))
             {
-                reader.Read();
-                DurationUs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "duration_us", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 8;
+                DurationUs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "duration_us", strict, minimum: 0);
+                seen |= 0x100;
             }
-            else if (reader.ValueTextEquals("bytes_per_second"u8))
+            else if (WireReader.IsAt(ref reader, "bytes_per_second"u8))
             {
-                reader.Read();
-                BytesPerSecond = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "bytes_per_second", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 9;
+                BytesPerSecond = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "bytes_per_second", strict, minimum: 0);
+                seen |= 0x200;
             }
-            else if (reader.ValueTextEquals("checksum"u8))
+            else if (WireReader.IsAt(ref reader, "checksum"u8))
             {
-                reader.Read();
                 Checksum = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "checksum", strict);
-                seen |= 1UL << 10;
+                seen |= 0x400;
             }
-            else if (reader.ValueTextEquals("shared_memory"u8))
+            else if (WireReader.IsAt(ref reader, "shared_memory"u8))
             {
-                reader.Read();
                 SharedMemory = WireReader.IsNull(ref reader) ? null : WireReader.Record<SharedMemory>(ref reader, "shared_memory", strict);
-                seen |= 1UL << 11;
+                seen |= 0x800;
             }
-            else if (reader.ValueTextEquals("error"u8))
+            else if (WireReader.IsAt(ref reader, "error"u8))
             {
-                reader.Read();
                 Error = WireReader.IsNull(ref reader) ? null : WireReader.Record<ErrorBody>(ref reader, "error", strict);
-                seen |= 1UL << 12;
+                seen |= 0x1000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "TransferResult", refuse: strict);
             }
         }
-        if (seen != 0x1FFFUL)
+        if (seen != 0x1fff)
         {
             WireReader.Require(seen, "TransferResult", "transfer_id", "state", "source_allocation_id", "destination_allocation_id", "source_device_id", "destination_device_id", "size_bytes", "completed_bytes", "duration_us", "bytes_per_second", "checksum", "shared_memory", "error");
         }
@@ -1541,10 +1425,8 @@ public sealed record ClearResult : IWireRecord<ClearResult>
     public required IReadOnlyList<Kept> Kept { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ClearResult()
-    {
-    }
-    
+    public ClearResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ClearResult(ref Utf8JsonReader reader, bool strict)
@@ -1554,42 +1436,37 @@ public sealed record ClearResult : IWireRecord<ClearResult>
         WireReader.Begin(ref reader, "ClearResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("cleared_bytes"u8))
+            if (WireReader.IsAt(ref reader, "cleared_bytes"u8))
             {
-                reader.Read();
-                ClearedBytes = WireReader.Int64(ref reader, "cleared_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                ClearedBytes = WireReader.Int64(ref reader, "cleared_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("allocations_freed"u8))
+            else if (WireReader.IsAt(ref reader, "allocations_freed"u8))
             {
-                reader.Read();
-                AllocationsFreed = WireReader.Int64(ref reader, "allocations_freed", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                AllocationsFreed = WireReader.Int64(ref reader, "allocations_freed", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("models_unloaded"u8))
+            else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
-                reader.Read();
-                ModelsUnloaded = WireReader.List<UnloadedModel>(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 1UL << 3;
+                ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("kept"u8))
+            else if (WireReader.IsAt(ref reader, "kept"u8))
             {
-                reader.Read();
-                Kept = WireReader.List<Kept>(ref reader, "kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Kept>(ref reader, member, strict));
-                seen |= 1UL << 4;
+                Kept = WireReader.List(ref reader, "kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Kept>(ref reader, member, strict));
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ClearResult", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "ClearResult", "cleared_bytes", "returned_bytes", "allocations_freed", "models_unloaded", "kept");
         }
@@ -1626,10 +1503,8 @@ public sealed record Kept : IWireRecord<Kept>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Kept()
-    {
-    }
-    
+    public Kept() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Kept(ref Utf8JsonReader reader, bool strict)
@@ -1639,24 +1514,22 @@ public sealed record Kept : IWireRecord<Kept>
         WireReader.Begin(ref reader, "Kept");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("id"u8))
+            if (WireReader.IsAt(ref reader, "id"u8))
             {
-                reader.Read();
                 Id = WireReader.String(ref reader, "id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("reason"u8))
+            else if (WireReader.IsAt(ref reader, "reason"u8))
             {
-                reader.Read();
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Kept", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "Kept", "id", "reason");
         }
@@ -1696,10 +1569,8 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
     public required IReadOnlyList<DefragmentStep> Steps { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DefragmentResult()
-    {
-    }
-    
+    public DefragmentResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DefragmentResult(ref Utf8JsonReader reader, bool strict)
@@ -1709,42 +1580,37 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
         WireReader.Begin(ref reader, "DefragmentResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("returned_bytes"u8))
+            if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("allocations_moved"u8))
+            else if (WireReader.IsAt(ref reader, "allocations_moved"u8))
             {
-                reader.Read();
-                AllocationsMoved = WireReader.Int64(ref reader, "allocations_moved", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                AllocationsMoved = WireReader.Int64(ref reader, "allocations_moved", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("fragmentation_before"u8))
+            else if (WireReader.IsAt(ref reader, "fragmentation_before"u8))
             {
-                reader.Read();
                 FragmentationBefore = WireReader.IsNull(ref reader) ? null : WireReader.Record<Fragmentation>(ref reader, "fragmentation_before", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("fragmentation_after"u8))
+            else if (WireReader.IsAt(ref reader, "fragmentation_after"u8))
             {
-                reader.Read();
                 FragmentationAfter = WireReader.IsNull(ref reader) ? null : WireReader.Record<Fragmentation>(ref reader, "fragmentation_after", strict);
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("steps"u8))
+            else if (WireReader.IsAt(ref reader, "steps"u8))
             {
-                reader.Read();
-                Steps = WireReader.List<DefragmentStep>(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DefragmentStep>(ref reader, member, strict));
-                seen |= 1UL << 4;
+                Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DefragmentStep>(ref reader, member, strict));
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DefragmentResult", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps");
         }
@@ -1781,10 +1647,8 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
     public required long? ReturnedBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DefragmentStep()
-    {
-    }
-    
+    public DefragmentStep() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DefragmentStep(ref Utf8JsonReader reader, bool strict)
@@ -1794,24 +1658,22 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
         WireReader.Begin(ref reader, "DefragmentStep");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("step"u8))
+            if (WireReader.IsAt(ref reader, "step"u8))
             {
-                reader.Read();
                 Step = WireReader.String(ref reader, "step", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DefragmentStep", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "DefragmentStep", "step", "returned_bytes");
         }
@@ -1848,10 +1710,8 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     public required PressureLevel PressureAfter { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public OptimizeResult()
-    {
-    }
-    
+    public OptimizeResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private OptimizeResult(ref Utf8JsonReader reader, bool strict)
@@ -1861,36 +1721,32 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         WireReader.Begin(ref reader, "OptimizeResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("returned_bytes"u8))
+            if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("steps"u8))
+            else if (WireReader.IsAt(ref reader, "steps"u8))
             {
-                reader.Read();
-                Steps = WireReader.List<OptimizeStep>(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<OptimizeStep>(ref reader, member, strict));
-                seen |= 1UL << 1;
+                Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<OptimizeStep>(ref reader, member, strict));
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("pressure_before"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                reader.Read();
                 PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("pressure_after"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                reader.Read();
                 PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after");
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizeResult", refuse: strict);
             }
         }
-        if (seen != 0xFUL)
+        if (seen != 0xf)
         {
             WireReader.Require(seen, "OptimizeResult", "returned_bytes", "steps", "pressure_before", "pressure_after");
         }
@@ -1934,10 +1790,8 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public OptimizeStep()
-    {
-    }
-    
+    public OptimizeStep() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private OptimizeStep(ref Utf8JsonReader reader, bool strict)
@@ -1947,42 +1801,37 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
         WireReader.Begin(ref reader, "OptimizeStep");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("step"u8))
+            if (WireReader.IsAt(ref reader, "step"u8))
             {
-                reader.Read();
                 Step = WireReader.String(ref reader, "step", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("data"u8))
+            else if (WireReader.IsAt(ref reader, "data"u8))
             {
-                reader.Read();
                 Data = WireReader.Object(ref reader, "data");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("expected_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "expected_bytes"u8))
             {
-                reader.Read();
-                ExpectedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expected_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                ExpectedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expected_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("reason"u8))
+            else if (WireReader.IsAt(ref reader, "reason"u8))
             {
-                reader.Read();
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizeStep", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "OptimizeStep", "step", "data", "expected_bytes", "returned_bytes", "reason");
         }
@@ -2031,10 +1880,8 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     public required string LastSynchronized { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetModelStatusResult()
-    {
-    }
-    
+    public GetModelStatusResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetModelStatusResult(ref Utf8JsonReader reader, bool strict)
@@ -2044,48 +1891,42 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         WireReader.Begin(ref reader, "GetModelStatusResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("models"u8))
+            if (WireReader.IsAt(ref reader, "models"u8))
             {
-                reader.Read();
-                Models = WireReader.List<ModelStatus>(ref reader, "models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ModelStatus>(ref reader, member, strict));
-                seen |= 1UL << 0;
+                Models = WireReader.List(ref reader, "models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ModelStatus>(ref reader, member, strict));
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("pressure_level"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                reader.Read();
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("pressure_percentage"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
             {
-                reader.Read();
                 PressurePercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "pressure_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("available_operations"u8))
+            else if (WireReader.IsAt(ref reader, "available_operations"u8))
             {
-                reader.Read();
-                AvailableOperations = WireReader.List<string>(ref reader, "available_operations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
-                seen |= 1UL << 3;
+                AvailableOperations = WireReader.List(ref reader, "available_operations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("optimization_recommendations"u8))
+            else if (WireReader.IsAt(ref reader, "optimization_recommendations"u8))
             {
-                reader.Read();
-                OptimizationRecommendations = WireReader.List<Recommendation>(ref reader, "optimization_recommendations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
-                seen |= 1UL << 4;
+                OptimizationRecommendations = WireReader.List(ref reader, "optimization_recommendations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("last_synchronized"u8))
+            else if (WireReader.IsAt(ref reader, "last_synchronized"u8))
             {
-                reader.Read();
                 LastSynchronized = WireReader.String(ref reader, "last_synchronized", strict);
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetModelStatusResult", refuse: strict);
             }
         }
-        if (seen != 0x3FUL)
+        if (seen != 0x3f)
         {
             WireReader.Require(seen, "GetModelStatusResult", "models", "pressure_level", "pressure_percentage", "available_operations", "optimization_recommendations", "last_synchronized");
         }
@@ -2166,10 +2007,8 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     public required long? ExpiresInMs { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ModelStatus()
-    {
-    }
-    
+    public ModelStatus() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ModelStatus(ref Utf8JsonReader reader, bool strict)
@@ -2179,108 +2018,92 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireReader.Begin(ref reader, "ModelStatus");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("model_id"u8))
+            if (WireReader.IsAt(ref reader, "model_id"u8))
             {
-                reader.Read();
                 ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("state"u8))
+            else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                reader.Read();
                 State = WireWords.ReadModelState(ref reader, "state");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("loader"u8))
+            else if (WireReader.IsAt(ref reader, "loader"u8))
             {
-                reader.Read();
                 Loader = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "loader", strict);
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("declared_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "declared_bytes"u8))
             {
-                reader.Read();
-                DeclaredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "declared_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                DeclaredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "declared_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("estimated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "estimated_bytes"u8))
             {
-                reader.Read();
-                EstimatedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "estimated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 5;
+                EstimatedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "estimated_bytes", strict, minimum: 0);
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("measured_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "measured_bytes"u8))
             {
-                reader.Read();
-                MeasuredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 6;
+                MeasuredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_bytes", strict, minimum: 0);
+                seen |= 0x40;
             }
-            else if (reader.ValueTextEquals("pinned"u8))
+            else if (WireReader.IsAt(ref reader, "pinned"u8))
             {
-                reader.Read();
                 Pinned = WireReader.Boolean(ref reader, "pinned");
-                seen |= 1UL << 7;
+                seen |= 0x80;
             }
-            else if (reader.ValueTextEquals("priority"u8))
+            else if (WireReader.IsAt(ref reader, "priority"u8))
             {
-                reader.Read();
                 Priority = WireReader.Int64(ref reader, "priority", strict);
-                seen |= 1UL << 8;
+                seen |= 0x100;
             }
-            else if (reader.ValueTextEquals("in_use"u8))
+            else if (WireReader.IsAt(ref reader, "in_use"u8))
             {
-                reader.Read();
-                InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 9;
+                InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
+                seen |= 0x200;
             }
-            else if (reader.ValueTextEquals("load_count"u8))
+            else if (WireReader.IsAt(ref reader, "load_count"u8))
             {
-                reader.Read();
-                LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 10;
+                LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
+                seen |= 0x400;
             }
-            else if (reader.ValueTextEquals("use_count"u8))
+            else if (WireReader.IsAt(ref reader, "use_count"u8))
             {
-                reader.Read();
-                UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 11;
+                UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
+                seen |= 0x800;
             }
-            else if (reader.ValueTextEquals("load_ms"u8))
+            else if (WireReader.IsAt(ref reader, "load_ms"u8))
             {
-                reader.Read();
-                LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 12;
+                LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
+                seen |= 0x1000;
             }
-            else if (reader.ValueTextEquals("last_used_ms_ago"u8))
+            else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
             {
-                reader.Read();
-                LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 13;
+                LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
+                seen |= 0x2000;
             }
-            else if (reader.ValueTextEquals("keep_alive_ms"u8))
+            else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
-                reader.Read();
-                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 14;
+                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
+                seen |= 0x4000;
             }
-            else if (reader.ValueTextEquals("expires_in_ms"u8))
+            else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
             {
-                reader.Read();
-                ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 15;
+                ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
+                seen |= 0x8000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0xFFFFUL)
+        if (seen != 0xffff)
         {
             WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
         }
@@ -2348,10 +2171,8 @@ public sealed record Recommendation : IWireRecord<Recommendation>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Recommendation()
-    {
-    }
-    
+    public Recommendation() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Recommendation(ref Utf8JsonReader reader, bool strict)
@@ -2361,42 +2182,37 @@ public sealed record Recommendation : IWireRecord<Recommendation>
         WireReader.Begin(ref reader, "Recommendation");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("action"u8))
+            if (WireReader.IsAt(ref reader, "action"u8))
             {
-                reader.Read();
                 Action = WireReader.String(ref reader, "action", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("data"u8))
+            else if (WireReader.IsAt(ref reader, "data"u8))
             {
-                reader.Read();
                 Data = WireReader.Object(ref reader, "data");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("expected_freed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "expected_freed_bytes"u8))
             {
-                reader.Read();
-                ExpectedFreedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expected_freed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                ExpectedFreedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expected_freed_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("cost_ms"u8))
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
             {
-                reader.Read();
-                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "cost_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("reason"u8))
+            else if (WireReader.IsAt(ref reader, "reason"u8))
             {
-                reader.Read();
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Recommendation", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "Recommendation", "action", "data", "expected_freed_bytes", "cost_ms", "reason");
         }
@@ -2463,10 +2279,8 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     public required string Message { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ModelOptimizeResult()
-    {
-    }
-    
+    public ModelOptimizeResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ModelOptimizeResult(ref Utf8JsonReader reader, bool strict)
@@ -2476,84 +2290,72 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         WireReader.Begin(ref reader, "ModelOptimizeResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("optimization_triggered"u8))
+            if (WireReader.IsAt(ref reader, "optimization_triggered"u8))
             {
-                reader.Read();
                 OptimizationTriggered = WireReader.Boolean(ref reader, "optimization_triggered");
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("optimization_strategy"u8))
+            else if (WireReader.IsAt(ref reader, "optimization_strategy"u8))
             {
-                reader.Read();
                 OptimizationStrategy = WireWords.ReadEvictionStrategy(ref reader, "optimization_strategy");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("memory_freed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "memory_freed_bytes"u8))
             {
-                reader.Read();
-                MemoryFreedBytes = WireReader.Int64(ref reader, "memory_freed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                MemoryFreedBytes = WireReader.Int64(ref reader, "memory_freed_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("memory_returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "memory_returned_bytes"u8))
             {
-                reader.Read();
-                MemoryReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "memory_returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                MemoryReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "memory_returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("models_unloaded"u8))
+            else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
-                reader.Read();
-                ModelsUnloaded = WireReader.List<UnloadedModel>(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 1UL << 4;
+                ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("models_kept"u8))
+            else if (WireReader.IsAt(ref reader, "models_kept"u8))
             {
-                reader.Read();
-                ModelsKept = WireReader.List<KeptModel>(ref reader, "models_kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<KeptModel>(ref reader, member, strict));
-                seen |= 1UL << 5;
+                ModelsKept = WireReader.List(ref reader, "models_kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<KeptModel>(ref reader, member, strict));
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("performance_impact"u8))
+            else if (WireReader.IsAt(ref reader, "performance_impact"u8))
             {
-                reader.Read();
                 PerformanceImpact = WireReader.Record<PerformanceImpact>(ref reader, "performance_impact", strict);
-                seen |= 1UL << 6;
+                seen |= 0x40;
             }
-            else if (reader.ValueTextEquals("optimization_time_ms"u8))
+            else if (WireReader.IsAt(ref reader, "optimization_time_ms"u8))
             {
-                reader.Read();
-                OptimizationTimeMs = WireReader.Int64(ref reader, "optimization_time_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 7;
+                OptimizationTimeMs = WireReader.Int64(ref reader, "optimization_time_ms", strict, minimum: 0);
+                seen |= 0x80;
             }
-            else if (reader.ValueTextEquals("pressure_before"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                reader.Read();
                 PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before");
-                seen |= 1UL << 8;
+                seen |= 0x100;
             }
-            else if (reader.ValueTextEquals("pressure_after"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                reader.Read();
                 PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after");
-                seen |= 1UL << 9;
+                seen |= 0x200;
             }
-            else if (reader.ValueTextEquals("goal_met"u8))
+            else if (WireReader.IsAt(ref reader, "goal_met"u8))
             {
-                reader.Read();
                 GoalMet = WireReader.Boolean(ref reader, "goal_met");
-                seen |= 1UL << 10;
+                seen |= 0x400;
             }
-            else if (reader.ValueTextEquals("message"u8))
+            else if (WireReader.IsAt(ref reader, "message"u8))
             {
-                reader.Read();
                 Message = WireReader.String(ref reader, "message", strict);
-                seen |= 1UL << 11;
+                seen |= 0x800;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ModelOptimizeResult", refuse: strict);
             }
         }
-        if (seen != 0xFFFUL)
+        if (seen != 0xfff)
         {
             WireReader.Require(seen, "ModelOptimizeResult", "optimization_triggered", "optimization_strategy", "memory_freed_bytes", "memory_returned_bytes", "models_unloaded", "models_kept", "performance_impact", "optimization_time_ms", "pressure_before", "pressure_after", "goal_met", "message");
         }
@@ -2604,10 +2406,8 @@ public sealed record KeptModel : IWireRecord<KeptModel>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public KeptModel()
-    {
-    }
-    
+    public KeptModel() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private KeptModel(ref Utf8JsonReader reader, bool strict)
@@ -2617,24 +2417,22 @@ public sealed record KeptModel : IWireRecord<KeptModel>
         WireReader.Begin(ref reader, "KeptModel");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("model_id"u8))
+            if (WireReader.IsAt(ref reader, "model_id"u8))
             {
-                reader.Read();
                 ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("reason"u8))
+            else if (WireReader.IsAt(ref reader, "reason"u8))
             {
-                reader.Read();
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "KeptModel", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "KeptModel", "model_id", "reason");
         }
@@ -2665,10 +2463,8 @@ public sealed record PerformanceImpact : IWireRecord<PerformanceImpact>
     public required long ModelsAffected { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PerformanceImpact()
-    {
-    }
-    
+    public PerformanceImpact() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PerformanceImpact(ref Utf8JsonReader reader, bool strict)
@@ -2678,24 +2474,22 @@ public sealed record PerformanceImpact : IWireRecord<PerformanceImpact>
         WireReader.Begin(ref reader, "PerformanceImpact");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("reload_ms"u8))
+            if (WireReader.IsAt(ref reader, "reload_ms"u8))
             {
-                reader.Read();
-                ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("models_affected"u8))
+            else if (WireReader.IsAt(ref reader, "models_affected"u8))
             {
-                reader.Read();
-                ModelsAffected = WireReader.Int64(ref reader, "models_affected", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                ModelsAffected = WireReader.Int64(ref reader, "models_affected", strict, minimum: 0);
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "PerformanceImpact", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "PerformanceImpact", "reload_ms", "models_affected");
         }
@@ -2726,10 +2520,8 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     public required PressureLevel PressureLevel { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetPressureResult()
-    {
-    }
-    
+    public GetPressureResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetPressureResult(ref Utf8JsonReader reader, bool strict)
@@ -2739,24 +2531,22 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         WireReader.Begin(ref reader, "GetPressureResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("devices"u8))
+            if (WireReader.IsAt(ref reader, "devices"u8))
             {
-                reader.Read();
-                Devices = WireReader.List<DevicePressure>(ref reader, "devices", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DevicePressure>(ref reader, member, strict));
-                seen |= 1UL << 0;
+                Devices = WireReader.List(ref reader, "devices", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DevicePressure>(ref reader, member, strict));
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("pressure_level"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                reader.Read();
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetPressureResult", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "GetPressureResult", "devices", "pressure_level");
         }
@@ -2811,10 +2601,8 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     public required IReadOnlyList<Recommendation> RecommendedActions { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DevicePressure()
-    {
-    }
-    
+    public DevicePressure() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private DevicePressure(ref Utf8JsonReader reader, bool strict)
@@ -2824,72 +2612,62 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         WireReader.Begin(ref reader, "DevicePressure");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("pressure_level"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                reader.Read();
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("pressure_percentage"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
             {
-                reader.Read();
                 PressurePercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "pressure_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("available_memory_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "available_memory_bytes"u8))
             {
-                reader.Read();
-                AvailableMemoryBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_memory_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                AvailableMemoryBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_memory_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("total_memory_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "total_memory_bytes"u8))
             {
-                reader.Read();
-                TotalMemoryBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_memory_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                TotalMemoryBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_memory_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("utilization_percentage"u8))
+            else if (WireReader.IsAt(ref reader, "utilization_percentage"u8))
             {
-                reader.Read();
                 UtilizationPercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "utilization_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("thresholds"u8))
+            else if (WireReader.IsAt(ref reader, "thresholds"u8))
             {
-                reader.Read();
                 Thresholds = WireReader.Record<PressureThresholds>(ref reader, "thresholds", strict);
-                seen |= 1UL << 6;
+                seen |= 0x40;
             }
-            else if (reader.ValueTextEquals("signals"u8))
+            else if (WireReader.IsAt(ref reader, "signals"u8))
             {
-                reader.Read();
-                Signals = WireReader.List<PressureSignal>(ref reader, "signals", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PressureSignal>(ref reader, member, strict));
-                seen |= 1UL << 7;
+                Signals = WireReader.List(ref reader, "signals", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PressureSignal>(ref reader, member, strict));
+                seen |= 0x80;
             }
-            else if (reader.ValueTextEquals("trend"u8))
+            else if (WireReader.IsAt(ref reader, "trend"u8))
             {
-                reader.Read();
                 Trend = WireReader.IsNull(ref reader) ? null : WireReader.Record<PressureTrend>(ref reader, "trend", strict);
-                seen |= 1UL << 8;
+                seen |= 0x100;
             }
-            else if (reader.ValueTextEquals("recommended_actions"u8))
+            else if (WireReader.IsAt(ref reader, "recommended_actions"u8))
             {
-                reader.Read();
-                RecommendedActions = WireReader.List<Recommendation>(ref reader, "recommended_actions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
-                seen |= 1UL << 9;
+                RecommendedActions = WireReader.List(ref reader, "recommended_actions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
+                seen |= 0x200;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DevicePressure", refuse: strict);
             }
         }
-        if (seen != 0x3FFUL)
+        if (seen != 0x3ff)
         {
             WireReader.Require(seen, "DevicePressure", "device_id", "pressure_level", "pressure_percentage", "available_memory_bytes", "total_memory_bytes", "utilization_percentage", "thresholds", "signals", "trend", "recommended_actions");
         }
@@ -2939,10 +2717,8 @@ public sealed record PressureThresholds : IWireRecord<PressureThresholds>
     public required double Critical { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PressureThresholds()
-    {
-    }
-    
+    public PressureThresholds() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PressureThresholds(ref Utf8JsonReader reader, bool strict)
@@ -2952,30 +2728,27 @@ public sealed record PressureThresholds : IWireRecord<PressureThresholds>
         WireReader.Begin(ref reader, "PressureThresholds");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("moderate"u8))
+            if (WireReader.IsAt(ref reader, "moderate"u8))
             {
-                reader.Read();
                 Moderate = WireReader.Double(ref reader, "moderate", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("high"u8))
+            else if (WireReader.IsAt(ref reader, "high"u8))
             {
-                reader.Read();
                 High = WireReader.Double(ref reader, "high", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("critical"u8))
+            else if (WireReader.IsAt(ref reader, "critical"u8))
             {
-                reader.Read();
                 Critical = WireReader.Double(ref reader, "critical", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
             else
             {
                 WireReader.Unknown(ref reader, "PressureThresholds", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "PressureThresholds", "moderate", "high", "critical");
         }
@@ -3014,10 +2787,8 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     public required Source Source { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PressureSignal()
-    {
-    }
-    
+    public PressureSignal() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PressureSignal(ref Utf8JsonReader reader, bool strict)
@@ -3027,36 +2798,32 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         WireReader.Begin(ref reader, "PressureSignal");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("name"u8))
+            if (WireReader.IsAt(ref reader, "name"u8))
             {
-                reader.Read();
                 Name = WireReader.String(ref reader, "name", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("value"u8))
+            else if (WireReader.IsAt(ref reader, "value"u8))
             {
-                reader.Read();
                 Value = WireReader.Double(ref reader, "value", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("level"u8))
+            else if (WireReader.IsAt(ref reader, "level"u8))
             {
-                reader.Read();
                 Level = WireWords.ReadPressureLevel(ref reader, "level");
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("source"u8))
+            else if (WireReader.IsAt(ref reader, "source"u8))
             {
-                reader.Read();
                 Source = WireWords.ReadSource(ref reader, "source");
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
             else
             {
                 WireReader.Unknown(ref reader, "PressureSignal", refuse: strict);
             }
         }
-        if (seen != 0xFUL)
+        if (seen != 0xf)
         {
             WireReader.Require(seen, "PressureSignal", "name", "value", "level", "source");
         }
@@ -3097,10 +2864,8 @@ public sealed record PressureTrend : IWireRecord<PressureTrend>
     public required double? HighSeconds { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PressureTrend()
-    {
-    }
-    
+    public PressureTrend() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PressureTrend(ref Utf8JsonReader reader, bool strict)
@@ -3110,36 +2875,32 @@ public sealed record PressureTrend : IWireRecord<PressureTrend>
         WireReader.Begin(ref reader, "PressureTrend");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("bytes_per_second"u8))
+            if (WireReader.IsAt(ref reader, "bytes_per_second"u8))
             {
-                reader.Read();
                 BytesPerSecond = WireReader.Double(ref reader, "bytes_per_second", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("seconds_to_exhaustion"u8))
+            else if (WireReader.IsAt(ref reader, "seconds_to_exhaustion"u8))
             {
-                reader.Read();
                 SecondsToExhaustion = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "seconds_to_exhaustion", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("low_seconds"u8))
+            else if (WireReader.IsAt(ref reader, "low_seconds"u8))
             {
-                reader.Read();
                 LowSeconds = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "low_seconds", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("high_seconds"u8))
+            else if (WireReader.IsAt(ref reader, "high_seconds"u8))
             {
-                reader.Read();
                 HighSeconds = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "high_seconds", strict);
-                seen |= 1UL << 3;
+                seen |= 0x8;
             }
             else
             {
                 WireReader.Unknown(ref reader, "PressureTrend", refuse: strict);
             }
         }
-        if (seen != 0xFUL)
+        if (seen != 0xf)
         {
             WireReader.Require(seen, "PressureTrend", "bytes_per_second", "seconds_to_exhaustion", "low_seconds", "high_seconds");
         }
@@ -3189,10 +2950,8 @@ public sealed record GetAnalyticsResult : IWireRecord<GetAnalyticsResult>
     public required IReadOnlyList<Expiration>? Expirations { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetAnalyticsResult()
-    {
-    }
-    
+    public GetAnalyticsResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetAnalyticsResult(ref Utf8JsonReader reader, bool strict)
@@ -3202,54 +2961,47 @@ public sealed record GetAnalyticsResult : IWireRecord<GetAnalyticsResult>
         WireReader.Begin(ref reader, "GetAnalyticsResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("time_range_ms"u8))
+            if (WireReader.IsAt(ref reader, "time_range_ms"u8))
             {
-                reader.Read();
-                TimeRangeMs = WireReader.Int64(ref reader, "time_range_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                TimeRangeMs = WireReader.Int64(ref reader, "time_range_ms", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("covered_ms"u8))
+            else if (WireReader.IsAt(ref reader, "covered_ms"u8))
             {
-                reader.Read();
-                CoveredMs = WireReader.Int64(ref reader, "covered_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                CoveredMs = WireReader.Int64(ref reader, "covered_ms", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("actions"u8))
+            else if (WireReader.IsAt(ref reader, "actions"u8))
             {
-                reader.Read();
-                Actions = WireReader.IsNull(ref reader) ? null : WireReader.List<ActionStatistics>(ref reader, "actions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ActionStatistics>(ref reader, member, strict));
-                seen |= 1UL << 2;
+                Actions = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "actions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ActionStatistics>(ref reader, member, strict));
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("timeline"u8))
+            else if (WireReader.IsAt(ref reader, "timeline"u8))
             {
-                reader.Read();
-                Timeline = WireReader.IsNull(ref reader) ? null : WireReader.List<TimelinePoint>(ref reader, "timeline", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<TimelinePoint>(ref reader, member, strict));
-                seen |= 1UL << 3;
+                Timeline = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "timeline", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<TimelinePoint>(ref reader, member, strict));
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("suspected_leaks"u8))
+            else if (WireReader.IsAt(ref reader, "suspected_leaks"u8))
             {
-                reader.Read();
-                SuspectedLeaks = WireReader.IsNull(ref reader) ? null : WireReader.List<SuspectedLeak>(ref reader, "suspected_leaks", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<SuspectedLeak>(ref reader, member, strict));
-                seen |= 1UL << 4;
+                SuspectedLeaks = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "suspected_leaks", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<SuspectedLeak>(ref reader, member, strict));
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("evictions"u8))
+            else if (WireReader.IsAt(ref reader, "evictions"u8))
             {
-                reader.Read();
-                Evictions = WireReader.IsNull(ref reader) ? null : WireReader.List<Eviction>(ref reader, "evictions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Eviction>(ref reader, member, strict));
-                seen |= 1UL << 5;
+                Evictions = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "evictions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Eviction>(ref reader, member, strict));
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("expirations"u8))
+            else if (WireReader.IsAt(ref reader, "expirations"u8))
             {
-                reader.Read();
-                Expirations = WireReader.IsNull(ref reader) ? null : WireReader.List<Expiration>(ref reader, "expirations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Expiration>(ref reader, member, strict));
-                seen |= 1UL << 6;
+                Expirations = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "expirations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Expiration>(ref reader, member, strict));
+                seen |= 0x40;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetAnalyticsResult", refuse: strict);
             }
         }
-        if (seen != 0x7FUL)
+        if (seen != 0x7f)
         {
             WireReader.Require(seen, "GetAnalyticsResult", "time_range_ms", "covered_ms", "actions", "timeline", "suspected_leaks", "evictions", "expirations");
         }
@@ -3302,10 +3054,8 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
     public required long? P99Us { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ActionStatistics()
-    {
-    }
-    
+    public ActionStatistics() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ActionStatistics(ref Utf8JsonReader reader, bool strict)
@@ -3315,48 +3065,42 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
         WireReader.Begin(ref reader, "ActionStatistics");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("action"u8))
+            if (WireReader.IsAt(ref reader, "action"u8))
             {
-                reader.Read();
                 Action = WireReader.String(ref reader, "action", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("count"u8))
+            else if (WireReader.IsAt(ref reader, "count"u8))
             {
-                reader.Read();
-                Count = WireReader.Int64(ref reader, "count", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                Count = WireReader.Int64(ref reader, "count", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("errors"u8))
+            else if (WireReader.IsAt(ref reader, "errors"u8))
             {
-                reader.Read();
-                Errors = WireReader.Int64(ref reader, "errors", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                Errors = WireReader.Int64(ref reader, "errors", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("p50_us"u8))
+            else if (WireReader.IsAt(ref reader, "p50_us"u8))
             {
-                reader.Read();
-                P50Us = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "p50_us", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                P50Us = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "p50_us", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("p95_us"u8))
+            else if (WireReader.IsAt(ref reader, "p95_us"u8))
             {
-                reader.Read();
-                P95Us = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "p95_us", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                P95Us = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "p95_us", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("p99_us"u8))
+            else if (WireReader.IsAt(ref reader, "p99_us"u8))
             {
-                reader.Read();
-                P99Us = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "p99_us", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 5;
+                P99Us = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "p99_us", strict, minimum: 0);
+                seen |= 0x20;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ActionStatistics", refuse: strict);
             }
         }
-        if (seen != 0x3FUL)
+        if (seen != 0x3f)
         {
             WireReader.Require(seen, "ActionStatistics", "action", "count", "errors", "p50_us", "p95_us", "p99_us");
         }
@@ -3407,10 +3151,8 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     public required PressureLevel PressureLevel { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public TimelinePoint()
-    {
-    }
-    
+    public TimelinePoint() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private TimelinePoint(ref Utf8JsonReader reader, bool strict)
@@ -3420,48 +3162,42 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         WireReader.Begin(ref reader, "TimelinePoint");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("ms_ago"u8))
+            else if (WireReader.IsAt(ref reader, "ms_ago"u8))
             {
-                reader.Read();
-                MsAgo = WireReader.Int64(ref reader, "ms_ago", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                MsAgo = WireReader.Int64(ref reader, "ms_ago", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("allocated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
-                reader.Read();
-                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("process_used_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
             {
-                reader.Read();
-                ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("available_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
-                reader.Read();
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("pressure_level"u8))
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                reader.Read();
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
             else
             {
                 WireReader.Unknown(ref reader, "TimelinePoint", refuse: strict);
             }
         }
-        if (seen != 0x3FUL)
+        if (seen != 0x3f)
         {
             WireReader.Require(seen, "TimelinePoint", "device_id", "ms_ago", "allocated_bytes", "process_used_bytes", "available_bytes", "pressure_level");
         }
@@ -3515,10 +3251,8 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
     public required string Evidence { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public SuspectedLeak()
-    {
-    }
-    
+    public SuspectedLeak() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private SuspectedLeak(ref Utf8JsonReader reader, bool strict)
@@ -3528,54 +3262,47 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
         WireReader.Begin(ref reader, "SuspectedLeak");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("device_id"u8))
+            if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("owner"u8))
+            else if (WireReader.IsAt(ref reader, "owner"u8))
             {
-                reader.Read();
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("purpose"u8))
+            else if (WireReader.IsAt(ref reader, "purpose"u8))
             {
-                reader.Read();
                 Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("allocation_count"u8))
+            else if (WireReader.IsAt(ref reader, "allocation_count"u8))
             {
-                reader.Read();
-                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("allocated_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
-                reader.Read();
-                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("oldest_age_ms"u8))
+            else if (WireReader.IsAt(ref reader, "oldest_age_ms"u8))
             {
-                reader.Read();
-                OldestAgeMs = WireReader.Int64(ref reader, "oldest_age_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 5;
+                OldestAgeMs = WireReader.Int64(ref reader, "oldest_age_ms", strict, minimum: 0);
+                seen |= 0x20;
             }
-            else if (reader.ValueTextEquals("evidence"u8))
+            else if (WireReader.IsAt(ref reader, "evidence"u8))
             {
-                reader.Read();
                 Evidence = WireReader.String(ref reader, "evidence", strict);
-                seen |= 1UL << 6;
+                seen |= 0x40;
             }
             else
             {
                 WireReader.Unknown(ref reader, "SuspectedLeak", refuse: strict);
             }
         }
-        if (seen != 0x7FUL)
+        if (seen != 0x7f)
         {
             WireReader.Require(seen, "SuspectedLeak", "device_id", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "evidence");
         }
@@ -3628,10 +3355,8 @@ public sealed record Eviction : IWireRecord<Eviction>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Eviction()
-    {
-    }
-    
+    public Eviction() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Eviction(ref Utf8JsonReader reader, bool strict)
@@ -3641,48 +3366,42 @@ public sealed record Eviction : IWireRecord<Eviction>
         WireReader.Begin(ref reader, "Eviction");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("model_id"u8))
+            if (WireReader.IsAt(ref reader, "model_id"u8))
             {
-                reader.Read();
                 ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("ms_ago"u8))
+            else if (WireReader.IsAt(ref reader, "ms_ago"u8))
             {
-                reader.Read();
-                MsAgo = WireReader.Int64(ref reader, "ms_ago", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                MsAgo = WireReader.Int64(ref reader, "ms_ago", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("freed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
             {
-                reader.Read();
-                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("reason"u8))
+            else if (WireReader.IsAt(ref reader, "reason"u8))
             {
-                reader.Read();
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Eviction", refuse: strict);
             }
         }
-        if (seen != 0x3FUL)
+        if (seen != 0x3f)
         {
             WireReader.Require(seen, "Eviction", "model_id", "device_id", "ms_ago", "freed_bytes", "returned_bytes", "reason");
         }
@@ -3733,10 +3452,8 @@ public sealed record Expiration : IWireRecord<Expiration>
     public required long? ReturnedBytes { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Expiration()
-    {
-    }
-    
+    public Expiration() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Expiration(ref Utf8JsonReader reader, bool strict)
@@ -3746,48 +3463,42 @@ public sealed record Expiration : IWireRecord<Expiration>
         WireReader.Begin(ref reader, "Expiration");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("allocation_id"u8))
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
             {
-                reader.Read();
                 AllocationId = WireReader.String(ref reader, "allocation_id", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("device_id"u8))
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
-                reader.Read();
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("owner"u8))
+            else if (WireReader.IsAt(ref reader, "owner"u8))
             {
-                reader.Read();
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("ms_ago"u8))
+            else if (WireReader.IsAt(ref reader, "ms_ago"u8))
             {
-                reader.Read();
-                MsAgo = WireReader.Int64(ref reader, "ms_ago", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                MsAgo = WireReader.Int64(ref reader, "ms_ago", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("freed_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
             {
-                reader.Read();
-                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 4;
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("returned_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
-                reader.Read();
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 5;
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x20;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Expiration", refuse: strict);
             }
         }
-        if (seen != 0x3FUL)
+        if (seen != 0x3f)
         {
             WireReader.Require(seen, "Expiration", "allocation_id", "device_id", "owner", "ms_ago", "freed_bytes", "returned_bytes");
         }
@@ -3823,10 +3534,8 @@ public sealed record GetOptimizationRecommendationsResult : IWireRecord<GetOptim
     public required IReadOnlyList<Recommendation> Recommendations { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public GetOptimizationRecommendationsResult()
-    {
-    }
-    
+    public GetOptimizationRecommendationsResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private GetOptimizationRecommendationsResult(ref Utf8JsonReader reader, bool strict)
@@ -3836,18 +3545,17 @@ public sealed record GetOptimizationRecommendationsResult : IWireRecord<GetOptim
         WireReader.Begin(ref reader, "GetOptimizationRecommendationsResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("recommendations"u8))
+            if (WireReader.IsAt(ref reader, "recommendations"u8))
             {
-                reader.Read();
-                Recommendations = WireReader.List<Recommendation>(ref reader, "recommendations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
-                seen |= 1UL << 0;
+                Recommendations = WireReader.List(ref reader, "recommendations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetOptimizationRecommendationsResult", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "GetOptimizationRecommendationsResult", "recommendations");
         }
@@ -3885,10 +3593,8 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
     public required double SavingsPercentage { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PlanBatchesResult()
-    {
-    }
-    
+    public PlanBatchesResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PlanBatchesResult(ref Utf8JsonReader reader, bool strict)
@@ -3898,42 +3604,37 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
         WireReader.Begin(ref reader, "PlanBatchesResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("batch_size"u8))
+            if (WireReader.IsAt(ref reader, "batch_size"u8))
             {
-                reader.Read();
-                BatchSize = WireReader.Int64(ref reader, "batch_size", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                BatchSize = WireReader.Int64(ref reader, "batch_size", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("batch_count"u8))
+            else if (WireReader.IsAt(ref reader, "batch_count"u8))
             {
-                reader.Read();
-                BatchCount = WireReader.Int64(ref reader, "batch_count", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                BatchCount = WireReader.Int64(ref reader, "batch_count", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("peak_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "peak_bytes"u8))
             {
-                reader.Read();
-                PeakBytes = WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                PeakBytes = WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("unbatched_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "unbatched_bytes"u8))
             {
-                reader.Read();
-                UnbatchedBytes = WireReader.Int64(ref reader, "unbatched_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                UnbatchedBytes = WireReader.Int64(ref reader, "unbatched_bytes", strict, minimum: 0);
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("savings_percentage"u8))
+            else if (WireReader.IsAt(ref reader, "savings_percentage"u8))
             {
-                reader.Read();
                 SavingsPercentage = WireReader.Double(ref reader, "savings_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "PlanBatchesResult", refuse: strict);
             }
         }
-        if (seen != 0x1FUL)
+        if (seen != 0x1f)
         {
             WireReader.Require(seen, "PlanBatchesResult", "batch_size", "batch_count", "peak_bytes", "unbatched_bytes", "savings_percentage");
         }
@@ -3976,10 +3677,8 @@ public sealed record SetLimitsResult : IWireRecord<SetLimitsResult>
     public required long BytesOverLimit { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public SetLimitsResult()
-    {
-    }
-    
+    public SetLimitsResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private SetLimitsResult(ref Utf8JsonReader reader, bool strict)
@@ -3989,36 +3688,32 @@ public sealed record SetLimitsResult : IWireRecord<SetLimitsResult>
         WireReader.Begin(ref reader, "SetLimitsResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("previous"u8))
+            if (WireReader.IsAt(ref reader, "previous"u8))
             {
-                reader.Read();
                 Previous = WireReader.Record<Limits>(ref reader, "previous", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("limits"u8))
+            else if (WireReader.IsAt(ref reader, "limits"u8))
             {
-                reader.Read();
                 Limits = WireReader.Record<Limits>(ref reader, "limits", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("allocations_affected"u8))
+            else if (WireReader.IsAt(ref reader, "allocations_affected"u8))
             {
-                reader.Read();
-                AllocationsAffected = WireReader.Int64(ref reader, "allocations_affected", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 2;
+                AllocationsAffected = WireReader.Int64(ref reader, "allocations_affected", strict, minimum: 0);
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("bytes_over_limit"u8))
+            else if (WireReader.IsAt(ref reader, "bytes_over_limit"u8))
             {
-                reader.Read();
-                BytesOverLimit = WireReader.Int64(ref reader, "bytes_over_limit", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 3;
+                BytesOverLimit = WireReader.Int64(ref reader, "bytes_over_limit", strict, minimum: 0);
+                seen |= 0x8;
             }
             else
             {
                 WireReader.Unknown(ref reader, "SetLimitsResult", refuse: strict);
             }
         }
-        if (seen != 0xFUL)
+        if (seen != 0xf)
         {
             WireReader.Require(seen, "SetLimitsResult", "previous", "limits", "allocations_affected", "bytes_over_limit");
         }
@@ -4056,10 +3751,8 @@ public sealed record Limits : IWireRecord<Limits>
     public required PressureThresholds Thresholds { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public Limits()
-    {
-    }
-    
+    public Limits() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private Limits(ref Utf8JsonReader reader, bool strict)
@@ -4069,30 +3762,27 @@ public sealed record Limits : IWireRecord<Limits>
         WireReader.Begin(ref reader, "Limits");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("limit_bytes"u8))
+            if (WireReader.IsAt(ref reader, "limit_bytes"u8))
             {
-                reader.Read();
-                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("reserve_bytes"u8))
+            else if (WireReader.IsAt(ref reader, "reserve_bytes"u8))
             {
-                reader.Read();
-                ReserveBytes = WireReader.Int64(ref reader, "reserve_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                ReserveBytes = WireReader.Int64(ref reader, "reserve_bytes", strict, minimum: 0);
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("thresholds"u8))
+            else if (WireReader.IsAt(ref reader, "thresholds"u8))
             {
-                reader.Read();
                 Thresholds = WireReader.Record<PressureThresholds>(ref reader, "thresholds", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Limits", refuse: strict);
             }
         }
-        if (seen != 0x7UL)
+        if (seen != 0x7)
         {
             WireReader.Require(seen, "Limits", "limit_bytes", "reserve_bytes", "thresholds");
         }
@@ -4137,10 +3827,8 @@ public sealed record HelloResult : IWireRecord<HelloResult>
     public required string SchemaSha256 { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public HelloResult()
-    {
-    }
-    
+    public HelloResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private HelloResult(ref Utf8JsonReader reader, bool strict)
@@ -4150,48 +3838,42 @@ public sealed record HelloResult : IWireRecord<HelloResult>
         WireReader.Begin(ref reader, "HelloResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("protocol"u8))
+            if (WireReader.IsAt(ref reader, "protocol"u8))
             {
-                reader.Read();
                 Protocol = WireReader.Int64(ref reader, "protocol", strict);
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("worker_version"u8))
+            else if (WireReader.IsAt(ref reader, "worker_version"u8))
             {
-                reader.Read();
                 WorkerVersion = WireReader.String(ref reader, "worker_version", strict);
-                seen |= 1UL << 1;
+                seen |= 0x2;
             }
-            else if (reader.ValueTextEquals("pid"u8))
+            else if (WireReader.IsAt(ref reader, "pid"u8))
             {
-                reader.Read();
                 Pid = WireReader.Int64(ref reader, "pid", strict);
-                seen |= 1UL << 2;
+                seen |= 0x4;
             }
-            else if (reader.ValueTextEquals("actions"u8))
+            else if (WireReader.IsAt(ref reader, "actions"u8))
             {
-                reader.Read();
-                Actions = WireReader.List<string>(ref reader, "actions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
-                seen |= 1UL << 3;
+                Actions = WireReader.List(ref reader, "actions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x8;
             }
-            else if (reader.ValueTextEquals("limits"u8))
+            else if (WireReader.IsAt(ref reader, "limits"u8))
             {
-                reader.Read();
                 Limits = WireReader.Record<WorkerLimits>(ref reader, "limits", strict);
-                seen |= 1UL << 4;
+                seen |= 0x10;
             }
-            else if (reader.ValueTextEquals("schema_sha256"u8))
+            else if (WireReader.IsAt(ref reader, "schema_sha256"u8))
             {
-                reader.Read();
                 SchemaSha256 = WireReader.String(ref reader, "schema_sha256", strict);
-                seen |= 1UL << 5;
+                seen |= 0x20;
             }
             else
             {
                 WireReader.Unknown(ref reader, "HelloResult", refuse: strict);
             }
         }
-        if (seen != 0x3FUL)
+        if (seen != 0x3f)
         {
             WireReader.Require(seen, "HelloResult", "protocol", "worker_version", "pid", "actions", "limits", "schema_sha256");
         }
@@ -4230,10 +3912,8 @@ public sealed record WorkerLimits : IWireRecord<WorkerLimits>
     public required long MaxInflight { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public WorkerLimits()
-    {
-    }
-    
+    public WorkerLimits() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private WorkerLimits(ref Utf8JsonReader reader, bool strict)
@@ -4243,24 +3923,22 @@ public sealed record WorkerLimits : IWireRecord<WorkerLimits>
         WireReader.Begin(ref reader, "WorkerLimits");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("max_frame_bytes"u8))
+            if (WireReader.IsAt(ref reader, "max_frame_bytes"u8))
             {
-                reader.Read();
-                MaxFrameBytes = WireReader.Int64(ref reader, "max_frame_bytes", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                MaxFrameBytes = WireReader.Int64(ref reader, "max_frame_bytes", strict, minimum: 0);
+                seen |= 0x1;
             }
-            else if (reader.ValueTextEquals("max_inflight"u8))
+            else if (WireReader.IsAt(ref reader, "max_inflight"u8))
             {
-                reader.Read();
-                MaxInflight = WireReader.Int64(ref reader, "max_inflight", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 1;
+                MaxInflight = WireReader.Int64(ref reader, "max_inflight", strict, minimum: 0);
+                seen |= 0x2;
             }
             else
             {
                 WireReader.Unknown(ref reader, "WorkerLimits", refuse: strict);
             }
         }
-        if (seen != 0x3UL)
+        if (seen != 0x3)
         {
             WireReader.Require(seen, "WorkerLimits", "max_frame_bytes", "max_inflight");
         }
@@ -4288,10 +3966,8 @@ public sealed record PingResult : IWireRecord<PingResult>
     public required long UptimeMs { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PingResult()
-    {
-    }
-    
+    public PingResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private PingResult(ref Utf8JsonReader reader, bool strict)
@@ -4301,18 +3977,17 @@ public sealed record PingResult : IWireRecord<PingResult>
         WireReader.Begin(ref reader, "PingResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("uptime_ms"u8))
+            if (WireReader.IsAt(ref reader, "uptime_ms"u8))
             {
-                reader.Read();
-                UptimeMs = WireReader.Int64(ref reader, "uptime_ms", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                UptimeMs = WireReader.Int64(ref reader, "uptime_ms", strict, minimum: 0);
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "PingResult", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "PingResult", "uptime_ms");
         }
@@ -4338,10 +4013,8 @@ public sealed record CancelResult : IWireRecord<CancelResult>
     public required bool Found { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public CancelResult()
-    {
-    }
-    
+    public CancelResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private CancelResult(ref Utf8JsonReader reader, bool strict)
@@ -4351,18 +4024,17 @@ public sealed record CancelResult : IWireRecord<CancelResult>
         WireReader.Begin(ref reader, "CancelResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("found"u8))
+            if (WireReader.IsAt(ref reader, "found"u8))
             {
-                reader.Read();
                 Found = WireReader.Boolean(ref reader, "found");
-                seen |= 1UL << 0;
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "CancelResult", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "CancelResult", "found");
         }
@@ -4388,10 +4060,8 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     public required IReadOnlyList<EventName> Events { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public SubscribeResult()
-    {
-    }
-    
+    public SubscribeResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private SubscribeResult(ref Utf8JsonReader reader, bool strict)
@@ -4401,18 +4071,17 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
         WireReader.Begin(ref reader, "SubscribeResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("events"u8))
+            if (WireReader.IsAt(ref reader, "events"u8))
             {
-                reader.Read();
-                Events = WireReader.List<EventName>(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
-                seen |= 1UL << 0;
+                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "SubscribeResult", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "SubscribeResult", "events");
         }
@@ -4438,10 +4107,8 @@ public sealed record ShutdownResult : IWireRecord<ShutdownResult>
     public required long Drained { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ShutdownResult()
-    {
-    }
-    
+    public ShutdownResult() { }
+
     #pragma warning disable CS8618 // Require, below, sees to the required members.
     [SetsRequiredMembers]
     private ShutdownResult(ref Utf8JsonReader reader, bool strict)
@@ -4451,18 +4118,17 @@ public sealed record ShutdownResult : IWireRecord<ShutdownResult>
         WireReader.Begin(ref reader, "ShutdownResult");
         while (WireReader.Next(ref reader))
         {
-            if (reader.ValueTextEquals("drained"u8))
+            if (WireReader.IsAt(ref reader, "drained"u8))
             {
-                reader.Read();
-                Drained = WireReader.Int64(ref reader, "drained", strict, minimum: 0, maximum: 9223372036854775807);
-                seen |= 1UL << 0;
+                Drained = WireReader.Int64(ref reader, "drained", strict, minimum: 0);
+                seen |= 0x1;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ShutdownResult", refuse: strict);
             }
         }
-        if (seen != 0x1UL)
+        if (seen != 0x1)
         {
             WireReader.Require(seen, "ShutdownResult", "drained");
         }

@@ -22,6 +22,9 @@ internal static class WireReader
     /// <summary>Moves to the next member's name; false at the end of the object.</summary>
     internal static bool Next(ref Utf8JsonReader reader) => reader.Read() && reader.TokenType == JsonTokenType.PropertyName;
 
+    /// <summary>Moves to the value if the reader stands on this name.</summary>
+    internal static bool IsAt(ref Utf8JsonReader reader, ReadOnlySpan<byte> name) => reader.ValueTextEquals(name) && reader.Read();
+
     /// <summary>Refuses or skips the member that the reader stands on.</summary>
     internal static void Unknown(ref Utf8JsonReader reader, string type, bool refuse)
     {

@@ -6,6 +6,22 @@
 
 namespace MemoryWorker.Client.Protocol;
 
+/// <summary>Figures that both sides agree on.</summary>
+public static class WireContract
+{
+    /// <summary>The version of the contract.</summary>
+    public const int ProtocolVersion = 1;
+
+    /// <summary>The longest line, unless the worker is told otherwise.</summary>
+    public const int DefaultMaxFrameBytes = 16777216;
+
+    /// <summary>Requests at once, unless the worker is told otherwise.</summary>
+    public const int DefaultMaxInflight = 256;
+
+    /// <summary>In characters.</summary>
+    public const int RequestIdMaxLength = 128;
+}
+
 /// <summary>Names of the events, as they stand on an event line.</summary>
 public static class WireEvents
 {

@@ -1,0 +1,165 @@
+"""What the tests of the C# host share: services on real worker processes, and looking at processes from outside."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.rigs.dotnet import runtime
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+FAKE = str(REPOSITORY / "tests" / "rigs" / "fake_worker.py")
+CLIENT = "csharp_host/src/MemoryWorker.Client/MemoryWorker.Client.csproj"
+
+wait = runtime.wait
+
+
+def strings(values: list[str]) -> Any:
+    """Return a .NET array of strings."""
+    from System import Array, String
+
+    return Array[String](values)
+
+
+def milliseconds(value: float) -> Any:
+    """Return a TimeSpan."""
+    from System import TimeSpan
+
+    return TimeSpan.FromMilliseconds(value)
+
+
+def options(arguments: list[str], **changes: Any) -> Any:
+    """Return PythonWorkerOptions that start this Python with the arguments."""
+    from MemoryWorker.Client import PythonWorkerOptions, WorkerRestartOptions
+
+    restart = WorkerRestartOptions()
+    restart.InitialDelay = milliseconds(changes.pop("delay_ms", 1))
+    restart.MaxDelay = milliseconds(changes.pop("max_delay_ms", 20))
+    restart.MaxRestarts = changes.pop("max_restarts", 5)
+    restart.BreakDuration = milliseconds(changes.pop("break_ms", 60_000))
+    made = PythonWorkerOptions()
+    made.FileName = sys.executable
+    made.Arguments = strings(arguments)
+    made.WorkingDirectory = str(REPOSITORY)
+    made.Restart = restart
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def fake(load: Any) -> Iterator[Make]:
+    """Return ``fake(*arguments, **options)``: a service on the scripted worker, disposed of afterwards."""
+    load(CLIENT)
+    with _services([FAKE]) as make:
+        yield make
+
+
+@pytest.fixture
+def real(load: Any) -> Iterator[Make]:
+    """Return ``real(*arguments, **options)``: a service on the worker itself, disposed of afterwards."""
+    load(CLIENT)
+    with _services(["-m", "worker"]) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _services(command: list[str]) -> Iterator[Make]:
+    from MemoryWorker.Client import PythonWorkerService
+
+    made: list[Any] = []
+
+    def make(*arguments: str, **changes: Any) -> Any:
+        made.append(PythonWorkerService(options([*command, *arguments], **changes)))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for service in made:
+            wait(service.DisposeAsync())
+
+
+def call(service: Any, action: str, *, token: Any = None, timeout_ms: float | None = None, progress: Any = None, **data: Any) -> Any:
+    """Start a call with plain JSON and return its task."""
+    import json
+
+    from MemoryWorker.Client import JsonData, PythonWorkerTypes, WorkerCallOptions
+    from System.Threading import CancellationToken
+
+    how = WorkerCallOptions()
+    if timeout_ms is not None:
+        how.Timeout = milliseconds(timeout_ms)
+    if progress is not None:
+        how.Progress = progress
+    return service.ExecuteAsync[JsonData, JsonData](
+        PythonWorkerTypes.Memory, action, JsonData.Parse(json.dumps(data)), how, token or getattr(CancellationToken, "None")
+    )
+
+
+def ask(service: Any, action: str, **data: Any) -> dict[str, Any]:
+    """Make a call with plain JSON and return its answer."""
+    return answer(call(service, action, **data))
+
+
+def answer(task: Any) -> dict[str, Any]:
+    """Wait for a call with plain JSON and return its answer."""
+    import json
+
+    return json.loads(wait(task).Value.GetRawText())
+
+
+class Watched:
+    """Collects what an event of a service raises; ``next()`` waits for one more."""
+
+    def __init__(self, service: Any, event: str) -> None:
+        self.seen: list[Any] = []
+        self._came = threading.Semaphore(0)
+        getattr(service, f"add_{event}")(self._delegate(service, event))
+
+    def next(self) -> Any:
+        assert self._came.acquire(timeout=30), "no event came"
+        return self.seen[-1]
+
+    def until(self, wanted: Callable[[Any], bool]) -> Any:
+        """Return the first that is wanted, of those that came or will."""
+        at = 0
+        while True:
+            for one in self.seen[at:]:
+                at += 1
+                if wanted(one):
+                    return one
+            assert self._came.acquire(timeout=30), "no event came"
+
+    def _delegate(self, service: Any, event: str) -> Any:
+        import System
+
+        kind = System.Object.GetType(service).GetEvent(event).EventHandlerType.GetGenericArguments()[0]
+
+        def handle(_sender: Any, one: Any) -> None:
+            self.seen.append(one)
+            self._came.release()
+
+        return System.EventHandler[kind](handle)
+
+
+def gone(pid: int) -> bool:
+    """Wait until a process has ended; false where it does not within 10 s."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        process.wait(10)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
