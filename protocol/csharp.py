@@ -15,7 +15,7 @@ JSON_USINGS = "System.Diagnostics.CodeAnalysis System.Text.Json"
 
 
 def generate() -> dict[str, str]:
-    """Return every generated C# file by its path from the repository's root. The same contract gives the same text."""
+    """Return every C# file by its path from the repository's root. The same contract gives the same text."""
     records, enums = contract()
     roots = {
         "Params": {action.params.__name__ for action in ACTIONS.values()},
@@ -100,7 +100,7 @@ def _mapping(one: Words) -> list[str]:
 
 
 def _actions() -> str:
-    """Return the names as constants, a class for each prefix, and the table that binds them to their types."""
+    """Return the names as constants, and the table that binds them to their types."""
     prefixes = dict.fromkeys(name.partition(".")[0] for name in ACTIONS)
     bodies = []
     for prefix in prefixes:
@@ -124,11 +124,12 @@ def _actions() -> str:
         "{",
     ]
     for name, action in ACTIONS.items():
-        bound = f"WireAction<{action.params.__name__}, {action.result.__name__}>"
+        takes, answers = action.params.__name__, action.result.__name__
+        constant = f"{pascal(name.partition('.')[0])}Actions.{_short(name)}"
         table += [
-            f'    /// <summary><c>{name}</c>: takes <see cref="{action.params.__name__}"/>, answers <see cref="{action.result.__name__}"/>.</summary>',
-            f"    public static {bound} {_row(name)} {{ get; }} =",
-            f"        new({pascal(name.partition('.')[0])}Actions.{_short(name)}, Changes: {_bool(action.changes)}, IsControl: {_bool(action.control)});",
+            f"    /// <summary><c>{name}</c>.</summary>",
+            f"    public static WireAction<{takes}, {answers}> {_row(name)} {{ get; }} =",
+            f"        new({constant}, Changes: {_bool(action.changes)}, IsControl: {_bool(action.control)});",
             "",
         ]
     table += [

@@ -85,7 +85,7 @@ def _in_use(schemas: dict[str, Schema], root: str) -> list[str]:
     return list(found)
 
 
-def _references(schema: Any) -> Iterator[str]:
+def _references(schema: object) -> Iterator[str]:
     match schema:
         case dict():
             if name := resolve(schema):

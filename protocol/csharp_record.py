@@ -7,7 +7,6 @@ assigned is written, also null, because the contract tells "left out" from null.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from protocol.csharp_model import Field, Record, Schema, resolve
 from protocol.csharp_text import INDENT, pascal, quoted, summary
@@ -28,6 +27,7 @@ CHECKS = {
 }
 """The rules that a JSON Schema cannot state: when to refuse, and why."""
 
+_SCALARS = {"integer": ("long", "Int64"), "number": ("double", "Double"), "string": ("string", "String")}
 _BOUNDS = {
     "minimum": "minimum",
     "maximum": "maximum",
@@ -77,8 +77,8 @@ def record(one: Record, enums: set[str]) -> list[str]:
         *(INDENT + line for line in _constructor(one, fields, required)),
         "",
         INDENT + "/// <inheritdoc/>",
-        INDENT
-        + f"public static {one.name} Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);",
+        f"{INDENT}public static {one.name} Read(ref Utf8JsonReader reader, bool strict) =>",
+        f"{INDENT}    new(ref reader, strict);",
         "",
         *(INDENT + line for line in _writer(fields, optional)),
         "}",
@@ -91,44 +91,38 @@ def _name(one: Record, field: Field) -> str:
 
 
 def _value(schema: Schema, member: str, enums: set[str]) -> Value:
-    """Map a schema. KeyError or ValueError where the contract uses something new."""
+    """Map a schema. ValueError where the contract uses something that C# has no type for here."""
     told = f"ref reader, {quoted(member)}"
-    bounds = _bounds(schema)
-    if name := resolve(schema):
-        if name in enums:
-            read = f"WireWords.Read{name}({told})"
-            return Value(name, read, "WireWriter.Value(writer, this.{0}.ToWord())")
-        return Value(name, f"WireReader.Record<{name}>({told}, strict)", "WireWriter.Value(writer, {0})")
-    if "anyOf" in schema:
-        level, percentage = schema["anyOf"]
-        if resolve(level) != "PressureLevel" or percentage["type"] != "number":
-            message = f"{member}: no C# type is known for {schema['anyOf']}"
-            raise ValueError(message)
-        read = f"WireReader.PressureTarget({told}, strict{_bounds(percentage)})"
-        return Value("PressureTarget", read, "WireWriter.Value(writer, {0})")
-    match schema["type"]:
-        case "boolean" if "const" in schema:
-            read = f"WireReader.Constant({told}, {_literal(schema['const'])})"
-            return Value("bool", read, "WireWriter.Value(writer, {0})")
-        case "boolean":
-            return Value("bool", f"WireReader.Boolean({told})", "WireWriter.Value(writer, {0})")
-        case "object":
-            return Value("JsonElement", f"WireReader.Object({told})", "WireWriter.Value(writer, {0})")
-        case "array":
+    write = "WireWriter.Value(writer, {0})"
+    match schema:
+        case {"$ref": _} if (name := str(resolve(schema))) in enums:
+            return Value(name, f"WireWords.Read{name}({told})", "WireWriter.Value(writer, this.{0}.ToWord())")
+        case {"$ref": _}:
+            kind = str(resolve(schema))
+            read = f"Record<{kind}>({told}, strict)"
+        case {"anyOf": [{"$ref": "#/$defs/PressureLevel"}, {"type": "number"} as percentage]}:
+            kind, read = "PressureTarget", f"PressureTarget({told}, strict{_bounds(percentage)})"
+        case {"type": "boolean", "const": only}:
+            kind, read = "bool", f"Constant({told}, {_literal(only)})"
+        case {"type": "boolean"}:
+            kind, read = "bool", f"Boolean({told})"
+        case {"type": "object"}:
+            kind, read = "JsonElement", f"Object({told})"
+        case {"type": "integer" | "number" | "string" as scalar}:
+            kind, reader = _SCALARS[scalar]
+            read = f"{reader}({told}, strict{_bounds(schema)})"
+        case {"type": "array"}:
             return _list(schema, told, enums)
-        case kind:
-            reader, cs = {
-                "integer": ("Int64", "long"),
-                "number": ("Double", "double"),
-                "string": ("String", "string"),
-            }[kind]
-            return Value(cs, f"WireReader.{reader}({told}, strict{bounds})", "WireWriter.Value(writer, {0})")
+        case _:
+            message = f"{member}: no C# type is known for {schema}"
+            raise ValueError(message)
+    return Value(kind, f"WireReader.{read}", write)
 
 
 def _list(schema: Schema, told: str, enums: set[str]) -> Value:
     item = _value(schema["items"], "", enums)
     given = "static (ref Utf8JsonReader reader, string member, bool strict)"
-    read = item.read.replace('""', "member")
+    read = item.read.replace(quoted(""), "member")
     write = item.write.replace("this.", "").format("item")
     return Value(
         f"IReadOnlyList<{item.kind}>",
@@ -141,13 +135,13 @@ def _bounds(schema: Schema) -> str:
     """Return the named arguments for what a schema allows."""
     stated = ((argument, schema[key]) for key, argument in _BOUNDS.items() if key in schema)
     found = "".join(f", {argument}: {bound}" for argument, bound in stated if bound != INT64_MAX)
-    if "pattern" in schema:  # the end is \\z there: C#'s $ also matches before a last line feed
+    if "pattern" in schema:  # C#'s $ also matches before a last line feed
         pattern = re.sub(r"\$$", r"\\z", schema["pattern"])
         found += f", pattern: {quoted(pattern)}"
     return found
 
 
-def _literal(default: Any) -> str:
+def _literal(default: object) -> str:
     match default:
         case bool():
             return "true" if default else "false"

@@ -1,5 +1,6 @@
 """The client's assembly in this process, and the rules that keep a stuck one from stopping the run."""
 
+import importlib
 from types import ModuleType
 
 import pytest
@@ -21,6 +22,4 @@ def pytest_configure() -> None:
 def protocol(load: Load) -> ModuleType:
     """Return the namespace of the generated types."""
     load(CLIENT)
-    import MemoryWorker.Client.Protocol as namespace
-
-    return namespace
+    return importlib.import_module("MemoryWorker.Client.Protocol")

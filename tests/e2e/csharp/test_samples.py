@@ -79,7 +79,9 @@ def _published(name: str) -> Draft202012Validator:
     return Draft202012Validator(json_schema(name))
 
 
-def _made(schema: dict[str, Any], definitions: dict[str, Any], chance: random.Random) -> Any:
+def _made(  # noqa: C901, PLR0911  one branch for each kind of schema
+    schema: dict[str, Any], definitions: dict[str, Any], chance: random.Random
+) -> Any:
     """Make a value that a schema allows, near its bounds as often as not."""
     if "$ref" in schema:
         return _made(definitions[schema["$ref"].rpartition("/")[2]], definitions, chance)
@@ -119,7 +121,7 @@ def _made(schema: dict[str, Any], definitions: dict[str, Any], chance: random.Ra
             return {key: _made(one, definitions, chance) for key, one in members if key in kept}
 
 
-def _broken(value: Any) -> Iterator[Any]:
+def _broken(value: Any) -> Iterator[Any]:  # noqa: C901  one branch for each kind of value
     """Yield copies of a document with one thing changed, which may or may not still be allowed."""
     if isinstance(value, dict):
         yield {**value, "unknown_member": 1}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.rigs.dotnet import project as projects
-from tests.rigs.dotnet import toolchain as finding
 from tests.rigs.dotnet.build import BuildError, ProjectError, ToolchainError, build
 from tests.rigs.dotnet.toolchain import Toolchain
+from tests.rigs.dotnet.toolchain import toolchain as find_toolchain
 
 PROPS = """<Project><PropertyGroup>
   <TargetFramework>net8.0</TargetFramework><Nullable>enable</Nullable><ImplicitUsings>enable</ImplicitUsings>
@@ -83,7 +83,7 @@ def test_a_web_project_sees_its_references(toolchain: Toolchain, library: Path, 
 def test_what_is_not_understood_stops(library: Path, tmp_path: Path, inside: str) -> None:
     """A project that would be built otherwise by the SDK is not built at all."""
     assert library.exists()
-    with pytest.raises(ProjectError, match="is not understood without the .NET SDK"):
+    with pytest.raises(ProjectError, match=r"is not understood without the \.NET SDK"):
         projects.load(write_project(tmp_path, "Odd", inside, ""))
 
 
@@ -100,6 +100,6 @@ def test_a_package_that_cannot_be_had_is_named(toolchain: Toolchain, library: Pa
 def test_another_architecture_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason that a skipped test shows names the remedy."""
     monkeypatch.setenv("MEMORY_WORKER_DOTNET", "fetched")
-    monkeypatch.setattr(finding.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(ToolchainError, match=r"riscv64: install the \.NET SDK 8"):
-        finding.toolchain()
+        find_toolchain()

@@ -23,14 +23,14 @@ def main() -> int:
     try:
         tools = toolchain()
         if options.command == "fetch":
-            print(tools)
+            sys.stdout.write(f"{tools}\n")
             return 0
         for assembly in build(options.projects, options.out or default_out(), tools):
-            print(assembly)
+            sys.stdout.write(f"{assembly}\n")
     except (BuildError, ProjectError, ToolchainError) as problem:
-        print(problem, file=sys.stderr)
+        sys.stderr.write(f"{problem}\n")
         return 1
-    print(f"{time.monotonic() - start:.1f} s", file=sys.stderr)
+    sys.stderr.write(f"{time.monotonic() - start:.1f} s\n")
     return 0
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.rigs.dotnet import project as projects
 from tests.rigs.dotnet.packages import ToolchainError
@@ -168,7 +169,7 @@ def _job(one: Project, seen: list[Project], out: Path, tools: Toolchain) -> Job:
 
 
 def _packages(one: Project, seen: list[Project], tools: Toolchain) -> tuple[tuple[str, ...], bool]:
-    """Return the packages outside .NET itself that a project compiles against, and whether it takes all of ASP.NET."""
+    """Return the packages outside .NET itself that are compiled against, and whether it is all of ASP.NET."""
     together = [one, *seen]
     named = {name for each in together for name in each.items.get("PackageReference", ())}
     core, web = frameworks(tools.net8)[NETCORE], frameworks(tools.aspnet)[ASPNET]
@@ -216,11 +217,11 @@ def _digest(job: Job, one: Project, dependencies: list[str]) -> str:
     return told.hexdigest()
 
 
-def _run(command: list[str], what: str, environment: Mapping[str, str] = {}) -> None:
+def _run(command: list[str], what: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
     """Run a compiler. It writes to a file, since a build server it leaves behind would hold a pipe open."""
     with tempfile.TemporaryFile() as said:
         try:
-            code: object = subprocess.run(
+            code: object = subprocess.run(  # noqa: S603  a compiler, with arguments made here
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=said,

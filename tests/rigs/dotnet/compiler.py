@@ -15,8 +15,8 @@ def start(root: str, roslyn: str) -> None:
     """Load the runtime and Roslyn. Nothing of .NET can be imported before."""
     import pythonnet
 
-    os.environ["DOTNET_EnableDiagnostics"] = "0"  # else each run leaves a debugger's pipes behind
-    version = max(os.listdir(f"{root}/shared/Microsoft.NETCore.App"))
+    os.environ["DOTNET_EnableDiagnostics"] = "0"  # else each run leaves a debugger's pipes behind  # noqa: SIM112
+    version = next(Path(root, "shared", "Microsoft.NETCore.App").iterdir()).name
     options = {
         "framework": {"name": "Microsoft.NETCore.App", "version": version},
         "configProperties": {"System.Globalization.Invariant": True, "System.Runtime.TieredPGO": False},

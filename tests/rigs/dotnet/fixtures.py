@@ -44,7 +44,7 @@ def toolchain() -> Toolchain:
 
 @pytest.fixture(scope="session")
 def load(toolchain: Toolchain) -> Load:
-    """Return ``load("csharp_host/…/X.csproj", …)``: builds, starts the runtime, makes the namespaces importable."""
+    """Return ``load("csharp_host/…/X.csproj", …)``: builds, starts the runtime, adds the assemblies."""
 
     def load(*projects: str) -> list[Path]:
         assemblies = build([REPOSITORY / project for project in projects], default_out(), toolchain)

@@ -37,7 +37,7 @@ class Package:
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Return the package's file in ``folder``, checked; a file already there with its digest is used as it is."""
+    """Return the package's file in ``folder``, checked; one already there with its digest is used."""
     kept = folder / package.file
     if kept.exists() and _sha256(kept) == package.sha256:
         return kept
@@ -51,7 +51,7 @@ def download(package: Package, folder: Path) -> Path:
             if len(got) != 1:
                 continue
             if (digest := _sha256(got[0])) != package.sha256:
-                message = f"{package.spec}: the registry gave sha256 {digest}, not {package.sha256}; nothing was kept"
+                message = f"{package.spec}: the registry gave sha256 {digest}, not {package.sha256}"
                 raise ToolchainError(message)
             return got[0].rename(kept)
     message = (
@@ -91,7 +91,7 @@ def _run_client(package: Package, scratch: Path) -> str:
             package.spec,
         ]
     try:
-        ran = subprocess.run(
+        ran = subprocess.run(  # noqa: S603  pip or npm, with fixed arguments
             command,
             cwd=scratch,
             stdin=subprocess.DEVNULL,

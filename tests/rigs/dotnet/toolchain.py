@@ -123,7 +123,7 @@ def toolchain() -> Toolchain:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder (made if missing) for one process; the others wait. Windows: no lock, an SDK builds there."""
+    """Hold a folder (made if missing) for one process; the others wait. No lock on Windows."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
         if sys.platform != "win32":
@@ -143,7 +143,7 @@ def frameworks(root: Path) -> dict[str, Path]:
 
 @functools.cache
 def _sdk(dotnet: str) -> Toolchain | None:
-    ran = subprocess.run(
+    ran = subprocess.run(  # noqa: S603  the `dotnet` on PATH
         [dotnet, "--list-sdks"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     found = re.findall(r"^(\d+)\.\S+ \[(.+)\]\s*$", ran.stdout, re.MULTILINE)

@@ -83,91 +83,91 @@ public static class WorkerActions
 /// <summary>The contract's table: what each action takes and what it answers.</summary>
 public static class WireActions
 {
-    /// <summary><c>memory.get_status</c>: takes <see cref="GetStatusParams"/>, answers <see cref="GetStatusResult"/>.</summary>
+    /// <summary><c>memory.get_status</c>.</summary>
     public static WireAction<GetStatusParams, GetStatusResult> GetStatus { get; } =
         new(MemoryActions.GetStatus, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.get_usage</c>: takes <see cref="GetUsageParams"/>, answers <see cref="GetUsageResult"/>.</summary>
+    /// <summary><c>memory.get_usage</c>.</summary>
     public static WireAction<GetUsageParams, GetUsageResult> GetUsage { get; } =
         new(MemoryActions.GetUsage, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.get_allocations</c>: takes <see cref="GetAllocationsParams"/>, answers <see cref="GetAllocationsResult"/>.</summary>
+    /// <summary><c>memory.get_allocations</c>.</summary>
     public static WireAction<GetAllocationsParams, GetAllocationsResult> GetAllocations { get; } =
         new(MemoryActions.GetAllocations, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.allocate</c>: takes <see cref="AllocateParams"/>, answers <see cref="AllocateResult"/>.</summary>
+    /// <summary><c>memory.allocate</c>.</summary>
     public static WireAction<AllocateParams, AllocateResult> Allocate { get; } =
         new(MemoryActions.Allocate, Changes: true, IsControl: false);
 
-    /// <summary><c>memory.deallocate</c>: takes <see cref="DeallocateParams"/>, answers <see cref="DeallocateResult"/>.</summary>
+    /// <summary><c>memory.deallocate</c>.</summary>
     public static WireAction<DeallocateParams, DeallocateResult> Deallocate { get; } =
         new(MemoryActions.Deallocate, Changes: true, IsControl: false);
 
-    /// <summary><c>memory.transfer</c>: takes <see cref="TransferParams"/>, answers <see cref="TransferResult"/>.</summary>
+    /// <summary><c>memory.transfer</c>.</summary>
     public static WireAction<TransferParams, TransferResult> Transfer { get; } =
         new(MemoryActions.Transfer, Changes: true, IsControl: false);
 
-    /// <summary><c>memory.get_transfer</c>: takes <see cref="GetTransferParams"/>, answers <see cref="TransferResult"/>.</summary>
+    /// <summary><c>memory.get_transfer</c>.</summary>
     public static WireAction<GetTransferParams, TransferResult> GetTransfer { get; } =
         new(MemoryActions.GetTransfer, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.clear</c>: takes <see cref="ClearParams"/>, answers <see cref="ClearResult"/>.</summary>
+    /// <summary><c>memory.clear</c>.</summary>
     public static WireAction<ClearParams, ClearResult> Clear { get; } =
         new(MemoryActions.Clear, Changes: true, IsControl: false);
 
-    /// <summary><c>memory.defragment</c>: takes <see cref="DefragmentParams"/>, answers <see cref="DefragmentResult"/>.</summary>
+    /// <summary><c>memory.defragment</c>.</summary>
     public static WireAction<DefragmentParams, DefragmentResult> Defragment { get; } =
         new(MemoryActions.Defragment, Changes: true, IsControl: false);
 
-    /// <summary><c>memory.optimize</c>: takes <see cref="OptimizeParams"/>, answers <see cref="OptimizeResult"/>.</summary>
+    /// <summary><c>memory.optimize</c>.</summary>
     public static WireAction<OptimizeParams, OptimizeResult> Optimize { get; } =
         new(MemoryActions.Optimize, Changes: true, IsControl: false);
 
-    /// <summary><c>memory.get_model_status</c>: takes <see cref="GetModelStatusParams"/>, answers <see cref="GetModelStatusResult"/>.</summary>
+    /// <summary><c>memory.get_model_status</c>.</summary>
     public static WireAction<GetModelStatusParams, GetModelStatusResult> GetModelStatus { get; } =
         new(MemoryActions.GetModelStatus, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.model_optimize</c>: takes <see cref="ModelOptimizeParams"/>, answers <see cref="ModelOptimizeResult"/>.</summary>
+    /// <summary><c>memory.model_optimize</c>.</summary>
     public static WireAction<ModelOptimizeParams, ModelOptimizeResult> ModelOptimize { get; } =
         new(MemoryActions.ModelOptimize, Changes: true, IsControl: false);
 
-    /// <summary><c>memory.get_pressure</c>: takes <see cref="GetPressureParams"/>, answers <see cref="GetPressureResult"/>.</summary>
+    /// <summary><c>memory.get_pressure</c>.</summary>
     public static WireAction<GetPressureParams, GetPressureResult> GetPressure { get; } =
         new(MemoryActions.GetPressure, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.get_analytics</c>: takes <see cref="GetAnalyticsParams"/>, answers <see cref="GetAnalyticsResult"/>.</summary>
+    /// <summary><c>memory.get_analytics</c>.</summary>
     public static WireAction<GetAnalyticsParams, GetAnalyticsResult> GetAnalytics { get; } =
         new(MemoryActions.GetAnalytics, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.get_optimization_recommendations</c>: takes <see cref="GetOptimizationRecommendationsParams"/>, answers <see cref="GetOptimizationRecommendationsResult"/>.</summary>
+    /// <summary><c>memory.get_optimization_recommendations</c>.</summary>
     public static WireAction<GetOptimizationRecommendationsParams, GetOptimizationRecommendationsResult> GetOptimizationRecommendations { get; } =
         new(MemoryActions.GetOptimizationRecommendations, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.plan_batches</c>: takes <see cref="PlanBatchesParams"/>, answers <see cref="PlanBatchesResult"/>.</summary>
+    /// <summary><c>memory.plan_batches</c>.</summary>
     public static WireAction<PlanBatchesParams, PlanBatchesResult> PlanBatches { get; } =
         new(MemoryActions.PlanBatches, Changes: false, IsControl: false);
 
-    /// <summary><c>memory.set_limits</c>: takes <see cref="SetLimitsParams"/>, answers <see cref="SetLimitsResult"/>.</summary>
+    /// <summary><c>memory.set_limits</c>.</summary>
     public static WireAction<SetLimitsParams, SetLimitsResult> SetLimits { get; } =
         new(MemoryActions.SetLimits, Changes: true, IsControl: false);
 
-    /// <summary><c>worker.hello</c>: takes <see cref="HelloParams"/>, answers <see cref="HelloResult"/>.</summary>
+    /// <summary><c>worker.hello</c>.</summary>
     public static WireAction<HelloParams, HelloResult> WorkerHello { get; } =
         new(WorkerActions.Hello, Changes: false, IsControl: true);
 
-    /// <summary><c>worker.ping</c>: takes <see cref="PingParams"/>, answers <see cref="PingResult"/>.</summary>
+    /// <summary><c>worker.ping</c>.</summary>
     public static WireAction<PingParams, PingResult> WorkerPing { get; } =
         new(WorkerActions.Ping, Changes: false, IsControl: true);
 
-    /// <summary><c>worker.cancel</c>: takes <see cref="CancelParams"/>, answers <see cref="CancelResult"/>.</summary>
+    /// <summary><c>worker.cancel</c>.</summary>
     public static WireAction<CancelParams, CancelResult> WorkerCancel { get; } =
         new(WorkerActions.Cancel, Changes: false, IsControl: true);
 
-    /// <summary><c>worker.subscribe</c>: takes <see cref="SubscribeParams"/>, answers <see cref="SubscribeResult"/>.</summary>
+    /// <summary><c>worker.subscribe</c>.</summary>
     public static WireAction<SubscribeParams, SubscribeResult> WorkerSubscribe { get; } =
         new(WorkerActions.Subscribe, Changes: false, IsControl: true);
 
-    /// <summary><c>worker.shutdown</c>: takes <see cref="ShutdownParams"/>, answers <see cref="ShutdownResult"/>.</summary>
+    /// <summary><c>worker.shutdown</c>.</summary>
     public static WireAction<ShutdownParams, ShutdownResult> WorkerShutdown { get; } =
         new(WorkerActions.Shutdown, Changes: false, IsControl: true);
 

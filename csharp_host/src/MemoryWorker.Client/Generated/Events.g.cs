@@ -51,7 +51,8 @@ public sealed record ProgressData : IWireRecord<ProgressData>
     }
 
     /// <inheritdoc/>
-    public static ProgressData Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ProgressData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -132,7 +133,8 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
     }
 
     /// <inheritdoc/>
-    public static PressureChangedData Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PressureChangedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -219,7 +221,8 @@ public sealed record AllocationExpiredData : IWireRecord<AllocationExpiredData>
     }
 
     /// <inheritdoc/>
-    public static AllocationExpiredData Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static AllocationExpiredData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -290,7 +293,8 @@ public sealed record DeviceLostData : IWireRecord<DeviceLostData>
     }
 
     /// <inheritdoc/>
-    public static DeviceLostData Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DeviceLostData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)

@@ -72,7 +72,8 @@ public sealed record Request : IWireRecord<Request>
     }
 
     /// <inheritdoc/>
-    public static Request Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Request Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -148,7 +149,8 @@ public sealed record Meta : IWireRecord<Meta>
     }
 
     /// <inheritdoc/>
-    public static Meta Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Meta Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -236,7 +238,8 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
     }
 
     /// <inheritdoc/>
-    public static SuccessReply Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static SuccessReply Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -320,7 +323,8 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
     }
 
     /// <inheritdoc/>
-    public static ErrorReply Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ErrorReply Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -408,7 +412,8 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
     }
 
     /// <inheritdoc/>
-    public static ErrorBody Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ErrorBody Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -491,7 +496,8 @@ public sealed record Event : IWireRecord<Event>
     }
 
     /// <inheritdoc/>
-    public static Event Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Event Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)

@@ -78,7 +78,8 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
     }
 
     /// <inheritdoc/>
-    public static GetStatusParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetStatusParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -156,7 +157,8 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
     }
 
     /// <inheritdoc/>
-    public static GetUsageParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetUsageParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -255,7 +257,8 @@ public sealed record GetAllocationsParams : IWireRecord<GetAllocationsParams>
     }
 
     /// <inheritdoc/>
-    public static GetAllocationsParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetAllocationsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -418,7 +421,8 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
     }
 
     /// <inheritdoc/>
-    public static AllocateParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static AllocateParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -522,7 +526,8 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
     }
 
     /// <inheritdoc/>
-    public static DeallocateParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DeallocateParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -621,7 +626,8 @@ public sealed record TransferParams : IWireRecord<TransferParams>
     }
 
     /// <inheritdoc/>
-    public static TransferParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static TransferParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -690,7 +696,8 @@ public sealed record GetTransferParams : IWireRecord<GetTransferParams>
     }
 
     /// <inheritdoc/>
-    public static GetTransferParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetTransferParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -763,7 +770,8 @@ public sealed record ClearParams : IWireRecord<ClearParams>
     }
 
     /// <inheritdoc/>
-    public static ClearParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ClearParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -836,7 +844,8 @@ public sealed record DefragmentParams : IWireRecord<DefragmentParams>
     }
 
     /// <inheritdoc/>
-    public static DefragmentParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DefragmentParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -908,7 +917,8 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
     }
 
     /// <inheritdoc/>
-    public static OptimizeParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static OptimizeParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -976,7 +986,8 @@ public sealed record GetModelStatusParams : IWireRecord<GetModelStatusParams>
     }
 
     /// <inheritdoc/>
-    public static GetModelStatusParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetModelStatusParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1102,7 +1113,8 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
     }
 
     /// <inheritdoc/>
-    public static ModelOptimizeParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ModelOptimizeParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1191,7 +1203,8 @@ public sealed record GetPressureParams : IWireRecord<GetPressureParams>
     }
 
     /// <inheritdoc/>
-    public static GetPressureParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetPressureParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1258,7 +1271,8 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
     }
 
     /// <inheritdoc/>
-    public static GetAnalyticsParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetAnalyticsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1317,7 +1331,8 @@ public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptim
     }
 
     /// <inheritdoc/>
-    public static GetOptimizationRecommendationsParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetOptimizationRecommendationsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1405,7 +1420,8 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
     }
 
     /// <inheritdoc/>
-    public static PlanBatchesParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PlanBatchesParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1499,7 +1515,8 @@ public sealed record SetLimitsParams : IWireRecord<SetLimitsParams>
     }
 
     /// <inheritdoc/>
-    public static SetLimitsParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static SetLimitsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1581,7 +1598,8 @@ public sealed record Thresholds : IWireRecord<Thresholds>
     }
 
     /// <inheritdoc/>
-    public static Thresholds Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Thresholds Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1649,7 +1667,8 @@ public sealed record HelloParams : IWireRecord<HelloParams>
     }
 
     /// <inheritdoc/>
-    public static HelloParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static HelloParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1693,7 +1712,8 @@ public sealed record PingParams : IWireRecord<PingParams>
     }
 
     /// <inheritdoc/>
-    public static PingParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PingParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1738,7 +1758,8 @@ public sealed record CancelParams : IWireRecord<CancelParams>
     }
 
     /// <inheritdoc/>
-    public static CancelParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static CancelParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1785,7 +1806,8 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
     }
 
     /// <inheritdoc/>
-    public static SubscribeParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static SubscribeParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1816,7 +1838,8 @@ public sealed record ShutdownParams : IWireRecord<ShutdownParams>
     }
 
     /// <inheritdoc/>
-    public static ShutdownParams Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ShutdownParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)

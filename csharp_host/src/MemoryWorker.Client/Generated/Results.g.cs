@@ -67,7 +67,8 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     }
 
     /// <inheritdoc/>
-    public static GetStatusResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetStatusResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -296,7 +297,8 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     }
 
     /// <inheritdoc/>
-    public static DeviceStatus Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DeviceStatus Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -467,7 +469,8 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     }
 
     /// <inheritdoc/>
-    public static AllocationRow Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static AllocationRow Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -542,7 +545,8 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
     }
 
     /// <inheritdoc/>
-    public static SharedMemory Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static SharedMemory Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -615,7 +619,8 @@ public sealed record UsageGroup : IWireRecord<UsageGroup>
     }
 
     /// <inheritdoc/>
-    public static UsageGroup Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static UsageGroup Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -684,7 +689,8 @@ public sealed record Fragmentation : IWireRecord<Fragmentation>
     }
 
     /// <inheritdoc/>
-    public static Fragmentation Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Fragmentation Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -751,7 +757,8 @@ public sealed record HostStatus : IWireRecord<HostStatus>
     }
 
     /// <inheritdoc/>
-    public static HostStatus Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static HostStatus Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -802,7 +809,8 @@ public sealed record GetUsageResult : IWireRecord<GetUsageResult>
     }
 
     /// <inheritdoc/>
-    public static GetUsageResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetUsageResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -873,7 +881,8 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
     }
 
     /// <inheritdoc/>
-    public static DeviceUsage Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DeviceUsage Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -934,7 +943,8 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
     }
 
     /// <inheritdoc/>
-    public static GetAllocationsResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetAllocationsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1039,7 +1049,8 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
     }
 
     /// <inheritdoc/>
-    public static AllocateResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static AllocateResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1132,7 +1143,8 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     }
 
     /// <inheritdoc/>
-    public static UnloadedModel Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static UnloadedModel Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1219,7 +1231,8 @@ public sealed record DeallocateResult : IWireRecord<DeallocateResult>
     }
 
     /// <inheritdoc/>
-    public static DeallocateResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DeallocateResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1370,7 +1383,8 @@ public sealed record TransferResult : IWireRecord<TransferResult>
     }
 
     /// <inheritdoc/>
-    public static TransferResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static TransferResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1473,7 +1487,8 @@ public sealed record ClearResult : IWireRecord<ClearResult>
     }
 
     /// <inheritdoc/>
-    public static ClearResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ClearResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1536,7 +1551,8 @@ public sealed record Kept : IWireRecord<Kept>
     }
 
     /// <inheritdoc/>
-    public static Kept Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Kept Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1617,7 +1633,8 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
     }
 
     /// <inheritdoc/>
-    public static DefragmentResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DefragmentResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1680,7 +1697,8 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
     }
 
     /// <inheritdoc/>
-    public static DefragmentStep Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DefragmentStep Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1753,7 +1771,8 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     }
 
     /// <inheritdoc/>
-    public static OptimizeResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static OptimizeResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1838,7 +1857,8 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
     }
 
     /// <inheritdoc/>
-    public static OptimizeStep Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static OptimizeStep Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -1933,7 +1953,8 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     }
 
     /// <inheritdoc/>
-    public static GetModelStatusResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetModelStatusResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2110,7 +2131,8 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     }
 
     /// <inheritdoc/>
-    public static ModelStatus Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ModelStatus Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2219,7 +2241,8 @@ public sealed record Recommendation : IWireRecord<Recommendation>
     }
 
     /// <inheritdoc/>
-    public static Recommendation Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Recommendation Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2362,7 +2385,8 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     }
 
     /// <inheritdoc/>
-    public static ModelOptimizeResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ModelOptimizeResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2439,7 +2463,8 @@ public sealed record KeptModel : IWireRecord<KeptModel>
     }
 
     /// <inheritdoc/>
-    public static KeptModel Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static KeptModel Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2496,7 +2521,8 @@ public sealed record PerformanceImpact : IWireRecord<PerformanceImpact>
     }
 
     /// <inheritdoc/>
-    public static PerformanceImpact Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PerformanceImpact Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2553,7 +2579,8 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     }
 
     /// <inheritdoc/>
-    public static GetPressureResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetPressureResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2674,7 +2701,8 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     }
 
     /// <inheritdoc/>
-    public static DevicePressure Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static DevicePressure Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2755,7 +2783,8 @@ public sealed record PressureThresholds : IWireRecord<PressureThresholds>
     }
 
     /// <inheritdoc/>
-    public static PressureThresholds Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PressureThresholds Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2830,7 +2859,8 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     }
 
     /// <inheritdoc/>
-    public static PressureSignal Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PressureSignal Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -2907,7 +2937,8 @@ public sealed record PressureTrend : IWireRecord<PressureTrend>
     }
 
     /// <inheritdoc/>
-    public static PressureTrend Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PressureTrend Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3008,7 +3039,8 @@ public sealed record GetAnalyticsResult : IWireRecord<GetAnalyticsResult>
     }
 
     /// <inheritdoc/>
-    public static GetAnalyticsResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetAnalyticsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3107,7 +3139,8 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
     }
 
     /// <inheritdoc/>
-    public static ActionStatistics Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ActionStatistics Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3204,7 +3237,8 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     }
 
     /// <inheritdoc/>
-    public static TimelinePoint Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static TimelinePoint Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3309,7 +3343,8 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
     }
 
     /// <inheritdoc/>
-    public static SuspectedLeak Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static SuspectedLeak Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3408,7 +3443,8 @@ public sealed record Eviction : IWireRecord<Eviction>
     }
 
     /// <inheritdoc/>
-    public static Eviction Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Eviction Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3505,7 +3541,8 @@ public sealed record Expiration : IWireRecord<Expiration>
     }
 
     /// <inheritdoc/>
-    public static Expiration Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Expiration Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3562,7 +3599,8 @@ public sealed record GetOptimizationRecommendationsResult : IWireRecord<GetOptim
     }
 
     /// <inheritdoc/>
-    public static GetOptimizationRecommendationsResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static GetOptimizationRecommendationsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3641,7 +3679,8 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
     }
 
     /// <inheritdoc/>
-    public static PlanBatchesResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PlanBatchesResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3720,7 +3759,8 @@ public sealed record SetLimitsResult : IWireRecord<SetLimitsResult>
     }
 
     /// <inheritdoc/>
-    public static SetLimitsResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static SetLimitsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3789,7 +3829,8 @@ public sealed record Limits : IWireRecord<Limits>
     }
 
     /// <inheritdoc/>
-    public static Limits Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static Limits Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3880,7 +3921,8 @@ public sealed record HelloResult : IWireRecord<HelloResult>
     }
 
     /// <inheritdoc/>
-    public static HelloResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static HelloResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3945,7 +3987,8 @@ public sealed record WorkerLimits : IWireRecord<WorkerLimits>
     }
 
     /// <inheritdoc/>
-    public static WorkerLimits Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static WorkerLimits Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -3994,7 +4037,8 @@ public sealed record PingResult : IWireRecord<PingResult>
     }
 
     /// <inheritdoc/>
-    public static PingResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static PingResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -4041,7 +4085,8 @@ public sealed record CancelResult : IWireRecord<CancelResult>
     }
 
     /// <inheritdoc/>
-    public static CancelResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static CancelResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -4088,7 +4133,8 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     }
 
     /// <inheritdoc/>
-    public static SubscribeResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static SubscribeResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
@@ -4135,7 +4181,8 @@ public sealed record ShutdownResult : IWireRecord<ShutdownResult>
     }
 
     /// <inheritdoc/>
-    public static ShutdownResult Read(ref Utf8JsonReader reader, bool strict) => new(ref reader, strict);
+    public static ShutdownResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
 
     /// <inheritdoc/>
     public void Write(Utf8JsonWriter writer)
