@@ -1,0 +1,232 @@
+"""Which models go to make room, and why each of the others stays. Pure: no clock, no device."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from protocol.record import Record
+
+
+class EvictionMode(StrEnum):
+    """How a victim gives up its memory on the device."""
+
+    OFFLOAD = "offload"
+    UNLOAD = "unload"
+
+
+class Candidate(Record):
+    """A resident model, as the plan sees it."""
+
+    model_id: str
+    device_id: str
+    size_bytes: int
+    """What its eviction frees on the device."""
+    reload_ms: int | None = None
+    """Measured load; None if it never was."""
+    restore_ms: int | None = None
+    """Measured way back from host memory; None if it never was."""
+    in_use: int = 0
+    """Leases held now."""
+    pinned: bool = False
+    excluded: bool = False
+    """Named by the request as one to leave alone."""
+    priority: int = 0
+    """The higher, the longer it stays; read by the strategy ``priority`` only."""
+    expired: bool = False
+    """Idle past its keep-alive."""
+    offloadable: bool = False
+    """May go to host memory instead of being unloaded."""
+
+
+class Need(Record):
+    """What the plan is for."""
+
+    device_id: str
+    free_bytes: int
+    max_models: int | None = None
+    """The most victims; None for any number."""
+    forced: bool = False
+    """Free as much as can be where the whole cannot. It never reaches what is pinned, in use or excluded."""
+    host_room_bytes: int = 0
+    """Host memory that offloaded models may take."""
+
+
+class Victim(Record):
+    """A model that goes."""
+
+    model_id: str
+    freed_bytes: int
+    mode: EvictionMode
+    reload_ms: int | None
+    """What bringing it back takes, from where it goes; None if that was never measured."""
+    reason: str
+
+
+class Survivor(Record):
+    """A model that stays."""
+
+    model_id: str
+    reason: str
+
+
+class EvictionPlan(Record):
+    """Victims in the order in which they go, and survivors in the order of the candidates."""
+
+    need_bytes: int
+    ceiling_bytes: int
+    """The most that could be freed within the limits of the need."""
+    meetable: bool
+    """Whether the ceiling reaches the need."""
+    freed_bytes: int
+    reload_ms: int | None
+    """Sum over the victims; None where one of them was never measured."""
+    offloaded_bytes: int
+    """Host memory that the victims take."""
+    victims: tuple[Victim, ...]
+    survivors: tuple[Survivor, ...]
+
+
+class Ranking(Protocol):
+    """An order of candidates, and the words for a candidate's place in it."""
+
+    def worth(self, candidate: Candidate) -> tuple[float, ...]:
+        """Give the sort key: the lowest goes first."""
+
+    def because(self, candidate: Candidate) -> str:
+        """Say what that worth comes from, in words that end a sentence."""
+
+
+def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking) -> EvictionPlan:
+    """Decide which models go.
+
+    A candidate stays, for the first of these that holds:
+      1. it is on another device;
+      2. the request excludes it;
+      3. it is in use;
+      4. it is pinned;
+      5. it holds no memory;
+      6. nothing has to be freed;
+      7. the need cannot be met, and is not forced: then nobody goes.
+    The rest go in this order until the need is met:
+      8. idle past keep-alive, then the others; within both, the lowest worth first, then the id;
+      9. but one is passed over where, with it, ``max_models`` victims could no longer free enough;
+     10. and one is spared after all where the others free enough without it, the highest worth first:
+         so less than the smallest victim is freed beyond the need.
+    A victim is
+     11. offloaded, where it may be and the host has room, the longest reload first;
+     12. else unloaded.
+    """
+    everyone = list(candidates)
+    reasons: dict[str, str] = {}
+    free: list[Candidate] = []
+    for candidate in everyone:
+        reason = _fixed(candidate, need)  # 1 to 5
+        if reason is None:
+            free.append(candidate)
+        else:
+            reasons[candidate.model_id] = reason
+    ceiling = _ceiling([candidate.size_bytes for candidate in free], need.max_models)
+    chosen: list[Candidate] = []
+    if need.free_bytes <= 0:  # 6
+        reasons.update((candidate.model_id, "stays: nothing has to be freed") for candidate in free)
+    elif ceiling < need.free_bytes and not need.forced:  # 7
+        text = (
+            f"stays: evicting would not help, {need.free_bytes} bytes are needed and at most {ceiling} "
+            f"can be freed{_within(need)}"
+        )
+        reasons.update((candidate.model_id, text) for candidate in free)
+    else:
+        free.sort(key=lambda one: (not one.expired, ranking.worth(one), one.model_id))  # 8
+        sizes = [candidate.size_bytes for candidate in free]
+        picked = choose(sizes, min(need.free_bytes, ceiling), need.max_models)  # 9, 10
+        chosen = [free[index] for index in picked]
+        for candidate in free:
+            reasons[candidate.model_id] = f"stays: enough is freed without it, {ranking.because(candidate)}"
+    victims = _victims(chosen, need, ranking)
+    gone = {victim.model_id for victim in victims}
+    reload_ms = [victim.reload_ms for victim in victims]
+    return EvictionPlan(
+        need_bytes=need.free_bytes,
+        ceiling_bytes=ceiling,
+        meetable=ceiling >= need.free_bytes,
+        freed_bytes=sum(victim.freed_bytes for victim in victims),
+        reload_ms=None if None in reload_ms else sum(ms for ms in reload_ms if ms is not None),
+        offloaded_bytes=sum(one.freed_bytes for one in victims if one.mode is EvictionMode.OFFLOAD),
+        victims=victims,
+        survivors=tuple(
+            Survivor(candidate.model_id, reasons[candidate.model_id])
+            for candidate in everyone
+            if candidate.model_id not in gone
+        ),
+    )
+
+
+def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None) -> list[int]:
+    """Give the indices that free ``need_bytes``, taking from the front: steps 9 and 10 of the plan.
+
+    The need must not be above what ``max_models`` of the sizes can free. Shadow caches call it too.
+    """
+    picked: list[int] = []
+    freed = 0
+    for index, size in enumerate(sizes):
+        if freed >= need_bytes:
+            break
+        if max_models is not None:  # 9
+            rest = _ceiling(sizes[index + 1 :], max_models - len(picked) - 1)
+            if freed + size + rest < need_bytes:
+                continue
+        picked.append(index)
+        freed += size
+    for index in reversed(picked[:-1]):  # 10; the last one was needed when it was taken
+        if freed - sizes[index] >= need_bytes:
+            picked.remove(index)
+            freed -= sizes[index]
+    return picked
+
+
+def _fixed(candidate: Candidate, need: Need) -> str | None:
+    """Say why a candidate stays whatever is needed; None if it may go."""
+    if candidate.device_id != need.device_id:  # 1
+        return f"stays: it is on {candidate.device_id}, room is needed on {need.device_id}"
+    if candidate.excluded:  # 2
+        return "stays: excluded by the request"
+    if candidate.in_use > 0:  # 3
+        return f"stays: in use by {candidate.in_use} {'lease' if candidate.in_use == 1 else 'leases'}"
+    if candidate.pinned:  # 4
+        return "stays: pinned"
+    if candidate.size_bytes <= 0:  # 5
+        return "stays: it holds no memory on this device"
+    return None
+
+
+def _ceiling(sizes: Sequence[int], max_models: int | None) -> int:
+    """Give the most that so many of the sizes add up to."""
+    if max_models is None or max_models >= len(sizes):
+        return sum(sizes)
+    return sum(sorted(sizes, reverse=True)[: max(max_models, 0)])
+
+
+def _within(need: Need) -> str:
+    return "" if need.max_models is None else f" with {need.max_models} models"
+
+
+def _victims(chosen: list[Candidate], need: Need, ranking: Ranking) -> tuple[Victim, ...]:
+    """Give each victim its way out and its reason: steps 11 and 12."""
+    room = need.host_room_bytes
+    offloaded: set[str] = set()
+    for one in sorted(chosen, key=lambda one: (-(one.reload_ms or 0), one.model_id)):  # 11
+        if one.offloadable and one.size_bytes <= room:
+            room -= one.size_bytes
+            offloaded.add(one.model_id)
+    victims = []
+    for one in chosen:
+        why = "idle past its keep-alive, " if one.expired else ""
+        if one.model_id in offloaded:
+            mode, verb, back = EvictionMode.OFFLOAD, "offloaded to host memory", one.restore_ms
+        else:  # 12
+            mode, verb, back = EvictionMode.UNLOAD, "unloaded", one.reload_ms
+            if one.offloadable:
+                verb = "unloaded, no room to offload it"
+        reason = f"{verb}: {why}{ranking.because(one)}"
+        victims.append(Victim(one.model_id, one.size_bytes, mode, back, reason))
+    return tuple(victims)

@@ -1,0 +1,115 @@
+"""Reads a trace of model uses: JSON lines, written by hand, by a program or by ``--record``.
+
+The first line that is not empty names the models and the capacity, every further one may be a use::
+
+    {"models": {"a": {"size_bytes": 4294967296, "load_ms": 4000}}, "capacity_bytes": 8589934592}
+    {"use": "a", "t_ms": 12}
+
+``t_ms`` is optional and only checked. Further keys are ignored, in the first line and in a use. Lines
+without the key ``use`` are skipped: a recorded decision log (loads, evictions and their reasons,
+between the uses) is read as it is. A later line with ``models`` adds models or replaces their figures
+(a log notes a model when it is first measured); its ``capacity_bytes`` is ignored. A replay takes the
+last figures for the whole trace, so that every policy is charged the same for the same load.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from protocol.record import Record
+from protocol.vocabulary import INT64_MAX
+
+
+class TraceError(ValueError):
+    """A trace that cannot be replayed; the message names the line."""
+
+
+class TraceModel(Record):
+    """What a model takes."""
+
+    size_bytes: int
+    load_ms: int
+
+
+class Trace(Record):
+    """Models, room and uses."""
+
+    models: dict[str, TraceModel]
+    capacity_bytes: int
+    uses: tuple[str, ...]
+
+
+def read_trace(lines: Iterable[str], capacity_bytes: int | None = None) -> Trace:
+    """Read a trace; ``capacity_bytes`` replaces the one in the file.
+
+    Raises:
+        TraceError: for a line that is not a JSON object, a header without models or capacity, a size
+            or time that is not an integer in range, a use of an unknown model or of one above the capacity.
+
+    """
+    models: dict[str, TraceModel] | None = None
+    capacity = capacity_bytes
+    uses: list[str] = []
+    use_lines: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip("\ufeff \t\r\n"):
+            continue
+        record = _object(line, number)
+        if models is None:
+            models = {}
+            if not isinstance(record.get("models"), dict):
+                text = 'the first line must be {"models": {...}, "capacity_bytes": N}'
+                raise TraceError(_at(number, text))
+            if capacity is None:
+                capacity = _integer(record.get("capacity_bytes"), number, "capacity_bytes", 1)
+        if isinstance(record.get("models"), dict):
+            models.update(_models(record["models"], number))
+        if "use" not in record:
+            continue
+        model_id = record["use"]
+        if not isinstance(model_id, str):
+            raise TraceError(_at(number, f"use must be a model id, not {model_id!r}"))
+        if model_id not in models:
+            raise TraceError(_at(number, f"model {model_id!r} was not declared"))
+        if record.get("t_ms") is not None:
+            _integer(record["t_ms"], number, "t_ms", 0)
+        uses.append(model_id)
+        use_lines.setdefault(model_id, number)
+    if models is None or capacity is None:
+        raise TraceError(_at(1, "the trace is empty"))
+    for model_id, number in use_lines.items():
+        if models[model_id].size_bytes > capacity:
+            text = f"model {model_id!r} takes {models[model_id].size_bytes} bytes, the capacity is {capacity}"
+            raise TraceError(_at(number, text))
+    return Trace(models, capacity, tuple(uses))
+
+
+def _at(number: int, text: str) -> str:
+    return f"line {number}: {text}"
+
+
+def _object(line: str, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line.strip("\ufeff \t\r\n"))
+    except (ValueError, RecursionError) as error:
+        raise TraceError(_at(number, f"not JSON: {error}")) from None
+    if not isinstance(record, dict):
+        raise TraceError(_at(number, "not a JSON object"))
+    return record
+
+
+def _models(found: dict[str, Any], number: int) -> dict[str, TraceModel]:
+    models = {}
+    for model_id, figures in found.items():
+        if not isinstance(figures, dict):
+            raise TraceError(_at(number, f'model {model_id!r} must be {{"size_bytes": N, "load_ms": T}}'))
+        size = _integer(figures.get("size_bytes"), number, f"size_bytes of model {model_id!r}", 1)
+        load = _integer(figures.get("load_ms"), number, f"load_ms of model {model_id!r}", 0)
+        models[model_id] = TraceModel(size, load)
+    return models
+
+
+def _integer(value: object, number: int, name: str, lowest: int) -> int:
+    if type(value) is not int or not lowest <= value <= INT64_MAX:  # a bool is no size
+        raise TraceError(_at(number, f"{name} must be an integer of at least {lowest}, not {value!r}"))
+    return value
