@@ -6,7 +6,7 @@ namespace MemoryWorker.Client;
 
 /// <summary>
 /// Starts the worker, speaks the protocol with it and replaces it when it dies. Any number of calls at a time, from any
-/// thread. Its events are raised on thread-pool threads; a handler that throws is not shielded.
+/// thread. Events are raised on threads of the service; what a handler throws is ignored.
 /// </summary>
 public sealed class PythonWorkerService : IPythonWorkerService
 {
@@ -114,16 +114,28 @@ public sealed class PythonWorkerService : IPythonWorkerService
         await _supervisor.DisposeAsync().ConfigureAwait(false);
     }
 
-    internal void Raise(WorkerLogEntry entry) => LogReceived?.Invoke(this, entry);
+    internal void Raise(WorkerLogEntry entry) => Raise(LogReceived, entry);
 
-    internal void Raise(WorkerStartedEventArgs started) =>
-        ThreadPool.UnsafeQueueUserWorkItem(_ => WorkerStarted?.Invoke(this, started), null);
+    internal void Raise(WorkerStartedEventArgs started) => RaiseLater(WorkerStarted, started);
 
-    internal void Raise(WorkerExitedEventArgs exited) =>
-        ThreadPool.UnsafeQueueUserWorkItem(_ => WorkerExited?.Invoke(this, exited), null);
+    internal void Raise(WorkerExitedEventArgs exited) => RaiseLater(WorkerExited, exited);
 
-    internal void Raise(WorkerStartException problem) =>
-        ThreadPool.UnsafeQueueUserWorkItem(_ => WorkerStartFailed?.Invoke(this, problem), null);
+    internal void Raise(WorkerStartException problem) => RaiseLater(WorkerStartFailed, problem);
+
+    private void RaiseLater<T>(EventHandler<T>? handlers, T one) =>
+        ThreadPool.UnsafeQueueUserWorkItem(_ => Raise(handlers, one), null);
+
+    private void Raise<T>(EventHandler<T>? handlers, T one)
+    {
+        try
+        {
+            handlers?.Invoke(this, one);
+        }
+        catch (Exception)
+        {
+            // A handler must not stop the reader of a pipe, nor end the host.
+        }
+    }
 
     /// <summary>Asks a new worker for what its predecessor was asked for. Does not throw: a dead one is noticed elsewhere.</summary>
     internal async Task ResubscribeAsync(WorkerConnection connection)

@@ -25,8 +25,11 @@ internal abstract class PendingCall(
 
     public bool WantsProgress => progress is not null;
 
-    /// <summary>Called when the caller leaves.</summary>
-    public Action<PendingCall>? Abandon { get; set; }
+    /// <summary>Where it was sent, once it is.</summary>
+    public WorkerConnection? Connection { get; private set; }
+
+    /// <summary>The time it has.</summary>
+    public CallLimit Limit { get; private set; }
 
     /// <summary>Whether a byte of it may have reached the worker.</summary>
     public bool Written => Volatile.Read(ref _writing) == Begun;
@@ -35,6 +38,8 @@ internal abstract class PendingCall(
 
     /// <summary>True where no byte was written and none will be.</summary>
     public bool TryWithdraw() => Interlocked.CompareExchange(ref _writing, Withdrawn, Queued) == Queued;
+
+    public void SendOn(WorkerConnection connection, CallLimit limit) => (Connection, Limit) = (connection, limit);
 
     public void Report(ProgressData data) => progress?.Report(data);
 

@@ -28,7 +28,7 @@ internal sealed partial class WorkerConnection
         var call = (PendingCall)state!;
         if (call.TryCancel(token))
         {
-            call.Abandon!(call);
+            call.Connection!.Abandon(call);
         }
     };
 
@@ -57,7 +57,7 @@ internal sealed partial class WorkerConnection
             await WaitForSlotAsync(call, limit, cancellationToken).ConfigureAwait(false);
         }
 
-        call.Abandon = _abandon;
+        call.SendOn(this, limit);
         _router.Add(call);
         if (_exit is { } exit)
         {
@@ -76,20 +76,21 @@ internal sealed partial class WorkerConnection
         }
 
         using var cancelled = cancellationToken.UnsafeRegister(OnCancelled, call);
-        using var expired = limit.Expired.UnsafeRegister(OnExpired, (this, call, limit));
+        using var expired = limit.Expired.UnsafeRegister(OnExpired, call);
         return await call.Task.ConfigureAwait(false);
     }
 
     private static void OnExpired(object? state)
     {
-        var (connection, call, limit) = ((WorkerConnection, PendingCall, CallLimit))state!;
+        var call = (PendingCall)state!;
+        var connection = call.Connection!;
         var failure = new WorkerFailure
         {
             Executed = call.Written && call.Changes ? Executed.Unknown : Executed.No,
             RequestId = call.RequestId,
             ProcessId = connection.ProcessId,
         };
-        if (call.TryFail(limit.Exceeded(call.Action, failure)))
+        if (call.TryFail(call.Limit.Exceeded(call.Action, failure)))
         {
             connection.Abandon(call);
             _ = connection.ProbeAsync();

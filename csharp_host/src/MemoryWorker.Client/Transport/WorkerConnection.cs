@@ -20,7 +20,6 @@ internal sealed partial class WorkerConnection
     private readonly CancellationTokenSource _stop = new();
     private readonly TaskCompletionSource _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<WorkerExit> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly Action<PendingCall> _abandon;
 
     private SemaphoreSlim _slots = new(1);
     private volatile WorkerExit? _exit;
@@ -32,7 +31,6 @@ internal sealed partial class WorkerConnection
         _options = options;
         _ids = ids;
         _observer = observer;
-        _abandon = Abandon;
         _process = WorkerProcess.Start(options);
         _allocations = new AllocationLedger(options.TimeProvider);
         _allocations.Orphaned += id => _ = GiveBackAsync(id);

@@ -1,0 +1,364 @@
+"""What the host does when its worker hangs, dies or never starts."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.e2e.csharp.host import Make, Watched, answer, ask, call, fake, gone, milliseconds, options, wait
+
+__all__ = ["fake"]
+
+
+def usage(service: Any) -> Any:
+    """Start a read."""
+    return call(service, "memory.get_usage")
+
+
+def sent(journal: Path, action: str) -> int:
+    """Count how often the workers received an action."""
+    return sum(line.split()[0] == action for line in journal.read_text().splitlines())
+
+
+# ---- starting -----------------------------------------------------------------------------------
+
+
+def test_no_such_executable(load: Any, fake: Make) -> None:
+    """A start that cannot work says so, with the system's reason."""
+    from MemoryWorker.Client import PythonWorkerService, WorkerStartException
+
+    service = PythonWorkerService(options([], FileName="/no/such/python", max_restarts=0))
+    with pytest.raises(WorkerStartException, match="/no/such/python"):
+        wait(service.StartAsync())
+    wait(service.DisposeAsync())
+
+
+def test_a_traceback_at_the_start_reaches_the_caller(fake: Make) -> None:
+    """A worker that ends before it answers: exit code and traceback are in the exception."""
+    from MemoryWorker.Client import WorkerStartException
+
+    service = fake("--traceback", max_restarts=0)
+    with pytest.raises(WorkerStartException, match="exit code 1") as caught:
+        ask(service, "fake.echo")
+    error = caught.value
+    assert "RuntimeError: the fake worker was told to fail" in list(error.StderrTail)[-1]
+    assert "RuntimeError: the fake worker was told to fail" in error.Message
+    assert (error.Code, error.ExitCode, error.Executed.ToString(), error.Retryable) == ("worker_start_failed", 1, "No", True)
+    assert gone(error.ProcessId)
+
+
+def test_a_worker_that_never_answers_is_killed(fake: Make) -> None:
+    """The start has its time; then the process is gone."""
+    from MemoryWorker.Client import WorkerStartException
+
+    service = fake("--mute", StartTimeout=milliseconds(300), max_restarts=0)
+    with pytest.raises(WorkerStartException, match="did not answer within 0.3 s") as caught:
+        wait(service.StartAsync())
+    assert gone(caught.value.ProcessId)
+
+
+def test_a_slow_start_is_waited_for(fake: Make, tmp_path: Path) -> None:
+    """Calls made while the worker starts are answered when it has."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    service = fake("--gate", str(gate))
+    tasks = [call(service, "fake.echo", value=number) for number in range(10)]
+    assert service.Snapshot.State.ToString() == "Starting"
+    assert not any(task.IsCompleted for task in tasks)
+    gate.open("w").close()
+    assert [answer(task)["value"] for task in tasks] == list(range(10))
+
+
+def test_the_breaker_opens_and_closes(fake: Make, tmp_path: Path) -> None:
+    """Too many failures: calls fail at once; after the break the next call starts a worker."""
+    from MemoryWorker.Client import WorkerStartException
+
+    flag = tmp_path / "works"
+    service = fake("--only-if", str(flag), max_restarts=2, break_ms=600)
+    failed = Watched(service, "WorkerStartFailed")
+    with pytest.raises(WorkerStartException, match="exit code 7"):
+        ask(service, "fake.echo")
+    for _ in range(3):
+        failed.next()
+    with pytest.raises(WorkerStartException, match="failed too often") as caught:
+        ask(service, "fake.echo")
+    assert service.Snapshot.State.ToString() == "BreakerOpen"
+    assert caught.value.RetryAt is not None
+    flag.touch()
+    assert ask_until(service, WorkerStartException)["value"] == 1
+    assert service.Snapshot.State.ToString() == "Running"
+
+
+def ask_until(service: Any, refused: Any) -> dict[str, Any]:
+    """Ask again while the break lasts, at most 30 s."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            return ask(service, "fake.echo", value=1)
+        except refused as problem:
+            if problem.RetryAt is None or time.monotonic() > until:
+                raise
+
+
+# ---- dying --------------------------------------------------------------------------------------
+
+
+def test_death_ends_every_pending_call_at_once(fake: Make) -> None:
+    """Each pending change ends with the exit code and its own id; the next call works."""
+    from MemoryWorker.Client import WorkerExitedException
+
+    service = fake()
+    ask(service, "fake.complain", lines=["the last words"])
+    tasks = [call(service, "fake.hang") for _ in range(20)]
+    ask(service, "fake.echo")
+    pid = service.Snapshot.ProcessId
+    start = time.monotonic()
+    psutil.Process(pid).kill()
+    ids = set()
+    for task in tasks:
+        with pytest.raises(WorkerExitedException, match="exit code 137") as caught:
+            wait(task)
+        error = caught.value
+        ids.add(error.RequestId)
+        assert (error.Executed.ToString(), error.Retryable, error.ExitCode, error.ProcessId) == ("Unknown", True, 137, pid)
+        assert list(error.StderrTail) == ["the last words"]
+    assert time.monotonic() - start < 2
+    assert len(ids) == 20
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+    assert service.Snapshot.ProcessId != pid
+
+
+def test_death_in_the_middle_of_a_frame(fake: Make) -> None:
+    """Half an answer is no answer."""
+    from MemoryWorker.Client import WorkerExitedException
+
+    service = fake()
+    with pytest.raises(WorkerExitedException, match="137"):
+        ask(service, "fake.die_mid_frame")
+    assert service.Snapshot.JunkLines == 1
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+
+
+def test_a_read_is_sent_again_once(fake: Make, tmp_path: Path) -> None:
+    """A read in flight when its worker dies is answered by the next one."""
+    journal = tmp_path / "journal"
+    service = fake("--journal", str(journal), "--die-on", "memory.get_usage", "--deaths", "1")
+    assert answer(usage(service)) == {"devices": []}
+    assert sent(journal, "memory.get_usage") == 2
+
+
+def test_a_read_at_two_deaths_is_not_sent_a_third_time(fake: Make, tmp_path: Path) -> None:
+    """What may have killed two workers is not shown to a third."""
+    from MemoryWorker.Client import WorkerExitedException
+
+    journal = tmp_path / "journal"
+    service = fake("--journal", str(journal), "--die-on", "memory.get_usage", "--deaths", "2")
+    with pytest.raises(WorkerExitedException) as caught:
+        wait(usage(service))
+    assert caught.value.Executed.ToString() == "No"
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+    assert sent(journal, "memory.get_usage") == 2
+
+
+def test_a_change_is_not_sent_again(fake: Make, tmp_path: Path) -> None:
+    """A change that may have reached the worker ends with its death."""
+    from MemoryWorker.Client import WorkerExitedException
+
+    journal = tmp_path / "journal"
+    service = fake("--journal", str(journal), "--die-on", "memory.allocate")
+    with pytest.raises(WorkerExitedException) as caught:
+        ask(service, "memory.allocate", size_bytes=1)
+    assert caught.value.Executed.ToString() == "Unknown"
+    ask(service, "fake.echo")
+    assert sent(journal, "memory.allocate") == 1
+
+
+def test_a_change_that_was_never_written_is_sent_to_the_next_worker(fake: Make, tmp_path: Path) -> None:
+    """256 calls hold every slot; the one that waits behind them was not written, and survives the death."""
+    from MemoryWorker.Client import WorkerExitedException
+
+    service = fake()
+    tasks = [call(service, "fake.hang") for _ in range(256)]
+    waiting = call(service, "fake.echo", value=1)
+    ask(service, "worker.ping")
+    assert not waiting.IsCompleted
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert answer(waiting)["value"] == 1
+    for task in tasks:
+        with pytest.raises(WorkerExitedException):
+            wait(task)
+
+
+def test_the_event_lists_what_was_lost(fake: Make) -> None:
+    """An allocation counts until its end was seen; a death names those that are left."""
+    from MemoryWorker.Client import PythonWorkerTypes
+    from MemoryWorker.Client.Protocol import AllocateParams, AllocateResult, DeallocateParams, DeallocateResult
+
+    service = fake()
+    exited = Watched(service, "WorkerExited")
+    made = []
+    for owner in ("a", "b", "c"):
+        request = AllocateParams()
+        request.SizeBytes = 100
+        request.Owner = owner
+        made.append(wait(service.ExecuteAsync[AllocateParams, AllocateResult](PythonWorkerTypes.Memory, "memory.allocate", request)))
+    freed = DeallocateParams()
+    freed.AllocationId = made[1].AllocationId
+    wait(service.ExecuteAsync[DeallocateParams, DeallocateResult](PythonWorkerTypes.Memory, "memory.deallocate", freed))
+    pid = service.Snapshot.ProcessId
+    psutil.Process(pid).kill()
+    event = exited.next()
+    assert (event.ProcessId, event.ExitCode) == (pid, 137)
+    assert event.RestartIn is not None
+    assert [(one.AllocationId, one.Owner, one.SizeBytes) for one in event.LostAllocations] == [
+        (made[0].AllocationId, "a", 100),
+        (made[2].AllocationId, "c", 100),
+    ]
+
+
+# ---- time and cancellation ----------------------------------------------------------------------
+
+
+def test_a_cancelled_call_ends_with_its_token(fake: Make) -> None:
+    """The call ends at once; the slot is free when the worker has answered."""
+    import System
+    from System.Threading import CancellationTokenSource
+
+    service = fake()
+    source = CancellationTokenSource()
+    task = call(service, "fake.hang", token=source.Token)
+    ask(service, "worker.ping")
+    assert service.Snapshot.InFlight == 1
+    source.Cancel()
+    with pytest.raises(System.OperationCanceledException) as caught:
+        wait(task)
+    assert caught.value.CancellationToken.Equals(source.Token)
+    ask(service, "worker.ping")  # answered after the cancel, and so after the terminal reply
+    assert service.Snapshot.InFlight == 0
+
+
+def test_cancelled_before_it_began(fake: Make) -> None:
+    """A token that is cancelled already keeps the call from being sent."""
+    import System
+    from System.Threading import CancellationToken
+
+    with pytest.raises(System.OperationCanceledException):
+        wait(call(fake(), "fake.echo", token=CancellationToken(True)))
+
+
+def test_an_ignored_cancel_holds_its_slot(fake: Make) -> None:
+    """The worker's terminal reply frees a slot, not the caller's leaving."""
+    import System
+    from System.Threading import CancellationTokenSource
+
+    service = fake()
+    source = CancellationTokenSource()
+    task = call(service, "fake.ignore_cancel", token=source.Token)
+    ask(service, "worker.ping")
+    source.Cancel()
+    with pytest.raises(System.OperationCanceledException):
+        wait(task)
+    ask(service, "worker.ping")
+    assert service.Snapshot.InFlight == 1
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+
+
+def test_what_a_cancelled_allocate_made_is_given_back(fake: Make, tmp_path: Path) -> None:
+    """A cancel that comes too late leaves no allocation that nobody knows of."""
+    import System
+    from MemoryWorker.Client import PythonWorkerTypes
+    from MemoryWorker.Client.Protocol import AllocateParams, AllocateResult
+    from System.Threading import CancellationTokenSource
+
+    journal = tmp_path / "journal"
+    service = fake("--journal", str(journal), "--late-on", "memory.allocate")
+    source = CancellationTokenSource()
+    request = AllocateParams()
+    request.SizeBytes = 64
+    task = service.ExecuteAsync[AllocateParams, AllocateResult](PythonWorkerTypes.Memory, "memory.allocate", request, source.Token)
+    ask(service, "worker.ping")
+    source.Cancel()
+    with pytest.raises(System.OperationCanceledException):
+        wait(task)
+    ask(service, "worker.ping")  # answered after the late reply …
+    ask(service, "worker.ping")  # … and after the deallocate that followed it
+    assert sent(journal, "memory.deallocate") == 1
+
+
+def test_a_timeout_has_its_own_type(fake: Make) -> None:
+    """A call that takes too long ends typed; a worker that still answers pings lives on."""
+    from MemoryWorker.Client import WorkerTimeoutException
+
+    service = fake()
+    pid = wait_started(service)
+    with pytest.raises(WorkerTimeoutException, match=r"fake.hang took longer than 0.1 s") as caught:
+        wait(call(service, "fake.hang", timeout_ms=100))
+    assert (caught.value.Code, caught.value.Executed.ToString(), caught.value.Retryable) == ("timeout", "Unknown", True)
+    ask(service, "worker.ping")
+    assert (service.Snapshot.ProcessId, service.Snapshot.InFlight) == (pid, 0)
+
+
+def test_a_hung_worker_is_replaced(fake: Make) -> None:
+    """A worker that does not even answer a ping after a timeout is killed, and its calls end."""
+    from MemoryWorker.Client import WorkerExitedException, WorkerTimeoutException
+
+    service = fake(PingTimeout=milliseconds(200))
+    exited = Watched(service, "WorkerExited")
+    pid = wait_started(service)
+    other = call(service, "fake.freeze")
+    with pytest.raises(WorkerTimeoutException):
+        wait(call(service, "fake.echo", timeout_ms=100))
+    with pytest.raises(WorkerExitedException, match="did not answer a ping"):
+        wait(other)
+    assert "did not answer a ping within 0.2 s" in exited.next().Reason
+    assert gone(pid)
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+
+
+def test_a_worker_that_does_not_read(fake: Make) -> None:
+    """A full pipe blocks no caller: calls end by their timeouts, and disposal by its own."""
+    from MemoryWorker.Client import WorkerTimeoutException
+
+    service = fake(PingTimeout=milliseconds(60_000), ShutdownTimeout=milliseconds(200))
+    pid = wait_started(service)
+    call(service, "fake.freeze")
+    tasks = [call(service, "fake.echo", text="x" * 100_000, timeout_ms=300) for _ in range(10)]
+    for task in tasks:
+        with pytest.raises(WorkerTimeoutException):
+            wait(task)
+    start = time.monotonic()
+    wait(service.DisposeAsync())
+    assert time.monotonic() - start < 5
+    assert gone(pid)
+
+
+def test_a_worker_that_will_not_end_is_killed(fake: Make) -> None:
+    """Disposal asks, closes the input, waits, kills: bounded at every step."""
+    service = fake("--stay", ShutdownTimeout=milliseconds(200))
+    pid = wait_started(service)
+    start = time.monotonic()
+    wait(service.DisposeAsync())
+    assert time.monotonic() - start < 5
+    assert gone(pid)
+
+
+def test_disposal_ends_pending_calls(fake: Make) -> None:
+    """Calls in flight at disposal end with what the worker answers, or with its exit."""
+    from MemoryWorker.Client import WorkerRequestException
+
+    service = fake()
+    task = call(service, "fake.hang")
+    ask(service, "worker.ping")
+    wait(service.DisposeAsync())
+    with pytest.raises(WorkerRequestException) as caught:
+        wait(task)
+    assert caught.value.Code == "shutting_down"
+
+
+def wait_started(service: Any) -> int:
+    """Start the worker and return its process id."""
+    wait(service.StartAsync())
+    pid: int = service.Snapshot.ProcessId
+    return pid
