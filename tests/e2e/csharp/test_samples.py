@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from protocol.contract import adapter, contract_types, json_schema
-from tests.e2e.csharp.wire import known_part, round_trip, same
+from protocol.contract import adapter, contract_types
+from tests.e2e.csharp.wire import known_part, published, round_trip, same
 
 SAMPLES = Path(__file__).resolve().parents[3] / "schemas" / "samples"
 DOCUMENTS = 3
@@ -53,7 +52,7 @@ def test_both_sides_agree_on_made_documents(protocol: ModuleType, name: str) -> 
     from System.Text.Json import JsonException
 
     chance = random.Random(name)  # noqa: S311  the same documents in every run
-    schema = json_schema(name)
+    schema = published(name)
     for _ in range(DOCUMENTS):
         document = _made(schema, schema.get("$defs", {}), chance)
         for changed in (document, *_broken(document)):
@@ -71,12 +70,7 @@ def _is_valid(name: str, text: str) -> bool:
         adapter(name).validate_json(text)
     except ValidationError:
         return False
-    return _published(name).is_valid(json.loads(text))
-
-
-@cache
-def _published(name: str) -> Draft202012Validator:
-    return Draft202012Validator(json_schema(name))
+    return Draft202012Validator(published(name)).is_valid(json.loads(text))
 
 
 def _made(  # noqa: C901, PLR0911  one branch for each kind of schema

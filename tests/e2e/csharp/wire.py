@@ -1,10 +1,17 @@
 """The generated C# readers and writers, called from Python."""
 
 import json
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from protocol.contract import json_schema
+
+
+@cache
+def published(name: str) -> dict[str, Any]:
+    """Return a type's JSON Schema, made once."""
+    return json_schema(name)
 
 
 def round_trip(protocol: ModuleType, name: str, text: str, *, strict: bool = True) -> Any:
@@ -27,7 +34,7 @@ def same(left: Any, right: Any) -> bool:
 
 def known_part(name: str, value: Any) -> Any:
     """Leave out the members that an open type ignores: C# does not keep them."""
-    schema = json_schema(name)
+    schema = published(name)
     return _known(value, schema, schema.get("$defs", {}))
 
 
