@@ -122,8 +122,8 @@ class TransferParams(Params):
     source_allocation_id: Name
     destination_device_id: Name
     transfer_type: TransferType = words.TransferType.COPY
-    memory_type: MemoryType | None = None
-    """Of the new allocation; null for the source's."""
+    memory_type: MemoryType = words.MemoryType.DEVICE
+    """Of the new allocation."""
     verify: bool = False
     """Read the copy back and compare SHA-256 digests."""
     wait: bool = True

@@ -1,0 +1,25 @@
+"""Start a worker. The descriptors are claimed first: nothing that is imported later can write to the host."""
+
+import sys
+
+
+def main() -> None:
+    """Run what the command line asks for: serve on stdin and stdout, or explain this machine."""
+    from worker.command_line import parse  # noqa: PLC0415 - standard library only; see claim
+
+    arguments = parse(sys.argv[1:])
+    if arguments.command == "doctor":
+        from worker.doctor import examine  # noqa: PLC0415 - prints for people, so nothing is claimed
+
+        sys.exit(examine(arguments))
+    from worker.stream.descriptors import claim  # noqa: PLC0415
+
+    descriptors = claim()
+    # Third-party code is imported from here on.
+    from worker.composition import serve  # noqa: PLC0415
+
+    serve(arguments, *descriptors)
+
+
+if __name__ == "__main__":
+    main()

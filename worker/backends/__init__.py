@@ -1,0 +1,1 @@
+"""One device kind each, behind ``DeviceBackend``. None of them sees the ledger."""

@@ -1,0 +1,76 @@
+"""What every device kind can do. Blocks are named by their allocation's id; what they are stays here."""
+
+from typing import Protocol
+
+from worker.cancellation import CancelToken
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+
+COPY_CHUNK_BYTES = 8 * 2**20
+"""Transfers go in pieces of this size: each is one step that progress shows and cancelling ends."""
+
+
+class DeviceBackend(Protocol):
+    """One device kind. All methods may be called from several threads.
+
+    Errors: OutOfMemoryError (nothing was allocated), UnsupportedError (never will be),
+    DeviceUnavailableError (the device is gone, and every block on it).
+    """
+
+    quick_bytes: int
+    """Blocks of up to this size are made and freed in well under a millisecond; -1 for none."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        """Return the devices of this kind, in a stable order. Does not raise."""
+        ...
+
+    def readings(self, device_id: str) -> Readings:
+        """Read the device's own figures now."""
+        ...
+
+    def check(self, request: AllocationRequest) -> None:
+        """Raise UnsupportedError for a request that no amount of memory would make possible."""
+        ...
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        """Make a block. Cancelling, like any failure, leaves nothing behind."""
+        ...
+
+    def free(self, allocation_id: str) -> int | None:
+        """Give a block up. Returns the bytes that went back to the system, None if that can't be told."""
+        ...
+
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:
+        """Return the block's own bytes where the worker can address them; ``writable`` to write all."""
+        ...
+
+    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
+        """Copy out of a block."""
+        ...
+
+    def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        """Copy into a block."""
+        ...
+
+    def trim(self, device_id: str) -> int | None:
+        """Give up caches. Returns as ``free`` does."""
+        ...
+
+    def tick(self) -> None:
+        """Give up what was kept for reuse and not reused. Called about once a second."""
+        ...
+
+    def defragment(self, device_id: str) -> Defragmented | None:
+        """Join free memory by moving blocks; None where memory does not fragment."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """Say, for people, what can and can't be measured on this device, and why."""
+        ...
+
+    def live(self) -> frozenset[str]:
+        """Return the ids of all blocks: the tests hold the ledger against them."""
+        ...
+
+    def close(self) -> None:
+        """Give everything up."""
+        ...

@@ -1,0 +1,188 @@
+"""The machine's own memory: anonymous maps, and files that the host can map."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from protocol.results import SharedMemory
+from protocol.vocabulary import DeviceKind, Initialize, MemoryType
+from worker.backends.buffer_pool import BufferPool
+from worker.backends.host_memory import (
+    PAGE_BYTES,
+    AnonymousBuffer,
+    can_measure_residency,
+    page_rounded,
+)
+from worker.backends.shared_files import SharedBuffer, SharedFiles
+from worker.cancellation import CancelToken
+from worker.errors import UnsupportedError
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.telemetry.system import SystemReading
+
+DEVICE_ID = "cpu"
+_ROOM_CHECK_BYTES = 2**20
+"""Above this size, pooled buffers are given up first if the system is short; below, it can't matter."""
+
+
+class CpuBackend:
+    """Allocates from the operating system. ``device`` and ``host`` mean the same here."""
+
+    quick_bytes = 2**20
+
+    def __init__(
+        self,
+        read_system: Callable[[], SystemReading],
+        now_ns: Callable[[], int],
+        pool_bytes: int,
+        shared_folder: Path,
+        system_notes: tuple[str, ...] = (),
+    ) -> None:
+        self._system_notes = system_notes
+        self._read_system = read_system
+        self._pool = BufferPool(pool_bytes, now_ns)
+        self._files = SharedFiles(shared_folder)
+        self._lock = threading.Lock()
+        # All mutable state besides the pool: the live buffers by allocation id.
+        self._buffers: dict[str, AnonymousBuffer | SharedBuffer] = {}
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        """Return the one CPU."""
+        return (DeviceInfo(DEVICE_ID, DeviceKind.CPU, "System memory"),)
+
+    def remove_orphans(self) -> tuple[Path, ...]:
+        """Remove shared files of workers that were killed."""
+        return self._files.remove_orphans()
+
+    def readings(self, device_id: str) -> Readings:  # noqa: ARG002 - there is one CPU
+        """Read the operating system's figures, and our own pool's."""
+        system = self._read_system()
+        with self._lock:
+            buffers = list(self._buffers.values())
+        resident = sum(buffer.actual_bytes for buffer in buffers if buffer.touched)
+        promised = sum(buffer.actual_bytes for buffer in buffers if not buffer.touched)
+        free = system.free_bytes
+        return Readings(
+            total_bytes=system.total_bytes,
+            budget_bytes=system.budget_bytes,
+            budget_source=system.budget_source,
+            used_bytes=system.used_bytes,
+            process_used_bytes=system.process_rss_bytes,
+            free_bytes=None if free is None else max(0, free - promised + self._pool.cached_bytes),
+            largest_block_bytes=None,
+            resident_bytes=resident,
+            cached_bytes=self._pool.cached_bytes,
+            fragmentation=None,
+        )
+
+    def check(self, request: AllocationRequest) -> None:
+        """Refuse pinned memory, which only a GPU driver can give."""
+        if request.memory_type is MemoryType.PINNED:
+            message = "cpu has no pinned memory: page-locking for a GPU is the GPU driver's to do"
+            raise UnsupportedError(message, device_id=DEVICE_ID, memory_type=request.memory_type)
+        shared = request.memory_type is MemoryType.SHARED
+        if shared and request.alignment is not None and request.alignment > PAGE_BYTES:
+            message = (
+                f"shared memory is aligned to {PAGE_BYTES} bytes, the host's own mapping decides;"
+                f" {request.alignment} asked for"
+            )
+            raise UnsupportedError(message, device_id=DEVICE_ID, alignment=request.alignment)
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        """Map a buffer, and touch it if it is to be zero."""
+        zero = request.initialize is Initialize.ZERO
+        buffer = self._make(allocation_id, request, reuse=zero or request.overwritten)
+        try:
+            if zero:
+                buffer.touch(token)
+        except BaseException:
+            buffer.close()
+            raise
+        with self._lock:
+            self._buffers[allocation_id] = buffer
+        shared = None
+        if isinstance(buffer, SharedBuffer):
+            shared = SharedMemory(str(buffer.path), buffer.size_bytes)
+        return Block(buffer.actual_bytes, shared)
+
+    def free(self, allocation_id: str) -> int | None:
+        """Unmap a buffer, or keep it where its size is churning: then nothing went back."""
+        with self._lock:
+            buffer = self._buffers.pop(allocation_id)
+        if isinstance(buffer, AnonymousBuffer) and self._pool.offer(buffer):
+            return 0
+        return buffer.close()
+
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:
+        """Return the buffer's bytes."""
+        buffer = self._buffers[allocation_id]
+        buffer.touched = buffer.touched or writable
+        return buffer.view
+
+    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
+        """Copy out of a buffer."""
+        token.check()
+        source = self._buffers[allocation_id].view
+        into[:] = source[offset : offset + len(into)]
+
+    def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        """Copy into a buffer."""
+        token.check()
+        buffer = self._buffers[allocation_id]
+        buffer.touched = True
+        buffer.view[offset : offset + len(data)] = data
+
+    def trim(self, device_id: str) -> int | None:  # noqa: ARG002 - there is one CPU
+        """Give the pool up."""
+        return self._pool.drop()
+
+    def tick(self) -> None:
+        """Give up what the pool kept for nothing."""
+        self._pool.drop_idle()
+
+    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002
+        """Do nothing: virtual memory does not fragment."""
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """Say where the figures come from and which are missing."""
+        measured = can_measure_residency()
+        return (
+            *self._system_notes,
+            f"up to {self._pool.max_bytes} bytes are kept for reuse where a size comes and goes",
+            f"shared allocations are files in {self._files.folder}; what a free of one returns is unknown"
+            " while a host may map it",
+            "returned bytes are counted by the system (mincore)"
+            if measured
+            else "returned bytes can't be counted on this system: null",
+            "fragmentation is null: virtual memory does not fragment",
+            "pinned memory is unsupported: it is a GPU driver's to give",
+        )
+
+    def live(self) -> frozenset[str]:
+        """Return the ids of all buffers."""
+        with self._lock:
+            return frozenset(self._buffers)
+
+    def close(self) -> None:
+        """Unmap everything and remove the shared files."""
+        for allocation_id in self.live():
+            self.free(allocation_id)
+        self._pool.drop()
+        self._files.close()
+
+    def _make(
+        self, allocation_id: str, request: AllocationRequest, *, reuse: bool
+    ) -> AnonymousBuffer | SharedBuffer:
+        if request.memory_type is MemoryType.SHARED:
+            return self._files.create(allocation_id, request.size_bytes)
+        size = request.size_bytes
+        if reuse and request.alignment is None:
+            kept = self._pool.take(page_rounded(size))
+            if kept is not None:
+                kept.size_bytes = size
+                return kept
+        if self._pool.cached_bytes and size > _ROOM_CHECK_BYTES:
+            free = self._read_system().free_bytes
+            if free is not None and free < size:
+                self._pool.drop()
+        return AnonymousBuffer(size, request.alignment)

@@ -1,0 +1,143 @@
+"""Files that a host maps. Each worker's files carry its token; a lock file says that it lives.
+
+What a killed worker left behind is removed at the next start: whoever can lock a token's lock file
+knows that its owner is gone, whatever process id it had.
+"""
+
+import contextlib
+import mmap
+import os
+import re
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from worker.backends.host_memory import address_of, fill_with_zeros, page_rounded
+from worker.cancellation import CancelToken
+from worker.errors import OutOfMemoryError
+
+_PREFIX = "memory-worker-"
+_LOCK_NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{16}})\.lock")
+
+
+def default_folder() -> Path:
+    """Return ``/dev/shm`` where it exists, else the temp folder."""
+    folder = Path("/dev/shm")  # noqa: S108 - the system's own place for shared memory, not a temp file
+    return folder if folder.is_dir() else Path(tempfile.gettempdir())
+
+
+class SharedBuffer:
+    """A file's bytes, mapped. OutOfMemoryError if its filesystem has no room."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self.actual_bytes = page_rounded(size_bytes)
+        self.touched = False
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            os.ftruncate(self._fd, size_bytes)
+            self._map = mmap.mmap(self._fd, size_bytes)
+        except (OSError, OverflowError, ValueError) as error:
+            os.close(self._fd)
+            path.unlink()
+            message = f"{path.parent} cannot hold a file of {size_bytes} bytes: {error}"
+            raise OutOfMemoryError(message, requested_bytes=size_bytes) from error
+        self.address = address_of(self._map)
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes."""
+        return memoryview(self._map)
+
+    def touch(self, token: CancelToken) -> None:
+        """Make every page take memory. The file's room is taken first: a full one must not be a signal."""
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._fd, 0, self.size_bytes)
+            except OSError as error:
+                message = f"{self.path.parent} has no room for {self.size_bytes} bytes: {error}"
+                raise OutOfMemoryError(message, requested_bytes=self.size_bytes) from error
+        fill_with_zeros(self.address, self.size_bytes, token, fresh=True)
+        self.touched = True
+
+    def close(self) -> int | None:
+        """Unmap and remove. None: whether a host still maps it, and so keeps its pages, is not to be seen."""
+        self._map.close()
+        os.close(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        return None
+
+
+class SharedFiles:
+    """Makes this worker's shared files, and removes dead workers'."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._token: str | None = None
+        self._lock_fd: int | None = None
+
+    def create(self, allocation_id: str, size_bytes: int) -> SharedBuffer:
+        """Make the file of an allocation, mode 0600."""
+        if self._token is None:
+            self._token = self._claim_token()
+        return SharedBuffer(self.folder / f"{_PREFIX}{self._token}-{allocation_id}", size_bytes)
+
+    def remove_orphans(self) -> tuple[Path, ...]:
+        """Remove the files of workers that are gone. Returns what was removed."""
+        removed: list[Path] = []
+        for lock in sorted(self.folder.glob(f"{_PREFIX}*.lock")):
+            match = _LOCK_NAME.fullmatch(lock.name)
+            if match is None or match[1] == self._token:
+                continue
+            with contextlib.suppress(OSError):  # another user's, or a living worker's
+                fd = os.open(lock, os.O_RDWR)
+                try:
+                    _lock(fd)
+                    for left in self.folder.glob(f"{_PREFIX}{match[1]}-*"):
+                        left.unlink()
+                        removed.append(left)
+                    lock.unlink()
+                finally:
+                    os.close(fd)
+        return tuple(removed)
+
+    def close(self) -> None:
+        """Give the token up."""
+        if self._lock_fd is not None:
+            self._lock_path.unlink(missing_ok=True)
+            os.close(self._lock_fd)
+            self._token = self._lock_fd = None
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.folder / f"{_PREFIX}{self._token}.lock"
+
+    def _claim_token(self) -> str:
+        while True:
+            self._token = secrets.token_hex(8)
+            fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                _lock(fd)
+                # Another worker may have taken the new file for an orphan before it was locked.
+                if os.path.samestat(os.fstat(fd), self._lock_path.stat()):
+                    self._lock_fd = fd
+                    return self._token
+            except OSError:
+                pass
+            os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Take the lock that the system gives up when this process ends. OSError if another has it."""
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 - exists on Windows only
+
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,198 @@
+"""A device that is made up, with bytes that are real: for hosts without a GPU, and for faults on demand.
+
+It has one contiguous range of addresses and so fragments; it can be slow, fail on a given call, hang,
+corrupt a copy, or go away. Nothing of it depends on the machine.
+"""
+
+import threading
+
+from protocol.record import Record
+from protocol.results import Fragmentation
+from protocol.vocabulary import DeviceKind, MemoryType, Source
+from worker.backends.address_space import AddressSpace
+from worker.backends.host_memory import AnonymousBuffer
+from worker.cancellation import CancelToken
+from worker.clock import Clock
+from worker.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, UnsupportedError
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+
+GRANULARITY_BYTES = 256
+"""Allocations are rounded up to this, as Direct3D 12 and CUDA do."""
+
+
+class SimulatedDevice(Record):
+    """What a simulated device is like. Counts are from 1; a copy is one chunk of a transfer."""
+
+    total_bytes: int
+    bandwidth_bytes_per_second: int | None = None
+    latency_ms: float = 0.0
+    fail_allocation: int | None = None
+    fail_copy: int | None = None
+    corrupt_copy: int | None = None
+    stall_copy: int | None = None
+    lose_at: int | None = None
+    """The allocation or copy, counted together, at which the device goes away."""
+
+
+class SimulatedBackend:
+    """One simulated device, ``sim:N``."""
+
+    quick_bytes = -1
+
+    def __init__(self, index: int, device: SimulatedDevice, clock: Clock) -> None:
+        self.device_id = f"sim:{index}"
+        self._device = device
+        self._clock = clock
+        self._lock = threading.Lock()
+        # All mutable state: the blocks and where they lie, and how often what was done.
+        self._space = AddressSpace(device.total_bytes)
+        self._buffers: dict[str, AnonymousBuffer] = {}
+        self._allocations = 0
+        self._copies = 0
+        self._lost = False
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        """Return the device."""
+        return (DeviceInfo(self.device_id, DeviceKind.SIMULATED, f"Simulated device {self.device_id[4:]}"),)
+
+    def readings(self, device_id: str) -> Readings:  # noqa: ARG002 - one device a backend
+        """Answer from the address space: exact, and the same on every machine."""
+        self._check_present()
+        with self._lock:
+            used, largest = self._space.used_bytes, self._space.largest_free
+        total = self._device.total_bytes
+        free = total - used
+        return Readings(
+            total_bytes=total,
+            budget_bytes=total,
+            budget_source=Source.CONFIG,
+            used_bytes=used,
+            process_used_bytes=used,
+            free_bytes=free,
+            largest_block_bytes=largest,
+            resident_bytes=used,
+            cached_bytes=0,
+            fragmentation=Fragmentation(free, largest, round(100 * (1 - largest / free), 3) if free else 0.0),
+        )
+
+    def check(self, request: AllocationRequest) -> None:
+        """Refuse shared memory: a host cannot map a device's."""
+        if request.memory_type is MemoryType.SHARED:
+            message = f"{self.device_id} has no memory that a host could map; allocate it on cpu"
+            raise UnsupportedError(message, device_id=self.device_id, memory_type=request.memory_type)
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        """Take a range of addresses and real bytes behind it."""
+        self._spend(0, token)
+        unit = max(GRANULARITY_BYTES, request.alignment or 0)
+        actual = -(-request.size_bytes // unit) * unit
+        with self._lock:
+            self._allocations += 1
+            self._lose_if_due()
+            if self._allocations == self._device.fail_allocation or not self._space.take(
+                allocation_id, actual
+            ):
+                message = f"{self.device_id} refused {actual} bytes; its largest free block has "
+                message += f"{self._space.largest_free}"
+                raise OutOfMemoryError(message, device_id=self.device_id, requested_bytes=request.size_bytes)
+            try:
+                buffer = AnonymousBuffer(request.size_bytes)
+            except BaseException:
+                self._space.give_back(allocation_id)
+                raise
+            self._buffers[allocation_id] = buffer
+        return Block(actual)  # fresh pages read as zero, so there is nothing to initialize
+
+    def free(self, allocation_id: str) -> int | None:
+        """Give the range up."""
+        with self._lock:
+            if self._lost:
+                return 0
+            buffer = self._buffers.pop(allocation_id)
+            before = self._space.used_bytes
+            self._space.give_back(allocation_id)
+            buffer.close()
+            return before - self._space.used_bytes
+
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
+        """Return None: like a GPU's memory, it can only be copied to and from."""
+        return None
+
+    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
+        """Copy out of a block."""
+        view = self._start_copy(allocation_id, len(into), token)
+        into[:] = view[offset : offset + len(into)]
+        if self._corrupts():
+            into[0] ^= 0xFF
+
+    def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        """Copy into a block."""
+        view = self._start_copy(allocation_id, len(data), token)
+        view[offset : offset + len(data)] = data
+        if self._corrupts():
+            view[offset] ^= 0xFF
+
+    def trim(self, device_id: str) -> int | None:  # noqa: ARG002
+        """Do nothing: it keeps no caches."""
+        self._check_present()
+        return 0
+
+    def tick(self) -> None:
+        """Do nothing: it keeps no caches."""
+
+    def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002
+        """Move all blocks to the low end."""
+        self._check_present()
+        with self._lock:
+            return Defragmented(self._space.compact(), 0)
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what it is."""
+        return ("made up for tests: exact figures, real bytes, no hardware behind it",)
+
+    def live(self) -> frozenset[str]:
+        """Return the ids of all blocks."""
+        with self._lock:
+            return frozenset(self._buffers)
+
+    def close(self) -> None:
+        """Give everything up."""
+        for allocation_id in self.live():
+            self.free(allocation_id)
+
+    def _start_copy(self, allocation_id: str, length: int, token: CancelToken) -> memoryview:
+        with self._lock:
+            self._copies += 1
+            copies = self._copies
+            self._lose_if_due()
+        if copies == self._device.stall_copy:
+            self._clock.wait(None, token)
+        self._spend(length, token)
+        if copies == self._device.fail_copy:
+            message = f"{self.device_id} failed copy {copies}, as it was told to"
+            raise DeviceUnavailableError(message, device_id=self.device_id)
+        return self._buffers[allocation_id].view
+
+    def _corrupts(self) -> bool:
+        return self._copies == self._device.corrupt_copy
+
+    def _spend(self, length: int, token: CancelToken) -> None:
+        self._check_present()
+        token.check()
+        seconds = self._device.latency_ms / 1e3
+        if self._device.bandwidth_bytes_per_second is not None:
+            seconds += length / self._device.bandwidth_bytes_per_second
+        if seconds:
+            self._clock.wait(seconds, token)
+
+    def _lose_if_due(self) -> None:
+        if self._allocations + self._copies == self._device.lose_at:
+            self._lost = True
+            self._buffers.clear()
+            self._space = AddressSpace(self._device.total_bytes)
+        self._check_present()
+
+    def _check_present(self) -> None:
+        if self._lost:
+            message = f"{self.device_id} was lost, and what was on it"
+            raise DeviceLostError(message, device_id=self.device_id)

@@ -1,0 +1,1 @@
+"""The accounts that the manager keeps. Pure: no I/O, no devices."""

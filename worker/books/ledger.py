@@ -1,0 +1,94 @@
+"""One device's books: live allocations, what is being taken, and the peaks. Pure; its owner locks."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from protocol.results import UsageGroup
+from protocol.vocabulary import GroupBy
+from worker.records import Allocation, AllocationRequest, Reservation
+
+_EMPTY_GROUPS_KEPT = 1024
+"""Groups with nothing live that are remembered for their peak, per grouping."""
+
+
+class _Group:
+    __slots__ = ("allocated", "count", "peak")
+
+    def __init__(self) -> None:
+        self.allocated = self.peak = self.count = 0
+
+
+class DeviceLedger:
+    """What the worker holds on one device, as asked for."""
+
+    def __init__(self) -> None:
+        # All mutable state.
+        self.allocations: dict[str, Allocation] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self.allocated_bytes = 0
+        self.external_bytes = 0
+        self.reserved_bytes = 0
+        self.peak_allocated_bytes = 0
+        self.drift_bytes = 0
+        """Bytes taken less given back since the last readings, as the device rounds them."""
+        self.freed: Counter[tuple[str | None, str | None]] = Counter()
+        """How many allocations of an owner and purpose were freed."""
+        self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Hold room for an allocation that is being made."""
+        self.reservations[reservation.allocation_id] = reservation
+        self.reserved_bytes += reservation.request.size_bytes
+
+    def release(self, reservation: Reservation) -> None:
+        """Let the room go again."""
+        del self.reservations[reservation.allocation_id]
+        self.reserved_bytes -= reservation.request.size_bytes
+
+    def add(self, allocation: Allocation) -> None:
+        """Enter a live allocation."""
+        self.allocations[allocation.allocation_id] = allocation
+        if allocation.external:
+            self.external_bytes += allocation.size_bytes
+        else:
+            self.allocated_bytes += allocation.size_bytes
+            self.drift_bytes += allocation.block.actual_bytes
+            self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
+        for groups, key in self._group_entries(allocation.request):
+            group = groups.setdefault(key, _Group())
+            group.allocated += allocation.size_bytes
+            group.count += 1
+            group.peak = max(group.peak, group.allocated)
+
+    def remove(self, allocation_id: str) -> Allocation:
+        """Strike an allocation out. KeyError if it is not live."""
+        allocation = self.allocations.pop(allocation_id)
+        if allocation.external:
+            self.external_bytes -= allocation.size_bytes
+        else:
+            self.allocated_bytes -= allocation.size_bytes
+            self.drift_bytes -= allocation.block.actual_bytes
+        if len(self.freed) < _EMPTY_GROUPS_KEPT:
+            self.freed[allocation.request.owner, allocation.request.purpose] += 1
+        for groups, key in self._group_entries(allocation.request):
+            group = groups[key]
+            group.allocated -= allocation.size_bytes
+            group.count -= 1
+            if group.count == 0 and len(groups) > _EMPTY_GROUPS_KEPT:
+                del groups[key]
+        return allocation
+
+    def groups(self, group_by: GroupBy) -> tuple[UsageGroup, ...]:
+        """Return the groups, largest first, then by name."""
+        rows = [
+            UsageGroup(key, group.allocated, group.peak, group.count)
+            for key, group in self._groups[group_by].items()
+        ]
+        return tuple(sorted(rows, key=lambda row: (-row.allocated_bytes, row.key or "")))
+
+    def _group_entries(
+        self, request: AllocationRequest
+    ) -> Iterator[tuple[dict[str | None, _Group], str | None]]:
+        yield self._groups[GroupBy.OWNER], request.owner
+        yield self._groups[GroupBy.PURPOSE], request.purpose
+        yield self._groups[GroupBy.MEMORY_TYPE], request.memory_type

@@ -1,0 +1,135 @@
+"""The command line. Standard library only: it is read before the descriptors are claimed."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT
+from worker import __version__
+
+_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_KNOBS = {
+    "bandwidth_bytes_per_second",
+    "latency_ms",
+    "fail_allocation",
+    "fail_copy",
+    "corrupt_copy",
+    "stall_copy",
+    "lose_at",
+}
+
+_EPILOG = """\
+Try it: paste this line into a shell. One JSON object a line goes in, one comes back for each.
+
+  echo '{"request_id": "1", "action": "memory.get_status"}' | python -m worker
+
+  python -m worker doctor                  what can and can't be measured on this machine, and why
+  python -m worker < examples/conversation.jsonl      a walk through the operations
+
+A simulated device takes knobs after its size, for hosts without a GPU and for faults on demand:
+
+  --simulated-device 8GiB,bandwidth_bytes_per_second=1GiB,latency_ms=2
+  --simulated-device 1GiB,fail_allocation=3,fail_copy=2,corrupt_copy=1,stall_copy=1,lose_at=9
+
+fail_*, corrupt_copy and stall_copy name the n-th allocation or copy (a copy is one 8 MiB chunk);
+a stalled copy waits until it is cancelled; lose_at counts allocations and copies together.
+"""
+
+
+class Arguments(argparse.Namespace):
+    """What was asked for."""
+
+    command: str
+    limit_bytes: int | None
+    default_device: str | None
+    simulated_device: list[dict[str, int | float]]
+    max_frame_bytes: int
+    max_inflight: int
+    pool_bytes: int | None
+    shared_folder: str | None
+    deterministic: bool
+    log_level: str
+
+
+def size(text: str) -> int:
+    """Read ``"1048576"`` or ``"8GiB"`` as bytes. ArgumentTypeError for anything else, or none at all."""
+    number = text.rstrip("KMGTiBkmgtIb")
+    unit = text[len(number) :].upper()
+    if not number.isdecimal() or unit not in _UNITS or not 0 < int(number) * _UNITS[unit] < 2**63:
+        message = f"{text!r} is not a size in bytes, such as 1048576, 512MiB or 8GiB"
+        raise argparse.ArgumentTypeError(message)
+    return int(number) * _UNITS[unit]
+
+
+def simulated_device(text: str) -> dict[str, int | float]:
+    """Read ``BYTES[,KNOB=VALUE]...``. ArgumentTypeError names what is wrong."""
+    total, *knobs = text.split(",")
+    device: dict[str, int | float] = {"total_bytes": size(total)}
+    for knob in knobs:
+        name, equals, value = knob.partition("=")
+        if name not in _KNOBS or not equals:
+            message = f"{knob!r} is not a knob; there are {', '.join(sorted(_KNOBS))}"
+            raise argparse.ArgumentTypeError(message)
+        device[name] = _milliseconds(value) if name == "latency_ms" else size(value)
+    return device
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3_600_000:  # noqa: PLR2004 - an hour is longer than any device takes
+        message = f"{text!r} is not a time in ms"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _at_least(lowest: int) -> "type[int]":
+    def read(text: str) -> int:
+        value = size(text)
+        if value < lowest:
+            message = f"{text} is less than {lowest}"
+            raise argparse.ArgumentTypeError(message)
+        return value
+
+    return read  # type: ignore[return-value]
+
+
+def parse(arguments: list[str]) -> Arguments:
+    """Read the command line. Exits with a message on stderr, and 2, if it cannot be understood."""
+    parser = argparse.ArgumentParser(
+        prog="python -m worker",
+        description="Knows, in bytes, where an AI application's memory is, and makes room before it runs out."
+        " Reads JSON requests from stdin, one a line, and answers each on stdout.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("command", nargs="?", choices=("serve", "doctor"), default="serve", help="default: serve")
+    add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
+    add("--default-device", metavar="ID", help="device of requests that name none (default: the first"
+        " accelerator, else cpu)")  # fmt: skip
+    add("--simulated-device", type=simulated_device, action="append", default=[],
+        metavar="BYTES[,KNOB=VALUE]", help="add sim:0, sim:1 ...; repeatable")  # fmt: skip
+    add("--max-frame-bytes", type=_at_least(1024), default=DEFAULT_MAX_FRAME_BYTES, metavar="BYTES",
+        help="longest line in or out (default 16MiB)")  # fmt: skip
+    add("--max-inflight", type=_at_least(1), default=DEFAULT_MAX_INFLIGHT, metavar="N",
+        help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
+    add("--pool-bytes", type=int, metavar="BYTES", help="most that is kept for reuse where sizes come and"
+        " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
+    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default /dev/shm,"
+        " else the temp folder)")  # fmt: skip
+    add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"
+        " line after the other: the same answers everywhere, for tests")  # fmt: skip
+    add("--log-level", choices=("debug", "info", "warning", "error"), default="warning",
+        help="JSON lines on stderr (default warning)")  # fmt: skip
+    add("--version", action="version", version=f"memory-worker {__version__}")
+    return parser.parse_args(arguments, namespace=Arguments())
+
+
+def fail(message: str) -> NoReturn:
+    """Exit with 2 and a message, as for any argument that cannot be used."""
+    sys.stderr.write(f"python -m worker: error: {message}\n")
+    raise SystemExit(2)

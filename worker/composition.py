@@ -1,0 +1,145 @@
+"""The one place where the parts are put together."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from worker import __version__
+from worker.stream.alarm import Alarm
+from worker.backends.base import DeviceBackend
+from worker.backends.cpu import DEVICE_ID as CPU
+from worker.backends.cpu import CpuBackend
+from worker.backends.shared_files import default_folder
+from worker.backends.simulated import SimulatedBackend, SimulatedDevice
+from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
+from worker.command_line import Arguments, fail
+from worker.stream.event_channel import INTERVAL_NS, EventChannel
+from worker.stream.frame_writer import FrameWriter
+from worker.books.history import History
+from worker.instructor_memory import Instructor
+from worker.interface_memory import MemoryInterface, Publish, Workers
+from worker.stream.job_runner import JobRunner
+from worker.log import log, set_level
+from worker.manager_memory import MemoryManager
+from worker.policy.pressure import default_limits
+from worker.stdio_loop import StdioLoop
+from worker.telemetry.system import FixedSystemMemory, SystemMemory
+from worker.stream.work import Claim, Work
+from worker.worker_allocation import AllocationWorker, OnLease
+from worker.worker_analytics import AnalyticsWorker
+from worker.worker_models import ModelWorker
+from worker.worker_reclaim import ReclaimWorker
+from worker.worker_transfer import TransferWorker
+
+_POOL_SHARE = 16
+_DETERMINISTIC_PID = 1
+
+
+def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
+    """Serve requests until the host is done. Does not return: the process ends with 0."""
+    set_level(arguments.log_level)
+    fixed_clock = FixedClock() if arguments.deterministic else None
+    clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
+    alarm, history = Alarm(clock), History(clock)
+    writer = FrameWriter(write_fd, lambda: loop.host_gone())
+    events = EventChannel(writer.write_made, clock, alarm, 0 if arguments.deterministic else INTERVAL_NS)
+    runner = JobRunner(
+        writer,
+        clock,
+        alarm,
+        history,
+        max_inflight=arguments.max_inflight,
+        max_frame_bytes=arguments.max_frame_bytes,
+    )
+
+    def on_lease(allocation_id: str, expires_ns: int) -> None:
+        expire = Work(
+            action="memory.deallocate",
+            run=lambda _: memory.expire(allocation_id),
+            claims=(Claim(allocation_id, alone=True),),
+            quick=False,
+        )
+        alarm.at(expires_ns, lambda: runner.submit(expire))
+
+    memory = build_memory(arguments, clock, history, events.publish, on_lease)
+    loop = StdioLoop(
+        read_fd,
+        writer,
+        runner,
+        events,
+        alarm,
+        memory.close,
+        max_frame_bytes=arguments.max_frame_bytes,
+        fixed_clock=fixed_clock,
+    )
+    pid = _DETERMINISTIC_PID if arguments.deterministic else None
+    runner.bind(Instructor(memory, loop, clock, __version__, pid))
+    if fixed_clock is None:
+        _tick_every_second(alarm, clock, memory)
+        alarm.start()
+    log("info", "serving", version=__version__)
+    loop.run()
+
+
+def build_memory(
+    arguments: Arguments,
+    clock: Clock,
+    history: History,
+    publish: Publish,
+    on_lease: OnLease,
+) -> MemoryInterface:
+    """Build the devices and what keeps their books. Exits with 2 if the default device does not exist."""
+    system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
+    reading = system.read()
+    budget = reading.budget_bytes or 0
+    cpu = CpuBackend(
+        system.read,
+        clock.now_ns,
+        budget // _POOL_SHARE if arguments.pool_bytes is None else arguments.pool_bytes,
+        default_folder() if arguments.shared_folder is None else Path(arguments.shared_folder),
+        system.notes(),
+    )
+    for orphan in cpu.remove_orphans():
+        log("info", "removed what a killed worker left behind", path=str(orphan))
+    simulated = [
+        SimulatedBackend(index, SimulatedDevice(**knobs), clock)  # type: ignore[arg-type]
+        for index, knobs in enumerate(arguments.simulated_device)
+    ]
+    manager = MemoryManager(clock)
+    backends: dict[str, DeviceBackend] = {}
+    everything: tuple[DeviceBackend, ...] = (cpu, *simulated)
+    for backend in everything:
+        for info in backend.probe():
+            on_cpu = info.device_id == CPU
+            limits = default_limits(
+                cpu_budget_bytes=budget if on_cpu else None,
+                limit_bytes=arguments.limit_bytes if on_cpu else None,
+            )
+            backends[info.device_id] = backend
+            manager.add_device(info, limits)
+    default = _default_device(arguments.default_device, backends)
+    allocations = AllocationWorker(manager, backends, history, on_lease)
+    workers = Workers(
+        allocations=allocations,
+        transfers=TransferWorker(manager, backends, allocations, clock),
+        reclaim=ReclaimWorker(manager, backends, allocations),
+        analytics=AnalyticsWorker(manager, history, clock),
+        models=ModelWorker(manager, clock),
+    )
+    return MemoryInterface(manager, backends, workers, default, publish)
+
+
+def _default_device(asked: str | None, backends: Mapping[str, DeviceBackend]) -> str:
+    """Return the one asked for, else the first accelerator, else the CPU."""
+    if asked is not None and asked not in backends:
+        fail(f"--default-device {asked}: there is {', '.join(backends)}")
+    accelerators = (device_id for device_id in backends if device_id != CPU)
+    return asked or next(accelerators, CPU)
+
+
+def _tick_every_second(alarm: Alarm, clock: Clock, memory: MemoryInterface) -> None:
+    def tick() -> None:
+        memory.tick()
+        alarm.at(clock.now_ns() + NS_PER_S, tick)
+
+    alarm.at(clock.now_ns() + NS_PER_S, tick)

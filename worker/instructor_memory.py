@@ -1,0 +1,380 @@
+"""Actions to handlers, wire to records, and back. Decides nothing.
+
+Refuses to start if a handler is missing, or takes or returns another type than the table says.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, get_type_hints
+
+from pydantic import ValidationError
+
+from protocol import params as p
+from protocol import results as r
+from protocol.actions import ACTIONS, OLDER_NAMES
+from protocol.schema_digest import SCHEMA_SHA256
+from protocol.vocabulary import (
+    PROTOCOL_VERSION,
+    AnalyticsSection,
+    EventName,
+    Initialize,
+    TransferState,
+    TransferType,
+)
+from worker.policy.batches import plan_batches
+from worker.clock import NS_PER_MS, Clock
+from worker.errors import InvalidRequestError, UnknownActionError, UnsupportedError
+from worker.interface_memory import MemoryInterface
+from worker.records import AllocationRequest
+from worker.stream.work import Answer, Call, Claim, Work
+
+_EVERYTHING = frozenset(AnalyticsSection)
+_IDS = "allocation ids"
+"""Claimed by what makes ids and, alone, by what names one that is not known yet: it may be in the making."""
+
+
+class Session(Protocol):
+    """What the worker's own actions ask of the loop that carries them."""
+
+    max_frame_bytes: int
+    max_inflight: int
+
+    def cancel(self, request_id: str) -> Callable[[], None] | None:
+        """Return what cancels a request that is queued or running; None if there is none."""
+        ...
+
+    def subscribe(self, events: tuple[EventName, ...]) -> None:
+        """Send these events from now on."""
+        ...
+
+    def watch_host(self, pid: int) -> None:
+        """End within a second of that process."""
+        ...
+
+    def drain(self) -> int:
+        """Admit nothing more, finish or cancel what runs. Returns how many requests that was."""
+        ...
+
+    def end(self) -> None:
+        """Free everything and exit."""
+        ...
+
+
+class Instructor:
+    """Every action of the protocol, bound to its handler."""
+
+    def __init__(
+        self, memory: MemoryInterface, session: Session, clock: Clock, version: str, pid: int | None
+    ) -> None:
+        self._memory = memory
+        self._session = session
+        self._clock = clock
+        self._version = version
+        self._pid = os.getpid() if pid is None else pid
+        self._started_ns = clock.now_ns()
+        self._handlers: dict[str, Callable[[Any, Call], Any]] = {
+            "memory.get_status": self._get_status,
+            "memory.get_usage": self._get_usage,
+            "memory.get_allocations": self._get_allocations,
+            "memory.allocate": self._allocate,
+            "memory.deallocate": self._deallocate,
+            "memory.transfer": self._transfer,
+            "memory.get_transfer": self._get_transfer,
+            "memory.clear": self._clear,
+            "memory.defragment": self._defragment,
+            "memory.optimize": self._optimize,
+            "memory.get_model_status": self._get_model_status,
+            "memory.model_optimize": self._model_optimize,
+            "memory.get_pressure": self._get_pressure,
+            "memory.get_analytics": self._get_analytics,
+            "memory.get_optimization_recommendations": self._get_optimization_recommendations,
+            "memory.plan_batches": self._plan_batches,
+            "memory.set_limits": self._set_limits,
+            "worker.hello": self._hello,
+            "worker.ping": self._ping,
+            "worker.cancel": self._cancel,
+            "worker.subscribe": self._subscribe,
+            "worker.shutdown": self._shutdown,
+        }
+        check_handlers(self._handlers)
+        self._claims: dict[str, Callable[[Any], tuple[tuple[Claim, ...], bool]]] = {
+            "memory.allocate": self._claims_of_allocate,
+            "memory.deallocate": self._claims_of_deallocate,
+            "memory.transfer": self._claims_of_transfer,
+            "memory.clear": self._claims_of_devices,
+            "memory.defragment": self._claims_of_devices,
+            "memory.optimize": self._claims_of_devices,
+            "memory.model_optimize": self._claims_of_devices,
+            "memory.set_limits": lambda params: (self._claims_of_devices(params)[0], True),
+            "worker.shutdown": lambda _: ((), False),
+        }
+        # Params of the requests without data, made once.
+        self._bare: dict[str, Any] = {}
+
+    def prepare(self, action: str, data: dict[str, Any]) -> Work:
+        """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
+        name = OLDER_NAMES.get(action, action)
+        row = ACTIONS.get(name)
+        if row is None:
+            raise _unknown_action(action)
+        params = self._bare.get(name) if not data else None
+        if params is None:
+            try:
+                params = row.params.model_validate(data)
+            except ValidationError as error:
+                raise _invalid(error, row.params) from None
+            if not data:
+                self._bare[name] = params
+        claims: tuple[Claim, ...] = ()
+        quick = True
+        if name in self._claims:
+            claims, quick = self._claims[name](params)
+        handler = self._handlers[name]
+        return Work(
+            action=name,
+            run=lambda call: handler(params, call),
+            claims=claims,
+            quick=quick,
+            changes=row.changes,
+            control=row.control,
+        )
+
+    # ---- where the memory is ----
+
+    def _get_status(self, params: p.GetStatusParams, _: Call) -> r.GetStatusResult:
+        return self._memory.status(
+            self._memory.device_ids(params.device_id),
+            allocations=params.include_allocations,
+            usage=params.include_usage_stats,
+            fragmentation=params.include_fragmentation,
+            refresh=params.refresh,
+        )
+
+    def _get_usage(self, params: p.GetUsageParams, _: Call) -> r.GetUsageResult:
+        devices = self._memory.device_ids(params.device_id)
+        return r.GetUsageResult(self._memory.usage(devices, params.group_by))
+
+    def _get_allocations(self, params: p.GetAllocationsParams, _: Call) -> r.GetAllocationsResult:
+        devices = self._memory.device_ids(params.device_id)
+        if params.allocation_id is not None:
+            return self._memory.allocation(params.allocation_id)
+        return self._memory.allocations(devices, params.owner, params.purpose, params.limit, params.after)
+
+    def _get_pressure(self, params: p.GetPressureParams, _: Call) -> r.GetPressureResult:
+        return self._memory.pressure(self._memory.device_ids(params.device_id))
+
+    def _get_analytics(self, params: p.GetAnalyticsParams, _: Call) -> r.GetAnalyticsResult:
+        include = _EVERYTHING if params.include is None else frozenset(params.include)
+        devices = self._memory.device_ids(params.device_id)
+        return self._memory.analytics(devices, p.parse_duration_ms(params.time_range), include)
+
+    def _get_optimization_recommendations(
+        self, params: p.GetOptimizationRecommendationsParams, _: Call
+    ) -> r.GetOptimizationRecommendationsResult:
+        devices = self._memory.device_ids(params.device_id)
+        return r.GetOptimizationRecommendationsResult(self._memory.recommendations(devices))
+
+    # ---- allocations ----
+
+    def _allocate(self, params: p.AllocateParams, call: Call) -> r.AllocateResult:
+        request = AllocationRequest(
+            device_id=self._memory.device_id(params.device_id),
+            size_bytes=params.size_bytes,
+            memory_type=params.memory_type,
+            initialize=params.initialize,
+            alignment=params.alignment,
+            purpose=params.purpose,
+            owner=params.owner,
+            persistent=params.persistent,
+            lease_ns=None if params.lease_ms is None else params.lease_ms * NS_PER_MS,
+        )
+        return self._memory.allocate(request, call.token)
+
+    def _claims_of_allocate(self, params: p.AllocateParams) -> tuple[tuple[Claim, ...], bool]:
+        device_id = self._memory.device_id(params.device_id)
+        touched = 0 if params.initialize is Initialize.NONE else params.size_bytes
+        claims = (Claim(device_id, alone=False), Claim(_IDS, alone=False))
+        return claims, self._memory.is_quick(device_id, touched)
+
+    def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
+        return self._memory.deallocate(params.allocation_id, force=params.force)
+
+    def _claims_of_deallocate(self, params: p.DeallocateParams) -> tuple[tuple[Claim, ...], bool]:
+        if not self._memory.knows(params.allocation_id):
+            return (Claim(_IDS, alone=True),), True
+        device_id, size = self._memory.place_of(params.allocation_id)
+        claims = (Claim(params.allocation_id, alone=True), Claim(device_id, alone=False))
+        return claims, self._memory.is_quick(device_id, size)
+
+    # ---- transfers ----
+
+    def _transfer(self, params: p.TransferParams, call: Call) -> r.TransferResult | Answer:
+        opened = self._memory.open_transfer(params.source_allocation_id, params.destination_device_id)
+
+        def perform(call: Call) -> r.TransferResult:
+            return self._memory.perform_transfer(
+                opened.transfer_id,
+                params.transfer_type,
+                params.memory_type,
+                call.token,
+                call.report,
+                verify=params.verify,
+            )
+
+        if params.wait:
+            return perform(call)
+        later = Work(
+            action="memory.transfer",
+            run=perform,
+            claims=self._claims_of_copy(params),
+            quick=False,
+            abandoned=lambda error: self._memory.abandon_transfer(opened.transfer_id, error),
+        )
+        return Answer(replace(opened, state=TransferState.RUNNING), background=later)
+
+    def _claims_of_transfer(self, params: p.TransferParams) -> tuple[tuple[Claim, ...], bool]:
+        if not self._memory.knows(params.source_allocation_id):
+            return (Claim(_IDS, alone=True),), not params.wait
+        if not params.wait:
+            return (), True  # only opened here; the copy claims for itself
+        return self._claims_of_copy(params), False
+
+    def _claims_of_copy(self, params: p.TransferParams) -> tuple[Claim, ...]:
+        source, _ = self._memory.place_of(params.source_allocation_id)
+        return (
+            Claim(params.source_allocation_id, alone=params.transfer_type is TransferType.MOVE),
+            Claim(source, alone=False),
+            Claim(self._memory.device_id(params.destination_device_id), alone=False),
+            Claim(_IDS, alone=False),
+        )
+
+    def _get_transfer(self, params: p.GetTransferParams, _: Call) -> r.TransferResult:
+        return self._memory.transfer(params.transfer_id)
+
+    # ---- making room ----
+
+    def _clear(self, params: p.ClearParams, call: Call) -> r.ClearResult:
+        devices = self._memory.device_ids(params.device_id)
+        return self._memory.clear(devices, params.clear_type, params.owner, call.token, force=params.force)
+
+    def _defragment(self, params: p.DefragmentParams, call: Call) -> r.DefragmentResult:
+        return self._memory.defragment(self._memory.device_ids(params.device_id), call.token)
+
+    def _optimize(self, params: p.OptimizeParams, call: Call) -> r.OptimizeResult:
+        devices = self._memory.device_ids(params.device_id)
+        return self._memory.optimize(devices, params.optimization_level, call.token, dry_run=params.dry_run)
+
+    def _set_limits(self, params: p.SetLimitsParams, _: Call) -> r.SetLimitsResult:
+        changes: dict[str, Any] = {}
+        if "limit_bytes" in params.model_fields_set:  # null takes the cap away, left out keeps it
+            changes["limit_bytes"] = params.limit_bytes
+        if params.reserve_bytes is not None:
+            changes["reserve_bytes"] = params.reserve_bytes
+        if params.thresholds is not None:
+            changes["thresholds"] = r.PressureThresholds(**params.thresholds.model_dump())
+        device_id = self._memory.device_id(params.device_id)
+        return self._memory.set_limits(device_id, replace(self._memory.limits(device_id), **changes))
+
+    def _plan_batches(self, params: p.PlanBatchesParams, _: Call) -> r.PlanBatchesResult:
+        device_id = self._memory.device_id(params.device_id)
+        return plan_batches(
+            params.item_count,
+            params.bytes_per_item,
+            params.fixed_bytes,
+            params.max_fraction,
+            device_id,
+            self._memory.available_bytes(device_id),
+        )
+
+    def _claims_of_devices(self, params: Any) -> tuple[tuple[Claim, ...], bool]:
+        devices = self._memory.device_ids(params.device_id)
+        return (*(Claim(device_id, alone=True) for device_id in devices), Claim(_IDS, alone=False)), False
+
+    # ---- models ----
+
+    def _get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
+        return self._memory.model_status(params.model_id, self._memory.device_ids(params.device_id))
+
+    def _model_optimize(self, params: p.ModelOptimizeParams, _: Call) -> r.ModelOptimizeResult:
+        return self._memory.model_optimize(
+            self._memory.device_ids(params.device_id),
+            params.target_pressure_level,
+            params.strategy,
+            params.min_memory_to_free_bytes,
+        )
+
+    # ---- the worker's own ----
+
+    def _hello(self, params: p.HelloParams, _: Call) -> r.HelloResult:
+        lowest, highest = params.protocol_min or PROTOCOL_VERSION, params.protocol_max or PROTOCOL_VERSION
+        if not lowest <= PROTOCOL_VERSION <= highest:
+            message = f"this worker speaks protocol {PROTOCOL_VERSION}; {lowest} to {highest} asked for"
+            raise UnsupportedError(message, protocol=PROTOCOL_VERSION)
+        if params.host_pid is not None:
+            self._session.watch_host(params.host_pid)
+        return r.HelloResult(
+            protocol=PROTOCOL_VERSION,
+            worker_version=self._version,
+            pid=self._pid,
+            actions=tuple(self._handlers),
+            limits=r.WorkerLimits(self._session.max_frame_bytes, self._session.max_inflight),
+            schema_sha256=SCHEMA_SHA256,
+        )
+
+    def _ping(self, _params: p.PingParams, _: Call) -> r.PingResult:
+        return r.PingResult((self._clock.now_ns() - self._started_ns) // NS_PER_MS)
+
+    def _cancel(self, params: p.CancelParams, _: Call) -> Answer:
+        cancel = self._session.cancel(params.request_id)
+        return Answer(r.CancelResult(cancel is not None), then=cancel)
+
+    def _subscribe(self, params: p.SubscribeParams, _: Call) -> r.SubscribeResult:
+        events = tuple(dict.fromkeys(params.events))
+        self._session.subscribe(events)
+        return r.SubscribeResult(events)
+
+    def _shutdown(self, _params: p.ShutdownParams, _: Call) -> Answer:
+        return Answer(r.ShutdownResult(self._session.drain()), then=self._session.end)
+
+
+def check_handlers(handlers: dict[str, Callable[[Any, Call], Any]]) -> None:
+    """Hold the handlers against the table. TypeError names the first that differs."""
+    differing = set(handlers) ^ set(ACTIONS)
+    if differing:
+        message = f"handlers and table differ in {', '.join(sorted(differing))}"
+        raise TypeError(message)
+    for name, handler in handlers.items():
+        row, hints = ACTIONS[name], get_type_hints(handler)
+        takes = next(iter(hints.values()))
+        answers = hints["return"]
+        if takes is not row.params or answers not in {row.result, Answer, row.result | Answer}:
+            message = f"{name}: the handler takes {takes} and answers {answers}, the table says"
+            message += f" {row.params} and {row.result}"
+            raise TypeError(message)
+
+
+def _unknown_action(action: str) -> UnknownActionError:
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    known = sorted(ACTIONS)
+    nearest = next(iter(get_close_matches(action, known, n=1, cutoff=0.4)), None)
+    hint = f"; did you mean {nearest}?" if nearest is not None else ""
+    message = f"no action {action!r}{hint}"
+    return UnknownActionError(message, action=action, known_actions=known, nearest=nearest)
+
+
+def _invalid(error: ValidationError, params: type[p.Params]) -> InvalidRequestError:
+    """Name each path of what pydantic refused, an unknown key with the nearest known one."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    found = []
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        message = each["msg"]
+        if each["type"] == "extra_forbidden":
+            message = "unknown key"
+            nearest = get_close_matches(str(each["loc"][-1]), list(params.model_fields), n=1)
+            if nearest:
+                message += f"; did you mean {nearest[0]}?"
+        found.append({"path": ".".join(("data", *map(str, each["loc"]))), "message": message})
+    return InvalidRequestError(found)

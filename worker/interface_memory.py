@@ -1,0 +1,494 @@
+"""One answer for several devices: which one is meant, what to try when it is full, what to say when it is lost.
+
+Counts no bytes itself: the manager does, by readings that are taken here when they are needed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from protocol.record import Record
+from protocol.results import (
+    AllocateResult,
+    AllocationExpiredData,
+    ClearResult,
+    DeallocateResult,
+    DefragmentResult,
+    DeviceLostData,
+    DeviceUsage,
+    GetAllocationsResult,
+    GetAnalyticsResult,
+    GetModelStatusResult,
+    GetPressureResult,
+    GetStatusResult,
+    HostStatus,
+    Limits,
+    ModelOptimizeResult,
+    OptimizeResult,
+    OptimizeStep,
+    PressureChangedData,
+    Recommendation,
+    SetLimitsResult,
+    TransferResult,
+)
+from protocol.vocabulary import (
+    AnalyticsSection,
+    ClearType,
+    DeviceState,
+    EventName,
+    EvictionStrategy,
+    GroupBy,
+    MemoryType,
+    OptimizationLevel,
+    PressureLevel,
+    TransferType,
+)
+from worker.backends.base import DeviceBackend
+from worker.cancellation import CancelToken
+from worker.errors import (
+    AllocationNotFoundError,
+    DeviceLostError,
+    InvalidRequestError,
+    OutOfMemoryError,
+    WorkerError,
+)
+from worker.manager_memory import MemoryManager, unavailable
+from worker.policy.pressure import SEVERITY, worst
+from worker.records import AllocationRequest
+from worker.worker_allocation import AllocationWorker
+from worker.worker_analytics import AnalyticsWorker, age_order
+from worker.worker_models import ModelWorker
+from worker.worker_reclaim import ReclaimWorker, total
+from worker.worker_transfer import Report, TransferWorker
+
+ALL_DEVICES = "all"
+CPU = "cpu"
+
+READINGS_MAX_AGE_MS = 100
+"""Readings are taken again after this, or at once when the ledger changed: one costs about 0.1 ms."""
+
+_EXACT_FROM_BYTES = 2**20
+"""Allocations from this size are admitted by readings taken now; smaller ones cannot move the headroom much."""
+
+_ALLOWED = {
+    OptimizationLevel.CONSERVATIVE: {"memory.clear"},
+    OptimizationLevel.NORMAL: {"memory.clear", "memory.defragment"},
+    OptimizationLevel.AGGRESSIVE: {"memory.clear", "memory.defragment"},
+}
+"""What each level of ``memory.optimize`` may carry out of what is recommended."""
+
+Publish = Callable[[EventName, str, Any], None]
+"""Called with an event, what it is about (later ones replace earlier unsent ones), and its data."""
+
+
+class Workers(Record):
+    """What carries single transactions out."""
+
+    allocations: AllocationWorker
+    transfers: TransferWorker
+    reclaim: ReclaimWorker
+    analytics: AnalyticsWorker
+    models: ModelWorker
+
+
+class MemoryInterface:
+    """All devices of the worker, as one."""
+
+    def __init__(
+        self,
+        manager: MemoryManager,
+        backends: Mapping[str, DeviceBackend],
+        workers: Workers,
+        default_device: str,
+        publish: Publish,
+    ) -> None:
+        self.default_device = default_device
+        self._manager = manager
+        self._backends = backends
+        self._allocations = workers.allocations
+        self._transfers = workers.transfers
+        self._reclaim = workers.reclaim
+        self._analytics = workers.analytics
+        self._models = workers.models
+        self._publish = publish
+
+    # ---- which device ----
+
+    def device_ids(self, device_id: str | None) -> tuple[str, ...]:
+        """Return the devices that are meant. DeviceNotFoundError if there is none of that name."""
+        if device_id is None or device_id == ALL_DEVICES:
+            return tuple(info.device_id for info in self._manager.devices())
+        return (self._manager.device(device_id).device_id,)
+
+    def device_id(self, device_id: str | None) -> str:
+        """Return the one device that is meant. DeviceNotFoundError if there is none of that name."""
+        return self._manager.device(device_id or self.default_device).device_id
+
+    def is_quick(self, device_id: str, touched_bytes: int) -> bool:
+        """Tell whether making or freeing that many bytes keeps nobody waiting."""
+        return touched_bytes <= self._backends[device_id].quick_bytes
+
+    def knows(self, allocation_id: str) -> bool:
+        """Tell whether an allocation is live."""
+        return self._manager.knows(allocation_id)
+
+    def place_of(self, allocation_id: str) -> tuple[str, int]:
+        """Return an allocation's device and bytes. AllocationNotFoundError if it is not live."""
+        allocation = self._manager.allocation(allocation_id)
+        return allocation.device_id, allocation.size_bytes
+
+    # ---- changes ----
+
+    def allocate(self, request: AllocationRequest, token: CancelToken) -> AllocateResult:
+        """Allocate.
+
+        1. Small requests are admitted by recent readings, larger ones by readings taken now.
+        2. Out of memory: caches are given up, readings taken again, and it is tried once more.
+        """
+        device_id = request.device_id
+        with self._watching_for_loss():
+            exact = request.size_bytes >= _EXACT_FROM_BYTES
+            self._refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
+            try:
+                allocation = self._allocations.allocate(request, token)
+            except OutOfMemoryError:  # 2
+                self._backends[device_id].trim(device_id)
+                self._refresh((device_id,), max_age_ms=0)
+                allocation = self._allocations.allocate(request, token)
+        self._observe((device_id,))
+        return AllocateResult(
+            allocation_id=allocation.allocation_id,
+            device_id=device_id,
+            memory_type=request.memory_type,
+            size_bytes=request.size_bytes,
+            actual_bytes=allocation.block.actual_bytes,
+            shared_memory=allocation.block.shared_memory,
+            available_bytes=self._manager.headroom(device_id).available_bytes,
+            models_unloaded=(),
+        )
+
+    def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
+        """Free one allocation."""
+        with self._watching_for_loss():
+            allocation, returned = self._allocations.free(allocation_id, force=force)
+        self._observe((allocation.device_id,))
+        return DeallocateResult(
+            allocation_id=allocation_id,
+            device_id=allocation.device_id,
+            freed_bytes=allocation.size_bytes,
+            returned_bytes=returned,
+            available_bytes=self._manager.headroom(allocation.device_id).available_bytes,
+        )
+
+    def expire(self, allocation_id: str) -> None:
+        """Free an allocation whose lease ran out; one that is gone meanwhile is none of our business."""
+        with self._watching_for_loss():
+            try:
+                expired = self._allocations.expire(allocation_id)
+            except AllocationNotFoundError:
+                return
+        self._publish(
+            EventName.ALLOCATION_EXPIRED,
+            allocation_id,
+            AllocationExpiredData(
+                allocation_id, expired.device_id, expired.owner, expired.freed_bytes, expired.returned_bytes
+            ),
+        )
+        self._observe((expired.device_id,))
+
+    def open_transfer(self, source_id: str, destination_device_id: str) -> TransferResult:
+        """Enter a transfer, to be performed."""
+        return self._transfers.open(source_id, self.device_id(destination_device_id))
+
+    def perform_transfer(
+        self,
+        transfer_id: str,
+        kind: TransferType,
+        memory_type: MemoryType,
+        token: CancelToken,
+        report: Report,
+        *,
+        verify: bool,
+    ) -> TransferResult:
+        """Carry a transfer out."""
+        devices = self._transfers.get(transfer_id)
+        ends = (devices.source_device_id, devices.destination_device_id)
+        with self._watching_for_loss():
+            self._refresh(ends, max_age_ms=0)
+            result = self._transfers.perform(transfer_id, kind, memory_type, token, report, verify=verify)
+        self._observe(ends)
+        return result
+
+    def abandon_transfer(self, transfer_id: str, error: WorkerError) -> None:
+        """Note that a transfer was given up before it began."""
+        self._transfers.abandon(transfer_id, error)
+
+    def transfer(self, transfer_id: str) -> TransferResult:
+        """Return a transfer as it stands."""
+        return self._transfers.get(transfer_id)
+
+    def clear(
+        self,
+        device_ids: tuple[str, ...],
+        kind: ClearType,
+        owner: str | None,
+        token: CancelToken,
+        *,
+        force: bool,
+    ) -> ClearResult:
+        """Give up caches or allocations."""
+        present = self._available(device_ids)
+        with self._watching_for_loss():
+            self._refresh(present, max_age_ms=0)
+            result = self._reclaim.clear(present, kind, owner, token, force=force)
+        self._observe(present)
+        return result
+
+    def defragment(self, device_ids: tuple[str, ...], token: CancelToken) -> DefragmentResult:
+        """Join free memory."""
+        present = self._available(device_ids)
+        with self._watching_for_loss():
+            result = self._reclaim.defragment(present, token)
+        self._observe(present)
+        return result
+
+    def optimize(
+        self, device_ids: tuple[str, ...], level: OptimizationLevel, token: CancelToken, *, dry_run: bool
+    ) -> OptimizeResult:
+        """Carry out the recommended actions that the level allows, cheapest per byte first."""
+        token.check()
+        before = self.pressure(device_ids).pressure_level
+        steps = []
+        for row in self.recommendations(device_ids):
+            if row.action not in _ALLOWED[level]:
+                continue
+            returned = None
+            if not dry_run:
+                target = (row.data["device_id"],)
+                if row.action == "memory.clear":
+                    returned = self.clear(target, ClearType.CACHE, None, token, force=False).returned_bytes
+                else:
+                    returned = self.defragment(target, token).returned_bytes
+            steps.append(OptimizeStep(row.action, row.data, row.expected_freed_bytes, returned, row.reason))
+        return OptimizeResult(
+            returned_bytes=0 if dry_run else total([step.returned_bytes for step in steps]),
+            steps=tuple(steps),
+            pressure_before=before,
+            pressure_after=before if dry_run else self.pressure(device_ids).pressure_level,
+        )
+
+    def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
+        """Replace a device's limits; says what lies over the new cap, and frees none of it."""
+        previous = self._manager.limits(device_id)
+        self._manager.set_limits(device_id, limits)
+        allocated, _, _ = self._manager.usage(device_id, GroupBy.OWNER)
+        over = 0 if limits.limit_bytes is None else max(0, allocated - limits.limit_bytes)
+        affected = 0
+        if over:
+            affected = sum(not row.external for row in self._manager.allocations(device_id))
+        self._observe((device_id,))
+        return SetLimitsResult(previous, limits, affected, over)
+
+    # ---- questions ----
+
+    def status(
+        self,
+        device_ids: tuple[str, ...],
+        *,
+        allocations: bool = False,
+        usage: bool = False,
+        fragmentation: bool = False,
+        refresh: bool = False,
+    ) -> GetStatusResult:
+        """Return where the memory is."""
+        read = dict.fromkeys((*device_ids, CPU))
+        self._refresh(tuple(read), max_age_ms=READINGS_MAX_AGE_MS, forced=refresh)
+        rows = tuple(
+            self._analytics.status(
+                device_id, allocations=allocations, usage=usage, fragmentation=fragmentation
+            )
+            for device_id in device_ids
+        )
+        return GetStatusResult(
+            devices=rows,
+            host=self._host(),
+            pressure_level=worst([row.pressure_level for row in rows]),
+            age_ms=self._manager.age_ms(device_ids),
+        )
+
+    def usage(self, device_ids: tuple[str, ...], group_by: GroupBy) -> tuple[DeviceUsage, ...]:
+        """Return allocated bytes in groups."""
+        return tuple(self._analytics.usage(device_id, group_by) for device_id in device_ids)
+
+    def allocations(
+        self,
+        device_ids: tuple[str, ...],
+        owner: str | None,
+        purpose: str | None,
+        limit: int,
+        after: str | None,
+    ) -> GetAllocationsResult:
+        """List allocations, oldest first, from the one after ``after``."""
+        start = 0 if after is None else _page_start(after)
+        wanted = sorted(
+            (
+                allocation
+                for allocation in self._manager.allocations()
+                if allocation.device_id in device_ids
+                and (owner is None or allocation.request.owner == owner)
+                and (purpose is None or allocation.request.purpose == purpose)
+                and age_order(allocation) > start
+            ),
+            key=age_order,
+        )
+        page = wanted[:limit]
+        following = str(age_order(page[-1])) if len(wanted) > limit else None
+        return GetAllocationsResult(tuple(map(self._manager.row, page)), following)
+
+    def allocation(self, allocation_id: str) -> GetAllocationsResult:
+        """List one allocation. AllocationNotFoundError if it is not live."""
+        return GetAllocationsResult((self._manager.row(self._manager.allocation(allocation_id)),), None)
+
+    def pressure(self, device_ids: tuple[str, ...]) -> GetPressureResult:
+        """Return how close devices are to running out."""
+        self._refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        rows = tuple(map(self._analytics.pressure, device_ids))
+        return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
+
+    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
+        """Return the actions worth taking."""
+        self._refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        return self._analytics.recommendations(device_ids)
+
+    def analytics(
+        self, device_ids: tuple[str, ...], range_ms: int, include: frozenset[AnalyticsSection]
+    ) -> GetAnalyticsResult:
+        """Return what has happened lately."""
+        return self._analytics.analytics(device_ids, range_ms, include)
+
+    def available_bytes(self, device_id: str) -> int | None:
+        """Return what one allocation can get now. DeviceUnavailableError if the device is not there."""
+        self._available((device_id,))
+        self._refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS)
+        return self._manager.headroom(device_id).available_bytes
+
+    def model_status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
+        """Return the configured models."""
+        self._refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        return self._models.status(model_id, device_ids)
+
+    def model_optimize(
+        self,
+        device_ids: tuple[str, ...],
+        target: PressureLevel | float | None,
+        strategy: EvictionStrategy,
+        min_bytes: int | None,
+    ) -> ModelOptimizeResult:
+        """Unload models until the goals are met."""
+        self._refresh(device_ids, max_age_ms=0)
+        return self._models.optimize(device_ids, target, strategy, min_bytes)
+
+    def notes(self, device_id: str) -> tuple[str, ...]:
+        """Say, for people, what can and can't be measured on a device, and why."""
+        return self._backends[device_id].notes()
+
+    def limits(self, device_id: str) -> Limits:
+        """Return a device's limits."""
+        return self._manager.limits(device_id)
+
+    # ---- on its own ----
+
+    def tick(self) -> None:
+        """Look at every device, and let backends give up what they kept for nothing. About once a second."""
+        for backend in dict.fromkeys(self._backends.values()):
+            backend.tick()
+        present = self.device_ids(None)
+        self._refresh(present, max_age_ms=READINGS_MAX_AGE_MS)
+        self._observe(present)
+
+    def close(self) -> None:
+        """Free everything."""
+        for allocation in self._manager.allocations():
+            self._allocations.free(allocation.allocation_id)
+        for backend in dict.fromkeys(self._backends.values()):
+            backend.close()
+
+    # ---- inside ----
+
+    def _available(self, device_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the devices that can be asked. DeviceUnavailableError if the only one cannot."""
+        infos = [self._manager.device(device_id) for device_id in device_ids]
+        if len(infos) == 1 and infos[0].state is not DeviceState.AVAILABLE:
+            raise unavailable(infos[0])
+        return tuple(info.device_id for info in infos if info.state is DeviceState.AVAILABLE)
+
+    def _host(self) -> HostStatus:
+        """Return the machine's own memory, which is what the CPU's readings are of."""
+        machine = self._manager.readings(CPU)
+        if machine is None or machine.total_bytes is None or machine.used_bytes is None:
+            return HostStatus(None, None, None)
+        available = machine.total_bytes - machine.used_bytes
+        return HostStatus(machine.total_bytes, available, machine.process_used_bytes)
+
+    def _refresh(
+        self, device_ids: tuple[str, ...], *, max_age_ms: int, exact: bool = True, forced: bool = False
+    ) -> None:
+        """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
+        for device_id in device_ids:
+            if forced or self._manager.needs_readings(device_id, max_age_ms, exact=exact):
+                drift = self._manager.drift(device_id)
+                with self._noting_loss():
+                    readings = self._backends[device_id].readings(device_id)
+                    self._manager.note_readings(device_id, readings, drift)
+
+    def _observe(self, device_ids: tuple[str, ...]) -> None:
+        """After a change: enter it in the timeline, tell of a new level, give caches up under pressure."""
+        for device_id in device_ids:
+            self._analytics.observe(device_id)
+            change = self._manager.level_change(device_id)
+            if change is None:
+                continue
+            before, now = change
+            if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH] and now is not before:
+                self._backends[device_id].trim(device_id)
+            if before is not PressureLevel.UNKNOWN:
+                room = self._manager.headroom(device_id)
+                data: PressureChangedData = {
+                    "device_id": device_id,
+                    "from": before,
+                    "to": now,
+                    "pressure_percentage": room.pressure_percentage,
+                    "available_bytes": room.available_bytes,
+                }
+                self._publish(EventName.PRESSURE_CHANGED, device_id, data)
+
+    @contextmanager
+    def _watching_for_loss(self) -> Iterator[None]:
+        """Strike out what was on a device that turns out to be gone, then let the error go on."""
+        try:
+            yield
+        except DeviceLostError as error:
+            self._lose(error)
+            raise
+
+    @contextmanager
+    def _noting_loss(self) -> Iterator[None]:
+        """Strike out what was on a device that turns out to be gone; who only looked gets an answer."""
+        try:
+            yield
+        except DeviceLostError as error:
+            self._lose(error)
+
+    def _lose(self, error: DeviceLostError) -> None:
+        device_id = str(error.details["device_id"])
+        lost = self._manager.lose_device(device_id, error.message)
+        if lost is None:
+            return
+        names = tuple(allocation.allocation_id for allocation in sorted(lost, key=age_order))
+        self._publish(EventName.DEVICE_LOST, device_id, DeviceLostData(device_id, error.message, names))
+
+
+def _page_start(after: str) -> int:
+    if not after.isdecimal():
+        raise InvalidRequestError.at("data.after", f"{after!r} is not the next of an earlier page")
+    return int(after)

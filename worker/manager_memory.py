@@ -1,0 +1,379 @@
+"""The numbers: what is allocated where, what can still be had, and what is over a limit.
+
+Pure: it is given a clock and readings, and touches no device. One lock guards all of it and is
+never held across I/O. A change is reserved, then made by a backend, then committed or released.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+
+from protocol.results import AllocationRow, DeviceStatus, Limits, UsageGroup
+from protocol.vocabulary import DeviceState, GroupBy, MemoryType, PressureLevel
+from worker.clock import NS_PER_MS, Clock
+from worker.errors import (
+    AllocationNotFoundError,
+    DeviceNotFoundError,
+    DeviceUnavailableError,
+    LimitExceededError,
+    OutOfMemoryError,
+)
+from worker.books.ledger import DeviceLedger
+from worker.policy.pressure import Books, Headroom, headroom, level_of
+from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Readings, Reservation
+
+_ENDINGS_KEPT = 1024
+"""Allocations that ended otherwise than by being freed, and are remembered for the error that names why."""
+
+
+class Device:
+    """All that is known of one device."""
+
+    def __init__(self, info: DeviceInfo, limits: Limits) -> None:
+        # All mutable state of a device.
+        self.info = info
+        self.limits = limits
+        self.ledger = DeviceLedger()
+        self.readings: Readings | None = None
+        self.read_ns = 0
+        self.stale = True
+        """Whether the ledger changed since the readings were taken."""
+        self.level = PressureLevel.UNKNOWN
+
+
+class MemoryManager:
+    """Every device's books, readings and limits."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        # All mutable state of the worker's accounting.
+        self._devices: dict[str, Device] = {}
+        self._owning: dict[str, str] = {}
+        """Device id of each live allocation."""
+        self._next_allocation = 1
+        self._endings: OrderedDict[str, str] = OrderedDict()
+
+    # ---- devices ----
+
+    def add_device(self, info: DeviceInfo, limits: Limits) -> None:
+        """Start the books of a device."""
+        with self._lock:
+            self._devices[info.device_id] = Device(info, limits)
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """Return all devices, in the order they were found."""
+        with self._lock:
+            return tuple(device.info for device in self._devices.values())
+
+    def device(self, device_id: str) -> DeviceInfo:
+        """Return one device. DeviceNotFoundError if there is none of that name."""
+        with self._lock:
+            return self._get(device_id).info
+
+    def lose_device(self, device_id: str, reason: str) -> tuple[Allocation, ...] | None:
+        """Strike out what was on a device that went away. Returns what was lost; None if that was known."""
+        with self._lock:
+            device = self._get(device_id)
+            if device.info.state is DeviceState.LOST:
+                return None
+            device.info = replace(device.info, state=DeviceState.LOST, state_reason=reason)
+            device.readings = None
+            lost = tuple(device.ledger.allocations.values())
+            for allocation in lost:
+                if not allocation.external:
+                    self.remove(allocation.allocation_id, ending="device_lost")
+            return tuple(allocation for allocation in lost if not allocation.external)
+
+    # ---- readings ----
+
+    def note_readings(self, device_id: str, readings: Readings, drift_bytes: int) -> None:
+        """Take readings over. ``drift_bytes`` is what ``drift`` said before they were taken."""
+        with self._lock:
+            device = self._get(device_id)
+            device.readings = readings
+            device.read_ns = self._clock.now_ns()
+            device.ledger.drift_bytes -= drift_bytes
+            device.stale = device.ledger.drift_bytes != 0
+
+    def drift(self, device_id: str) -> int:
+        """Return the bytes committed less freed since the last readings."""
+        with self._lock:
+            return self._get(device_id).ledger.drift_bytes
+
+    def needs_readings(self, device_id: str, max_age_ms: int, *, exact: bool = True) -> bool:
+        """Tell whether readings are missing, too old or (``exact``) older than the ledger's last change."""
+        with self._lock:
+            device = self._get(device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                return False
+            if device.readings is None or (exact and device.stale):
+                return True
+            return self._clock.now_ns() - device.read_ns > max_age_ms * NS_PER_MS
+
+    def is_stale(self, device_id: str) -> bool:
+        """Tell whether the ledger changed since the last readings."""
+        with self._lock:
+            return self._get(device_id).stale
+
+    def age_ms(self, device_ids: tuple[str, ...]) -> int:
+        """Return the age of the oldest readings of these devices."""
+        with self._lock:
+            now = self._clock.now_ns()
+            ages = [now - device.read_ns for device in map(self._get, device_ids) if device.readings]
+            return max(ages, default=0) // NS_PER_MS
+
+    # ---- one transaction ----
+
+    def reserve(self, request: AllocationRequest) -> Reservation:
+        """Hold room for an allocation.
+
+        Raises:
+            DeviceUnavailableError: the device is not there to be asked.
+            LimitExceededError: the hardware has room, a configured cap or reserve does not.
+            OutOfMemoryError: the hardware has no room.
+        """
+        with self._lock:
+            device = self._get(request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            if request.memory_type is not MemoryType.EXTERNAL:
+                _admit(request, device.limits, self._headroom(device))
+            reservation = Reservation(f"alloc-{self._next_allocation}", request)
+            self._next_allocation += 1
+            device.ledger.reserve(reservation)
+            return reservation
+
+    def release(self, reservation: Reservation) -> None:
+        """Roll back: every figure is as before ``reserve``."""
+        with self._lock:
+            self._get(reservation.request.device_id).ledger.release(reservation)
+            self._remember_ending(reservation.allocation_id, "never_existed")
+
+    def commit(self, reservation: Reservation, block: Block) -> Allocation:
+        """Enter what the backend made. DeviceUnavailableError if the device went away meanwhile."""
+        request = reservation.request
+        with self._lock:
+            device = self._get(request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            now = self._clock.now_ns()
+            expires = None if request.lease_ns is None else now + request.lease_ns
+            allocation = Allocation(reservation.allocation_id, request, block, now, expires)
+            device.ledger.release(reservation)
+            device.ledger.add(allocation)
+            device.stale = True
+            self._owning[allocation.allocation_id] = request.device_id
+            return allocation
+
+    def remove(self, allocation_id: str, *, ending: str = "already_freed") -> Allocation:
+        """Strike an allocation out. AllocationNotFoundError if it is not live."""
+        with self._lock:
+            allocation = self.allocation(allocation_id)
+            device = self._get(allocation.device_id)
+            device.ledger.remove(allocation_id)
+            device.stale = True
+            del self._owning[allocation_id]
+            if ending != "already_freed":
+                self._remember_ending(allocation_id, ending)
+            return allocation
+
+    # ---- questions ----
+
+    def allocation(self, allocation_id: str) -> Allocation:
+        """Return a live allocation. AllocationNotFoundError, with the reason, if it is not live."""
+        with self._lock:
+            device_id = self._owning.get(allocation_id)
+            if device_id is None:
+                reason = self._ending(allocation_id)
+                message = f"{allocation_id} is not live: {reason.replace('_', ' ')}"
+                raise AllocationNotFoundError(message, allocation_id=allocation_id, reason=reason)
+            return self._devices[device_id].ledger.allocations[allocation_id]
+
+    def knows(self, allocation_id: str) -> bool:
+        """Tell whether an allocation is live."""
+        with self._lock:
+            return allocation_id in self._owning
+
+    def allocations(self, device_id: str | None = None) -> tuple[Allocation, ...]:
+        """Return the live allocations of a device, or of all, in no particular order."""
+        with self._lock:
+            devices = self._devices.values() if device_id is None else (self._get(device_id),)
+            return tuple(
+                allocation for device in devices for allocation in device.ledger.allocations.values()
+            )
+
+    def headroom(self, device_id: str) -> Headroom:
+        """Return what a device can still give, by its last readings."""
+        with self._lock:
+            return self._headroom(self._get(device_id))
+
+    def level(self, device_id: str) -> PressureLevel:
+        """Return a device's pressure level, by its last readings."""
+        with self._lock:
+            device = self._get(device_id)
+            return level_of(self._headroom(device).pressure_percentage, device.limits.thresholds)
+
+    def readings(self, device_id: str) -> Readings | None:
+        """Return a device's last readings."""
+        with self._lock:
+            return self._get(device_id).readings
+
+    def usage(self, device_id: str, group_by: GroupBy) -> tuple[int, int, tuple[UsageGroup, ...]]:
+        """Return a device's allocated bytes, their peak, and the groups."""
+        with self._lock:
+            ledger = self._get(device_id).ledger
+            return ledger.allocated_bytes, ledger.peak_allocated_bytes, ledger.groups(group_by)
+
+    def freed_count(self, device_id: str, owner: str | None, purpose: str | None) -> int:
+        """Return how many allocations of an owner and purpose were freed on a device."""
+        with self._lock:
+            return self._get(device_id).ledger.freed[owner, purpose]
+
+    def level_change(self, device_id: str) -> tuple[PressureLevel, PressureLevel] | None:
+        """Return (before, now) where a device's level is another than at the last call."""
+        with self._lock:
+            device = self._get(device_id)
+            before, device.level = device.level, self.level(device_id)
+            return (before, device.level) if device.level is not before else None
+
+    def row(self, allocation: Allocation) -> AllocationRow:
+        """Return an allocation as it is listed, with its ages as of now."""
+        now, request = self._clock.now_ns(), allocation.request
+        left = None
+        if allocation.expires_ns is not None:
+            left = max(0, allocation.expires_ns - now) // NS_PER_MS
+        return AllocationRow(
+            allocation_id=allocation.allocation_id,
+            device_id=request.device_id,
+            memory_type=request.memory_type,
+            size_bytes=request.size_bytes,
+            actual_bytes=allocation.block.actual_bytes,
+            owner=request.owner,
+            purpose=request.purpose,
+            persistent=request.persistent,
+            age_ms=(now - allocation.created_ns) // NS_PER_MS,
+            lease_expires_in_ms=left,
+            shared_memory=allocation.block.shared_memory,
+        )
+
+    def status(self, device_id: str) -> DeviceStatus:
+        """Return where a device's memory is, by its last readings; the optional parts are left out."""
+        with self._lock:
+            device = self._get(device_id)
+            ledger, readings = device.ledger, device.readings or _NO_READINGS
+            room = self._headroom(device)
+            process = readings.process_used_bytes
+            explained = readings.resident_bytes + readings.cached_bytes
+            return DeviceStatus(
+                device_id=device_id,
+                kind=device.info.kind,
+                name=device.info.name,
+                state=device.info.state,
+                state_reason=device.info.state_reason,
+                total_bytes=readings.total_bytes,
+                budget_bytes=room.budget_bytes,
+                budget_source=room.budget_source,
+                used_bytes=readings.used_bytes,
+                process_used_bytes=process,
+                allocated_bytes=ledger.allocated_bytes,
+                external_bytes=ledger.external_bytes,
+                cached_bytes=readings.cached_bytes,
+                unattributed_bytes=None if process is None else max(0, process - explained),
+                available_bytes=room.available_bytes,
+                peak_allocated_bytes=ledger.peak_allocated_bytes,
+                allocation_count=len(ledger.allocations),
+                model_bytes=0,
+                utilization_percentage=utilization_percentage(readings),
+                pressure_level=level_of(room.pressure_percentage, device.limits.thresholds),
+                allocations=None,
+                usage=None,
+                fragmentation=None,
+            )
+
+    # ---- limits ----
+
+    def limits(self, device_id: str) -> Limits:
+        """Return a device's configured limits."""
+        with self._lock:
+            return self._get(device_id).limits
+
+    def set_limits(self, device_id: str, limits: Limits) -> None:
+        """Replace a device's limits. What is allocated already stays."""
+        with self._lock:
+            self._get(device_id).limits = limits
+
+    # ---- inside ----
+
+    def _get(self, device_id: str) -> Device:
+        device = self._devices.get(device_id)
+        if device is None:
+            known = list(self._devices)
+            message = f"no device {device_id!r}; there are {', '.join(known)}"
+            raise DeviceNotFoundError(message, device_id=device_id, known_devices=known)
+        return device
+
+    def _headroom(self, device: Device) -> Headroom:
+        ledger = device.ledger
+        books = Books(ledger.allocated_bytes, ledger.reserved_bytes, ledger.drift_bytes)
+        return headroom(device.readings or _NO_READINGS, device.limits, books)
+
+    def _ending(self, allocation_id: str) -> str:
+        known = self._endings.get(allocation_id)
+        if known is not None:
+            return known
+        number = allocation_id.removeprefix("alloc-")
+        existed = (
+            number != allocation_id
+            and number.isdecimal()
+            and number == str(int(number))
+            and 0 < int(number) < self._next_allocation
+        )
+        return "already_freed" if existed else "never_existed"
+
+    def _remember_ending(self, allocation_id: str, ending: str) -> None:
+        self._endings[allocation_id] = ending
+        if len(self._endings) > _ENDINGS_KEPT:
+            self._endings.popitem(last=False)
+
+
+_NO_READINGS = Readings(None, None, None, None, None, None, None, 0, 0, None)
+
+
+def unavailable(info: DeviceInfo) -> DeviceUnavailableError:
+    """Make the error for a device that is not there to be asked."""
+    return DeviceUnavailableError(
+        f"{info.device_id} is {info.state}: {info.state_reason}", device_id=info.device_id, state=info.state
+    )
+
+
+def utilization_percentage(readings: Readings) -> float | None:
+    """Return the used share of the whole device, None where it can't be told."""
+    if readings.used_bytes is None or not readings.total_bytes:
+        return None
+    return round(min(100.0, 100 * readings.used_bytes / readings.total_bytes), 3)
+
+
+def _admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
+    """Decide whether a request fits.
+
+    1. It fits, or there are no figures and the device itself will say.
+    2. It is over the configured cap: no waiting helps, a limit is exceeded.
+    3. The device has room for it, which the reserve keeps for the host: a limit is exceeded.
+    4. The device has no such room: out of memory.
+    """
+    asked = request.size_bytes
+    if room.available_bytes is None or asked <= room.available_bytes:  # 1
+        return
+    details = {
+        "device_id": request.device_id,
+        "requested_bytes": asked,
+        "available_bytes": room.available_bytes,
+        "evictable_bytes": 0,
+    }
+    said = f"{request.device_id} has {room.available_bytes} bytes of headroom; {asked} asked for"
+    if room.below_cap_bytes is not None and asked > room.below_cap_bytes:  # 2
+        raise LimitExceededError(f"{said} (limit_bytes is {limits.limit_bytes})", **details)
+    if asked <= room.unreserved_bytes:  # 3
+        raise LimitExceededError(f"{said} (reserve_bytes is {limits.reserve_bytes})", **details)
+    raise OutOfMemoryError(said, **details)  # 4

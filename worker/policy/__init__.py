@@ -1,0 +1,1 @@
+"""Decisions, from numbers alone. Pure: no state, no I/O, no clock."""

@@ -1,0 +1,120 @@
+"""Headroom and pressure: what readings, limits and the ledger mean together. Pure."""
+
+from protocol.record import Record
+from protocol.results import Limits, PressureSignal, PressureThresholds
+from protocol.vocabulary import DEFAULT_THRESHOLDS, INT64_MAX, PressureLevel, Source
+from worker.records import Readings
+
+SEVERITY = {
+    PressureLevel.UNKNOWN: 0,
+    PressureLevel.LOW: 1,
+    PressureLevel.MODERATE: 2,
+    PressureLevel.HIGH: 3,
+    PressureLevel.CRITICAL: 4,
+}
+
+DEFAULT_LIMITS = Limits(None, 0, PressureThresholds(*DEFAULT_THRESHOLDS))
+
+CPU_RESERVE_MAX_BYTES = 256 * 2**20
+CPU_RESERVE_SHARE = 64
+"""The CPU keeps 1/64 of its budget, at most 256 MiB, free by default: the kernel's own "available" is an
+estimate, and whoever takes the last of it is killed for it."""
+
+
+class Headroom(Record):
+    """What can still be had, and what stands in the way."""
+
+    budget_bytes: int | None
+    budget_source: Source | None
+    below_cap_bytes: int | None
+    """Room below the configured cap; None where there is no cap."""
+    unreserved_bytes: int
+    """What one allocation could get if nothing were kept for the host; 0 where it can't be told."""
+    total_bytes: int | None
+    """Room in all."""
+    available_bytes: int | None
+    """What one allocation can get: less than the total where memory is in pieces."""
+    pressure_percentage: float | None
+
+
+class Books(Record):
+    """The part of a device's ledger that headroom depends on."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    drift_bytes: int
+    """Committed less freed since the readings were taken."""
+
+
+def headroom(readings: Readings, limits: Limits, books: Books) -> Headroom:
+    """Work out what an allocation can get.
+
+    1. The hardware gives what it reads as free, less what was taken since, is being taken, or is reserved.
+    2. A configured cap gives what the ledger has not used of it.
+    3. The smaller of both is the room; one allocation gets at most the largest block of it.
+    4. Pressure is the share of the budget that is not to be had any more.
+    """
+    # 1
+    hardware = None
+    if readings.free_bytes is not None:
+        hardware = max(0, readings.free_bytes - books.drift_bytes - books.reserved_bytes)
+    largest = INT64_MAX if readings.largest_block_bytes is None else readings.largest_block_bytes
+    # 2
+    below_cap = None
+    budget, source = readings.budget_bytes, readings.budget_source
+    if limits.limit_bytes is not None:
+        below_cap = max(0, limits.limit_bytes - books.allocated_bytes - books.reserved_bytes)
+        if budget is None or limits.limit_bytes < budget:
+            budget, source = limits.limit_bytes, Source.CONFIG
+    # 3
+    rooms = [] if hardware is None else [max(0, hardware - limits.reserve_bytes)]
+    rooms += [] if below_cap is None else [below_cap]
+    total = min(rooms, default=None)
+    available = None if total is None else min(total, largest)
+    # 4
+    percentage = None
+    if budget is not None and total is not None:
+        percentage = round(100 * (1 - min(1.0, total / budget)), 3) if budget else 100.0
+    return Headroom(
+        budget_bytes=budget,
+        budget_source=source,
+        below_cap_bytes=below_cap,
+        unreserved_bytes=min(hardware or 0, largest),
+        total_bytes=total,
+        available_bytes=available,
+        pressure_percentage=percentage,
+    )
+
+
+def level_of(percentage: float | None, thresholds: PressureThresholds) -> PressureLevel:
+    """Name the level of a pressure percentage."""
+    if percentage is None:
+        return PressureLevel.UNKNOWN
+    if percentage >= thresholds.critical:
+        return PressureLevel.CRITICAL
+    if percentage >= thresholds.high:
+        return PressureLevel.HIGH
+    if percentage >= thresholds.moderate:
+        return PressureLevel.MODERATE
+    return PressureLevel.LOW
+
+
+def signals(room: Headroom, thresholds: PressureThresholds) -> tuple[PressureSignal, ...]:
+    """Return every reason for the level, each with its own."""
+    if room.pressure_percentage is None or room.budget_source is None:
+        return ()
+    level = level_of(room.pressure_percentage, thresholds)
+    return (PressureSignal("budget_used_percentage", room.pressure_percentage, level, room.budget_source),)
+
+
+def worst(levels: list[PressureLevel]) -> PressureLevel:
+    """Return the most severe level; unknown where there is none."""
+    return max(levels, key=SEVERITY.__getitem__, default=PressureLevel.UNKNOWN)
+
+
+def default_limits(*, cpu_budget_bytes: int | None = None, limit_bytes: int | None = None) -> Limits:
+    """Return the limits that a device starts with."""
+    reserve = 0
+    if cpu_budget_bytes is not None:
+        reserve = min(CPU_RESERVE_MAX_BYTES, cpu_budget_bytes // CPU_RESERVE_SHARE)
+    return Limits(limit_bytes, reserve, DEFAULT_LIMITS.thresholds)

@@ -1,0 +1,96 @@
+"""What the layers hand to one another. Frozen; sizes in bytes, times in nanoseconds of the worker's clock."""
+
+from protocol.record import Record
+from protocol.results import Fragmentation, SharedMemory
+from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType, Source
+
+
+class DeviceInfo(Record):
+    """A device as its backend found it."""
+
+    device_id: str
+    kind: DeviceKind
+    name: str
+    state: DeviceState = DeviceState.AVAILABLE
+    state_reason: str | None = None
+
+
+class Readings(Record):
+    """What a device's own sources say at one moment. None where a source is missing."""
+
+    total_bytes: int | None
+    budget_bytes: int | None
+    budget_source: Source | None
+    used_bytes: int | None
+    """Whole device, every process."""
+    process_used_bytes: int | None
+    free_bytes: int | None
+    """What this process can still get, caches given up and untouched promises kept."""
+    largest_block_bytes: int | None
+    """The most that one allocation can get of it; None where memory is not contiguous."""
+    resident_bytes: int
+    """Part of the live blocks that really takes memory now."""
+    cached_bytes: int
+    fragmentation: Fragmentation | None
+
+
+class Block(Record):
+    """What a backend made for an allocation."""
+
+    actual_bytes: int
+    shared_memory: SharedMemory | None = None
+
+
+class Defragmented(Record):
+    """What a backend's compaction did."""
+
+    moved: int
+    returned_bytes: int | None
+
+
+class AllocationRequest(Record):
+    """What is asked of a device."""
+
+    device_id: str
+    size_bytes: int
+    memory_type: MemoryType = MemoryType.DEVICE
+    initialize: Initialize = Initialize.ZERO
+    alignment: int | None = None
+    purpose: str | None = None
+    owner: str | None = None
+    persistent: bool = False
+    lease_ns: int | None = None
+    overwritten: bool = False
+    """Whether all of it is written before anyone reads it: what it holds until then does not matter."""
+
+
+class Allocation(Record):
+    """A row of the ledger."""
+
+    allocation_id: str
+    request: AllocationRequest
+    block: Block
+    created_ns: int
+    expires_ns: int | None
+
+    @property
+    def device_id(self) -> str:
+        """The device it lies on."""
+        return self.request.device_id
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes asked for, which is what the ledger counts."""
+        return self.request.size_bytes
+
+    @property
+    def external(self) -> bool:
+        """Whether the host holds it and the worker only keeps the record."""
+        return self.request.memory_type is MemoryType.EXTERNAL
+
+
+class Reservation(Record):
+    """Room that is held for an allocation while its device makes it."""
+
+    allocation_id: str
+    request: AllocationRequest

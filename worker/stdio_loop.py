@@ -1,0 +1,136 @@
+"""The stream: bytes in, frames out, one reply a line, until the host is done or gone.
+
+The main thread reads, and runs what is quick. Knows nothing of what an action means.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+
+from protocol.vocabulary import EventName
+from worker.stream.alarm import Alarm
+from worker.clock import FixedClock
+from worker.errors import FrameTooLargeError, WorkerError
+from worker.stream.event_channel import EventChannel
+from worker.stream.frame_writer import FrameWriter
+from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
+from worker.stream.host_watch import watch_process, watch_signals
+from worker.stream.job_runner import JobRunner
+from worker.log import log
+
+_READ_BYTES = 1 << 16
+_DRAIN_SECONDS = 5.0
+"""How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
+
+
+class StdioLoop:
+    """Reads requests, hands them to the runner, and ends the process in order."""
+
+    def __init__(
+        self,
+        read_fd: int,
+        writer: FrameWriter,
+        runner: JobRunner,
+        events: EventChannel,
+        alarm: Alarm,
+        close: Callable[[], None],
+        *,
+        max_frame_bytes: int,
+        fixed_clock: FixedClock | None = None,
+    ) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self.max_inflight = runner.max_inflight
+        self._read_fd = read_fd
+        self._writer = writer
+        self._runner = runner
+        self._events = events
+        self._alarm = alarm
+        self._close = close
+        self._fixed_clock = fixed_clock
+        self._exiting = threading.Lock()
+
+    def run(self) -> None:
+        """Serve until the end of input, then finish what was asked."""
+        watch_signals(lambda: self._end("SIGTERM", _DRAIN_SECONDS))
+        if self._fixed_clock is not None:
+            self._fixed_clock.on_parked = self._runner.wake
+        splitter = LineSplitter(self.max_frame_bytes)
+        while chunk := self._read():
+            for line in splitter.feed(chunk):
+                self._accept(line)
+            self._writer.flush()
+        for line in splitter.close():
+            self._accept(line)
+        self._writer.flush()
+        self._end("end of input", None)
+
+    # ---- what the worker's own actions ask for ----
+
+    def cancel(self, request_id: str) -> Callable[[], None] | None:
+        """Return what cancels a request that is queued or running; None if there is none."""
+        return self._runner.cancel(request_id)
+
+    def subscribe(self, events: tuple[EventName, ...]) -> None:
+        """Send these events from now on."""
+        self._events.subscribe(events)
+
+    def watch_host(self, pid: int) -> None:
+        """End as soon as that process does; what runs is cancelled, for nobody waits for it."""
+        watch_process(pid, lambda: self._end(f"host process {pid} is gone", 0))
+
+    def drain(self) -> int:
+        """Admit nothing more, finish or cancel what runs. Returns how many requests that was."""
+        return self._runner.drain(_DRAIN_SECONDS, besides=1)
+
+    def end(self) -> None:
+        """Free everything and exit."""
+        self._exit("worker.shutdown")
+
+    def host_gone(self) -> None:
+        """End because nobody reads any more."""
+        threading.Thread(target=self._end, args=("the output is closed", 0), daemon=True).start()
+
+    # ---- inside ----
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._read_fd, _READ_BYTES)
+        except OSError as error:
+            log("warning", "the input cannot be read", error=str(error))
+            return b""
+
+    def _accept(self, line: bytes | Oversize) -> None:
+        if self._fixed_clock is not None:
+            self._settle(self._fixed_clock)
+        try:
+            if isinstance(line, Oversize):
+                message = f"the line is longer than {self.max_frame_bytes} bytes; it was discarded"
+                raise FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes)
+            request = read_request(line)
+        except WorkerError as error:
+            head = line.head if isinstance(line, Oversize) else line
+            self._writer.batch(error_frame(find_request_id(head), error))
+            return
+        if request is not None:
+            self._runner.accept(request)
+
+    def _settle(self, clock: FixedClock) -> None:
+        """With a fixed clock, one line is over before the next: order and figures are always the same."""
+        self._runner.wait_settled(lambda: clock.parked)
+        self._alarm.run_due()
+        self._runner.wait_settled(lambda: clock.parked)
+
+    def _end(self, reason: str, grace_seconds: float | None) -> None:
+        """Finish or cancel what runs, then end the process. Does not return."""
+        self._runner.drain(grace_seconds)
+        self._exit(reason)
+
+    def _exit(self, reason: str) -> None:
+        if not self._exiting.acquire(blocking=False):
+            threading.Event().wait()  # another thread is at it
+        log("info", "ending", reason=reason)
+        try:
+            self._close()
+        finally:
+            # Not sys.exit: this may be any thread, and work that ignored its cancelling may be in others.
+            os._exit(0)

@@ -1,0 +1,30 @@
+"""The protocol's own descriptors, out of everyone else's reach. Standard library only."""
+
+import os
+import sys
+
+
+def claim() -> tuple[int, int]:
+    """Move stdin and stdout away and return where to; ``print``, C and child processes get stderr.
+
+    The new descriptors are not inherited by child processes.
+    """
+    if not _is_open(2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    read_fd, write_fd = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123 - lives as long as we do
+    sys.stdout = sys.stderr
+    os.set_blocking(write_fd, True)  # noqa: FBT003 - the standard library's own signature
+    return read_fd, write_fd
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Events to a host that asked for them: numbered without gaps, and only the latest where they come fast."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from protocol.vocabulary import EventName
+from worker.stream.alarm import Alarm
+from worker.clock import NS_PER_MS, Clock
+from worker.stream.frames import event_frame
+
+INTERVAL_NS = 250 * NS_PER_MS
+"""The same event about the same thing is sent at most four times a second."""
+
+
+class EventChannel:
+    """The subscription. Bounded: for each event and thing at most one waits to be sent."""
+
+    def __init__(
+        self, write: Callable[[Callable[[], bytes]], None], clock: Clock, alarm: Alarm, interval_ns: int
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._alarm = alarm
+        self._interval_ns = interval_ns
+        self._lock = threading.Lock()
+        # All mutable state.
+        self._wanted: frozenset[EventName] = frozenset()
+        self._sequence = 0
+        self._sent_ns: dict[tuple[EventName, str], int] = {}
+        self._waiting: dict[tuple[EventName, str], Any] = {}
+
+    def subscribe(self, events: tuple[EventName, ...]) -> None:
+        """Send these events from now on; the numbers go on."""
+        with self._lock:
+            self._wanted = frozenset(events)
+            self._waiting.clear()
+
+    def publish(self, event: EventName, about: str, data: Any) -> None:
+        """Send an event now, or hold it back until the interval is over."""
+        if event not in self._wanted:
+            return
+        key, now = (event, about), self._clock.now_ns()
+        with self._lock:
+            due = self._sent_ns.get(key, now - self._interval_ns) + self._interval_ns
+            if key in self._waiting or due > now:
+                if key not in self._waiting:
+                    self._alarm.at(due, lambda: self._send_waiting(key))
+                self._waiting[key] = _merged(self._waiting.get(key), data)
+                return
+            self._note_sent(key, now)
+        self._send(event, data)
+
+    def _send_waiting(self, key: tuple[EventName, str]) -> None:
+        with self._lock:
+            data = self._waiting.pop(key, None)
+            if data is None or key[0] not in self._wanted:
+                return
+            self._note_sent(key, self._clock.now_ns())
+        if not (isinstance(data, dict) and data.get("from") == data.get("to")):
+            self._send(key[0], data)
+
+    def _note_sent(self, key: tuple[EventName, str], now: int) -> None:
+        if len(self._sent_ns) > 4096:  # noqa: PLR2004 - many things were told of once: start over
+            self._sent_ns.clear()
+        self._sent_ns[key] = now
+
+    def _send(self, event: EventName, data: Any) -> None:
+        def numbered() -> bytes:
+            self._sequence += 1
+            return event_frame(event, None, self._sequence, data)
+
+        self._write(numbered)
+
+
+def _merged(waiting: Any, data: Any) -> Any:
+    """Let the later event stand for both: from where the first began."""
+    if isinstance(waiting, dict) and "from" in waiting:
+        return {**data, "from": waiting["from"]}
+    return data

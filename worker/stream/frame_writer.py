@@ -1,0 +1,52 @@
+"""The only way out to the host: whole frames, one after the other."""
+
+import os
+import threading
+from collections.abc import Callable
+
+_BATCH_BYTES = 64 * 1024
+"""What a pipe takes at once."""
+
+
+class FrameWriter:
+    """Writes to a descriptor. A host that does not read makes the writer wait, and nobody keeps frames for it."""
+
+    def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
+        self._fd = fd
+        self._on_broken = on_broken
+        self._lock = threading.Lock()
+        self._broken = False
+        # The reading thread's replies of the present chunk: one system call for all of them.
+        self._batch: list[bytes] = []
+        self._batch_bytes = 0
+
+    def write(self, frame: bytes) -> None:
+        """Write frames now, from any thread. Once the host is gone they are dropped."""
+        self.write_made(lambda: frame)
+
+    def write_made(self, make: Callable[[], bytes]) -> None:
+        """Write a frame that is made under the lock, so that a number in it is in the stream's order."""
+        with self._lock:
+            if self._broken:
+                return
+            left = memoryview(make())
+            try:
+                while left:
+                    left = left[os.write(self._fd, left) :]
+            except OSError:
+                self._broken = True
+        if self._broken:
+            self._on_broken()
+
+    def batch(self, frame: bytes) -> None:
+        """Write with the next ``flush``. For the reading thread alone."""
+        self._batch.append(frame)
+        self._batch_bytes += len(frame)
+        if self._batch_bytes >= _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was batched."""
+        if self._batch:
+            frames, self._batch, self._batch_bytes = b"".join(self._batch), [], 0
+            self.write(frames)

@@ -1,0 +1,354 @@
+"""From a request to its one reply: admitted or refused, run here or by the pool, answered, remembered."""
+
+import queue
+import threading
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from protocol.envelope import Request
+from protocol.results import ProgressData
+from protocol.vocabulary import Executed
+from worker.stream.alarm import Alarm
+from worker.cancellation import CancelToken
+from worker.clock import NS_PER_MS, Clock
+from worker.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    FrameTooLargeError,
+    InternalError,
+    OverloadedError,
+    ShuttingDownError,
+    WorkerError,
+)
+from worker.stream.frame_writer import FrameWriter
+from worker.stream.frames import error_frame, event_frame, replayed_frame, success_frame
+from worker.books.history import History
+from worker.stream.lanes import Job, Lanes
+from worker.log import log
+from worker.stream.replay import Replay, body_of, duplicate
+from worker.stream.work import Answer, Call, Work
+
+_POOL_THREADS = 4
+_PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
+_RETRY_AFTER_MS = 100
+_CANCEL_SECONDS = 2.0
+"""How long cancelled work may take to notice while draining."""
+
+
+def _no_report(_completed: int, _total: int) -> None:
+    """Tell nobody how far the work has come."""
+
+
+def _nobody_waits(_error: WorkerError) -> None:
+    """Tell nobody that work was given up."""
+
+
+class Prepare(Protocol):
+    """What turns a request into work: the instructor."""
+
+    def prepare(self, action: str, data: dict[str, Any]) -> Work:
+        """Return the work. Raises WorkerError."""
+        ...
+
+
+class _Pending:
+    """A request that has no reply yet."""
+
+    __slots__ = ("action", "arrived_ns", "body", "progress", "request_id", "traceparent")
+
+    def __init__(self, request: Request, arrived_ns: int) -> None:
+        self.request_id = request.request_id
+        self.action = request.action
+        self.arrived_ns = arrived_ns
+        self.progress = request.meta is not None and request.meta.progress
+        self.traceparent = request.meta.traceparent if request.meta is not None else None
+        self.body: bytes | None = None
+        """What a repetition is compared with; None for work that changes nothing."""
+
+
+class JobRunner:
+    """Runs work. ``accept`` is for the reading thread; everything else for any."""
+
+    def __init__(
+        self,
+        writer: FrameWriter,
+        clock: Clock,
+        alarm: Alarm,
+        history: History,
+        *,
+        max_inflight: int,
+        max_frame_bytes: int,
+    ) -> None:
+        self.max_inflight = max_inflight
+        self.max_frame_bytes = max_frame_bytes
+        self._writer = writer
+        self._clock = clock
+        self._alarm = alarm
+        self._history = history
+        self._never = CancelToken(clock.now_ns)
+        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        # All mutable state: what is unfinished, what was answered, and whether more is admitted.
+        self._lanes = Lanes()
+        self._replay = Replay()
+        self._unanswered: dict[str, tuple[bytes, int]] = {}
+        """Body, and how many repetitions wait for its answer, of each changing request in the lanes."""
+        self._threads = 0
+        self._draining = False
+        self._instructor: Prepare | None = None
+
+    def bind(self, instructor: Prepare) -> None:
+        """Name what turns requests into work: it needs the loop, and the loop this, so it comes last."""
+        self._instructor = instructor
+
+    # ---- the path of a request ----
+
+    def accept(self, request: Request) -> None:
+        """Answer a request, now or when its work is done.
+
+        1. It cannot be understood: refused, whatever else holds.
+        2. Its answer was given before, or is being made: that answer.
+        3. The worker is ending, or has too much in flight: refused, unless it is a control action.
+        4. It is quick and nothing is in its way: run here. Else it joins the lanes.
+        """
+        pending = _Pending(request, self._clock.now_ns())
+        try:
+            assert self._instructor is not None
+            work = self._instructor.prepare(request.action, request.data)  # 1
+            if work.changes or request.request_id in self._replay:
+                if self._answer_again(pending, work, request):  # 2
+                    return
+            if not work.control:
+                self._admit()  # 3
+            elif work.action == "worker.shutdown" and self._draining:
+                raise _shutting_down()
+        except WorkerError as error:
+            self._writer.batch(error_frame(request.request_id, error))
+            self._record(pending, failed=True)
+            return
+        token = self._never
+        if request.meta is not None and request.meta.deadline_ms is not None:
+            deadline = pending.arrived_ns + request.meta.deadline_ms * NS_PER_MS
+            token = CancelToken(self._clock.now_ns, deadline)
+        if work.quick and (not len(self._lanes) or self._lanes.free(work.claims)):  # 4
+            self._run_here(pending, work, token)
+        else:
+            self._enqueue(pending, work, token)
+
+    def submit(
+        self, work: Work, request_id: str = "", give_up: Callable[[WorkerError], None] = _nobody_waits
+    ) -> None:
+        """Run work that nobody is answered for, in its order among the requests'."""
+
+        def start(job: Job) -> None:
+            self._hand_over(lambda: self._quietly(job))
+
+        self._lanes.admit(Job(request_id, work, CancelToken(self._clock.now_ns), start, give_up))
+
+    def cancel(self, request_id: str) -> Callable[[], None] | None:
+        """Return what cancels an unfinished request; None if there is none."""
+        job = self._lanes.find(request_id)
+        if job is None or job.work.control:
+            return None
+        found = job
+        return lambda: self._cancel(found)
+
+    def drain(self, grace_seconds: float | None, *, besides: int = 0) -> int:
+        """Admit nothing more; wait for what is unfinished, then cancel it.
+
+        ``besides`` is how many jobs are not waited for: the one that asks. Returns how many were waited
+        for. A grace of None waits for ever.
+        """
+        self._draining = True
+        unfinished = len(self._lanes) - besides
+        if not self._lanes.wait_until(lambda: len(self._lanes) <= besides, grace_seconds):
+            for job in self._lanes.jobs():
+                if not job.work.control:
+                    self._cancel(job)
+            self._lanes.wait_until(lambda: len(self._lanes) <= besides, _CANCEL_SECONDS)
+        return unfinished
+
+    def wait_settled(self, parked: Callable[[], int]) -> None:
+        """Wait until whatever can go on has done so; ``parked`` tells how many jobs cannot."""
+        self._lanes.wait_until(lambda: self._lanes.running() <= parked())
+
+    def wake(self) -> None:
+        """Look again whether it is settled."""
+        with self._lanes.changed:
+            self._lanes.changed.notify_all()
+
+    # ---- inside: before it runs ----
+
+    def _cancel(self, job: Job) -> None:
+        job.token.cancel()
+        if self._lanes.withdraw(job):
+            job.give_up(CancelledError("cancelled while it was queued; it was not started"))
+
+    def _answer_again(self, pending: _Pending, work: Work, request: Request) -> bool:
+        body = body_of(work.action, request.data)
+        with self._lock:
+            frame = self._replay.find(pending.request_id, body)
+            if frame is not None:
+                self._writer.batch(replayed_frame(frame))
+                return True
+            unanswered = self._unanswered.get(pending.request_id)
+            if unanswered is not None:
+                if unanswered[0] != body:
+                    raise duplicate(pending.request_id)
+                self._unanswered[pending.request_id] = (body, unanswered[1] + 1)
+                return True
+        if work.changes:
+            pending.body = body
+        return False
+
+    def _admit(self) -> None:
+        if self._draining:
+            raise _shutting_down()
+        if len(self._lanes) >= self.max_inflight:
+            message = f"{len(self._lanes)} requests are in flight, the most that are admitted"
+            raise OverloadedError(message, max_inflight=self.max_inflight, retry_after_ms=_RETRY_AFTER_MS)
+
+    def _run_here(self, pending: _Pending, work: Work, token: CancelToken) -> None:
+        frame, answer = self._execute(pending, work, token, _no_report)
+        self._writer.batch(frame)
+        self._after(pending, answer)
+
+    def _enqueue(self, pending: _Pending, work: Work, token: CancelToken) -> None:
+        if token is self._never:
+            token = CancelToken(self._clock.now_ns)
+        if pending.body is not None:
+            with self._lock:
+                self._unanswered[pending.request_id] = (pending.body, 0)
+
+        def give_up(error: WorkerError) -> None:
+            self._reply(pending, error_frame(pending.request_id, error))
+            self._record(pending, failed=True)
+
+        def start(job: Job) -> None:
+            self._hand_over(lambda: self._run_job(pending, job), alone=work.control)
+
+        job = Job(pending.request_id, work, token, start, give_up)
+        if not self._lanes.admit(job) and token.deadline_ns is not None:
+            self._alarm.at(token.deadline_ns, lambda: self._shed(job))
+
+    def _shed(self, job: Job) -> None:
+        """Give up a job whose deadline passed in the queue."""
+        if self._lanes.withdraw(job):
+            job.give_up(DeadlineExceededError("the deadline passed while it was queued; it was not started"))
+
+    # ---- inside: while it runs ----
+
+    def _hand_over(self, task: Callable[[], None], *, alone: bool = False) -> None:
+        """Give a task to the pool, or to a thread of its own where it waits for the others."""
+        if alone:
+            threading.Thread(target=task, daemon=True).start()
+            return
+        if self._threads < _POOL_THREADS:
+            self._threads += 1
+            threading.Thread(target=self._serve, name=f"pool-{self._threads}", daemon=True).start()
+        self._queue.put(task)
+
+    def _serve(self) -> None:
+        while True:
+            self._queue.get()()
+
+    def _run_job(self, pending: _Pending, job: Job) -> None:
+        report = self._reporter(pending) if pending.progress else _no_report
+        frame, answer = self._execute(pending, job.work, job.token, report)
+        self._reply(pending, frame)
+        self._after(pending, answer)
+        self._lanes.finish(job)
+
+    def _quietly(self, job: Job) -> None:
+        """Run work that nobody waits for. Its errors are where it keeps them; a bug is logged."""
+        try:
+            job.work.run(Call(job.request_id, job.token, _no_report))
+        except WorkerError as error:
+            log("info", "background work ended early", action=job.work.action, error=error.message)
+        except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
+            _log_bug(error, job.work.action, None)
+        self._lanes.finish(job)
+
+    def _execute(
+        self, pending: _Pending, work: Work, token: CancelToken, report: Callable[[int, int], None]
+    ) -> tuple[bytes, Answer | None]:
+        """Run work and make its reply. Every exception becomes one."""
+        answer = None
+        failed = True
+        try:
+            if token is not self._never:
+                token.check()
+            result = work.run(Call(pending.request_id, token, report))
+            if type(result) is Answer:
+                answer, result = result, result.result
+            frame = success_frame(pending.request_id, result)
+            if len(frame) > self.max_frame_bytes:
+                raise self._reply_too_large(len(frame))
+            failed = False
+        except WorkerError as error:
+            frame = error_frame(pending.request_id, error)
+        except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
+            frame = error_frame(pending.request_id, _log_bug(error, work.action, pending.traceparent))
+        if pending.body is not None:
+            with self._lock:
+                self._replay.keep(pending.request_id, pending.body, frame)
+        self._record(pending, failed=failed, action=work.action)
+        return frame, answer
+
+    # ---- inside: after it ran ----
+
+    def _reply(self, pending: _Pending, frame: bytes) -> None:
+        repetitions = 0
+        if pending.body is not None:
+            with self._lock:
+                _, repetitions = self._unanswered.pop(pending.request_id)
+        self._writer.write(frame + replayed_frame(frame) * repetitions)
+
+    def _after(self, pending: _Pending, answer: Answer | None) -> None:
+        if answer is None:
+            return
+        if answer.background is not None:
+            work = answer.background
+            self.submit(work, pending.request_id, work.abandoned or _nobody_waits)
+        if answer.then is not None:
+            self._writer.flush()  # the host sees this reply before what it causes
+            answer.then()
+
+    def _reporter(self, pending: _Pending) -> Callable[[int, int], None]:
+        """Return what sends a request's progress: the first at once, then at most ten a second."""
+        sequence, sent_ns = 0, 0
+
+        def report(completed: int, total: int) -> None:
+            nonlocal sequence, sent_ns
+            now = self._clock.now_ns()
+            if sequence and now - sent_ns < _PROGRESS_INTERVAL_NS:
+                return
+            sequence, sent_ns = sequence + 1, now
+            data = ProgressData(completed, total)
+            self._writer.write(event_frame("progress", pending.request_id, sequence, data))
+
+        return report
+
+    def _record(self, pending: _Pending, *, failed: bool, action: str | None = None) -> None:
+        name = pending.action if action is None else action
+        self._history.record_action(name, self._clock.now_ns() - pending.arrived_ns, failed=failed)
+
+    def _reply_too_large(self, size: int) -> FrameTooLargeError:
+        message = f"the reply has {size} bytes, more than the {self.max_frame_bytes} of a frame"
+        error = FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes, reply_bytes=size)
+        error.executed = Executed.YES
+        return error
+
+
+def _shutting_down() -> ShuttingDownError:
+    message = "the worker is shutting down and admits nothing new"
+    return ShuttingDownError(message)
+
+
+def _log_bug(error: Exception, action: str, traceparent: str | None) -> InternalError:
+    error_id = uuid.uuid4().hex
+    text = "".join(traceback.format_exception(error))
+    log("error", "a bug", error_id=error_id, action=action, traceparent=traceparent, traceback=text)
+    return InternalError(f"a bug in the worker; the log has it under {error_id}", error_id=error_id)

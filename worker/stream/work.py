@@ -1,0 +1,48 @@
+"""A request on its way: what it does, what it needs for itself meanwhile, and what it is handed."""
+
+from collections.abc import Callable
+from typing import Any
+
+from protocol.record import Record
+from worker.cancellation import CancelToken
+
+
+class Claim(Record):
+    """Something that work needs: for itself alone, or along with others that only share it."""
+
+    key: str
+    alone: bool
+
+
+class Call(Record):
+    """What running work is handed."""
+
+    request_id: str
+    token: CancelToken
+    report: Callable[[int, int], None]
+    """Called with (completed bytes, total bytes)."""
+
+
+class Work(Record):
+    """A valid request, ready to run."""
+
+    action: str
+    run: Callable[[Call], Any]
+    """Returns a result record, or an ``Answer``; raises WorkerError."""
+    claims: tuple[Claim, ...] = ()
+    quick: bool = True
+    """Done so fast that the reading thread runs it itself."""
+    changes: bool = False
+    control: bool = False
+    """Admitted also while the worker is overloaded or draining."""
+    abandoned: Callable[[Any], None] | None = None
+    """Called with the error if it is given up before it runs."""
+
+
+class Answer(Record):
+    """A result, and what happens once it is written."""
+
+    result: Any
+    then: Callable[[], None] | None = None
+    background: Work | None = None
+    """Goes on after the answer, under the same request id."""

@@ -1,0 +1,39 @@
+"""What this process may still map, where the system counts promises and not only pages."""
+
+import sys
+from pathlib import Path
+
+_STRICT_OVERCOMMIT = "2"
+"""/proc/sys/vm/overcommit_memory: the kernel refuses maps above the commit limit."""
+
+
+def commit_headroom_bytes(proc: Path = Path("/proc")) -> int | None:
+    """Return the smaller of what RLIMIT_AS and strict overcommit leave; None if neither is set."""
+    rooms = [room for room in (_address_space_room(proc), _overcommit_room(proc)) if room is not None]
+    return max(0, min(rooms)) if rooms else None
+
+
+def _address_space_room(proc: Path) -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415 - does not exist on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        pages = int((proc / "self/statm").read_text().split()[0])
+    except OSError:
+        return None
+    return limit - pages * resource.getpagesize()
+
+
+def _overcommit_room(proc: Path) -> int | None:
+    try:
+        if (proc / "sys/vm/overcommit_memory").read_text().strip() != _STRICT_OVERCOMMIT:
+            return None
+        lines = (proc / "meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return (kib["CommitLimit"] - kib["Committed_AS"]) * 1024

@@ -1,0 +1,99 @@
+"""Allocating and freeing: reserve in the manager, do at the device, commit, or roll back."""
+
+from collections.abc import Callable, Mapping
+
+from protocol.results import Expiration
+from protocol.vocabulary import MemoryType
+from worker.backends.base import DeviceBackend
+from worker.cancellation import CancelToken
+from worker.errors import InvalidRequestError, OutOfMemoryError
+from worker.books.history import History
+from worker.manager_memory import MemoryManager
+from worker.records import Allocation, AllocationRequest, Block
+
+
+OnLease = Callable[[str, int], None]
+"""Called with an allocation's id and the clock's nanoseconds at which its lease runs out."""
+
+
+class AllocationWorker:
+    """One allocation or free at a time, each all or nothing."""
+
+    def __init__(
+        self,
+        manager: MemoryManager,
+        backends: Mapping[str, DeviceBackend],
+        history: History,
+        on_lease: OnLease,
+    ) -> None:
+        self._manager = manager
+        self._backends = backends
+        self._history = history
+        self._on_lease = on_lease
+
+    def allocate(self, request: AllocationRequest, token: CancelToken) -> Allocation:
+        """Make an allocation. Errors: those of ``MemoryManager.reserve`` and of the backend."""
+        external = request.memory_type is MemoryType.EXTERNAL
+        backend = self._backends[request.device_id]
+        if not external:
+            backend.check(request)
+        reservation = self._manager.reserve(request)
+        made = False
+        try:
+            block = Block(request.size_bytes)
+            if not external:
+                block = backend.allocate(reservation.allocation_id, request, token)
+                made = True
+            allocation = self._manager.commit(reservation, block)
+        except BaseException as error:
+            if made:
+                backend.free(reservation.allocation_id)
+            self._manager.release(reservation)
+            if isinstance(error, OutOfMemoryError):
+                self._complete_details(error, request)
+            raise
+        if allocation.expires_ns is not None:
+            self._on_lease(allocation.allocation_id, allocation.expires_ns)
+        return allocation
+
+    def free(self, allocation_id: str, *, force: bool = True) -> tuple[Allocation, int | None]:
+        """Free an allocation; returns it and the bytes that went back to the system, where measured.
+
+        AllocationNotFoundError if it is not live, InvalidRequestError if it is persistent and not forced.
+        """
+        allocation = self._manager.allocation(allocation_id)
+        if allocation.request.persistent and not force:
+            message = f"{allocation_id} is persistent; send force: true to free it"
+            raise InvalidRequestError.at("data.force", message)
+        self._manager.remove(allocation_id)
+        return allocation, self._free_block(allocation)
+
+    def expire(self, allocation_id: str) -> Expiration:
+        """Free an allocation whose lease ran out, and record it."""
+        allocation = self._manager.remove(allocation_id, ending="lease_expired")
+        returned = self._free_block(allocation)
+        expiration = Expiration(
+            allocation_id=allocation_id,
+            device_id=allocation.device_id,
+            owner=allocation.request.owner,
+            ms_ago=0,
+            freed_bytes=allocation.size_bytes,
+            returned_bytes=returned,
+        )
+        self._history.record_expiration(expiration)
+        return expiration
+
+    def _free_block(self, allocation: Allocation) -> int | None:
+        if allocation.external:
+            return None
+        return self._backends[allocation.device_id].free(allocation.allocation_id)
+
+    def _complete_details(self, error: OutOfMemoryError, request: AllocationRequest) -> None:
+        room = self._manager.headroom(request.device_id)
+        complete = {
+            "device_id": request.device_id,
+            "requested_bytes": request.size_bytes,
+            "available_bytes": room.available_bytes,
+            "evictable_bytes": 0,
+        }
+        error.details = complete | {**error.details, "requested_bytes": request.size_bytes}

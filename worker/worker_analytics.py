@@ -1,0 +1,152 @@
+"""What the figures say: status, pressure, recommendations, and the record of late. Changes nothing."""
+
+from collections import defaultdict
+from dataclasses import replace
+
+from protocol.results import (
+    DevicePressure,
+    DeviceStatus,
+    DeviceUsage,
+    GetAnalyticsResult,
+    Recommendation,
+    SuspectedLeak,
+    TimelinePoint,
+)
+from protocol.vocabulary import AnalyticsSection, GroupBy
+from worker.clock import NS_PER_MS, Clock
+from worker.books.history import History
+from worker.manager_memory import MemoryManager, utilization_percentage
+from worker.policy.pressure import level_of, signals
+from worker.policy.recommendations import cheapest_first, recommend
+from worker.records import Allocation
+
+_LEAK_MIN_COUNT = 8
+_LEAK_MIN_SPAN_MS = 60_000
+"""Allocations of one owner and purpose are suspected when at least 8 of them are live, made over at least
+a minute, and none of the same owner and purpose was ever freed."""
+
+
+class AnalyticsWorker:
+    """Answers from the manager's numbers and the history."""
+
+    def __init__(self, manager: MemoryManager, history: History, clock: Clock) -> None:
+        self._manager = manager
+        self._history = history
+        self._clock = clock
+
+    def status(self, device_id: str, *, allocations: bool, usage: bool, fragmentation: bool) -> DeviceStatus:
+        """Return where a device's memory is."""
+        status = self._manager.status(device_id)
+        if not (allocations or usage or fragmentation):
+            return status
+        readings = self._manager.readings(device_id)
+        rows = sorted(self._manager.allocations(device_id), key=age_order) if allocations else ()
+        return replace(
+            status,
+            allocations=tuple(map(self._manager.row, rows)) if allocations else None,
+            usage=self._manager.usage(device_id, GroupBy.OWNER)[2] if usage else None,
+            fragmentation=readings.fragmentation if fragmentation and readings is not None else None,
+        )
+
+    def usage(self, device_id: str, group_by: GroupBy) -> DeviceUsage:
+        """Return a device's allocated bytes in groups."""
+        allocated, peak, groups = self._manager.usage(device_id, group_by)
+        return DeviceUsage(device_id, allocated, peak, groups)
+
+    def pressure(self, device_id: str) -> DevicePressure:
+        """Return how close a device is to running out."""
+        room = self._manager.headroom(device_id)
+        thresholds = self._manager.limits(device_id).thresholds
+        readings = self._manager.readings(device_id)
+        return DevicePressure(
+            device_id=device_id,
+            pressure_level=level_of(room.pressure_percentage, thresholds),
+            pressure_percentage=room.pressure_percentage,
+            available_memory_bytes=room.available_bytes,
+            total_memory_bytes=readings.total_bytes if readings is not None else None,
+            utilization_percentage=utilization_percentage(readings) if readings is not None else None,
+            thresholds=thresholds,
+            signals=signals(room, thresholds),
+            trend=None,
+            recommended_actions=self.recommendations((device_id,)),
+        )
+
+    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
+        """Return the actions worth taking, cheapest per byte first."""
+        found: list[Recommendation] = []
+        for device_id in device_ids:
+            readings = self._manager.readings(device_id)
+            if readings is not None:
+                found.extend(recommend(device_id, readings))
+        return cheapest_first(tuple(found))
+
+    def observe(self, device_id: str) -> None:
+        """Enter a device's present figures in the timeline."""
+        status = self._manager.status(device_id)
+        # Between a change and the next readings the ledger is ahead of what the system said.
+        process = None if self._manager.is_stale(device_id) else status.process_used_bytes
+        self._history.record_memory(
+            TimelinePoint(
+                device_id=device_id,
+                ms_ago=0,
+                allocated_bytes=status.allocated_bytes,
+                process_used_bytes=process,
+                available_bytes=status.available_bytes,
+                pressure_level=status.pressure_level,
+            )
+        )
+
+    def analytics(
+        self, device_ids: tuple[str, ...], range_ms: int, include: frozenset[AnalyticsSection]
+    ) -> GetAnalyticsResult:
+        """Return what has happened within the range, in the sections asked for."""
+        history = self._history
+        return GetAnalyticsResult(
+            time_range_ms=range_ms,
+            covered_ms=history.covered_ms(range_ms),
+            actions=history.actions(range_ms) if AnalyticsSection.ACTIONS in include else None,
+            timeline=(
+                history.timeline(device_ids, range_ms) if AnalyticsSection.TIMELINE in include else None
+            ),
+            suspected_leaks=self._leaks(device_ids) if AnalyticsSection.LEAKS in include else None,
+            evictions=(
+                history.evictions(device_ids, range_ms) if AnalyticsSection.EVICTIONS in include else None
+            ),
+            expirations=(
+                history.expirations(device_ids, range_ms) if AnalyticsSection.EXPIRATIONS in include else None
+            ),
+        )
+
+    def _leaks(self, device_ids: tuple[str, ...]) -> tuple[SuspectedLeak, ...]:
+        """Suspect owners whose temporary allocations were made over time and never freed."""
+        groups: dict[tuple[str, str | None, str | None], list[Allocation]] = defaultdict(list)
+        for device_id in device_ids:
+            for allocation in self._manager.allocations(device_id):
+                request = allocation.request
+                if not request.persistent and allocation.expires_ns is None and not allocation.external:
+                    groups[device_id, request.owner, request.purpose].append(allocation)
+        now, found = self._clock.now_ns(), []
+        for (device_id, owner, purpose), members in groups.items():
+            oldest = min(member.created_ns for member in members)
+            span_ms = (max(member.created_ns for member in members) - oldest) // NS_PER_MS
+            if len(members) < _LEAK_MIN_COUNT or span_ms < _LEAK_MIN_SPAN_MS:
+                continue
+            if self._manager.freed_count(device_id, owner, purpose):
+                continue
+            found.append(
+                SuspectedLeak(
+                    device_id=device_id,
+                    owner=owner,
+                    purpose=purpose,
+                    allocation_count=len(members),
+                    allocated_bytes=sum(member.size_bytes for member in members),
+                    oldest_age_ms=(now - oldest) // NS_PER_MS,
+                    evidence=f"{len(members)} allocations over {span_ms} ms, none of them freed",
+                )
+            )
+        return tuple(sorted(found, key=lambda leak: -leak.allocated_bytes))
+
+
+def age_order(allocation: Allocation) -> int:
+    """Sort key: the number in the id, which is the order of making."""
+    return int(allocation.allocation_id.removeprefix("alloc-"))
