@@ -77,7 +77,7 @@ internal sealed partial class WorkerConnection
 
     private async Task GreetAsync(CancellationToken cancellationToken)
     {
-        var hello = new HelloParams { ProtocolMin = 1, ProtocolMax = 1, HostPid = Environment.ProcessId };
+        var hello = new HelloParams { ProtocolMin = WireContract.ProtocolVersion, ProtocolMax = WireContract.ProtocolVersion, HostPid = Environment.ProcessId };
         var call = NewCall(WireActions.WorkerHello, hello);
         using var timeout = new CancellationTokenSource(_options.StartTimeout, _options.TimeProvider);
         var limit = new CallLimit(_options.StartTimeout, timeout.Token, default);

@@ -1,0 +1,145 @@
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Client;
+
+/// <summary>
+/// The memory service of a host. Every method throws what <see cref="IPythonWorkerService"/> says:
+/// <see cref="WorkerRequestException"/> where the worker refuses, another <see cref="WorkerException"/> where it can't
+/// answer, and <see cref="OperationCanceledException"/> with the caller's token.
+/// Changes are not repeated when the worker dies; reads are, once.
+/// </summary>
+public interface IServiceMemory
+{
+    /// <summary>Says where the memory is, on one device or all.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<GetMemoryStatusResponse> GetMemoryStatusAsync(
+        string? deviceId = null, MemoryStatusOptions? options = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Says where the memory of one device is.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<GetMemoryStatusDeviceResponse> GetMemoryStatusDeviceAsync(
+        string deviceId, MemoryStatusOptions? options = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Adds up allocated bytes by owner, purpose or memory type.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<GetMemoryUsageResponse> GetMemoryUsageAsync(
+        string? deviceId = null, GroupBy groupBy = GroupBy.Owner, CancellationToken cancellationToken = default);
+
+    /// <summary>Lists allocations, a page at a time.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c>.</exception>
+    Task<GetMemoryAllocationsResponse> GetMemoryAllocationsAsync(
+        GetMemoryAllocationsRequest? request = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Returns one allocation.</summary>
+    /// <exception cref="WorkerRequestException"><c>allocation_not_found</c>.</exception>
+    Task<GetMemoryAllocationResponse> GetMemoryAllocationAsync(
+        string allocationId, CancellationToken cancellationToken = default);
+
+    /// <summary>Hands out memory. What a cancelled call made all the same is given back.</summary>
+    /// <exception cref="WorkerRequestException"><c>out_of_memory</c>, <c>limit_exceeded</c>, <c>unsupported</c> and more.</exception>
+    Task<PostMemoryAllocateResponse> PostMemoryAllocateAsync(
+        PostMemoryAllocateRequest request, CancellationToken cancellationToken = default);
+
+    /// <summary>Gives one allocation back.</summary>
+    /// <exception cref="WorkerRequestException"><c>allocation_not_found</c>, or it is persistent and not forced.</exception>
+    Task<DeleteMemoryDeallocateResponse> DeleteMemoryDeallocateAsync(
+        DeleteMemoryDeallocateRequest request, CancellationToken cancellationToken = default);
+
+    /// <inheritdoc cref="DeleteMemoryDeallocateAsync"/>
+    Task<DeleteMemoryDeallocateResponse> DeleteMemoryAllocationAsync(
+        string allocationId, bool force = false, CancellationToken cancellationToken = default);
+
+    /// <summary>Copies or moves an allocation's contents to a new allocation. On any failure all is as before.</summary>
+    /// <param name="request">What, and where to.</param>
+    /// <param name="progress">Called in order, before the call ends.</param>
+    /// <param name="cancellationToken">Cancels the transfer itself.</param>
+    /// <exception cref="WorkerRequestException"><c>allocation_not_found</c>, <c>out_of_memory</c>, <c>checksum_mismatch</c> and more.</exception>
+    Task<PostMemoryTransferResponse> PostMemoryTransferAsync(
+        PostMemoryTransferRequest request,
+        IProgress<TransferProgress>? progress = null,
+        CancellationToken cancellationToken = default);
+
+    /// <summary>Says how far a transfer has come. The last 1,024 are kept.</summary>
+    /// <exception cref="WorkerRequestException">There is no such transfer.</exception>
+    Task<GetMemoryTransferResponse> GetMemoryTransferAsync(
+        string transferId, CancellationToken cancellationToken = default);
+
+    /// <summary>Copies an allocation's contents to a new allocation.</summary>
+    /// <inheritdoc cref="PostMemoryTransferAsync"/>
+    Task<PostMemoryCopyResponse> PostMemoryCopyAsync(
+        PostMemoryCopyRequest request,
+        IProgress<TransferProgress>? progress = null,
+        CancellationToken cancellationToken = default);
+
+    /// <summary>Gives up caches, allocations or models.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<PostMemoryClearResponse> PostMemoryClearAsync(
+        PostMemoryClearRequest? request = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Carries out the recommended actions up to a level.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<PostMemoryOptimizeResponse> PostMemoryOptimizeAsync(
+        PostMemoryOptimizeRequest? request = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Joins free memory into larger blocks and gives back what is not needed.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>unsupported</c>.</exception>
+    Task<PostMemoryDefragmentResponse> PostMemoryDefragmentAsync(
+        PostMemoryDefragmentRequest? request = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Says which models are configured and where they are.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>model_not_found</c>.</exception>
+    Task<GetModelMemoryStatusResponse> GetModelMemoryStatusAsync(
+        string? modelId = null, string? deviceId = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Unloads models until a goal is met.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c>.</exception>
+    Task<PostTriggerModelMemoryOptimizationResponse> TriggerModelMemoryOptimizationAsync(
+        PostTriggerModelMemoryOptimizationRequest? request = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Says how close devices are to running out, and what would help.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<GetMemoryPressureResponse> GetMemoryPressureAsync(
+        string? deviceId = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Says what has happened lately.</summary>
+    /// <param name="deviceId">Null for all devices.</param>
+    /// <param name="timeRange">How far back, at least 1 ms; null for one hour.</param>
+    /// <param name="include">Sections to answer; null for all.</param>
+    /// <param name="cancellationToken">Cancels the call.</param>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c>.</exception>
+    Task<GetMemoryAnalyticsResponse> GetMemoryAnalyticsAsync(
+        string? deviceId = null,
+        TimeSpan? timeRange = null,
+        IReadOnlyList<AnalyticsSection>? include = null,
+        CancellationToken cancellationToken = default);
+
+    /// <summary>Lists the actions worth taking, cheapest per byte first.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<GetMemoryOptimizationResponse> GetMemoryOptimizationAsync(
+        string? deviceId = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Carries out one recommendation as it stands.</summary>
+    /// <exception cref="WorkerRequestException">The worker refused it.</exception>
+    Task<JsonData> ExecuteRecommendationAsync(
+        Recommendation recommendation, CancellationToken cancellationToken = default);
+
+    /// <summary>Says how to cut work into batches that fit.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>out_of_memory</c>.</exception>
+    Task<PlanBatchesResult> PlanBatchesAsync(PlanBatchesParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Changes a device's limits. What is not assigned stays; a null limit takes the cap away.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c>.</exception>
+    Task<SetLimitsResult> SetLimitsAsync(SetLimitsParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Says who answers, and what it can be asked.</summary>
+    Task<HelloResult> GetWorkerAsync(CancellationToken cancellationToken = default);
+
+    /// <summary>Asks whether the worker answers.</summary>
+    Task<PingResult> PingAsync(CancellationToken cancellationToken = default);
+
+    /// <summary>Events as they come, from this worker and its successors, until the token is cancelled.</summary>
+    /// <param name="events">Which; null for all.</param>
+    /// <param name="cancellationToken">Ends the stream with <see cref="OperationCanceledException"/>.</param>
+    IAsyncEnumerable<WorkerEvent> GetMemoryEventsAsync(
+        IReadOnlyCollection<EventName>? events = null, CancellationToken cancellationToken = default);
+}

@@ -1,0 +1,260 @@
+using System.Globalization;
+using System.Text.Json;
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Client;
+
+/// <inheritdoc cref="IServiceMemory"/>
+public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
+{
+    /// <inheritdoc/>
+    public async Task<GetMemoryStatusResponse> GetMemoryStatusAsync(
+        string? deviceId = null, MemoryStatusOptions? options = null, CancellationToken cancellationToken = default) =>
+        GetMemoryStatusResponse.From(await StatusAsync(deviceId, options, cancellationToken).ConfigureAwait(false));
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryStatusDeviceResponse> GetMemoryStatusDeviceAsync(
+        string deviceId, MemoryStatusOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(deviceId);
+        var wire = await StatusAsync(deviceId, options, cancellationToken).ConfigureAwait(false);
+        return new(One(wire.Devices, "device_not_found", $"'{deviceId}' is not one device"), wire.Host, wire.AgeMs);
+    }
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryUsageResponse> GetMemoryUsageAsync(
+        string? deviceId = null, GroupBy groupBy = GroupBy.Owner, CancellationToken cancellationToken = default)
+    {
+        var request = new GetUsageParams { DeviceId = deviceId, GroupBy = groupBy };
+        return GetMemoryUsageResponse.From(
+            await AskAsync(WireActions.GetUsage, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryAllocationsResponse> GetMemoryAllocationsAsync(
+        GetMemoryAllocationsRequest? request = null, CancellationToken cancellationToken = default)
+    {
+        var wire = (request ?? new()).ToWire();
+        return GetMemoryAllocationsResponse.From(
+            await AskAsync(WireActions.GetAllocations, wire, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryAllocationResponse> GetMemoryAllocationAsync(
+        string allocationId, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(allocationId);
+        var request = new GetAllocationsParams { AllocationId = allocationId };
+        var wire = await AskAsync(WireActions.GetAllocations, request, cancellationToken).ConfigureAwait(false);
+        return new(One(wire.Allocations, "allocation_not_found", $"there is no allocation '{allocationId}'"));
+    }
+
+    /// <inheritdoc/>
+    public async Task<PostMemoryAllocateResponse> PostMemoryAllocateAsync(
+        PostMemoryAllocateRequest request, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return PostMemoryAllocateResponse.From(
+            await AskAsync(WireActions.Allocate, request.ToWire(), cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public Task<DeleteMemoryDeallocateResponse> DeleteMemoryDeallocateAsync(
+        DeleteMemoryDeallocateRequest request, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return DeleteMemoryAllocationAsync(request.AllocationId, request.Force, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public async Task<DeleteMemoryDeallocateResponse> DeleteMemoryAllocationAsync(
+        string allocationId, bool force = false, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(allocationId);
+        var request = new DeallocateParams { AllocationId = allocationId, Force = force };
+        return DeleteMemoryDeallocateResponse.From(
+            await AskAsync(WireActions.Deallocate, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<PostMemoryTransferResponse> PostMemoryTransferAsync(
+        PostMemoryTransferRequest request,
+        IProgress<TransferProgress>? progress = null,
+        CancellationToken cancellationToken = default) =>
+        new(await TransferAsync(request, progress, cancellationToken).ConfigureAwait(false));
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryTransferResponse> GetMemoryTransferAsync(
+        string transferId, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(transferId);
+        var request = new GetTransferParams { TransferId = transferId };
+        return new(await AskAsync(WireActions.GetTransfer, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<PostMemoryCopyResponse> PostMemoryCopyAsync(
+        PostMemoryCopyRequest request,
+        IProgress<TransferProgress>? progress = null,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return new(await TransferAsync(request.ToTransfer(), progress, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<PostMemoryClearResponse> PostMemoryClearAsync(
+        PostMemoryClearRequest? request = null, CancellationToken cancellationToken = default)
+    {
+        var wire = (request ?? new()).ToWire();
+        return PostMemoryClearResponse.From(await AskAsync(WireActions.Clear, wire, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<PostMemoryOptimizeResponse> PostMemoryOptimizeAsync(
+        PostMemoryOptimizeRequest? request = null, CancellationToken cancellationToken = default)
+    {
+        var wire = (request ?? new()).ToWire();
+        return PostMemoryOptimizeResponse.From(
+            await AskAsync(WireActions.Optimize, wire, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<PostMemoryDefragmentResponse> PostMemoryDefragmentAsync(
+        PostMemoryDefragmentRequest? request = null, CancellationToken cancellationToken = default)
+    {
+        var wire = (request ?? new()).ToWire();
+        return PostMemoryDefragmentResponse.From(
+            await AskAsync(WireActions.Defragment, wire, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<GetModelMemoryStatusResponse> GetModelMemoryStatusAsync(
+        string? modelId = null, string? deviceId = null, CancellationToken cancellationToken = default)
+    {
+        var request = new GetModelStatusParams { ModelId = modelId, DeviceId = deviceId };
+        return GetModelMemoryStatusResponse.From(
+            await AskAsync(WireActions.GetModelStatus, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<PostTriggerModelMemoryOptimizationResponse> TriggerModelMemoryOptimizationAsync(
+        PostTriggerModelMemoryOptimizationRequest? request = null, CancellationToken cancellationToken = default)
+    {
+        var wire = (request ?? new()).ToWire();
+        return PostTriggerModelMemoryOptimizationResponse.From(
+            await AskAsync(WireActions.ModelOptimize, wire, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryPressureResponse> GetMemoryPressureAsync(
+        string? deviceId = null, CancellationToken cancellationToken = default)
+    {
+        var request = new GetPressureParams { DeviceId = deviceId };
+        return GetMemoryPressureResponse.From(
+            await AskAsync(WireActions.GetPressure, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryAnalyticsResponse> GetMemoryAnalyticsAsync(
+        string? deviceId = null,
+        TimeSpan? timeRange = null,
+        IReadOnlyList<AnalyticsSection>? include = null,
+        CancellationToken cancellationToken = default)
+    {
+        var range = timeRange ?? TimeSpan.FromHours(1);
+        var request = new GetAnalyticsParams { DeviceId = deviceId, TimeRange = ToDuration(range), Include = include };
+        return GetMemoryAnalyticsResponse.From(
+            await AskAsync(WireActions.GetAnalytics, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public async Task<GetMemoryOptimizationResponse> GetMemoryOptimizationAsync(
+        string? deviceId = null, CancellationToken cancellationToken = default)
+    {
+        var request = new GetOptimizationRecommendationsParams { DeviceId = deviceId };
+        return GetMemoryOptimizationResponse.From(
+            await AskAsync(WireActions.GetOptimizationRecommendations, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public Task<JsonData> ExecuteRecommendationAsync(
+        Recommendation recommendation, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(recommendation);
+        return worker.ExecuteAsync<JsonData, JsonData>(
+            PythonWorkerTypes.Memory, recommendation.Action, new JsonData(recommendation.Data), cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public Task<PlanBatchesResult> PlanBatchesAsync(
+        PlanBatchesParams request, CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.PlanBatches, request, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<SetLimitsResult> SetLimitsAsync(SetLimitsParams request, CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.SetLimits, request, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<HelloResult> GetWorkerAsync(CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.WorkerHello, new HelloParams { HostPid = Environment.ProcessId }, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<PingResult> PingAsync(CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.WorkerPing, new PingParams(), cancellationToken);
+
+    /// <inheritdoc/>
+    public IAsyncEnumerable<WorkerEvent> GetMemoryEventsAsync(
+        IReadOnlyCollection<EventName>? events = null, CancellationToken cancellationToken = default) =>
+        worker.ReadEventsAsync(events ?? Enum.GetValues<EventName>(), cancellationToken);
+
+    private Task<GetStatusResult> StatusAsync(
+        string? deviceId, MemoryStatusOptions? options, CancellationToken cancellationToken)
+    {
+        options ??= new();
+        var request = new GetStatusParams
+        {
+            DeviceId = deviceId,
+            IncludeAllocations = options.IncludeAllocations,
+            IncludeUsageStats = options.IncludeUsageStats,
+            IncludeFragmentation = options.IncludeFragmentation,
+            Refresh = options.Refresh,
+        };
+        return AskAsync(WireActions.GetStatus, request, cancellationToken);
+    }
+
+    private Task<TransferResult> TransferAsync(
+        PostMemoryTransferRequest request, IProgress<TransferProgress>? progress, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        var options = new WorkerCallOptions { Progress = progress is null ? null : new TransferReports(progress) };
+        return worker.ExecuteAsync<TransferParams, TransferResult>(
+            PythonWorkerTypes.Memory, WireActions.Transfer.Name, request.ToWire(), options, cancellationToken);
+    }
+
+    private Task<TResult> AskAsync<TParams, TResult>(
+        WireAction<TParams, TResult> action, TParams request, CancellationToken cancellationToken)
+        where TParams : class, IWireRecord<TParams>
+        where TResult : class, IWireRecord<TResult> =>
+        worker.ExecuteAsync<TParams, TResult>(PythonWorkerTypes.Memory, action.Name, request, cancellationToken);
+
+    private static T One<T>(IReadOnlyList<T> found, string code, string reason) =>
+        found.Count == 1
+            ? found[0]
+            : throw new WorkerRequestException(
+                code, reason, reason, JsonDocument.Parse("{}").RootElement.Clone(), new WorkerFailure());
+
+    private static string ToDuration(TimeSpan range)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(range, TimeSpan.FromMilliseconds(1), nameof(range));
+        var whole = range.TotalMilliseconds <= 999_999_999;
+        return string.Create(
+            CultureInfo.InvariantCulture,
+            $"{(whole ? (long)range.TotalMilliseconds : (long)range.TotalSeconds)}{(whole ? "ms" : "s")}");
+    }
+
+    private sealed class TransferReports(IProgress<TransferProgress> target) : IProgress<ProgressData>
+    {
+        public void Report(ProgressData value) => target.Report(new TransferProgress(value.CompletedBytes, value.TotalBytes));
+    }
+}
