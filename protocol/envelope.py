@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from protocol.results import ErrorBody
 
 REQUEST_ID_MAX = 128
+ACTION_MAX = 256
 
 RequestId = Annotated[str, Field(min_length=1, max_length=REQUEST_ID_MAX)]
 
@@ -29,7 +30,7 @@ class Request(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     request_id: RequestId
-    action: Annotated[str, Field(min_length=1, max_length=256)]
+    action: Annotated[str, Field(min_length=1, max_length=ACTION_MAX)]
     data: dict[str, Any] = Field(default_factory=dict)
     meta: Meta | None = None
 

@@ -126,7 +126,7 @@ def build_memory(
         analytics=AnalyticsWorker(manager, history, clock),
         models=ModelWorker(manager, clock),
     )
-    return MemoryInterface(manager, backends, workers, default, publish)
+    return MemoryInterface(manager, backends, workers, clock, default, publish)
 
 
 def _default_device(asked: str | None, backends: Mapping[str, DeviceBackend]) -> str:

@@ -109,29 +109,27 @@ class Instructor:
             "memory.set_limits": lambda params: (self._claims_of_devices(params)[0], True),
             "worker.shutdown": lambda _: ((), False),
         }
-        # Params of the requests without data, made once.
-        self._bare: dict[str, Any] = {}
+        # The work of requests that carry no data and claim nothing, made once.
+        self._bare: dict[str, Work] = {}
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
+        if not data and action in self._bare:
+            return self._bare[action]
         name = OLDER_NAMES.get(action, action)
         row = ACTIONS.get(name)
         if row is None:
             raise _unknown_action(action)
-        params = self._bare.get(name) if not data else None
-        if params is None:
-            try:
-                params = row.params.model_validate(data)
-            except ValidationError as error:
-                raise _invalid(error, row.params) from None
-            if not data:
-                self._bare[name] = params
+        try:
+            params = row.params.model_validate(data)
+        except ValidationError as error:
+            raise _invalid(error, row.params) from None
         claims: tuple[Claim, ...] = ()
         quick = True
         if name in self._claims:
             claims, quick = self._claims[name](params)
         handler = self._handlers[name]
-        return Work(
+        work = Work(
             action=name,
             run=lambda call: handler(params, call),
             claims=claims,
@@ -139,6 +137,9 @@ class Instructor:
             changes=row.changes,
             control=row.control,
         )
+        if not data and name not in self._claims:
+            self._bare[action] = work
+        return work
 
     # ---- where the memory is ----
 

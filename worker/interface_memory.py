@@ -15,6 +15,7 @@ from protocol.results import (
     DeallocateResult,
     DefragmentResult,
     DeviceLostData,
+    DeviceStatus,
     DeviceUsage,
     GetAllocationsResult,
     GetAnalyticsResult,
@@ -45,6 +46,7 @@ from protocol.vocabulary import (
 )
 from worker.backends.base import DeviceBackend
 from worker.cancellation import CancelToken
+from worker.clock import NS_PER_MS, Clock
 from worker.errors import (
     AllocationNotFoundError,
     DeviceLostError,
@@ -91,6 +93,20 @@ class Workers(Record):
     models: ModelWorker
 
 
+class _Status(Record):
+    """An answer to ``memory.get_status``, good for as long as nothing changes."""
+
+    version: int
+    read_ns: int
+    devices: tuple[DeviceStatus, ...]
+    host: HostStatus
+    pressure_level: PressureLevel
+
+    def holds(self, version: int, now_ns: int) -> bool:
+        """Tell whether no figure changed and the readings are recent."""
+        return version == self.version and now_ns - self.read_ns <= READINGS_MAX_AGE_MS * NS_PER_MS
+
+
 class MemoryInterface:
     """All devices of the worker, as one."""
 
@@ -99,6 +115,7 @@ class MemoryInterface:
         manager: MemoryManager,
         backends: Mapping[str, DeviceBackend],
         workers: Workers,
+        clock: Clock,
         default_device: str,
         publish: Publish,
     ) -> None:
@@ -111,13 +128,16 @@ class MemoryInterface:
         self._analytics = workers.analytics
         self._models = workers.models
         self._publish = publish
+        self._clock = clock
+        # Derived, and made again whenever the manager's version is another.
+        self._last_status: dict[tuple[tuple[str, ...], bool, bool, bool], _Status] = {}
 
     # ---- which device ----
 
     def device_ids(self, device_id: str | None) -> tuple[str, ...]:
         """Return the devices that are meant. DeviceNotFoundError if there is none of that name."""
         if device_id is None or device_id == ALL_DEVICES:
-            return tuple(info.device_id for info in self._manager.devices())
+            return self._manager.device_ids()
         return (self._manager.device(device_id).device_id,)
 
     def device_id(self, device_id: str | None) -> str:
@@ -301,20 +321,25 @@ class MemoryInterface:
         refresh: bool = False,
     ) -> GetStatusResult:
         """Return where the memory is."""
-        read = dict.fromkeys((*device_ids, CPU))
-        self._refresh(tuple(read), max_age_ms=READINGS_MAX_AGE_MS, forced=refresh)
-        rows = tuple(
-            self._analytics.status(
-                device_id, allocations=allocations, usage=usage, fragmentation=fragmentation
+        key = (device_ids, allocations, usage, fragmentation)
+        last = self._last_status.get(key)
+        now = self._clock.now_ns()
+        if last is None or refresh or not last.holds(self._manager.version, now):
+            read = tuple(dict.fromkeys((*device_ids, CPU)))
+            self._refresh(read, max_age_ms=READINGS_MAX_AGE_MS, forced=refresh)
+            version = self._manager.version
+            rows = tuple(
+                self._analytics.status(
+                    device_id, allocations=allocations, usage=usage, fragmentation=fragmentation
+                )
+                for device_id in device_ids
             )
-            for device_id in device_ids
-        )
-        return GetStatusResult(
-            devices=rows,
-            host=self._host(),
-            pressure_level=worst([row.pressure_level for row in rows]),
-            age_ms=self._manager.age_ms(device_ids),
-        )
+            level = worst([row.pressure_level for row in rows])
+            last = _Status(version, self._manager.read_ns(read), rows, self._host(), level)
+            if not allocations:  # rows of allocations have ages
+                self._last_status[key] = last
+        age_ms = max(0, now - last.read_ns) // NS_PER_MS
+        return GetStatusResult(last.devices, last.host, last.pressure_level, age_ms)
 
     def usage(self, device_ids: tuple[str, ...], group_by: GroupBy) -> tuple[DeviceUsage, ...]:
         """Return allocated bytes in groups."""

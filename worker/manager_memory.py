@@ -49,9 +49,12 @@ class MemoryManager:
         self._lock = threading.RLock()
         # All mutable state of the worker's accounting.
         self._devices: dict[str, Device] = {}
+        self._device_ids: tuple[str, ...] = ()
         self._owning: dict[str, str] = {}
         """Device id of each live allocation."""
         self._next_allocation = 1
+        self.version = 0
+        """Changes with every change of any figure."""
         self._endings: OrderedDict[str, str] = OrderedDict()
 
     # ---- devices ----
@@ -60,11 +63,12 @@ class MemoryManager:
         """Start the books of a device."""
         with self._lock:
             self._devices[info.device_id] = Device(info, limits)
+            self._device_ids = tuple(self._devices)
+            self.version += 1
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def device_ids(self) -> tuple[str, ...]:
         """Return all devices, in the order they were found."""
-        with self._lock:
-            return tuple(device.info for device in self._devices.values())
+        return self._device_ids
 
     def device(self, device_id: str) -> DeviceInfo:
         """Return one device. DeviceNotFoundError if there is none of that name."""
@@ -78,6 +82,7 @@ class MemoryManager:
             if device.info.state is DeviceState.LOST:
                 return None
             device.info = replace(device.info, state=DeviceState.LOST, state_reason=reason)
+            self.version += 1
             device.readings = None
             lost = tuple(device.ledger.allocations.values())
             for allocation in lost:
@@ -92,6 +97,7 @@ class MemoryManager:
         with self._lock:
             device = self._get(device_id)
             device.readings = readings
+            self.version += 1
             device.read_ns = self._clock.now_ns()
             device.ledger.drift_bytes -= drift_bytes
             device.stale = device.ledger.drift_bytes != 0
@@ -116,12 +122,11 @@ class MemoryManager:
         with self._lock:
             return self._get(device_id).stale
 
-    def age_ms(self, device_ids: tuple[str, ...]) -> int:
-        """Return the age of the oldest readings of these devices."""
+    def read_ns(self, device_ids: tuple[str, ...]) -> int:
+        """Return when the oldest readings of these devices were taken; now, where there are none."""
         with self._lock:
-            now = self._clock.now_ns()
-            ages = [now - device.read_ns for device in map(self._get, device_ids) if device.readings]
-            return max(ages, default=0) // NS_PER_MS
+            times = [device.read_ns for device in map(self._get, device_ids) if device.readings]
+            return min(times, default=self._clock.now_ns())
 
     # ---- one transaction ----
 
@@ -142,12 +147,14 @@ class MemoryManager:
             reservation = Reservation(f"alloc-{self._next_allocation}", request)
             self._next_allocation += 1
             device.ledger.reserve(reservation)
+            self.version += 1
             return reservation
 
     def release(self, reservation: Reservation) -> None:
         """Roll back: every figure is as before ``reserve``."""
         with self._lock:
             self._get(reservation.request.device_id).ledger.release(reservation)
+            self.version += 1
             self._remember_ending(reservation.allocation_id, "never_existed")
 
     def commit(self, reservation: Reservation, block: Block) -> Allocation:
@@ -162,6 +169,7 @@ class MemoryManager:
             allocation = Allocation(reservation.allocation_id, request, block, now, expires)
             device.ledger.release(reservation)
             device.ledger.add(allocation)
+            self.version += 1
             device.stale = True
             self._owning[allocation.allocation_id] = request.device_id
             return allocation
@@ -172,6 +180,7 @@ class MemoryManager:
             allocation = self.allocation(allocation_id)
             device = self._get(allocation.device_id)
             device.ledger.remove(allocation_id)
+            self.version += 1
             device.stale = True
             del self._owning[allocation_id]
             if ending != "already_freed":
@@ -302,6 +311,7 @@ class MemoryManager:
         """Replace a device's limits. What is allocated already stays."""
         with self._lock:
             self._get(device_id).limits = limits
+            self.version += 1
 
     # ---- inside ----
 

@@ -6,6 +6,7 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 import os
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from protocol.vocabulary import EventName
 from worker.stream.alarm import Alarm
@@ -103,16 +104,17 @@ class StdioLoop:
         if self._fixed_clock is not None:
             self._settle(self._fixed_clock)
         try:
-            if isinstance(line, Oversize):
-                message = f"the line is longer than {self.max_frame_bytes} bytes; it was discarded"
-                raise FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes)
-            request = read_request(line)
+            request = read_request(line) if type(line) is bytes else self._refuse_oversize()
         except WorkerError as error:
             head = line.head if isinstance(line, Oversize) else line
             self._writer.batch(error_frame(find_request_id(head), error))
             return
         if request is not None:
             self._runner.accept(request)
+
+    def _refuse_oversize(self) -> NoReturn:
+        message = f"the line is longer than {self.max_frame_bytes} bytes; it was discarded"
+        raise FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes)
 
     def _settle(self, clock: FixedClock) -> None:
         """With a fixed clock, one line is over before the next: order and figures are always the same."""

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import replace
 
 from protocol.results import ActionStatistics, Eviction, Expiration, TimelinePoint
-from worker.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from worker.books.histogram import Counts, bucket, merge, quantile
 
 _MINUTE_NS, _HOUR_NS = 60 * NS_PER_S, 3600 * NS_PER_S
@@ -30,18 +30,8 @@ class _ActionSlot:
         self.errors += other.errors
 
 
-class _Ring:
-    """Spans of equal width, oldest first; what is older than all of them is dropped."""
-
-    def __init__(self, width_ns: int, spans: int) -> None:
-        self.width_ns = width_ns
-        self.spans: deque[tuple[int, dict[str, _ActionSlot]]] = deque(maxlen=spans)
-
-    def current(self, now_ns: int) -> dict[str, _ActionSlot]:
-        start = now_ns - now_ns % self.width_ns
-        if not self.spans or self.spans[-1][0] < start:
-            self.spans.append((start, {}))
-        return self.spans[-1][1]
+_Span = tuple[int, dict[str, _ActionSlot]]
+"""When a span of time began, and what each action did in it."""
 
 
 class History:
@@ -52,23 +42,26 @@ class History:
         self._lock = threading.Lock()
         self._started_ns = clock.now_ns()
         # All mutable state.
-        self._minutes = _Ring(_MINUTE_NS, 60)
-        self._hours = _Ring(_HOUR_NS, 48)
+        self._minutes: deque[_Span] = deque(maxlen=60)
+        self._hours: deque[_Span] = deque(maxlen=48)
+        self._minute: _Span = (0, {})
+        self._minute_ends_ns = 0
         self._timelines: dict[str, _Timeline] = {}
         self._expirations: deque[tuple[int, Expiration]] = deque(maxlen=_DECISIONS_KEPT)
         self._evictions: deque[tuple[int, Eviction]] = deque(maxlen=_DECISIONS_KEPT)
 
-    def record_action(self, action: str, duration_ns: int, *, failed: bool) -> None:
-        """Note how a request went."""
-        now, index = self._clock.now_ns(), bucket(duration_ns // 1000)
+    def record_action(self, action: str, now_ns: int, duration_ns: int, *, failed: bool) -> None:
+        """Note how a request went that ended now."""
+        index = bucket(duration_ns // NS_PER_US)
         with self._lock:
-            for ring in (self._minutes, self._hours):
-                slots = ring.current(now)
-                slot = slots.get(action)
-                if slot is None:
-                    slot = slots[action] = _ActionSlot()
-                slot.counts[index] = slot.counts.get(index, 0) + 1
-                slot.errors += failed
+            if now_ns >= self._minute_ends_ns:
+                self._next_minute(now_ns)
+            slots = self._minute[1]
+            slot = slots.get(action)
+            if slot is None:
+                slot = slots[action] = _ActionSlot()
+            slot.counts[index] = slot.counts.get(index, 0) + 1
+            slot.errors += failed
 
     def record_memory(self, point: TimelinePoint) -> None:
         """Note where a device's memory is."""
@@ -81,18 +74,34 @@ class History:
         with self._lock:
             self._expirations.append((self._clock.now_ns(), expiration))
 
+    def _next_minute(self, now_ns: int) -> None:
+        """Add the minute that is over to its hour, and begin the present one."""
+        start, slots = self._minute
+        hour = start - start % _HOUR_NS
+        if slots:
+            if not self._hours or self._hours[-1][0] < hour:
+                self._hours.append((hour, {}))
+            for action, slot in slots.items():
+                self._hours[-1][1].setdefault(action, _ActionSlot()).add(slot)
+        begun = now_ns - now_ns % _MINUTE_NS
+        self._minute = (begun, {})
+        self._minute_ends_ns = begun + _MINUTE_NS
+        self._minutes.append(self._minute)
+
     def covered_ms(self, range_ms: int) -> int:
         """Return how far back the record reaches, at most the range."""
         return min(range_ms, (self._clock.now_ns() - self._started_ns) // NS_PER_MS)
 
     def actions(self, range_ms: int) -> tuple[ActionStatistics, ...]:
         """Return statistics per action, over the spans that the range touches."""
-        ring = self._minutes if range_ms * NS_PER_MS <= _HOUR_NS else self._hours
+        short = range_ms * NS_PER_MS <= _HOUR_NS
+        spans, width = (self._minutes, _MINUTE_NS) if short else (self._hours, _HOUR_NS)
         since = self._clock.now_ns() - range_ms * NS_PER_MS
         totals: dict[str, _ActionSlot] = {}
         with self._lock:
-            for start, slots in ring.spans:
-                if start + ring.width_ns > since:
+            # The hours get a minute when it is over.
+            for start, slots in (*spans, *(() if short else (self._minute,))):
+                if start + width > since:
                     for action, slot in slots.items():
                         totals.setdefault(action, _ActionSlot()).add(slot)
         return tuple(_statistics(action, totals[action]) for action in sorted(totals))

@@ -29,10 +29,11 @@ class FrameWriter:
         with self._lock:
             if self._broken:
                 return
-            left = memoryview(make())
+            frame = make()
             try:
-                while left:
-                    left = left[os.write(self._fd, left) :]
+                written = os.write(self._fd, frame)
+                while written < len(frame):
+                    written += os.write(self._fd, memoryview(frame)[written:])
             except OSError:
                 self._broken = True
         if self._broken:

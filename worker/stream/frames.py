@@ -7,13 +7,14 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from protocol.envelope import REQUEST_ID_MAX, Meta, Request
+from protocol.envelope import ACTION_MAX, REQUEST_ID_MAX, Meta, Request
 from protocol.record import Record
 from protocol.results import ErrorBody
 from protocol.vocabulary import MAX_NESTING
 from worker.errors import InvalidJsonError, InvalidRequestError, WorkerError
 
 _BOM = b"\xef\xbb\xbf"
+_NO_DATA: dict[str, Any] = {}
 _HEAD_BYTES = 512
 """How much of an unreadable line is searched for its request_id."""
 
@@ -24,6 +25,21 @@ class Oversize(Record):
     """A line that was too long: its first bytes, the rest was discarded."""
 
     head: bytes
+
+
+class Incoming:
+    """A request as it was read: what ``protocol.envelope.Request`` says, made without its cost."""
+
+    __slots__ = ("action", "arrived_ns", "body", "data", "meta", "request_id")
+
+    def __init__(self, request_id: str, action: str, data: dict[str, Any], meta: Meta | None) -> None:
+        self.request_id = request_id
+        self.action = action
+        self.data = data
+        self.meta = meta
+        self.arrived_ns = 0
+        self.body: bytes | None = None
+        """What a repetition is compared with; None for work that changes nothing."""
 
 
 class LineSplitter:
@@ -83,7 +99,7 @@ class LineSplitter:
         return self._checked(line)
 
 
-def read_request(line: bytes) -> Request | None:
+def read_request(line: bytes) -> Incoming | None:
     """Read one line; None for a blank one. InvalidJsonError or InvalidRequestError if it is no request."""
     try:
         message = orjson.loads(line)
@@ -97,12 +113,23 @@ def read_request(line: bytes) -> Request | None:
     if type(message) is not dict:
         text = f"a request is one JSON object, not {_json_name(message)}"
         raise InvalidJsonError(text)
-    # A line nested deeper than the limit has more brackets than the limit: few lines need the walk.
-    if line.count(b"[") + line.count(b"{") > MAX_NESTING and _depth(message) > MAX_NESTING:
+    if len(line) > 2 * MAX_NESTING and _too_deep(line, message):
         text = f"nested deeper than {MAX_NESTING}"
         raise InvalidJsonError(text)
+    request_id, action = message.get("request_id"), message.get("action")
+    data, meta = message.get("data", _NO_DATA), message.get("meta")
+    if (
+        type(request_id) is str
+        and 0 < len(request_id) <= REQUEST_ID_MAX
+        and type(action) is str
+        and 0 < len(action) <= ACTION_MAX
+        and type(data) is dict
+        and meta is None
+    ):
+        return Incoming(request_id, action, data, None)
     try:
-        return Request.model_validate(message)
+        request = Request.model_validate(message)
+        return Incoming(request.request_id, request.action, request.data, request.meta)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidRequestError(
@@ -150,22 +177,20 @@ def replayed_frame(frame: bytes) -> bytes:
     return frame[:-2] + b',"replayed":true}\n'
 
 
+def _too_deep(line: bytes, message: object) -> bool:
+    # A line that is nested so deep has as many brackets: few lines need the walk.
+    return line.count(b"[") + line.count(b"{") > MAX_NESTING and _depth(message) > MAX_NESTING
+
+
 def _depth(value: object) -> int:
     """Return how deep objects and arrays are nested, level by level."""
     depth, level = 0, [value]
-    while level := [each for each in level if type(each) in {dict, list}]:
+    while level := [each for each in level if isinstance(each, dict | list)]:
         depth += 1
-        level = [
-            child
-            for each in level
-            for child in (each.values() if isinstance(each, dict) else each)  # type: ignore[attr-defined]
-        ]
+        level = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
     return depth
 
 
 def _json_name(value: object) -> str:
     names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-EMPTY_META = Meta()

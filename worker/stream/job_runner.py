@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from protocol.envelope import Request
+from protocol.envelope import Meta
 from protocol.results import ProgressData
 from protocol.vocabulary import Executed
 from worker.stream.alarm import Alarm
@@ -23,7 +23,7 @@ from worker.errors import (
     WorkerError,
 )
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.frames import error_frame, event_frame, replayed_frame, success_frame
+from worker.stream.frames import Incoming, error_frame, event_frame, replayed_frame, success_frame
 from worker.books.history import History
 from worker.stream.lanes import Job, Lanes
 from worker.log import log
@@ -53,21 +53,6 @@ class Prepare(Protocol):
         ...
 
 
-class _Pending:
-    """A request that has no reply yet."""
-
-    __slots__ = ("action", "arrived_ns", "body", "progress", "request_id", "traceparent")
-
-    def __init__(self, request: Request, arrived_ns: int) -> None:
-        self.request_id = request.request_id
-        self.action = request.action
-        self.arrived_ns = arrived_ns
-        self.progress = request.meta is not None and request.meta.progress
-        self.traceparent = request.meta.traceparent if request.meta is not None else None
-        self.body: bytes | None = None
-        """What a repetition is compared with; None for work that changes nothing."""
-
-
 class JobRunner:
     """Runs work. ``accept`` is for the reading thread; everything else for any."""
 
@@ -88,6 +73,7 @@ class JobRunner:
         self._alarm = alarm
         self._history = history
         self._never = CancelToken(clock.now_ns)
+        self._plain_call = Call(self._never, _no_report)
         self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
@@ -105,7 +91,7 @@ class JobRunner:
 
     # ---- the path of a request ----
 
-    def accept(self, request: Request) -> None:
+    def accept(self, request: Incoming) -> None:
         """Answer a request, now or when its work is done.
 
         1. It cannot be understood: refused, whatever else holds.
@@ -113,29 +99,32 @@ class JobRunner:
         3. The worker is ending, or has too much in flight: refused, unless it is a control action.
         4. It is quick and nothing is in its way: run here. Else it joins the lanes.
         """
-        pending = _Pending(request, self._clock.now_ns())
+        request.arrived_ns = self._clock.now_ns()
         try:
             assert self._instructor is not None
             work = self._instructor.prepare(request.action, request.data)  # 1
-            if work.changes or request.request_id in self._replay:
-                if self._answer_again(pending, work, request):  # 2
-                    return
-            if not work.control:
-                self._admit()  # 3
-            elif work.action == "worker.shutdown" and self._draining:
+            known = work.changes or request.request_id in self._replay
+            if known and self._answer_again(request, work):  # 2
+                return
+            if not work.control and (self._draining or self._lanes.count >= self.max_inflight):
+                raise self._refusal()  # 3
+            if self._draining and work.action == "worker.shutdown":
                 raise _shutting_down()
         except WorkerError as error:
             self._writer.batch(error_frame(request.request_id, error))
-            self._record(pending, failed=True)
+            self._record(request, failed=True)
             return
         token = self._never
         if request.meta is not None and request.meta.deadline_ms is not None:
-            deadline = pending.arrived_ns + request.meta.deadline_ms * NS_PER_MS
+            deadline = request.arrived_ns + request.meta.deadline_ms * NS_PER_MS
             token = CancelToken(self._clock.now_ns, deadline)
-        if work.quick and (not len(self._lanes) or self._lanes.free(work.claims)):  # 4
-            self._run_here(pending, work, token)
+        if work.quick and (not self._lanes.count or self._lanes.free(work.claims)):  # 4
+            frame, answer = self._execute(request, work, token, _no_report)
+            self._writer.batch(frame)
+            if answer is not None:
+                self._after(request, answer)
         else:
-            self._enqueue(pending, work, token)
+            self._enqueue(request, work, token)
 
     def submit(
         self, work: Work, request_id: str = "", give_up: Callable[[WorkerError], None] = _nobody_waits
@@ -162,12 +151,12 @@ class JobRunner:
         for. A grace of None waits for ever.
         """
         self._draining = True
-        unfinished = len(self._lanes) - besides
-        if not self._lanes.wait_until(lambda: len(self._lanes) <= besides, grace_seconds):
+        unfinished = self._lanes.count - besides
+        if not self._lanes.wait_until(lambda: self._lanes.count <= besides, grace_seconds):
             for job in self._lanes.jobs():
                 if not job.work.control:
                     self._cancel(job)
-            self._lanes.wait_until(lambda: len(self._lanes) <= besides, _CANCEL_SECONDS)
+            self._lanes.wait_until(lambda: self._lanes.count <= besides, _CANCEL_SECONDS)
         return unfinished
 
     def wait_settled(self, parked: Callable[[], int]) -> None:
@@ -186,50 +175,44 @@ class JobRunner:
         if self._lanes.withdraw(job):
             job.give_up(CancelledError("cancelled while it was queued; it was not started"))
 
-    def _answer_again(self, pending: _Pending, work: Work, request: Request) -> bool:
+    def _answer_again(self, request: Incoming, work: Work) -> bool:
         body = body_of(work.action, request.data)
         with self._lock:
-            frame = self._replay.find(pending.request_id, body)
+            frame = self._replay.find(request.request_id, body)
             if frame is not None:
                 self._writer.batch(replayed_frame(frame))
                 return True
-            unanswered = self._unanswered.get(pending.request_id)
+            unanswered = self._unanswered.get(request.request_id)
             if unanswered is not None:
                 if unanswered[0] != body:
-                    raise duplicate(pending.request_id)
-                self._unanswered[pending.request_id] = (body, unanswered[1] + 1)
+                    raise duplicate(request.request_id)
+                self._unanswered[request.request_id] = (body, unanswered[1] + 1)
                 return True
         if work.changes:
-            pending.body = body
+            request.body = body
         return False
 
-    def _admit(self) -> None:
+    def _refusal(self) -> WorkerError:
         if self._draining:
-            raise _shutting_down()
-        if len(self._lanes) >= self.max_inflight:
-            message = f"{len(self._lanes)} requests are in flight, the most that are admitted"
-            raise OverloadedError(message, max_inflight=self.max_inflight, retry_after_ms=_RETRY_AFTER_MS)
+            return _shutting_down()
+        message = f"{self._lanes.count} requests are in flight, the most that are admitted"
+        return OverloadedError(message, max_inflight=self.max_inflight, retry_after_ms=_RETRY_AFTER_MS)
 
-    def _run_here(self, pending: _Pending, work: Work, token: CancelToken) -> None:
-        frame, answer = self._execute(pending, work, token, _no_report)
-        self._writer.batch(frame)
-        self._after(pending, answer)
-
-    def _enqueue(self, pending: _Pending, work: Work, token: CancelToken) -> None:
+    def _enqueue(self, request: Incoming, work: Work, token: CancelToken) -> None:
         if token is self._never:
             token = CancelToken(self._clock.now_ns)
-        if pending.body is not None:
+        if request.body is not None:
             with self._lock:
-                self._unanswered[pending.request_id] = (pending.body, 0)
+                self._unanswered[request.request_id] = (request.body, 0)
 
         def give_up(error: WorkerError) -> None:
-            self._reply(pending, error_frame(pending.request_id, error))
-            self._record(pending, failed=True)
+            self._reply(request, error_frame(request.request_id, error))
+            self._record(request, failed=True)
 
         def start(job: Job) -> None:
-            self._hand_over(lambda: self._run_job(pending, job), alone=work.control)
+            self._hand_over(lambda: self._run_job(request, job), alone=work.control)
 
-        job = Job(pending.request_id, work, token, start, give_up)
+        job = Job(request.request_id, work, token, start, give_up)
         if not self._lanes.admit(job) and token.deadline_ns is not None:
             self._alarm.at(token.deadline_ns, lambda: self._shed(job))
 
@@ -254,17 +237,19 @@ class JobRunner:
         while True:
             self._queue.get()()
 
-    def _run_job(self, pending: _Pending, job: Job) -> None:
-        report = self._reporter(pending) if pending.progress else _no_report
-        frame, answer = self._execute(pending, job.work, job.token, report)
-        self._reply(pending, frame)
-        self._after(pending, answer)
+    def _run_job(self, request: Incoming, job: Job) -> None:
+        wanted = request.meta is not None and request.meta.progress
+        report = self._reporter(request) if wanted else _no_report
+        frame, answer = self._execute(request, job.work, job.token, report)
+        self._reply(request, frame)
+        if answer is not None:
+            self._after(request, answer)
         self._lanes.finish(job)
 
     def _quietly(self, job: Job) -> None:
         """Run work that nobody waits for. Its errors are where it keeps them; a bug is logged."""
         try:
-            job.work.run(Call(job.request_id, job.token, _no_report))
+            job.work.run(Call(job.token, _no_report))
         except WorkerError as error:
             log("info", "background work ended early", action=job.work.action, error=error.message)
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
@@ -272,7 +257,7 @@ class JobRunner:
         self._lanes.finish(job)
 
     def _execute(
-        self, pending: _Pending, work: Work, token: CancelToken, report: Callable[[int, int], None]
+        self, request: Incoming, work: Work, token: CancelToken, report: Callable[[int, int], None]
     ) -> tuple[bytes, Answer | None]:
         """Run work and make its reply. Every exception becomes one."""
         answer = None
@@ -280,43 +265,41 @@ class JobRunner:
         try:
             if token is not self._never:
                 token.check()
-            result = work.run(Call(pending.request_id, token, report))
+            result = work.run(self._plain_call if token is self._never else Call(token, report))
             if type(result) is Answer:
                 answer, result = result, result.result
-            frame = success_frame(pending.request_id, result)
+            frame = success_frame(request.request_id, result)
             if len(frame) > self.max_frame_bytes:
                 raise self._reply_too_large(len(frame))
             failed = False
         except WorkerError as error:
-            frame = error_frame(pending.request_id, error)
+            frame = error_frame(request.request_id, error)
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
-            frame = error_frame(pending.request_id, _log_bug(error, work.action, pending.traceparent))
-        if pending.body is not None:
+            frame = error_frame(request.request_id, _log_bug(error, work.action, request.meta))
+        if request.body is not None:
             with self._lock:
-                self._replay.keep(pending.request_id, pending.body, frame)
-        self._record(pending, failed=failed, action=work.action)
+                self._replay.keep(request.request_id, request.body, frame)
+        self._record(request, failed=failed, action=work.action)
         return frame, answer
 
     # ---- inside: after it ran ----
 
-    def _reply(self, pending: _Pending, frame: bytes) -> None:
+    def _reply(self, request: Incoming, frame: bytes) -> None:
         repetitions = 0
-        if pending.body is not None:
+        if request.body is not None:
             with self._lock:
-                _, repetitions = self._unanswered.pop(pending.request_id)
+                _, repetitions = self._unanswered.pop(request.request_id)
         self._writer.write(frame + replayed_frame(frame) * repetitions)
 
-    def _after(self, pending: _Pending, answer: Answer | None) -> None:
-        if answer is None:
-            return
+    def _after(self, request: Incoming, answer: Answer) -> None:
         if answer.background is not None:
             work = answer.background
-            self.submit(work, pending.request_id, work.abandoned or _nobody_waits)
+            self.submit(work, request.request_id, work.abandoned or _nobody_waits)
         if answer.then is not None:
             self._writer.flush()  # the host sees this reply before what it causes
             answer.then()
 
-    def _reporter(self, pending: _Pending) -> Callable[[int, int], None]:
+    def _reporter(self, request: Incoming) -> Callable[[int, int], None]:
         """Return what sends a request's progress: the first at once, then at most ten a second."""
         sequence, sent_ns = 0, 0
 
@@ -327,13 +310,14 @@ class JobRunner:
                 return
             sequence, sent_ns = sequence + 1, now
             data = ProgressData(completed, total)
-            self._writer.write(event_frame("progress", pending.request_id, sequence, data))
+            self._writer.write(event_frame("progress", request.request_id, sequence, data))
 
         return report
 
-    def _record(self, pending: _Pending, *, failed: bool, action: str | None = None) -> None:
-        name = pending.action if action is None else action
-        self._history.record_action(name, self._clock.now_ns() - pending.arrived_ns, failed=failed)
+    def _record(self, request: Incoming, *, failed: bool, action: str | None = None) -> None:
+        name = request.action if action is None else action
+        now = self._clock.now_ns()
+        self._history.record_action(name, now, now - request.arrived_ns, failed=failed)
 
     def _reply_too_large(self, size: int) -> FrameTooLargeError:
         message = f"the reply has {size} bytes, more than the {self.max_frame_bytes} of a frame"
@@ -347,8 +331,9 @@ def _shutting_down() -> ShuttingDownError:
     return ShuttingDownError(message)
 
 
-def _log_bug(error: Exception, action: str, traceparent: str | None) -> InternalError:
+def _log_bug(error: Exception, action: str, meta: Meta | None) -> InternalError:
     error_id = uuid.uuid4().hex
+    traceparent = None if meta is None else meta.traceparent
     text = "".join(traceback.format_exception(error))
     log("error", "a bug", error_id=error_id, action=action, traceparent=traceparent, traceback=text)
     return InternalError(f"a bug in the worker; the log has it under {error_id}", error_id=error_id)

@@ -36,9 +36,8 @@ class Lanes:
         self.changed = threading.Condition()
         # All mutable state.
         self._jobs: list[Job] = []
-
-    def __len__(self) -> int:
-        return len(self._jobs)
+        self.count = 0
+        """Unfinished jobs."""
 
     def free(self, claims: tuple[Claim, ...]) -> bool:
         """Tell whether work with these claims would not have to wait."""
@@ -49,6 +48,7 @@ class Lanes:
         """Add a job, and start it unless an earlier one is in its way. Returns whether it started."""
         with self.changed:
             self._jobs.append(job)
+            self.count += 1
             self._start_ready()
             return job.running
 
@@ -56,6 +56,7 @@ class Lanes:
         """Take a job out, and start those that waited for it."""
         with self.changed:
             self._jobs.remove(job)
+            self.count -= 1
             self._start_ready()
             self.changed.notify_all()
 
@@ -70,6 +71,7 @@ class Lanes:
             if job.running or job not in self._jobs:
                 return False
             self._jobs.remove(job)
+            self.count -= 1
             self._start_ready()
             self.changed.notify_all()
             return True

@@ -17,7 +17,6 @@ class Claim(Record):
 class Call(Record):
     """What running work is handed."""
 
-    request_id: str
     token: CancelToken
     report: Callable[[int, int], None]
     """Called with (completed bytes, total bytes)."""

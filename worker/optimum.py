@@ -1,0 +1,224 @@
+"""The least that any policy could have reloaded, knowing the whole trace beforehand.
+
+Between two uses of a model, it is either kept, which saves its load, or not. So the least cost is the
+cost of loading at every use, less the heaviest set of such intervals that fits: at every use, the
+models kept across it and the one in use must not be above the capacity. An interval between two uses
+with none in between costs no room and is always kept.
+
+Where all sizes are equal this is a flow: each of the ``capacity / size - 1`` places that the model in
+use leaves is a path through the intervals, and successive heaviest paths are exact. Otherwise it is an
+integer program, solved by HiGHS (extra ``optimum``).
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+
+from protocol.record import Record
+from worker.trace_file import Trace
+
+TIME_LIMIT_S = 30.0
+
+
+class Optimum(Record):
+    """The least cost, or what is proven of it."""
+
+    reload_ms: int
+    proven: bool
+    """True: the exact optimum. False: a lower bound, so that no policy can be below it."""
+    method: str
+    """Where the figure comes from, in words."""
+
+
+class _Interval(Record):
+    """What may be kept: across the uses ``first`` to ``last``, both of them others'."""
+
+    first: int
+    last: int
+    size_bytes: int
+    saved_ms: int
+
+
+def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum:
+    """Give the least cost of a trace.
+
+    1. Everything that is used fits at once: each model's first load. Exact.
+    2. Sizes are equal: flow. Exact, in time of places x uses.
+    3. HiGHS is installed: integer program, exact within ``time_limit_s``, else its proven bound.
+    4. Else the bound of 1.
+    """
+    used = set(trace.uses)
+    sizes = {trace.models[model_id].size_bytes for model_id in used}
+    first_loads = sum(trace.models[model_id].load_ms for model_id in used)
+    if sum(trace.models[model_id].size_bytes for model_id in used) <= trace.capacity_bytes:  # 1
+        return Optimum(first_loads, proven=True, method="all models fit")
+    all_loads = sum(trace.models[model_id].load_ms for model_id in trace.uses)
+    intervals, adjacent_ms = _intervals(trace)
+    dearest = all_loads - adjacent_ms
+    if len(sizes) == 1:  # 2
+        places = trace.capacity_bytes // sizes.pop() - 1
+        saved = _heaviest_paths(intervals, len(trace.uses), places)
+        return Optimum(dearest - saved, proven=True, method="minimum-cost flow")
+    solved = _solve(trace, intervals, time_limit_s)  # 3
+    if solved is None:  # 4
+        return Optimum(first_loads, proven=False, method="first loads only; install the extra 'optimum'")
+    saved, proven = solved
+    # A bound may lie above the exact value only by rounding: no trace is below its first loads.
+    reload_ms = max(dearest - saved, first_loads)
+    method = "integer program" if proven else "bound of an integer program, out of time"
+    return Optimum(reload_ms, proven=proven, method=method)
+
+
+def _intervals(trace: Trace) -> tuple[list[_Interval], int]:
+    """Give what may be kept, by its first use, and the savings of uses that follow one another."""
+    previous: dict[str, int] = {}
+    intervals = []
+    adjacent_ms = 0
+    for index, model_id in enumerate(trace.uses):
+        before = previous.get(model_id)
+        model = trace.models[model_id]
+        if before == index - 1:
+            adjacent_ms += model.load_ms
+        elif before is not None:
+            intervals.append(_Interval(before + 1, index - 1, model.size_bytes, model.load_ms))
+        previous[model_id] = index
+    intervals.sort(key=lambda one: (one.first, one.last))
+    return intervals, adjacent_ms
+
+
+def _heaviest_paths(intervals: Sequence[_Interval], uses: int, places: int) -> int:
+    """Give the greatest saving of intervals that no more than ``places`` overlap: successive shortest paths.
+
+    Nodes 0 to ``uses`` are the moments before each use. An interval leads from before its first use to
+    after its last at the negative of its saving, once; waiting leads to the next moment for nothing.
+    Potentials keep the reduced costs from falling below 0, so that every path is one Dijkstra run.
+    """
+    forward: list[list[int]] = [[] for _ in range(uses + 1)]
+    backward: list[list[int]] = [[] for _ in range(uses + 1)]
+    for index, one in enumerate(intervals):
+        forward[one.first].append(index)
+    waiting = [0] * uses  # paths that wait across this use
+    taken = [False] * len(intervals)
+    potential = _first_potentials(intervals, forward, uses)
+    saved = 0
+    for _ in range(places):
+        distance, came = _dijkstra(intervals, forward, backward, waiting, taken, potential)
+        for node, length in enumerate(distance):
+            potential[node] += length
+        gain = potential[0] - potential[uses]
+        if gain <= 0:
+            break
+        saved += gain
+        node = uses
+        while node:
+            origin, index = came[node]
+            if index >= 0:
+                one = intervals[index]
+                start, end = one.first, one.last + 1
+                taken[index] = not taken[index]
+                (forward if not taken[index] else backward)[start if not taken[index] else end].append(index)
+                (forward if taken[index] else backward)[start if taken[index] else end].remove(index)
+            elif origin < node:
+                waiting[origin] += 1
+            else:
+                waiting[node] -= 1
+            node = origin
+    return saved
+
+
+def _first_potentials(intervals: Sequence[_Interval], forward: list[list[int]], uses: int) -> list[int]:
+    """Give the distance of every moment from the first: all arcs lead onward, so one pass will do."""
+    distance = [0] * (uses + 1)
+    for node in range(uses):
+        distance[node + 1] = min(distance[node + 1], distance[node])
+        for index in forward[node]:
+            end = intervals[index].last + 1
+            distance[end] = min(distance[end], distance[node] - intervals[index].saved_ms)
+    return distance
+
+
+def _dijkstra(
+    intervals: Sequence[_Interval],
+    forward: list[list[int]],
+    backward: list[list[int]],
+    waiting: list[int],
+    taken: list[bool],
+    potential: list[int],
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Give the reduced distances from moment 0, and by which arc (interval, or -1) each was reached."""
+    del taken  # forward holds the free intervals, backward the taken ones
+    last = len(potential) - 1
+    far = 1 << 200
+    distance = [far] * (last + 1)
+    distance[0] = 0
+    came = [(0, -1)] * (last + 1)
+    queue = [(0, 0)]
+    while queue:
+        length, node = heapq.heappop(queue)
+        if length > distance[node]:
+            continue
+        arcs: list[tuple[int, int, int]] = []
+        if node < last:
+            arcs.append((node + 1, 0, -1))
+        if node and waiting[node - 1]:
+            arcs.append((node - 1, 0, -1))
+        arcs.extend((intervals[index].last + 1, -intervals[index].saved_ms, index) for index in forward[node])
+        arcs.extend((intervals[index].first, intervals[index].saved_ms, index) for index in backward[node])
+        for target, cost, index in arcs:
+            reached = length + cost + potential[node] - potential[target]
+            if reached < distance[target]:
+                distance[target] = reached
+                came[target] = (node, index)
+                heapq.heappush(queue, (reached, target))
+    return distance, came
+
+
+def _solve(trace: Trace, intervals: Sequence[_Interval], time_limit_s: float) -> tuple[int, bool] | None:
+    """Give the greatest saving and whether it is exact, else a bound; None where HiGHS is not installed."""
+    try:
+        import highspy  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError:
+        return None
+    unit = max(one.size_bytes for one in intervals)  # rows of order 1: bytes would swamp the tolerances
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)  # noqa: FBT003 - the library's signature
+    solver.setOptionValue("threads", 1)
+    solver.setOptionValue("time_limit", time_limit_s)
+    solver.setOptionValue("mip_rel_gap", 0.0)
+    solver.setOptionValue("mip_abs_gap", 0.5)  # costs are whole milliseconds
+    for index, one in enumerate(intervals):
+        solver.addVar(0.0, 1.0)
+        solver.changeColCost(index, -float(one.saved_ms))
+        solver.changeColIntegrality(index, highspy.HighsVarType.kInteger)
+    for kept, room in _crowded(trace, intervals):
+        values = [intervals[index].size_bytes / unit for index in kept]
+        solver.addRow(-highspy.kHighsInf, room / unit, len(kept), kept, values)
+    solver.run()
+    proven = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    info = solver.getInfo()
+    if proven:
+        return round(-info.objective_function_value), True
+    bound = -info.mip_dual_bound
+    if not math.isfinite(bound):
+        return sum(one.saved_ms for one in intervals), False
+    return math.floor(bound + 1e-6 * abs(bound)), False
+
+
+def _crowded(trace: Trace, intervals: Sequence[_Interval]) -> list[tuple[list[int], int]]:
+    """Give the uses at which not everything can be kept: what may be, and the room beside the model in use.
+
+    Of uses whose crowd is part of a neighbour's with no more room, only the neighbour's is needed; that
+    is left to the solver's presolve.
+    """
+    starting: dict[int, list[int]] = {}
+    for index, one in enumerate(intervals):
+        starting.setdefault(one.first, []).append(index)
+    open_now: list[int] = []
+    rows = []
+    for use, model_id in enumerate(trace.uses):
+        open_now = [index for index in open_now if intervals[index].last >= use]
+        open_now.extend(starting.get(use, ()))
+        room = trace.capacity_bytes - trace.models[model_id].size_bytes
+        if sum(intervals[index].size_bytes for index in open_now) > room:
+            rows.append((list(open_now), room))
+    return rows
