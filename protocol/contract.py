@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from protocol import envelope, params, results
+from protocol import envelope, lines, params, results
 from protocol.actions import ACTIONS, EVENTS
 
 
@@ -16,7 +16,7 @@ def contract_types() -> dict[str, type[Any]]:
     """Every type that crosses the wire on its own, by name, in the table's order."""
     found: dict[str, type[Any]] = {
         kind.__name__: kind
-        for kind in (envelope.Request, envelope.SuccessReply, envelope.ErrorReply, envelope.Event)
+        for kind in (envelope.Request, lines.SuccessReply, lines.ErrorReply, lines.Event)
     }
     for action in ACTIONS.values():
         found[action.params.__name__] = action.params
@@ -53,7 +53,7 @@ def _describe(name: str, schema: dict[str, Any]) -> None:
 def _field_texts() -> dict[str, dict[str, str]]:
     """Read the strings below fields: Python keeps class docstrings only."""
     return {
-        name: texts for module in (envelope, params, results) for name, texts in _texts_of(module).items()
+        name: texts for module in (envelope, lines, params, results) for name, texts in _texts_of(module).items()
     }
 
 

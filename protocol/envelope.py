@@ -1,10 +1,8 @@
-"""What stands around ``data``: the request line, the reply line and the event line."""
+"""What stands around ``data`` in a request line."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from protocol.results import ErrorBody
 
 REQUEST_ID_MAX = 128
 ACTION_MAX = 256
@@ -27,42 +25,9 @@ class Meta(BaseModel):
 class Request(BaseModel):
     """One line in. Unknown keys are ignored."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
     request_id: RequestId
     action: Annotated[str, Field(min_length=1, max_length=ACTION_MAX)]
     data: dict[str, Any] = Field(default_factory=dict)
     meta: Meta | None = None
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
-
-
-class SuccessReply(_Line):
-    """One line out, for a request that succeeded."""
-
-    request_id: RequestId
-    success: Literal[True]
-    data: dict[str, Any]
-    replayed: Literal[True] | None = None
-    """Present where the answer was given before."""
-
-
-class ErrorReply(_Line):
-    """One line out, for a request that failed."""
-
-    request_id: RequestId | None
-    success: Literal[False]
-    error: ErrorBody
-    replayed: Literal[True] | None = None
-    """Present where the answer was given before."""
-
-
-class Event(_Line):
-    """One line out, for a subscription (no ``request_id``) or a request's progress."""
-
-    event: str
-    request_id: RequestId | None = None
-    sequence: Annotated[int, Field(ge=1)]
-    data: dict[str, Any]

@@ -29,6 +29,7 @@ Bytes = Annotated[int, Ge(0), Le(INT64_MAX)]
 Count = Annotated[int, Ge(0), Le(INT64_MAX)]
 Milliseconds = Annotated[int, Ge(0), Le(INT64_MAX)]
 Microseconds = Annotated[int, Ge(0), Le(INT64_MAX)]
+Int64 = Annotated[int, Ge(-INT64_MAX), Le(INT64_MAX)]
 Percent = Annotated[float, Ge(0), Le(100)]
 
 
@@ -318,7 +319,7 @@ class ModelStatus(Record):
     estimated_bytes: Bytes | None
     measured_bytes: Bytes | None
     pinned: bool
-    priority: int
+    priority: Int64
     in_use: Count
     load_count: Count
     use_count: Count
@@ -536,9 +537,9 @@ class WorkerLimits(Record):
 class HelloResult(Record):
     """Who answers, and what it can be asked."""
 
-    protocol: int
+    protocol: Count
     worker_version: str
-    pid: int
+    pid: Count
     actions: tuple[str, ...]
     limits: WorkerLimits
     schema_sha256: str

@@ -1,5 +1,6 @@
 """The one place where the parts are put together."""
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -78,6 +79,8 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         _tick_every_second(alarm, clock, memory)
         alarm.start()
     log("info", "serving", version=__version__)
+    gc.freeze()
+    gc.enable()
     loop.run()
 
 
