@@ -10,6 +10,8 @@ namespace MemoryWorker.Client;
 /// </summary>
 public sealed class PythonWorkerService : IPythonWorkerService
 {
+    private const int MaxRefusals = 8;
+
     private readonly PythonWorkerOptions _options;
     private readonly WorkerSupervisor _supervisor;
     private readonly SemaphoreSlim _subscribing = new(1);
@@ -171,6 +173,8 @@ public sealed class PythonWorkerService : IPythonWorkerService
     /// 2. The worker died before a byte was written: sent to the next one.
     /// 3. It died with a read in flight, for the first time: sent to the next one.
     /// 4. It died with a change in flight, or with a read for the second time: the caller decides.
+    /// 5. The worker has more in flight than it admits, and than this host knows of: sent again, a few times,
+    ///    since nothing was executed.
     /// </summary>
     private async Task<TResponse> ExecuteAsync<TRequest, TResponse>(
         string command, TRequest request, TimeSpan time, IProgress<ProgressData>? progress, CancellationToken cancellationToken)
@@ -181,7 +185,7 @@ public sealed class PythonWorkerService : IPythonWorkerService
         using var timeout = endless ? null : new CancellationTokenSource(time, _options.TimeProvider);
         var limit = endless ? default : new CallLimit(time, timeout!.Token, _options.TimeProvider.GetUtcNow() + time);
         var row = WireActions.Find(command);
-        for (var deaths = 0; ;)
+        for (int deaths = 0, refusals = 0; ;)
         {
             var connection = await ConnectAsync(command, limit, cancellationToken).ConfigureAwait(false);
             var call = connection.NewCall<TRequest, TResponse>(command, request, row, progress);
@@ -197,8 +201,18 @@ public sealed class PythonWorkerService : IPythonWorkerService
             {
                 deaths++; // 3, and next time 4
             }
+            catch (WorkerRequestException problem) when (problem.Code == "overloaded" && refusals < MaxRefusals)
+            {
+                refusals++; // 5
+                await Task.Delay(RetryAfter(problem), _options.TimeProvider, cancellationToken).ConfigureAwait(false);
+            }
         }
     }
+
+    private static TimeSpan RetryAfter(WorkerRequestException problem) =>
+        problem.Details.TryGetProperty("retry_after_ms", out var wait) && wait.TryGetInt32(out var milliseconds)
+            ? TimeSpan.FromMilliseconds(Math.Clamp(milliseconds, 1, 1000))
+            : TimeSpan.FromMilliseconds(10);
 
     private bool IsDisposed => _supervisor.Snapshot.State == WorkerState.Disposed;
 

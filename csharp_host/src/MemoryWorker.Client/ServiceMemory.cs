@@ -242,7 +242,7 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         found.Count == 1
             ? found[0]
             : throw new WorkerRequestException(
-                code, reason, reason, JsonDocument.Parse("{}").RootElement.Clone(), new WorkerFailure());
+                code, $"{reason} ({code})", reason, JsonDocument.Parse("{}").RootElement.Clone(), new WorkerFailure());
 
     private static string ToDuration(TimeSpan range)
     {

@@ -163,3 +163,23 @@ def gone(pid: int) -> bool:
     except psutil.TimeoutExpired:
         return False
     return True
+
+
+def make(kind: Any, **fields: Any) -> Any:
+    """Return a request with its fields assigned, as an object initializer would."""
+    made = kind()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def progress_into(kind: Any, seen: list[Any]) -> Any:
+    """Return an IProgress<kind> that appends to a list at once."""
+    import System
+
+    def report(_self: Any, value: Any) -> None:
+        seen.append(value)
+
+    name = f"Progress{id(seen)}"
+    body = {"__namespace__": "Tests", "Report": report}
+    return type(name, (System.IProgress[kind],), body)()

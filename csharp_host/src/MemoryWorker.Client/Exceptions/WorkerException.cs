@@ -54,6 +54,16 @@ internal sealed record WorkerFailure
 
     public IReadOnlyList<string> StderrTail { get; init; } = [];
 
+    public static WorkerFailure Of(WorkerException problem) => new()
+    {
+        Executed = problem.Executed,
+        Retryable = problem.Retryable,
+        RequestId = problem.RequestId,
+        ProcessId = problem.ProcessId,
+        ExitCode = problem.ExitCode,
+        StderrTail = problem.StderrTail,
+    };
+
     public string Describe(string message) =>
         StderrTail.Count == 0
             ? message

@@ -15,6 +15,9 @@ internal sealed class WorkerProcess : IDisposable
         _process = process;
         _job = job;
         Id = process.Id;
+        Stdin = process.StandardInput.BaseStream;
+        Stdout = process.StandardOutput.BaseStream;
+        Stderr = process.StandardError.BaseStream;
         Exited = process.WaitForExitAsync();
     }
 
@@ -23,13 +26,13 @@ internal sealed class WorkerProcess : IDisposable
     /// <summary>Completes when the process has ended, whoever still holds its pipes.</summary>
     public Task Exited { get; }
 
-    public Stream Stdin => _process.StandardInput.BaseStream;
+    public Stream Stdin { get; }
 
-    public Stream Stdout => _process.StandardOutput.BaseStream;
+    public Stream Stdout { get; }
 
-    public Stream Stderr => _process.StandardError.BaseStream;
+    public Stream Stderr { get; }
 
-    /// <summary>128 + signal for a process that was killed; null while it runs.</summary>
+    /// <summary>128 + signal for a process that was killed; null while it runs. Not after disposal.</summary>
     public int? ExitCode => Exited.IsCompleted ? _process.ExitCode : null;
 
     /// <summary>Starts the worker without a shell.</summary>
@@ -109,6 +112,8 @@ internal sealed class WorkerProcess : IDisposable
     public void Dispose()
     {
         _process.Dispose();
+        Stdout.Dispose(); // Process closes no stream that was asked for.
+        Stderr.Dispose();
         Release(_job);
     }
 

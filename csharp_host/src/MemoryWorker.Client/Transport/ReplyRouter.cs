@@ -80,7 +80,7 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
             }
             else
             {
-                call.TryFail(WireError.Read(frame.Error, call.RequestId, processId, call.Action));
+                call.TryFail(Refused(call, WireError.Read(frame.Error, call.RequestId, processId, call.Action)));
             }
         }
         catch (Exception problem) when (IsUnreadable(problem))
@@ -88,6 +88,12 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
             call.TryFail(Unreadable(call, problem.Message, problem));
         }
     }
+
+    /// <summary>The worker's clock may be the first to see that the time of the call is over.</summary>
+    private static WorkerException Refused(PendingCall call, WorkerRequestException error) =>
+        error.Code == "deadline_exceeded" && call.Limit.Until != default
+            ? call.Limit.Exceeded(call.Action, WorkerFailure.Of(error))
+            : error;
 
     private void OnEvent(Frame frame, ReadOnlySpan<byte> line)
     {

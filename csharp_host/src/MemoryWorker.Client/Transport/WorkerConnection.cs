@@ -193,9 +193,9 @@ internal sealed partial class WorkerConnection
         {
             _process.Stdin.Dispose();
         }
-        catch (IOException)
+        catch (Exception problem) when (problem is IOException or ObjectDisposedException)
         {
-            // The pipe was broken already.
+            // It was broken or closed already.
         }
     }
 }
