@@ -5,6 +5,8 @@ A policy only ranks. What has to go, what may not go and what is too much is for
 The lowest worth goes first; between equals the one that was used longest ago.
 """
 
+import math
+
 from worker.use_history import HALF_LIVES, ModelUse, UseHistory
 
 
@@ -99,34 +101,27 @@ class DecayedFrequency(Policy):
     """Reload time a byte, times the uses of late: LFU that forgets by a half-life."""
 
     def __init__(self, half_life: int) -> None:
-        """Take an index into ``HALF_LIVES``."""
-        self._half_life = half_life
-        self.name = f"frequency_{HALF_LIVES[half_life]}"
+        """Take one of ``HALF_LIVES``."""
+        self._half_life = HALF_LIVES.index(half_life)
+        self.name = f"frequency_{half_life}"
 
     def worth(self, model: ModelUse, history: UseHistory) -> float:
         """Rank by what a byte saves at the present rate of use."""
         return history.density(model) * history.rate(model, self._half_life)
 
 
-class GapForecast(Policy):
-    """Reload time a byte, divided by the uses to the next one as the model's own rhythm foretells.
+class Between(Policy):
+    """The geometric mean of two policies' worths, both of them milliseconds saved a byte and use.
 
-    Of the gaps seen, those longer than the present one tell what remains. It finds cycles (the one
-    used last comes back last) and the ends of bursts (only long gaps are left).
+    What errs in one is halved. The parts are fed by whoever owns them.
     """
 
-    name = "gap_forecast"
-    _TAIL_WEIGHT = 0.5
-    _NO_GAP = 20
+    def __init__(self, first: Policy, second: Policy) -> None:
+        """Take two policies whose worth is positive."""
+        self._first = first
+        self._second = second
+        self.name = f"{first.name}+{second.name}"
 
     def worth(self, model: ModelUse, history: UseHistory) -> float:
-        """Rank by what a byte saves a use until the model comes back."""
-        age = history.age(model)
-        gaps = model.gaps
-        if not gaps:
-            return history.density(model) / (2 * age + self._NO_GAP)
-        remaining = [gap - age for gap in gaps if gap > age]
-        # As if half a gap more had been seen, one as long again as the present: so no rhythm is certain.
-        tail = max(age, sum(gaps) / len(gaps)) + 1
-        expected = (sum(remaining) + self._TAIL_WEIGHT * tail) / (len(remaining) + self._TAIL_WEIGHT)
-        return history.density(model) / expected
+        """Rank by the mean of both."""
+        return math.sqrt(self._first.worth(model, history) * self._second.worth(model, history))

@@ -4,10 +4,10 @@ from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
 from worker.eviction import Candidate, Ranking
 from worker.eviction_policies import (
+    Between,
     CostAware,
     CostPerAge,
     DecayedFrequency,
-    GapForecast,
     LargestFirst,
     LeastFrequentlyUsed,
     LeastRecentlyUsed,
@@ -35,7 +35,7 @@ class EvictionState:
         """Take what models may hold on the device; without ``adaptive`` the shadows cost no time."""
         # Mutable: the history and the policies with state of their own; only through the methods.
         self._history = UseHistory()
-        self._adaptive = Adaptive(_experts() if adaptive else (LeastRecentlyUsed(),), capacity_bytes)
+        self._adaptive = _adaptive(capacity_bytes)
         self._shadowing = adaptive
         self._resident: set[str] = set()
         self._awaited: set[str] = set()
@@ -101,18 +101,12 @@ class EvictionState:
         return _PolicyRanking(strategy, policy, self._history, now_ms)
 
 
-def _experts() -> tuple[Policy, ...]:
-    """Give the policies that ``adaptive`` chooses from; the first leads until another proves cheaper."""
-    return (
-        CostPerAge(),
-        LeastRecentlyUsed(),
-        CostAware(),
-        DecayedFrequency(1),
-        DecayedFrequency(2),
-        DecayedFrequency(3),
-        GapForecast(),
-        ReuseForecast(),
-    )
+def _adaptive(capacity_bytes: int) -> Adaptive:
+    """Give the policies that ``adaptive`` chooses from: docs/eviction.md says what each is good for."""
+    forecast = ReuseForecast()
+    rates = [DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256)]
+    mixed = [Between(rates[1], forecast), Between(rates[2], forecast)]  # both after their parts
+    return Adaptive((CostPerAge(), LeastRecentlyUsed()), (*rates, forecast, *mixed), capacity_bytes)
 
 
 class _PolicyRanking(Record):

@@ -10,11 +10,13 @@ use leaves is a path through the intervals, and successive heaviest paths are ex
 integer program, solved by HiGHS (extra ``optimum``).
 """
 
-import heapq
+import importlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from protocol.record import Record
+from worker.interval_flow import Interval, heaviest_overlap
 from worker.trace_file import Trace
 
 TIME_LIMIT_S = 30.0
@@ -28,15 +30,6 @@ class Optimum(Record):
     """True: the exact optimum. False: a lower bound, so that no policy can be below it."""
     method: str
     """Where the figure comes from, in words."""
-
-
-class _Interval(Record):
-    """What may be kept: across the uses ``first`` to ``last``, both of them others'."""
-
-    first: int
-    last: int
-    size_bytes: int
-    saved_ms: int
 
 
 def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum:
@@ -57,7 +50,7 @@ def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum
     dearest = all_loads - adjacent_ms
     if len(sizes) == 1:  # 2
         places = trace.capacity_bytes // sizes.pop() - 1
-        saved = _heaviest_paths(intervals, len(trace.uses), places)
+        saved = heaviest_overlap(intervals, len(trace.uses), places)
         return Optimum(dearest - saved, proven=True, method="minimum-cost flow")
     solved = _solve(trace, intervals, time_limit_s)  # 3
     if solved is None:  # 4
@@ -69,7 +62,7 @@ def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum
     return Optimum(reload_ms, proven=proven, method=method)
 
 
-def _intervals(trace: Trace) -> tuple[list[_Interval], int]:
+def _intervals(trace: Trace) -> tuple[list[Interval], int]:
     """Give what may be kept, by its first use, and the savings of uses that follow one another."""
     previous: dict[str, int] = {}
     intervals = []
@@ -80,103 +73,16 @@ def _intervals(trace: Trace) -> tuple[list[_Interval], int]:
         if before == index - 1:
             adjacent_ms += model.load_ms
         elif before is not None:
-            intervals.append(_Interval(before + 1, index - 1, model.size_bytes, model.load_ms))
+            intervals.append(Interval(before + 1, index - 1, model.size_bytes, model.load_ms))
         previous[model_id] = index
     intervals.sort(key=lambda one: (one.first, one.last))
     return intervals, adjacent_ms
 
 
-def _heaviest_paths(intervals: Sequence[_Interval], uses: int, places: int) -> int:
-    """Give the greatest saving of intervals that no more than ``places`` overlap: successive shortest paths.
-
-    Nodes 0 to ``uses`` are the moments before each use. An interval leads from before its first use to
-    after its last at the negative of its saving, once; waiting leads to the next moment for nothing.
-    Potentials keep the reduced costs from falling below 0, so that every path is one Dijkstra run.
-    """
-    forward: list[list[int]] = [[] for _ in range(uses + 1)]
-    backward: list[list[int]] = [[] for _ in range(uses + 1)]
-    for index, one in enumerate(intervals):
-        forward[one.first].append(index)
-    waiting = [0] * uses  # paths that wait across this use
-    taken = [False] * len(intervals)
-    potential = _first_potentials(intervals, forward, uses)
-    saved = 0
-    for _ in range(places):
-        distance, came = _dijkstra(intervals, forward, backward, waiting, taken, potential)
-        for node, length in enumerate(distance):
-            potential[node] += length
-        gain = potential[0] - potential[uses]
-        if gain <= 0:
-            break
-        saved += gain
-        node = uses
-        while node:
-            origin, index = came[node]
-            if index >= 0:
-                one = intervals[index]
-                start, end = one.first, one.last + 1
-                taken[index] = not taken[index]
-                (forward if not taken[index] else backward)[start if not taken[index] else end].append(index)
-                (forward if taken[index] else backward)[start if taken[index] else end].remove(index)
-            elif origin < node:
-                waiting[origin] += 1
-            else:
-                waiting[node] -= 1
-            node = origin
-    return saved
-
-
-def _first_potentials(intervals: Sequence[_Interval], forward: list[list[int]], uses: int) -> list[int]:
-    """Give the distance of every moment from the first: all arcs lead onward, so one pass will do."""
-    distance = [0] * (uses + 1)
-    for node in range(uses):
-        distance[node + 1] = min(distance[node + 1], distance[node])
-        for index in forward[node]:
-            end = intervals[index].last + 1
-            distance[end] = min(distance[end], distance[node] - intervals[index].saved_ms)
-    return distance
-
-
-def _dijkstra(
-    intervals: Sequence[_Interval],
-    forward: list[list[int]],
-    backward: list[list[int]],
-    waiting: list[int],
-    taken: list[bool],
-    potential: list[int],
-) -> tuple[list[int], list[tuple[int, int]]]:
-    """Give the reduced distances from moment 0, and by which arc (interval, or -1) each was reached."""
-    del taken  # forward holds the free intervals, backward the taken ones
-    last = len(potential) - 1
-    far = 1 << 200
-    distance = [far] * (last + 1)
-    distance[0] = 0
-    came = [(0, -1)] * (last + 1)
-    queue = [(0, 0)]
-    while queue:
-        length, node = heapq.heappop(queue)
-        if length > distance[node]:
-            continue
-        arcs: list[tuple[int, int, int]] = []
-        if node < last:
-            arcs.append((node + 1, 0, -1))
-        if node and waiting[node - 1]:
-            arcs.append((node - 1, 0, -1))
-        arcs.extend((intervals[index].last + 1, -intervals[index].saved_ms, index) for index in forward[node])
-        arcs.extend((intervals[index].first, intervals[index].saved_ms, index) for index in backward[node])
-        for target, cost, index in arcs:
-            reached = length + cost + potential[node] - potential[target]
-            if reached < distance[target]:
-                distance[target] = reached
-                came[target] = (node, index)
-                heapq.heappush(queue, (reached, target))
-    return distance, came
-
-
-def _solve(trace: Trace, intervals: Sequence[_Interval], time_limit_s: float) -> tuple[int, bool] | None:
+def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> tuple[int, bool] | None:
     """Give the greatest saving and whether it is exact, else a bound; None where HiGHS is not installed."""
     try:
-        import highspy  # noqa: PLC0415 - an extra, and slow to import
+        highspy: Any = importlib.import_module("highspy")  # an extra, slow to import, without types
     except ImportError:
         return None
     unit = max(one.size_bytes for one in intervals)  # rows of order 1: bytes would swamp the tolerances
@@ -204,7 +110,7 @@ def _solve(trace: Trace, intervals: Sequence[_Interval], time_limit_s: float) ->
     return math.floor(bound + 1e-6 * abs(bound)), False
 
 
-def _crowded(trace: Trace, intervals: Sequence[_Interval]) -> list[tuple[list[int], int]]:
+def _crowded(trace: Trace, intervals: Sequence[Interval]) -> list[tuple[list[int], int]]:
     """Give the uses at which not everything can be kept: what may be, and the room beside the model in use.
 
     Of uses whose crowd is part of a neighbour's with no more room, only the neighbour's is needed; that

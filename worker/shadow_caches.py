@@ -1,5 +1,6 @@
 """The adaptive strategy: candidate policies in simulated caches over the live uses, the cheapest leads."""
 
+import math
 from collections.abc import Sequence
 
 from worker.eviction import choose
@@ -9,9 +10,14 @@ from worker.use_history import ModelUse, UseHistory
 HALF_LIFE = 150
 """Uses after which a reload in a shadow counts half: what was cheap of late leads."""
 
-MARGIN_RATIO = 0.03
+_DECAY = 0.5 ** (1 / HALF_LIFE)
+
 MARGIN_LOADS = 1.0
-"""A policy takes over when it is cheaper by this share and this many average loads: less is noise."""
+"""A challenger must be cheaper by this many average loads, whatever the noise."""
+
+NOISE_TO_LEAVE = 0.5
+NOISE_TO_RETURN = -0.2
+"""And by so many standard deviations of the difference; to return to a cautious policy takes less."""
 
 
 class ShadowCache:
@@ -27,15 +33,15 @@ class ShadowCache:
         self._sizes: dict[str, int] = {}
         self._used_bytes = 0
 
-    def use(self, model: ModelUse, history: UseHistory, capacity_bytes: int) -> None:
-        """Follow one use: load what is missing, evict what is in its way.
+    def use(self, model: ModelUse, history: UseHistory, capacity_bytes: int) -> bool:
+        """Follow one use: load what is missing, evict what is in its way; say whether it was missing.
 
         1. A resident model of the same size costs nothing.
         2. One that is missing costs its load; one above the capacity is not kept (a pin or a lease can
            leave less room than a model takes).
         3. What is too much goes, as in a live plan.
         """
-        self.recent_ms *= 0.5 ** (1 / HALF_LIFE)
+        self.recent_ms *= _DECAY
         size = model.size_bytes
         present = model.id in self._resident
         if not present:  # 2
@@ -43,7 +49,7 @@ class ShadowCache:
             self.recent_ms += cost
             self.total_ms += cost
             if size > capacity_bytes:
-                return
+                return True
         self._used_bytes += size - self._sizes.pop(model.id, 0)
         self._resident.pop(model.id, None)
         excess = self._used_bytes - capacity_bytes
@@ -58,6 +64,7 @@ class ShadowCache:
         self._resident[model.id] = model
         self._sizes[model.id] = size
         self.policy.used(model, history)
+        return not present
 
     def _evict(self, model: ModelUse) -> None:
         del self._resident[model.id]
@@ -66,38 +73,59 @@ class ShadowCache:
 
 
 class Adaptive(Policy):
-    """Ranks as the shadow does that was cheapest of late; the first one leads at the start.
+    """Ranks as the policy does whose shadow was cheapest of late.
 
-    The guard against switching on noise: a challenger must be cheaper than the leader by
-    ``MARGIN_RATIO`` of the leader's recent cost and by ``MARGIN_LOADS`` average loads.
+    The guard against switching on noise: two shadows differ only where one has a model and the other
+    has not. If that were chance, the difference of their recent costs would have the variance of the
+    sum of those loads squared. A challenger takes the lead when
+      1. its recent cost is below the leader's by more than ``MARGIN_LOADS`` average loads
+      2. plus ``NOISE_TO_LEAVE`` standard deviations, or ``NOISE_TO_RETURN`` where the challenger is one
+         of the cautious policies, which no pattern of use can mislead by much;
+      3. and of several such, the cheapest does; of equals, the first.
     """
 
     name = "adaptive"
 
-    def __init__(self, policies: Sequence[Policy], capacity_bytes: int) -> None:
-        self.shadows = tuple(ShadowCache(policy) for policy in policies)
+    def __init__(self, cautious: Sequence[Policy], bold: Sequence[Policy], capacity_bytes: int) -> None:
+        """Take the policies to choose from; the first cautious one leads until another proves cheaper."""
+        self.shadows = tuple(ShadowCache(policy) for policy in (*cautious, *bold))
+        self._cautious = len(cautious)
         # Mutable: these, by used; the capacity by its owner.
         self.capacity_bytes = capacity_bytes
         self.switches = 0
-        self._leader = self.shadows[0]
+        self._leader = 0
         self._mean_load_ms = 0.0
+        self._variance = [[0.0] * len(self.shadows) for _ in self.shadows]
+        """Of the difference between the recent costs of two shadows, in square milliseconds."""
 
     @property
     def leader(self) -> str:
         """The name of the policy that ranks now."""
-        return self._leader.policy.name
+        return self.shadows[self._leader].policy.name
 
     def used(self, model: ModelUse, history: UseHistory) -> None:
         """Follow one use in every shadow, then see who leads."""
-        for shadow in self.shadows:
-            shadow.use(model, history, self.capacity_bytes)
-        self._mean_load_ms += (history.cost_ms(model) - self._mean_load_ms) / history.tick
-        best = min(self.shadows, key=lambda shadow: shadow.recent_ms)  # the first of equals
-        margin = MARGIN_RATIO * self._leader.recent_ms + MARGIN_LOADS * self._mean_load_ms
-        if best.recent_ms + margin < self._leader.recent_ms:
+        cost = history.cost_ms(model)
+        self._mean_load_ms += (cost - self._mean_load_ms) / history.tick
+        loaded = [shadow.use(model, history, self.capacity_bytes) for shadow in self.shadows]
+        for row, one in zip(self._variance, loaded, strict=True):
+            row[:] = [
+                value * _DECAY + (cost * cost if one is not other else 0.0)
+                for value, other in zip(row, loaded, strict=True)
+            ]
+        recent = self.shadows[self._leader].recent_ms
+        best = self._leader
+        for index, shadow in enumerate(self.shadows):
+            noise = NOISE_TO_RETURN if index < self._cautious else NOISE_TO_LEAVE
+            deviation = math.sqrt(self._variance[self._leader][index])
+            margin = MARGIN_LOADS * self._mean_load_ms + noise * deviation  # 1, 2
+            cheaper = shadow.recent_ms < self.shadows[best].recent_ms  # 3
+            if cheaper and shadow.recent_ms + margin < recent:
+                best = index
+        if best != self._leader:
             self._leader = best
             self.switches += 1
 
     def worth(self, model: ModelUse, history: UseHistory) -> float:
         """Rank as the leader does."""
-        return self._leader.policy.worth(model, history)
+        return self.shadows[self._leader].policy.worth(model, history)

@@ -47,41 +47,58 @@ def read_trace(lines: Iterable[str], capacity_bytes: int | None = None) -> Trace
             or time that is not an integer in range, a use of an unknown model or of one above the capacity.
 
     """
-    models: dict[str, TraceModel] | None = None
-    capacity = capacity_bytes
-    uses: list[str] = []
-    use_lines: dict[str, int] = {}
+    reader = _Reader(capacity_bytes)
     for number, line in enumerate(lines, 1):
-        if not line.strip("\ufeff \t\r\n"):
-            continue
-        record = _object(line, number)
-        if models is None:
-            models = {}
-            if not isinstance(record.get("models"), dict):
+        text = line.strip("\ufeff \t\r\n")
+        if text:
+            reader.read(_object(text, number), number)
+    return reader.trace()
+
+
+class _Reader:
+    """What has been read so far."""
+
+    def __init__(self, capacity_bytes: int | None) -> None:
+        # Mutable: all of these, by read.
+        self._capacity = capacity_bytes
+        self._models: dict[str, TraceModel] | None = None
+        self._uses: list[str] = []
+        self._first_lines: dict[str, int] = {}
+
+    def read(self, record: dict[str, Any], number: int) -> None:
+        """Take over one line."""
+        figures = record.get("models")
+        if self._models is None:
+            if not isinstance(figures, dict):
                 text = 'the first line must be {"models": {...}, "capacity_bytes": N}'
                 raise TraceError(_at(number, text))
-            if capacity is None:
-                capacity = _integer(record.get("capacity_bytes"), number, "capacity_bytes", 1)
-        if isinstance(record.get("models"), dict):
-            models.update(_models(record["models"], number))
+            if self._capacity is None:
+                self._capacity = _integer(record.get("capacity_bytes"), number, "capacity_bytes", 1)
+            self._models = {}
+        if isinstance(figures, dict):
+            self._models.update(_models(figures, number))
         if "use" not in record:
-            continue
+            return
         model_id = record["use"]
         if not isinstance(model_id, str):
             raise TraceError(_at(number, f"use must be a model id, not {model_id!r}"))
-        if model_id not in models:
+        if model_id not in self._models:
             raise TraceError(_at(number, f"model {model_id!r} was not declared"))
         if record.get("t_ms") is not None:
             _integer(record["t_ms"], number, "t_ms", 0)
-        uses.append(model_id)
-        use_lines.setdefault(model_id, number)
-    if models is None or capacity is None:
-        raise TraceError(_at(1, "the trace is empty"))
-    for model_id, number in use_lines.items():
-        if models[model_id].size_bytes > capacity:
-            text = f"model {model_id!r} takes {models[model_id].size_bytes} bytes, the capacity is {capacity}"
-            raise TraceError(_at(number, text))
-    return Trace(models, capacity, tuple(uses))
+        self._uses.append(model_id)
+        self._first_lines.setdefault(model_id, number)
+
+    def trace(self) -> Trace:
+        """Give what was read, if every model that is used fits."""
+        if self._models is None or self._capacity is None:
+            raise TraceError(_at(1, "the trace is empty"))
+        for model_id, number in self._first_lines.items():
+            size = self._models[model_id].size_bytes
+            if size > self._capacity:
+                text = f"model {model_id!r} takes {size} bytes, the capacity is {self._capacity}"
+                raise TraceError(_at(number, text))
+        return Trace(self._models, self._capacity, tuple(self._uses))
 
 
 def _at(number: int, text: str) -> str:
@@ -90,7 +107,7 @@ def _at(number: int, text: str) -> str:
 
 def _object(line: str, number: int) -> dict[str, Any]:
     try:
-        record = json.loads(line.strip("\ufeff \t\r\n"))
+        record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise TraceError(_at(number, f"not JSON: {error}")) from None
     if not isinstance(record, dict):

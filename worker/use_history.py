@@ -7,6 +7,7 @@ most ``GAPS`` gaps and ``FOLLOWERS`` followers a model.
 
 import math
 from collections import deque
+from itertools import islice
 
 HALF_LIVES = (4, 16, 64, 256)
 """Uses after which a past use counts half, one rate each: from nearly LRU to nearly LFU."""
@@ -118,11 +119,9 @@ class UseHistory:
 
     def _follow(self, model: ModelUse) -> None:
         """Note how long after each model used since its own last use this one came."""
-        steps = 0
-        for other in reversed(self.models.values()):
-            if other.last_tick < model.last_tick or steps == FOLLOWERS:
+        for other in islice(reversed(self.models.values()), FOLLOWERS):
+            if other.last_tick < model.last_tick:
                 break
-            steps += 1
             self._add_follower(other, model.id, math.log(self.tick - other.last_tick))
         if model.last_tick:
             self._add_follower(model, model.id, math.log(self.tick - model.last_tick))
