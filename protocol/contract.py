@@ -15,8 +15,7 @@ from protocol.actions import ACTIONS, EVENTS
 def contract_types() -> dict[str, type[Any]]:
     """Every type that crosses the wire on its own, by name, in the table's order."""
     found: dict[str, type[Any]] = {
-        kind.__name__: kind
-        for kind in (envelope.Request, lines.SuccessReply, lines.ErrorReply, lines.Event)
+        kind.__name__: kind for kind in (envelope.Request, lines.SuccessReply, lines.ErrorReply, lines.Event)
     }
     for action in ACTIONS.values():
         found[action.params.__name__] = action.params
@@ -53,7 +52,9 @@ def _describe(name: str, schema: dict[str, Any]) -> None:
 def _field_texts() -> dict[str, dict[str, str]]:
     """Read the strings below fields: Python keeps class docstrings only."""
     return {
-        name: texts for module in (envelope, lines, params, results) for name, texts in _texts_of(module).items()
+        name: texts
+        for module in (envelope, lines, params, results)
+        for name, texts in _texts_of(module).items()
     }
 
 

@@ -28,7 +28,7 @@ def generated_files() -> dict[str, str]:
         for name in contract_types()
     }
     digest = hashlib.sha256("".join(schemas[path] for path in sorted(schemas)).encode()).hexdigest()
-    constant = f'"""Generated: the digest of all schemas, which ``worker.hello`` answers."""\n\n'
+    constant = '"""Generated: the digest of all schemas, which ``worker.hello`` answers."""\n\n'
     return {
         **schemas,
         "protocol/schema_digest.py": f'{constant}SCHEMA_SHA256 = "{digest}"\n',
@@ -43,7 +43,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything differs")
     check = parser.parse_args().check
     files = generated_files()
-    left_over = {str(path.relative_to(ROOT)) for pattern in _OWNED for path in ROOT.glob(pattern)} - set(files)
+    left_over = {str(path.relative_to(ROOT)) for pattern in _OWNED for path in ROOT.glob(pattern)} - set(
+        files
+    )
     stale = 0
     for name, text in files.items():
         path = ROOT / name
@@ -53,7 +55,9 @@ def main() -> int:
         stale += 1
         if check:
             sys.stdout.writelines(
-                difflib.unified_diff(present.splitlines(True), text.splitlines(True), name, "generated", n=1)
+                difflib.unified_diff(
+                    present.splitlines(keepends=True), text.splitlines(keepends=True), name, "generated", n=1
+                )
             )
         else:
             path.parent.mkdir(parents=True, exist_ok=True)

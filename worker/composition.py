@@ -3,29 +3,28 @@
 import gc
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 from worker import __version__
-from worker.stream.alarm import Alarm
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import DEVICE_ID as CPU
 from worker.backends.cpu import CpuBackend
 from worker.backends.shared_files import default_folder
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
+from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
-from worker.stream.event_channel import INTERVAL_NS, EventChannel
-from worker.stream.frame_writer import FrameWriter
-from worker.books.history import History
 from worker.instructor_memory import Instructor
 from worker.interface_memory import MemoryInterface, Publish, Workers
-from worker.stream.job_runner import JobRunner
 from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import default_limits
 from worker.stdio_loop import StdioLoop
-from worker.telemetry.system import FixedSystemMemory, SystemMemory
+from worker.stream.alarm import Alarm
+from worker.stream.event_channel import INTERVAL_NS, EventChannel
+from worker.stream.frame_writer import FrameWriter
+from worker.stream.job_runner import JobRunner
 from worker.stream.work import Claim, Work
+from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.worker_allocation import AllocationWorker, OnLease
 from worker.worker_analytics import AnalyticsWorker
 from worker.worker_models import ModelWorker
@@ -42,7 +41,11 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     fixed_clock = FixedClock() if arguments.deterministic else None
     clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
     alarm, history = Alarm(clock), History(clock)
-    writer = FrameWriter(write_fd, lambda: loop.host_gone())
+
+    def on_broken() -> None:
+        loop.host_gone()
+
+    writer = FrameWriter(write_fd, on_broken)
     events = EventChannel(writer.write_made, clock, alarm, 0 if arguments.deterministic else INTERVAL_NS)
     runner = JobRunner(
         writer,
@@ -74,7 +77,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         fixed_clock=fixed_clock,
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
-    runner.bind(Instructor(memory, loop, clock, __version__, pid))
+    runner.bind(Instructor(memory, loop, clock, __version__, pid).prepare)
     if fixed_clock is None:
         _tick_every_second(alarm, clock, memory)
         alarm.start()

@@ -1,7 +1,6 @@
 """``python -m worker doctor``: each device, and what can and can't be measured here and why, for people."""
 
 import platform
-import sys
 
 from protocol.results import DeviceStatus
 from worker import __version__

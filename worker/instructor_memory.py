@@ -22,10 +22,10 @@ from protocol.vocabulary import (
     TransferState,
     TransferType,
 )
-from worker.policy.batches import plan_batches
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import InvalidRequestError, UnknownActionError, UnsupportedError
 from worker.interface_memory import MemoryInterface
+from worker.policy.batches import plan_batches
 from worker.records import AllocationRequest
 from worker.stream.work import Answer, Call, Claim, Work
 

@@ -117,7 +117,9 @@ class _Flow:
         if node and self._waiting[node - 1]:
             arcs.append((node - 1, 0, _WAIT))
         for index in self._free[node]:
-            arcs.append((self._intervals[index].last + 1, -self._intervals[index].saved_ms, index))
+            one = self._intervals[index]
+            arcs.append((one.last + 1, -one.saved_ms, index))
         for index in self._taken[node]:
-            arcs.append((self._intervals[index].first, self._intervals[index].saved_ms, index))
+            one = self._intervals[index]
+            arcs.append((one.first, one.saved_ms, index))
         return arcs

@@ -1,5 +1,6 @@
 """JSON lines on stderr: one object each, with a time, a level and a message."""
 
+import contextlib
 import os
 import time
 from typing import Any
@@ -22,7 +23,5 @@ def log(level: str, message: str, **fields: Any) -> None:
     if LEVELS.index(level) < _threshold:
         return
     line = {"time": round(time.time(), 3), "level": level, "message": message, **fields}
-    try:
+    with contextlib.suppress(OSError):
         os.write(2, orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
-    except OSError:
-        pass

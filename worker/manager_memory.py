@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from protocol.results import AllocationRow, DeviceStatus, Limits, UsageGroup
 from protocol.vocabulary import DeviceState, GroupBy, MemoryType, PressureLevel
+from worker.books.ledger import DeviceLedger
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import (
     AllocationNotFoundError,
@@ -18,7 +19,6 @@ from worker.errors import (
     LimitExceededError,
     OutOfMemoryError,
 )
-from worker.books.ledger import DeviceLedger
 from worker.policy.pressure import Books, Headroom, headroom, level_of
 from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Readings, Reservation
 

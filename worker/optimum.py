@@ -96,15 +96,21 @@ def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> 
         solver.addVar(0.0, 1.0)
         solver.changeColCost(index, -float(one.saved_ms))
         solver.changeColIntegrality(index, highspy.HighsVarType.kInteger)
-    for kept, room in _crowded(trace, intervals):
+    crowded = _crowded(trace, intervals)
+    for kept, room in crowded:
         values = [intervals[index].size_bytes / unit for index in kept]
         solver.addRow(-highspy.kHighsInf, room / unit, len(kept), kept, values)
     solver.run()
-    proven = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
-    info = solver.getInfo()
-    if proven:
-        return round(-info.objective_function_value), True
-    bound = -info.mip_dual_bound
+    if solver.getModelStatus() == highspy.HighsModelStatus.kOptimal:
+        taken = [value > 0.5 for value in solver.getSolution().col_value]  # noqa: PLR2004 - 0 or 1
+        saved = sum(one.saved_ms for one, keep in zip(intervals, taken, strict=True) if keep)
+        # In whole bytes: within its tolerance, the solver may fill a device to a little above its room.
+        fits = all(
+            sum(intervals[index].size_bytes for index in kept if taken[index]) <= room
+            for kept, room in crowded
+        )
+        return saved, fits
+    bound = -solver.getInfo().mip_dual_bound
     if not math.isfinite(bound):
         return sum(one.saved_ms for one in intervals), False
     return math.floor(bound + 1e-6 * abs(bound)), False

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from protocol.vocabulary import EventName
-from worker.stream.alarm import Alarm
 from worker.clock import FixedClock
 from worker.errors import FrameTooLargeError, WorkerError
+from worker.log import log
+from worker.stream.alarm import Alarm
 from worker.stream.event_channel import EventChannel
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
 from worker.stream.host_watch import watch_process, watch_signals
 from worker.stream.job_runner import JobRunner
-from worker.log import log
 
 _READ_BYTES = 1 << 16
 _DRAIN_SECONDS = 5.0

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from protocol.results import Expiration
 from protocol.vocabulary import MemoryType
 from worker.backends.base import DeviceBackend
+from worker.books.history import History
 from worker.cancellation import CancelToken
 from worker.errors import InvalidRequestError, OutOfMemoryError
-from worker.books.history import History
 from worker.manager_memory import MemoryManager
 from worker.records import Allocation, AllocationRequest, Block
-
 
 OnLease = Callable[[str, int], None]
 """Called with an allocation's id and the clock's nanoseconds at which its lease runs out."""

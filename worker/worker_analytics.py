@@ -13,8 +13,8 @@ from protocol.results import (
     TimelinePoint,
 )
 from protocol.vocabulary import AnalyticsSection, GroupBy
-from worker.clock import NS_PER_MS, Clock
 from worker.books.history import History
+from worker.clock import NS_PER_MS, Clock
 from worker.manager_memory import MemoryManager, utilization_percentage
 from worker.policy.pressure import level_of, signals
 from worker.policy.recommendations import cheapest_first, recommend

@@ -6,6 +6,8 @@ from dataclasses import replace
 from protocol.results import TransferResult
 from protocol.vocabulary import Initialize, MemoryType, TransferState, TransferType
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
+from worker.backends.block_copy import copy_block
+from worker.books.transfer_book import TransferBook
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_S, NS_PER_US, Clock
 from worker.errors import (
@@ -16,9 +18,7 @@ from worker.errors import (
     WorkerError,
 )
 from worker.manager_memory import MemoryManager
-from worker.backends.block_copy import copy_block
 from worker.records import Allocation, AllocationRequest
-from worker.books.transfer_book import TransferBook
 from worker.worker_allocation import AllocationWorker
 
 Report = Callable[[int, int], None]

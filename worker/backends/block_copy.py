@@ -11,6 +11,10 @@ from worker.cancellation import CancelToken
 _PARALLEL_FROM_BYTES = 32 * 2**20
 """Below this a second thread costs more to start than it saves."""
 
+_PIECE_BYTES = 256 * 2**20
+"""Memory to memory goes in pieces of this size (15-30 ms), not of a chunk's: memcpy by-passes the caches only
+for long copies (240 MiB on the machine measured), which makes them 1.4 times as fast."""
+
 Done = Callable[[int], None]
 """Called with the completed bytes, after each chunk."""
 
@@ -53,9 +57,11 @@ def copy_block(
 
 
 def _copy_memory(target: memoryview, origin: memoryview, size: int, token: CancelToken, done: Done) -> None:
-    """Copy with this thread and one more; each takes the next chunk until none is left."""
+    """Copy with this thread and one more; each takes the next piece until none is left."""
+    threads = 2 if size >= _PARALLEL_FROM_BYTES else 1
+    piece = min(_PIECE_BYTES, -(-size // threads))
     to_address, from_address = address_of(target), address_of(origin)
-    offsets = iter(range(0, size, COPY_CHUNK_BYTES))
+    offsets = iter(range(0, size, piece))
     lock = threading.Lock()
     failures: list[BaseException] = []
     completed = 0
@@ -69,7 +75,7 @@ def _copy_memory(target: memoryview, origin: memoryview, size: int, token: Cance
                     offset = next(offsets, None)
                 if offset is None:
                     return
-                length = min(COPY_CHUNK_BYTES, size - offset)
+                length = min(piece, size - offset)
                 copy(to_address + offset, from_address + offset, length)
                 with lock:
                     completed += length
@@ -77,7 +83,7 @@ def _copy_memory(target: memoryview, origin: memoryview, size: int, token: Cance
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
             failures.append(error)
 
-    helper = threading.Thread(target=work, name="copy") if size >= _PARALLEL_FROM_BYTES else None
+    helper = threading.Thread(target=work, name="copy") if threads > 1 else None
     if helper is not None:
         helper.start()
     work()

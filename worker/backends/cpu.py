@@ -149,8 +149,10 @@ class CpuBackend:
         return (
             *self._system_notes,
             f"up to {self._pool.max_bytes} bytes are kept for reuse where a size comes and goes",
-            f"shared allocations are files in {self._files.folder}; what a free of one returns is unknown"
-            " while a host may map it",
+            (
+                f"shared allocations are files in {self._files.folder}; what a free of one returns is"
+                " unknown while a host may map it"
+            ),
             "returned bytes are counted by the system (mincore)"
             if measured
             else "returned bytes can't be counted on this system: null",

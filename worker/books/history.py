@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import replace
 
 from protocol.results import ActionStatistics, Eviction, Expiration, TimelinePoint
-from worker.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from worker.books.histogram import Counts, bucket, merge, quantile
+from worker.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 
 _MINUTE_NS, _HOUR_NS = 60 * NS_PER_S, 3600 * NS_PER_S
 _DECISIONS_KEPT = 1024

@@ -16,9 +16,9 @@ def claim() -> tuple[int, int]:
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123 - lives as long as we do
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as we do
     sys.stdout = sys.stderr
-    os.set_blocking(write_fd, True)  # noqa: FBT003 - the standard library's own signature
+    os.set_blocking(write_fd, True)
     return read_fd, write_fd
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol.vocabulary import EventName
-from worker.stream.alarm import Alarm
 from worker.clock import NS_PER_MS, Clock
+from worker.stream.alarm import Alarm
 from worker.stream.frames import event_frame
 
 INTERVAL_NS = 250 * NS_PER_MS

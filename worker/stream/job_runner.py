@@ -5,12 +5,12 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from protocol.envelope import Meta
 from protocol.results import ProgressData
 from protocol.vocabulary import Executed
-from worker.stream.alarm import Alarm
+from worker.books.history import History
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import (
@@ -22,11 +22,11 @@ from worker.errors import (
     ShuttingDownError,
     WorkerError,
 )
+from worker.log import log
+from worker.stream.alarm import Alarm
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import Incoming, error_frame, event_frame, replayed_frame, success_frame
-from worker.books.history import History
 from worker.stream.lanes import Job, Lanes
-from worker.log import log
 from worker.stream.replay import Replay, body_of, duplicate
 from worker.stream.work import Answer, Call, Work
 
@@ -45,12 +45,8 @@ def _nobody_waits(_error: WorkerError) -> None:
     """Tell nobody that work was given up."""
 
 
-class Prepare(Protocol):
-    """What turns a request into work: the instructor."""
-
-    def prepare(self, action: str, data: dict[str, Any]) -> Work:
-        """Return the work. Raises WorkerError."""
-        ...
+Prepare = Callable[[str, dict[str, Any]], Work]
+"""What turns an action and its data into work, or raises WorkerError: the instructor."""
 
 
 class JobRunner:
@@ -83,11 +79,10 @@ class JobRunner:
         """Body, and how many repetitions wait for its answer, of each changing request in the lanes."""
         self._threads = 0
         self._draining = False
-        self._instructor: Prepare | None = None
 
-    def bind(self, instructor: Prepare) -> None:
+    def bind(self, prepare: Prepare) -> None:
         """Name what turns requests into work: it needs the loop, and the loop this, so it comes last."""
-        self._instructor = instructor
+        self._prepare = prepare
 
     # ---- the path of a request ----
 
@@ -101,8 +96,7 @@ class JobRunner:
         """
         request.arrived_ns = self._clock.now_ns()
         try:
-            assert self._instructor is not None
-            work = self._instructor.prepare(request.action, request.data)  # 1
+            work = self._prepare(request.action, request.data)  # 1
             known = work.changes or request.request_id in self._replay
             if known and self._answer_again(request, work):  # 2
                 return
@@ -270,8 +264,9 @@ class JobRunner:
                 answer, result = result, result.result
             frame = success_frame(request.request_id, result)
             if len(frame) > self.max_frame_bytes:
-                raise self._reply_too_large(len(frame))
-            failed = False
+                frame = error_frame(request.request_id, self._reply_too_large(len(frame)))
+            else:
+                failed = False
         except WorkerError as error:
             frame = error_frame(request.request_id, error)
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
