@@ -1,0 +1,91 @@
+// A walk through the memory worker:  dotnet run [-- PYTHON [FOLDER]]
+// PYTHON: an interpreter that has the worker's dependencies. FOLDER: where `python -m worker` works.
+using System.IO.MemoryMappedFiles;
+using MemoryWorker.Client;
+using MemoryWorker.Client.Protocol;
+
+var options = new PythonWorkerOptions
+{
+    FileName = args.ElementAtOrDefault(0) ?? new PythonWorkerOptions().FileName,
+    WorkingDirectory = args.ElementAtOrDefault(1) ?? FindWorker(),
+    Arguments = ["-m", "worker", "--simulated-device", "256MiB,bandwidth_bytes_per_second=256MiB"],
+};
+await using var worker = new PythonWorkerService(options);
+worker.LogReceived += (_, entry) => Console.Error.WriteLine($"worker: {entry.Level} {entry.Message}");
+worker.WorkerExited += (_, exited) =>
+    Console.Error.WriteLine($"{exited.Reason}; lost: {string.Join(", ", exited.LostAllocations.Select(one => one.AllocationId))}");
+var memory = new ServiceMemory(worker);
+
+try
+{
+    await WalkAsync();
+    return 0;
+}
+catch (WorkerException problem)
+{
+    Console.Error.WriteLine($"{problem.Code}: {problem.Message}");
+    return 1;
+}
+
+async Task WalkAsync()
+{
+    var who = await memory.GetWorkerAsync();
+    Console.WriteLine($"worker {who.WorkerVersion}, process {who.Pid}, protocol {who.Protocol}");
+
+    foreach (var device in (await memory.GetMemoryStatusAsync()).Devices)
+    {
+        Console.WriteLine($"{device.DeviceId,-6} {device.Name}: {Bytes(device.AvailableBytes)} of {Bytes(device.TotalBytes)} available");
+    }
+
+    // Shared memory: the host writes, the worker copies it to a device, and no byte passes through JSON.
+    var buffer = await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest
+    {
+        SizeBytes = 64 << 20,
+        DeviceId = "cpu",
+        MemoryType = MemoryType.Shared,
+        Owner = "console",
+    });
+    using (var mapped = SharedAllocation.Open(buffer))
+    using (var view = mapped.CreateViewStream(0, buffer.SizeBytes, MemoryMappedFileAccess.Write))
+    {
+        view.Write("written by the host"u8);
+    }
+
+    var copy = await memory.PostMemoryCopyAsync(
+        new PostMemoryCopyRequest { SourceAllocationId = buffer.AllocationId, DestinationDeviceId = "sim:0", Verify = true },
+        new Percentage());
+    Console.WriteLine($"copied {Bytes(copy.CompletedBytes)} as {copy.DestinationAllocationId}, {copy.Checksum![..15]}…");
+
+    var pressure = await memory.GetMemoryPressureAsync("sim:0");
+    Console.WriteLine($"pressure on {pressure.DeviceId}: {pressure.PressureLevel:0.#} % ({pressure.PressureCategory})");
+
+    try
+    {
+        await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 1L << 40, DeviceId = "sim:0" });
+    }
+    catch (WorkerRequestException refused) when (refused.Code == "out_of_memory")
+    {
+        Console.WriteLine($"refused: {refused.Reason}");
+    }
+
+    var cleared = await memory.PostMemoryClearAsync(new PostMemoryClearRequest { ClearType = ClearType.Allocations });
+    Console.WriteLine($"cleared {cleared.AllocationsFreed} allocations, {Bytes(cleared.ClearedBytes)}");
+}
+
+static string Bytes(long? bytes) => bytes is { } known ? $"{known / 1048576.0:0.#} MiB" : "unknown";
+
+static string? FindWorker()
+{
+    var folder = new DirectoryInfo(Directory.GetCurrentDirectory());
+    while (folder is not null && !File.Exists(Path.Combine(folder.FullName, "worker", "__main__.py")))
+    {
+        folder = folder.Parent;
+    }
+
+    return folder?.FullName;
+}
+
+internal sealed class Percentage : IProgress<TransferProgress>
+{
+    public void Report(TransferProgress value) => Console.WriteLine($"  {value.Fraction:P0}");
+}
