@@ -2081,7 +2081,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
             }
             else if (WireReader.IsAt(ref reader, "priority"u8))
             {
-                Priority = WireReader.Int64(ref reader, "priority", strict);
+                Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
                 seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "in_use"u8))
@@ -3881,7 +3881,7 @@ public sealed record HelloResult : IWireRecord<HelloResult>
         {
             if (WireReader.IsAt(ref reader, "protocol"u8))
             {
-                Protocol = WireReader.Int64(ref reader, "protocol", strict);
+                Protocol = WireReader.Int64(ref reader, "protocol", strict, minimum: 0);
                 seen |= 0x1;
             }
             else if (WireReader.IsAt(ref reader, "worker_version"u8))
@@ -3891,7 +3891,7 @@ public sealed record HelloResult : IWireRecord<HelloResult>
             }
             else if (WireReader.IsAt(ref reader, "pid"u8))
             {
-                Pid = WireReader.Int64(ref reader, "pid", strict);
+                Pid = WireReader.Int64(ref reader, "pid", strict, minimum: 0);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "actions"u8))
