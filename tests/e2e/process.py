@@ -50,6 +50,7 @@ class Worker:
         self._changed = threading.Condition()
         self.lines: list[bytes] = []
         self.frames: list[dict[str, Any]] = []
+        self._replies: dict[str | None, list[dict[str, Any]]] = {}
         self.ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reading = False
@@ -112,14 +113,14 @@ class Worker:
         """Wait for the nth reply to a request."""
 
         def found() -> dict[str, Any] | None:
-            replies = self.replies(request_id)
+            replies = self._replies.get(request_id, [])
             return replies[nth] if len(replies) > nth else None
 
         return self._wait_for(found, f"reply {nth} to {request_id}")
 
     def replies(self, request_id: str | None) -> list[dict[str, Any]]:
         """Return the replies to a request so far."""
-        return [frame for frame in self.frames if "event" not in frame and frame["request_id"] == request_id]
+        return self._replies.get(request_id, [])
 
     def events(self, name: str, request_id: str | None = None) -> list[dict[str, Any]]:
         """Return the events of a name so far."""
@@ -199,6 +200,9 @@ class Worker:
                 with self._changed:
                     self.lines += lines
                     self.frames += frames
+                    for frame in frames:
+                        if "event" not in frame:
+                            self._replies.setdefault(frame["request_id"], []).append(frame)
                     self._changed.notify_all()
             with self._changed:
                 self.ended = True

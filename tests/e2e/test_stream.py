@@ -91,7 +91,7 @@ def test_what_a_first_answer_imports() -> None:
         assert last.startswith("MODULES ")
         loaded = set(last.split())
         assert "orjson" in loaded
-        assert loaded.isdisjoint({"torch", "asyncio", "yaml", "hashlib", "logging", "numpy"})
+        assert loaded & {"torch", "asyncio", "yaml", "hashlib", "logging", "numpy"} == set()
 
 
 def test_silent_until_spoken_to() -> None:

@@ -1,0 +1,342 @@
+"""Memory as a host sees it: freed is gone at the system, and whatever fails leaves nothing behind."""
+
+from typing import Any
+
+import pytest
+
+from tests.e2e.process import MIB, Worker, eventually, worker
+
+SLOW = f"64MiB,bandwidth_bytes_per_second={4 * MIB}"
+CRAWLING = "256MiB,bandwidth_bytes_per_second=1KiB"
+
+
+def figures(started: Worker, *, peaks: bool = False) -> dict[str, Any]:
+    """Return all that the worker says of its devices, but for what the system says of the process."""
+    status = started.call(
+        "memory.get_status", {"include_allocations": True, "include_usage_stats": True, "refresh": True}
+    )
+    of_the_system = (
+        "used_bytes",
+        "process_used_bytes",
+        "unattributed_bytes",
+        "available_bytes",
+        "utilization_percentage",
+    )
+    found = {}
+    for device in status["devices"]:
+        left_out = of_the_system if device["device_id"] == "cpu" else ()
+        kept = {key: value for key, value in device.items() if key not in left_out}
+        kept["allocations"] = [row["allocation_id"] for row in device["allocations"]]
+        if not peaks:
+            del kept["peak_allocated_bytes"]
+            kept["usage"] = [
+                {key: value for key, value in group.items() if key != "peak_bytes"}
+                for group in device["usage"]
+                if group["allocation_count"]
+            ]
+        found[device["device_id"]] = kept
+    return found
+
+
+def place(started: Worker, size: int, device: str = "cpu", **more: Any) -> str:
+    """Allocate; returns the id."""
+    data = {"size_bytes": size, "device_id": device, **more}
+    allocation_id: str = started.call("memory.allocate", data)["allocation_id"]
+    return allocation_id
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(4096, 4096), (MIB, 64), (8 * MIB, 16), (64 * MIB, 4)], ids=["4KiB", "1MiB", "8MiB", "64MiB"]
+)
+def test_freed_memory_returns(size: int, count: int) -> None:
+    """What is freed is back at the system at once, as the reply says, and again the second time."""
+    with worker("--log-level", "error") as started:
+        place(started, 1)
+        for _ in range(2):
+            ids = [place(started, size) for _ in range(count)]
+            full = started.rss()
+            replies = [started.call("memory.deallocate", {"allocation_id": each}) for each in ids]
+            cleared = started.call("memory.clear", {"device_id": "cpu", "clear_type": "cache"})
+            assert sum(reply["freed_bytes"] for reply in replies) == size * count
+            returned = sum(reply["returned_bytes"] for reply in replies) + cleared["returned_bytes"]
+            assert returned == size * count
+            assert full - started.rss() == pytest.approx(size * count, rel=0.05)
+
+
+def test_untouched_memory_takes_none() -> None:
+    """``none`` promises memory without taking it; ``zero`` takes it: the figures tell the difference."""
+    size = 256 * MIB
+    with worker() as started:
+        before = started.rss()
+        place(started, size, initialize="none")
+        promised = started.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
+        assert started.rss() - before < 8 * MIB
+        assert promised["allocated_bytes"] == size
+        assert promised["process_used_bytes"] < size
+        place(started, size)
+        taken = started.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
+        assert started.rss() - before == pytest.approx(size, rel=0.05)
+        assert taken["allocated_bytes"] == 2 * size
+        assert taken["process_used_bytes"] - promised["process_used_bytes"] == pytest.approx(size, rel=0.05)
+
+
+def test_cancelled_transfer_leaves_nothing() -> None:
+    """A transfer cancelled half-way leaves both devices as before, and no memory taken."""
+    size = 64 * MIB
+    with worker("--simulated-device", SLOW) as started:
+        source = place(started, size)
+        before, resident = figures(started), started.rss()
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        request = started.send("memory.transfer", transfer, meta={"progress": True})
+        progress = started.event("progress", request)
+        assert 0 < progress["data"]["completed_bytes"] < progress["data"]["total_bytes"] == size
+        assert started.call("worker.cancel", {"request_id": request}) == {"found": True}
+        reply = started.reply(request)
+        assert reply["error"]["code"] == "cancelled"
+        assert reply["error"]["executed"] == "no"
+        assert figures(started) == before
+        assert started.rss() < resident + 12 * MIB
+        record = started.call("memory.get_transfer", {"transfer_id": reply["error"]["details"]["transfer_id"]})
+        assert record["state"] == "cancelled"
+        assert record["destination_allocation_id"] is None
+        started.call("memory.deallocate", {"allocation_id": source})
+
+
+def test_cancelled_transfer_into_shared_memory(tmp_path: Any) -> None:
+    """A transfer into a shared file that is cancelled leaves no file, and says cancelled."""
+    options = ("--simulated-device", SLOW, "--shared-folder", str(tmp_path))
+    with worker(*options) as started:
+        source = place(started, 32 * MIB, "sim:0")
+        transfer = {"source_allocation_id": source, "destination_device_id": "cpu", "memory_type": "shared"}
+        before = figures(started)
+        request = started.send("memory.transfer", transfer, meta={"progress": True})
+        started.event("progress", request)
+        started.call("worker.cancel", {"request_id": request})
+        assert started.reply(request)["error"]["code"] == "cancelled"
+        after = figures(started)
+        assert after == before
+        assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_failed_transfer_was_no_peak() -> None:
+    """A transfer that failed never was: it does not raise the destination's peaks either."""
+    with worker("--simulated-device", "64MiB,fail_copy=1") as started:
+        source = place(started, MIB)
+        before = figures(started, peaks=True)
+        started.refused("memory.transfer", {"source_allocation_id": source, "destination_device_id": "sim:0"})
+        assert figures(started, peaks=True) == before
+
+
+@pytest.mark.parametrize("knob", ["fail_copy=2", "lose_at=3", "corrupt_copy=2", "fail_allocation=1"])
+def test_failed_transfer_leaves_nothing(knob: str) -> None:
+    """Whatever ends a transfer, the source and every figure of its device are as before."""
+    with worker("--simulated-device", f"64MiB,{knob}") as started:
+        source = place(started, 32 * MIB)
+        before = figures(started)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0", "verify": True}
+        error = started.refused("memory.transfer", {**transfer, "transfer_type": "move"})
+        expected = {"fail_allocation=1": None, "corrupt_copy=2": "checksum_mismatch"}
+        code = expected.get(knob, "device_unavailable")
+        after = figures(started)
+        assert after["cpu"] == before["cpu"]
+        if code is None:  # tried once more after giving up caches, which the device then allows
+            return
+        assert error["code"] == code
+        if knob == "lose_at=3":
+            assert after["sim:0"]["state"] == "lost"
+            assert after["sim:0"]["allocated_bytes"] == 0
+        else:
+            assert after["sim:0"] == before["sim:0"]
+
+
+def test_deadline_of_running_work() -> None:
+    """Work that passes its deadline is rolled back."""
+    with worker("--simulated-device", CRAWLING) as started:
+        source = place(started, MIB)
+        before = figures(started)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        reply = started.ask("memory.transfer", transfer, meta={"deadline_ms": 50})
+        assert reply["error"]["code"] == "deadline_exceeded"
+        assert figures(started) == before
+
+
+def test_deadline_of_queued_work() -> None:
+    """Work whose deadline passes while it waits is shed then, not when its turn comes."""
+    with worker("--simulated-device", CRAWLING) as started:
+        source = place(started, MIB)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        running = started.send("memory.transfer", transfer)
+        queued = started.send("memory.deallocate", {"allocation_id": source}, meta={"deadline_ms": 50})
+        assert started.reply(queued)["error"]["code"] == "deadline_exceeded"
+        assert started.replies(running) == []
+        started.call("worker.cancel", {"request_id": running})
+        started.reply(running)
+        assert started.call("memory.deallocate", {"allocation_id": source})["freed_bytes"] == MIB
+
+
+@pytest.mark.parametrize("deadline_ms", [0, 2**53])
+def test_extreme_deadlines(deadline_ms: int) -> None:
+    """A deadline of now is passed; one in 285,000 years is as good as none."""
+    with worker("--simulated-device", "64MiB,stall_copy=1") as started:
+        source = place(started, 4096)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        request = started.send("memory.transfer", transfer, meta={"deadline_ms": deadline_ms})
+        if deadline_ms:
+            started.call("worker.cancel", {"request_id": request})
+        code = "cancelled" if deadline_ms else "deadline_exceeded"
+        assert started.reply(request)["error"]["code"] == code
+
+
+def test_lease_runs_out() -> None:
+    """A lease frees its allocation by the clock, tells who subscribed, and is in the analytics."""
+    with worker() as started:
+        started.call("worker.subscribe", {"events": ["memory.allocation_expired"]})
+        leased = place(started, 8 * MIB, lease_ms=100, owner="somebody")
+        row = started.call("memory.get_allocations", {"allocation_id": leased})["allocations"][0]
+        assert 0 <= row["lease_expires_in_ms"] <= 100
+        event = started.event("memory.allocation_expired")
+        assert event["sequence"] == 1
+        assert event["data"] == {
+            "allocation_id": leased,
+            "device_id": "cpu",
+            "owner": "somebody",
+            "freed_bytes": 8 * MIB,
+            "returned_bytes": 8 * MIB,
+        }
+        error = started.refused("memory.deallocate", {"allocation_id": leased})
+        assert error["code"] == "allocation_not_found"
+        assert error["details"]["reason"] == "lease_expired"
+        expirations = started.call("memory.get_analytics", {"include": ["expirations"]})["expirations"]
+        assert [entry["allocation_id"] for entry in expirations] == [leased]
+
+
+def test_leases_of_all_lengths() -> None:
+    """A lease longer than any clock counts stops no other."""
+    with worker() as started:
+        forever = place(started, 4096, lease_ms=2**63 - 1)
+        place(started, 4096, lease_ms=10)
+        eventually(
+            lambda: started.call("memory.get_usage", {"device_id": "cpu"})["devices"][0]["allocated_bytes"] == 4096,
+            "the short lease ran out",
+        )
+        assert started.call("memory.deallocate", {"allocation_id": forever})["freed_bytes"] == 4096
+
+
+def test_lease_runs_out_beside_long_work() -> None:
+    """A lease is kept by the clock, also while every transfer there can be goes on for hours."""
+    with worker("--simulated-device", CRAWLING) as started:
+        source = place(started, MIB)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        for _ in range(8):
+            started.send("memory.transfer", transfer)
+        place(started, 4096, lease_ms=50)
+        eventually(
+            lambda: started.call("memory.get_usage", {"device_id": "cpu"})["devices"][0]["allocated_bytes"] == MIB,
+            "the lease ran out",
+            seconds=3,
+        )
+
+
+def test_reads_never_wait() -> None:
+    """Questions are answered at once while long work holds every device and every thread."""
+    with worker("--simulated-device", CRAWLING) as started:
+        source = place(started, MIB)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        running = [started.send("memory.transfer", transfer) for _ in range(8)]
+        queued = started.send("memory.clear", {"clear_type": "all"})
+        for question in ("get_status", "get_usage", "get_allocations", "get_pressure", "get_analytics"):
+            started.call(f"memory.{question}")
+        started.call("worker.ping")
+        assert not any(started.replies(request) for request in [*running, queued])
+
+
+def test_overloaded() -> None:
+    """More in flight than max_inflight is refused with when to come back; control actions are not."""
+    with worker("--simulated-device", CRAWLING, "--max-inflight", "2") as started:
+        source = place(started, MIB)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        running = [started.send("memory.transfer", transfer) for _ in range(2)]
+        error = started.refused("memory.transfer", transfer)
+        assert error["code"] == "overloaded"
+        assert error["retryable"]
+        assert error["details"]["retry_after_ms"] > 0
+        started.call("worker.ping")
+        for request in running:
+            assert started.call("worker.cancel", {"request_id": request}) == {"found": True}
+            assert started.reply(request)["error"]["code"] == "cancelled"
+        assert started.call("memory.get_usage")
+
+
+def test_replay() -> None:
+    """The same id and body get the same answer again and nothing is done twice; another body is refused."""
+    with worker() as started:
+        data = {"size_bytes": 4096, "device_id": "cpu"}
+        first = started.reply(started.send("memory.allocate", data, request_id="once"))
+        started.send("memory.allocate", dict(reversed(data.items())), request_id="once")
+        assert started.reply("once", nth=1) == {**first, "replayed": True}
+        started.send("memory.allocate", {**data, "size_bytes": 1}, request_id="once")
+        assert started.reply("once", nth=2)["error"]["code"] == "duplicate_request_id"
+        assert len(started.call("memory.get_allocations")["allocations"]) == 1
+
+
+def test_replay_while_the_first_still_runs() -> None:
+    """A repetition of work that still runs waits for that work's answer."""
+    with worker("--simulated-device", "64MiB,stall_copy=1") as started:
+        source = place(started, 4096)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        for _ in range(3):
+            started.send("memory.transfer", transfer, request_id="again")
+        started.send("memory.transfer", {**transfer, "verify": True}, request_id="again")
+        assert started.reply("again")["error"]["code"] == "duplicate_request_id"
+        started.call("worker.cancel", {"request_id": "again"})
+        replies = [started.reply("again", nth=nth) for nth in (1, 2, 3)]
+        assert [reply["error"]["code"] for reply in replies] == ["cancelled"] * 3
+        assert [reply.get("replayed") for reply in replies] == [None, True, True]
+        started.call("worker.ping")
+        assert len(started.replies("again")) == 4
+
+
+def test_work_on_one_allocation_is_in_order() -> None:
+    """Requests that name the same allocation take effect as they came, sent all at once."""
+    with worker("--simulated-device", f"64MiB,bandwidth_bytes_per_second={64 * MIB}") as started:
+        source = place(started, 8 * MIB)
+        copy = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        copied = started.send("memory.transfer", copy)
+        freed = started.send("memory.deallocate", {"allocation_id": source})
+        late = started.send("memory.transfer", copy)
+        assert started.reply(copied)["success"]
+        assert started.reply(freed)["success"]
+        assert started.reply(late)["error"]["code"] == "allocation_not_found"
+
+
+def test_more_than_the_machine_has() -> None:
+    """What the machine cannot give is refused in bytes, and the worker lives on with every figure as it was."""
+    with worker() as started:
+        before = figures(started)
+        room = started.call("memory.get_status", {"device_id": "cpu"})["devices"][0]["available_bytes"]
+        for size in (room * 2, 2**48, 2**63 - 1):
+            for initialize in ("zero", "none"):
+                data = {"size_bytes": size, "device_id": "cpu", "initialize": initialize}
+                error = started.refused("memory.allocate", data)
+                assert error["code"] == "out_of_memory"
+                assert error["details"]["requested_bytes"] == size
+                assert error["details"]["available_bytes"] < size
+        assert figures(started) == before
+
+
+def test_device_lost() -> None:
+    """A lost device is told of once, its allocations are gone for that reason, and the others go on."""
+    with worker("--simulated-device", "64MiB,lose_at=3", "--simulated-device", "64MiB") as started:
+        started.call("worker.subscribe", {"events": ["device.lost"]})
+        ids = [place(started, 4096, "sim:0") for _ in range(2)]
+        data = {"size_bytes": 1, "device_id": "sim:0"}
+        assert started.refused("memory.allocate", data)["code"] == "device_unavailable"
+        event = started.event("device.lost")
+        assert event["data"]["device_id"] == "sim:0"
+        for each in ids:
+            error = started.refused("memory.deallocate", {"allocation_id": each})
+            assert error["details"]["reason"] == "device_lost"
+        assert started.refused("memory.allocate", data)["code"] == "device_unavailable"
+        place(started, 4096, "sim:1")
+        assert len(started.events("device.lost")) == 1
+        assert figures(started)["sim:0"]["state"] == "lost"
