@@ -41,7 +41,13 @@ def succeed(request_id: str, data: Json) -> None:
 
 def fail(request_id: str, code: str, *, retryable: bool = False) -> None:
     """Answer with an error."""
-    error = {"code": code, "message": f"told to: {code}", "executed": "no", "retryable": retryable, "details": {"fake": 1}}
+    error = {
+        "code": code,
+        "message": f"told to: {code}",
+        "executed": "no",
+        "retryable": retryable,
+        "details": {"fake": 1},
+    }
     send({"request_id": request_id, "success": False, "error": error})
 
 
@@ -72,9 +78,17 @@ def cancel(request_id: str, data: Json) -> None:
 
 
 def allocate(request_id: str, data: Json) -> None:
-    answer = {"allocation_id": f"alloc-{request_id}", "device_id": "cpu", "memory_type": "device", "shared_memory": None}
+    answer = {
+        "allocation_id": f"alloc-{request_id}",
+        "device_id": "cpu",
+        "memory_type": "device",
+        "shared_memory": None,
+    }
     size = data["size_bytes"]
-    succeed(request_id, {**answer, "size_bytes": size, "actual_bytes": size, "available_bytes": None, "models_unloaded": []})
+    succeed(
+        request_id,
+        {**answer, "size_bytes": size, "actual_bytes": size, "available_bytes": None, "models_unloaded": []},
+    )
 
 
 def deallocate(request_id: str, data: Json) -> None:
@@ -209,18 +223,30 @@ ACTIONS: dict[str, Callable[[str, Json], None]] = {
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gate", type=Path, help="a FIFO: open it before anything else, and wait for its writer")
+    parser.add_argument(
+        "--gate", type=Path, help="a FIFO: open it before anything else, and wait for its writer"
+    )
     parser.add_argument("--traceback", action="store_true", help="end at once with a traceback")
     parser.add_argument("--only-if", type=Path, help="end at once with code 7 unless this file exists")
     parser.add_argument("--mute", action="store_true", help="never answer anything")
-    parser.add_argument("--stderr-bytes", type=int, default=0, help="write this much to stderr before reading anything")
+    parser.add_argument(
+        "--stderr-bytes", type=int, default=0, help="write this much to stderr before reading anything"
+    )
     parser.add_argument("--stdout-junk", default="", help="write this line before reading anything")
-    parser.add_argument("--journal", type=Path, help="append each request's action and id, with this process's id")
+    parser.add_argument(
+        "--journal", type=Path, help="append each request's action and id, with this process's id"
+    )
     parser.add_argument("--die-on", default="", metavar="ACTION", help="die instead of answering it …")
-    parser.add_argument("--deaths", type=int, default=1, help="… until the journal holds it more often than this")
-    parser.add_argument("--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown")
+    parser.add_argument(
+        "--deaths", type=int, default=1, help="… until the journal holds it more often than this"
+    )
+    parser.add_argument(
+        "--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown"
+    )
     parser.add_argument("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
-    parser.add_argument("--late-on", default="", metavar="ACTION", help="take this action as fake.late_allocate")
+    parser.add_argument(
+        "--late-on", default="", metavar="ACTION", help="take this action as fake.late_allocate"
+    )
     return parser.parse_args()
 
 

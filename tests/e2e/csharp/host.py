@@ -88,7 +88,15 @@ def _services(command: list[str]) -> Iterator[Make]:
             wait(service.DisposeAsync())
 
 
-def call(service: Any, action: str, *, token: Any = None, timeout_ms: float | None = None, progress: Any = None, **data: Any) -> Any:
+def call(
+    service: Any,
+    action: str,
+    *,
+    token: Any = None,
+    timeout_ms: float | None = None,
+    progress: Any = None,
+    **data: Any,
+) -> Any:
     """Start a call with plain JSON and return its task."""
     import json
 
@@ -101,7 +109,11 @@ def call(service: Any, action: str, *, token: Any = None, timeout_ms: float | No
     if progress is not None:
         how.Progress = progress
     return service.ExecuteAsync[JsonData, JsonData](
-        PythonWorkerTypes.Memory, action, JsonData.Parse(json.dumps(data)), how, token or getattr(CancellationToken, "None")
+        PythonWorkerTypes.Memory,
+        action,
+        JsonData.Parse(json.dumps(data)),
+        how,
+        token or getattr(CancellationToken, "None"),
     )
 
 

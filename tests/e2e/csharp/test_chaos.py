@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.e2e.csharp.host import Make, Watched, ask, call, fake, gone, real, wait
 
 __all__ = ["fake", "real"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from tests.e2e.csharp.host import REPOSITORY, gone
 from tests.rigs.dotnet.build import build
 from tests.rigs.dotnet.fixtures import default_out
@@ -34,7 +35,11 @@ def command(toolchain: Toolchain, project: str) -> list[str]:
 def test_the_console_host(toolchain: Toolchain) -> None:
     """It walks through the service and ends well."""
     done = subprocess.run(
-        [*command(toolchain, CONSOLE), sys.executable, str(REPOSITORY)], capture_output=True, text=True, timeout=60, check=False
+        [*command(toolchain, CONSOLE), sys.executable, str(REPOSITORY)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "copied 64 MiB as alloc-2, sha256:" in done.stdout
@@ -46,7 +51,11 @@ def test_the_console_host(toolchain: Toolchain) -> None:
 def test_the_console_host_without_a_worker(toolchain: Toolchain, tmp_path: Path) -> None:
     """What went wrong is on the screen: the interpreter's own words."""
     done = subprocess.run(
-        [*command(toolchain, CONSOLE), sys.executable, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [*command(toolchain, CONSOLE), sys.executable, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1
     assert "worker_start_failed" in done.stderr
@@ -63,7 +72,9 @@ class Web:
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return status and JSON (or text) of an answer."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self.address + path, data, {"Content-Type": "application/json"}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, _read(answer)
@@ -103,7 +114,10 @@ def web(toolchain: Toolchain) -> Iterator[Web]:
         f"--MemoryWorker:FileName={sys.executable}",
         f"--MemoryWorker:WorkingDirectory={REPOSITORY}",
         "--MemoryWorker:RestartDelay=00:00:00.001",
-        *(f"--MemoryWorker:Arguments:{at}={one}" for at, one in enumerate(["-m", "worker", "--simulated-device", "64MiB"])),
+        *(
+            f"--MemoryWorker:Arguments:{at}={one}"
+            for at, one in enumerate(["-m", "worker", "--simulated-device", "64MiB"])
+        ),
     ]
     with subprocess.Popen(
         [*command(toolchain, WEB), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -120,7 +134,9 @@ def test_the_service_over_http(web: Web) -> None:
     status, answer = web.ask("GET", "/api/memory/status")
     assert (status, [one["deviceId"] for one in answer["devices"]]) == (200, ["cpu", "sim:0"])
     assert answer["pressureLevel"] == "low"
-    status, answer = web.ask("POST", "/api/memory/allocate", {"sizeBytes": MIB, "deviceId": "sim:0", "owner": "web"})
+    status, answer = web.ask(
+        "POST", "/api/memory/allocate", {"sizeBytes": MIB, "deviceId": "sim:0", "owner": "web"}
+    )
     assert (status, answer["success"], answer["availableBytes"]) == (201, True, 63 * MIB)
     held = answer["allocationId"]
     status, answer = web.ask("GET", "/api/memory/status/sim:0")
@@ -129,9 +145,18 @@ def test_the_service_over_http(web: Web) -> None:
     assert (status, answer["devices"][0]["groups"][0]["key"]) == (200, "web")
     status, answer = web.ask("GET", "/api/memory/allocations?owner=web")
     assert [one["allocationId"] for one in answer["allocations"]] == [held]
-    status, answer = web.ask("POST", "/api/memory/copy", {"sourceAllocationId": held, "destinationDeviceId": "cpu", "verify": True})
+    status, answer = web.ask(
+        "POST", "/api/memory/copy", {"sourceAllocationId": held, "destinationDeviceId": "cpu", "verify": True}
+    )
     assert (status, answer["state"], answer["success"]) == (200, "completed", True)
-    for path in ("pressure", "models", "analytics", "optimization", f"allocation/{held}", f"transfer/{answer['transferId']}"):
+    for path in (
+        "pressure",
+        "models",
+        "analytics",
+        "optimization",
+        f"allocation/{held}",
+        f"transfer/{answer['transferId']}",
+    ):
         assert web.ask("GET", f"/api/memory/{path}")[0] == 200, path
     for path in ("optimize", "defragment", "clear"):
         assert web.ask("POST", f"/api/memory/{path}", {})[0] == 200, path

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.e2e.csharp.host import Make, Watched, call, gone, make, progress_into, real, wait
 from tests.rigs.dotnet import runtime
 
@@ -52,8 +53,19 @@ def test_status(memory: Any) -> None:
     assert status.Host.TotalBytes > 0
     assert status.Devices[1].Allocations is None
     one = wait(memory.GetMemoryStatusDeviceAsync(DEVICE)).Device
-    assert (one.TotalBytes, one.AllocatedBytes, one.AvailableBytes, one.AllocationCount) == (64 * MIB, MIB, 63 * MIB, 1)
-    asked = make(MemoryStatusOptions, IncludeAllocations=True, IncludeUsageStats=True, IncludeFragmentation=True, Refresh=True)
+    assert (one.TotalBytes, one.AllocatedBytes, one.AvailableBytes, one.AllocationCount) == (
+        64 * MIB,
+        MIB,
+        63 * MIB,
+        1,
+    )
+    asked = make(
+        MemoryStatusOptions,
+        IncludeAllocations=True,
+        IncludeUsageStats=True,
+        IncludeFragmentation=True,
+        Refresh=True,
+    )
     full = wait(memory.GetMemoryStatusDeviceAsync(DEVICE, asked)).Device
     assert [row.Owner for row in full.Allocations] == ["test"]
     assert [group.Key for group in full.Usage] == ["test"]
@@ -87,7 +99,9 @@ def test_allocations_page_by_page(memory: Any) -> None:
 
     made = [allocate(memory, 10 + number).AllocationId for number in range(5)]
     first = wait(memory.GetMemoryAllocationsAsync(make(GetMemoryAllocationsRequest, Limit=3)))
-    second = wait(memory.GetMemoryAllocationsAsync(make(GetMemoryAllocationsRequest, Limit=3, After=first.Next)))
+    second = wait(
+        memory.GetMemoryAllocationsAsync(make(GetMemoryAllocationsRequest, Limit=3, After=first.Next))
+    )
     assert [one.AllocationId for page in (first, second) for one in page.Allocations] == made
     assert second.Next is None
     assert wait(memory.GetMemoryAllocationAsync(made[2])).Allocation.SizeBytes == 12
@@ -109,7 +123,11 @@ def test_allocate_and_deallocate(memory: Any) -> None:
     with refused("allocation_not_found"):
         wait(memory.DeleteMemoryAllocationAsync(made.AllocationId))
     kept = allocate(memory, MIB, Persistent=True)
-    wait(memory.DeleteMemoryDeallocateAsync(make(DeleteMemoryDeallocateRequest, AllocationId=kept.AllocationId, Force=True)))
+    wait(
+        memory.DeleteMemoryDeallocateAsync(
+            make(DeleteMemoryDeallocateRequest, AllocationId=kept.AllocationId, Force=True)
+        )
+    )
 
 
 def test_out_of_memory_says_what_was_there(memory: Any) -> None:
@@ -126,7 +144,7 @@ def test_out_of_memory_says_what_was_there(memory: Any) -> None:
 
 def test_unicode_owner(memory: Any) -> None:
     """Names go there and back as they are."""
-    owner = "Zoë 日本 \U0001f9e0 \" \\"
+    owner = 'Zoë 日本 \U0001f9e0 " \\'
     made = allocate(memory, 1, Owner=owner, Purpose="żółć")
     row = wait(memory.GetMemoryAllocationAsync(made.AllocationId)).Allocation
     assert (row.Owner, row.Purpose) == (owner, "żółć")
@@ -171,7 +189,10 @@ def test_transfer_with_progress(real: Make) -> None:
     source = allocate(memory, 32 * MIB, DeviceId="cpu")
     seen: list[Any] = []
     request = make(
-        PostMemoryTransferRequest, SourceAllocationId=source.AllocationId, DestinationDeviceId=DEVICE, Verify=True
+        PostMemoryTransferRequest,
+        SourceAllocationId=source.AllocationId,
+        DestinationDeviceId=DEVICE,
+        Verify=True,
     )
     done = wait(memory.PostMemoryTransferAsync(request, progress_into(TransferProgress, seen)))
     assert (done.Success, done.State.ToString(), done.CompletedBytes) == (True, "Completed", 32 * MIB)
@@ -181,7 +202,10 @@ def test_transfer_with_progress(real: Make) -> None:
     assert figures == sorted(figures)
     assert all(one.TotalBytes == 32 * MIB and 0 <= one.Fraction <= 1 for one in seen)
     again = wait(memory.GetMemoryTransferAsync(done.TransferId))
-    assert (again.State.ToString(), again.DestinationAllocationId) == ("Completed", done.DestinationAllocationId)
+    assert (again.State.ToString(), again.DestinationAllocationId) == (
+        "Completed",
+        done.DestinationAllocationId,
+    )
 
 
 def test_copy_and_move(memory: Any) -> None:
@@ -190,11 +214,18 @@ def test_copy_and_move(memory: Any) -> None:
     from MemoryWorker.Client.Protocol import TransferType
 
     source = allocate(memory, MIB, DeviceId="cpu").AllocationId
-    copied = wait(memory.PostMemoryCopyAsync(make(PostMemoryCopyRequest, SourceAllocationId=source, DestinationDeviceId=DEVICE)))
+    copied = wait(
+        memory.PostMemoryCopyAsync(
+            make(PostMemoryCopyRequest, SourceAllocationId=source, DestinationDeviceId=DEVICE)
+        )
+    )
     assert copied.Success
     assert wait(memory.GetMemoryAllocationAsync(source)).Allocation.DeviceId == "cpu"
     request = make(
-        PostMemoryTransferRequest, SourceAllocationId=source, DestinationDeviceId=DEVICE, TransferType=TransferType.Move
+        PostMemoryTransferRequest,
+        SourceAllocationId=source,
+        DestinationDeviceId=DEVICE,
+        TransferType=TransferType.Move,
     )
     assert wait(memory.PostMemoryTransferAsync(request)).Success
     with refused("allocation_not_found"):
@@ -204,14 +235,16 @@ def test_copy_and_move(memory: Any) -> None:
 def test_cancelled_in_the_middle_of_a_transfer(real: Make) -> None:
     """The call ends with its token; both ledgers are as before, and the slot is free."""
     import System
-    from MemoryWorker.Client import PostMemoryTransferRequest, TransferProgress
+    from MemoryWorker.Client import PostMemoryTransferRequest
     from System.Threading import CancellationTokenSource
 
     worker = real("--simulated-device", "64MiB,stall_copy=1")
     memory = service_memory(worker)
     source = allocate(memory, 32 * MIB, DeviceId="cpu")
     cancelling = CancellationTokenSource()
-    request = make(PostMemoryTransferRequest, SourceAllocationId=source.AllocationId, DestinationDeviceId=DEVICE)
+    request = make(
+        PostMemoryTransferRequest, SourceAllocationId=source.AllocationId, DestinationDeviceId=DEVICE
+    )
     task = memory.PostMemoryTransferAsync(request, None, cancelling.Token)
     wait(memory.PingAsync())
     assert not task.IsCompleted
@@ -227,12 +260,15 @@ def test_cancelled_in_the_middle_of_a_transfer(real: Make) -> None:
 def test_a_transfer_that_takes_too_long(real: Make) -> None:
     """The time of the call runs out: typed, and nothing is left behind."""
     from MemoryWorker.Client import PostMemoryTransferRequest, WorkerTimeoutException
+
     from tests.e2e.csharp.host import milliseconds
 
     worker = real("--simulated-device", "64MiB,stall_copy=1", RequestTimeout=milliseconds(1500))
     memory = service_memory(worker)
     source = allocate(memory, 32 * MIB, DeviceId="cpu")
-    request = make(PostMemoryTransferRequest, SourceAllocationId=source.AllocationId, DestinationDeviceId=DEVICE)
+    request = make(
+        PostMemoryTransferRequest, SourceAllocationId=source.AllocationId, DestinationDeviceId=DEVICE
+    )
     with pytest.raises(WorkerTimeoutException) as caught:
         wait(memory.PostMemoryTransferAsync(request))
     assert caught.value.Code == "timeout"
@@ -258,7 +294,11 @@ def test_clear(memory: Any) -> None:
 
     kept = allocate(memory, 10, Persistent=True).AllocationId
     allocate(memory, 20)
-    done = wait(memory.PostMemoryClearAsync(make(PostMemoryClearRequest, DeviceId=DEVICE, ClearType=ClearType.Allocations)))
+    done = wait(
+        memory.PostMemoryClearAsync(
+            make(PostMemoryClearRequest, DeviceId=DEVICE, ClearType=ClearType.Allocations)
+        )
+    )
     assert (done.Success, done.AllocationsFreed, done.ClearedBytes) == (True, 1, 20)
     assert [one.Id for one in done.Kept] == [kept]
     assert done.Kept[0].Reason
@@ -283,9 +323,15 @@ def test_models(memory: Any) -> None:
     assert (status.Models.Count, status.PressureCategory.ToString()) == (0, "Low")
     assert 0 <= status.PressureLevel <= 100
     assert status.LastSynchronized.Year >= 2024
-    request = make(PostTriggerModelMemoryOptimizationRequest, Strategy=EvictionStrategy.Lru, MinMemoryToFree=MIB)
+    request = make(
+        PostTriggerModelMemoryOptimizationRequest, Strategy=EvictionStrategy.Lru, MinMemoryToFree=MIB
+    )
     done = wait(memory.TriggerModelMemoryOptimizationAsync(request))
-    assert (done.MemoryFreed, done.ModelsUnloaded.Count, done.OptimizationStrategy.ToString()) == (0, 0, "Lru")
+    assert (done.MemoryFreed, done.ModelsUnloaded.Count, done.OptimizationStrategy.ToString()) == (
+        0,
+        0,
+        "Lru",
+    )
     assert done.Message
     assert done.PerformanceImpact.ModelsAffected == 0
 
@@ -315,7 +361,11 @@ def test_analytics(memory: Any) -> None:
     from System import Array, TimeSpan
 
     wait(memory.PingAsync())
-    report = wait(memory.GetMemoryAnalyticsAsync(None, TimeSpan.FromMinutes(5), Array[AnalyticsSection]([AnalyticsSection.Actions])))
+    report = wait(
+        memory.GetMemoryAnalyticsAsync(
+            None, TimeSpan.FromMinutes(5), Array[AnalyticsSection]([AnalyticsSection.Actions])
+        )
+    )
     assert report.TimeRange == TimeSpan.FromMinutes(5)
     assert "worker.hello" in [one.Action for one in report.Actions]
     assert report.Timeline is None
@@ -330,7 +380,9 @@ def test_plan_batches(memory: Any) -> None:
     """The largest batch that fits."""
     from MemoryWorker.Client.Protocol import PlanBatchesParams
 
-    plan = wait(memory.PlanBatchesAsync(make(PlanBatchesParams, ItemCount=100, BytesPerItem=MIB, DeviceId=DEVICE)))
+    plan = wait(
+        memory.PlanBatchesAsync(make(PlanBatchesParams, ItemCount=100, BytesPerItem=MIB, DeviceId=DEVICE))
+    )
     assert (plan.BatchSize, plan.BatchCount, plan.UnbatchedBytes) == (57, 2, 100 * MIB)
 
 
@@ -356,10 +408,9 @@ def test_the_worker_itself(memory: Any) -> None:
 
 def test_events_come_as_they_happen(memory: Any) -> None:
     """A subscription brings pressure changes, and goes on with the worker's successor."""
+    import System
     from MemoryWorker.Client import PressureChangedEvent
     from System.Threading import CancellationTokenSource
-
-    import System
 
     stopping = CancellationTokenSource()
     stream = runtime.iterate(memory.GetMemoryEventsAsync(None, stopping.Token))
@@ -421,7 +472,9 @@ def test_a_thousand_calls_at_once(memory: Any) -> None:
     """More than the worker admits; each gets its own answer."""
     from MemoryWorker.Client import PostMemoryAllocateRequest
 
-    tasks = [memory.PostMemoryAllocateAsync(make(PostMemoryAllocateRequest, SizeBytes=1 + n)) for n in range(1000)]
+    tasks = [
+        memory.PostMemoryAllocateAsync(make(PostMemoryAllocateRequest, SizeBytes=1 + n)) for n in range(1000)
+    ]
     made = [wait(task) for task in tasks]
     assert [one.SizeBytes for one in made] == list(range(1, 1001))
     assert len({one.AllocationId for one in made}) == 1000
@@ -444,5 +497,3 @@ def test_the_worker_ends_with_its_service(real: Make) -> None:
     wait(worker.DisposeAsync())
     assert gone(pid)
     assert not Path(made.SharedMemory.Path).exists()
-
-

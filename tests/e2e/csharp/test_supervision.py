@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from tests.e2e.csharp.host import Make, Watched, answer, ask, call, fake, gone, milliseconds, options, wait
 
 __all__ = ["fake"]
@@ -45,7 +46,12 @@ def test_a_traceback_at_the_start_reaches_the_caller(fake: Make) -> None:
     error = caught.value
     assert "RuntimeError: the fake worker was told to fail" in list(error.StderrTail)[-1]
     assert "RuntimeError: the fake worker was told to fail" in error.Message
-    assert (error.Code, error.ExitCode, error.Executed.ToString(), error.Retryable) == ("worker_start_failed", 1, "No", True)
+    assert (error.Code, error.ExitCode, error.Executed.ToString(), error.Retryable) == (
+        "worker_start_failed",
+        1,
+        "No",
+        True,
+    )
     assert gone(error.ProcessId)
 
 
@@ -122,7 +128,12 @@ def test_death_ends_every_pending_call_at_once(fake: Make) -> None:
             wait(task)
         error = caught.value
         ids.add(error.RequestId)
-        assert (error.Executed.ToString(), error.Retryable, error.ExitCode, error.ProcessId) == ("Unknown", True, 137, pid)
+        assert (error.Executed.ToString(), error.Retryable, error.ExitCode, error.ProcessId) == (
+            "Unknown",
+            True,
+            137,
+            pid,
+        )
         assert list(error.StderrTail) == ["the last words"]
     assert time.monotonic() - start < 2
     assert len(ids) == 20
@@ -194,7 +205,12 @@ def test_a_change_that_was_never_written_is_sent_to_the_next_worker(fake: Make, 
 def test_the_event_lists_what_was_lost(fake: Make) -> None:
     """An allocation counts until its end was seen; a death names those that are left."""
     from MemoryWorker.Client import PythonWorkerTypes
-    from MemoryWorker.Client.Protocol import AllocateParams, AllocateResult, DeallocateParams, DeallocateResult
+    from MemoryWorker.Client.Protocol import (
+        AllocateParams,
+        AllocateResult,
+        DeallocateParams,
+        DeallocateResult,
+    )
 
     service = fake()
     exited = Watched(service, "WorkerExited")
@@ -203,10 +219,20 @@ def test_the_event_lists_what_was_lost(fake: Make) -> None:
         request = AllocateParams()
         request.SizeBytes = 100
         request.Owner = owner
-        made.append(wait(service.ExecuteAsync[AllocateParams, AllocateResult](PythonWorkerTypes.Memory, "memory.allocate", request)))
+        made.append(
+            wait(
+                service.ExecuteAsync[AllocateParams, AllocateResult](
+                    PythonWorkerTypes.Memory, "memory.allocate", request
+                )
+            )
+        )
     freed = DeallocateParams()
     freed.AllocationId = made[1].AllocationId
-    wait(service.ExecuteAsync[DeallocateParams, DeallocateResult](PythonWorkerTypes.Memory, "memory.deallocate", freed))
+    wait(
+        service.ExecuteAsync[DeallocateParams, DeallocateResult](
+            PythonWorkerTypes.Memory, "memory.deallocate", freed
+        )
+    )
     pid = service.Snapshot.ProcessId
     psutil.Process(pid).kill()
     event = exited.next()
@@ -277,7 +303,9 @@ def test_what_a_cancelled_allocate_made_is_given_back(fake: Make, tmp_path: Path
     source = CancellationTokenSource()
     request = AllocateParams()
     request.SizeBytes = 64
-    task = service.ExecuteAsync[AllocateParams, AllocateResult](PythonWorkerTypes.Memory, "memory.allocate", request, source.Token)
+    task = service.ExecuteAsync[AllocateParams, AllocateResult](
+        PythonWorkerTypes.Memory, "memory.allocate", request, source.Token
+    )
     ask(service, "worker.ping")
     source.Cancel()
     with pytest.raises(System.OperationCanceledException):
@@ -295,7 +323,11 @@ def test_a_timeout_has_its_own_type(fake: Make) -> None:
     pid = wait_started(service)
     with pytest.raises(WorkerTimeoutException, match=r"fake.hang took longer than 0.1 s") as caught:
         wait(call(service, "fake.hang", timeout_ms=100))
-    assert (caught.value.Code, caught.value.Executed.ToString(), caught.value.Retryable) == ("timeout", "Unknown", True)
+    assert (caught.value.Code, caught.value.Executed.ToString(), caught.value.Retryable) == (
+        "timeout",
+        "Unknown",
+        True,
+    )
     ask(service, "worker.ping")
     assert (service.Snapshot.ProcessId, service.Snapshot.InFlight) == (pid, 0)
 

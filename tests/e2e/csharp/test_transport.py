@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from tests.e2e.csharp.host import Make, Watched, answer, ask, call, fake, gone, wait
 
 __all__ = ["fake"]
@@ -11,7 +12,7 @@ __all__ = ["fake"]
 
 def test_text_comes_back_as_it_was(fake: Make) -> None:
     """Any Unicode goes there and back."""
-    text = "żółć 日本語 \U0001f9e0 \u2028 \x00 \" \\ \ufeff é"
+    text = 'żółć 日本語 \U0001f9e0 \u2028 \x00 " \\ \ufeff é'
     assert ask(fake(), "fake.echo", text=text)["text"] == text
 
 
@@ -63,7 +64,16 @@ def test_a_request_beyond_the_limit_is_not_sent(fake: Make) -> None:
 def test_junk_on_stdout_is_survived(fake: Make) -> None:
     """What is no frame is counted and logged; the calls do not notice."""
     service = fake("--stdout-junk", "Loading the model, please wait")
-    junk = ["hello", "{", "[]", "null", "{}", '{"success": true}', '{"request_id": "who", "success": true, "data": {}}', "7"]
+    junk = [
+        "hello",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"success": true}',
+        '{"request_id": "who", "success": true, "data": {}}',
+        "7",
+    ]
     log = Watched(service, "LogReceived")
     ask(service, "fake.garbage", lines=junk)
     assert service.Snapshot.JunkLines == len(junk) + 2  # and the binary one, and the one at the start
@@ -86,7 +96,11 @@ def test_an_answer_of_the_wrong_type(fake: Make) -> None:
 
     service = fake()
     with pytest.raises(WorkerProtocolException, match="uptime_ms"):
-        wait(service.ExecuteAsync[PingParams, PingResult](PythonWorkerTypes.Memory, "fake.broken_answer", PingParams()))
+        wait(
+            service.ExecuteAsync[PingParams, PingResult](
+                PythonWorkerTypes.Memory, "fake.broken_answer", PingParams()
+            )
+        )
     assert ask(service, "fake.echo", value=1)["value"] == 1
 
 
@@ -132,7 +146,12 @@ def test_stderr_becomes_log_entries(fake: Make) -> None:
     """A JSON line has its level; any other line is a warning."""
     service = fake()
     log = Watched(service, "LogReceived")
-    lines = ['{"level": "info", "message": "ready", "extra": [1]}', '{"level": "ERROR", "event": "bad"}', "Traceback!", '{"level":']
+    lines = [
+        '{"level": "info", "message": "ready", "extra": [1]}',
+        '{"level": "ERROR", "event": "bad"}',
+        "Traceback!",
+        '{"level":',
+    ]
     ask(service, "fake.complain", lines=lines)
     log.until(lambda one: one.Line == lines[-1])
     assert [(one.Level.ToString(), one.Message) for one in log.seen] == [
