@@ -35,10 +35,11 @@ class Optimum(Record):
 def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum:
     """Give the least cost of a trace.
 
-    1. Everything that is used fits at once: each model's first load. Exact.
+    1. Everything that is used fits at once, or nothing comes back that could be kept: first loads and
+       what cannot be saved. Exact.
     2. Sizes are equal: flow. Exact, in time of places x uses.
     3. HiGHS is installed: integer program, exact within ``time_limit_s``, else its proven bound.
-    4. Else the bound of 1.
+    4. Else each model's first load, as a bound.
     """
     used = set(trace.uses)
     sizes = {trace.models[model_id].size_bytes for model_id in used}
@@ -48,6 +49,8 @@ def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum
     all_loads = sum(trace.models[model_id].load_ms for model_id in trace.uses)
     intervals, adjacent_ms = _intervals(trace)
     dearest = all_loads - adjacent_ms
+    if not intervals:  # 1
+        return Optimum(dearest, proven=True, method="nothing to keep")
     if len(sizes) == 1:  # 2
         places = trace.capacity_bytes // sizes.pop() - 1
         saved = heaviest_overlap(intervals, len(trace.uses), places)
