@@ -169,7 +169,7 @@ class Worker:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still alive after {seconds} s; {self.stderr()}") from None
+            raise AssertionError(f"still alive after {seconds} s; {self._last_words()}") from None
         if self._reading:
             self._reader.join(PATIENCE_SECONDS)
             assert self.ended, "the output is still open"
@@ -187,6 +187,9 @@ class Worker:
         """Return what came on stderr so far."""
         descriptor = self._errors.fileno()
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
+
+    def _last_words(self) -> str:
+        return self.stderr()[-1500:]
 
     # ---- inside ----
 
@@ -217,7 +220,7 @@ class Worker:
                 left = deadline - time.monotonic()
                 if left <= 0 or self.ended:
                     raise AssertionError(
-                        f"no {what}; ended={self.ended}, {len(self.frames)} frames; {self.stderr()}"
+                        f"no {what}; ended={self.ended}, {len(self.frames)} frames; {self._last_words()}"
                     )
                 self._changed.wait(left)
             return found
