@@ -22,6 +22,12 @@ from worker.stream.job_runner import JobRunner
 _READ_BYTES = 1 << 16
 _DRAIN_SECONDS = 5.0
 """How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
+_CANCEL_SECONDS = 2.0
+"""How long cancelled work may take to notice before the process ends without it."""
+_ORPHAN_SECONDS = 0.5
+"""The same where nobody waits for an answer any more."""
+_LOOK_SECONDS = 0.25
+"""How often it is looked whether the output still has a reader."""
 
 
 class StdioLoop:
@@ -52,7 +58,7 @@ class StdioLoop:
 
     def run(self) -> None:
         """Serve until the end of input, then finish what was asked."""
-        watch_signals(lambda: self._end("SIGTERM", _DRAIN_SECONDS))
+        watch_signals(lambda: self._end("SIGTERM", _DRAIN_SECONDS, _CANCEL_SECONDS))
         if self._fixed_clock is not None:
             self._fixed_clock.on_parked = self._runner.wake
         splitter = LineSplitter(self.max_frame_bytes)
@@ -63,7 +69,12 @@ class StdioLoop:
         for line in splitter.close():
             self._accept(line)
         self._writer.flush()
-        self._end("end of input", None)
+        self._runner.stop_admitting()
+        # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
+        while not self._runner.wait_for_all(_LOOK_SECONDS):
+            if self._writer.reader_is_gone():
+                self._end("end of input, and nobody reads", 0, _ORPHAN_SECONDS)
+        self._exit("end of input")
 
     # ---- what the worker's own actions ask for ----
 
@@ -77,11 +88,15 @@ class StdioLoop:
 
     def watch_host(self, pid: int) -> None:
         """End as soon as that process does; what runs is cancelled, for nobody waits for it."""
-        watch_process(pid, lambda: self._end(f"host process {pid} is gone", 0))
+        watch_process(pid, lambda: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
 
     def drain(self) -> int:
         """Admit nothing more, finish or cancel what runs. Returns how many requests that was."""
-        return self._runner.drain(_DRAIN_SECONDS, besides=1)
+        unfinished = self._runner.stop_admitting() - 1
+        if not self._runner.wait_for_all(_DRAIN_SECONDS, besides=1):
+            self._runner.cancel_all()
+            self._runner.wait_for_all(_CANCEL_SECONDS, besides=1)
+        return unfinished
 
     def end(self) -> None:
         """Free everything and exit."""
@@ -89,7 +104,8 @@ class StdioLoop:
 
     def host_gone(self) -> None:
         """End because nobody reads any more."""
-        threading.Thread(target=self._end, args=("the output is closed", 0), daemon=True).start()
+        arguments = ("the output is closed", 0, _ORPHAN_SECONDS)
+        threading.Thread(target=self._end, args=arguments, daemon=True).start()
 
     # ---- inside ----
 
@@ -107,7 +123,7 @@ class StdioLoop:
             request = read_request(line) if type(line) is bytes else self._refuse_oversize()
         except WorkerError as error:
             head = line.head if isinstance(line, Oversize) else line
-            self._writer.batch(error_frame(find_request_id(head), error))
+            self._writer.batch(error_frame(find_request_id(head), error, self.max_frame_bytes))
             return
         if request is not None:
             self._runner.accept(request)
@@ -122,9 +138,13 @@ class StdioLoop:
         self._alarm.run_due()
         self._runner.wait_settled(lambda: clock.parked)
 
-    def _end(self, reason: str, grace_seconds: float | None) -> None:
-        """Finish or cancel what runs, then end the process. Does not return."""
-        self._runner.drain(grace_seconds)
+    def _end(self, reason: str, grace_seconds: float, cancel_seconds: float) -> None:
+        """Finish what runs, or cancel it, then end the process. Does not return."""
+        self._runner.stop_admitting()
+        if not self._runner.wait_for_all(grace_seconds):
+            # By another thread: the host may not read the answers, and must not keep us by that.
+            threading.Thread(target=self._runner.cancel_all, daemon=True).start()
+            self._runner.wait_for_all(cancel_seconds)
         self._exit(reason)
 
     def _exit(self, reason: str) -> None:

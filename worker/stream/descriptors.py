@@ -18,6 +18,7 @@ def claim() -> tuple[int, int]:
     os.dup2(2, 1)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as we do
     sys.stdout = sys.stderr
+    os.set_blocking(read_fd, True)
     os.set_blocking(write_fd, True)
     return read_fd, write_fd
 

@@ -1,6 +1,8 @@
 """The only way out to the host: whole frames, one after the other."""
 
 import os
+import select
+import sys
 import threading
 from collections.abc import Callable
 
@@ -38,6 +40,14 @@ class FrameWriter:
                 self._broken = True
         if self._broken:
             self._on_broken()
+
+    def reader_is_gone(self) -> bool:
+        """Tell whether nobody can read any more; False where the system cannot say."""
+        if sys.platform == "win32":
+            return False
+        poller = select.poll()
+        poller.register(self._fd, 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
 
     def batch(self, frame: bytes) -> None:
         """Write with the next ``flush``. For the reading thread alone."""

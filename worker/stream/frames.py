@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -9,11 +10,11 @@ from pydantic import ValidationError
 
 from protocol.envelope import ACTION_MAX, REQUEST_ID_MAX, Meta, Request
 from protocol.record import Record
-from protocol.results import ErrorBody
 from protocol.vocabulary import MAX_NESTING
 from worker.errors import InvalidJsonError, InvalidRequestError, WorkerError
 
 _BOM = b"\xef\xbb\xbf"
+_CUT_CHARACTERS = 64
 _NO_DATA: dict[str, Any] = {}
 _HEAD_BYTES = 512
 """How much of an unreadable line is searched for its request_id."""
@@ -79,7 +80,8 @@ class LineSplitter:
             yield self._take()
 
     def _checked(self, line: bytes) -> bytes | Oversize:
-        return line if len(line) <= self._max else Oversize(line[:_HEAD_BYTES])
+        whole = len(line) <= self._max or (len(line) == self._max + 1 and line.endswith(b"\r"))
+        return line if whole else Oversize(line[:_HEAD_BYTES])
 
     def _hold(self, piece: bytes) -> None:
         if self._head is not None:
@@ -104,10 +106,10 @@ def read_request(line: bytes) -> Incoming | None:
     try:
         message = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        if line.startswith(_BOM):
-            return read_request(line[len(_BOM) :])
-        if not line.strip():
+        if not line.removeprefix(_BOM).strip():
             return None
+        if line.startswith(_BOM) and not line.startswith(_BOM, len(_BOM)):
+            return read_request(line[len(_BOM) :])
         text = f"not valid JSON: {error}"
         raise InvalidJsonError(text) from None
     if type(message) is not dict:
@@ -156,10 +158,15 @@ def success_frame(request_id: str, result: Any) -> bytes:
     return orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def error_frame(request_id: str | None, error: WorkerError) -> bytes:
-    """Write the reply of a request that failed."""
-    body: ErrorBody = error.body()
+def error_frame(request_id: str | None, error: WorkerError, max_frame_bytes: int) -> bytes:
+    """Write the reply of a request that failed. What it quotes of the request is cut to fit the frame."""
+    body = error.body()
     reply = {"request_id": request_id, "success": False, "error": body}
+    frame = orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
+    if len(frame) <= max_frame_bytes:
+        return frame
+    message = body.message[:_CUT_CHARACTERS] + " [cut to fit the frame]"
+    reply["error"] = replace(body, message=message, details={})
     return orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -33,8 +33,6 @@ from worker.stream.work import Answer, Call, Work
 _POOL_THREADS = 4
 _PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
 _RETRY_AFTER_MS = 100
-_CANCEL_SECONDS = 2.0
-"""How long cancelled work may take to notice while draining."""
 
 
 def _no_report(_completed: int, _total: int) -> None:
@@ -105,7 +103,7 @@ class JobRunner:
             if self._draining and work.action == "worker.shutdown":
                 raise _shutting_down()
         except WorkerError as error:
-            self._writer.batch(error_frame(request.request_id, error))
+            self._writer.batch(self._error_frame(request, error))
             self._record(request, failed=True)
             return
         token = self._never
@@ -138,20 +136,20 @@ class JobRunner:
         found = job
         return lambda: self._cancel(found)
 
-    def drain(self, grace_seconds: float | None, *, besides: int = 0) -> int:
-        """Admit nothing more; wait for what is unfinished, then cancel it.
-
-        ``besides`` is how many jobs are not waited for: the one that asks. Returns how many were waited
-        for. A grace of None waits for ever.
-        """
+    def stop_admitting(self) -> int:
+        """Refuse whatever comes from now on, but for control actions. Returns how much is unfinished."""
         self._draining = True
-        unfinished = self._lanes.count - besides
-        if not self._lanes.wait_until(lambda: self._lanes.count <= besides, grace_seconds):
-            for job in self._lanes.jobs():
-                if not job.work.control:
-                    self._cancel(job)
-            self._lanes.wait_until(lambda: self._lanes.count <= besides, _CANCEL_SECONDS)
-        return unfinished
+        return self._lanes.count
+
+    def wait_for_all(self, seconds: float | None, *, besides: int = 0) -> bool:
+        """Wait until all is done ``besides`` so many: whoever asks. False if it was not within the time."""
+        return self._lanes.wait_until(lambda: self._lanes.count <= besides, seconds)
+
+    def cancel_all(self) -> None:
+        """Cancel what is unfinished. May wait for the host to read the answers."""
+        for job in self._lanes.jobs():
+            if not job.work.control:
+                self._cancel(job)
 
     def wait_settled(self, parked: Callable[[], int]) -> None:
         """Wait until whatever can go on has done so; ``parked`` tells how many jobs cannot."""
@@ -200,7 +198,7 @@ class JobRunner:
                 self._unanswered[request.request_id] = (request.body, 0)
 
         def give_up(error: WorkerError) -> None:
-            self._reply(request, error_frame(request.request_id, error))
+            self._reply(request, self._error_frame(request, error))
             self._record(request, failed=True)
 
         def start(job: Job) -> None:
@@ -264,13 +262,13 @@ class JobRunner:
                 answer, result = result, result.result
             frame = success_frame(request.request_id, result)
             if len(frame) > self.max_frame_bytes:
-                frame = error_frame(request.request_id, self._reply_too_large(len(frame)))
+                frame = self._error_frame(request, self._reply_too_large(len(frame)))
             else:
                 failed = False
         except WorkerError as error:
-            frame = error_frame(request.request_id, error)
+            frame = self._error_frame(request, error)
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
-            frame = error_frame(request.request_id, _log_bug(error, work.action, request.meta))
+            frame = self._error_frame(request, _log_bug(error, work.action, request.meta))
         if request.body is not None:
             with self._lock:
                 self._replay.keep(request.request_id, request.body, frame)
@@ -313,6 +311,9 @@ class JobRunner:
         name = request.action if action is None else action
         now = self._clock.now_ns()
         self._history.record_action(name, now, now - request.arrived_ns, failed=failed)
+
+    def _error_frame(self, request: Incoming, error: WorkerError) -> bytes:
+        return error_frame(request.request_id, error, self.max_frame_bytes)
 
     def _reply_too_large(self, size: int) -> FrameTooLargeError:
         message = f"the reply has {size} bytes, more than the {self.max_frame_bytes} of a frame"

@@ -1,5 +1,6 @@
 """The answers of changing requests, for a host that sends one again because it never saw the first."""
 
+import hashlib
 from collections import OrderedDict
 from typing import Any
 
@@ -11,8 +12,6 @@ from worker.errors import DuplicateRequestIdError
 
 _MAX_BYTES = 64 * 2**20
 """Kept answers are bounded in bytes too; the oldest go first."""
-
-_PLAIN_BYTES = 512
 
 
 class _Given(Record):
@@ -50,12 +49,7 @@ class Replay:
 
 def body_of(action: str, data: dict[str, Any]) -> bytes:
     """Return what two requests have in common exactly if they ask for the same work."""
-    text = orjson.dumps([action, data], option=orjson.OPT_SORT_KEYS)
-    if len(text) <= _PLAIN_BYTES:
-        return text
-    import hashlib  # noqa: PLC0415 - 13 ms that only long requests need
-
-    return hashlib.sha256(text).digest()
+    return hashlib.sha256(orjson.dumps([action, data], option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def duplicate(request_id: str) -> DuplicateRequestIdError:
