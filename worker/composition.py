@@ -13,8 +13,9 @@ from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
+from worker.device_watch import Publish
 from worker.instructor_memory import Instructor
-from worker.interface_memory import MemoryInterface, Publish, Workers
+from worker.interface_memory import MemoryInterface, Workers
 from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import default_limits

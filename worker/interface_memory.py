@@ -3,9 +3,7 @@
 Counts no bytes itself: the manager does, by readings that are taken here when they are needed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
 
 from protocol.record import Record
 from protocol.results import (
@@ -14,7 +12,6 @@ from protocol.results import (
     ClearResult,
     DeallocateResult,
     DefragmentResult,
-    DeviceLostData,
     DeviceStatus,
     DeviceUsage,
     GetAllocationsResult,
@@ -27,7 +24,6 @@ from protocol.results import (
     ModelOptimizeResult,
     OptimizeResult,
     OptimizeStep,
-    PressureChangedData,
     Recommendation,
     SetLimitsResult,
     TransferResult,
@@ -35,7 +31,6 @@ from protocol.results import (
 from protocol.vocabulary import (
     AnalyticsSection,
     ClearType,
-    DeviceState,
     EventName,
     EvictionStrategy,
     GroupBy,
@@ -47,15 +42,15 @@ from protocol.vocabulary import (
 from worker.backends.base import DeviceBackend
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
+from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch, Publish
 from worker.errors import (
     AllocationNotFoundError,
-    DeviceLostError,
     InvalidRequestError,
     OutOfMemoryError,
     WorkerError,
 )
-from worker.manager_memory import MemoryManager, unavailable
-from worker.policy.pressure import SEVERITY, worst
+from worker.manager_memory import MemoryManager
+from worker.policy.pressure import worst
 from worker.records import AllocationRequest
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker, age_order
@@ -66,9 +61,6 @@ from worker.worker_transfer import Report, TransferWorker
 ALL_DEVICES = "all"
 CPU = "cpu"
 
-READINGS_MAX_AGE_MS = 100
-"""Readings are taken again after this, or at once when the ledger changed: one costs about 0.1 ms."""
-
 _EXACT_FROM_BYTES = 2**20
 """Allocations from this size are admitted by readings taken now; smaller ones cannot move the headroom much."""
 
@@ -78,9 +70,6 @@ _ALLOWED = {
     OptimizationLevel.AGGRESSIVE: {"memory.clear", "memory.defragment"},
 }
 """What each level of ``memory.optimize`` may carry out of what is recommended."""
-
-Publish = Callable[[EventName, str, Any], None]
-"""Called with an event, what it is about (later ones replace earlier unsent ones), and its data."""
 
 
 class Workers(Record):
@@ -128,6 +117,7 @@ class MemoryInterface:
         self._analytics = workers.analytics
         self._models = workers.models
         self._publish = publish
+        self._watch = DeviceWatch(manager, backends, workers.analytics, publish)
         self._clock = clock
         # Derived, and made again whenever the manager's version is another.
         self._last_status: dict[tuple[tuple[str, ...], bool, bool, bool], _Status] = {}
@@ -166,16 +156,16 @@ class MemoryInterface:
         2. Out of memory: caches are given up, readings taken again, and it is tried once more.
         """
         device_id = request.device_id
-        with self._watching_for_loss():
+        with self._watch.watching_for_loss():
             exact = request.size_bytes >= _EXACT_FROM_BYTES
-            self._refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
+            self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
             try:
                 allocation = self._allocations.allocate(request, token)
             except OutOfMemoryError:  # 2
                 self._backends[device_id].trim(device_id)
-                self._refresh((device_id,), max_age_ms=0)
+                self._watch.refresh((device_id,), max_age_ms=0)
                 allocation = self._allocations.allocate(request, token)
-        self._observe((device_id,))
+        self._watch.observe((device_id,))
         return AllocateResult(
             allocation_id=allocation.allocation_id,
             device_id=device_id,
@@ -189,9 +179,9 @@ class MemoryInterface:
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
         """Free one allocation."""
-        with self._watching_for_loss():
+        with self._watch.watching_for_loss():
             allocation, returned = self._allocations.free(allocation_id, force=force)
-        self._observe((allocation.device_id,))
+        self._watch.observe((allocation.device_id,))
         return DeallocateResult(
             allocation_id=allocation_id,
             device_id=allocation.device_id,
@@ -202,7 +192,7 @@ class MemoryInterface:
 
     def expire(self, allocation_id: str) -> None:
         """Free an allocation whose lease ran out; one that is gone meanwhile is none of our business."""
-        with self._watching_for_loss():
+        with self._watch.watching_for_loss():
             try:
                 expired = self._allocations.expire(allocation_id)
             except AllocationNotFoundError:
@@ -214,7 +204,7 @@ class MemoryInterface:
                 allocation_id, expired.device_id, expired.owner, expired.freed_bytes, expired.returned_bytes
             ),
         )
-        self._observe((expired.device_id,))
+        self._watch.observe((expired.device_id,))
 
     def open_transfer(self, source_id: str, destination_device_id: str) -> TransferResult:
         """Enter a transfer, to be performed."""
@@ -233,10 +223,10 @@ class MemoryInterface:
         """Carry a transfer out."""
         devices = self._transfers.get(transfer_id)
         ends = (devices.source_device_id, devices.destination_device_id)
-        with self._watching_for_loss():
-            self._refresh(ends, max_age_ms=0)
+        with self._watch.watching_for_loss():
+            self._watch.refresh(ends, max_age_ms=0)
             result = self._transfers.perform(transfer_id, kind, memory_type, token, report, verify=verify)
-        self._observe(ends)
+        self._watch.observe(ends)
         return result
 
     def abandon_transfer(self, transfer_id: str, error: WorkerError) -> None:
@@ -257,19 +247,19 @@ class MemoryInterface:
         force: bool,
     ) -> ClearResult:
         """Give up caches or allocations."""
-        present = self._available(device_ids)
-        with self._watching_for_loss():
-            self._refresh(present, max_age_ms=0)
+        present = self._watch.available(device_ids)
+        with self._watch.watching_for_loss():
+            self._watch.refresh(present, max_age_ms=0)
             result = self._reclaim.clear(present, kind, owner, token, force=force)
-        self._observe(present)
+        self._watch.observe(present)
         return result
 
     def defragment(self, device_ids: tuple[str, ...], token: CancelToken) -> DefragmentResult:
         """Join free memory."""
-        present = self._available(device_ids)
-        with self._watching_for_loss():
+        present = self._watch.available(device_ids)
+        with self._watch.watching_for_loss():
             result = self._reclaim.defragment(present, token)
-        self._observe(present)
+        self._watch.observe(present)
         return result
 
     def optimize(
@@ -306,7 +296,7 @@ class MemoryInterface:
         affected = 0
         if over:
             affected = sum(not row.external for row in self._manager.allocations(device_id))
-        self._observe((device_id,))
+        self._watch.observe((device_id,))
         return SetLimitsResult(previous, limits, affected, over)
 
     # ---- questions ----
@@ -326,7 +316,7 @@ class MemoryInterface:
         now = self._clock.now_ns()
         if last is None or refresh or not last.holds(self._manager.version, now):
             read = tuple(dict.fromkeys((*device_ids, CPU)))
-            self._refresh(read, max_age_ms=READINGS_MAX_AGE_MS, forced=refresh)
+            self._watch.refresh(read, max_age_ms=READINGS_MAX_AGE_MS, forced=refresh)
             version = self._manager.version
             rows = tuple(
                 self._analytics.status(
@@ -376,13 +366,13 @@ class MemoryInterface:
 
     def pressure(self, device_ids: tuple[str, ...]) -> GetPressureResult:
         """Return how close devices are to running out."""
-        self._refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         rows = tuple(map(self._analytics.pressure, device_ids))
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
 
     def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
         """Return the actions worth taking."""
-        self._refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._analytics.recommendations(device_ids)
 
     def analytics(
@@ -393,13 +383,13 @@ class MemoryInterface:
 
     def available_bytes(self, device_id: str) -> int | None:
         """Return what one allocation can get now. DeviceUnavailableError if the device is not there."""
-        self._available((device_id,))
-        self._refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.available((device_id,))
+        self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS)
         return self._manager.headroom(device_id).available_bytes
 
     def model_status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
         """Return the configured models."""
-        self._refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._models.status(model_id, device_ids)
 
     def model_optimize(
@@ -410,7 +400,7 @@ class MemoryInterface:
         min_bytes: int | None,
     ) -> ModelOptimizeResult:
         """Unload models until the goals are met."""
-        self._refresh(device_ids, max_age_ms=0)
+        self._watch.refresh(device_ids, max_age_ms=0)
         return self._models.optimize(device_ids, target, strategy, min_bytes)
 
     def notes(self, device_id: str) -> tuple[str, ...]:
@@ -428,8 +418,8 @@ class MemoryInterface:
         for backend in dict.fromkeys(self._backends.values()):
             backend.tick()
         present = self.device_ids(None)
-        self._refresh(present, max_age_ms=READINGS_MAX_AGE_MS)
-        self._observe(present)
+        self._watch.refresh(present, max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.observe(present)
 
     def close(self) -> None:
         """Free everything."""
@@ -440,13 +430,6 @@ class MemoryInterface:
 
     # ---- inside ----
 
-    def _available(self, device_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the devices that can be asked. DeviceUnavailableError if the only one cannot."""
-        infos = [self._manager.device(device_id) for device_id in device_ids]
-        if len(infos) == 1 and infos[0].state is not DeviceState.AVAILABLE:
-            raise unavailable(infos[0])
-        return tuple(info.device_id for info in infos if info.state is DeviceState.AVAILABLE)
-
     def _host(self) -> HostStatus:
         """Return the machine's own memory, which is what the CPU's readings are of."""
         machine = self._manager.readings(CPU)
@@ -454,63 +437,6 @@ class MemoryInterface:
             return HostStatus(None, None, None)
         available = machine.total_bytes - machine.used_bytes
         return HostStatus(machine.total_bytes, available, machine.process_used_bytes)
-
-    def _refresh(
-        self, device_ids: tuple[str, ...], *, max_age_ms: int, exact: bool = True, forced: bool = False
-    ) -> None:
-        """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
-        for device_id in device_ids:
-            if forced or self._manager.needs_readings(device_id, max_age_ms, exact=exact):
-                drift = self._manager.drift(device_id)
-                with self._noting_loss():
-                    readings = self._backends[device_id].readings(device_id)
-                    self._manager.note_readings(device_id, readings, drift)
-
-    def _observe(self, device_ids: tuple[str, ...]) -> None:
-        """After a change: enter it in the timeline, tell of a new level, give caches up under pressure."""
-        for device_id in device_ids:
-            self._analytics.observe(device_id)
-            change = self._manager.level_change(device_id)
-            if change is None:
-                continue
-            before, now = change
-            if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH] and now is not before:
-                self._backends[device_id].trim(device_id)
-            if before is not PressureLevel.UNKNOWN:
-                room = self._manager.headroom(device_id)
-                data: PressureChangedData = {
-                    "device_id": device_id,
-                    "from": before,
-                    "to": now,
-                    "pressure_percentage": room.pressure_percentage,
-                    "available_bytes": room.available_bytes,
-                }
-                self._publish(EventName.PRESSURE_CHANGED, device_id, data)
-
-    @contextmanager
-    def _watching_for_loss(self) -> Iterator[None]:
-        """Strike out what was on a device that turns out to be gone, then let the error go on."""
-        try:
-            yield
-        except DeviceLostError as error:
-            self._lose(error)
-            raise
-
-    @contextmanager
-    def _noting_loss(self) -> Iterator[None]:
-        """Strike out what was on a device that turns out to be gone; who only looked gets an answer."""
-        try:
-            yield
-        except DeviceLostError as error:
-            self._lose(error)
-
-    def _lose(self, error: DeviceLostError) -> None:
-        device_id = str(error.details["device_id"])
-        lost = self._manager.lose_device(device_id, error.message)
-        if lost is None:
-            return
-        names = tuple(allocation.allocation_id for allocation in sorted(lost, key=age_order))
-        self._publish(EventName.DEVICE_LOST, device_id, DeviceLostData(device_id, error.message, names))
 
 
 def _page_start(after: str) -> int:
