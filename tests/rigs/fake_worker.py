@@ -57,6 +57,38 @@ def wait_for_ever() -> NoReturn:
         signal.pause()
 
 
+class Player:
+    """Plays the other side of a golden conversation: a request that stands in it gets what was answered there."""
+
+    def __init__(self, sent: Path, answered: Path) -> None:
+        self._requests = [one for one in map(_object, sent.read_bytes().splitlines()) if one]
+        self._lines = [json.loads(line) for line in answered.read_bytes().splitlines()]
+
+    def play(self, request: Json) -> bool:
+        """Send progress and reply under the host's own request id; false where the request is not in it."""
+        for at, one in enumerate(self._requests):
+            if one.get("action") == request["action"] and one.get("data", {}) == request["data"]:
+                del self._requests[at]
+                return self._send(one.get("request_id"), request["request_id"])
+        return False
+
+    def _send(self, golden_id: object, request_id: str) -> bool:
+        for line in [line for line in self._lines if line.get("request_id") == golden_id]:
+            self._lines.remove(line)
+            send({**line, "request_id": request_id})
+            if "success" in line:
+                return True
+        return False
+
+
+def _object(line: bytes) -> Json | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 # ---- what can be asked of it ------------------------------------------------------------------------
 
 
@@ -243,6 +275,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown"
     )
+    parser.add_argument("--play", type=Path, nargs=2, help="the two files of a golden conversation")
     parser.add_argument("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
     parser.add_argument(
         "--late-on", default="", metavar="ACTION", help="take this action as fake.late_allocate"
@@ -270,8 +303,11 @@ def main() -> None:
     if told.stay:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ACTIONS["worker.shutdown"] = hang
-    for line in sys.stdin.buffer:
-        serve(json.loads(line), told)
+    player = Player(*told.play) if told.play else None
+    for number, line in enumerate(sys.stdin.buffer):
+        request = json.loads(line)
+        if number == 0 or player is None or not player.play(request):
+            serve(request, told)
     if told.stay:
         wait_for_ever()
 

@@ -1,0 +1,164 @@
+"""Events on the host's side: whoever asked gets them, a slow reader delays nobody, a new worker is asked again."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.csharp.host import Make, ask, fake, wait
+from tests.e2e.csharp.test_supervision import sent
+from tests.rigs.dotnet import runtime
+
+__all__ = ["fake"]
+
+PRESSURE, LOST, EXPIRED = "memory.pressure_changed", "device.lost", "memory.allocation_expired"
+
+
+def pressure(number: int) -> dict[str, Any]:
+    """Return an event that carries a number."""
+    data = {
+        "device_id": "cpu",
+        "from": "low",
+        "to": "high",
+        "pressure_percentage": None,
+        "available_bytes": number,
+    }
+    return {"event": PRESSURE, "data": data}
+
+
+def lost() -> dict[str, Any]:
+    """Return an event of another kind."""
+    return {"event": LOST, "data": {"device_id": "sim:0", "reason": "told to", "allocation_ids": []}}
+
+
+class Reading:
+    """Reads a stream of events on a thread of its own until ``stop()``."""
+
+    def __init__(self, service: Any, *names: str) -> None:
+        from MemoryWorker.Client.Protocol import EventName
+        from System import Array
+        from System.Threading import CancellationTokenSource
+
+        self.seen: list[Any] = []
+        self._came = threading.Semaphore(0)
+        self._stopping = CancellationTokenSource()
+        wanted = Array[EventName]([getattr(EventName, name) for name in names])
+        self._stream = runtime.iterate(service.ReadEventsAsync(wanted, self._stopping.Token))
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def wait_for(self, count: int) -> list[Any]:
+        for _ in range(count):
+            assert self._came.acquire(timeout=30), "no event came"
+        return self.seen
+
+    def stop(self) -> None:
+        self._stopping.Cancel()
+        self._thread.join(30)
+
+    def _read(self) -> None:
+        import System
+
+        try:
+            for one in self._stream:
+                self.seen.append(one)
+                self._came.release()
+        except System.OperationCanceledException:
+            pass
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+def subscribed(journal: Path, times: int) -> None:
+    """Wait until the workers were asked for events this often."""
+    for _ in range(3000):
+        if journal.exists() and sent(journal, "worker.subscribe") >= times:
+            return
+        threading.Event().wait(0.01)
+    message = "nobody subscribed"
+    raise AssertionError(message)
+
+
+def test_each_reader_gets_what_it_asked_for(fake: Make, journal: Path) -> None:
+    """Two readers with different wishes share one subscription; both see sequence numbers and process ids."""
+    service = fake("--journal", str(journal))
+    both, one = Reading(service, "MemoryPressureChanged", "DeviceLost"), Reading(service, "DeviceLost")
+    subscribed(journal, 2)
+    ask(service, "fake.events", events=[pressure(1), lost(), {"event": "brand.new", "data": {}}, pressure(2)])
+    assert [type(event).__name__ for event in both.wait_for(3)] == [
+        "PressureChangedEvent",
+        "DeviceLostEvent",
+        "PressureChangedEvent",
+    ]
+    assert [event.Sequence for event in both.seen] == [1, 2, 4]
+    assert [type(event).__name__ for event in one.wait_for(1)] == ["DeviceLostEvent"]
+    assert both.seen[0].ProcessId == service.Snapshot.ProcessId
+    both.stop()
+    one.stop()
+
+
+def test_the_next_worker_is_asked_again(fake: Make, journal: Path) -> None:
+    """A reader does not notice a restart, except by the process id."""
+    service = fake("--journal", str(journal))
+    reading = Reading(service, "MemoryPressureChanged")
+    subscribed(journal, 1)
+    ask(service, "fake.events", events=[pressure(1)])
+    reading.wait_for(1)
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    subscribed(journal, 2)
+    ask(service, "memory.get_usage")
+    ask(service, "fake.events", events=[pressure(2)])
+    first, second = reading.wait_for(1)
+    assert (first.Data.AvailableBytes, second.Data.AvailableBytes) == (1, 2)
+    assert first.ProcessId != second.ProcessId
+    reading.stop()
+
+
+def test_a_reader_that_does_not_read_delays_nobody(fake: Make, journal: Path) -> None:
+    """5,000 events for a reader that takes one and stops: calls go on, the newest 1,024 wait, the gap shows."""
+    from MemoryWorker.Client.Protocol import EventName
+    from System import Array
+
+    service = fake("--journal", str(journal))
+    stream = runtime.iterate(service.ReadEventsAsync(Array[EventName]([EventName.MemoryPressureChanged])))
+    first = threading.Thread(target=lambda: seen.append(next(stream).Sequence))
+    seen: list[int] = []
+    first.start()
+    subscribed(journal, 1)
+    ask(service, "fake.events", events=[pressure(0)])
+    first.join(30)
+    ask(service, "fake.events", events=[pressure(number) for number in range(5000)])
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+    rest = [next(stream).Sequence for _ in range(1024)]
+    assert seen == [1]
+    assert rest == list(range(5000 - 1023, 5001))
+    stream.close()
+
+
+def test_disposal_ends_the_stream(fake: Make, journal: Path) -> None:
+    """A reader of a service that is disposed of learns so."""
+    import System
+    from MemoryWorker.Client.Protocol import EventName
+    from System import Array
+
+    service = fake("--journal", str(journal))
+    stream = runtime.iterate(service.ReadEventsAsync(Array[EventName]([EventName.DeviceLost])))
+    ended: list[str] = []
+
+    def read() -> None:
+        try:
+            next(stream)
+        except System.ObjectDisposedException as problem:
+            ended.append(type(problem).__name__)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    subscribed(journal, 1)
+    wait(service.DisposeAsync())
+    reader.join(30)
+    assert ended == ["ObjectDisposedException"]
