@@ -1,0 +1,135 @@
+"""The whole worker below the stream, in this process, with its books open: cpu and two simulated devices."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from protocol.vocabulary import EventName, GroupBy, Initialize, MemoryType, TransferType
+from worker.backends.base import DeviceBackend
+from worker.backends.cpu import CpuBackend
+from worker.backends.simulated import SimulatedBackend, SimulatedDevice
+from worker.books.history import History
+from worker.cancellation import CancelToken
+from worker.clock import FixedClock
+from worker.interface_memory import MemoryInterface, Workers
+from worker.manager_memory import MemoryManager
+from worker.policy.pressure import DEFAULT_LIMITS
+from worker.records import AllocationRequest
+from worker.telemetry.system import FixedSystemMemory
+from worker.worker_allocation import AllocationWorker
+from worker.worker_analytics import AnalyticsWorker
+from worker.worker_models import ModelWorker
+from worker.worker_reclaim import ReclaimWorker
+from worker.worker_transfer import TransferWorker
+
+MIB = 2**20
+
+
+class Machine:
+    """Put together as the worker is, under a clock that stands."""
+
+    def __init__(self, folder: Path, *devices: SimulatedDevice, pool_bytes: int = 32 * MIB) -> None:
+        self.clock = FixedClock()
+        self.history = History(self.clock)
+        self.events: list[tuple[EventName, str, Any]] = []
+        self.leases: list[tuple[int, str]] = []
+        cpu = CpuBackend(FixedSystemMemory().read, self.clock.now_ns, pool_bytes, folder)
+        self.backends: dict[str, DeviceBackend] = {"cpu": cpu}
+        for index, device in enumerate(devices):
+            self.backends[f"sim:{index}"] = SimulatedBackend(index, device, self.clock)
+        self.manager = MemoryManager(self.clock)
+        for backend in self.backends.values():
+            for info in backend.probe():
+                self.manager.add_device(info, DEFAULT_LIMITS)
+        self.allocations = AllocationWorker(self.manager, self.backends, self.history, self._on_lease)
+        self.transfers = TransferWorker(self.manager, self.backends, self.allocations, self.clock)
+        self.memory = MemoryInterface(
+            self.manager,
+            self.backends,
+            Workers(
+                allocations=self.allocations,
+                transfers=self.transfers,
+                reclaim=ReclaimWorker(self.manager, self.backends, self.allocations),
+                analytics=AnalyticsWorker(self.manager, self.history, self.clock),
+                models=ModelWorker(self.manager, self.clock),
+            ),
+            self.clock,
+            "cpu",
+            lambda *event: self.events.append(event),
+        )
+
+    def token(self) -> CancelToken:
+        """Return a token that nobody cancels."""
+        return CancelToken(self.clock.now_ns)
+
+    def allocate(self, device_id: str, size: int, **more: Any) -> str:
+        """Allocate; returns the id."""
+        more.setdefault("initialize", Initialize.NONE)
+        request = AllocationRequest(device_id, size, **more)
+        return self.memory.allocate(request, self.token()).allocation_id
+
+    def transfer(
+        self,
+        source_id: str,
+        device_id: str,
+        kind: TransferType = TransferType.COPY,
+        *,
+        memory_type: MemoryType = MemoryType.DEVICE,
+        verify: bool = False,
+        token: CancelToken | None = None,
+        report: Callable[[int, int], None] = lambda _completed, _total: None,
+    ) -> str:
+        """Transfer; returns the destination's id."""
+        opened = self.memory.open_transfer(source_id, device_id)
+        done = self.memory.perform_transfer(
+            opened.transfer_id, kind, memory_type, token or self.token(), report, verify=verify
+        )
+        assert done.destination_allocation_id is not None
+        return done.destination_allocation_id
+
+    def pass_time(self, ns: int) -> None:
+        """Let time pass, and what falls due meanwhile happen."""
+        self.clock.wait(ns / 1e9, self.token())
+        for lease in sorted(self.leases):
+            if lease[0] <= self.clock.now_ns():
+                self.leases.remove(lease)
+                self.memory.expire(lease[1])
+
+    def figures(self) -> dict[str, Any]:
+        """Return every figure of every device's books, peaks included."""
+        return {
+            device_id: (
+                self.manager.status(device_id),
+                [self.manager.usage(device_id, group) for group in GroupBy],
+                sorted(row.allocation_id for row in self.manager.allocations(device_id)),
+                self.manager.headroom(device_id),
+                backend.live(),
+            )
+            for device_id, backend in self.backends.items()
+        }
+
+    def check(self) -> None:
+        """Hold the three accounts against one another: rows, sums, and what the backends really have."""
+        for device_id, backend in self.backends.items():
+            rows = self.manager.allocations(device_id)
+            held = [row for row in rows if not row.external]
+            status = self.manager.status(device_id)
+            assert status.allocated_bytes == sum(row.size_bytes for row in held)
+            assert status.external_bytes == sum(row.size_bytes for row in rows if row.external)
+            assert status.allocation_count == len(rows)
+            assert status.peak_allocated_bytes >= status.allocated_bytes
+            assert backend.live() == {row.allocation_id for row in held}
+            for group_by in GroupBy:
+                _, _, groups = self.manager.usage(device_id, group_by)
+                assert sum(group.allocated_bytes for group in groups) == sum(row.size_bytes for row in rows)
+                assert sum(group.allocation_count for group in groups) == len(rows)
+                assert all(group.peak_bytes >= group.allocated_bytes for group in groups)
+
+    def close(self) -> None:
+        """Free everything, and see that both sides agree that it is gone."""
+        self.memory.close()
+        self.check()
+        assert not self.manager.allocations()
+
+    def _on_lease(self, allocation_id: str, expires_ns: int) -> None:
+        self.leases.append((expires_ns, allocation_id))
