@@ -118,6 +118,7 @@ class StdioLoop:
 
     def _accept(self, line: bytes | Oversize) -> None:
         if self._fixed_clock is not None:
+            self._writer.flush()
             self._settle(self._fixed_clock)
         try:
             request = read_request(line) if type(line) is bytes else self._refuse_oversize()

@@ -9,11 +9,12 @@ import mmap
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 from worker.backends.host_memory import address_of, fill_with_zeros, page_rounded
 from worker.cancellation import CancelToken
-from worker.errors import OutOfMemoryError
+from worker.errors import OutOfMemoryError, UnsupportedError
 
 _PREFIX = "memory-worker-"
 _LOCK_NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{16}})\.lock")
@@ -67,7 +68,10 @@ class SharedBuffer:
 
     def close(self) -> int | None:
         """Unmap and remove. None: whether a host still maps it, and so keeps its pages, is not to be seen."""
-        self._map.close()
+        try:
+            self._map.close()
+        except BufferError:  # a copy that was cut short still holds a view; its end unmaps
+            del self._map
         os.close(self._fd)
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
@@ -81,12 +85,18 @@ class SharedFiles:
         self.folder = folder
         self._token: str | None = None
         self._lock_fd: int | None = None
+        self._claiming = threading.Lock()
 
     def create(self, allocation_id: str, size_bytes: int) -> SharedBuffer:
-        """Make the file of an allocation, mode 0600."""
-        if self._token is None:
-            self._token = self._claim_token()
-        return SharedBuffer(self.folder / f"{_PREFIX}{self._token}-{allocation_id}", size_bytes)
+        """Make the file of an allocation, mode 0600. UnsupportedError if the folder cannot be used."""
+        try:
+            with self._claiming:
+                if self._lock_fd is None:
+                    self._token = self._claim_token()
+            return SharedBuffer(self.folder / f"{_PREFIX}{self._token}-{allocation_id}", size_bytes)
+        except OSError as error:
+            message = f"no file for the host to map can be made in {self.folder}: {error}"
+            raise UnsupportedError(message, folder=str(self.folder)) from error
 
     def remove_orphans(self) -> tuple[Path, ...]:
         """Remove the files of workers that are gone. Returns what was removed."""

@@ -43,9 +43,10 @@ class SimulatedBackend:
         self.device_id = f"sim:{index}"
         self._device = device
         self._clock = clock
+        self._capacity = device.total_bytes // GRANULARITY_BYTES * GRANULARITY_BYTES
         self._lock = threading.Lock()
         # All mutable state: the blocks and where they lie, and how often what was done.
-        self._space = AddressSpace(device.total_bytes)
+        self._space = AddressSpace(self._capacity)
         self._buffers: dict[str, AnonymousBuffer] = {}
         self._allocations = 0
         self._copies = 0
@@ -60,8 +61,7 @@ class SimulatedBackend:
         self._check_present()
         with self._lock:
             used, largest = self._space.used_bytes, self._space.largest_free
-        total = self._device.total_bytes
-        free = total - used
+        total, free = self._device.total_bytes, self._capacity - used
         return Readings(
             total_bytes=total,
             budget_bytes=total,
@@ -189,7 +189,7 @@ class SimulatedBackend:
         if self._allocations + self._copies == self._device.lose_at:
             self._lost = True
             self._buffers.clear()
-            self._space = AddressSpace(self._device.total_bytes)
+            self._space = AddressSpace(self._capacity)
         self._check_present()
 
     def _check_present(self) -> None:
