@@ -137,7 +137,7 @@ def make_trace(shape: str, sizes: str, seed: int, uses: int = USES) -> Trace:
     at 0.5 to 3 GiB/s (a fast disk, a slow one, a conversion on the way). The device holds 25 to 60
     percent of all bytes, and always the largest model.
     """
-    rng = random.Random(f"{shape}/{sizes}/{seed}")  # noqa: S311 - a trace, not a secret
+    rng = random.Random(f"{shape}/{sizes}/{seed}")
     names = [f"m{index:02}" for index in range(rng.randint(12, 28))]
     if sizes == "equal":
         size = dict.fromkeys(names, 4 * GIB)

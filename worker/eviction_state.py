@@ -106,7 +106,8 @@ def _adaptive(capacity_bytes: int) -> Adaptive:
     forecast = ReuseForecast()
     rates = [DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256)]
     mixed = [Between(rates[1], forecast), Between(rates[2], forecast)]  # both after their parts
-    return Adaptive((CostPerAge(), LeastRecentlyUsed()), (*rates, forecast, *mixed), capacity_bytes)
+    cautious = (CostPerAge(), LeastRecentlyUsed())
+    return Adaptive(cautious, (*rates, forecast, *mixed), mixed[0], capacity_bytes)
 
 
 class _PolicyRanking(Record):

@@ -16,7 +16,7 @@ _NOTES = 6
 _NOTES_A_USE = 2
 _FORGET = 0.9995
 _WIDEST = 100.0
-_HORIZON = 4
+_HORIZON = 2
 """A model not back after this many uses per known model counts as back after twice as many."""
 
 _PRIOR_GAP = 20

@@ -16,7 +16,7 @@ MARGIN_LOADS = 1.0
 """A challenger must be cheaper by this many average loads, whatever the noise."""
 
 NOISE_TO_LEAVE = 0.5
-NOISE_TO_RETURN = -0.2
+NOISE_TO_RETURN = -0.4
 """And by so many standard deviations of the difference; to return to a cautious policy takes less."""
 
 
@@ -86,14 +86,17 @@ class Adaptive(Policy):
 
     name = "adaptive"
 
-    def __init__(self, cautious: Sequence[Policy], bold: Sequence[Policy], capacity_bytes: int) -> None:
-        """Take the policies to choose from; the first cautious one leads until another proves cheaper."""
-        self.shadows = tuple(ShadowCache(policy) for policy in (*cautious, *bold))
+    def __init__(
+        self, cautious: Sequence[Policy], bold: Sequence[Policy], first: Policy, capacity_bytes: int
+    ) -> None:
+        """Take the policies to choose from, and which of them leads until another proves cheaper."""
+        policies = (*cautious, *bold)
+        self.shadows = tuple(ShadowCache(policy) for policy in policies)
         self._cautious = len(cautious)
         # Mutable: these, by used; the capacity by its owner.
         self.capacity_bytes = capacity_bytes
         self.switches = 0
-        self._leader = 0
+        self._leader = policies.index(first)
         self._mean_load_ms = 0.0
         self._variance = [[0.0] * len(self.shadows) for _ in self.shadows]
         """Of the difference between the recent costs of two shadows, in square milliseconds."""

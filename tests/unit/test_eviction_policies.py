@@ -97,7 +97,7 @@ def test_the_clock_lets_old_fame_fade() -> None:
         (Strategy.COST_AWARE, "used once, last used 900 ms ago, reload 50 ms for 10 bytes"),
         (
             Strategy.ADAPTIVE,
-            "used once, last used 900 ms ago, reload 50 ms for 10 bytes (adaptive follows cost_per_age)",
+            "used once, last used 900 ms ago, reload 50 ms for 10 bytes (adaptive follows frequency_64+reuse_forecast)",
         ),
     ],
 )
@@ -164,7 +164,10 @@ def test_adaptive_learns_what_is_popular() -> None:
 def test_no_switch_on_noise() -> None:
     """Use without any pattern: what leads changes rarely, whatever luck does to the shadows."""
     rng = random.Random(7)
-    history, adaptive = UseHistory(), Adaptive((LeastRecentlyUsed(),), (LargestFirst(),), 60)
+    history, adaptive = (
+        UseHistory(),
+        Adaptive((recency := LeastRecentlyUsed(),), (LargestFirst(),), recency, 60),
+    )
     for _ in range(2000):
         name = f"m{rng.randrange(12)}"
         history.sized(name, 10)
@@ -193,7 +196,7 @@ def test_a_model_above_the_capacity_spoils_no_shadow() -> None:
     for name in ("small", "big", "small"):
         state.record_use(name, None)
         state.record_load(name, 99 if name == "big" else 10, 100)
-    assert state.leader == "cost_per_age"
+    assert state.leader == "frequency_64+reuse_forecast"
     assert len(set(state.shadow_reload_ms.values())) == 1
 
 
