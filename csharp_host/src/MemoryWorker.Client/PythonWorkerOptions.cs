@@ -69,8 +69,11 @@ public sealed record PythonWorkerOptions
         ArgumentOutOfRangeException.ThrowIfNegative(Restart.MaxRestarts);
     }
 
-    private static void Positive(TimeSpan value, string name) =>
+    internal static void Positive(TimeSpan value, string name)
+    {
         ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero, name);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(value, TimeSpan.FromMilliseconds(int.MaxValue), name);
+    }
 }
 
 /// <summary>When and how often a dead worker is replaced. Immutable.</summary>

@@ -73,6 +73,11 @@ public sealed class PythonWorkerService : IPythonWorkerService
         Check(type, command, request);
         ArgumentNullException.ThrowIfNull(options);
         var time = options.Timeout ?? _options.RequestTimeout;
+        if (time != Timeout.InfiniteTimeSpan)
+        {
+            PythonWorkerOptions.Positive(time, nameof(options.Timeout));
+        }
+
         if (options.Progress is not { } handler)
         {
             return await ExecuteAsync<TRequest, TResponse>(command, request, time, null, cancellationToken).ConfigureAwait(false);
@@ -175,6 +180,7 @@ public sealed class PythonWorkerService : IPythonWorkerService
     /// 4. It died with a change in flight, or with a read for the second time: the caller decides.
     /// 5. The worker has more in flight than it admits, and than this host knows of: sent again, a few times,
     ///    since nothing was executed.
+    /// 6. The worker is shutting down, but not at this host's wish: sent to the next one, for the same reason.
     /// </summary>
     private async Task<TResponse> ExecuteAsync<TRequest, TResponse>(
         string command, TRequest request, TimeSpan time, IProgress<ProgressData>? progress, CancellationToken cancellationToken)
@@ -206,7 +212,20 @@ public sealed class PythonWorkerService : IPythonWorkerService
                 refusals++; // 5
                 await Task.Delay(RetryAfter(problem), _options.TimeProvider, cancellationToken).ConfigureAwait(false);
             }
+            catch (WorkerRequestException problem)
+                when (problem is { Code: "shutting_down", Executed: Executed.No } && refusals < MaxRefusals && !IsDisposed)
+            {
+                refusals++; // 6
+                await SuccessorAsync(connection, cancellationToken).ConfigureAwait(false);
+            }
         }
+    }
+
+    private async Task SuccessorAsync(WorkerConnection connection, CancellationToken cancellationToken)
+    {
+        var patience = Task.Delay(_options.ShutdownTimeout, _options.TimeProvider, cancellationToken);
+        await Task.WhenAny(connection.Ended, patience).ConfigureAwait(false);
+        cancellationToken.ThrowIfCancellationRequested();
     }
 
     private static TimeSpan RetryAfter(WorkerRequestException problem) =>

@@ -497,3 +497,18 @@ def test_the_worker_ends_with_its_service(real: Make) -> None:
     wait(worker.DisposeAsync())
     assert gone(pid)
     assert not Path(made.SharedMemory.Path).exists()
+
+
+def test_a_worker_that_is_told_to_end_by_somebody_else(real: Make) -> None:
+    """While it drains it refuses, unexecuted: the host asks its successor. Nobody notices but by the process id."""
+    import psutil
+
+    worker = real()
+    memory = service_memory(worker)
+    wait(memory.PingAsync())
+    pid = worker.Snapshot.ProcessId
+    psutil.Process(pid).terminate()
+    for _ in range(20):
+        assert wait(memory.GetMemoryUsageAsync()).Devices.Count == 1
+    until(lambda: worker.Snapshot.ProcessId not in (pid, None))
+    assert gone(pid)

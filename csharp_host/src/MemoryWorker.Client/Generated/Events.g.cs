@@ -123,7 +123,7 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
             }
             else
             {
-                WireReader.Unknown(ref reader, "PressureChangedData", refuse: false);
+                WireReader.Unknown(ref reader, "PressureChangedData", refuse: strict);
             }
         }
         if (seen != 0x1f)

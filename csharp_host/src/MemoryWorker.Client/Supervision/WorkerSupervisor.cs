@@ -185,8 +185,11 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
         {
             throw new ObjectDisposedException(nameof(PythonWorkerService));
         }
-        catch (WorkerStartException problem)
+        catch (Exception unexpected)
         {
+            // Anything else than a WorkerStartException is a bug, which must not stop the attempts that follow.
+            var problem = unexpected as WorkerStartException
+                ?? new WorkerStartException($"the worker did not start: {unexpected.Message}", new WorkerFailure(), unexpected);
             lock (_gate)
             {
                 _lastProblem = problem;
@@ -197,7 +200,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             }
 
             _service.Raise(problem);
-            throw;
+            throw problem;
         }
     }
 

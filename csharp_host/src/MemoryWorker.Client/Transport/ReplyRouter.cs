@@ -83,8 +83,9 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
                 call.TryFail(Refused(call, WireError.Read(frame.Error, call.RequestId, processId, call.Action)));
             }
         }
-        catch (Exception problem) when (IsUnreadable(problem))
+        catch (Exception problem)
         {
+            // Whatever a type's own reader throws is this call's problem: the reader of the pipe must go on.
             call.TryFail(Unreadable(call, problem.Message, problem));
         }
     }

@@ -7,6 +7,7 @@ namespace MemoryWorker.Client.Transport;
 internal sealed class RequestWriter(Stream stream, Action failed, CancellationToken stopping)
 {
     private const int BatchBytes = 256 * 1024;
+    private const int InlineBatches = 8;
 
     private readonly ConcurrentQueue<(PendingCall Call, RequestFrame Frame)> _queue = new();
     private readonly ArrayBufferWriter<byte> _batch = new(4096);
@@ -26,9 +27,14 @@ internal sealed class RequestWriter(Stream stream, Action failed, CancellationTo
     {
         try
         {
-            int taken;
+            int taken, batches = 0;
             do
             {
+                if (++batches == InlineBatches)
+                {
+                    await Task.Yield(); // The caller has written enough for others; its own reply may be there.
+                }
+
                 taken = Collect();
                 if (_batch.WrittenCount > 0)
                 {

@@ -158,16 +158,9 @@ internal sealed partial class WorkerConnection
             await _process.WaitAsync(KillTimeout, _options.TimeProvider).ConfigureAwait(false);
         }
 
-        try
-        {
-            // What it wrote before its end is in the pipes; whoever inherited them may keep them open for ever.
-            await Task.WhenAll(stdout, stderr).WaitAsync(_options.DrainTimeout, _options.TimeProvider).ConfigureAwait(false);
-        }
-        catch (TimeoutException)
-        {
-            // A child of the worker holds a pipe.
-        }
-
+        // What it wrote before its end is in the pipes; whoever inherited them may keep them open for ever.
+        var drained = Task.WhenAll(stdout, stderr);
+        await Task.WhenAny(drained, Task.Delay(_options.DrainTimeout, _options.TimeProvider, _stop.Token)).ConfigureAwait(false);
         await _stop.CancelAsync().ConfigureAwait(false);
         var exit = new WorkerExit(_process.Id, _process.ExitCode, Reason(), _stderr.Tail, _allocations.Live());
         _exit = exit;

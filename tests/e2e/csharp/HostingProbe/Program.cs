@@ -1,0 +1,118 @@
+// A host that says as JSON what it saw of its worker. Arguments: those of the worker's command line.
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
+using System.Text.Json;
+using MemoryWorker.Client;
+using MemoryWorker.Hosting;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+
+var logs = new Logs();
+var measured = new ConcurrentBag<string>();
+var traced = new ConcurrentQueue<Activity>();
+using var meters = new MeterListener
+{
+    InstrumentPublished = (instrument, listener) =>
+    {
+        if (instrument.Meter.Name == MemoryWorkerTelemetry.Name)
+        {
+            listener.EnableMeasurementEvents(instrument);
+        }
+    },
+};
+meters.SetMeasurementEventCallback<double>((instrument, _, tags, _) => measured.Add($"{instrument.Name} {Text(tags)}"));
+meters.SetMeasurementEventCallback<long>((instrument, value, _, _) => measured.Add($"{instrument.Name} {value}"));
+meters.SetMeasurementEventCallback<int>((instrument, value, _, _) => measured.Add($"{instrument.Name} {value}"));
+meters.Start();
+using var activities = new ActivityListener
+{
+    ShouldListenTo = source => source.Name == MemoryWorkerTelemetry.Name,
+    Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllData,
+    ActivityStopped = traced.Enqueue,
+};
+ActivitySource.AddActivityListener(activities);
+
+var builder = Host.CreateEmptyApplicationBuilder(null);
+builder.Logging.AddProvider(logs);
+builder.Services.AddMemoryWorker(configure: options =>
+{
+    options.FileName = args[0];
+    args.Skip(1).ToList().ForEach(options.Arguments.Add);
+    options.RestartDelay = TimeSpan.FromMinutes(10); // So that it is seen restarting.
+});
+using var host = builder.Build();
+await host.StartAsync();
+var worker = host.Services.GetRequiredService<IPythonWorkerService>();
+var memory = host.Services.GetRequiredService<IServiceMemory>();
+var exited = new TaskCompletionSource();
+worker.WorkerExited += (_, _) => exited.TrySetResult();
+
+var healthy = await HealthAsync();
+var echo = await AskAsync("fake.echo");
+await AskAsync("fake.complain", """{"lines": ["{\"level\": \"error\", \"message\": \"the device is hot\"}"]}""");
+var code = "none";
+try
+{
+    await AskAsync("fake.refuse", """{"code": "out_of_memory"}""");
+}
+catch (WorkerException problem)
+{
+    code = problem.Code;
+}
+
+await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 1 });
+await AskAsync("fake.garbage", """{"lines": ["junk"]}""");
+Process.GetProcessById(worker.Snapshot.ProcessId!.Value).Kill();
+await exited.Task;
+var degraded = await HealthAsync();
+meters.RecordObservableInstruments();
+await host.StopAsync();
+var stopped = await HealthAsync();
+
+Console.WriteLine(JsonSerializer.Serialize(new
+{
+    healthy,
+    degraded,
+    stopped,
+    code,
+    traceparent = echo.Value.GetProperty("meta").GetProperty("traceparent").GetString(),
+    traces = traced.Select(one => $"{one.OperationName} {one.Id} {one.GetTagItem("memory_worker.outcome")}"),
+    metrics = measured.Distinct().Order(),
+    logs = logs.Lines,
+}));
+
+async Task<string> HealthAsync() =>
+    (await host.Services.GetRequiredService<HealthCheckService>().CheckHealthAsync()).Entries["memory_worker"].Status.ToString();
+
+Task<JsonData> AskAsync(string action, string data = "{}") =>
+    worker.ExecuteAsync<JsonData, JsonData>(PythonWorkerTypes.Memory, action, JsonData.Parse(data));
+
+static string Text(ReadOnlySpan<KeyValuePair<string, object?>> tags) => string.Join(" ", tags.ToArray().Select(one => one.Value));
+
+internal sealed class Logs : ILoggerProvider, ILogger
+{
+    public ConcurrentQueue<string> Lines { get; } = [];
+
+    public ILogger CreateLogger(string categoryName) => this;
+
+    public IDisposable? BeginScope<TState>(TState state)
+        where TState : notnull => null;
+
+    public bool IsEnabled(LogLevel logLevel) => true;
+
+    public void Log<TState>(
+        LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+    {
+        if (eventId.Name?.StartsWith("Worker", StringComparison.Ordinal) == true)
+        {
+            Lines.Enqueue($"{logLevel} {eventId.Id} {eventId.Name}: {formatter(state, exception)}");
+        }
+    }
+
+    public void Dispose()
+    {
+    }
+}
