@@ -590,6 +590,7 @@ PressureChangedData = TypedDict(
         "available_bytes": Bytes | None,
     },
 )
+PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]
 
 
 class AllocationExpiredData(Record):

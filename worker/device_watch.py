@@ -55,6 +55,11 @@ class DeviceWatch:
     def observe(self, device_ids: tuple[str, ...]) -> None:
         """After a change: enter it in the timeline, tell of a new level, give caches up under pressure."""
         for device_id in device_ids:
+            self._manager.mark_stale(device_id)
+            readings = self._manager.readings(device_id)
+            if readings is not None and readings.largest_block_bytes is not None:
+                # Where memory lies in pieces, what can be had now cannot be worked out from before.
+                self.refresh((device_id,), max_age_ms=0)
             self._analytics.observe(device_id)
             change = self._manager.level_change(device_id)
             if change is None:

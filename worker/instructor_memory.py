@@ -211,7 +211,9 @@ class Instructor:
     # ---- transfers ----
 
     def _transfer(self, params: p.TransferParams, call: Call) -> r.TransferResult | Answer:
-        opened = self._memory.open_transfer(params.source_allocation_id, params.destination_device_id)
+        opened = self._memory.open_transfer(
+            params.source_allocation_id, params.destination_device_id, params.memory_type
+        )
 
         def perform(call: Call) -> r.TransferResult:
             return self._memory.perform_transfer(

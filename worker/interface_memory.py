@@ -206,9 +206,11 @@ class MemoryInterface:
         )
         self._watch.observe((expired.device_id,))
 
-    def open_transfer(self, source_id: str, destination_device_id: str) -> TransferResult:
+    def open_transfer(
+        self, source_id: str, destination_device_id: str, memory_type: MemoryType
+    ) -> TransferResult:
         """Enter a transfer, to be performed."""
-        return self._transfers.open(source_id, self.device_id(destination_device_id))
+        return self._transfers.open(source_id, self.device_id(destination_device_id), memory_type)
 
     def perform_transfer(
         self,

@@ -117,6 +117,12 @@ class MemoryManager:
                 return True
             return self._clock.now_ns() - device.read_ns > max_age_ms * NS_PER_MS
 
+    def mark_stale(self, device_id: str) -> None:
+        """Note that a device changed in a way that the ledger does not show: its readings no longer hold."""
+        with self._lock:
+            self._get(device_id).stale = True
+            self.version += 1
+
     def is_stale(self, device_id: str) -> bool:
         """Tell whether the ledger changed since the last readings."""
         with self._lock:

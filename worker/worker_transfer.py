@@ -42,9 +42,12 @@ class TransferWorker:
         self._clock = clock
         self._book = TransferBook()
 
-    def open(self, source_id: str, destination_device_id: str) -> TransferResult:
+    def open(self, source_id: str, destination_device_id: str, memory_type: MemoryType) -> TransferResult:
         """Enter a transfer, to be performed. AllocationNotFoundError or UnsupportedError if it can't be."""
         source = self._manager.allocation(source_id)
+        if memory_type is MemoryType.EXTERNAL:
+            message = "external memory is held by the host: the worker has nothing to copy into"
+            raise UnsupportedError(message, memory_type=memory_type)
         if source.external:
             message = f"{source_id} is held by the host: the worker has only the record of it"
             raise UnsupportedError(message, allocation_id=source_id, memory_type=MemoryType.EXTERNAL)

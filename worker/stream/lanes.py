@@ -82,8 +82,8 @@ class Lanes:
             return tuple(self._jobs)
 
     def running(self) -> int:
-        """Return how many jobs run."""
-        return sum(job.running for job in self._jobs)
+        """Return how many jobs run, but for those that wait for all the others."""
+        return sum(job.running and not job.work.control for job in self._jobs)
 
     def wait_until(self, reached: Callable[[], bool], seconds: float | None = None) -> bool:
         """Wait until something holds. False if it did not within the time."""
