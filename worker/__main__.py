@@ -10,6 +10,10 @@ def main() -> None:
     gc.disable()  # until all is imported: what is made meanwhile stays anyway
     from worker.command_line import parse  # noqa: PLC0415 - standard library only; see claim
 
+    if sys.argv[1:2] == ["simulate"]:
+        from worker.simulate_command import main as simulate  # noqa: PLC0415 - has options of its own
+
+        sys.exit(simulate(sys.argv[2:]))
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
         from worker.doctor import examine  # noqa: PLC0415 - prints for people, so nothing is claimed

@@ -25,6 +25,7 @@ Try it: paste this line into a shell. One JSON object a line goes in, one comes 
 
   python -m worker doctor                  what can and can't be measured on this machine, and why
   python -m worker < examples/conversation.jsonl      a walk through the operations
+  python -m worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 
 A simulated device takes knobs after its size, for hosts without a GPU and for faults on demand:
 

@@ -165,7 +165,7 @@ class MemoryInterface:
                 self._backends[device_id].trim(device_id)
                 self._watch.refresh((device_id,), max_age_ms=0)
                 allocation = self._allocations.allocate(request, token)
-        self._watch.observe((device_id,))
+        self._after_change(device_id, request.size_bytes)
         return AllocateResult(
             allocation_id=allocation.allocation_id,
             device_id=device_id,
@@ -181,7 +181,7 @@ class MemoryInterface:
         """Free one allocation."""
         with self._watch.watching_for_loss():
             allocation, returned = self._allocations.free(allocation_id, force=force)
-        self._watch.observe((allocation.device_id,))
+        self._after_change(allocation.device_id, allocation.size_bytes)
         return DeallocateResult(
             allocation_id=allocation_id,
             device_id=allocation.device_id,
@@ -431,6 +431,12 @@ class MemoryInterface:
             backend.close()
 
     # ---- inside ----
+
+    def _after_change(self, device_id: str, size_bytes: int) -> None:
+        """Enter a change; a large one with readings of its own, for it took time and others go on."""
+        if size_bytes >= _EXACT_FROM_BYTES:
+            self._watch.refresh((device_id,), max_age_ms=0)
+        self._watch.observe((device_id,))
 
     def _host(self) -> HostStatus:
         """Return the machine's own memory, which is what the CPU's readings are of."""
