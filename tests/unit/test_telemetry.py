@@ -1,0 +1,267 @@
+"""Where the system says what may be had: control groups of both versions, commit limits, the live machine."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol.vocabulary import Source
+from tests.e2e.process import MIB, Worker
+from worker.telemetry.cgroup import CgroupMemory
+from worker.telemetry.commit import commit_headroom_bytes
+from worker.telemetry.system import SystemMemory
+
+V1_NONE = 9223372036854771712
+
+
+class Tree:
+    """A made-up root of a file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "proc/self").mkdir(parents=True)
+
+    def process(self, groups: str, mounts: str) -> None:
+        """Say which groups this process is in, and what is mounted."""
+        (self.root / "proc/self/cgroup").write_text(groups)
+        (self.root / "proc/self/mountinfo").write_text(mounts)
+
+    def v1(self, folder: str, limit: int, usage: int, inactive: int | None = None) -> None:
+        """Make a group of version 1."""
+        path = self.root / folder
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "memory.limit_in_bytes").write_text(f"{limit}\n")
+        (path / "memory.usage_in_bytes").write_text(f"{usage}\n")
+        if inactive is not None:
+            (path / "memory.stat").write_text(f"cache 1\ninactive_file 1\ntotal_inactive_file {inactive}\n")
+
+    def v2(self, folder: str, limit: str, usage: int, inactive: int | None = None) -> None:
+        """Make a group of version 2."""
+        path = self.root / folder
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "memory.max").write_text(f"{limit}\n")
+        (path / "memory.current").write_text(f"{usage}\n")
+        if inactive is not None:
+            (path / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\n")
+
+    def read(self) -> tuple[int | None, int | None] | None:
+        """Read this tree."""
+        group = CgroupMemory.of_this_process(root=self.root)
+        return None if group is None else group.read()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Return an empty tree."""
+    return Tree(tmp_path)
+
+
+MOUNT_V1 = "36 32 0:31 / /sys/fs/cgroup/memory rw,nosuid shared:15 - cgroup cgroup rw,memory\n"
+MOUNT_V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+OTHER = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n35 32 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+
+
+def test_no_groups(tree: Tree) -> None:
+    """A system without control groups has no limit from them."""
+    assert tree.read() is None
+    tree.process("", "")
+    assert tree.read() is None
+
+
+def test_v1(tree: Tree) -> None:
+    """Version 1: the group's limit, and what it still gives, files that can be dropped included."""
+    tree.process("5:cpu:/a\n4:memory:/a\n0::/b\n", OTHER + MOUNT_V1)
+    tree.v1("sys/fs/cgroup/memory", V1_NONE, 10**9)
+    tree.v1("sys/fs/cgroup/memory/a", 1000, 600, inactive=50)
+    assert tree.read() == (1000, 450)
+
+
+def test_v2(tree: Tree) -> None:
+    """Version 2 likewise; the root has no limit file."""
+    tree.process("0::/a/b\n", OTHER + MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "max", 5)
+    tree.v2("sys/fs/cgroup/a/b", "1000", 600, inactive=50)
+    assert tree.read() == (1000, 450)
+
+
+def test_the_tightest_ancestor_binds(tree: Tree) -> None:
+    """A limit further up counts, too: the smallest limit and the smallest room, each wherever it is."""
+    tree.process("0::/a/b\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "900", 880)
+    tree.v2("sys/fs/cgroup/a/b", "1000", 100)
+    assert tree.read() == (900, 20)
+
+
+@pytest.mark.parametrize("limit", [V1_NONE, 2**63 - 1])
+def test_no_limit_v1(tree: Tree, limit: int) -> None:
+    """Version 1 says none with a number near 2**63."""
+    tree.process("4:memory:/\n", MOUNT_V1)
+    tree.v1("sys/fs/cgroup/memory", limit, 600)
+    assert tree.read() == (None, None)
+
+
+def test_no_limit_v2(tree: Tree) -> None:
+    """Version 2 says none with a word."""
+    tree.process("0::/\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup", "max", 600)
+    assert tree.read() == (None, None)
+
+
+def test_over_the_limit(tree: Tree) -> None:
+    """A group that is over its limit gives nothing more, not less than nothing."""
+    tree.process("0::/\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup", "100", 600)
+    assert tree.read() == (100, 0)
+
+
+def test_container_without_a_namespace(tree: Tree) -> None:
+    """The group's path is the host's, the mount shows only the container's part of the tree."""
+    mount = "36 32 0:31 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
+    tree.process("4:memory:/docker/abc/inner\n", mount)
+    tree.v1("sys/fs/cgroup/memory", 1000, 100)
+    tree.v1("sys/fs/cgroup/memory/inner", 700, 100)
+    assert tree.read() == (700, 600)
+
+
+def test_container_whose_group_is_outside(tree: Tree) -> None:
+    """A process above its namespace's root is held to the mount's own limit."""
+    tree.process("0::/../other\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup", "1000", 100)
+    assert tree.read() == (1000, 900)
+
+
+def test_controllers_mounted_together(tree: Tree) -> None:
+    """Version 1 may mount memory along with others."""
+    mount = "36 32 0:31 / /cg/both rw - cgroup cgroup rw,cpu,memory\n"
+    tree.process("4:cpu,memory:/\n", mount)
+    tree.v1("cg/both", 1000, 100)
+    assert tree.read() == (1000, 900)
+
+
+def test_hybrid_without_a_v1_limit_file(tree: Tree) -> None:
+    """Where version 1 has no memory controller, version 2 is asked."""
+    tree.process("4:cpu:/a\n0::/a\n", OTHER + MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "500", 100)
+    assert tree.read() == (500, 400)
+
+
+def test_group_that_goes_away(tree: Tree) -> None:
+    """A group that cannot be read any more has no say; reading does not fail."""
+    tree.process("0::/a\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "500", 100)
+    group = CgroupMemory.of_this_process(root=tree.root)
+    assert group is not None
+    (tree.root / "sys/fs/cgroup/a/memory.max").unlink()
+    assert group.read() == (None, None)
+
+
+# ---- commit ----
+
+
+def meminfo(proc: Path, mode: str, limit_kib: int = 1000, committed_kib: int = 400) -> None:
+    """Make the files that say how much may be promised."""
+    (proc / "sys/vm").mkdir(parents=True)
+    (proc / "sys/vm/overcommit_memory").write_text(f"{mode}\n")
+    text = f"MemTotal: 1 kB\nCommitLimit:    {limit_kib} kB\nCommitted_AS:   {committed_kib} kB\nHugePages_Total:       0\n"
+    (proc / "meminfo").write_text(text)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits as on POSIX")
+def test_strict_overcommit(tmp_path: Path) -> None:
+    """Where the kernel counts promises, what is left of them bounds what can be mapped; never below zero."""
+    meminfo(tmp_path / "a", "2")
+    assert commit_headroom_bytes(tmp_path / "a") == 600 * 1024
+    meminfo(tmp_path / "b", "2", committed_kib=5000)
+    assert commit_headroom_bytes(tmp_path / "b") == 0
+    for mode in ("0", "1"):
+        meminfo(tmp_path / mode, mode)
+        assert commit_headroom_bytes(tmp_path / mode) is None
+    assert commit_headroom_bytes(tmp_path / "nothing") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space limits as on Linux")
+def test_address_space_limit() -> None:
+    """A limit on the address space bounds the headroom, and what it refuses is out of memory, not a crash."""
+    script = "import resource, sys, os; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
+    script += "os.execv(sys.executable, [sys.executable, '-m', 'worker'])"
+    with Worker(command=(sys.executable, "-c", script)) as worker:
+        status = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
+        assert 0 < status["available_bytes"] < 2**31
+        error = worker.refused("memory.allocate", {"size_bytes": 2**31, "initialize": "none", "device_id": "cpu"})
+        assert error["code"] in {"out_of_memory", "limit_exceeded"}
+        room = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]["available_bytes"]
+        data = {"size_bytes": room, "initialize": "none", "device_id": "cpu"}
+        worker.call("memory.allocate", data)
+        assert worker.call("worker.ping")["uptime_ms"] >= 0
+
+
+# ---- the live machine ----
+
+
+def test_the_live_machine() -> None:
+    """The figures of this machine are there and agree with one another."""
+    reading = SystemMemory().read()
+    assert reading.total_bytes is not None
+    assert reading.budget_bytes is not None
+    assert reading.free_bytes is not None
+    assert reading.process_rss_bytes is not None
+    assert 0 < reading.process_rss_bytes < reading.total_bytes
+    assert 0 < reading.free_bytes <= reading.budget_bytes <= reading.total_bytes
+    assert reading.budget_source in {Source.OS, Source.CGROUP}
+    assert SystemMemory().notes()
+
+
+LIMIT = 512 * MIB
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """Return a real control group of 512 MiB, below this process's own."""
+    own = Path("/proc/self/cgroup")
+    lines = own.read_text().splitlines() if own.is_file() else []
+    path = next((line.split(":", 2)[2] for line in lines if "memory" in line.split(":")[1].split(",")), None)
+    if path is None:
+        pytest.skip("no version 1 memory controller here")
+    folder = Path("/sys/fs/cgroup/memory") / path.strip("/") / f"memory-worker-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error}")
+    try:
+        (folder / "memory.limit_in_bytes").write_text(str(LIMIT))
+        yield folder
+    finally:
+        folder.rmdir()
+
+
+def test_worker_in_a_real_group(group: Path) -> None:
+    """In a control group, the group's limit is the budget, and asking for more is refused, not killed."""
+    script = f"import os, sys; open('{group}/cgroup.procs', 'w').write(str(os.getpid()));"
+    script += "os.execv(sys.executable, [sys.executable, '-m', 'worker'])"
+    with Worker(command=(sys.executable, "-c", script)) as worker:
+        status = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
+        assert (status["budget_bytes"], status["budget_source"]) == (LIMIT, "cgroup")
+        assert 0 < status["available_bytes"] < LIMIT
+        data = {"size_bytes": LIMIT, "device_id": "cpu"}
+        assert worker.refused("memory.allocate", data)["code"] == "out_of_memory"
+        taken = 0
+        while True:
+            reply = worker.ask("memory.allocate", {"size_bytes": 32 * MIB, "device_id": "cpu"})
+            if not reply["success"]:
+                break
+            taken += 32 * MIB
+        assert reply["error"]["code"] in {"out_of_memory", "limit_exceeded"}
+        assert LIMIT / 2 < taken < LIMIT
+        rest = worker.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
+        if rest["available_bytes"]:
+            worker.call("memory.allocate", {"size_bytes": rest["available_bytes"], "device_id": "cpu"})
+        assert rest["pressure_level"] in {"high", "critical"}
+        cleared = worker.call("memory.clear", {"device_id": "cpu", "clear_type": "all"})
+        assert cleared["cleared_bytes"] >= taken
+        after = worker.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
+        assert after["available_bytes"] > LIMIT / 2
+        worker.close_input()
+        assert worker.exit_code() == 0
+    assert "oom_kill 0" in (group / "memory.oom_control").read_text()
