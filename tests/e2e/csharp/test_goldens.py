@@ -18,6 +18,8 @@ __all__ = ["fake"]
 
 Json = dict[str, Any]
 
+ASKED_AGAIN = {"overloaded", "shutting_down"}
+"""Not executed, and over soon: the host sends the request again by itself."""
 ABOUT_LINES = {"frame_too_large", "invalid_json", "invalid_request"}
 """Conversations of lines that this host does not write."""
 
@@ -33,7 +35,7 @@ def conversation(golden: Golden) -> Iterator[tuple[Json, Json]]:
             continue
         at = next((n for n, one in enumerate(replies) if one["request_id"] == request["request_id"]), None)
         if (
-            at is not None and replies[at].get("error", {}).get("code") != "overloaded"
+            at is not None and replies[at].get("error", {}).get("code") not in ASKED_AGAIN
         ):  # the host asks again by itself
             yield request, replies.pop(at)
 

@@ -39,6 +39,7 @@ internal sealed class RequestWriter(Stream stream, Action failed, CancellationTo
                 if (_batch.WrittenCount > 0)
                 {
                     await stream.WriteAsync(_batch.WrittenMemory, stopping).ConfigureAwait(false);
+                    await stream.FlushAsync(stopping).ConfigureAwait(false); // On Windows this stream has a buffer.
                 }
             }
             while (Interlocked.Add(ref _queued, -taken) != 0);

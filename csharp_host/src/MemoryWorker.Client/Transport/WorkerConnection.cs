@@ -117,7 +117,8 @@ internal sealed partial class WorkerConnection
             // It is dead, hung or does not know the action: the steps below do not need its help.
         }
 
-        CloseStdin();
+        // On Windows, closing flushes, and a worker that does not read blocks that.
+        await Task.WhenAny(Task.Run(CloseStdin), Task.Delay(ExitTimeout, _options.TimeProvider)).ConfigureAwait(false);
         if (await EndAsync(_options.ShutdownTimeout).ConfigureAwait(false) is null)
         {
             Kill("it did not end at shutdown");
