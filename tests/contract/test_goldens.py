@@ -119,6 +119,27 @@ def test_every_line_has_one_reply(golden: Golden) -> None:
             replied.add(frame["request_id"])
 
 
+@pytest.mark.parametrize("golden", ALL)
+def test_figures_add_up(golden: Golden) -> None:
+    """What is listed sums up to what is counted, and no part is larger than its whole."""
+    for reply in _replies(golden):
+        for device in reply.get("data", {}).get("devices", ()):
+            if "allocation_count" not in device:
+                continue
+            held = device["allocated_bytes"] + device["external_bytes"]
+            assert device["allocated_bytes"] <= device["peak_allocated_bytes"]
+            assert (device["available_bytes"] or 0) <= (device["budget_bytes"] or 0)
+            assert (device["used_bytes"] or 0) <= (device["total_bytes"] or 0)
+            if device["allocations"] is not None:
+                assert sum(row["size_bytes"] for row in device["allocations"]) == held
+                assert len(device["allocations"]) == device["allocation_count"]
+            if device["usage"] is not None:
+                assert sum(group["allocated_bytes"] for group in device["usage"]) == held
+                assert (
+                    sum(group["allocation_count"] for group in device["usage"]) == device["allocation_count"]
+                )
+
+
 def test_every_action_succeeds_somewhere() -> None:
     """An action that no conversation shows would not be held to its types."""
     shown = set()
