@@ -10,6 +10,7 @@ import argparse
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
@@ -195,21 +196,22 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--optimum-seconds", type=float, default=5.0, help="per trace; then a bound")
+    parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     names = [strategy.value for strategy in EvictionStrategy]
     print(f"| sizes | shape | {' | '.join(names)} | optimum (exact) | adaptive: way | median | worst |")
     print("|---|---|" + "---:|" * (len(names) + 4))
+    cases = [(shape, sizes, seeds, arguments.optimum_seconds) for sizes in SIZES for shape in SHAPES]
     rows = []
-    for sizes in SIZES:
-        for shape in SHAPES:
-            row = measure(shape, sizes, seeds, arguments.optimum_seconds)
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for row in pool.map(measure, *zip(*cases, strict=True)):
             rows.append(row)
             cells = [f"{row.seconds[strategy]:.0f}" for strategy in EvictionStrategy]
             cells.append(f"{row.optimum_seconds:.0f} ({row.proven}/{len(seeds)})")
             cells.append(f"{row.way(EvictionStrategy.ADAPTIVE):.2f}")
             cells.extend((f"{row.median_ratio:.3f}", f"{row.worst_ratio:.3f}"))
-            print(f"| {sizes} | {shape} | {' | '.join(cells)} |", flush=True)
+            print(f"| {row.sizes} | {row.shape} | {' | '.join(cells)} |", flush=True)
     ways = [statistics.mean(row.way(strategy) for row in rows) for strategy in EvictionStrategy]
     print(f"| | **mean way** | {' | '.join(f'{way:.2f}' for way in ways)} | 1.00 | | | |")
     median = max(row.median_ratio for row in rows)

@@ -107,7 +107,7 @@ def _adaptive(capacity_bytes: int) -> Adaptive:
     rates = [DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256)]
     mixed = [Between(rates[1], forecast), Between(rates[2], forecast)]  # both after their parts
     cautious = (CostPerAge(), LeastRecentlyUsed())
-    return Adaptive(cautious, (*rates, forecast, *mixed), mixed[0], capacity_bytes)
+    return Adaptive(cautious, (*rates, forecast, *mixed), capacity_bytes)
 
 
 class _PolicyRanking(Record):

@@ -12,12 +12,13 @@ HALF_LIFE = 150
 
 _DECAY = 0.5 ** (1 / HALF_LIFE)
 
-MARGIN_LOADS = 1.0
-"""A challenger must be cheaper by this many average loads, whatever the noise."""
+LOADS_TO_LEAVE = 1.0
+LOADS_TO_RETURN = 0.5
+"""A challenger must be cheaper by this many average loads; to return to a cautious policy takes less."""
 
-NOISE_TO_LEAVE = 0.5
+NOISE_TO_LEAVE = 0.3
 NOISE_TO_RETURN = -0.4
-"""And by so many standard deviations of the difference; to return to a cautious policy takes less."""
+"""And by so many standard deviations of the difference."""
 
 
 class ShadowCache:
@@ -78,25 +79,22 @@ class Adaptive(Policy):
     The guard against switching on noise: two shadows differ only where one has a model and the other
     has not. If that were chance, the difference of their recent costs would have the variance of the
     sum of those loads squared. A challenger takes the lead when
-      1. its recent cost is below the leader's by more than ``MARGIN_LOADS`` average loads
-      2. plus ``NOISE_TO_LEAVE`` standard deviations, or ``NOISE_TO_RETURN`` where the challenger is one
-         of the cautious policies, which no pattern of use can mislead by much;
+      1. its recent cost is below the leader's by more than ``LOADS_TO_LEAVE`` average loads
+      2. plus ``NOISE_TO_LEAVE`` standard deviations; ``.._TO_RETURN`` where the challenger is one of the
+         cautious policies, which no pattern of use can mislead by much;
       3. and of several such, the cheapest does; of equals, the first.
     """
 
     name = "adaptive"
 
-    def __init__(
-        self, cautious: Sequence[Policy], bold: Sequence[Policy], first: Policy, capacity_bytes: int
-    ) -> None:
-        """Take the policies to choose from, and which of them leads until another proves cheaper."""
-        policies = (*cautious, *bold)
-        self.shadows = tuple(ShadowCache(policy) for policy in policies)
+    def __init__(self, cautious: Sequence[Policy], bold: Sequence[Policy], capacity_bytes: int) -> None:
+        """Take the policies to choose from; the first cautious one leads until another proves cheaper."""
+        self.shadows = tuple(ShadowCache(policy) for policy in (*cautious, *bold))
         self._cautious = len(cautious)
         # Mutable: these, by used; the capacity by its owner.
         self.capacity_bytes = capacity_bytes
         self.switches = 0
-        self._leader = policies.index(first)
+        self._leader = 0
         self._mean_load_ms = 0.0
         self._variance = [[0.0] * len(self.shadows) for _ in self.shadows]
         """Of the difference between the recent costs of two shadows, in square milliseconds."""
@@ -119,9 +117,10 @@ class Adaptive(Policy):
         recent = self.shadows[self._leader].recent_ms
         best = self._leader
         for index, shadow in enumerate(self.shadows):
-            noise = NOISE_TO_RETURN if index < self._cautious else NOISE_TO_LEAVE
+            back = index < self._cautious
+            loads, noise = (LOADS_TO_RETURN, NOISE_TO_RETURN) if back else (LOADS_TO_LEAVE, NOISE_TO_LEAVE)
             deviation = math.sqrt(self._variance[self._leader][index])
-            margin = MARGIN_LOADS * self._mean_load_ms + noise * deviation  # 1, 2
+            margin = loads * self._mean_load_ms + noise * deviation  # 1, 2
             cheaper = shadow.recent_ms < self.shadows[best].recent_ms  # 3
             if cheaper and shadow.recent_ms + margin < recent:
                 best = index

@@ -97,7 +97,7 @@ def test_the_clock_lets_old_fame_fade() -> None:
         (Strategy.COST_AWARE, "used once, last used 900 ms ago, reload 50 ms for 10 bytes"),
         (
             Strategy.ADAPTIVE,
-            "used once, last used 900 ms ago, reload 50 ms for 10 bytes (adaptive follows frequency_64+reuse_forecast)",
+            "used once, last used 900 ms ago, reload 50 ms for 10 bytes (adaptive follows cost_per_age)",
         ),
     ],
 )
@@ -166,7 +166,7 @@ def test_no_switch_on_noise() -> None:
     rng = random.Random(7)
     history, adaptive = (
         UseHistory(),
-        Adaptive((recency := LeastRecentlyUsed(),), (LargestFirst(),), recency, 60),
+        Adaptive((LeastRecentlyUsed(),), (LargestFirst(),), 60),
     )
     for _ in range(2000):
         name = f"m{rng.randrange(12)}"
@@ -196,7 +196,7 @@ def test_a_model_above_the_capacity_spoils_no_shadow() -> None:
     for name in ("small", "big", "small"):
         state.record_use(name, None)
         state.record_load(name, 99 if name == "big" else 10, 100)
-    assert state.leader == "frequency_64+reuse_forecast"
+    assert state.leader == "cost_per_age"
     assert len(set(state.shadow_reload_ms.values())) == 1
 
 
