@@ -80,7 +80,7 @@ class Machine:
         report: Callable[[int, int], None] = lambda _completed, _total: None,
     ) -> str:
         """Transfer; returns the destination's id."""
-        opened = self.memory.open_transfer(source_id, device_id)
+        opened = self.memory.open_transfer(source_id, device_id, memory_type)
         done = self.memory.perform_transfer(
             opened.transfer_id, kind, memory_type, token or self.token(), report, verify=verify
         )

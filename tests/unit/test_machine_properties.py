@@ -98,7 +98,7 @@ class AnySequence(RuleBasedStateMachine):
         data=st.data(),
         device_id=DEVICES,
         kind=st.sampled_from(TransferType),
-        memory_type=st.sampled_from([MemoryType.DEVICE, MemoryType.HOST, MemoryType.SHARED]),
+        memory_type=st.sampled_from(MemoryType),
         verify=st.booleans(),
         cancel_at=st.none() | st.integers(1, 10 * MIB),
     )
