@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,11 @@ def progress_into(kind: Any, seen: list[Any]) -> Any:
     name = f"Progress{id(seen)}"
     body = {"__namespace__": "Tests", "Report": report}
     return type(name, (System.IProgress[kind],), body)()
+
+
+def until(holds: Any) -> None:
+    """Look again until it holds, at most 10 s."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        threading.Event().wait(0.001)

@@ -34,10 +34,9 @@ def conversation(golden: Golden) -> Iterator[tuple[Json, Json]]:
         if request is None:
             continue
         at = next((n for n, one in enumerate(replies) if one["request_id"] == request["request_id"]), None)
-        if (
-            at is not None and replies[at].get("error", {}).get("code") not in ASKED_AGAIN
-        ):  # the host asks again by itself
-            yield request, replies.pop(at)
+        reply = None if at is None else replies.pop(at)
+        if reply is not None and reply.get("error", {}).get("code") not in ASKED_AGAIN:
+            yield request, reply
 
 
 def request_of(line: bytes) -> Json | None:

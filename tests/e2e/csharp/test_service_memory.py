@@ -1,13 +1,12 @@
 """Every method of ServiceMemory against the worker itself."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, call, gone, make, progress_into, real, wait
+from tests.e2e.csharp.host import Make, Watched, call, gone, make, progress_into, real, until, wait
 from tests.rigs.dotnet import runtime
 
 __all__ = ["real"]
@@ -276,14 +275,6 @@ def test_a_transfer_that_takes_too_long(real: Make) -> None:
     assert wait(memory.GetMemoryStatusDeviceAsync(DEVICE)).Device.AllocatedBytes == 0
 
 
-def until(holds: Any) -> None:
-    """Look again until it holds, at most 10 s."""
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end
-        threading.Event().wait(0.001)
-
-
 # ---- reclaiming ---------------------------------------------------------------------------------
 
 
@@ -512,3 +503,18 @@ def test_a_worker_that_is_told_to_end_by_somebody_else(real: Make) -> None:
         assert wait(memory.GetMemoryUsageAsync()).Devices.Count == 1
     until(lambda: worker.Snapshot.ProcessId not in (pid, None))
     assert gone(pid)
+
+
+def test_shared_memory_of_a_killed_worker_is_cleared_away(real: Make, tmp_path: Path) -> None:
+    """Its successor removes what it left."""
+    import psutil
+    from MemoryWorker.Client.Protocol import MemoryType
+
+    worker = real("--shared-folder", str(tmp_path))
+    memory = service_memory(worker)
+    made = allocate(memory, 100, DeviceId="cpu", MemoryType=MemoryType.Shared)
+    assert Path(made.SharedMemory.Path).parent == tmp_path
+    psutil.Process(worker.Snapshot.ProcessId).kill()
+    wait(memory.GetMemoryUsageAsync())
+    assert worker.Snapshot.Exits == 1
+    until(lambda: not Path(made.SharedMemory.Path).exists())

@@ -1,6 +1,7 @@
 """Calls on the wire: any number at a time, any order, whatever else comes through the pipes."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -208,3 +209,35 @@ def test_disposal_ends_the_worker(fake: Make) -> None:
     with pytest.raises(System.ObjectDisposedException):
         ask(service, "fake.echo")
     wait(service.DisposeAsync())
+
+
+@pytest.fixture
+def own_threads(fake: Make) -> Iterator[Make]:
+    """Read the pipes as on Windows: each on a thread of its own."""
+    import clr
+    from MemoryWorker.Client import PythonWorkerService
+    from System.Reflection import BindingFlags
+
+    pump = clr.GetClrType(PythonWorkerService).Assembly.GetType("MemoryWorker.Client.Transport.Pump")
+    switch = pump.GetProperty("UseOwnThreads", BindingFlags.NonPublic | BindingFlags.Static)
+    before = switch.GetValue(None)
+    switch.SetValue(None, True)
+    yield fake
+    switch.SetValue(None, before)
+
+
+def test_pipes_read_as_on_windows(own_threads: Make) -> None:
+    """Threads of our own do the same: many calls, a death, a grandchild that holds the pipes, disposal."""
+    import psutil
+
+    service = own_threads("--stderr-bytes", "100000")
+    tasks = [call(service, "fake.echo", value=number) for number in range(500)]
+    assert [answer(task)["value"] for task in tasks] == list(range(500))
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert ask(service, "memory.get_usage") == {"devices": []}
+    pid = ask(service, "fake.grandchild", die=True)["pid"]
+    try:
+        assert ask(service, "memory.get_usage") == {"devices": []}
+        wait(service.DisposeAsync())
+    finally:
+        psutil.Process(pid).kill()

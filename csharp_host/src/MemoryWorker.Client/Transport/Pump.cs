@@ -3,12 +3,12 @@ namespace MemoryWorker.Client.Transport;
 /// <summary>Reads a pipe to its end, without holding a thread of the pool while there is nothing to read.</summary>
 internal static class Pump
 {
+    /// <summary>On Windows these pipes know no overlapped reads: ReadAsync would block a thread of the pool for good.</summary>
+    internal static bool UseOwnThreads { get; set; } = OperatingSystem.IsWindows();
+
     /// <summary>Completes at the end of the stream, or when the token is cancelled. Does not throw.</summary>
     public static Task RunAsync(Stream stream, LineFramer framer, string name, CancellationToken cancellationToken) =>
-        // On Windows these pipes know no overlapped reads: ReadAsync would block a thread of the pool for good.
-        OperatingSystem.IsWindows()
-            ? OnOwnThread(stream, framer, name)
-            : ReadAsync(stream, framer, cancellationToken);
+        UseOwnThreads ? OnOwnThread(stream, framer, name) : ReadAsync(stream, framer, cancellationToken);
 
     private static async Task ReadAsync(Stream stream, LineFramer framer, CancellationToken cancellationToken)
     {
@@ -33,7 +33,7 @@ internal static class Pump
         framer.Complete();
     }
 
-    internal static Task OnOwnThread(Stream stream, LineFramer framer, string name)
+    private static Task OnOwnThread(Stream stream, LineFramer framer, string name)
     {
         var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         var thread = new Thread(Read) { IsBackground = true, Name = name };
