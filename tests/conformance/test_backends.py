@@ -73,7 +73,9 @@ def rss() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def ask(device_id: str, size: int, initialize: Initialize = Initialize.ZERO, **more: object) -> AllocationRequest:
+def ask(
+    device_id: str, size: int, initialize: Initialize = Initialize.ZERO, **more: object
+) -> AllocationRequest:
     """Make a request."""
     return AllocationRequest(device_id, size, initialize=initialize, **more)  # type: ignore[arg-type]
 

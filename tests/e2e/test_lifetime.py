@@ -58,7 +58,11 @@ def test_empty_input() -> None:
 def test_every_line_before_the_end_is_answered() -> None:
     """Input that ends at once behind many requests loses none of them, long or quick."""
     requests = [
-        line("memory.allocate", {"size_bytes": 4096 if n % 3 else 2 * MIB, "device_id": "cpu"}, request_id=f"a{n}")
+        line(
+            "memory.allocate",
+            {"size_bytes": 4096 if n % 3 else 2 * MIB, "device_id": "cpu"},
+            request_id=f"a{n}",
+        )
         for n in range(200)
     ]
     with Worker("--max-inflight", "1000") as started:
@@ -138,6 +142,24 @@ def test_sigint_is_the_hosts() -> None:
         assert started.ask("worker.ping")["success"]
         started.close_input()
         assert started.exit_code() == 0
+
+
+@posix
+def test_sigint_while_starting() -> None:
+    """Ctrl-C is the host's also while the worker still imports."""
+    script = """
+import os, signal
+from worker.stream import descriptors
+claim = descriptors.claim
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    return claim()
+descriptors.claim = interrupted
+from worker.__main__ import main
+main()
+"""
+    with Worker(command=(sys.executable, "-c", script)) as started:
+        assert started.ask("worker.ping")["success"]
 
 
 def test_killed_host_with_its_pipes() -> None:
@@ -261,6 +283,16 @@ def test_shutdown_in_one_write_with_others() -> None:
         assert started.exit_code() == 0
         assert started.reply("s")["success"]
         assert [started.reply(f"b{n}")["success"] for n in range(many)] == [True] * many
+
+
+def test_shutdown_at_the_end_of_input() -> None:
+    """worker.shutdown as the last line is answered, and the exit code is 0."""
+    with Worker() as started:
+        started.send("worker.shutdown", request_id="s")
+        started.close_input()
+        assert started.exit_code() == 0
+        assert [frame["request_id"] for frame in started.frames] == ["s"]
+        assert started.reply("s")["success"]
 
 
 def test_everything_is_freed_at_the_end(tmp_path: Path) -> None:

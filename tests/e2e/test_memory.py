@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import MIB, Worker, eventually, worker
+from tests.e2e.process import MIB, Worker, eventually, line, worker
 
 SLOW = f"64MiB,bandwidth_bytes_per_second={4 * MIB}"
 CRAWLING = "256MiB,bandwidth_bytes_per_second=1KiB"
@@ -46,7 +46,9 @@ def place(started: Worker, size: int, device: str = "cpu", **more: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("size", "count"), [(4096, 4096), (MIB, 64), (8 * MIB, 16), (64 * MIB, 4)], ids=["4KiB", "1MiB", "8MiB", "64MiB"]
+    ("size", "count"),
+    [(4096, 4096), (MIB, 64), (8 * MIB, 16), (64 * MIB, 4)],
+    ids=["4KiB", "1MiB", "8MiB", "64MiB"],
 )
 def test_freed_memory_returns(size: int, count: int) -> None:
     """What is freed is back at the system at once, as the reply says, and again the second time."""
@@ -96,7 +98,9 @@ def test_cancelled_transfer_leaves_nothing() -> None:
         assert reply["error"]["executed"] == "no"
         assert figures(started) == before
         assert started.rss() < resident + 12 * MIB
-        record = started.call("memory.get_transfer", {"transfer_id": reply["error"]["details"]["transfer_id"]})
+        record = started.call(
+            "memory.get_transfer", {"transfer_id": reply["error"]["details"]["transfer_id"]}
+        )
         assert record["state"] == "cancelled"
         assert record["destination_allocation_id"] is None
         started.call("memory.deallocate", {"allocation_id": source})
@@ -216,7 +220,10 @@ def test_leases_of_all_lengths() -> None:
         forever = place(started, 4096, lease_ms=2**63 - 1)
         place(started, 4096, lease_ms=10)
         eventually(
-            lambda: started.call("memory.get_usage", {"device_id": "cpu"})["devices"][0]["allocated_bytes"] == 4096,
+            lambda: (
+                started.call("memory.get_usage", {"device_id": "cpu"})["devices"][0]["allocated_bytes"]
+                == 4096
+            ),
             "the short lease ran out",
         )
         assert started.call("memory.deallocate", {"allocation_id": forever})["freed_bytes"] == 4096
@@ -231,7 +238,9 @@ def test_lease_runs_out_beside_long_work() -> None:
             started.send("memory.transfer", transfer)
         place(started, 4096, lease_ms=50)
         eventually(
-            lambda: started.call("memory.get_usage", {"device_id": "cpu"})["devices"][0]["allocated_bytes"] == MIB,
+            lambda: (
+                started.call("memory.get_usage", {"device_id": "cpu"})["devices"][0]["allocated_bytes"] == MIB
+            ),
             "the lease ran out",
             seconds=3,
         )
@@ -340,3 +349,42 @@ def test_device_lost() -> None:
         place(started, 4096, "sim:1")
         assert len(started.events("device.lost")) == 1
         assert figures(started)["sim:0"]["state"] == "lost"
+
+
+def test_replay_of_what_was_cancelled_in_the_queue() -> None:
+    """An answer is an answer: a request that was cancelled before it ran is not run when it is repeated."""
+    with worker("--simulated-device", CRAWLING) as started:
+        source = place(started, MIB)
+        transfer = {"source_allocation_id": source, "destination_device_id": "sim:0"}
+        running = started.send("memory.transfer", transfer)
+        started.send("memory.deallocate", {"allocation_id": source}, request_id="free")
+        started.call("worker.cancel", {"request_id": "free"})
+        first = started.reply("free")
+        assert first["error"]["code"] == "cancelled"
+        started.send("memory.deallocate", {"allocation_id": source}, request_id="free")
+        started.call("worker.cancel", {"request_id": running})
+        assert started.reply("free", nth=1) == {**first, "replayed": True}
+
+
+def test_a_long_life_takes_no_memory() -> None:
+    """Tens of thousands of requests, ids and owners later, the worker is about as small as after the first thousands."""
+    turn = 0
+
+    def live(started: Worker, count: int) -> int:
+        nonlocal turn
+        for _ in range(count // 500):
+            lines = []
+            for _ in range(500):
+                turn += 1
+                data = {"size_bytes": 64, "device_id": "cpu", "owner": f"o{turn}", "purpose": f"p{turn}"}
+                lines.append(line("memory.allocate", data, request_id=f"a{turn}"))
+                lines.append(
+                    line("memory.deallocate", {"allocation_id": f"alloc-{turn}"}, request_id=f"d{turn}")
+                )
+            started.send_bytes(b"".join(lines))
+            assert started.reply(f"d{turn}")["success"]
+        return started.rss()
+
+    with worker() as started:
+        first = live(started, 3000)
+        assert live(started, 8000) - first < 4 * MIB

@@ -159,7 +159,11 @@ def test_host_that_does_not_read() -> None:
     """A worker whose host does not read stops reading, stays small, and goes on where it was."""
     many = 20_000
     requests = b"".join(
-        line("memory.allocate", {"size_bytes": 1 + n % 7, "device_id": "cpu", "initialize": "none"}, request_id=f"q{n}")
+        line(
+            "memory.allocate",
+            {"size_bytes": 1 + n % 7, "device_id": "cpu", "initialize": "none"},
+            request_id=f"q{n}",
+        )
         if n % 50 == 0
         else line("memory.get_status", request_id=f"q{n}")
         for n in range(many)
@@ -199,7 +203,9 @@ def test_events_to_a_host_that_does_not_read() -> None:
         for n in range(count):
             lease = {"size_bytes": 4096, "device_id": "cpu", "lease_ms": 1 + n % 5}
             started.call("memory.allocate", lease)
-        eventually(lambda: len(started.events("memory.allocation_expired")) == count, "every lease was told of")
+        eventually(
+            lambda: len(started.events("memory.allocation_expired")) == count, "every lease was told of"
+        )
         assert [event["sequence"] for event in started.events("memory.allocation_expired")] == list(
             range(1, count + 1)
         )
@@ -283,7 +289,11 @@ def test_chunks_make_no_difference(size: int) -> None:
         )
     )
     whole = subprocess.run(
-        [sys.executable, "-m", "worker", "--deterministic"], input=script, capture_output=True, cwd=ROOT, check=True
+        [sys.executable, "-m", "worker", "--deterministic"],
+        input=script,
+        capture_output=True,
+        cwd=ROOT,
+        check=True,
     ).stdout
     with Worker("--deterministic") as started:
         for offset in range(0, len(script), size):

@@ -31,7 +31,9 @@ def test_bucket_is_narrow(value: int) -> None:
     assert bucket(highest + 1) == bucket(value) + 1
 
 
-@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200), st.sampled_from([0.01, 0.5, 0.95, 0.99, 1.0]))
+@given(
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=200), st.sampled_from([0.01, 0.5, 0.95, 0.99, 1.0])
+)
 def test_quantile_error(values: list[int], fraction: float) -> None:
     """A quantile is within 1/32 of the exact one, never below it."""
     counts: dict[int, int] = {}
@@ -177,7 +179,12 @@ def test_expirations() -> None:
 def test_transfers_are_bounded_but_for_those_that_run() -> None:
     """The last 1,024 are kept; the oldest ended ones go first, and what runs stays."""
     book = TransferBook()
-    ends = {"source_allocation_id": "a", "source_device_id": "cpu", "destination_device_id": "cpu", "size_bytes": 1}
+    ends = {
+        "source_allocation_id": "a",
+        "source_device_id": "cpu",
+        "destination_device_id": "cpu",
+        "size_bytes": 1,
+    }
     running = book.open(**ends)
     book.update(running.transfer_id, state=TransferState.RUNNING)
     ids = []

@@ -23,7 +23,21 @@ def test_sizes(text: str, value: int) -> None:
     assert size(text) == value
 
 
-BAD_SIZES = ["", "0", "-1", "1.5GiB", "8GB", "8G", "GiB", "1 GiB", "x", str(2**63), "8796093022208TiB", "1e3", "9" * 5000]
+BAD_SIZES = [
+    "",
+    "0",
+    "-1",
+    "1.5GiB",
+    "8GB",
+    "8G",
+    "GiB",
+    "1 GiB",
+    "x",
+    str(2**63),
+    "8796093022208TiB",
+    "1e3",
+    "9" * 5000,
+]
 
 
 @pytest.mark.parametrize("text", BAD_SIZES)
@@ -38,7 +52,12 @@ def test_sizes_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_simulated_devices() -> None:
     """Each device has its size and its own knobs, in order."""
     arguments = parse(
-        ["--simulated-device", "1GiB,latency_ms=0.5,bandwidth_bytes_per_second=1MiB", "--simulated-device", "5,lose_at=9"]
+        [
+            "--simulated-device",
+            "1GiB,latency_ms=0.5,bandwidth_bytes_per_second=1MiB",
+            "--simulated-device",
+            "5,lose_at=9",
+        ]
     )
     assert arguments.simulated_device == [
         {"total_bytes": 2**30, "latency_ms": 0.5, "bandwidth_bytes_per_second": 2**20},
@@ -62,7 +81,11 @@ def test_simulated_devices_that_are_none(text: str, capsys: pytest.CaptureFixtur
 def test_defaults() -> None:
     """Without options the worker serves with the protocol's limits."""
     arguments = parse([])
-    assert (arguments.command, arguments.max_frame_bytes, arguments.max_inflight) == ("serve", 16 * 2**20, 256)
+    assert (arguments.command, arguments.max_frame_bytes, arguments.max_inflight) == (
+        "serve",
+        16 * 2**20,
+        256,
+    )
     assert arguments.simulated_device == []
     assert parse([]).simulated_device is not parse(["--simulated-device", "1"]).simulated_device
 

@@ -40,7 +40,12 @@ class AnySequence(RuleBasedStateMachine):
 
     @initialize(
         knobs=st.fixed_dictionaries(
-            {"fail_allocation": NTH, "fail_copy": NTH, "corrupt_copy": NTH, "lose_at": st.none() | st.integers(2, 30)}
+            {
+                "fail_allocation": NTH,
+                "fail_copy": NTH,
+                "corrupt_copy": NTH,
+                "lose_at": st.none() | st.integers(2, 30),
+            }
         ),
         size=st.integers(20 * MIB, 20 * MIB + 2000),
     )
@@ -65,7 +70,17 @@ class AnySequence(RuleBasedStateMachine):
         persistent=st.booleans(),
         lease_ns=st.none() | st.integers(1, 10**9),
     )
-    def allocate(self, device_id: str, size: int, memory_type: MemoryType, owner: str | None, *, zero: bool, persistent: bool, lease_ns: int | None) -> None:
+    def allocate(
+        self,
+        device_id: str,
+        size: int,
+        memory_type: MemoryType,
+        owner: str | None,
+        *,
+        zero: bool,
+        persistent: bool,
+        lease_ns: int | None,
+    ) -> None:
         """Allocate: it succeeds whole or changes nothing."""
         before = self.machine.figures()
         try:
@@ -102,7 +117,16 @@ class AnySequence(RuleBasedStateMachine):
         verify=st.booleans(),
         cancel_at=st.none() | st.integers(1, 10 * MIB),
     )
-    def transfer(self, data: Any, device_id: str, kind: TransferType, memory_type: MemoryType, cancel_at: int | None, *, verify: bool) -> None:
+    def transfer(
+        self,
+        data: Any,
+        device_id: str,
+        kind: TransferType,
+        memory_type: MemoryType,
+        cancel_at: int | None,
+        *,
+        verify: bool,
+    ) -> None:
         """Copy or move, perhaps cancelled on the way: it is done whole or nothing is left of it."""
         source = self.pick(data)
         token = self.machine.token()
@@ -120,7 +144,9 @@ class AnySequence(RuleBasedStateMachine):
         except WorkerError:
             after = {row.allocation_id for row in self.machine.manager.allocations()}
             assert after <= before
-            assert after == before or lost != {device for device in self.machine.backends if self.is_lost(device)}
+            assert after == before or lost != {
+                device for device in self.machine.backends if self.is_lost(device)
+            }
         else:
             assert self.machine.manager.knows(destination)
             assert self.machine.manager.knows(source) == (kind is TransferType.COPY)

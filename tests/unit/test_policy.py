@@ -67,7 +67,11 @@ def test_headroom(
 ) -> None:
     """The room is the smaller of what the hardware gives and what the cap leaves; unknown stays unknown."""
     room = headroom(readings, limits, books)
-    assert (room.available_bytes, room.pressure_percentage, room.budget_source) == (available, percentage, source)
+    assert (room.available_bytes, room.pressure_percentage, room.budget_source) == (
+        available,
+        percentage,
+        source,
+    )
 
 
 @given(

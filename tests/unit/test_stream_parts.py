@@ -356,7 +356,11 @@ def test_a_change_back_is_none() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, INTERVAL_NS), st.sampled_from(["stay", "again", "end"])),
+        st.tuples(
+            st.sampled_from(["a", "b", "c"]),
+            st.integers(0, INTERVAL_NS),
+            st.sampled_from(["stay", "again", "end"]),
+        ),
         max_size=40,
     )
 )

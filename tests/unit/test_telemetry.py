@@ -189,7 +189,9 @@ def test_address_space_limit() -> None:
     with Worker(command=(sys.executable, "-c", script)) as worker:
         status = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
         assert 0 < status["available_bytes"] < 2**31
-        error = worker.refused("memory.allocate", {"size_bytes": 2**31, "initialize": "none", "device_id": "cpu"})
+        error = worker.refused(
+            "memory.allocate", {"size_bytes": 2**31, "initialize": "none", "device_id": "cpu"}
+        )
         assert error["code"] in {"out_of_memory", "limit_exceeded"}
         room = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]["available_bytes"]
         data = {"size_bytes": room, "initialize": "none", "device_id": "cpu"}

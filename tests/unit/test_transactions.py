@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from protocol.results import Limits
-from protocol.vocabulary import ClearType, DeviceKind, Initialize, MemoryType, TransferType
+from protocol.vocabulary import (
+    AnalyticsSection,
+    ClearType,
+    DeviceKind,
+    GroupBy,
+    Initialize,
+    MemoryType,
+    TransferType,
+)
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.cancellation import CancelToken
@@ -143,7 +151,9 @@ def test_unknown_device() -> None:
     assert caught.value.details == {"device_id": "x", "known_devices": ["d"]}
 
 
-@pytest.mark.parametrize("name", ["alloc-0", "alloc-2", "alloc--1", "alloc-01", "alloc-", "x", "", "alloc-1 ", "alloc-١"])
+@pytest.mark.parametrize(
+    "name", ["alloc-0", "alloc-2", "alloc--1", "alloc-01", "alloc-", "x", "", "alloc-1 ", "alloc-١"]
+)
 def test_names_that_never_were(name: str) -> None:
     """Only ids that were really given out count as freed already."""
     manager = manager_with(1000)
@@ -272,7 +282,13 @@ def test_device_lost_while_allocating(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("size", [1, 8 * MIB, 20 * MIB + 3])
 def test_transfer(
-    machine: Machine, source_device: str, destination_device: str, kind: TransferType, size: int, *, verify: bool
+    machine: Machine,
+    source_device: str,
+    destination_device: str,
+    kind: TransferType,
+    size: int,
+    *,
+    verify: bool,
 ) -> None:
     """Bytes arrive as they were, whole, from any device on any other; a move leaves no source."""
     source = machine.allocate(source_device, size, owner="me", purpose="what for")
@@ -326,7 +342,9 @@ def test_transfer_that_fails(
     before = {device: (row[0].allocated_bytes, row[2], row[4]) for device, row in machine.figures().items()}
     with pytest.raises(error):
         machine.transfer(source, ends[1], kind, memory_type=memory_type, verify=True, token=token)
-    assert before == {device: (row[0].allocated_bytes, row[2], row[4]) for device, row in machine.figures().items()}
+    assert before == {
+        device: (row[0].allocated_bytes, row[2], row[4]) for device, row in machine.figures().items()
+    }
     record = machine.memory.transfer("transfer-1")
     assert record.error is not None
     assert record.state in {"failed", "cancelled"}
@@ -442,3 +460,52 @@ def test_close_frees_everything_whatever_happens(
     monkeypatch.setattr(cpu, "free", free_and_expire)
     machine.memory.close()
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- what the analytics say ----
+
+
+def hoard(machine: Machine, owner: str) -> None:
+    """Make nine allocations over more than a minute."""
+    for _ in range(9):
+        machine.allocate("sim:0", 256, owner=owner)
+        machine.pass_time(10 * 10**9)
+
+
+def leaks(machine: Machine) -> list[str | None]:
+    """Return the owners that are suspected."""
+    found = machine.memory.analytics(("cpu", "sim:0"), 3_600_000, frozenset(AnalyticsSection)).suspected_leaks
+    assert found is not None
+    return [leak.owner for leak in found]
+
+
+def test_suspected_leaks(machine: Machine) -> None:
+    """Who makes many allocations over a while and frees none is suspected; who frees, leases or keeps is not."""
+    hoard(machine, "leaking")
+    machine.memory.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
+    hoard(machine, "tidy")
+    for _ in range(9):
+        machine.allocate("sim:0", 256, owner="keeping", persistent=True)
+        machine.allocate("sim:0", 256, owner="leasing", lease_ns=10**15)
+        machine.pass_time(10 * 10**9)
+    assert leaks(machine) == ["leaking"]
+
+
+def test_nobody_is_suspected_for_want_of_room(machine: Machine) -> None:
+    """An owner who freed is not said to have freed nothing, however many others did so before."""
+    for number in range(1100):
+        name = machine.allocate("sim:0", 1, owner=f"o{number}", memory_type=MemoryType.EXTERNAL)
+        machine.memory.deallocate(name, force=False)
+    machine.memory.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
+    hoard(machine, "tidy")
+    assert leaks(machine) == []
+
+
+def test_groups_are_bounded(machine: Machine) -> None:
+    """Owners that hold nothing any more are remembered for their peaks, up to a bound; those that do, always."""
+    kept = [machine.allocate("sim:0", 256, owner=f"live{number}") for number in range(20)]
+    for number in range(3000):
+        machine.memory.deallocate(machine.allocate("sim:0", 1, owner=f"o{number}"), force=False)
+    _, _, groups = machine.manager.usage("sim:0", GroupBy.OWNER)
+    assert len(groups) <= 1100
+    assert sum(group.allocation_count for group in groups) == len(kept)
