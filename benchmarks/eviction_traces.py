@@ -3,7 +3,7 @@
     python -m benchmarks.eviction_traces --seeds 8 --first-seed 0
 
 The same seed gives the same trace. A trace is 1,500 uses of 12 to 28 models in one of eight shapes, with
-equal or mixed sizes. The policies were tuned on the seeds 100 to 107 and on no others.
+equal or mixed sizes. The policies were tuned on seeds from 100 on.
 """
 
 import argparse
