@@ -89,6 +89,18 @@ class ModelNotFoundError(WorkerError):
     code = ErrorCode.MODEL_NOT_FOUND
 
 
+class ModelBusyError(WorkerError):
+    """The model is in use or pinned; ``cause`` says which."""
+
+    code = ErrorCode.MODEL_BUSY
+
+
+class ModelLoadFailedError(WorkerError):
+    """The model could not be loaded; ``cause`` says why, and nothing of it is left."""
+
+    code = ErrorCode.MODEL_LOAD_FAILED
+
+
 class OutOfMemoryError(WorkerError):
     """It would not fit: the hardware, or what the system leaves of it."""
 

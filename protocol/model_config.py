@@ -1,0 +1,136 @@
+"""The file of ``--models``: which models there are. Strict; an unknown key is refused by name."""
+
+import ast
+import inspect
+import sys
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from protocol.vocabulary import INT64_MAX
+
+DTYPES = {
+    "F64": "F64", "F32": "F32", "F16": "F16", "BF16": "BF16",
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+}  # fmt: skip
+"""What weights can be cast to, as the formats and as torch call it."""
+
+FOREVER = -1
+"""``keep_alive_seconds`` of a model that stays until evicted."""
+
+Dtype = Literal["F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16"]
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Factory = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+KeepAlive = Annotated[float, Field(ge=FOREVER, le=2**31)]
+Bytes = Annotated[int, Field(ge=0, le=INT64_MAX)]
+
+_UNLESS_EXTERNAL = ("path", "loader", "factory", "dtype")
+
+
+class ModelEntry(BaseModel):
+    """One model."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    id: Id
+    """What requests call it. Unique."""
+    path: Text | None = None
+    """Its file, below the folder of `--model-root`; what leads out of there, also through a link, is refused."""
+    loader: Text | None = None
+    """`safetensors`, `torch`, `module`, or one that an installed package offers."""
+    factory: Factory | None = None
+    """`package.module:function` that makes the model; for the loader `module` only."""
+    dtype: Dtype | None = None
+    """What floating-point tensors are cast to; null for as stored."""
+    device: Text = "auto"
+    """A device id, or `auto` for whichever has room."""
+    keep_alive_seconds: KeepAlive = 600
+    """How long it stays after its last use; -1 for until evicted."""
+    pinned: bool = False
+    """Never evicted."""
+    priority: Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)] = 0
+    """The higher, the longer the strategy `priority` keeps it."""
+    declared_bytes: Bytes | None = None
+    """What it takes; null for as its file's header says, and after a load as measured."""
+    offload: bool = False
+    """Whether it may go to the machine's own memory instead of being unloaded."""
+    fallback: Id | None = None
+    """The model to use where this one has no room."""
+    external: bool = False
+    """Whether another process holds it: then it has no path and no loader, and `declared_bytes` says its size."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if FOREVER < self.keep_alive_seconds < 0:
+            raise ValueError("keep_alive_seconds: is between -1 (until evicted) and 0")
+        if self.external:
+            for key in _UNLESS_EXTERNAL:
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: has no meaning with external: true")
+            if self.declared_bytes is None:
+                raise ValueError("declared_bytes: is needed with external: true: nothing else tells its size")
+            if self.offload:
+                raise ValueError("offload: has no meaning with external: true")
+            return self
+        if self.loader is None:
+            raise ValueError("loader: is missing")
+        if self.loader == "module":
+            if self.factory is None:
+                raise ValueError("factory: is missing; the loader module needs one")
+        elif self.factory is not None:
+            raise ValueError("factory: is for the loader module only")
+        elif self.path is None:
+            raise ValueError("path: is missing")
+        return self
+
+
+class ModelsFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    models: list[ModelEntry]
+    """All models."""
+
+
+def models_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the file, for editors that check YAML by one."""
+    schema = ModelsFile.model_json_schema()
+    entry = schema["$defs"]["ModelEntry"]
+    for kind, place in ((ModelsFile, schema), (ModelEntry, entry)):
+        for field, text in _field_texts(kind).items():
+            place["properties"][field]["description"] = text
+    given = {key: {"not": {"type": "null"}} for key in ("path", "loader", "factory")}
+    external = {"properties": {"external": {"const": True}}, "required": ["external"]}
+    module = {"properties": {"loader": {"const": "module"}}, "required": ["loader"]}
+    entry["if"] = external
+    entry["then"] = {
+        "required": ["declared_bytes"],
+        "properties": {
+            "declared_bytes": {"not": {"type": "null"}},
+            "offload": {"const": False},
+            **{key: {"type": "null"} for key in _UNLESS_EXTERNAL},
+        },
+    }
+    entry["else"] = {
+        "if": module,
+        "then": {"required": ["factory"], "properties": {"factory": given["factory"]}},
+        "else": {
+            "required": ["loader", "path"],
+            "properties": {"loader": given["loader"], "path": given["path"], "factory": {"type": "null"}},
+        },
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "models.json", **schema}
+
+
+def _field_texts(kind: type[BaseModel]) -> dict[str, str]:
+    """Read the strings below fields: Python keeps class docstrings only."""
+    body = ast.parse(inspect.getsource(sys.modules[kind.__module__])).body
+    (definition,) = (node for node in body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    found = {}
+    for field, after in zip(definition.body, definition.body[1:], strict=False):
+        match field, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found

@@ -1,0 +1,132 @@
+"""What every loader can do. A loader reads; where the bytes go is its caller's decision."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from protocol.record import Record
+from worker.cancellation import CancelToken
+from worker.errors import ModelLoadFailedError
+from worker.loaders.dtypes import ITEM_BYTES
+
+ALIGNMENT_BYTES = 64
+"""Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
+
+DEFAULT_KEEP_ALIVE_NS = 600 * 10**9
+
+
+class ModelSpec(Record):
+    """A model as the operator declared it."""
+
+    model_id: str
+    loader: str | None = None
+    """None for a model that another process holds."""
+    path: Path | None = None
+    """Below ``model_root``; a link in it is followed at each load, and must not lead out."""
+    model_root: Path | None = None
+    dtype: str | None = None
+    """What floating-point tensors are cast to, as ``F16``; None for as stored."""
+    device_id: str | None = None
+    """None for whichever device has room."""
+    keep_alive_ns: int | None = DEFAULT_KEEP_ALIVE_NS
+    """How long it stays after its last use; None for until evicted."""
+    pinned: bool = False
+    priority: int = 0
+    declared_bytes: int | None = None
+    offload: bool = False
+    fallback: str | None = None
+    factory: str | None = None
+
+    @property
+    def external(self) -> bool:
+        """Whether another process holds it."""
+        return self.loader is None
+
+
+class TensorInfo(Record):
+    """One tensor: how it is stored, and where it goes in the block."""
+
+    name: str
+    shape: tuple[int, ...]
+    stored_dtype: str
+    stored_bytes: int
+    dtype: str
+    offset: int
+    """From the start of the block."""
+    placed_bytes: int
+
+
+class WeightFile(Protocol):
+    """An open file of weights. ``read_into`` may be called from several threads.
+
+    Errors: ModelLoadFailedError for whatever the file's contents are to blame for.
+    """
+
+    tensors: tuple[TensorInfo, ...]
+    total_bytes: int
+    """The block that holds all of them, with alignment."""
+
+    def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
+        """Write a tensor's placed bytes from ``start`` on into ``target``; both are whole elements."""
+        ...
+
+    def close(self) -> None:
+        """Give the file up. Idempotent."""
+        ...
+
+
+class Loader(Protocol):
+    """What all loaders share; each is a FileLoader or an ObjectLoader as well."""
+
+    def estimate(self, spec: ModelSpec) -> int | None:
+        """Return the bytes it will take, from the header alone. None where that can't be told."""
+        ...
+
+
+@runtime_checkable
+class FileLoader(Loader, Protocol):
+    """Weights that a backend places into one block."""
+
+    def open(self, spec: ModelSpec) -> WeightFile:
+        """Open and check the file. ModelLoadFailedError with the cause; then nothing stays open."""
+        ...
+
+
+@runtime_checkable
+class ObjectLoader(Loader, Protocol):
+    """A model that the operator's own code makes; its caller measures what it takes."""
+
+    def build(self, spec: ModelSpec, device_id: str) -> object:
+        """Make it. ModelLoadFailedError with the cause."""
+        ...
+
+
+def load_failed(spec: ModelSpec, cause: str) -> ModelLoadFailedError:
+    """Make the error that names the model, its file, and the cause."""
+    where = "" if spec.path is None else f" from {spec.path}"
+    path = None if spec.path is None else str(spec.path)
+    message = f"model {spec.model_id!r} can't be loaded{where}: {cause}"
+    return ModelLoadFailedError(message, model_id=spec.model_id, path=path, cause=cause)
+
+
+def lay_out(
+    stored: Iterable[tuple[str, str, tuple[int, ...]]], cast_to: str | None
+) -> tuple[tuple[TensorInfo, ...], int]:
+    """Give each (name, dtype, shape) its place in one block. Returns them and the block's size."""
+    infos: list[TensorInfo] = []
+    end = 0
+    for name, stored_dtype, shape in stored:
+        dtype = placed_dtype(stored_dtype, cast_to)
+        count = math.prod(shape)
+        offset = -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        size = count * ITEM_BYTES[dtype]
+        stored_bytes = count * ITEM_BYTES[stored_dtype]
+        infos.append(TensorInfo(name, shape, stored_dtype, stored_bytes, dtype, offset, size))
+        end = offset + size
+    return tuple(infos), end
+
+
+def placed_dtype(stored: str, cast_to: str | None) -> str:
+    """Return what a tensor is after the cast: integers and booleans stay what they are."""
+    return cast_to if cast_to is not None and "F" in stored else stored

@@ -1,0 +1,96 @@
+"""YAML that remembers its lines, so that a complaint about a value can say where it stands.
+
+Plain values only (yaml.SafeLoader): no tag makes an object. A key that appears twice is refused.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_MAX_BYTES = 2**20
+
+
+class YamlError(ValueError):
+    """The text is not such YAML. ``line`` counts from 1; None where there is none to name."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class MarkedYaml:
+    """A document: its ``value``, and the line of each place in it."""
+
+    def __init__(self, path: Path) -> None:
+        loader = yaml.SafeLoader(_read(path))
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise YamlError("it is empty", 1)
+            _refuse_duplicates(node, set())
+            self.value: Any = loader.construct_document(node)
+            self._root: yaml.Node = node
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            text = ": ".join(part for part in (error.context, error.problem) if part)
+            raise YamlError(text, None if mark is None else mark.line + 1) from error
+        except yaml.YAMLError as error:
+            raise YamlError(" ".join(str(error).split())) from error
+        except RecursionError:
+            raise YamlError("it nests too deep") from None
+        except (ValueError, TypeError) as error:
+            # What looks like a date or a number and is none: 2024-13-45.
+            raise error if isinstance(error, YamlError) else YamlError(str(error)) from error
+        finally:
+            loader.dispose()
+
+    def line(self, *place: str | int) -> int:
+        """Return the line of a key or an item; of what it would be in, where it is not there."""
+        node, mark = self._root, self._root.start_mark
+        for step in place:
+            if isinstance(node, yaml.MappingNode):
+                pairs = [(key, value) for key, value in node.value if key.value == step]
+                if not pairs:
+                    break
+                key, node = pairs[-1]
+                mark = key.start_mark
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+                mark = node.start_mark
+            else:
+                break
+        return mark.line + 1
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise YamlError(f"it is longer than {_MAX_BYTES} bytes")
+        return text.decode("utf-8-sig")
+    except OSError as error:
+        raise YamlError(error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        line = text[: error.start].count(b"\n") + 1
+        raise YamlError(f"it is not UTF-8: byte {text[error.start]:#04x}", line) from error
+
+
+def _refuse_duplicates(node: yaml.Node, seen: set[int]) -> None:
+    """Walk the tree. A node that an alias brings back is walked once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _refuse_duplicates(each, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            name = (key.tag, str(key.value))
+            line = key.start_mark.line + 1
+            if name in lines:
+                raise YamlError(f"key {key.value!r} is there twice, first in line {lines[name]}", line)
+            lines[name] = line
+            _refuse_duplicates(value, seen)

@@ -1,0 +1,60 @@
+"""Models that the operator's own code makes. The factory is named in the operator's file, never in a request."""
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from worker.errors import WorkerError
+from worker.loaders.base import ModelSpec, load_failed
+from worker.loaders.model_path import resolved_file
+
+
+class ModuleLoader:
+    """Imports ``package.module`` and calls ``function`` in it.
+
+    The factory is handed, by name, whichever of these it has parameters for: ``path`` (checked to lie below
+    the model root; None without one), ``device_id``, ``dtype``, ``spec``.
+    """
+
+    def estimate(self, spec: ModelSpec) -> int | None:  # noqa: ARG002 - there is no header
+        """Return None: only making it tells."""
+        return None
+
+    def build(self, spec: ModelSpec, device_id: str) -> object:
+        """Make it; whatever the operator's code raises is the cause."""
+        path = None if spec.path is None else resolved_file(spec)
+        offered = {"path": path, "device_id": device_id, "dtype": spec.dtype, "spec": spec}
+        try:
+            factory = _find(spec)
+            return factory(**_wanted(spec, factory, offered))
+        except WorkerError:
+            raise
+        except (Exception, SystemExit) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise load_failed(spec, f"its factory {spec.factory} raised {text}") from error
+
+
+def _find(spec: ModelSpec) -> Callable[..., object]:
+    module_name, _, function = (spec.factory or "").partition(":")
+    if not module_name or not function:
+        raise load_failed(spec, f"its factory {spec.factory!r} is not package.module:function")
+    found: Any = import_module(module_name)
+    for part in function.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise load_failed(spec, f"its factory {spec.factory} is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _wanted(spec: ModelSpec, factory: Callable[..., object], offered: dict[str, object]) -> dict[str, object]:
+    parameters = inspect.signature(factory).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return offered
+    given = {each.name: offered[each.name] for each in parameters if each.name in offered}
+    for each in parameters:
+        variadic = each.kind is each.VAR_POSITIONAL
+        if each.name not in given and each.default is each.empty and not variadic:
+            names = ", ".join(offered)
+            raise load_failed(spec, f"its factory {spec.factory} wants {each.name!r}; there are {names}")
+    return given

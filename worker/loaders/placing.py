@@ -1,0 +1,77 @@
+"""Getting all of a file's tensors into a block: straight where it is addressable, in chunks where not."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+from worker.backends.base import COPY_CHUNK_BYTES
+from worker.cancellation import CancelToken
+from worker.loaders.base import WeightFile
+
+_PARALLEL_FROM_BYTES = 32 * 2**20
+"""Below this a second thread costs more to start than it saves."""
+
+Done = Callable[[int], None]
+"""Called with the completed bytes, alignment left out, after each piece."""
+Write = Callable[[int, memoryview], None]
+"""Writes to a place in the block: a backend's ``write`` with the allocation and token filled in."""
+
+
+def place(file: WeightFile, block: memoryview, token: CancelToken, done: Done | None = None) -> None:
+    """Read every tensor into its place in addressable memory; this thread and one more take turns.
+
+    Errors: what ``read_into`` raises, and what ``token`` does between pieces; both threads have ended then.
+    """
+    pieces = _pieces(file)
+    lock = threading.Lock()
+    failures: list[BaseException] = []
+    completed = 0
+
+    def work() -> None:
+        nonlocal completed
+        try:
+            while not failures:
+                token.check()
+                with lock:
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                index, start, length = piece
+                at = file.tensors[index].offset + start
+                with block[at : at + length] as target:
+                    file.read_into(index, start, target, token)
+                with lock:
+                    completed += length
+                    if done is not None:
+                        done(completed)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+            failures.append(error)
+
+    helper = threading.Thread(target=work, name="load") if file.total_bytes >= _PARALLEL_FROM_BYTES else None
+    if helper is not None:
+        helper.start()
+    work()
+    if helper is not None:
+        helper.join()
+    if failures:
+        raise failures[0]
+
+
+def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done | None = None) -> None:
+    """Do the same for memory that only its backend can write, through one chunk of our own."""
+    chunk = memoryview(bytearray(COPY_CHUNK_BYTES))
+    completed = 0
+    for index, start, length in _pieces(file):
+        token.check()
+        with chunk[:length] as piece:
+            file.read_into(index, start, piece, token)
+            write(file.tensors[index].offset + start, piece)
+        completed += length
+        if done is not None:
+            done(completed)
+
+
+def _pieces(file: WeightFile) -> Iterator[tuple[int, int, int]]:
+    """Yield (tensor, start, length) of at most a chunk each, in the block's order; no element is split."""
+    for index, tensor in enumerate(file.tensors):
+        for start in range(0, tensor.placed_bytes, COPY_CHUNK_BYTES):
+            yield index, start, min(COPY_CHUNK_BYTES, tensor.placed_bytes - start)

@@ -1,0 +1,48 @@
+"""Reading a file at a position, from several threads at once.
+
+Read, not mapped: a file that is cut short while it is read is an error here, where a mapping would end the
+process with a signal; and the pages of a mapping would count as this process's memory beside the block.
+"""
+
+import os
+import threading
+
+_TOGETHER = hasattr(os, "preadv")
+"""Windows has one position a descriptor: there, readers take turns."""
+
+
+class PositionalFile:
+    """An open descriptor, which it owns."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        # All mutable state: the descriptor until it is closed, and on Windows its position.
+        self._descriptor: int | None = descriptor
+        self._lock = threading.Lock()
+
+    def read_into(self, offset: int, target: memoryview) -> int:
+        """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
+        if self._descriptor is None:
+            raise ValueError("the file is closed")
+        done = 0
+        while done < target.nbytes:
+            with target[done:] as rest:
+                got = self._read(self._descriptor, offset + done, rest)
+            if got == 0:
+                break
+            done += got
+        return done
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _read(self, descriptor: int, offset: int, into: memoryview) -> int:
+        if _TOGETHER:
+            return os.preadv(descriptor, [into], offset)
+        with self._lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:  # noqa: PTH123 - a descriptor
+                return file.readinto(into) or 0

@@ -1,0 +1,59 @@
+"""Loaders by name: our own, and those that installed packages offer as ``memory_worker.loaders``."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from worker.loaders.base import FileLoader, ModelSpec, ObjectLoader, load_failed
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "memory_worker.loaders"
+"""An entry point here names a class without arguments that is a FileLoader or an ObjectLoader."""
+
+BUILT_IN = {
+    "safetensors": ("worker.loaders.safetensors_loader", "SafetensorsLoader"),
+    "torch": ("worker.loaders.torch_loader", "TorchLoader"),
+    "module": ("worker.loaders.module_loader", "ModuleLoader"),
+}
+
+
+def loader_names() -> tuple[str, ...]:
+    """Return all names: our own, then others' in order. Searches the installed packages."""
+    return (*BUILT_IN, *sorted(_entry_points().keys() - BUILT_IN.keys()))
+
+
+def is_loader(name: str) -> bool:
+    """Tell whether there is such a loader. Searches the installed packages only for one that is not ours."""
+    return name in BUILT_IN or name in _entry_points()
+
+
+def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
+    """Return the model's loader. ModelLoadFailedError if there is none, or it is not one."""
+    name = spec.loader
+    if name is None:
+        raise load_failed(spec, "it is external: another process holds it")
+    try:
+        loader = _make(name)
+    except KeyError:
+        known = ", ".join(loader_names())
+        raise load_failed(spec, f"there is no loader {name!r}; there are {known}") from None
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise load_failed(spec, f"its loader {name!r} can't be had: {text}") from error
+    if isinstance(loader, FileLoader | ObjectLoader):
+        return loader
+    raise load_failed(spec, f"its loader {name!r} has neither open nor build beside estimate")
+
+
+def _make(name: str) -> Any:
+    if name in BUILT_IN:
+        module, kind = BUILT_IN[name]
+        return getattr(import_module(module), kind)()
+    return _entry_points()[name].load()()
+
+
+def _entry_points() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points  # noqa: PLC0415 - 30 ms, and only for others' loaders
+
+    return {each.name: each for each in entry_points(group=GROUP)}

@@ -1,0 +1,104 @@
+"""Weights in a safetensors file."""
+
+from worker.cancellation import CancelToken
+from worker.errors import ModelLoadFailedError
+from worker.loaders.base import ModelSpec, lay_out, load_failed
+from worker.loaders.dtypes import ITEM_BYTES
+from worker.loaders.model_path import open_file
+from worker.loaders.positional_file import PositionalFile
+from worker.loaders.safetensors_header import (
+    LENGTH_BYTES,
+    HeaderError,
+    StoredTensor,
+    header_bytes,
+    parse_header,
+)
+from worker.loaders.tensors import flat_tensor
+
+_SCRATCH_BYTES = 4 * 2**20
+"""What a cast reads at a time: all that a thread takes beside the block."""
+
+
+class SafetensorsLoader:
+    """Reads the header, then each tensor straight to its place. torch is imported for a cast only."""
+
+    def estimate(self, spec: ModelSpec) -> int | None:
+        """Return the block's size after the cast."""
+        file = self.open(spec)
+        file.close()
+        return file.total_bytes
+
+    def open(self, spec: ModelSpec) -> "SafetensorsFile":
+        """Open the file and check its header against its size."""
+        descriptor, size = open_file(spec)
+        file = PositionalFile(descriptor, size)
+        try:
+            data_start, stored = _read_header(file)
+            return SafetensorsFile(spec, file, data_start, stored)
+        except HeaderError as error:
+            file.close()
+            raise load_failed(spec, str(error)) from error
+        except OSError as error:
+            file.close()
+            raise load_failed(spec, f"reading it failed: {error.strerror}") from error
+        except BaseException:
+            file.close()
+            raise
+
+
+class SafetensorsFile:
+    """A WeightFile."""
+
+    def __init__(
+        self, spec: ModelSpec, file: PositionalFile, data_start: int, stored: tuple[StoredTensor, ...]
+    ) -> None:
+        self.tensors, self.total_bytes = lay_out(
+            ((each.name, each.dtype, each.shape) for each in stored), spec.dtype
+        )
+        self._spec = spec
+        self._file = file
+        self._begins = tuple(data_start + each.begin for each in stored)
+
+    def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
+        """Read, through a small scratch buffer if it is cast."""
+        info = self.tensors[index]
+        if info.dtype == info.stored_dtype:
+            self._read(index, start, target)
+            return
+        stored_item, item = ITEM_BYTES[info.stored_dtype], ITEM_BYTES[info.dtype]
+        scratch = memoryview(bytearray(min(_SCRATCH_BYTES, target.nbytes // item * stored_item)))
+        step = _SCRATCH_BYTES // stored_item * item
+        for offset in range(0, target.nbytes, step):
+            token.check()
+            with target[offset : offset + step] as part:
+                source = scratch[: part.nbytes // item * stored_item]
+                self._read(index, (start + offset) // item * stored_item, source)
+                flat_tensor(part, info.dtype).copy_(flat_tensor(source, info.stored_dtype))
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self._file.close()
+
+    def _read(self, index: int, start: int, target: memoryview) -> None:
+        try:
+            got = self._file.read_into(self._begins[index] + start, target)
+        except OSError as error:
+            raise load_failed(self._spec, f"reading it failed: {error.strerror}") from error
+        if got < target.nbytes:
+            raise self._cut_short(index)
+
+    def _cut_short(self, index: int) -> ModelLoadFailedError:
+        return load_failed(
+            self._spec, f"the file was cut short while it was read, in tensor {self.tensors[index].name!r}"
+        )
+
+
+def _read_header(file: PositionalFile) -> tuple[int, tuple[StoredTensor, ...]]:
+    prefix = bytearray(LENGTH_BYTES)
+    got = file.read_into(0, memoryview(prefix))
+    length = header_bytes(bytes(prefix[:got]), file.size_bytes)
+    text = bytearray(length)
+    if file.read_into(LENGTH_BYTES, memoryview(text)) < length:
+        raise HeaderError("the file was cut short while its header was read")
+    start = LENGTH_BYTES + length
+    return start, parse_header(bytes(text), file.size_bytes - start)
