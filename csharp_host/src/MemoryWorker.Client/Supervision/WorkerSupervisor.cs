@@ -164,6 +164,11 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
     {
         _breakUntil = null;
         _attempt = Task.Run(() => AttemptAsync(delay));
+        _ = _attempt.ContinueWith(
+            static failed => _ = failed.Exception, // Seen, although perhaps nobody waits for it.
+            CancellationToken.None,
+            TaskContinuationOptions.OnlyOnFaulted | TaskContinuationOptions.ExecuteSynchronously,
+            TaskScheduler.Default);
     }
 
     private async Task<WorkerConnection> AttemptAsync(TimeSpan delay)

@@ -10,7 +10,7 @@ internal sealed class RequestWriter(Stream stream, Action failed, CancellationTo
     private const int InlineBatches = 8;
 
     private readonly ConcurrentQueue<(PendingCall Call, RequestFrame Frame)> _queue = new();
-    private readonly ArrayBufferWriter<byte> _batch = new(4096);
+    private ArrayBufferWriter<byte> _batch = new(4096);
     private int _queued;
 
     /// <summary>Queues a line; it is skipped if the call is withdrawn before its first byte is written.</summary>
@@ -53,6 +53,11 @@ internal sealed class RequestWriter(Stream stream, Action failed, CancellationTo
     private int Collect()
     {
         var taken = 0;
+        if (_batch.Capacity > 4 * BatchBytes)
+        {
+            _batch = new(4096);
+        }
+
         _batch.ResetWrittenCount();
         while (_batch.WrittenCount < BatchBytes && _queue.TryDequeue(out var next))
         {
