@@ -304,6 +304,25 @@ def test_an_ignored_cancel_holds_its_slot(fake: Make, tmp_path: Path) -> None:
     assert ask(service, "fake.echo", value=1)["value"] == 1
 
 
+def test_cancelling_hundreds_gives_every_slot_back(fake: Make) -> None:
+    """600 calls hang, 256 of them at the worker: no thread waits for them, and after the cancel all slots are free."""
+    import System
+    from System.Threading import CancellationTokenSource, ThreadPool
+
+    service = fake()
+    source = CancellationTokenSource()
+    tasks = [call(service, "fake.hang", token=source.Token) for _ in range(600)]
+    ask(service, "worker.ping")
+    assert ThreadPool.ThreadCount < 32
+    source.Cancel()
+    for task in tasks:
+        with pytest.raises(System.OperationCanceledException):
+            wait(task)
+    until(lambda: service.Snapshot.InFlight == 0)
+    tasks = [call(service, "fake.reverse", count=256, value=number) for number in range(256)]
+    assert [answer(task)["value"] for task in tasks] == list(range(256))
+
+
 def test_what_a_cancelled_allocate_made_is_given_back(fake: Make, tmp_path: Path) -> None:
     """A cancel that comes too late leaves no allocation that nobody knows of."""
     import System
