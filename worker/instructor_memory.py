@@ -28,6 +28,7 @@ from worker.interface_memory import MemoryInterface
 from worker.policy.batches import plan_batches
 from worker.records import AllocationRequest
 from worker.stream.work import Answer, Call, Claim, Work
+from worker.worker_model_optimize import ModelDemand, WayToPlan
 
 _EVERYTHING = frozenset(AnalyticsSection)
 _IDS = "allocation ids"
@@ -89,6 +90,9 @@ class Instructor:
             "memory.get_pressure": self._get_pressure,
             "memory.get_analytics": self._get_analytics,
             "memory.get_optimization_recommendations": self._get_optimization_recommendations,
+            "memory.load_model": self._load_model,
+            "memory.unload_model": self._unload_model,
+            "memory.plan": self._plan,
             "memory.plan_batches": self._plan_batches,
             "memory.set_limits": self._set_limits,
             "worker.hello": self._hello,
@@ -106,6 +110,8 @@ class Instructor:
             "memory.defragment": self._claims_of_devices,
             "memory.optimize": self._claims_of_devices,
             "memory.model_optimize": self._claims_of_devices,
+            "memory.load_model": self._claims_of_load_model,
+            "memory.unload_model": self._claims_of_unload_model,
             "memory.set_limits": lambda params: (self._claims_of_devices(params)[0], True),
             "worker.shutdown": lambda _: ((), False),
         }
@@ -190,13 +196,13 @@ class Instructor:
             persistent=params.persistent,
             lease_ns=None if params.lease_ms is None else params.lease_ms * NS_PER_MS,
         )
-        return self._memory.allocate(request, call.token)
+        return self._memory.allocate(request, call.token, make_room=params.make_room)
 
     def _claims_of_allocate(self, params: p.AllocateParams) -> tuple[tuple[Claim, ...], bool]:
         device_id = self._memory.device_id(params.device_id)
         touched = 0 if params.initialize is Initialize.NONE else params.size_bytes
         claims = (Claim(device_id, alone=False), Claim(_IDS, alone=False))
-        return claims, self._memory.is_quick(device_id, touched)
+        return claims, not params.make_room and self._memory.is_quick(device_id, touched)
 
     def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
         return self._memory.deallocate(params.allocation_id, force=params.force)
@@ -299,13 +305,48 @@ class Instructor:
     def _get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
         return self._memory.model_status(params.model_id, self._memory.device_ids(params.device_id))
 
-    def _model_optimize(self, params: p.ModelOptimizeParams, _: Call) -> r.ModelOptimizeResult:
-        return self._memory.model_optimize(
-            self._memory.device_ids(params.device_id),
-            params.target_pressure_level,
-            params.strategy,
-            params.min_memory_to_free_bytes,
+    def _model_optimize(self, params: p.ModelOptimizeParams, call: Call) -> r.ModelOptimizeResult:
+        demand = ModelDemand(
+            target=params.target_pressure_level,
+            strategy=params.strategy,
+            max_models=params.max_models_to_unload,
+            min_bytes=params.min_memory_to_free_bytes,
+            forced=params.force_optimization,
+            excluded=frozenset(params.exclude_models),
+            max_time_ms=params.max_optimization_time_ms,
+            dry_run=params.dry_run,
         )
+        return self._memory.model_optimize(self._memory.device_ids(params.device_id), demand, call.token)
+
+    def _load_model(self, params: p.LoadModelParams, call: Call) -> r.LoadModelResult:
+        kept = params.keep_alive_ms
+        return self._memory.load_model(
+            params.model_id,
+            None if params.device_id is None else self._memory.device_id(params.device_id),
+            call.token,
+            call.report,
+            make_room=params.make_room,
+            pin=params.pin,
+            keep_alive_ns=None if kept is None else kept * NS_PER_MS,
+        )
+
+    def _unload_model(self, params: p.UnloadModelParams, call: Call) -> r.UnloadedModel:
+        return self._memory.unload_model(params.model_id, params.mode, call.token)
+
+    def _claims_of_load_model(self, params: p.LoadModelParams) -> tuple[tuple[Claim, ...], bool]:
+        devices = self._memory.model_devices(params.model_id, params.device_id)
+        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+
+    def _claims_of_unload_model(self, params: p.UnloadModelParams) -> tuple[tuple[Claim, ...], bool]:
+        devices = self._memory.model_devices(params.model_id, None)
+        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+
+    def _plan(self, params: p.PlanParams, _: Call) -> r.PlanResult:
+        ways = tuple(
+            WayToPlan(each.name, each.required_bytes, self._memory.device_id(each.device_id))
+            for each in params.candidates
+        )
+        return self._memory.plan(ways, allow_eviction=params.allow_eviction)
 
     # ---- the worker's own ----
 
@@ -339,6 +380,11 @@ class Instructor:
 
     def _shutdown(self, _params: p.ShutdownParams, _: Call) -> Answer:
         return Answer(r.ShutdownResult(self._session.drain()), then=self._session.end)
+
+
+def model_claim(model_id: str) -> Claim:
+    """Return what work on a model claims: one at a time, in arrival order."""
+    return Claim(f"model {model_id}", alone=True)
 
 
 def check_handlers(handlers: dict[str, Callable[[Any, Call], Any]]) -> None:

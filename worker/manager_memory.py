@@ -6,6 +6,7 @@ never held across I/O. A change is reserved, then made by a backend, then commit
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.results import AllocationRow, DeviceStatus, Limits, UsageGroup
@@ -16,9 +17,8 @@ from worker.errors import (
     AllocationNotFoundError,
     DeviceNotFoundError,
     DeviceUnavailableError,
-    LimitExceededError,
-    OutOfMemoryError,
 )
+from worker.policy.admission import admit, missing_bytes
 from worker.policy.pressure import Books, Headroom, headroom, level_of
 from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Readings, Reservation
 
@@ -46,13 +46,16 @@ class MemoryManager:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.RLock()
+        self.lock = self._lock = threading.RLock()
+        """What holds several steps together: the models' own manager takes it around its own."""
+        self.on_lost: Callable[[str], None] = _nobody_asks
+        """Called with a device that went away, while the lock is held."""
         # All mutable state of the worker's accounting.
         self._devices: dict[str, Device] = {}
         self._device_ids: tuple[str, ...] = ()
         self._owning: dict[str, str] = {}
         """Device id of each live allocation."""
-        self._next_allocation = 1
+        self._next_allocation = self._next_weights = 1
         self.version = 0
         """Changes with every change of any figure."""
         self._endings: OrderedDict[str, str] = OrderedDict()
@@ -88,6 +91,8 @@ class MemoryManager:
             for allocation in lost:
                 if not allocation.external:
                     self.remove(allocation.allocation_id, ending="device_lost")
+            device.ledger.drop_weights()
+            self.on_lost(device_id)
             return tuple(allocation for allocation in lost if not allocation.external)
 
     # ---- readings ----
@@ -149,12 +154,8 @@ class MemoryManager:
             if device.info.state is not DeviceState.AVAILABLE:
                 raise unavailable(device.info)
             if request.memory_type is not MemoryType.EXTERNAL:
-                _admit(request, device.limits, self._headroom(device))
-            reservation = Reservation(f"alloc-{self._next_allocation}", request)
-            self._next_allocation += 1
-            device.ledger.reserve(reservation)
-            self.version += 1
-            return reservation
+                admit(request, device.limits, self._headroom(device))
+            return self.hold(request)
 
     def release(self, reservation: Reservation) -> None:
         """Roll back: every figure is as before ``reserve``."""
@@ -192,6 +193,65 @@ class MemoryManager:
             if ending != "already_freed":
                 self._remember_ending(allocation_id, ending)
             return allocation
+
+    # ---- weights ----
+
+    def missing_bytes(self, device_id: str, size_bytes: int) -> int:
+        """Return how much would have to be freed for a size to fit, what is promised to others counted."""
+        with self._lock:
+            device = self._get(device_id)
+            readings = device.readings or _NO_READINGS
+            return missing_bytes(size_bytes, readings, device.limits, _books(device))
+
+    def hold(self, request: AllocationRequest, *, weights: bool = False) -> Reservation:
+        """Hold room that may not be there yet: whoever calls has decided what goes for it.
+
+        DeviceUnavailableError if the device is not there to be asked.
+        """
+        with self._lock:
+            device = self._get(request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            if weights:
+                reservation = Reservation(f"weights-{self._next_weights}", request)
+                self._next_weights += 1
+            else:
+                reservation = Reservation(f"alloc-{self._next_allocation}", request)
+                self._next_allocation += 1
+            device.ledger.reserve(reservation)
+            self.version += 1
+            return reservation
+
+    def enter_weights(
+        self, reservation: Reservation, handle: str, size_bytes: int, actual_bytes: int
+    ) -> None:
+        """Enter a model's weights, by what they turned out to take. DeviceUnavailableError if the device went away meanwhile."""
+        with self._lock:
+            device = self._get(reservation.request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            device.ledger.release(reservation)
+            device.ledger.add_weights(handle, size_bytes, actual_bytes)
+            device.stale = True
+            self.version += 1
+
+    def strike_weights(self, device_id: str, handle: str) -> None:
+        """Strike a model's weights out; nothing happens if they went with their device."""
+        with self._lock:
+            device = self._get(device_id)
+            device.ledger.remove_weights(handle)
+            device.stale = True
+            self.version += 1
+
+    def model_bytes(self, device_id: str) -> int:
+        """Return what models take on a device."""
+        with self._lock:
+            return self._get(device_id).ledger.model_bytes
+
+    def weights(self, device_id: str) -> frozenset[str]:
+        """Return the handles of all weights on a device."""
+        with self._lock:
+            return frozenset(self._get(device_id).ledger.weights)
 
     # ---- questions ----
 
@@ -298,7 +358,7 @@ class MemoryManager:
                 available_bytes=room.available_bytes,
                 peak_allocated_bytes=ledger.peak_allocated_bytes,
                 allocation_count=len(ledger.allocations),
-                model_bytes=0,
+                model_bytes=ledger.model_bytes,
                 utilization_percentage=utilization_percentage(readings),
                 pressure_level=level_of(room.pressure_percentage, device.limits.thresholds),
                 allocations=None,
@@ -330,9 +390,7 @@ class MemoryManager:
         return device
 
     def _headroom(self, device: Device) -> Headroom:
-        ledger = device.ledger
-        books = Books(ledger.allocated_bytes, ledger.reserved_bytes, ledger.drift_bytes)
-        return headroom(device.readings or _NO_READINGS, device.limits, books)
+        return headroom(device.readings or _NO_READINGS, device.limits, _books(device))
 
     def _ending(self, allocation_id: str) -> str:
         known = self._endings.get(allocation_id)
@@ -353,7 +411,17 @@ class MemoryManager:
             self._endings.popitem(last=False)
 
 
+def _nobody_asks(_device_id: str) -> None:
+    """Tell nobody that a device went away."""
+
+
 _NO_READINGS = Readings(None, None, None, None, None, None, None, 0, 0, None)
+
+
+def _books(device: Device) -> Books:
+    ledger = device.ledger
+    taken = ledger.allocated_bytes + ledger.model_bytes
+    return Books(taken, ledger.reserved_bytes, ledger.drift_bytes)
 
 
 def unavailable(info: DeviceInfo) -> DeviceUnavailableError:
@@ -368,28 +436,3 @@ def utilization_percentage(readings: Readings) -> float | None:
     if readings.used_bytes is None or not readings.total_bytes:
         return None
     return round(min(100.0, 100 * readings.used_bytes / readings.total_bytes), 3)
-
-
-def _admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
-    """Decide whether a request fits.
-
-    1. It fits, or there are no figures and the device itself will say.
-    2. It is over the configured cap: no waiting helps, a limit is exceeded.
-    3. The device has room for it, which the reserve keeps for the host: a limit is exceeded.
-    4. The device has no such room: out of memory.
-    """
-    asked = request.size_bytes
-    if room.available_bytes is None or asked <= room.available_bytes:  # 1
-        return
-    details = {
-        "device_id": request.device_id,
-        "requested_bytes": asked,
-        "available_bytes": room.available_bytes,
-        "evictable_bytes": 0,
-    }
-    said = f"{request.device_id} has {room.available_bytes} bytes of headroom; {asked} asked for"
-    if room.below_cap_bytes is not None and asked > room.below_cap_bytes:  # 2
-        raise LimitExceededError(f"{said} (limit_bytes is {limits.limit_bytes})", **details)
-    if asked <= room.unreserved_bytes:  # 3
-        raise LimitExceededError(f"{said} (reserve_bytes is {limits.reserve_bytes})", **details)
-    raise OutOfMemoryError(said, **details)  # 4

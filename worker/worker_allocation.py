@@ -9,7 +9,7 @@ from worker.books.history import History
 from worker.cancellation import CancelToken
 from worker.errors import InvalidRequestError, OutOfMemoryError
 from worker.manager_memory import MemoryManager
-from worker.records import Allocation, AllocationRequest, Block
+from worker.records import Allocation, AllocationRequest, Block, Reservation
 
 OnLease = Callable[[str, int], None]
 """Called with an allocation's id and the clock's nanoseconds at which its lease runs out."""
@@ -30,13 +30,18 @@ class AllocationWorker:
         self._history = history
         self._on_lease = on_lease
 
-    def allocate(self, request: AllocationRequest, token: CancelToken) -> Allocation:
-        """Make an allocation. Errors: those of ``MemoryManager.reserve`` and of the backend."""
+    def allocate(
+        self, request: AllocationRequest, token: CancelToken, held: Reservation | None = None
+    ) -> Allocation:
+        """Make an allocation, in room that is held for it already if there is any.
+
+        Errors: those of ``MemoryManager.reserve`` and of the backend.
+        """
         external = request.memory_type is MemoryType.EXTERNAL
         backend = self._backends[request.device_id]
         if not external:
             backend.check(request)
-        reservation = self._manager.reserve(request)
+        reservation = self._manager.reserve(request) if held is None else held
         made = False
         try:
             block = Block(request.size_bytes)

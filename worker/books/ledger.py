@@ -31,6 +31,9 @@ class DeviceLedger:
         self.peak_allocated_bytes = 0
         self.drift_bytes = 0
         """Bytes taken less given back since the last readings, as the device rounds them."""
+        self.weights: dict[str, tuple[int, int]] = {}
+        """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
+        self.model_bytes = 0
         self.freed: Counter[tuple[str | None, str | None]] = Counter()
         """How many allocations of an owner and purpose were freed."""
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
@@ -77,6 +80,23 @@ class DeviceLedger:
             if group.count == 0 and len(groups) > _EMPTY_GROUPS_KEPT:
                 del groups[key]
         return allocation
+
+    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int) -> None:
+        """Enter a model's weights."""
+        self.weights[handle] = (size_bytes, actual_bytes)
+        self.model_bytes += size_bytes
+        self.drift_bytes += actual_bytes
+
+    def remove_weights(self, handle: str) -> None:
+        """Strike a model's weights out, if they are there."""
+        size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
+        self.model_bytes -= size_bytes
+        self.drift_bytes -= actual_bytes
+
+    def drop_weights(self) -> None:
+        """Strike all weights out: they went with the device."""
+        for handle in tuple(self.weights):
+            self.remove_weights(handle)
 
     def groups(self, group_by: GroupBy) -> tuple[UsageGroup, ...]:
         """Return the groups, largest first, then by name."""
