@@ -91,7 +91,7 @@ class TorchFile:
 def _check_archive(spec: ModelSpec, descriptor: int) -> None:
     """Refuse what a mapping would misread: torch takes records as they lie in the file."""
     try:
-        with open(descriptor, "rb", closefd=False) as file, ZipFile(file) as archive:  # noqa: PTH123
+        with open(descriptor, "rb", closefd=False) as file, ZipFile(file) as archive:
             for record in archive.infolist():
                 if record.compress_type != ZIP_STORED:
                     raise load_failed(spec, f"its record {record.filename!r} is compressed")
