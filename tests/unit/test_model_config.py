@@ -169,8 +169,10 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         ),
         (
             "models:\n  - !!python/object/apply:os.system ['true']\n",
-            "models.yaml:2: could not determine a constructor for the tag"
-            " 'tag:yaml.org,2002:python/object/apply:os.system'",
+            (
+                "models.yaml:2: could not determine a constructor for the tag"
+                " 'tag:yaml.org,2002:python/object/apply:os.system'"
+            ),
         ),
         (
             "models: []\n--- \nmodels: []\n",
