@@ -22,10 +22,21 @@ Dtype = Literal["F64", "F32", "F16", "BF16", "float64", "float32", "float16", "b
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Factory = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
-KeepAlive = Annotated[float, Field(ge=FOREVER, le=2**31)]
+KeepAlive = Annotated[float, Field(ge=FOREVER, le=2**31, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=INT64_MAX)]
 
 _UNLESS_EXTERNAL = ("path", "loader", "factory", "dtype")
+_EXTERNAL = {
+    **dict.fromkeys((*_UNLESS_EXTERNAL, "offload"), (False, "has no meaning with external: true")),
+    "declared_bytes": (True, "is needed with external: true: nothing else tells its size"),
+}
+_MODULE = {"factory": (True, "is missing; the loader module needs one")}
+_FROM_FILE = {
+    "loader": (True, "is missing"),
+    "path": (True, "is missing"),
+    "factory": (False, "is for the loader module only"),
+}
+"""For each kind of model: which keys must be there (or must not), and what to say else."""
 
 
 class ModelEntry(BaseModel):
@@ -64,25 +75,15 @@ class ModelEntry(BaseModel):
     def _whole(self) -> Self:
         if FOREVER < self.keep_alive_seconds < 0:
             raise ValueError("keep_alive_seconds: is between -1 (until evicted) and 0")
-        if self.external:
-            for key in _UNLESS_EXTERNAL:
-                if getattr(self, key) is not None:
-                    raise ValueError(f"{key}: has no meaning with external: true")
-            if self.declared_bytes is None:
-                raise ValueError("declared_bytes: is needed with external: true: nothing else tells its size")
-            if self.offload:
-                raise ValueError("offload: has no meaning with external: true")
-            return self
-        if self.loader is None:
-            raise ValueError("loader: is missing")
-        if self.loader == "module":
-            if self.factory is None:
-                raise ValueError("factory: is missing; the loader module needs one")
-        elif self.factory is not None:
-            raise ValueError("factory: is for the loader module only")
-        elif self.path is None:
-            raise ValueError("path: is missing")
+        rules = _EXTERNAL if self.external else _MODULE if self.loader == "module" else _FROM_FILE
+        for key, (wanted, text) in rules.items():
+            if _given(getattr(self, key)) is not wanted:
+                raise ValueError(f"{key}: {text}")
         return self
+
+
+def _given(value: object) -> bool:
+    return value is not None and value is not False
 
 
 class ModelsFile(BaseModel):

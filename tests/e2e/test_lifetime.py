@@ -97,6 +97,41 @@ def test_sigterm_lets_short_work_finish() -> None:
         assert started.reply(request)["success"]
 
 
+TERMINATED = """
+import os, signal, threading
+from worker.stream import descriptors
+claim = descriptors.claim
+def claim_then_slow_down():
+    claimed = claim()
+    from worker.backends.cpu import CpuBackend
+    allocate = CpuBackend.allocate
+    def slow(self, name, request, token):
+        if request.size_bytes == 777:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(0.5)
+        return allocate(self, name, request, token)
+    CpuBackend.allocate = slow
+    return claimed
+descriptors.claim = claim_then_slow_down
+from worker.__main__ import main
+main()
+"""
+
+
+@posix
+def test_sigterm_in_the_middle_of_quick_work() -> None:
+    """What the reading thread has done, or is at, when SIGTERM comes is answered before the end."""
+    with Worker(command=(sys.executable, "-c", TERMINATED)) as started:
+        sizes = (1, 2, 777)
+        requests = [
+            line("memory.allocate", {"size_bytes": size, "device_id": "cpu"}, request_id=str(size))
+            for size in sizes
+        ]
+        started.send_bytes(b"".join(requests))
+        assert started.exit_code() == 0
+        assert [frame["request_id"] for frame in started.frames] == ["1", "2", "777"]
+
+
 @posix
 def test_sigterm_while_the_pipe_is_full() -> None:
     """SIGTERM ends a worker also while nobody reads what it wrote."""
@@ -116,6 +151,8 @@ def test_sigterm_while_the_pipe_is_full() -> None:
 def fill(started: Worker) -> None:
     """Ask for more than the pipe takes, and wait until the worker is stuck writing it."""
     assert started.process.stdin is not None
+    assert started.process.stdout is not None
+    assert started.process.stdout.readline(), "it is up"
     request = line("memory.get_analytics", request_id="x" * 100)
     os.set_blocking(started.process.stdin.fileno(), False)
     blocked = 0
@@ -274,15 +311,19 @@ def test_shutdown_answers_what_came_before() -> None:
 
 
 def test_shutdown_in_one_write_with_others() -> None:
-    """Requests in the same write are each answered once: done before worker.shutdown, refused after."""
-    many = 300
+    """Lines read along with worker.shutdown are each answered once: done before it, refused after it."""
+    many = 30
     before = [line("memory.get_usage", request_id=f"b{n}") for n in range(many)]
     after = [line("memory.get_usage", request_id=f"a{n}") for n in range(many)]
+    together = b"".join([*before, line("worker.shutdown", request_id="s"), *after])
+    assert len(together) <= 4096, "a pipe hands over at once what is at most this long"
     with worker() as started:
-        started.send_bytes(b"".join([*before, line("worker.shutdown", request_id="s"), *after]))
+        started.send_bytes(together)
         assert started.exit_code() == 0
         assert started.reply("s")["success"]
         assert [started.reply(f"b{n}")["success"] for n in range(many)] == [True] * many
+        answered = [reply["error"]["code"] for n in range(many) for reply in started.replies(f"a{n}")]
+        assert answered == ["shutting_down"] * many
 
 
 def test_shutdown_at_the_end_of_input() -> None:

@@ -23,7 +23,12 @@ class MarkedYaml:
     """A document: its ``value``, and the line of each place in it."""
 
     def __init__(self, path: Path) -> None:
-        loader = yaml.SafeLoader(_read(path))
+        text = _read(path)
+        try:
+            loader = yaml.SafeLoader(text)
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise YamlError(f"character {error.character:#x} is not allowed", line) from error
         try:
             node = loader.get_single_node()
             if node is None:

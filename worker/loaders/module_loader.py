@@ -24,7 +24,7 @@ class ModuleLoader:
     def build(self, spec: ModelSpec, device_id: str) -> object:
         """Make it; whatever the operator's code raises is the cause."""
         path = None if spec.path is None else resolved_file(spec)
-        offered = {"path": path, "device_id": device_id, "dtype": spec.dtype, "spec": spec}
+        offered: dict[str, object] = {"path": path, "device_id": device_id, "dtype": spec.dtype, "spec": spec}
         try:
             factory = _find(spec)
             return factory(**_wanted(spec, factory, offered))

@@ -44,5 +44,5 @@ class PositionalFile:
             return os.preadv(descriptor, [into], offset)
         with self._lock:
             os.lseek(descriptor, offset, os.SEEK_SET)
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:  # noqa: PTH123 - a descriptor
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
                 return file.readinto(into) or 0

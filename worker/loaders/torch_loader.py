@@ -3,10 +3,12 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from worker.cancellation import CancelToken
+from worker.errors import ModelLoadFailedError
 from worker.loaders.base import ModelSpec, lay_out, load_failed
 from worker.loaders.dtypes import FROM_TORCH, ITEM_BYTES
 from worker.loaders.mapped_pages import MappedPages
@@ -38,18 +40,15 @@ class TorchLoader:
         finally:
             os.close(descriptor)  # torch maps a file by its name
         path = resolved_file(spec)
-        import torch  # noqa: PLC0415 - seconds, and only for a model of this kind
-
+        failure: ModelLoadFailedError | None = None
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            raise load_failed(spec, _cause(error)) from error
-        named: dict[str, torch.Tensor] = {}
-        for name, tensor in _tensors(spec, state, "", {}):
-            if name in named:
-                raise load_failed(spec, f"two of its tensors flatten to the name {name!r}")
-            named[name] = tensor
-        return TorchFile(spec, named, MappedPages(path))
+            return TorchFile(spec, _load(spec, path), MappedPages(path))
+        except ModelLoadFailedError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - torch's own are of many kinds
+            failure = load_failed(spec, _cause(error))
+        # A failure that is kept must not keep the mapping, which the frames of its traceback hold.
+        raise failure.with_traceback(None)
 
 
 class TorchFile:
@@ -88,10 +87,22 @@ class TorchFile:
         self._mapped.clear()
 
 
+def _load(spec: ModelSpec, path: Path) -> dict[str, "torch.Tensor"]:
+    import torch  # noqa: PLC0415 - seconds, and only for a model of this kind
+
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    named: dict[str, torch.Tensor] = {}
+    for name, tensor in _tensors(spec, state, "", {}):
+        if name in named:
+            raise load_failed(spec, f"two of its tensors flatten to the name {name!r}")
+        named[name] = tensor
+    return named
+
+
 def _check_archive(spec: ModelSpec, descriptor: int) -> None:
     """Refuse what a mapping would misread: torch takes records as they lie in the file."""
     try:
-        with open(descriptor, "rb", closefd=False) as file, ZipFile(file) as archive:  # noqa: PTH123
+        with open(descriptor, "rb", closefd=False) as file, ZipFile(file) as archive:
             for record in archive.infolist():
                 if record.compress_type != ZIP_STORED:
                     raise load_failed(spec, f"its record {record.filename!r} is compressed")

@@ -89,6 +89,28 @@ def test_a_slow_start_is_waited_for(fake: Make, tmp_path: Path) -> None:
     assert [answer(task)["value"] for task in tasks] == list(range(10))
 
 
+def test_disposal_while_the_worker_starts(fake: Make, tmp_path: Path) -> None:
+    """Whoever waits for the worker learns that it will not come, and its process is gone."""
+    import System
+
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    service = fake("--gate", str(gate))
+    task = call(service, "fake.echo")
+    until(lambda: starting(gate))
+    [process] = starting(gate)
+    wait(service.DisposeAsync())
+    with pytest.raises(System.ObjectDisposedException):
+        wait(task)
+    assert gone(process.pid)
+
+
+def starting(gate: Path) -> list[psutil.Process]:
+    """Return the workers that wait at a gate."""
+    children = psutil.Process().children()
+    return [one for one in children if one.status() != psutil.STATUS_ZOMBIE and str(gate) in one.cmdline()]
+
+
 def test_the_breaker_opens_and_closes(fake: Make, tmp_path: Path) -> None:
     """Too many failures: calls fail at once; after the break the next call starts a worker."""
     from MemoryWorker.Client import WorkerStartException
