@@ -23,6 +23,7 @@ from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.errors import ModelBusyError, OutOfMemoryError
 from worker.eviction import EvictionMode, EvictionPlan
 from worker.manager_memory import MemoryManager
+from worker.manager_models import HOST
 from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
 from worker.policy.pressure import worst
 from worker.policy.recommendations import cheapest_first
@@ -88,7 +89,7 @@ class ModelOptimizer:
         """Unload models until the goal is met, or nothing more may go. Cancelling ends it between two models."""
         started_ns = self._clock.now_ns()
         goal = goal_of(demand.target, demand.min_bytes, forced=demand.forced)
-        self._watch.refresh(device_ids, max_age_ms=0)
+        self._watch.refresh(tuple(dict.fromkeys((*device_ids, HOST))), max_age_ms=0)
         before = self._level(device_ids)
         progress = _Progress()
         if len(device_ids) > 1 and goal.min_bytes:
@@ -302,7 +303,7 @@ class ModelOptimizer:
             recent = []
             for victim in plan.victims:
                 entry = self._models.book.get(victim.model_id)
-                idle_ns = now - (entry.last_used_ns or now)
+                idle_ns = 0 if entry.last_used_ns is None else now - entry.last_used_ns
                 if idle_ns < _IDLE_NS:
                     recent.append(victim)
                     continue

@@ -159,7 +159,7 @@ class ModelWorker:
         request = AllocationRequest(device_id, source.size_bytes, purpose="model")
         while True:
             with self._watch.watching_for_loss():
-                self._watch.refresh((device_id,), max_age_ms=0)
+                self._watch.refresh(_with_host(device_id), max_age_ms=0)
             room = self.models.hold_room(request, entry, token, make_room=make_room, until_ns=until_ns)
             if room is not None:
                 return room
@@ -276,7 +276,7 @@ class ModelWorker:
     ) -> tuple[Reservation, tuple[UnloadedModel, ...]]:
         """Hold room for an allocation, unloading what has to go. Errors as ``take``."""
         while True:
-            self._watch.refresh((request.device_id,), max_age_ms=0)
+            self._watch.refresh(_with_host(request.device_id), max_age_ms=0)
             room = self.models.hold_room(request, None, token, make_room=True)
             if room is not None:
                 return room.reservation, self._unload_all(room)
@@ -367,3 +367,8 @@ class ModelWorker:
         with suppress(WorkerError):
             self._watch.refresh(device_ids, max_age_ms=0)
             self._watch.observe(device_ids)
+
+
+def _with_host(device_id: str) -> tuple[str, ...]:
+    """Return a device, and host memory, where its models may go."""
+    return tuple(dict.fromkeys((device_id, HOST)))
