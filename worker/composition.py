@@ -151,6 +151,7 @@ def build_memory(
     models = ModelWorker(
         manager, booked, backends, watch, history, clock, publish, objects, default, on_closed
     )
+    models.estimate()
     workers = Workers(
         allocations=allocations,
         transfers=TransferWorker(manager, backends, allocations, clock),

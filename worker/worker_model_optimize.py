@@ -32,6 +32,7 @@ from worker.worker_models import ModelWorker
 _IDLE_NS = 60 * NS_PER_S
 """Unloading a model is proposed by name when nobody used it for so long."""
 
+NONE_CONFIGURED = "no models are configured, so there is nothing to unload"
 OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
 
 
@@ -201,12 +202,11 @@ class ModelOptimizer:
                 return False
         return True
 
-    @staticmethod
-    def _message(goal: ModelGoal, demand: ModelDemand, progress: _Progress, *, met: bool) -> str:
+    def _message(self, goal: ModelGoal, demand: ModelDemand, progress: _Progress, *, met: bool) -> str:
         """Say what was done, and whether less came back than was freed."""
         count, freed = len(progress.unloaded), progress.freed_bytes
         if not progress.unloaded:
-            said = "nothing was unloaded"
+            said = "nothing was unloaded" if len(self._models.book) else NONE_CONFIGURED
         else:
             verb = "would be unloaded" if demand.dry_run else "unloaded"
             said = f"{count} {'model' if count == 1 else 'models'} {verb}, {freed} bytes"

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from protocol.record import Record
 from protocol.results import Eviction, ModelUnloadedData, UnloadedModel
-from protocol.vocabulary import EventName, ModelState, UnloadMode
+from protocol.vocabulary import EventName, UnloadMode
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, Write
 from worker.books.history import History
 from worker.books.model_book import ModelEntry, Residence
@@ -20,6 +20,9 @@ from worker.manager_memory import MemoryManager
 from worker.manager_models import HOST, Fenced, ModelManager, Room
 from worker.model_objects import ModelObjects
 from worker.records import AllocationRequest, Block, Reservation
+
+_WITH_HEADER = frozenset({"safetensors"})
+"""Loaders that read a size from a file's first bytes; others import torch for it, or run the model's code."""
 
 Report = Callable[[int, int], None]
 """Called with (completed bytes, total bytes)."""
@@ -354,13 +357,24 @@ class ModelWorker:
         """Return the handles of all models that are objects."""
         return self._objects.live()
 
+    def estimate(self) -> None:
+        """Read what models will take, where a header says so without anything being imported for it."""
+        for entry in self.models.book:
+            if entry.spec.loader in _WITH_HEADER:
+                with suppress(ModelLoadFailedError):  # loading it says why
+                    entry.estimated_bytes = loader_of(entry.spec).estimate(entry.spec)
+
     def close(self) -> None:
-        """Unload everything that is not in use."""
+        """Unload everything that is not in use, and tell nobody: the worker ends."""
         for entry in self.models.book:
             with suppress(WorkerError):
-                self.unload(entry.model_id, CancelToken(self._clock.now_ns), forced=True)
-            if entry.state is ModelState.OFFLOADED:
-                self.unload(entry.model_id, CancelToken(self._clock.now_ns))
+                fenced = self.models.fence(entry.model_id, "unloaded: the worker ends", forced=True)
+                if fenced is not None:
+                    self._unload_block(fenced.residence)
+                    self.models.gone(fenced, None)
+            copy = self.models.drop_host_copy(entry)
+            if copy is not None:
+                self._unload_block(copy)
         self._on_closed()
 
     def _look(self, device_ids: tuple[str, ...]) -> None:
