@@ -4,6 +4,7 @@ Counts no bytes itself: the manager does, by readings that are taken here when t
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 
 from protocol.record import Record
 from protocol.results import (
@@ -149,22 +150,31 @@ class MemoryInterface:
 
     # ---- changes ----
 
-    def allocate(self, request: AllocationRequest, token: CancelToken) -> AllocateResult:
+    def new_allocation_id(self) -> str:
+        """Return the next id, for a request that is being admitted."""
+        return self._manager.new_allocation_id()
+
+    def unused_allocation_id(self, allocation_id: str) -> None:
+        """Take an id back that nothing came of."""
+        self._manager.unused_allocation_id(allocation_id)
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> AllocateResult:
         """Allocate.
 
         1. Small requests are admitted by recent readings, larger ones by readings taken now.
-        2. Out of memory: caches are given up, readings taken again, and it is tried once more.
+        2. Out of memory: caches are given up. If that, or newer readings, can help, it is tried once more.
         """
         device_id = request.device_id
         with self._watch.watching_for_loss():
             exact = request.size_bytes >= _EXACT_FROM_BYTES
             self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
             try:
-                allocation = self._allocations.allocate(request, token)
+                allocation = self._allocations.allocate(allocation_id, request, token)
             except OutOfMemoryError:  # 2
-                self._backends[device_id].trim(device_id)
+                if not self._backends[device_id].trim(device_id) and exact:
+                    raise
                 self._watch.refresh((device_id,), max_age_ms=0)
-                allocation = self._allocations.allocate(request, token)
+                allocation = self._allocations.allocate(allocation_id, request, token)
         self._after_change(device_id, request.size_bytes)
         return AllocateResult(
             allocation_id=allocation.allocation_id,
@@ -215,6 +225,7 @@ class MemoryInterface:
     def perform_transfer(
         self,
         transfer_id: str,
+        destination_id: str,
         kind: TransferType,
         memory_type: MemoryType,
         token: CancelToken,
@@ -227,7 +238,9 @@ class MemoryInterface:
         ends = (devices.source_device_id, devices.destination_device_id)
         with self._watch.watching_for_loss():
             self._watch.refresh(ends, max_age_ms=0)
-            result = self._transfers.perform(transfer_id, kind, memory_type, token, report, verify=verify)
+            result = self._transfers.perform(
+                transfer_id, destination_id, kind, memory_type, token, report, verify=verify
+            )
         self._watch.observe(ends)
         return result
 
@@ -415,20 +428,26 @@ class MemoryInterface:
 
     # ---- on its own ----
 
+    def look(self) -> None:
+        """Take readings of every device, and tell of what is new."""
+        devices = self.device_ids(None)
+        self._watch.refresh(devices, max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.observe(devices)
+
     def tick(self) -> None:
         """Look at every device, and let backends give up what they kept for nothing. About once a second."""
         for backend in dict.fromkeys(self._backends.values()):
             backend.tick()
-        present = self.device_ids(None)
-        self._watch.refresh(present, max_age_ms=READINGS_MAX_AGE_MS)
-        self._watch.observe(present)
+        self.look()
 
     def close(self) -> None:
-        """Free everything."""
-        for allocation in self._manager.allocations():
-            self._allocations.free(allocation.allocation_id)
-        for backend in dict.fromkeys(self._backends.values()):
-            backend.close()
+        """Free everything, whatever goes wrong on the way: the last error is raised at the end."""
+        with ExitStack() as stack:
+            for backend in dict.fromkeys(self._backends.values()):
+                stack.callback(backend.close)
+            for allocation in self._manager.allocations():
+                with suppress(AllocationNotFoundError):  # it went by itself meanwhile
+                    self._allocations.free(allocation.allocation_id)
 
     # ---- inside ----
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from protocol.results import AllocationRow, DeviceStatus, Limits, UsageGroup
-from protocol.vocabulary import DeviceState, GroupBy, MemoryType, PressureLevel
+from protocol.vocabulary import INT64_MAX, DeviceState, GroupBy, MemoryType, PressureLevel
 from worker.books.ledger import DeviceLedger
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import (
@@ -136,7 +136,14 @@ class MemoryManager:
 
     # ---- one transaction ----
 
-    def reserve(self, request: AllocationRequest) -> Reservation:
+    def new_allocation_id(self) -> str:
+        """Return the next id. Named when a request is admitted, so that ids follow the order of requests."""
+        with self._lock:
+            allocation_id = f"alloc-{self._next_allocation}"
+            self._next_allocation += 1
+            return allocation_id
+
+    def reserve(self, request: AllocationRequest, allocation_id: str) -> Reservation:
         """Hold room for an allocation.
 
         Raises:
@@ -148,10 +155,11 @@ class MemoryManager:
             device = self._get(request.device_id)
             if device.info.state is not DeviceState.AVAILABLE:
                 raise unavailable(device.info)
-            if request.memory_type is not MemoryType.EXTERNAL:
+            if request.memory_type is MemoryType.EXTERNAL:
+                _count(request, device.ledger)
+            else:
                 _admit(request, device.limits, self._headroom(device))
-            reservation = Reservation(f"alloc-{self._next_allocation}", request)
-            self._next_allocation += 1
+            reservation = Reservation(allocation_id, request)
             device.ledger.reserve(reservation)
             self.version += 1
             return reservation
@@ -161,7 +169,14 @@ class MemoryManager:
         with self._lock:
             self._get(reservation.request.device_id).ledger.release(reservation)
             self.version += 1
-            self._remember_ending(reservation.allocation_id, "never_existed")
+
+    def unused_allocation_id(self, allocation_id: str) -> None:
+        """Take an id back that nothing came of; if others were given out since, it just never existed."""
+        with self._lock:
+            if allocation_id == f"alloc-{self._next_allocation - 1}":
+                self._next_allocation -= 1
+            else:
+                self._remember_ending(allocation_id, "never_existed")
 
     def commit(self, reservation: Reservation, block: Block) -> Allocation:
         """Enter what the backend made. DeviceUnavailableError if the device went away meanwhile."""
@@ -240,10 +255,10 @@ class MemoryManager:
             ledger = self._get(device_id).ledger
             return ledger.allocated_bytes, ledger.peak_allocated_bytes, ledger.groups(group_by)
 
-    def freed_count(self, device_id: str, owner: str | None, purpose: str | None) -> int:
-        """Return how many allocations of an owner and purpose were freed on a device."""
+    def never_freed(self, device_id: str, owner: str | None, purpose: str | None) -> bool:
+        """Tell whether no allocation of an owner and purpose was ever freed on a device."""
         with self._lock:
-            return self._get(device_id).ledger.freed[owner, purpose]
+            return self._get(device_id).ledger.never_freed(owner, purpose)
 
     def level_change(self, device_id: str) -> tuple[PressureLevel, PressureLevel] | None:
         """Return (before, now) where a device's level is another than at the last call."""
@@ -368,6 +383,17 @@ def utilization_percentage(readings: Readings) -> float | None:
     if readings.used_bytes is None or not readings.total_bytes:
         return None
     return round(min(100.0, 100 * readings.used_bytes / readings.total_bytes), 3)
+
+
+def _count(request: AllocationRequest, ledger: DeviceLedger) -> None:
+    """Decide whether what the host holds can still be added up: records take no room."""
+    if request.size_bytes > INT64_MAX - ledger.external_bytes - ledger.allocated_bytes:
+        counted = ledger.external_bytes + ledger.allocated_bytes
+        message = f"{counted} bytes are recorded or allocated; {request.size_bytes} more cannot be counted,"
+        message += f" the sum would be over {INT64_MAX}"
+        raise LimitExceededError(
+            message, device_id=request.device_id, requested_bytes=request.size_bytes, limit_bytes=INT64_MAX
+        )
 
 
 def _admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
