@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 
 
@@ -10,6 +11,8 @@ def main() -> None:
     gc.disable()  # until all is imported: what is made meanwhile stays anyway
     from worker.command_line import parse  # noqa: PLC0415 - standard library only; see claim
 
+    if sys.argv[1:2] not in (["simulate"], ["doctor"]):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
     if sys.argv[1:2] == ["simulate"]:
         from worker.simulate_command import main as simulate  # noqa: PLC0415 - has options of its own
 

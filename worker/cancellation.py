@@ -46,4 +46,4 @@ class CancelToken:
         if self.deadline_ns is not None:
             left = max(0.0, (self.deadline_ns - self._now_ns()) / 1e9)
             seconds = left if seconds is None else min(left, seconds)
-        self._cancelled.wait(seconds)
+        self._cancelled.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))

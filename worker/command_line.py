@@ -121,7 +121,7 @@ def parse(arguments: list[str]) -> Arguments:
         help="longest line in or out (default 16MiB)")  # fmt: skip
     add("--max-inflight", type=_at_least(1), default=DEFAULT_MAX_INFLIGHT, metavar="N",
         help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
-    add("--pool-bytes", type=int, metavar="BYTES", help="most that is kept for reuse where sizes come and"
+    add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
     add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default /dev/shm,"
         " else the temp folder)")  # fmt: skip

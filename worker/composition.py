@@ -23,6 +23,7 @@ from worker.manager_memory import MemoryManager
 from worker.manager_models import ModelManager, OnIdle
 from worker.model_objects import ModelObjects
 from worker.policy.pressure import default_limits
+from worker.records import Allocation
 from worker.stdio_loop import StdioLoop
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
@@ -62,14 +63,15 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         max_frame_bytes=arguments.max_frame_bytes,
     )
 
-    def on_lease(allocation_id: str, expires_ns: int) -> None:
+    def on_lease(allocation: Allocation, expires_ns: int) -> None:
+        allocation_id = allocation.allocation_id
         expire = Work(
             action="memory.deallocate",
             run=lambda _: memory.expire(allocation_id),
-            claims=(Claim(allocation_id, alone=True),),
+            claims=(Claim(allocation_id, alone=True), Claim(allocation.device_id, alone=False)),
             quick=False,
         )
-        alarm.at(expires_ns, lambda: runner.submit(expire))
+        alarm.at(expires_ns, lambda: runner.submit(expire, alone=True))
 
     def on_idle(model_id: str, due_ns: int) -> None:
         expire = Work(
@@ -121,6 +123,8 @@ def build_memory(
         default_folder() if arguments.shared_folder is None else Path(arguments.shared_folder),
         system.notes(),
     )
+    if isinstance(system, FixedSystemMemory):
+        system.held_bytes = cpu.held_bytes
     for orphan in cpu.remove_orphans():
         log("info", "removed what a killed worker left behind", path=str(orphan))
     simulated = [

@@ -6,6 +6,7 @@ Refuses to start if a handler is missing, or takes or returns another type than 
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, get_type_hints
 
 from pydantic import ValidationError
@@ -15,10 +16,12 @@ from protocol import results as r
 from protocol.actions import ACTIONS, OLDER_NAMES
 from protocol.schema_digest import SCHEMA_SHA256
 from protocol.vocabulary import (
+    INT64_MAX,
     PROTOCOL_VERSION,
     AnalyticsSection,
     EventName,
     Initialize,
+    MemoryType,
     TransferState,
     TransferType,
 )
@@ -31,6 +34,10 @@ from worker.stream.work import Answer, Call, Claim, Work
 from worker.worker_model_optimize import ModelDemand, WayToPlan
 
 _EVERYTHING = frozenset(AnalyticsSection)
+_FIELD_OF_SEVERAL_TYPES = 2
+_NAMING = {"memory.allocate", "memory.transfer"}
+"""Actions whose allocation gets its id when they are admitted, so that ids follow the order of requests."""
+
 _IDS = "allocation ids"
 """Claimed by what makes ids and, alone, by what names one that is not known yet: it may be in the making."""
 
@@ -74,7 +81,7 @@ class Instructor:
         self._version = version
         self._pid = os.getpid() if pid is None else pid
         self._started_ns = clock.now_ns()
-        self._handlers: dict[str, Callable[[Any, Call], Any]] = {
+        self._handlers: dict[str, Callable[..., Any]] = {
             "memory.get_status": self._get_status,
             "memory.get_usage": self._get_usage,
             "memory.get_allocations": self._get_allocations,
@@ -135,9 +142,13 @@ class Instructor:
         if name in self._claims:
             claims, quick = self._claims[name](params)
         handler = self._handlers[name]
+        start = None
+        if name in _NAMING:
+            start = partial(self._named, partial(handler, params))
         work = Work(
             action=name,
             run=lambda call: handler(params, call),
+            start=start,
             claims=claims,
             quick=quick,
             changes=row.changes,
@@ -146,6 +157,19 @@ class Instructor:
         if not data and name not in self._claims:
             self._bare[action] = work
         return work
+
+    def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
+        """Give an admitted request the next allocation id; one that fails gives it back."""
+        allocation_id = self._memory.new_allocation_id()
+
+        def run_as(call: Call) -> Any:
+            try:
+                return run(call, allocation_id)
+            except BaseException:
+                self._memory.unused_allocation_id(allocation_id)
+                raise
+
+        return run_as
 
     # ---- where the memory is ----
 
@@ -184,7 +208,7 @@ class Instructor:
 
     # ---- allocations ----
 
-    def _allocate(self, params: p.AllocateParams, call: Call) -> r.AllocateResult:
+    def _allocate(self, params: p.AllocateParams, call: Call, allocation_id: str) -> r.AllocateResult:
         request = AllocationRequest(
             device_id=self._memory.device_id(params.device_id),
             size_bytes=params.size_bytes,
@@ -196,11 +220,12 @@ class Instructor:
             persistent=params.persistent,
             lease_ns=None if params.lease_ms is None else params.lease_ms * NS_PER_MS,
         )
-        return self._memory.allocate(request, call.token, make_room=params.make_room)
+        return self._memory.allocate(allocation_id, request, call.token, make_room=params.make_room)
 
     def _claims_of_allocate(self, params: p.AllocateParams) -> tuple[tuple[Claim, ...], bool]:
         device_id = self._memory.device_id(params.device_id)
-        touched = 0 if params.initialize is Initialize.NONE else params.size_bytes
+        untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
+        touched = 0 if untouched else params.size_bytes
         claims = (Claim(device_id, alone=False), Claim(_IDS, alone=False))
         return claims, not params.make_room and self._memory.is_quick(device_id, touched)
 
@@ -216,7 +241,9 @@ class Instructor:
 
     # ---- transfers ----
 
-    def _transfer(self, params: p.TransferParams, call: Call) -> r.TransferResult | Answer:
+    def _transfer(
+        self, params: p.TransferParams, call: Call, allocation_id: str
+    ) -> r.TransferResult | Answer:
         opened = self._memory.open_transfer(
             params.source_allocation_id, params.destination_device_id, params.memory_type
         )
@@ -224,6 +251,7 @@ class Instructor:
         def perform(call: Call) -> r.TransferResult:
             return self._memory.perform_transfer(
                 opened.transfer_id,
+                allocation_id,
                 params.transfer_type,
                 params.memory_type,
                 call.token,
@@ -351,9 +379,14 @@ class Instructor:
     # ---- the worker's own ----
 
     def _hello(self, params: p.HelloParams, _: Call) -> r.HelloResult:
-        lowest, highest = params.protocol_min or PROTOCOL_VERSION, params.protocol_max or PROTOCOL_VERSION
+        lowest, highest = params.protocol_min or 1, params.protocol_max or INT64_MAX
+        if lowest > highest:
+            raise InvalidRequestError.at(
+                "data.protocol_min", f"{lowest} is more than protocol_max, {highest}"
+            )
         if not lowest <= PROTOCOL_VERSION <= highest:
-            message = f"this worker speaks protocol {PROTOCOL_VERSION}; {lowest} to {highest} asked for"
+            asked = f"at least {lowest}" if lowest > PROTOCOL_VERSION else f"at most {highest}"
+            message = f"this worker speaks protocol {PROTOCOL_VERSION}; {asked} asked for"
             raise UnsupportedError(message, protocol=PROTOCOL_VERSION)
         if params.host_pid is not None:
             self._session.watch_host(params.host_pid)
@@ -375,6 +408,7 @@ class Instructor:
 
     def _subscribe(self, params: p.SubscribeParams, _: Call) -> r.SubscribeResult:
         events = tuple(dict.fromkeys(params.events))
+        self._memory.look()  # what is the case now is no event; what changes from here on is
         self._session.subscribe(events)
         return r.SubscribeResult(events)
 
@@ -387,7 +421,7 @@ def model_claim(model_id: str) -> Claim:
     return Claim(f"model {model_id}", alone=True)
 
 
-def check_handlers(handlers: dict[str, Callable[[Any, Call], Any]]) -> None:
+def check_handlers(handlers: dict[str, Callable[..., Any]]) -> None:
     """Hold the handlers against the table. TypeError names the first that differs."""
     differing = set(handlers) ^ set(ACTIONS)
     if differing:
@@ -419,11 +453,14 @@ def _invalid(error: ValidationError, params: type[p.Params]) -> InvalidRequestEr
 
     found = []
     for each in error.errors(include_url=False, include_context=False, include_input=False):
-        message = each["msg"]
+        message = each["msg"].removeprefix("Value error, ")
         if each["type"] == "extra_forbidden":
             message = "unknown key"
             nearest = get_close_matches(str(each["loc"][-1]), list(params.model_fields), n=1)
             if nearest:
                 message += f"; did you mean {nearest[0]}?"
-        found.append({"path": ".".join(("data", *map(str, each["loc"]))), "message": message})
+        path = ["data", *map(str, each["loc"])]
+        if len(path) > _FIELD_OF_SEVERAL_TYPES and path[-1].endswith(("]", "float")):
+            path.pop()  # not a key: the type that did not fit, of several that might
+        found.append({"path": ".".join(path), "message": message})
     return InvalidRequestError(found)

@@ -4,6 +4,7 @@ Counts no bytes itself: the manager does, by readings that are taken here when t
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from protocol.record import Record
@@ -164,13 +165,21 @@ class MemoryInterface:
 
     # ---- changes ----
 
+    def new_allocation_id(self) -> str:
+        """Return the next id, for a request that is being admitted."""
+        return self._manager.new_allocation_id()
+
+    def unused_allocation_id(self, allocation_id: str) -> None:
+        """Take an id back that nothing came of."""
+        self._manager.unused_allocation_id(allocation_id)
+
     def allocate(
-        self, request: AllocationRequest, token: CancelToken, *, make_room: bool = False
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, make_room: bool = False
     ) -> AllocateResult:
         """Allocate.
 
         1. Small requests are admitted by recent readings, larger ones by readings taken now.
-        2. Out of memory: caches are given up, readings taken again, and it is tried once more.
+        2. Out of memory: caches are given up. If that, or newer readings, can help, it is tried once more.
         3. Still, or over a limit, and models may go: enough of them are unloaded, and it is tried a last
            time in the room that was held meanwhile.
         """
@@ -179,19 +188,14 @@ class MemoryInterface:
             exact = request.size_bytes >= _EXACT_FROM_BYTES
             self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
             try:
-                allocation = self._allocations.allocate(request, token)
-            except (OutOfMemoryError, LimitExceededError) as error:  # 2
-                try:
-                    if isinstance(error, LimitExceededError):
-                        raise
-                    self._backends[device_id].trim(device_id)
-                    self._watch.refresh((device_id,), max_age_ms=0)
-                    allocation = self._allocations.allocate(request, token)
-                except (OutOfMemoryError, LimitExceededError) as still:  # 3
-                    still.details["evictable_bytes"] = self._models.models.evictable_bytes(device_id)
-                    if not make_room or request.memory_type is MemoryType.EXTERNAL:
-                        raise
-                    allocation = self._allocate_making_room(request, token, unloaded)
+                allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
+            except (OutOfMemoryError, LimitExceededError) as error:  # 3
+                if request.memory_type is MemoryType.EXTERNAL:
+                    raise
+                error.details["evictable_bytes"] = self._models.models.evictable_bytes(device_id)
+                if not make_room:
+                    raise
+                allocation = self._allocate_making_room(allocation_id, request, token, unloaded)
         self._after_change(device_id, request.size_bytes)
         return AllocateResult(
             allocation_id=allocation.allocation_id,
@@ -204,11 +208,28 @@ class MemoryInterface:
             models_unloaded=tuple(unloaded),
         )
 
+    def _allocate_as_it_is(
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, exact: bool
+    ) -> Allocation:
+        """Allocate in what is free, or becomes so when caches are given up."""
+        device_id = request.device_id
+        try:
+            return self._allocations.allocate(allocation_id, request, token)
+        except OutOfMemoryError:  # 2
+            if not self._backends[device_id].trim(device_id) and exact:
+                raise
+            self._watch.refresh((device_id,), max_age_ms=0)
+            return self._allocations.allocate(allocation_id, request, token)
+
     def _allocate_making_room(
-        self, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel]
+        self,
+        allocation_id: str,
+        request: AllocationRequest,
+        token: CancelToken,
+        unloaded: list[UnloadedModel],
     ) -> Allocation:
         """Allocate in room that models made; free memory in pieces is joined first."""
-        reservation, gone = self._models.reserve_making_room(request, token)
+        reservation, gone = self._models.reserve_making_room(allocation_id, request, token)
         unloaded.extend(gone)
         backend = self._backends[request.device_id]
         try:
@@ -218,7 +239,7 @@ class MemoryInterface:
         except BaseException:
             self._manager.release(reservation)
             raise
-        return self._allocations.allocate(request, token, reservation)
+        return self._allocations.allocate(allocation_id, request, token, reservation)
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
         """Free one allocation."""
@@ -258,6 +279,7 @@ class MemoryInterface:
     def perform_transfer(
         self,
         transfer_id: str,
+        destination_id: str,
         kind: TransferType,
         memory_type: MemoryType,
         token: CancelToken,
@@ -270,7 +292,9 @@ class MemoryInterface:
         ends = (devices.source_device_id, devices.destination_device_id)
         with self._watch.watching_for_loss():
             self._watch.refresh(ends, max_age_ms=0)
-            result = self._transfers.perform(transfer_id, kind, memory_type, token, report, verify=verify)
+            result = self._transfers.perform(
+                transfer_id, destination_id, kind, memory_type, token, report, verify=verify
+            )
         self._watch.observe(ends)
         return result
 
@@ -506,21 +530,27 @@ class MemoryInterface:
 
     # ---- on its own ----
 
+    def look(self) -> None:
+        """Take readings of every device, and tell of what is new."""
+        devices = self.device_ids(None)
+        self._watch.refresh(devices, max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.observe(devices)
+
     def tick(self) -> None:
         """Look at every device, and let backends give up what they kept for nothing. About once a second."""
         for backend in dict.fromkeys(self._backends.values()):
             backend.tick()
-        present = self.device_ids(None)
-        self._watch.refresh(present, max_age_ms=READINGS_MAX_AGE_MS)
-        self._watch.observe(present)
+        self.look()
 
     def close(self) -> None:
-        """Free everything."""
-        self._models.close()
-        for allocation in self._manager.allocations():
-            self._allocations.free(allocation.allocation_id)
-        for backend in dict.fromkeys(self._backends.values()):
-            backend.close()
+        """Free everything, whatever goes wrong on the way: the last error is raised at the end."""
+        with ExitStack() as stack:
+            for backend in dict.fromkeys(self._backends.values()):
+                stack.callback(backend.close)
+            stack.callback(self._models.close)
+            for allocation in self._manager.allocations():
+                with suppress(AllocationNotFoundError):  # it went by itself meanwhile
+                    self._allocations.free(allocation.allocation_id)
 
     # ---- inside ----
 

@@ -18,7 +18,7 @@ from worker.errors import (
     DeviceNotFoundError,
     DeviceUnavailableError,
 )
-from worker.policy.admission import admit, missing_bytes
+from worker.policy.admission import admit, count, missing_bytes
 from worker.policy.pressure import Books, Headroom, headroom, level_of
 from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Readings, Reservation
 
@@ -55,7 +55,7 @@ class MemoryManager:
         self._device_ids: tuple[str, ...] = ()
         self._owning: dict[str, str] = {}
         """Device id of each live allocation."""
-        self._next_allocation = self._next_weights = 1
+        self._next_allocation = 1
         self.version = 0
         """Changes with every change of any figure."""
         self._endings: OrderedDict[str, str] = OrderedDict()
@@ -141,7 +141,14 @@ class MemoryManager:
 
     # ---- one transaction ----
 
-    def reserve(self, request: AllocationRequest) -> Reservation:
+    def new_allocation_id(self) -> str:
+        """Return the next id. Named when a request is admitted, so that ids follow the order of requests."""
+        with self._lock:
+            allocation_id = f"alloc-{self._next_allocation}"
+            self._next_allocation += 1
+            return allocation_id
+
+    def reserve(self, request: AllocationRequest, allocation_id: str) -> Reservation:
         """Hold room for an allocation.
 
         Raises:
@@ -153,16 +160,25 @@ class MemoryManager:
             device = self._get(request.device_id)
             if device.info.state is not DeviceState.AVAILABLE:
                 raise unavailable(device.info)
-            if request.memory_type is not MemoryType.EXTERNAL:
+            if request.memory_type is MemoryType.EXTERNAL:
+                count(request, device.ledger.external_bytes + device.ledger.allocated_bytes)
+            else:
                 admit(request, device.limits, self._headroom(device))
-            return self.hold(request)
+            return self.hold(request, allocation_id)
 
     def release(self, reservation: Reservation) -> None:
         """Roll back: every figure is as before ``reserve``."""
         with self._lock:
             self._get(reservation.request.device_id).ledger.release(reservation)
             self.version += 1
-            self._remember_ending(reservation.allocation_id, "never_existed")
+
+    def unused_allocation_id(self, allocation_id: str) -> None:
+        """Take an id back that nothing came of; if others were given out since, it just never existed."""
+        with self._lock:
+            if allocation_id == f"alloc-{self._next_allocation - 1}":
+                self._next_allocation -= 1
+            else:
+                self._remember_ending(allocation_id, "never_existed")
 
     def commit(self, reservation: Reservation, block: Block) -> Allocation:
         """Enter what the backend made. DeviceUnavailableError if the device went away meanwhile."""
@@ -203,7 +219,7 @@ class MemoryManager:
             readings = device.readings or _NO_READINGS
             return missing_bytes(size_bytes, readings, device.limits, _books(device))
 
-    def hold(self, request: AllocationRequest, *, weights: bool = False) -> Reservation:
+    def hold(self, request: AllocationRequest, name: str) -> Reservation:
         """Hold room that may not be there yet: whoever calls has decided what goes for it.
 
         DeviceUnavailableError if the device is not there to be asked.
@@ -212,12 +228,7 @@ class MemoryManager:
             device = self._get(request.device_id)
             if device.info.state is not DeviceState.AVAILABLE:
                 raise unavailable(device.info)
-            if weights:
-                reservation = Reservation(f"weights-{self._next_weights}", request)
-                self._next_weights += 1
-            else:
-                reservation = Reservation(f"alloc-{self._next_allocation}", request)
-                self._next_allocation += 1
+            reservation = Reservation(name, request)
             device.ledger.reserve(reservation)
             self.version += 1
             return reservation
@@ -300,10 +311,10 @@ class MemoryManager:
             ledger = self._get(device_id).ledger
             return ledger.allocated_bytes, ledger.peak_allocated_bytes, ledger.groups(group_by)
 
-    def freed_count(self, device_id: str, owner: str | None, purpose: str | None) -> int:
-        """Return how many allocations of an owner and purpose were freed on a device."""
+    def never_freed(self, device_id: str, owner: str | None, purpose: str | None) -> bool:
+        """Tell whether no allocation of an owner and purpose was ever freed on a device."""
         with self._lock:
-            return self._get(device_id).ledger.freed[owner, purpose]
+            return self._get(device_id).ledger.never_freed(owner, purpose)
 
     def level_change(self, device_id: str) -> tuple[PressureLevel, PressureLevel] | None:
         """Return (before, now) where a device's level is another than at the last call."""

@@ -5,6 +5,7 @@ it is made for are one step that nobody comes between. A model in transit is its
 wait for the end of that, holding nothing themselves, so that nobody waits in a circle.
 """
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 
@@ -65,6 +66,7 @@ class ModelManager:
         self._changed = threading.Condition(manager.lock)
         # All mutable state besides the book: what each device's strategies remember.
         self._memories: dict[str, EvictionState] = {}
+        self._handles = itertools.count(1)
         manager.on_lost = self._lose
 
     # ---- coming ----
@@ -86,7 +88,7 @@ class ModelManager:
 
     def hold_room(
         self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, *, make_room: bool,
-        until_ns: int | None = None,
+        until_ns: int | None = None, name: str | None = None,
     ) -> Room | None:  # fmt: skip
         """Hold room, with the plan for what goes for it; None after a wait: look at the device and ask again.
 
@@ -108,7 +110,7 @@ class ModelManager:
             if missing and make_room:
                 plan = self.plan(device_id, missing)
             if not missing or (plan is not None and plan.meetable):  # 1, 2
-                reservation = self._manager.hold(request, weights=entry is not None)
+                reservation = self._manager.hold(request, name or self._new_handle())
                 if entry is not None:
                     entry.reserved_on = device_id
                 victims = () if plan is None else plan.victims
@@ -307,8 +309,11 @@ class ModelManager:
             if self._manager.missing_bytes(HOST, residence.size_bytes):
                 entry.state = ModelState.LOADED
                 raise self._does_not_fit(request)
-            host_room = self._manager.hold(request, weights=True)
+            host_room = self._manager.hold(request, self._new_handle())
         return Fenced(entry, residence, victim.reason, victim.reload_ms, host_room)
+
+    def _new_handle(self) -> str:
+        return f"weights-{next(self._handles)}"
 
     def _leased(self, device_id: str) -> bool:
         return any(entry.in_use for entry in self.book.on_device(device_id))

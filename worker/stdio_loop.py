@@ -5,7 +5,7 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from protocol.vocabulary import EventName
@@ -24,7 +24,7 @@ _DRAIN_SECONDS = 5.0
 """How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
 _CANCEL_SECONDS = 2.0
 """How long cancelled work may take to notice before the process ends without it."""
-_ORPHAN_SECONDS = 0.5
+_ORPHAN_SECONDS = 0.3
 """The same where nobody waits for an answer any more."""
 _LOOK_SECONDS = 0.25
 """How often it is looked whether the output still has a reader."""
@@ -55,6 +55,8 @@ class StdioLoop:
         self._close = close
         self._fixed_clock = fixed_clock
         self._exiting = threading.Lock()
+        self._turn = threading.Lock()
+        """Held while lines are answered, so that the end comes between two of them."""
 
     def run(self) -> None:
         """Serve until the end of input, then finish what was asked."""
@@ -63,18 +65,14 @@ class StdioLoop:
             self._fixed_clock.on_parked = self._runner.wake
         splitter = LineSplitter(self.max_frame_bytes)
         while chunk := self._read():
-            for line in splitter.feed(chunk):
-                self._accept(line)
-            self._writer.flush()
-        for line in splitter.close():
-            self._accept(line)
-        self._writer.flush()
+            self._answer(splitter.feed(chunk))
+        self._answer(splitter.close())
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
         while not self._runner.wait_for_all(_LOOK_SECONDS):
             if self._writer.reader_is_gone():
                 self._end("end of input, and nobody reads", 0, _ORPHAN_SECONDS)
-        self._exit("end of input")
+        self._exit("end of input", 0)
 
     # ---- what the worker's own actions ask for ----
 
@@ -100,7 +98,7 @@ class StdioLoop:
 
     def end(self) -> None:
         """Free everything and exit."""
-        self._exit("worker.shutdown")
+        self._exit("worker.shutdown", _CANCEL_SECONDS)
 
     def host_gone(self) -> None:
         """End because nobody reads any more."""
@@ -115,6 +113,12 @@ class StdioLoop:
         except OSError as error:
             log("warning", "the input cannot be read", error=str(error))
             return b""
+
+    def _answer(self, lines: Iterable[bytes | Oversize]) -> None:
+        with self._turn:
+            for line in lines:
+                self._accept(line)
+            self._writer.flush()
 
     def _accept(self, line: bytes | Oversize) -> None:
         if self._fixed_clock is not None:
@@ -146,11 +150,13 @@ class StdioLoop:
             # By another thread: the host may not read the answers, and must not keep us by that.
             threading.Thread(target=self._runner.cancel_all, daemon=True).start()
             self._runner.wait_for_all(cancel_seconds)
-        self._exit(reason)
+        self._exit(reason, cancel_seconds)
 
-    def _exit(self, reason: str) -> None:
+    def _exit(self, reason: str, turn_seconds: float) -> None:
         if not self._exiting.acquire(blocking=False):
             threading.Event().wait()  # another thread is at it
+        # What was accepted gets its answer first, unless nobody reads it.
+        self._turn.acquire(timeout=turn_seconds)
         log("info", "ending", reason=reason)
         try:
             self._close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from protocol.record import Record
 from protocol.results import Expiration
 from protocol.vocabulary import MemoryType
 from worker.backends.base import DeviceBackend
@@ -11,8 +12,15 @@ from worker.errors import InvalidRequestError, OutOfMemoryError
 from worker.manager_memory import MemoryManager
 from worker.records import Allocation, AllocationRequest, Block, Reservation
 
-OnLease = Callable[[str, int], None]
-"""Called with an allocation's id and the clock's nanoseconds at which its lease runs out."""
+OnLease = Callable[[Allocation, int], None]
+"""Called with an allocation and the clock's nanoseconds at which its lease runs out."""
+
+
+class Unfinished(Record):
+    """A block that is made, and not yet entered."""
+
+    reservation: Reservation
+    block: Block
 
 
 class AllocationWorker:
@@ -31,34 +39,60 @@ class AllocationWorker:
         self._on_lease = on_lease
 
     def allocate(
-        self, request: AllocationRequest, token: CancelToken, held: Reservation | None = None
+        self,
+        allocation_id: str,
+        request: AllocationRequest,
+        token: CancelToken,
+        held: Reservation | None = None,
     ) -> Allocation:
-        """Make an allocation, in room that is held for it already if there is any.
+        """Make an allocation. Errors: those of ``MemoryManager.reserve`` and of the backend."""
+        return self.finish(self.begin(allocation_id, request, token, held))
 
-        Errors: those of ``MemoryManager.reserve`` and of the backend.
+    def begin(
+        self,
+        allocation_id: str,
+        request: AllocationRequest,
+        token: CancelToken,
+        held: Reservation | None = None,
+    ) -> Unfinished:
+        """Reserve, unless room is held already, and make the block: nobody sees it before ``finish``.
+
+        Then ``finish`` or ``undo``.
         """
         external = request.memory_type is MemoryType.EXTERNAL
         backend = self._backends[request.device_id]
         if not external:
             backend.check(request)
-        reservation = self._manager.reserve(request) if held is None else held
-        made = False
+        reservation = self._manager.reserve(request, allocation_id) if held is None else held
         try:
-            block = Block(request.size_bytes)
-            if not external:
-                block = backend.allocate(reservation.allocation_id, request, token)
-                made = True
-            allocation = self._manager.commit(reservation, block)
+            if external:
+                return Unfinished(reservation, Block(request.size_bytes))
+            return Unfinished(reservation, backend.allocate(allocation_id, request, token))
         except BaseException as error:
-            if made:
-                backend.free(reservation.allocation_id)
             self._manager.release(reservation)
             if isinstance(error, OutOfMemoryError):
                 self._complete_details(error, request)
             raise
+
+    def finish(self, made: Unfinished) -> Allocation:
+        """Enter it in the ledger. DeviceUnavailableError if its device went away, and it is undone."""
+        try:
+            allocation = self._manager.commit(made.reservation, made.block)
+        except BaseException:
+            self.undo(made)
+            raise
         if allocation.expires_ns is not None:
-            self._on_lease(allocation.allocation_id, allocation.expires_ns)
+            self._on_lease(allocation, allocation.expires_ns)
         return allocation
+
+    def undo(self, made: Unfinished) -> None:
+        """Take the block and the reservation back: every figure is as before ``begin``."""
+        request = made.reservation.request
+        try:
+            if request.memory_type is not MemoryType.EXTERNAL:
+                self._backends[request.device_id].free(made.reservation.allocation_id)
+        finally:
+            self._manager.release(made.reservation)
 
     def free(self, allocation_id: str, *, force: bool = True) -> tuple[Allocation, int | None]:
         """Free an allocation; returns it and the bytes that went back to the system, where measured.

@@ -131,7 +131,7 @@ class AnalyticsWorker:
             span_ms = (max(member.created_ns for member in members) - oldest) // NS_PER_MS
             if len(members) < _LEAK_MIN_COUNT or span_ms < _LEAK_MIN_SPAN_MS:
                 continue
-            if self._manager.freed_count(device_id, owner, purpose):
+            if not self._manager.never_freed(device_id, owner, purpose):
                 continue
             found.append(
                 SuspectedLeak(

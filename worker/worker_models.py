@@ -275,12 +275,12 @@ class ModelWorker:
         return None if fenced is None else self._unload_and_look(fenced)
 
     def reserve_making_room(
-        self, request: AllocationRequest, token: CancelToken
+        self, name: str, request: AllocationRequest, token: CancelToken
     ) -> tuple[Reservation, tuple[UnloadedModel, ...]]:
         """Hold room for an allocation, unloading what has to go. Errors as ``take``."""
         while True:
             self._watch.refresh(_with_host(request.device_id), max_age_ms=0)
-            room = self.models.hold_room(request, None, token, make_room=True)
+            room = self.models.hold_room(request, None, token, make_room=True, name=name)
             if room is not None:
                 return room.reservation, self._unload_all(room)
 

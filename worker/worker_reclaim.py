@@ -6,6 +6,7 @@ from protocol.results import ClearResult, DefragmentResult, DefragmentStep, Kept
 from protocol.vocabulary import ClearType
 from worker.backends.base import DeviceBackend
 from worker.cancellation import CancelToken
+from worker.errors import AllocationNotFoundError
 from worker.manager_memory import MemoryManager
 from worker.worker_allocation import AllocationWorker
 
@@ -46,7 +47,10 @@ class ReclaimWorker:
                         why = "persistent" if request.persistent else "held by the host"
                         kept.append(Kept(allocation.allocation_id, f"{why}; force: true clears it too"))
                         continue
-                    _, went_back = self._allocations.free(allocation.allocation_id)
+                    try:
+                        _, went_back = self._allocations.free(allocation.allocation_id)
+                    except AllocationNotFoundError:
+                        continue  # it went by itself meanwhile: with its lease, or its device
                     returned.append(0 if allocation.external else went_back)
                     cleared += allocation.size_bytes
                     freed += 1

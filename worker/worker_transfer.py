@@ -20,7 +20,7 @@ from worker.errors import (
 )
 from worker.manager_memory import MemoryManager
 from worker.records import Allocation, AllocationRequest
-from worker.worker_allocation import AllocationWorker
+from worker.worker_allocation import AllocationWorker, Unfinished
 
 Report = Callable[[int, int], None]
 """Called with (completed bytes, total bytes) as the copy goes on."""
@@ -65,6 +65,7 @@ class TransferWorker:
     def perform(
         self,
         transfer_id: str,
+        destination_id: str,
         kind: TransferType,
         memory_type: MemoryType,
         token: CancelToken,
@@ -78,15 +79,15 @@ class TransferWorker:
         try:
             token.check()
             source = self._manager.allocation(record.source_allocation_id)
-            destination = self._allocate(source, record, memory_type, kind, token)
+            made = self._begin(source, destination_id, record, memory_type, kind, token)
             try:
-                checksum = self._copy(source, destination, transfer_id, token, report, verify=verify)
-                if kind is TransferType.MOVE:
-                    self._allocations.free(source.allocation_id)
+                checksum = self._copy(source, made, transfer_id, token, report, verify=verify)
             except BaseException:
-                if self._manager.knows(destination.allocation_id):  # else it went with its device
-                    self._allocations.free(destination.allocation_id)
+                self._allocations.undo(made)
                 raise
+            destination = self._allocations.finish(made)
+            if kind is TransferType.MOVE:
+                self._allocations.free(source.allocation_id)
         except WorkerError as error:
             stopped = isinstance(error, CancelledError | DeadlineExceededError)
             state = TransferState.CANCELLED if stopped else TransferState.FAILED
@@ -109,14 +110,15 @@ class TransferWorker:
         """Note that a queued transfer will not be performed."""
         self._book.update(transfer_id, state=TransferState.CANCELLED, error=error.body())
 
-    def _allocate(
+    def _begin(
         self,
         source: Allocation,
+        destination_id: str,
         record: TransferResult,
         memory_type: MemoryType,
         kind: TransferType,
         token: CancelToken,
-    ) -> Allocation:
+    ) -> Unfinished:
         """Make the destination: it inherits everything but its place, and a copy no persistence."""
         lease = None
         if source.expires_ns is not None:
@@ -130,12 +132,12 @@ class TransferWorker:
             persistent=source.request.persistent and kind is TransferType.MOVE,
             lease_ns=lease,
         )
-        return self._allocations.allocate(request, token)
+        return self._allocations.begin(destination_id, request, token)
 
     def _copy(
         self,
         source: Allocation,
-        destination: Allocation,
+        made: Unfinished,
         transfer_id: str,
         token: CancelToken,
         report: Report,
@@ -148,30 +150,25 @@ class TransferWorker:
             self._book.update(transfer_id, completed_bytes=completed)
             report(completed, size)
 
-        copy_block(
-            self._backends[source.device_id],
-            source.allocation_id,
-            self._backends[destination.device_id],
-            destination.allocation_id,
-            size,
-            token,
-            done,
-        )
+        place, destination_id = made.reservation.request.device_id, made.reservation.allocation_id
+        out_of, into = self._backends[source.device_id], self._backends[place]
+        copy_block(out_of, source.allocation_id, into, destination_id, size, token, done)
         if not verify:
             return None
-        expected = self._digest(source, token)
-        found = self._digest(destination, token)
+        expected = _digest(out_of, source.allocation_id, size, token)
+        found = _digest(into, destination_id, size, token)
         if found != expected:
             message = f"the copy has {found} where the source has {expected}; it was discarded"
             raise ChecksumMismatchError(message, expected=expected, found=found)
         return expected
 
-    def _digest(self, allocation: Allocation, token: CancelToken) -> str:
-        """Read an allocation back, whole, and return its SHA-256."""
-        backend, digest = self._backends[allocation.device_id], hashlib.sha256()
-        chunk = memoryview(bytearray(min(allocation.size_bytes, COPY_CHUNK_BYTES)))
-        for offset in range(0, allocation.size_bytes, COPY_CHUNK_BYTES):
-            piece = chunk[: min(COPY_CHUNK_BYTES, allocation.size_bytes - offset)]
-            backend.read(allocation.allocation_id, offset, piece, token)
-            digest.update(piece)
-        return f"sha256:{digest.hexdigest()}"
+
+def _digest(backend: DeviceBackend, allocation_id: str, size: int, token: CancelToken) -> str:
+    """Read a block back, whole, and return its SHA-256."""
+    digest = hashlib.sha256()
+    chunk = memoryview(bytearray(min(size, COPY_CHUNK_BYTES)))
+    for offset in range(0, size, COPY_CHUNK_BYTES):
+        piece = chunk[: min(COPY_CHUNK_BYTES, size - offset)]
+        backend.read(allocation_id, offset, piece, token)
+        digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"

@@ -19,7 +19,7 @@ from worker.manager_memory import MemoryManager
 from worker.manager_models import ModelManager
 from worker.model_objects import ModelObjects
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.records import AllocationRequest, Decision
+from worker.records import Allocation, AllocationRequest, Decision
 from worker.telemetry.system import FixedSystemMemory
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker
@@ -111,7 +111,8 @@ class Machine:
         """Allocate; returns the id."""
         more.setdefault("initialize", Initialize.NONE)
         request = AllocationRequest(device_id, size, **more)
-        return self.memory.allocate(request, self.token()).allocation_id
+        allocation_id = self.memory.new_allocation_id()
+        return self.memory.allocate(allocation_id, request, self.token()).allocation_id
 
     def transfer(
         self,
@@ -127,7 +128,13 @@ class Machine:
         """Transfer; returns the destination's id."""
         opened = self.memory.open_transfer(source_id, device_id, memory_type)
         done = self.memory.perform_transfer(
-            opened.transfer_id, kind, memory_type, token or self.token(), report, verify=verify
+            opened.transfer_id,
+            self.memory.new_allocation_id(),
+            kind,
+            memory_type,
+            token or self.token(),
+            report,
+            verify=verify,
         )
         assert done.destination_allocation_id is not None
         return done.destination_allocation_id
@@ -189,5 +196,5 @@ class Machine:
         self.check()
         assert not self.manager.allocations()
 
-    def _on_lease(self, allocation_id: str, expires_ns: int) -> None:
-        self.leases.append((expires_ns, allocation_id))
+    def _on_lease(self, allocation: Allocation, expires_ns: int) -> None:
+        self.leases.append((expires_ns, allocation.allocation_id))

@@ -145,9 +145,9 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
     machine.load("a"), machine.load("b")
     request = AllocationRequest("sim:0", 9 * MIB)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(request, machine.token())
+        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token())
     assert refused.value.details["evictable_bytes"] == 8 * MIB
-    made = machine.memory.allocate(request, machine.token(), make_room=True)
+    made = machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
     assert {row.model_id for row in made.models_unloaded} == {"a", "b"}
     machine.check()
 
@@ -159,7 +159,7 @@ def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
     assert len(machine.load("c").models_unloaded) == 1
     with pytest.raises(LimitExceededError):
         machine.load("a", make_room=False)
-    made = machine.memory.allocate(AllocationRequest("sim:0", 4 * MIB), machine.token(), make_room=True)
+    made = machine.memory.allocate(machine.memory.new_allocation_id(), AllocationRequest("sim:0", 4 * MIB), machine.token(), make_room=True)
     assert len(made.models_unloaded) == 1
     machine.check()
 

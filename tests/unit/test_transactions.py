@@ -35,7 +35,13 @@ from worker.errors import (
 )
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.records import AllocationRequest, Block, DeviceInfo, Readings
+from worker.records import AllocationRequest, Block, DeviceInfo, Readings, Reservation
+
+
+def hold(manager: MemoryManager, request: AllocationRequest) -> Reservation:
+    """Reserve under the next id."""
+    return manager.reserve(request, manager.new_allocation_id())
+
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def manager_with(free_bytes: int | None, limits: Limits = DEFAULT_LIMITS) -> Mem
 def test_reserve_commit_remove() -> None:
     """Room is taken by the reservation, kept by the commit and given back by the removal."""
     manager = manager_with(1000)
-    reservation = manager.reserve(AllocationRequest("d", 300))
+    reservation = hold(manager, AllocationRequest("d", 300))
     assert manager.headroom("d").available_bytes == 700
     assert manager.status("d").allocated_bytes == 0
     allocation = manager.commit(reservation, Block(320))
@@ -73,11 +79,12 @@ def test_reserve_commit_remove() -> None:
 
 
 def test_reserve_release() -> None:
-    """A reservation that is released never was, but for its number."""
+    """A reservation that is released never was, nor was its id."""
     manager = manager_with(1000)
     before = manager.status("d"), manager.headroom("d")
-    reservation = manager.reserve(AllocationRequest("d", 300))
+    reservation = hold(manager, AllocationRequest("d", 300))
     manager.release(reservation)
+    manager.unused_allocation_id(reservation.allocation_id)
     assert (manager.status("d"), manager.headroom("d")) == before
     with pytest.raises(AllocationNotFoundError) as caught:
         manager.allocation(reservation.allocation_id)
@@ -87,9 +94,9 @@ def test_reserve_release() -> None:
 def test_reservations_are_not_given_twice() -> None:
     """Two allocations in the making do not get the same room."""
     manager = manager_with(1000)
-    manager.reserve(AllocationRequest("d", 600))
+    hold(manager, AllocationRequest("d", 600))
     with pytest.raises(OutOfMemoryError) as caught:
-        manager.reserve(AllocationRequest("d", 600))
+        hold(manager, AllocationRequest("d", 600))
     assert caught.value.details == {
         "device_id": "d",
         "requested_bytes": 600,
@@ -119,24 +126,24 @@ def test_admission(limit: int | None, reserve: int, size: int, error: type[Excep
     """A configured cap or reserve is a limit exceeded; only what the hardware lacks is out of memory."""
     manager = manager_with(1000, Limits(limit, reserve, DEFAULT_LIMITS.thresholds))
     if error is None:
-        manager.reserve(AllocationRequest("d", size))
+        hold(manager, AllocationRequest("d", size))
     else:
         with pytest.raises(error):
-            manager.reserve(AllocationRequest("d", size))
+            hold(manager, AllocationRequest("d", size))
 
 
 def test_device_without_figures_is_asked() -> None:
     """Where nothing can be told, the device itself says whether it fits."""
     manager = manager_with(None)
     assert manager.headroom("d").available_bytes is None
-    manager.reserve(AllocationRequest("d", 2**62))
+    hold(manager, AllocationRequest("d", 2**62))
 
 
 def test_external_memory_takes_no_room() -> None:
     """What the host holds is on record, beside the ledger's own bytes, and needs no headroom."""
     manager = manager_with(10)
     request = AllocationRequest("d", 5000, MemoryType.EXTERNAL)
-    allocation = manager.commit(manager.reserve(request), Block(5000))
+    allocation = manager.commit(hold(manager, request), Block(5000))
     status = manager.status("d")
     assert (status.allocated_bytes, status.external_bytes, status.allocation_count) == (0, 5000, 1)
     assert manager.headroom("d").available_bytes == 10
@@ -147,7 +154,7 @@ def test_external_memory_takes_no_room() -> None:
 def test_unknown_device() -> None:
     """A device that is not there is refused by name, with those that are."""
     with pytest.raises(DeviceNotFoundError) as caught:
-        manager_with(1).reserve(AllocationRequest("x", 1))
+        hold(manager_with(1), AllocationRequest("x", 1))
     assert caught.value.details == {"device_id": "x", "known_devices": ["d"]}
 
 
@@ -157,7 +164,7 @@ def test_unknown_device() -> None:
 def test_names_that_never_were(name: str) -> None:
     """Only ids that were really given out count as freed already."""
     manager = manager_with(1000)
-    allocation = manager.commit(manager.reserve(AllocationRequest("d", 1)), Block(1))
+    allocation = manager.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
     manager.remove(allocation.allocation_id)
     for asked, reason in (("alloc-1", "already_freed"), (name, "never_existed")):
         with pytest.raises(AllocationNotFoundError) as caught:
@@ -168,9 +175,9 @@ def test_names_that_never_were(name: str) -> None:
 def test_readings_taken_while_the_ledger_changes() -> None:
     """What changed between asking for the drift and noting the readings is not forgotten."""
     manager = manager_with(1000)
-    first = manager.commit(manager.reserve(AllocationRequest("d", 100)), Block(100))
+    first = manager.commit(hold(manager, AllocationRequest("d", 100)), Block(100))
     drift = manager.drift("d")
-    manager.commit(manager.reserve(AllocationRequest("d", 50)), Block(50))
+    manager.commit(hold(manager, AllocationRequest("d", 50)), Block(50))
     manager.note_readings("d", Readings(1000, 1000, None, None, None, 900, None, 100, 0, None), drift)
     assert manager.headroom("d").available_bytes == 850
     assert manager.is_stale("d")
@@ -181,16 +188,16 @@ def test_readings_taken_while_the_ledger_changes() -> None:
 def test_lost_device() -> None:
     """A lost device takes its allocations along, not what the host holds, and is lost once."""
     manager = manager_with(1000)
-    mine = manager.commit(manager.reserve(AllocationRequest("d", 1)), Block(1))
-    theirs = manager.commit(manager.reserve(AllocationRequest("d", 1, MemoryType.EXTERNAL)), Block(1))
-    pending = manager.reserve(AllocationRequest("d", 7))
+    mine = manager.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
+    theirs = manager.commit(hold(manager, AllocationRequest("d", 1, MemoryType.EXTERNAL)), Block(1))
+    pending = hold(manager, AllocationRequest("d", 7))
     assert manager.lose_device("d", "gone") == (mine,)
     assert manager.lose_device("d", "gone") is None
     with pytest.raises(DeviceUnavailableError, match="gone"):
         manager.commit(pending, Block(7))
     manager.release(pending)
     with pytest.raises(DeviceUnavailableError):
-        manager.reserve(AllocationRequest("d", 1))
+        hold(manager, AllocationRequest("d", 1))
     assert manager.allocations() == (theirs,)
     assert manager.status("d").allocated_bytes == 0
 
@@ -251,10 +258,15 @@ def test_freeing_the_block_again_failing(machine: Machine, monkeypatch: pytest.M
 
 
 def test_device_fails_once(tmp_path: Path) -> None:
-    """Out of memory at the device: caches are given up, and it is tried once more."""
+    """Out of memory at the device, and no caches to give up: that is the answer, and nothing changed."""
     machine = Machine(tmp_path, SimulatedDevice(64 * MIB, fail_allocation=1))
-    machine.allocate("sim:0", MIB)
+    machine.memory.look()
+    before = machine.figures()
+    with pytest.raises(OutOfMemoryError):
+        machine.allocate("sim:0", MIB)
     machine.check()
+    assert machine.figures() == before
+    machine.allocate("sim:0", MIB)
     machine.close()
 
 
@@ -428,7 +440,8 @@ def test_reply_promises_only_what_there_is(tmp_path: Path) -> None:
     machine.memory.deallocate(first, force=False)
     machine.memory.status(("sim:0",))
     request = AllocationRequest("sim:0", 300 * kib, initialize=Initialize.NONE)
-    promised = machine.memory.allocate(request, machine.token()).available_bytes
+    allocation_id = machine.memory.new_allocation_id()
+    promised = machine.memory.allocate(allocation_id, request, machine.token()).available_bytes
     assert promised is not None
     machine.allocate("sim:0", promised)
     machine.close()

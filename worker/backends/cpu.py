@@ -75,6 +75,12 @@ class CpuBackend:
             fragmentation=None,
         )
 
+    def held_bytes(self) -> int:
+        """Return the touched bytes: of live buffers, and of those kept for reuse."""
+        with self._lock:
+            buffers = list(self._buffers.values())
+        return self._pool.cached_bytes + sum(buffer.actual_bytes for buffer in buffers if buffer.touched)
+
     def check(self, request: AllocationRequest) -> None:
         """Refuse pinned memory, which only a GPU driver can give."""
         if request.memory_type is MemoryType.PINNED:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from protocol.results import UsageGroup
-from protocol.vocabulary import GroupBy
+from protocol.vocabulary import GroupBy, MemoryType
 from worker.records import Allocation, AllocationRequest, Reservation
 
 _EMPTY_GROUPS_KEPT = 1024
@@ -34,19 +34,18 @@ class DeviceLedger:
         self.weights: dict[str, tuple[int, int]] = {}
         """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
         self.model_bytes = 0
-        self.freed: Counter[tuple[str | None, str | None]] = Counter()
-        """How many allocations of an owner and purpose were freed."""
+        self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
     def reserve(self, reservation: Reservation) -> None:
         """Hold room for an allocation that is being made."""
         self.reservations[reservation.allocation_id] = reservation
-        self.reserved_bytes += reservation.request.size_bytes
+        self.reserved_bytes += _room_of(reservation.request)
 
     def release(self, reservation: Reservation) -> None:
         """Let the room go again."""
         del self.reservations[reservation.allocation_id]
-        self.reserved_bytes -= reservation.request.size_bytes
+        self.reserved_bytes -= _room_of(reservation.request)
 
     def add(self, allocation: Allocation) -> None:
         """Enter a live allocation."""
@@ -71,8 +70,9 @@ class DeviceLedger:
         else:
             self.allocated_bytes -= allocation.size_bytes
             self.drift_bytes -= allocation.block.actual_bytes
-        if len(self.freed) < _EMPTY_GROUPS_KEPT:
-            self.freed[allocation.request.owner, allocation.request.purpose] += 1
+        pair = (allocation.request.owner, allocation.request.purpose)
+        if pair in self._freed or len(self._freed) < _EMPTY_GROUPS_KEPT:
+            self._freed[pair] += 1
         for groups, key in self._group_entries(allocation.request):
             group = groups[key]
             group.allocated -= allocation.size_bytes
@@ -98,6 +98,10 @@ class DeviceLedger:
         for handle in tuple(self.weights):
             self.remove_weights(handle)
 
+    def never_freed(self, owner: str | None, purpose: str | None) -> bool:
+        """Tell whether no allocation of an owner and purpose was ever freed; False where it isn't known."""
+        return (owner, purpose) not in self._freed and len(self._freed) < _EMPTY_GROUPS_KEPT
+
     def groups(self, group_by: GroupBy) -> tuple[UsageGroup, ...]:
         """Return the groups, largest first, then by name."""
         rows = [
@@ -112,3 +116,8 @@ class DeviceLedger:
         yield self._groups[GroupBy.OWNER], request.owner
         yield self._groups[GroupBy.PURPOSE], request.purpose
         yield self._groups[GroupBy.MEMORY_TYPE], request.memory_type
+
+
+def _room_of(request: AllocationRequest) -> int:
+    """Return the room that a request takes on its device: what the host holds takes none."""
+    return 0 if request.memory_type is MemoryType.EXTERNAL else request.size_bytes

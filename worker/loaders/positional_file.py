@@ -4,11 +4,15 @@ Read, not mapped: a file that is cut short while it is read is an error here, wh
 process with a signal; and the pages of a mapping would count as this process's memory beside the block.
 """
 
+import contextlib
 import os
 import threading
 
 _TOGETHER = hasattr(os, "preadv")
 """Windows has one position a descriptor: there, readers take turns."""
+_AHEAD_BYTES = 64 * 2**20
+_AHEAD_FROM_BYTES = 2**20
+"""Two readers in turn look random to the system, which then reads too little ahead: it is told what is next."""
 
 
 class PositionalFile:
@@ -19,11 +23,13 @@ class PositionalFile:
         # All mutable state: the descriptor until it is closed, and on Windows its position.
         self._descriptor: int | None = descriptor
         self._lock = threading.Lock()
+        self._can_advise = hasattr(os, "posix_fadvise")
 
     def read_into(self, offset: int, target: memoryview) -> int:
         """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
         if self._descriptor is None:
             raise ValueError("the file is closed")
+        self._read_ahead(offset, target.nbytes)
         done = 0
         while done < target.nbytes:
             with target[done:] as rest:
@@ -38,6 +44,11 @@ class PositionalFile:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+    def _read_ahead(self, offset: int, length: int) -> None:
+        if self._can_advise and self._descriptor is not None and length >= _AHEAD_FROM_BYTES:
+            with contextlib.suppress(OSError):  # a hint: a file system may not take it
+                os.posix_fadvise(self._descriptor, offset + _AHEAD_BYTES, length, os.POSIX_FADV_WILLNEED)
 
     def _read(self, descriptor: int, offset: int, into: memoryview) -> int:
         if _TOGETHER:

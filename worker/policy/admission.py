@@ -1,6 +1,7 @@
 """Whether a request fits, and what is wrong if it does not. Pure."""
 
 from protocol.results import Limits
+from protocol.vocabulary import INT64_MAX
 from worker.errors import LimitExceededError, OutOfMemoryError
 from worker.policy.pressure import Books, Headroom
 from worker.records import AllocationRequest, Readings
@@ -29,6 +30,16 @@ def admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
     if asked <= room.unreserved_bytes:  # 3
         raise LimitExceededError(f"{said} (reserve_bytes is {limits.reserve_bytes})", **details)
     raise OutOfMemoryError(said, **details)  # 4
+
+
+def count(request: AllocationRequest, counted: int) -> None:
+    """Decide whether what the host holds can still be added up: records take no room."""
+    if request.size_bytes > INT64_MAX - counted:
+        message = f"{counted} bytes are recorded or allocated; {request.size_bytes} more cannot be counted,"
+        message += f" the sum would be over {INT64_MAX}"
+        raise LimitExceededError(
+            message, device_id=request.device_id, requested_bytes=request.size_bytes, limit_bytes=INT64_MAX
+        )
 
 
 def missing_bytes(size_bytes: int, readings: Readings, limits: Limits, books: Books) -> int:

@@ -42,7 +42,7 @@ class Alarm:
             with self._changed:
                 wait = None
                 if self._due:
-                    wait = (self._due[0][0] - self._clock.now_ns()) / NS_PER_S
+                    wait = min((self._due[0][0] - self._clock.now_ns()) / NS_PER_S, threading.TIMEOUT_MAX)
                 if wait is None or wait > 0:
                     self._changed.wait(wait)
             self.run_due()

@@ -9,8 +9,9 @@ def claim() -> tuple[int, int]:
 
     The new descriptors are not inherited by child processes.
     """
-    if not _is_open(2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    for fd in (0, 1, 2):  # whoever started us may have closed any of them
+        if not _is_open(fd):
+            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
     read_fd, write_fd = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

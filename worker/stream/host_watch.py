@@ -50,8 +50,7 @@ def _wait_by_polling(pid: int) -> None:
 
 
 def watch_signals(on_terminate: Callable[[], None]) -> None:
-    """Ignore SIGINT, which is the host's, and call back on SIGTERM. For the main thread, once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Call back on SIGTERM. For the main thread, once."""
     if sys.platform == "win32":
         return
     # The main thread waits in read(2) and would run a handler only afterwards. The byte that the

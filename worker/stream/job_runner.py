@@ -5,6 +5,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from protocol.envelope import Meta
@@ -20,6 +21,7 @@ from worker.errors import (
     InternalError,
     OverloadedError,
     ShuttingDownError,
+    UnknownActionError,
     WorkerError,
 )
 from worker.log import log
@@ -98,33 +100,46 @@ class JobRunner:
             known = work.changes or request.request_id in self._replay
             if known and self._answer_again(request, work):  # 2
                 return
-            if not work.control and (self._draining or self._lanes.count >= self.max_inflight):
+            if not work.control and (self._draining or self._lanes.unanswered >= self.max_inflight):
                 raise self._refusal()  # 3
             if self._draining and work.action == "worker.shutdown":
                 raise _shutting_down()
         except WorkerError as error:
             self._writer.batch(self._error_frame(request, error))
-            self._record(request, failed=True)
+            # What is no action is counted under one name, whatever it was: the record stays bounded.
+            known = not isinstance(error, UnknownActionError)
+            self._record(request, failed=True, action=None if known else "unknown_action")
             return
+        if work.start is not None:
+            work = replace(work, run=work.start())
         token = self._never
         if request.meta is not None and request.meta.deadline_ms is not None:
             deadline = request.arrived_ns + request.meta.deadline_ms * NS_PER_MS
             token = CancelToken(self._clock.now_ns, deadline)
-        if work.quick and (not self._lanes.count or self._lanes.free(work.claims)):  # 4
+        if work.quick and (not self._lanes.unfinished or self._lanes.free(work.claims)):  # 4
             frame, answer = self._execute(request, work, token, _no_report)
             self._writer.batch(frame)
             if answer is not None:
+                self._writer.flush()  # the host sees this reply before what it causes
                 self._after(request, answer)
         else:
             self._enqueue(request, work, token)
 
     def submit(
-        self, work: Work, request_id: str = "", give_up: Callable[[WorkerError], None] = _nobody_waits
+        self,
+        work: Work,
+        request_id: str = "",
+        give_up: Callable[[WorkerError], None] = _nobody_waits,
+        *,
+        alone: bool = False,
     ) -> None:
-        """Run work that nobody is answered for, in its order among the requests'."""
+        """Run work that nobody is answered for, in its order among the requests'.
+
+        ``alone`` gives it a thread of its own: it does not wait for long work that it has nothing to do with.
+        """
 
         def start(job: Job) -> None:
-            self._hand_over(lambda: self._quietly(job))
+            self._hand_over(lambda: self._quietly(job), alone=alone)
 
         self._lanes.admit(Job(request_id, work, CancelToken(self._clock.now_ns), start, give_up))
 
@@ -139,11 +154,11 @@ class JobRunner:
     def stop_admitting(self) -> int:
         """Refuse whatever comes from now on, but for control actions. Returns how much is unfinished."""
         self._draining = True
-        return self._lanes.count
+        return self._lanes.unfinished
 
     def wait_for_all(self, seconds: float | None, *, besides: int = 0) -> bool:
         """Wait until all is done ``besides`` so many: whoever asks. False if it was not within the time."""
-        return self._lanes.wait_until(lambda: self._lanes.count <= besides, seconds)
+        return self._lanes.wait_until(lambda: self._lanes.unfinished <= besides, seconds)
 
     def cancel_all(self) -> None:
         """Cancel what is unfinished. May wait for the host to read the answers."""
@@ -187,7 +202,7 @@ class JobRunner:
     def _refusal(self) -> WorkerError:
         if self._draining:
             return _shutting_down()
-        message = f"{self._lanes.count} requests are in flight, the most that are admitted"
+        message = f"as many requests are in flight as are admitted: {self.max_inflight}"
         return OverloadedError(message, max_inflight=self.max_inflight, retry_after_ms=_RETRY_AFTER_MS)
 
     def _enqueue(self, request: Incoming, work: Work, token: CancelToken) -> None:
@@ -198,7 +213,9 @@ class JobRunner:
                 self._unanswered[request.request_id] = (request.body, 0)
 
         def give_up(error: WorkerError) -> None:
-            self._reply(request, self._error_frame(request, error))
+            frame = self._error_frame(request, error)
+            self._keep(request, frame)
+            self._reply(request, frame)
             self._record(request, failed=True)
 
         def start(job: Job) -> None:
@@ -233,6 +250,7 @@ class JobRunner:
         wanted = request.meta is not None and request.meta.progress
         report = self._reporter(request) if wanted else _no_report
         frame, answer = self._execute(request, job.work, job.token, report)
+        self._lanes.answering(job)
         self._reply(request, frame)
         if answer is not None:
             self._after(request, answer)
@@ -270,10 +288,14 @@ class JobRunner:
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
             frame = self._error_frame(request, _log_bug(error, work.action, request.meta))
         if request.body is not None:
-            with self._lock:
-                self._replay.keep(request.request_id, request.body, frame)
+            self._keep(request, frame)
         self._record(request, failed=failed, action=work.action)
         return frame, answer
+
+    def _keep(self, request: Incoming, frame: bytes) -> None:
+        if request.body is not None:
+            with self._lock:
+                self._replay.keep(request.request_id, request.body, frame)
 
     # ---- inside: after it ran ----
 
@@ -289,7 +311,6 @@ class JobRunner:
             work = answer.background
             self.submit(work, request.request_id, work.abandoned or _nobody_waits)
         if answer.then is not None:
-            self._writer.flush()  # the host sees this reply before what it causes
             answer.then()
 
     def _reporter(self, request: Incoming) -> Callable[[int, int], None]:

@@ -27,6 +27,7 @@ class Job:
         self.give_up = give_up
         """Called instead, with the reason, if it is taken out before it started."""
         self.running = False
+        self.answered = False
 
 
 class Lanes:
@@ -36,8 +37,9 @@ class Lanes:
         self.changed = threading.Condition()
         # All mutable state.
         self._jobs: list[Job] = []
-        self.count = 0
-        """Unfinished jobs."""
+        self.unfinished = 0
+        self.unanswered = 0
+        """Of the unfinished ones, those whose answer is still to come: what a host counts as in flight."""
 
     def free(self, claims: tuple[Claim, ...]) -> bool:
         """Tell whether work with these claims would not have to wait."""
@@ -48,17 +50,23 @@ class Lanes:
         """Add a job, and start it unless an earlier one is in its way. Returns whether it started."""
         with self.changed:
             self._jobs.append(job)
-            self.count += 1
+            self.unfinished += 1
+            self.unanswered += 1
             self._start_ready()
             return job.running
 
     def finish(self, job: Job) -> None:
         """Take a job out, and start those that waited for it."""
         with self.changed:
-            self._jobs.remove(job)
-            self.count -= 1
+            self._remove(job)
             self._start_ready()
             self.changed.notify_all()
+
+    def answering(self, job: Job) -> None:
+        """Note that a job's answer is about to be written: who has read it may ask for more."""
+        with self.changed:
+            job.answered = True
+            self.unanswered -= 1
 
     def find(self, request_id: str) -> Job | None:
         """Return the unfinished job of a request."""
@@ -70,8 +78,7 @@ class Lanes:
         with self.changed:
             if job.running or job not in self._jobs:
                 return False
-            self._jobs.remove(job)
-            self.count -= 1
+            self._remove(job)
             self._start_ready()
             self.changed.notify_all()
             return True
@@ -89,6 +96,11 @@ class Lanes:
         """Wait until something holds. False if it did not within the time."""
         with self.changed:
             return self.changed.wait_for(reached, seconds)
+
+    def _remove(self, job: Job) -> None:
+        self._jobs.remove(job)
+        self.unfinished -= 1
+        self.unanswered -= not job.answered
 
     def _start_ready(self) -> None:
         earlier: list[tuple[Claim, ...]] = []

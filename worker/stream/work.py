@@ -34,6 +34,8 @@ class Work(Record):
     changes: bool = False
     control: bool = False
     """Admitted also while the worker is overloaded or draining."""
+    start: "Callable[[], Callable[[Call], Any]] | None" = None
+    """Called by the reading thread once it is admitted, in arrival order; what it returns is run."""
     abandoned: Callable[[Any], None] | None = None
     """Called with the error if it is given up before it runs."""
 

@@ -1,5 +1,6 @@
 """The machine's memory and this process's share, from every source that limits what can still be had."""
 
+from collections.abc import Callable
 from typing import Final
 
 import psutil
@@ -64,7 +65,14 @@ class SystemMemory:
 
 
 class FixedSystemMemory:
-    """A machine of 16 GiB with half of it free, for ``--deterministic``: the same answer everywhere."""
+    """A machine of 16 GiB with half of it free, for ``--deterministic``: the same answer everywhere.
+
+    It notices what the worker takes, as a real one does.
+    """
+
+    def __init__(self) -> None:
+        self.held_bytes: Callable[[], int] = lambda: 0
+        """Touched by the worker: live and kept for reuse."""
 
     def notes(self) -> tuple[str, ...]:
         """Say that it is made up."""
@@ -72,4 +80,6 @@ class FixedSystemMemory:
 
     def read(self) -> SystemReading:
         """Return the made-up machine."""
-        return SystemReading(16 * GIB, 8 * GIB, 64 * 2**20, 16 * GIB, Source.OS, 8 * GIB)
+        held = self.held_bytes()
+        free = max(0, 8 * GIB - held)
+        return SystemReading(16 * GIB, free, 64 * 2**20 + held, 16 * GIB, Source.OS, free)
