@@ -36,6 +36,7 @@ class Device:
         self.ledger = DeviceLedger()
         self.readings: Readings | None = None
         self.read_ns = 0
+        self.looks_begun = 0
         self.stale = True
         """Whether the ledger changed since the readings were taken."""
         self.level = PressureLevel.UNKNOWN
@@ -97,20 +98,29 @@ class MemoryManager:
 
     # ---- readings ----
 
-    def note_readings(self, device_id: str, readings: Readings, drift_bytes: int) -> None:
-        """Take readings over. ``drift_bytes`` is what ``drift`` said before they were taken."""
+    def note_readings(self, device_id: str, readings: Readings, look: int) -> None:
+        """Take readings over. ``look`` is what ``begin_look`` said before they were taken."""
         with self._lock:
             device = self._get(device_id)
             device.readings = readings
             self.version += 1
             device.read_ns = self._clock.now_ns()
-            device.ledger.drift_bytes -= drift_bytes
+            ledger = device.ledger
+            ledger.noted_bytes = ledger.looks.pop(look, ledger.noted_bytes)
             device.stale = device.ledger.drift_bytes != 0
 
-    def drift(self, device_id: str) -> int:
-        """Return the bytes committed less freed since the last readings."""
+    def begin_look(self, device_id: str) -> int:
+        """Note that readings are about to be taken; end it with ``note_readings`` or ``give_up_look``."""
         with self._lock:
-            return self._get(device_id).ledger.drift_bytes
+            device = self._get(device_id)
+            device.looks_begun += 1
+            device.ledger.looks[device.looks_begun] = device.ledger.taken_bytes
+            return device.looks_begun
+
+    def give_up_look(self, device_id: str, look: int) -> None:
+        """Note that no readings came of it; nothing happens if some did."""
+        with self._lock:
+            self._get(device_id).ledger.looks.pop(look, None)
 
     def needs_readings(self, device_id: str, max_age_ms: int, *, exact: bool = True) -> bool:
         """Tell whether readings are missing, too old or (``exact``) older than the ledger's last change."""
@@ -246,11 +256,24 @@ class MemoryManager:
             device.stale = True
             self.version += 1
 
-    def strike_weights(self, device_id: str, handle: str) -> None:
-        """Strike a model's weights out; nothing happens if they went with their device."""
+    def last_look(self, device_id: str) -> int:
+        """Return a mark by which ``strike_weights`` sees whether somebody looked."""
         with self._lock:
             device = self._get(device_id)
+            return min(device.ledger.looks, default=device.looks_begun + 1) - 1
+
+    def strike_weights(self, device_id: str, handle: str, last_look: int) -> None:
+        """Strike a model's weights out; nothing happens if they went with their device.
+
+        ``last_look`` is from before the device gave them up. Where somebody looked since, those readings may
+        show the room already: it is not counted a second time, and if they do not, the next ones do.
+        """
+        with self._lock:
+            device = self._get(device_id)
+            drift_bytes = device.ledger.drift_bytes
             device.ledger.remove_weights(handle)
+            if last_look != device.looks_begun:
+                device.ledger.noted_bytes = device.ledger.taken_bytes - drift_bytes
             device.stale = True
             self.version += 1
 

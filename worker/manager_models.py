@@ -36,6 +36,7 @@ class Fenced(Record):
     residence: Residence
     reason: str
     reload_ms: int | None
+    last_look: int
     host_room: Reservation | None = None
     """Held in host memory, where it is offloaded."""
 
@@ -93,8 +94,9 @@ class ModelManager:
         """Hold room, with the plan for what goes for it; None after a wait: look at the device and ask again.
 
         1. It fits: held.
-        2. Models may go, and those that can are enough: fenced, and held.
-        3. A model is coming or going there: wait, for that changes what there is.
+        2. A model is coming or going there: wait, for that changes what there is, and a load on its way
+           counts twice: as room that is held, and as memory that the device has given.
+        3. Models may go, and those that can are enough: fenced, and held.
         4. Leases may end until ``until_ns``: wait for one.
         5. Out of memory, or over a limit, with what could be evicted.
         """
@@ -106,17 +108,18 @@ class ModelManager:
                 entry.use_noted = True
                 self._memory(device_id).record_use(entry.model_id, self._now_ms())
             missing = self._manager.missing_bytes(device_id, request.size_bytes)
-            plan = None
-            if missing and make_room:
-                plan = self.plan(device_id, missing)
-            if not missing or (plan is not None and plan.meetable):  # 1, 2
+            if missing and self.book.in_transit(device_id):  # 2
+                self._wait(token)
+                return None
+            plan = self.plan(device_id, missing) if missing and make_room else None
+            if not missing or (plan is not None and plan.meetable):  # 1, 3
                 reservation = self._manager.hold(request, name or self._new_handle())
                 if entry is not None:
                     entry.reserved_on = device_id
                 victims = () if plan is None else plan.victims
                 return Room(reservation, tuple(self._fence(victim) for victim in victims))
             waits = until_ns is not None and self._clock.now_ns() < until_ns
-            if make_room and (self.book.in_transit(device_id) or (waits and self._leased(device_id))):  # 3, 4
+            if waits and self._leased(device_id):  # 4
                 self._wait(token)
                 return None
             raise self._does_not_fit(request)  # 5
@@ -232,7 +235,7 @@ class ModelManager:
         """Note that a fenced model has left its device."""
         entry, residence = fenced.entry, fenced.residence
         with self._changed:
-            self._manager.strike_weights(residence.device_id, residence.handle)
+            self._manager.strike_weights(residence.device_id, residence.handle, fenced.last_look)
             if fenced.host_room is not None:
                 if host_copy is None:
                     self._manager.release(fenced.host_room)
@@ -255,7 +258,7 @@ class ModelManager:
                 return None  # it is being brought back from there
             copy, entry.host_copy = entry.host_copy, None
             if copy is not None:
-                self._manager.strike_weights(copy.device_id, copy.handle)
+                self._manager.strike_weights(copy.device_id, copy.handle, self._manager.last_look(copy.device_id))
                 if entry.state is ModelState.OFFLOADED:
                     entry.state = ModelState.UNLOADED
                 self._changed.notify_all()
@@ -310,7 +313,8 @@ class ModelManager:
                 entry.state = ModelState.LOADED
                 raise self._does_not_fit(request)
             host_room = self._manager.hold(request, self._new_handle())
-        return Fenced(entry, residence, victim.reason, victim.reload_ms, host_room)
+        last_look = self._manager.last_look(residence.device_id)
+        return Fenced(entry, residence, victim.reason, victim.reload_ms, last_look, host_room)
 
     def _new_handle(self) -> str:
         return f"weights-{next(self._handles)}"

@@ -162,7 +162,7 @@ class ModelWorker:
         request = AllocationRequest(device_id, source.size_bytes, purpose="model")
         while True:
             with self._watch.watching_for_loss():
-                self._watch.refresh(_with_host(device_id), max_age_ms=0)
+                self._watch.refresh(_with_host(device_id), max_age_ms=0, forced=True)
             room = self.models.hold_room(request, entry, token, make_room=make_room, until_ns=until_ns)
             if room is not None:
                 return room
@@ -279,7 +279,7 @@ class ModelWorker:
     ) -> tuple[Reservation, tuple[UnloadedModel, ...]]:
         """Hold room for an allocation, unloading what has to go. Errors as ``take``."""
         while True:
-            self._watch.refresh(_with_host(request.device_id), max_age_ms=0)
+            self._watch.refresh(_with_host(request.device_id), max_age_ms=0, forced=True)
             room = self.models.hold_room(request, None, token, make_room=True, name=name)
             if room is not None:
                 return room.reservation, self._unload_all(room)
