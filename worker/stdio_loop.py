@@ -112,11 +112,11 @@ class StdioLoop:
     def _read(self) -> bytes:
         try:
             chunk = os.read(self._read_fd, self._read_bytes)
-            self._read_bytes = _READ_MORE_BYTES if len(chunk) == self._read_bytes else _READ_BYTES
-            return chunk
         except OSError as error:
             log("warning", "the input cannot be read", error=str(error))
             return b""
+        self._read_bytes = _READ_MORE_BYTES if len(chunk) == self._read_bytes else _READ_BYTES
+        return chunk
 
     def _answer(self, lines: list[bytes | Oversize]) -> None:
         with self._turn:
