@@ -9,7 +9,6 @@ from worker.backends.base import DeviceBackend
 from worker.backends.cpu import DEVICE_ID as CPU
 from worker.backends.cpu import CpuBackend
 from worker.backends.shared_files import default_folder
-from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
@@ -127,13 +126,14 @@ def build_memory(
         system.held_bytes = cpu.held_bytes
     for orphan in cpu.remove_orphans():
         log("info", "removed what a killed worker left behind", path=str(orphan))
-    simulated = [
-        SimulatedBackend(index, SimulatedDevice(**knobs), clock)  # type: ignore[arg-type]
-        for index, knobs in enumerate(arguments.simulated_device)
-    ]
     manager = MemoryManager(clock)
     backends: dict[str, DeviceBackend] = {}
-    everything: tuple[DeviceBackend, ...] = (cpu, *simulated)
+    everything: list[DeviceBackend] = [cpu]
+    if arguments.simulated_device:
+        from worker.backends.simulated import SimulatedBackend, SimulatedDevice  # noqa: PLC0415 - rarely needed
+
+        for index, knobs in enumerate(arguments.simulated_device):
+            everything.append(SimulatedBackend(index, SimulatedDevice(**knobs), clock))  # type: ignore[arg-type]
     for backend in everything:
         for info in backend.probe():
             on_cpu = info.device_id == CPU

@@ -5,7 +5,7 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NoReturn
 
 from protocol.vocabulary import EventName
@@ -19,7 +19,8 @@ from worker.stream.frames import LineSplitter, Oversize, error_frame, find_reque
 from worker.stream.host_watch import watch_process, watch_signals
 from worker.stream.job_runner import JobRunner
 
-_READ_BYTES = 1 << 16
+_READ_BYTES, _READ_MORE_BYTES = 1 << 12, 1 << 16
+"""Most reads are short, and making room for long ones costs as much as the read itself."""
 _DRAIN_SECONDS = 5.0
 """How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
 _CANCEL_SECONDS = 2.0
@@ -48,6 +49,7 @@ class StdioLoop:
         self.max_frame_bytes = max_frame_bytes
         self.max_inflight = runner.max_inflight
         self._read_fd = read_fd
+        self._read_bytes = _READ_BYTES
         self._writer = writer
         self._runner = runner
         self._events = events
@@ -109,12 +111,14 @@ class StdioLoop:
 
     def _read(self) -> bytes:
         try:
-            return os.read(self._read_fd, _READ_BYTES)
+            chunk = os.read(self._read_fd, self._read_bytes)
         except OSError as error:
             log("warning", "the input cannot be read", error=str(error))
             return b""
+        self._read_bytes = _READ_MORE_BYTES if len(chunk) == self._read_bytes else _READ_BYTES
+        return chunk
 
-    def _answer(self, lines: Iterable[bytes | Oversize]) -> None:
+    def _answer(self, lines: list[bytes | Oversize]) -> None:
         with self._turn:
             for line in lines:
                 self._accept(line)

@@ -209,7 +209,7 @@ def test_largest_block_can_be_had(backend: DeviceBackend, device_id: str, token:
 @pytest.mark.parametrize("alignment", [1, 4096, 2**16, 2 * MIB, 32 * MIB])
 def test_alignment(backend: DeviceBackend, device_id: str, token: CancelToken, alignment: int) -> None:
     """A block begins where it was asked to, where its address can be seen, and gives all of itself back."""
-    import numpy as np  # noqa: PLC0415 - only to see an address
+    import numpy as np
 
     block = backend.allocate("a", ask(device_id, 3 * MIB, alignment=alignment), token)
     view = backend.view("a", writable=True)

@@ -19,7 +19,7 @@ def test_every_operation_is_shown() -> None:
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_every_line_is_answered_as_it_says(attempt: int) -> None:  # noqa: ARG001  threads finish as they will
+def test_every_line_is_answered_as_it_says(attempt: int) -> None:
     """One reply a line, and those succeed whose ids do not announce an error; what is repeated is replayed."""
     replies = [json.loads(line) for line in converse(CONVERSATION).splitlines()]
     assert Counter(reply["request_id"] for reply in replies) == Counter(each["request_id"] for each in ASKED)

@@ -35,8 +35,8 @@ class Worker:
         environment: dict[str, str] | None = None,
         reading: bool = True,
     ) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
+        self._errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
             [*command, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

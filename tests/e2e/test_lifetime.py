@@ -165,7 +165,7 @@ def fill(started: Worker) -> None:
             blocked += 1
         else:
             blocked = 0
-        return blocked > 20  # noqa: PLR2004 - 0.2 s in which nothing was read
+        return blocked > 20
 
     eventually(stuck, "the worker stops reading")
     os.set_blocking(started.process.stdin.fileno(), True)

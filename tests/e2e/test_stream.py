@@ -182,7 +182,7 @@ def test_host_that_does_not_read() -> None:
         def waits() -> bool:
             # Its processor time stands still: it can only be waiting for us.
             sizes.append(sum(process.cpu_times()[:2]))
-            return sizes[-1] > 0.1 and len(sizes) > 30 and sizes[-1] == sizes[-30]  # noqa: PLR2004
+            return sizes[-1] > 0.1 and len(sizes) > 30 and sizes[-1] == sizes[-30]
 
         eventually(waits, "the worker waits")
         assert not written.is_set(), "the worker took everything without anybody reading"

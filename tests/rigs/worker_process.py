@@ -21,7 +21,7 @@ _COMMAND = (sys.executable, "-m", "worker")
 
 def converse(sent: bytes, *options: str, timeout: float = TIMEOUT_SECONDS) -> bytes:
     """Send everything, end the input, and return everything that was answered. It has to exit with 0."""
-    done = subprocess.run(  # noqa: S603  the command is ours
+    done = subprocess.run(
         (*_COMMAND, *options), input=sent, capture_output=True, cwd=ROOT, timeout=timeout, check=False
     )
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr.decode()}"
@@ -34,7 +34,7 @@ class WorkerProcess:
     def __init__(self, *options: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._timeout = timeout
         self._log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(  # noqa: S603  the command is ours
+        self.process = subprocess.Popen(
             (*_COMMAND, *options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -43,7 +43,6 @@ def hold(manager: MemoryManager, request: AllocationRequest) -> Reservation:
     return manager.reserve(request, manager.new_allocation_id())
 
 
-
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """Return a machine with two healthy simulated devices."""

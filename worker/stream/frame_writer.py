@@ -24,22 +24,29 @@ class FrameWriter:
 
     def write(self, frame: bytes) -> None:
         """Write frames now, from any thread. Once the host is gone they are dropped."""
-        self.write_made(lambda: frame)
+        with self._lock:
+            broke = self._write(frame)
+        if broke:
+            self._on_broken()
 
     def write_made(self, make: Callable[[], bytes]) -> None:
         """Write a frame that is made under the lock, so that a number in it is in the stream's order."""
         with self._lock:
-            if self._broken:
-                return
-            frame = make()
-            try:
-                written = os.write(self._fd, frame)
-                while written < len(frame):
-                    written += os.write(self._fd, memoryview(frame)[written:])
-            except OSError:
-                self._broken = True
-        if self._broken:
+            broke = self._write(make())
+        if broke:
             self._on_broken()
+
+    def _write(self, frame: bytes) -> bool:
+        """Write, and tell whether it was just now that nobody reads any more."""
+        if self._broken:
+            return False
+        try:
+            written = os.write(self._fd, frame)
+            while written < len(frame):
+                written += os.write(self._fd, memoryview(frame)[written:])
+        except OSError:
+            self._broken = True
+        return self._broken
 
     def reader_is_gone(self) -> bool:
         """Tell whether nobody can read any more; False where the system cannot say."""
@@ -59,5 +66,7 @@ class FrameWriter:
     def flush(self) -> None:
         """Write what was batched."""
         if self._batch:
-            frames, self._batch, self._batch_bytes = b"".join(self._batch), [], 0
+            frames = self._batch[0] if len(self._batch) == 1 else b"".join(self._batch)
+            self._batch.clear()
+            self._batch_bytes = 0
             self.write(frames)

@@ -1,7 +1,6 @@
 """Bytes to lines, lines to requests, records to lines."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -54,34 +53,33 @@ class LineSplitter:
         self._head: bytes | None = None
         """First bytes of a line that is being discarded."""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes | Oversize]:
-        """Yield the lines that end in this chunk, without their LF."""
-        first, newline, rest = chunk.partition(b"\n")
-        if not newline:
+    def feed(self, chunk: bytes) -> list[bytes | Oversize]:
+        """Return the lines that end in this chunk, without their LF."""
+        held = self._held or self._head is not None
+        end = chunk.find(b"\n")
+        if end == len(chunk) - 1 and not held:  # one whole line: what most hosts send
+            return [self._checked(chunk[:end])]
+        if end < 0:
             self._hold(chunk)
-            return
-        if self._held or self._head is not None:
+            return []
+        first, *lines, last = chunk.split(b"\n")
+        if held:
             self._hold(first)
-            yield self._take()
+            whole = self._take()
         else:
-            yield self._checked(first)
-        lines = rest.split(b"\n")
-        last = lines.pop()
-        if self._max < len(rest):
-            yield from map(self._checked, lines)
-        else:
-            yield from lines
+            whole = self._checked(first)
         if last:
             self._hold(last)
+        return [whole, *map(self._checked, lines)]
 
-    def close(self) -> Iterator[bytes | Oversize]:
-        """Yield the last line where the stream ended without an LF."""
-        if self._held or self._head is not None:
-            yield self._take()
+    def close(self) -> list[bytes | Oversize]:
+        """Return the last line where the stream ended without an LF."""
+        return [self._take()] if self._held or self._head is not None else []
 
     def _checked(self, line: bytes) -> bytes | Oversize:
-        whole = len(line) <= self._max or (len(line) == self._max + 1 and line.endswith(b"\r"))
-        return line if whole else Oversize(line[:_HEAD_BYTES])
+        if len(line) <= self._max or (len(line) == self._max + 1 and line.endswith(b"\r")):
+            return line
+        return Oversize(line[:_HEAD_BYTES])
 
     def _hold(self, piece: bytes) -> None:
         if self._head is not None:

@@ -221,7 +221,7 @@ def _run(command: list[str], what: str, environment: Mapping[str, str] = Mapping
     """Run a compiler. It writes to a file, since a build server it leaves behind would hold a pipe open."""
     with tempfile.TemporaryFile() as said:
         try:
-            code: object = subprocess.run(  # noqa: S603  a compiler, with arguments made here
+            code: object = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=said,

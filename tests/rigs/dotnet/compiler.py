@@ -58,7 +58,7 @@ def compile_job(job: dict[str, Any]) -> bool:
 def _utf8() -> Any:
     from System.Text import UTF8Encoding
 
-    return UTF8Encoding(False)  # noqa: FBT003  a .NET parameter
+    return UTF8Encoding(False)
 
 
 def _closure(packages: list[str], folder: str) -> list[str]:

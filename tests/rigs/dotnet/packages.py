@@ -91,7 +91,7 @@ def _run_client(package: Package, scratch: Path) -> str:
             package.spec,
         ]
     try:
-        ran = subprocess.run(  # noqa: S603  pip or npm, with fixed arguments
+        ran = subprocess.run(
             command,
             cwd=scratch,
             stdin=subprocess.DEVNULL,

@@ -111,7 +111,7 @@ def iterate(stream: Any, seconds: float = WAIT_SECONDS, cancellation: Any = None
 
     kinds = System.Object.GetType(stream).GetInterfaces()
     of = next(one for one in kinds if one.Name == "IAsyncEnumerable`1").GetGenericArguments()[0]
-    token = CancellationToken(False) if cancellation is None else cancellation  # noqa: FBT003  a .NET parameter
+    token = CancellationToken(False) if cancellation is None else cancellation
     enumerator = IAsyncEnumerator[of](IAsyncEnumerable[of](stream).GetAsyncEnumerator(token))
     try:
         while wait(enumerator.MoveNextAsync(), seconds):

@@ -143,7 +143,7 @@ def frameworks(root: Path) -> dict[str, Path]:
 
 @functools.cache
 def _sdk(dotnet: str) -> Toolchain | None:
-    ran = subprocess.run(  # noqa: S603  the `dotnet` on PATH
+    ran = subprocess.run(
         [dotnet, "--list-sdks"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     found = re.findall(r"^(\d+)\.\S+ \[(.+)\]\s*$", ran.stdout, re.MULTILINE)
