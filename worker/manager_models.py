@@ -258,7 +258,9 @@ class ModelManager:
                 return None  # it is being brought back from there
             copy, entry.host_copy = entry.host_copy, None
             if copy is not None:
-                self._manager.strike_weights(copy.device_id, copy.handle, self._manager.last_look(copy.device_id))
+                self._manager.strike_weights(
+                    copy.device_id, copy.handle, self._manager.last_look(copy.device_id)
+                )
                 if entry.state is ModelState.OFFLOADED:
                     entry.state = ModelState.UNLOADED
                 self._changed.notify_all()
@@ -279,6 +281,13 @@ class ModelManager:
                 Need(device_id, need_bytes, max_models, forced=forced, host_room_bytes=host_room),
                 self._memory(device_id).ranking(strategy, self._now_ms()),
             )
+
+    def check_room(self, request: AllocationRequest, *, make_room: bool) -> None:
+        """Raise as ``hold_room`` would, holding nothing."""
+        with self._changed:
+            missing = self._manager.missing_bytes(request.device_id, request.size_bytes)
+            if missing and not (make_room and self.plan(request.device_id, missing).meetable):
+                raise self._does_not_fit(request)
 
     def evictable_bytes(self, device_id: str) -> int:
         """Return the most that unloading models could free on a device."""

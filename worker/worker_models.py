@@ -98,8 +98,21 @@ class ModelWorker:
                 return self._load(entry, device_id, token, report, make_room=make_room, until_ns=until_ns)
             if device_id is None or residence.device_id == device_id:
                 return Taken(entry, residence, ())
-            self.models.release(model_id, residence.handle)
+            try:
+                self._check_move(entry, residence, device_id, make_room=make_room)
+            finally:
+                self.models.release(model_id, residence.handle)
             self.unload(model_id, token, reason=f"unloaded: it is to be on {device_id}", forced=True)
+
+    def _check_move(
+        self, entry: ModelEntry, residence: Residence, device_id: str, *, make_room: bool
+    ) -> None:
+        """Refuse to take a loaded model to a device where it could not be loaded: it would be gone here too."""
+        if residence.handle in self._objects.live():
+            raise _made_here(entry, device_id)
+        with self._watch.watching_for_loss():
+            self._watch.refresh(_with_host(device_id), max_age_ms=0, forced=True)
+        self.models.check_room(AllocationRequest(device_id, residence.size_bytes), make_room=make_room)
 
     def _load(
         self, entry: ModelEntry, device_id: str | None, token: CancelToken, report: Report, *,
@@ -144,8 +157,7 @@ class ModelWorker:
     def _choose_device(self, entry: ModelEntry, source: _Source, asked: str | None) -> str:
         """Choose where a model goes: as asked, as declared, else the default or the first other with room."""
         if source.loader is not None and asked not in {None, HOST}:
-            message = f"model {entry.model_id!r} is made by the operator's code, in host memory"
-            raise UnsupportedError(message, model_id=entry.model_id, device_id=asked)
+            raise _made_here(entry, asked)
         fixed = HOST if source.loader is not None else asked or entry.spec.device_id
         if fixed is not None:
             return self._manager.device(fixed).device_id
@@ -298,7 +310,8 @@ class ModelWorker:
         reason = fenced.reason
         if fenced.host_room is not None:
             try:
-                copy = self._offload(fenced, fenced.host_room)
+                with self._watch.watching_for_loss():
+                    copy = self._offload(fenced, fenced.host_room)
             except WorkerError as error:
                 reason = f"{reason}; unloaded instead, for offloading failed: {error.message}"
         try:
@@ -351,7 +364,8 @@ class ModelWorker:
     def read(self, residence: Residence, offset: int, into: memoryview) -> None:
         """Copy out of a model's block."""
         token = CancelToken(self._clock.now_ns)
-        self._backends[residence.device_id].read(residence.handle, offset, into, token)
+        with self._watch.watching_for_loss():
+            self._backends[residence.device_id].read(residence.handle, offset, into, token)
 
     def live(self) -> frozenset[str]:
         """Return the handles of all models that are objects."""
@@ -381,6 +395,11 @@ class ModelWorker:
         with suppress(WorkerError):
             self._watch.refresh(device_ids, max_age_ms=0)
             self._watch.observe(device_ids)
+
+
+def _made_here(entry: ModelEntry, device_id: str | None) -> UnsupportedError:
+    message = f"model {entry.model_id!r} is made by the operator's code, in host memory"
+    return UnsupportedError(message, model_id=entry.model_id, device_id=device_id)
 
 
 def _with_host(device_id: str) -> tuple[str, ...]:

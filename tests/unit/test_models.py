@@ -73,7 +73,9 @@ def test_a_model_is_loaded_once_and_counted(make: Make) -> None:
 
 
 @pytest.mark.parametrize("device_id", ["cpu", "sim:0"])
-def test_contents_are_the_files_after_load_reload_and_restore(make: Make, tmp_path: Path, device_id: str) -> None:
+def test_contents_are_the_files_after_load_reload_and_restore(
+    make: Make, tmp_path: Path, device_id: str
+) -> None:
     machine = make(more={"a": {"device_id": device_id, "offload": True}})
     expected = write_model(tmp_path / "a.safetensors", 3 * MIB, MIB)
     assert read(machine, "a") == expected
@@ -97,9 +99,9 @@ def test_loading_makes_room_and_says_what_went(make: Make) -> None:
     assert [row.model_id for row in result.models_unloaded] == ["a"]
     assert result.models_unloaded[0].returned_bytes == 4 * MIB
     assert "last used 1000 ms ago" in result.models_unloaded[0].reason
-    assert [(name, data.model_id) for name, _, data in machine.events if name is EventName.MODEL_UNLOADED] == [
-        (EventName.MODEL_UNLOADED, "a")
-    ]
+    assert [
+        (name, data.model_id) for name, _, data in machine.events if name is EventName.MODEL_UNLOADED
+    ] == [(EventName.MODEL_UNLOADED, "a")]
     assert [row.model_id for row in machine.history.evictions(("sim:0",), 60_000)] == ["a"]
     machine.check()
     machine.close()
@@ -147,7 +149,9 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
     with pytest.raises(OutOfMemoryError) as refused:
         machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token())
     assert refused.value.details["evictable_bytes"] == 8 * MIB
-    made = machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
+    made = machine.memory.allocate(
+        machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+    )
     assert {row.model_id for row in made.models_unloaded} == {"a", "b"}
     machine.check()
 
@@ -159,7 +163,12 @@ def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
     assert len(machine.load("c").models_unloaded) == 1
     with pytest.raises(LimitExceededError):
         machine.load("a", make_room=False)
-    made = machine.memory.allocate(machine.memory.new_allocation_id(), AllocationRequest("sim:0", 4 * MIB), machine.token(), make_room=True)
+    made = machine.memory.allocate(
+        machine.memory.new_allocation_id(),
+        AllocationRequest("sim:0", 4 * MIB),
+        machine.token(),
+        make_room=True,
+    )
     assert len(made.models_unloaded) == 1
     machine.check()
 
@@ -259,6 +268,17 @@ def test_a_model_moves_where_it_is_asked_to(make: Make) -> None:
         machine.memory.unload_model("a", UnloadMode.OFFLOAD, machine.token())
 
 
+def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
+    machine = make(more={"a": {"device_id": "cpu"}})
+    machine.allocate("sim:0", 8 * MIB)
+    machine.load("a")
+    with pytest.raises(OutOfMemoryError):
+        machine.load("a", device_id="sim:0")
+    assert state(machine, "a") is ModelState.LOADED
+    assert machine.booked.book.get("a").in_use == 0
+    machine.check()
+
+
 def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
     machine = make()
     with pytest.raises(ModelNotFoundError) as unknown:
@@ -284,11 +304,15 @@ def test_optimizing_stops_when_the_goal_is_met(make: Make) -> None:
     done = optimize(machine, min_bytes=5 * MIB)
     assert [row.model_id for row in done.models_unloaded] == [row.model_id for row in planned.models_unloaded]
     assert done.goal_met and done.memory_freed_bytes == done.memory_returned_bytes == 8 * MIB
-    assert {row.model_id for row in done.models_kept} | {row.model_id for row in done.models_unloaded} == set("abc")
+    assert {row.model_id for row in done.models_kept} | {row.model_id for row in done.models_unloaded} == set(
+        "abc"
+    )
     machine.check()
 
 
-@pytest.mark.parametrize(("target", "left"), [(PressureLevel.LOW, 2), (50.0, 2), (30.0, 1), (PressureLevel.HIGH, 3)])
+@pytest.mark.parametrize(
+    ("target", "left"), [(PressureLevel.LOW, 2), (50.0, 2), (30.0, 1), (PressureLevel.HIGH, 3)]
+)
 def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
     machine = make(room=16 * MIB)
     for each in "abc":
@@ -296,7 +320,9 @@ def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
     done = optimize(machine, target=target)
     assert 3 - len(done.models_unloaded) == left
     assert done.goal_met
-    assert machine.manager.headroom("sim:0").pressure_percentage <= (target if isinstance(target, float) else 95)
+    assert machine.manager.headroom("sim:0").pressure_percentage <= (
+        target if isinstance(target, float) else 95
+    )
 
 
 def test_limits_of_optimizing_are_kept_and_told(make: Make) -> None:
@@ -321,7 +347,11 @@ def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
     machine = make()
     machine.load("a"), machine.load("b")
     before = machine.figures()
-    ways = (WayToPlan("full", 11 * MIB, "sim:0"), WayToPlan("half", 5 * MIB, "sim:0"), WayToPlan("tiny", MIB, "sim:0"))
+    ways = (
+        WayToPlan("full", 11 * MIB, "sim:0"),
+        WayToPlan("half", 5 * MIB, "sim:0"),
+        WayToPlan("tiny", MIB, "sim:0"),
+    )
     result = machine.memory.plan(ways, allow_eviction=True)
     assert result.selected == "half"
     assert str(11 * MIB) in result.reason and str(2 * MIB) in result.reason
@@ -351,7 +381,10 @@ def test_optimizing_by_level(make: Make) -> None:
     rows = machine.memory.recommendations(("sim:0",))
     assert [row.action for row in rows] == ["memory.unload_model", "memory.model_optimize"]
     steps = {
-        level: [step.step for step in machine.memory.optimize(("sim:0",), level, machine.token(), dry_run=True).steps]
+        level: [
+            step.step
+            for step in machine.memory.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
+        ]
         for level in OptimizationLevel
     }
     assert [len(each) for each in steps.values()] == [0, 1, 2]
@@ -365,6 +398,31 @@ def test_every_decision_is_recorded(make: Make) -> None:
     for each in "abca":
         machine.load(each)
     kinds = [row.kind for row in machine.decisions]
-    assert kinds.count(DecisionKind.LOAD) == 4 - (kinds.count(DecisionKind.USE) - kinds.count(DecisionKind.LOAD))
+    assert kinds.count(DecisionKind.LOAD) == 4 - (
+        kinds.count(DecisionKind.USE) - kinds.count(DecisionKind.LOAD)
+    )
     assert kinds.count(DecisionKind.EVICT) >= 1
     assert all(row.reason for row in machine.decisions if row.kind is DecisionKind.EVICT)
+
+
+def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -> None:
+    """A factory's object is handed to leases as it is, counted by what the process grew, and made once."""
+    model = ModelSpec(
+        "made", loader="module", factory="tests.rigs.model_factory:make", declared_bytes=2 * MIB
+    )
+    machine = Machine(tmp_path, SimulatedDevice(10 * MIB), models=(model,))
+    sizes = iter([100 * MIB, 103 * MIB, 103 * MIB, 101 * MIB])
+    machine.models._objects._process_bytes = lambda: next(sizes)
+    models = Models(machine.models, machine.clock)
+    with models.use("made") as first, models.use("made") as second:
+        assert first.content() is second.content()
+        assert list(first) == []
+    status = machine.memory.model_status("made", machine.memory.device_ids(None)).models[0]
+    assert (status.declared_bytes, status.measured_bytes, status.device_id) == (2 * MIB, 3 * MIB, "cpu")
+    assert machine.manager.status("cpu").model_bytes == 3 * MIB
+    with pytest.raises(UnsupportedError):
+        machine.load("made", device_id="sim:0")
+    assert state(machine, "made") is ModelState.LOADED
+    gone = machine.memory.unload_model("made", UnloadMode.UNLOAD, machine.token())
+    assert (gone.freed_bytes, gone.returned_bytes) == (3 * MIB, 2 * MIB)
+    assert machine.models.live() == frozenset() == machine.manager.weights("cpu")
