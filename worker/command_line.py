@@ -51,6 +51,7 @@ class Arguments(argparse.Namespace):
     models: str | None
     model_root: str | None
     record: str | None
+    plugin: list[str]
     deterministic: bool
     log_level: str
 
@@ -129,6 +130,8 @@ def parse(arguments: list[str]) -> Arguments:
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write every decision about models to it, for python -m worker"
         " simulate FILE; at 64 MiB it becomes FILE.1")  # fmt: skip
+    add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
+        " yours; repeatable; see docs/plugins.md")  # fmt: skip
     add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"
         " line after the other: the same answers everywhere, for tests")  # fmt: skip
     add("--log-level", choices=("debug", "info", "warning", "error"), default="warning",

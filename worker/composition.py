@@ -21,6 +21,8 @@ from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
 from worker.manager_models import ModelManager, OnIdle
 from worker.model_objects import ModelObjects
+from worker.models_api import Models
+from worker.plugins import PluginAction, PluginError, load_plugins
 from worker.policy.pressure import default_limits
 from worker.records import Allocation
 from worker.stdio_loop import StdioLoop
@@ -93,7 +95,8 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         fixed_clock=fixed_clock,
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
-    runner.bind(Instructor(memory, loop, clock, __version__, pid).prepare)
+    plugins = _plugins(arguments, Models(memory.model_worker, clock))
+    runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
     if fixed_clock is None:
         _tick_every_second(alarm, clock, memory)
         alarm.start()
@@ -193,6 +196,14 @@ def _decision_log(arguments: Arguments) -> DecisionLog | None:
         return DecisionLog(Path(arguments.record))
     except OSError as error:
         fail(f"--record: {error}")
+
+
+def _plugins(arguments: Arguments, models: Models) -> dict[str, PluginAction]:
+    """Import ``--plugin``. Exits with 2 for one that can't be used."""
+    try:
+        return load_plugins(arguments.plugin, models)
+    except PluginError as error:
+        fail(f"--plugin {error}")
 
 
 def _nothing() -> None:

@@ -4,9 +4,10 @@ Refuses to start if a handler is missing, or takes or returns another type than 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol, get_type_hints
 
 import orjson
@@ -29,6 +30,7 @@ from protocol.vocabulary import (
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import InvalidRequestError, UnknownActionError, UnsupportedError
 from worker.interface_memory import MemoryInterface
+from worker.plugins import PluginAction
 from worker.policy.batches import plan_batches
 from worker.records import AllocationRequest
 from worker.stream.work import Answer, Call, Claim, Work
@@ -74,8 +76,15 @@ class Instructor:
     """Every action of the protocol, bound to its handler."""
 
     def __init__(
-        self, memory: MemoryInterface, session: Session, clock: Clock, version: str, pid: int | None
+        self,
+        memory: MemoryInterface,
+        session: Session,
+        clock: Clock,
+        version: str,
+        pid: int | None,
+        plugins: Mapping[str, PluginAction] = MappingProxyType({}),
     ) -> None:
+        self._plugins = plugins
         self._memory = memory
         self._session = session
         self._clock = clock
@@ -135,7 +144,7 @@ class Instructor:
         name = OLDER_NAMES.get(action, action)
         row = ACTIONS.get(name)
         if row is None:
-            raise _unknown_action(action)
+            return self._prepare_plugin(action, data)
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:
@@ -160,6 +169,13 @@ class Instructor:
         if not data and name not in self._claims:
             self._bare[action] = work
         return work
+
+    def _prepare_plugin(self, action: str, data: dict[str, Any]) -> Work:
+        """Turn a request for a plugin's action into work: it may take its time, and claims nothing here."""
+        run = self._plugins.get(action)
+        if run is None:
+            raise _unknown_action(action, self._plugins)
+        return Work(action=action, run=lambda call: run(data, call), quick=False)
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; one that fails gives it back."""
@@ -401,7 +417,7 @@ class Instructor:
             protocol=PROTOCOL_VERSION,
             worker_version=self._version,
             pid=self._pid,
-            actions=tuple(self._handlers),
+            actions=(*self._handlers, *self._plugins),
             limits=r.WorkerLimits(self._session.max_frame_bytes, self._session.max_inflight),
             schema_sha256=SCHEMA_SHA256,
         )
@@ -444,10 +460,10 @@ def check_handlers(handlers: dict[str, Callable[..., Any]]) -> None:
             raise TypeError(message)
 
 
-def _unknown_action(action: str) -> UnknownActionError:
+def _unknown_action(action: str, plugins: Mapping[str, PluginAction]) -> UnknownActionError:
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
-    known = sorted(ACTIONS)
+    known = sorted((*ACTIONS, *plugins))
     nearest = next(iter(get_close_matches(action, known, n=1, cutoff=0.4)), None)
     hint = f"; did you mean {nearest}?" if nearest is not None else ""
     message = f"no action {action!r}{hint}"

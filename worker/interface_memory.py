@@ -130,7 +130,7 @@ class MemoryInterface:
         self._transfers = workers.transfers
         self._reclaim = workers.reclaim
         self._analytics = workers.analytics
-        self._models = workers.models
+        self._models = self.model_worker = workers.models
         self._optimizer = workers.optimizer
         self._publish = publish
         self._watch = DeviceWatch(manager, backends, workers.analytics, publish)

@@ -55,7 +55,7 @@ class AnyUse(RuleBasedStateMachine):
         self.leases: list[tuple[Any, LeasedModel]] = []
 
     @rule(model_id=MODELS, device_id=DEVICES, make_room=st.booleans(), pin=st.none() | st.booleans())
-    def load(self, model_id: str, device_id: str | None, pin: bool | None, *, make_room: bool) -> None:
+    def load(self, model_id: str, device_id: str | None, *, pin: bool | None, make_room: bool) -> None:
         leased = {each.model_id for _, each in self.leases}
         try:
             result = self.machine.load(model_id, device_id=device_id, make_room=make_room, pin=pin)
@@ -124,7 +124,7 @@ class AnyUse(RuleBasedStateMachine):
         excluded=st.frozensets(MODELS),
         dry_run=st.booleans(),
     )
-    def optimize(self, dry_run: bool, excluded: frozenset[str], max_models: int | None, percent: float | None, **demand: Any) -> None:  # fmt: skip
+    def optimize(self, excluded: frozenset[str], max_models: int | None, percent: float | None, *, dry_run: bool, **demand: Any) -> None:  # fmt: skip
         stays = excluded | {
             each.model_id for _, each in self.leases if self.machine.booked.book.get(each.model_id).in_use
         }

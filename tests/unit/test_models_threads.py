@@ -52,7 +52,7 @@ def test_twenty_threads_ask_for_ten_models_in_room_for_three(tmp_path: Path, see
                 except OutOfMemoryError:
                     pass  # sixty seconds of this clock go by quickly
                 machine.clock.wait(chance.random() * 10, machine.token())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - shown where all have ended
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(20)]
@@ -111,7 +111,7 @@ def test_room_is_nobody_elses_between_plan_and_commit(tmp_path: Path) -> None:
                 machine.load(f"m{number}")
             except OutOfMemoryError:
                 pass
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - shown where all have ended
                 errors.append(error)
 
     def allocate() -> None:
@@ -124,7 +124,7 @@ def test_room_is_nobody_elses_between_plan_and_commit(tmp_path: Path) -> None:
                 machine.memory.deallocate(made.allocation_id, force=True)
             except OutOfMemoryError:
                 pass
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - shown where all have ended
                 errors.append(error)
 
     threads = [threading.Thread(target=load, args=(number,), daemon=True) for number in range(6)]
