@@ -4,11 +4,12 @@ A line that declares a model comes before its first use, as the format wants it.
 limit it becomes ``FILE.1``, in place of the one before, and a new one begins with all models known so far.
 """
 
-import json
 import queue
 import threading
 from pathlib import Path
 from typing import Any, TextIO
+
+import orjson
 
 from worker.log import log
 from worker.records import Decision, DecisionKind
@@ -68,7 +69,7 @@ class DecisionLog:
         self._line(line)
 
     def _line(self, value: dict[str, Any]) -> None:
-        text = json.dumps(value) + "\n"
+        text = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE).decode()
         self._file.write(text)
         self._written += len(text)
 
