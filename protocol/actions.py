@@ -37,6 +37,9 @@ ACTIONS: dict[str, Action] = {
     "memory.get_optimization_recommendations": Action(
         params.GetOptimizationRecommendationsParams, results.GetOptimizationRecommendationsResult
     ),
+    "memory.load_model": Action(params.LoadModelParams, results.LoadModelResult, changes=True),
+    "memory.unload_model": Action(params.UnloadModelParams, results.UnloadedModel, changes=True),
+    "memory.plan": Action(params.PlanParams, results.PlanResult),
     "memory.plan_batches": Action(params.PlanBatchesParams, results.PlanBatchesResult),
     "memory.set_limits": Action(params.SetLimitsParams, results.SetLimitsResult, changes=True),
     "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
@@ -57,6 +60,7 @@ EVENTS: dict[str, type[Any]] = {
     "progress": results.ProgressData,
     EventName.PRESSURE_CHANGED: results.PressureChangedData,
     EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,
+    EventName.MODEL_UNLOADED: results.ModelUnloadedData,
     EventName.DEVICE_LOST: results.DeviceLostData,
 }
 """What each event carries in ``data``."""

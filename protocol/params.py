@@ -49,6 +49,7 @@ ClearType = Annotated[words.ClearType, _WORD]
 OptimizationLevel = Annotated[words.OptimizationLevel, _WORD]
 GroupBy = Annotated[words.GroupBy, _WORD]
 EvictionStrategy = Annotated[words.EvictionStrategy, _WORD]
+UnloadMode = Annotated[words.UnloadMode, _WORD]
 AnalyticsSection = Annotated[words.AnalyticsSection, _WORD]
 EventName = Annotated[words.EventName, _WORD]
 PressureLevel = Annotated[words.PressureLevel, _WORD]
@@ -183,6 +184,43 @@ class ModelOptimizeParams(Params):
     exclude_models: tuple[Name, ...] = Field(default=(), strict=False)
     max_optimization_time_ms: Milliseconds | None = None
     dry_run: bool = False
+
+
+class LoadModelParams(Params):
+    """Load a model, or note one more use of it if it is loaded."""
+
+    model_id: Name
+    device_id: Name | None = None
+    """Null for the model's own, else whichever has room."""
+    make_room: bool = True
+    """Other models may be unloaded to make it fit."""
+    pin: bool | None = None
+    """Whether it stays until unloaded by force; null leaves that as it is."""
+    keep_alive_ms: Milliseconds | None = None
+    """How long it stays after its last use; null leaves that as it is."""
+
+
+class UnloadModelParams(Params):
+    """Unload a model that is not in use."""
+
+    model_id: Name
+    mode: UnloadMode = words.UnloadMode.UNLOAD
+
+
+class PlanCandidate(Params):
+    """One way to do the work, and what it takes."""
+
+    name: Name
+    required_bytes: SizeBytes
+    device_id: Name | None = None
+
+
+class PlanParams(Params):
+    """Ask which of several ways fits, in the order of preference. Changes nothing."""
+
+    candidates: Annotated[tuple[PlanCandidate, ...], Field(min_length=1, max_length=1000, strict=False)]
+    allow_eviction: bool = True
+    """Models may be counted as room where they could be unloaded."""
 
 
 class GetPressureParams(Params):

@@ -329,6 +329,12 @@ class ModelStatus(Record):
     expires_in_ms: Milliseconds | None
 
 
+class LoadModelResult(ModelStatus):
+    """The model as it is now, and what went for it. ``load_ms`` is of the load that made it resident."""
+
+    models_unloaded: tuple[UnloadedModel, ...]
+
+
 class GetModelStatusResult(Record):
     """The configured models and where they are."""
 
@@ -496,6 +502,36 @@ class GetOptimizationRecommendationsResult(Record):
 # ---- planning -------------------------------------------------------------------------------------
 
 
+class PlannedEviction(Record):
+    """A model that would go."""
+
+    model_id: str
+    freed_bytes: Bytes
+    reload_ms: Milliseconds | None
+    reason: str
+
+
+class PlannedCandidate(Record):
+    """Whether one way fits, and what would have to go for it."""
+
+    name: str
+    fits: bool
+    device_id: str
+    shortfall_bytes: Bytes | None
+    """What is missing after the evictions; null where the headroom can't be told."""
+    evictions: tuple[PlannedEviction, ...]
+    reload_ms: Milliseconds | None
+    """To bring back what went; null where one of them was never measured."""
+
+
+class PlanResult(Record):
+    """The first way that fits, and why. Nothing was changed."""
+
+    selected: str | None
+    reason: str
+    candidates: tuple[PlannedCandidate, ...]
+
+
 class PlanBatchesResult(Record):
     """The largest batch that fits, and what it saves against doing all at once."""
 
@@ -601,6 +637,16 @@ class AllocationExpiredData(Record):
     owner: str | None
     freed_bytes: Bytes
     returned_bytes: Bytes | None
+
+
+class ModelUnloadedData(Record):
+    """A model was dropped, and why."""
+
+    model_id: str
+    device_id: str
+    freed_bytes: Bytes
+    returned_bytes: Bytes | None
+    reason: str
 
 
 class DeviceLostData(Record):

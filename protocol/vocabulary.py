@@ -146,6 +146,13 @@ class EvictionStrategy(StrEnum):
     PRIORITY = "priority"
 
 
+class UnloadMode(StrEnum):
+    """How a model gives up its memory on the device."""
+
+    UNLOAD = "unload"
+    OFFLOAD = "offload"
+
+
 class AnalyticsSection(StrEnum):
     """A part of the ``memory.get_analytics`` answer."""
 
@@ -161,6 +168,7 @@ class EventName(StrEnum):
 
     PRESSURE_CHANGED = "memory.pressure_changed"
     ALLOCATION_EXPIRED = "memory.allocation_expired"
+    MODEL_UNLOADED = "memory.model_unloaded"
     DEVICE_LOST = "device.lost"
 
 

@@ -48,6 +48,10 @@ class Arguments(argparse.Namespace):
     max_inflight: int
     pool_bytes: int | None
     shared_folder: str | None
+    models: str | None
+    model_root: str | None
+    record: str | None
+    plugin: list[str]
     deterministic: bool
     log_level: str
 
@@ -122,6 +126,12 @@ def parse(arguments: list[str]) -> Arguments:
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
     add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default /dev/shm,"
         " else the temp folder)")  # fmt: skip
+    add("--models", metavar="FILE", help="YAML that declares the models")
+    add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
+    add("--record", metavar="FILE", help="write every decision about models to it, for python -m worker"
+        " simulate FILE; at 64 MiB it becomes FILE.1")  # fmt: skip
+    add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
+        " yours; repeatable; see docs/plugins.md")  # fmt: skip
     add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"
         " line after the other: the same answers everywhere, for tests")  # fmt: skip
     add("--log-level", choices=("debug", "info", "warning", "error"), default="warning",

@@ -12,11 +12,17 @@ from worker.backends.shared_files import default_folder
 from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
-from worker.device_watch import Publish
-from worker.instructor_memory import Instructor
+from worker.decision_log import DecisionLog
+from worker.device_watch import DeviceWatch, Publish
+from worker.instructor_memory import Instructor, model_claim
 from worker.interface_memory import MemoryInterface, Workers
+from worker.loaders.base import ModelSpec
 from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
+from worker.manager_models import ModelManager, OnIdle
+from worker.model_objects import ModelObjects
+from worker.models_api import Models
+from worker.plugins import PluginAction, PluginError, load_plugins
 from worker.policy.pressure import default_limits
 from worker.records import Allocation
 from worker.stdio_loop import StdioLoop
@@ -28,6 +34,7 @@ from worker.stream.work import Claim, Work
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.worker_allocation import AllocationWorker, OnLease
 from worker.worker_analytics import AnalyticsWorker
+from worker.worker_model_optimize import ModelOptimizer
 from worker.worker_models import ModelWorker
 from worker.worker_reclaim import ReclaimWorker
 from worker.worker_transfer import TransferWorker
@@ -67,7 +74,16 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         )
         alarm.at(expires_ns, lambda: runner.submit(expire, alone=True))
 
-    memory = build_memory(arguments, clock, history, events.publish, on_lease)
+    def on_idle(model_id: str, due_ns: int) -> None:
+        expire = Work(
+            action="memory.unload_model",
+            run=lambda _: memory.expire_model(model_id),
+            claims=(model_claim(model_id),),
+            quick=False,
+        )
+        alarm.at(due_ns, lambda: runner.submit(expire))
+
+    memory = build_memory(arguments, clock, history, events.publish, on_lease, on_idle)
     loop = StdioLoop(
         read_fd,
         writer,
@@ -79,7 +95,8 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         fixed_clock=fixed_clock,
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
-    runner.bind(Instructor(memory, loop, clock, __version__, pid).prepare)
+    plugins = _plugins(arguments, Models(memory.model_worker, clock))
+    runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
     if fixed_clock is None:
         _tick_every_second(alarm, clock, memory)
         alarm.start()
@@ -95,8 +112,9 @@ def build_memory(
     history: History,
     publish: Publish,
     on_lease: OnLease,
+    on_idle: OnIdle = lambda _model_id, _due_ns: None,
 ) -> MemoryInterface:
-    """Build the devices and what keeps their books. Exits with 2 if the default device does not exist."""
+    """Build the devices and what keeps their books. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
     reading = system.read()
     budget = reading.budget_bytes or 0
@@ -130,14 +148,66 @@ def build_memory(
             manager.add_device(info, limits)
     default = _default_device(arguments.default_device, backends)
     allocations = AllocationWorker(manager, backends, history, on_lease)
+    analytics = AnalyticsWorker(manager, history, clock)
+    watch = DeviceWatch(manager, backends, analytics, publish)
+    decisions = _decision_log(arguments)
+    record = None if decisions is None else decisions.record
+    on_closed = _nothing if decisions is None else decisions.close
+    booked = ModelManager(manager, clock, _declared_models(arguments, backends), on_idle, record)
+    objects = ModelObjects(lambda: system.read().process_rss_bytes)
+    models = ModelWorker(
+        manager, booked, backends, watch, history, clock, publish, objects, default, on_closed
+    )
+    models.estimate()
     workers = Workers(
         allocations=allocations,
         transfers=TransferWorker(manager, backends, allocations, clock),
         reclaim=ReclaimWorker(manager, backends, allocations),
-        analytics=AnalyticsWorker(manager, history, clock),
-        models=ModelWorker(manager, clock),
+        analytics=analytics,
+        models=models,
+        optimizer=ModelOptimizer(manager, models, watch, clock),
     )
     return MemoryInterface(manager, backends, workers, clock, default, publish)
+
+
+def _declared_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
+    """Read ``--models``. Exits with 2 and a line for each problem."""
+    if arguments.models is None:
+        return ()
+    from worker.model_config import ModelConfigError, read_models  # noqa: PLC0415 - reads YAML, which costs
+
+    path = Path(arguments.models)
+    root = path.parent if arguments.model_root is None else Path(arguments.model_root)
+    try:
+        specs = read_models(path, root)
+    except (ModelConfigError, OSError) as error:
+        fail(f"--models: {error}")
+    for spec in specs:
+        if spec.device_id is not None and spec.device_id not in backends:
+            fail(f"--models: {spec.model_id} is for {spec.device_id}; there is {', '.join(backends)}")
+    return specs
+
+
+def _decision_log(arguments: Arguments) -> DecisionLog | None:
+    """Open ``--record``. Exits with 2 if it cannot be written."""
+    if arguments.record is None:
+        return None
+    try:
+        return DecisionLog(Path(arguments.record))
+    except OSError as error:
+        fail(f"--record: {error}")
+
+
+def _plugins(arguments: Arguments, models: Models) -> dict[str, PluginAction]:
+    """Import ``--plugin``. Exits with 2 for one that can't be used."""
+    try:
+        return load_plugins(arguments.plugin, models)
+    except PluginError as error:
+        fail(f"--plugin {error}")
+
+
+def _nothing() -> None:
+    """Do nothing: no decisions are recorded."""
 
 
 def _default_device(asked: str | None, backends: Mapping[str, DeviceBackend]) -> str:

@@ -47,10 +47,13 @@ class DeviceWatch:
         """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
         for device_id in device_ids:
             if forced or self._manager.needs_readings(device_id, max_age_ms, exact=exact):
-                drift = self._manager.drift(device_id)
-                with self._noting_loss():
-                    readings = self._backends[device_id].readings(device_id)
-                    self._manager.note_readings(device_id, readings, drift)
+                look = self._manager.begin_look(device_id)
+                try:
+                    with self._noting_loss():
+                        readings = self._backends[device_id].readings(device_id)
+                        self._manager.note_readings(device_id, readings, look)
+                finally:
+                    self._manager.give_up_look(device_id, look)
 
     def observe(self, device_ids: tuple[str, ...]) -> None:
         """After a change: enter it in the timeline, tell of a new level, give caches up under pressure."""

@@ -4,9 +4,10 @@ Refuses to start if a handler is missing, or takes or returns another type than 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol, get_type_hints
 
 import orjson
@@ -29,9 +30,11 @@ from protocol.vocabulary import (
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import InvalidRequestError, UnknownActionError, UnsupportedError
 from worker.interface_memory import MemoryInterface
+from worker.plugins import PluginAction
 from worker.policy.batches import plan_batches
 from worker.records import AllocationRequest
 from worker.stream.work import Answer, Call, Claim, Work
+from worker.worker_model_optimize import ModelDemand, WayToPlan
 
 _EVERYTHING = frozenset(AnalyticsSection)
 _FIELD_OF_SEVERAL_TYPES = 2
@@ -73,8 +76,15 @@ class Instructor:
     """Every action of the protocol, bound to its handler."""
 
     def __init__(
-        self, memory: MemoryInterface, session: Session, clock: Clock, version: str, pid: int | None
+        self,
+        memory: MemoryInterface,
+        session: Session,
+        clock: Clock,
+        version: str,
+        pid: int | None,
+        plugins: Mapping[str, PluginAction] = MappingProxyType({}),
     ) -> None:
+        self._plugins = plugins
         self._memory = memory
         self._session = session
         self._clock = clock
@@ -97,6 +107,9 @@ class Instructor:
             "memory.get_pressure": self._get_pressure,
             "memory.get_analytics": self._get_analytics,
             "memory.get_optimization_recommendations": self._get_optimization_recommendations,
+            "memory.load_model": self._load_model,
+            "memory.unload_model": self._unload_model,
+            "memory.plan": self._plan,
             "memory.plan_batches": self._plan_batches,
             "memory.set_limits": self._set_limits,
             "worker.hello": self._hello,
@@ -114,6 +127,8 @@ class Instructor:
             "memory.defragment": self._claims_of_devices,
             "memory.optimize": self._claims_of_devices,
             "memory.model_optimize": self._claims_of_devices,
+            "memory.load_model": self._claims_of_load_model,
+            "memory.unload_model": self._claims_of_unload_model,
             "memory.set_limits": lambda params: (self._claims_of_devices(params)[0], True),
             "worker.shutdown": lambda _: ((), False),
         }
@@ -129,7 +144,7 @@ class Instructor:
         name = OLDER_NAMES.get(action, action)
         row = ACTIONS.get(name)
         if row is None:
-            raise _unknown_action(action)
+            return self._prepare_plugin(action, data)
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:
@@ -154,6 +169,13 @@ class Instructor:
         if not data and name not in self._claims:
             self._bare[action] = work
         return work
+
+    def _prepare_plugin(self, action: str, data: dict[str, Any]) -> Work:
+        """Turn a request for a plugin's action into work: it may take its time, and claims nothing here."""
+        run = self._plugins.get(action)
+        if run is None:
+            raise _unknown_action(action, self._plugins)
+        return Work(action=action, run=lambda call: run(data, call), quick=False)
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; one that fails gives it back."""
@@ -221,14 +243,14 @@ class Instructor:
             persistent=params.persistent,
             lease_ns=None if params.lease_ms is None else params.lease_ms * NS_PER_MS,
         )
-        return self._memory.allocate(allocation_id, request, call.token)
+        return self._memory.allocate(allocation_id, request, call.token, make_room=params.make_room)
 
     def _claims_of_allocate(self, params: p.AllocateParams) -> tuple[tuple[Claim, ...], bool]:
         device_id = self._memory.device_id(params.device_id)
         untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
         touched = 0 if untouched else params.size_bytes
         claims = (Claim(device_id, alone=False), Claim(_IDS, alone=False))
-        return claims, self._memory.is_quick(device_id, touched)
+        return claims, not params.make_room and self._memory.is_quick(device_id, touched)
 
     def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
         return self._memory.deallocate(params.allocation_id, force=params.force)
@@ -334,13 +356,48 @@ class Instructor:
     def _get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
         return self._memory.model_status(params.model_id, self._memory.device_ids(params.device_id))
 
-    def _model_optimize(self, params: p.ModelOptimizeParams, _: Call) -> r.ModelOptimizeResult:
-        return self._memory.model_optimize(
-            self._memory.device_ids(params.device_id),
-            params.target_pressure_level,
-            params.strategy,
-            params.min_memory_to_free_bytes,
+    def _model_optimize(self, params: p.ModelOptimizeParams, call: Call) -> r.ModelOptimizeResult:
+        demand = ModelDemand(
+            target=params.target_pressure_level,
+            strategy=params.strategy,
+            max_models=params.max_models_to_unload,
+            min_bytes=params.min_memory_to_free_bytes,
+            forced=params.force_optimization,
+            excluded=frozenset(params.exclude_models),
+            max_time_ms=params.max_optimization_time_ms,
+            dry_run=params.dry_run,
         )
+        return self._memory.model_optimize(self._memory.device_ids(params.device_id), demand, call.token)
+
+    def _load_model(self, params: p.LoadModelParams, call: Call) -> r.LoadModelResult:
+        kept = params.keep_alive_ms
+        return self._memory.load_model(
+            params.model_id,
+            None if params.device_id is None else self._memory.device_id(params.device_id),
+            call.token,
+            call.report,
+            make_room=params.make_room,
+            pin=params.pin,
+            keep_alive_ns=None if kept is None else kept * NS_PER_MS,
+        )
+
+    def _unload_model(self, params: p.UnloadModelParams, call: Call) -> r.UnloadedModel:
+        return self._memory.unload_model(params.model_id, params.mode, call.token)
+
+    def _claims_of_load_model(self, params: p.LoadModelParams) -> tuple[tuple[Claim, ...], bool]:
+        devices = self._memory.model_devices(params.model_id, params.device_id)
+        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+
+    def _claims_of_unload_model(self, params: p.UnloadModelParams) -> tuple[tuple[Claim, ...], bool]:
+        devices = self._memory.model_devices(params.model_id, None)
+        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+
+    def _plan(self, params: p.PlanParams, _: Call) -> r.PlanResult:
+        ways = tuple(
+            WayToPlan(each.name, each.required_bytes, self._memory.device_id(each.device_id))
+            for each in params.candidates
+        )
+        return self._memory.plan(ways, allow_eviction=params.allow_eviction)
 
     # ---- the worker's own ----
 
@@ -360,7 +417,7 @@ class Instructor:
             protocol=PROTOCOL_VERSION,
             worker_version=self._version,
             pid=self._pid,
-            actions=tuple(self._handlers),
+            actions=(*self._handlers, *self._plugins),
             limits=r.WorkerLimits(self._session.max_frame_bytes, self._session.max_inflight),
             schema_sha256=SCHEMA_SHA256,
         )
@@ -382,6 +439,11 @@ class Instructor:
         return Answer(r.ShutdownResult(self._session.drain()), then=self._session.end)
 
 
+def model_claim(model_id: str) -> Claim:
+    """Return what work on a model claims: one at a time, in arrival order."""
+    return Claim(f"model {model_id}", alone=True)
+
+
 def check_handlers(handlers: dict[str, Callable[..., Any]]) -> None:
     """Hold the handlers against the table. TypeError names the first that differs."""
     differing = set(handlers) ^ set(ACTIONS)
@@ -398,10 +460,10 @@ def check_handlers(handlers: dict[str, Callable[..., Any]]) -> None:
             raise TypeError(message)
 
 
-def _unknown_action(action: str) -> UnknownActionError:
+def _unknown_action(action: str, plugins: Mapping[str, PluginAction]) -> UnknownActionError:
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
-    known = sorted(ACTIONS)
+    known = sorted((*ACTIONS, *plugins))
     nearest = next(iter(get_close_matches(action, known, n=1, cutoff=0.4)), None)
     hint = f"; did you mean {nearest}?" if nearest is not None else ""
     message = f"no action {action!r}{hint}"

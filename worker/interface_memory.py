@@ -5,6 +5,7 @@ Counts no bytes itself: the manager does, by readings that are taken here when t
 
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 from protocol.record import Record
 from protocol.results import (
@@ -22,23 +23,26 @@ from protocol.results import (
     GetStatusResult,
     HostStatus,
     Limits,
+    LoadModelResult,
     ModelOptimizeResult,
     OptimizeResult,
     OptimizeStep,
+    PlanResult,
     Recommendation,
     SetLimitsResult,
     TransferResult,
+    UnloadedModel,
 )
 from protocol.vocabulary import (
     AnalyticsSection,
     ClearType,
     EventName,
-    EvictionStrategy,
     GroupBy,
     MemoryType,
     OptimizationLevel,
     PressureLevel,
     TransferType,
+    UnloadMode,
 )
 from worker.backends.base import DeviceBackend
 from worker.cancellation import CancelToken
@@ -47,17 +51,21 @@ from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch, Publish
 from worker.errors import (
     AllocationNotFoundError,
     InvalidRequestError,
+    LimitExceededError,
+    ModelBusyError,
     OutOfMemoryError,
     WorkerError,
 )
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import worst
-from worker.records import AllocationRequest
+from worker.policy.recommendations import cheapest_first
+from worker.records import Allocation, AllocationRequest
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker, age_order
-from worker.worker_models import ModelWorker
+from worker.worker_model_optimize import ModelDemand, ModelOptimizer, WayToPlan, merged
+from worker.worker_models import ModelWorker, Report
 from worker.worker_reclaim import ReclaimWorker, total
-from worker.worker_transfer import Report, TransferWorker
+from worker.worker_transfer import TransferWorker
 
 ALL_DEVICES = "all"
 CPU = "cpu"
@@ -67,8 +75,13 @@ _EXACT_FROM_BYTES = 2**20
 
 _ALLOWED = {
     OptimizationLevel.CONSERVATIVE: {"memory.clear"},
-    OptimizationLevel.NORMAL: {"memory.clear", "memory.defragment"},
-    OptimizationLevel.AGGRESSIVE: {"memory.clear", "memory.defragment"},
+    OptimizationLevel.NORMAL: {"memory.clear", "memory.defragment", "memory.unload_model"},
+    OptimizationLevel.AGGRESSIVE: {
+        "memory.clear",
+        "memory.defragment",
+        "memory.unload_model",
+        "memory.model_optimize",
+    },
 }
 """What each level of ``memory.optimize`` may carry out of what is recommended."""
 
@@ -81,6 +94,7 @@ class Workers(Record):
     reclaim: ReclaimWorker
     analytics: AnalyticsWorker
     models: ModelWorker
+    optimizer: ModelOptimizer
 
 
 class _Status(Record):
@@ -116,7 +130,8 @@ class MemoryInterface:
         self._transfers = workers.transfers
         self._reclaim = workers.reclaim
         self._analytics = workers.analytics
-        self._models = workers.models
+        self._models = self.model_worker = workers.models
+        self._optimizer = workers.optimizer
         self._publish = publish
         self._watch = DeviceWatch(manager, backends, workers.analytics, publish)
         self._clock = clock
@@ -158,23 +173,29 @@ class MemoryInterface:
         """Take an id back that nothing came of."""
         self._manager.unused_allocation_id(allocation_id)
 
-    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> AllocateResult:
+    def allocate(
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, make_room: bool = False
+    ) -> AllocateResult:
         """Allocate.
 
         1. Small requests are admitted by recent readings, larger ones by readings taken now.
         2. Out of memory: caches are given up. If that, or newer readings, can help, it is tried once more.
+        3. Still, or over a limit, and models may go: enough of them are unloaded, and it is tried a last
+           time in the room that was held meanwhile.
         """
-        device_id = request.device_id
+        device_id, unloaded = request.device_id, list[UnloadedModel]()
         with self._watch.watching_for_loss():
             exact = request.size_bytes >= _EXACT_FROM_BYTES
             self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
             try:
-                allocation = self._allocations.allocate(allocation_id, request, token)
-            except OutOfMemoryError:  # 2
-                if not self._backends[device_id].trim(device_id) and exact:
+                allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
+            except (OutOfMemoryError, LimitExceededError) as error:  # 3
+                if request.memory_type is MemoryType.EXTERNAL:
                     raise
-                self._watch.refresh((device_id,), max_age_ms=0)
-                allocation = self._allocations.allocate(allocation_id, request, token)
+                error.details["evictable_bytes"] = self._models.models.evictable_bytes(device_id)
+                if not make_room:
+                    raise
+                allocation = self._allocate_making_room(allocation_id, request, token, unloaded)
         self._after_change(device_id, request.size_bytes)
         return AllocateResult(
             allocation_id=allocation.allocation_id,
@@ -184,8 +205,41 @@ class MemoryInterface:
             actual_bytes=allocation.block.actual_bytes,
             shared_memory=allocation.block.shared_memory,
             available_bytes=self._manager.headroom(device_id).available_bytes,
-            models_unloaded=(),
+            models_unloaded=tuple(unloaded),
         )
+
+    def _allocate_as_it_is(
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, exact: bool
+    ) -> Allocation:
+        """Allocate in what is free, or becomes so when caches are given up."""
+        device_id = request.device_id
+        try:
+            return self._allocations.allocate(allocation_id, request, token)
+        except OutOfMemoryError:  # 2
+            if not self._backends[device_id].trim(device_id) and exact:
+                raise
+            self._watch.refresh((device_id,), max_age_ms=0)
+            return self._allocations.allocate(allocation_id, request, token)
+
+    def _allocate_making_room(
+        self,
+        allocation_id: str,
+        request: AllocationRequest,
+        token: CancelToken,
+        unloaded: list[UnloadedModel],
+    ) -> Allocation:
+        """Allocate in room that models made; free memory in pieces is joined first."""
+        reservation, gone = self._models.reserve_making_room(allocation_id, request, token)
+        unloaded.extend(gone)
+        backend = self._backends[request.device_id]
+        try:
+            largest = backend.readings(request.device_id).largest_block_bytes
+            if largest is not None and largest < request.size_bytes:
+                backend.defragment(request.device_id)
+        except BaseException:
+            self._manager.release(reservation)
+            raise
+        return self._allocations.allocate(allocation_id, request, token, reservation)
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
         """Free one allocation."""
@@ -261,11 +315,13 @@ class MemoryInterface:
         *,
         force: bool,
     ) -> ClearResult:
-        """Give up caches or allocations."""
+        """Give up caches, allocations or models."""
         present = self._watch.available(device_ids)
         with self._watch.watching_for_loss():
             self._watch.refresh(present, max_age_ms=0)
             result = self._reclaim.clear(present, kind, owner, token, force=force)
+            if kind in {ClearType.MODELS, ClearType.ALL}:
+                result = merged(result, self._optimizer.clear(present, token, forced=force))
         self._watch.observe(present)
         return result
 
@@ -289,11 +345,7 @@ class MemoryInterface:
                 continue
             returned = None
             if not dry_run:
-                target = (row.data["device_id"],)
-                if row.action == "memory.clear":
-                    returned = self.clear(target, ClearType.CACHE, None, token, force=False).returned_bytes
-                else:
-                    returned = self.defragment(target, token).returned_bytes
+                returned = self._carry_out(row, token)
             steps.append(OptimizeStep(row.action, row.data, row.expected_freed_bytes, returned, row.reason))
         return OptimizeResult(
             returned_bytes=0 if dry_run else total([step.returned_bytes for step in steps]),
@@ -301,6 +353,25 @@ class MemoryInterface:
             pressure_before=before,
             pressure_after=before if dry_run else self.pressure(device_ids).pressure_level,
         )
+
+    def _carry_out(self, row: Recommendation, token: CancelToken) -> int | None:
+        """Do what is recommended. Returns what went back to the system."""
+        match row.action:
+            case "memory.clear":
+                target = (row.data["device_id"],)
+                return self.clear(target, ClearType.CACHE, None, token, force=False).returned_bytes
+            case "memory.unload_model":
+                try:
+                    return self._models.unload(
+                        row.data["model_id"], token, reason="unloaded: it was idle"
+                    ).returned_bytes
+                except ModelBusyError:
+                    return 0  # it came into use since
+            case "memory.model_optimize":
+                demand = ModelDemand(min_bytes=row.data["min_memory_to_free_bytes"])
+                return self._optimizer.optimize((row.data["device_id"],), demand, token).memory_returned_bytes
+            case _:
+                return self.defragment((row.data["device_id"],), token).returned_bytes
 
     def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
         """Replace a device's limits; says what lies over the new cap, and frees none of it."""
@@ -382,13 +453,19 @@ class MemoryInterface:
     def pressure(self, device_ids: tuple[str, ...]) -> GetPressureResult:
         """Return how close devices are to running out."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        rows = tuple(map(self._analytics.pressure, device_ids))
+        rows = tuple(
+            replace(
+                self._analytics.pressure(device_id), recommended_actions=self.recommendations((device_id,))
+            )
+            for device_id in device_ids
+        )
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
 
     def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
         """Return the actions worth taking."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        return self._analytics.recommendations(device_ids)
+        models = self._optimizer.recommendations(device_ids)
+        return cheapest_first((*self._analytics.recommendations(device_ids), *models))
 
     def analytics(
         self, device_ids: tuple[str, ...], range_ms: int, include: frozenset[AnalyticsSection]
@@ -405,18 +482,43 @@ class MemoryInterface:
     def model_status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
         """Return the configured models."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        return self._models.status(model_id, device_ids)
+        return self._optimizer.status(model_id, device_ids)
+
+    def load_model(
+        self, model_id: str, device_id: str | None, token: CancelToken, report: Report, *,
+        make_room: bool, pin: bool | None, keep_alive_ns: int | None,
+    ) -> LoadModelResult:  # fmt: skip
+        """Load a model, or note one more use of it."""
+        taken = self._models.take(model_id, token, report, device_id=device_id, make_room=make_room)
+        self._models.models.release(model_id, taken.residence.handle)
+        self._models.models.configure(model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
+        return LoadModelResult(
+            **vars(taken.entry.status(self._clock.now_ns())), models_unloaded=taken.unloaded
+        )
+
+    def unload_model(self, model_id: str, mode: UnloadMode, token: CancelToken) -> UnloadedModel:
+        """Unload a model."""
+        return self._models.unload(model_id, token, mode)
+
+    def expire_model(self, model_id: str) -> None:
+        """Unload a model that has been idle past its keep-alive."""
+        self._models.expire(model_id)
 
     def model_optimize(
-        self,
-        device_ids: tuple[str, ...],
-        target: PressureLevel | float | None,
-        strategy: EvictionStrategy,
-        min_bytes: int | None,
+        self, device_ids: tuple[str, ...], demand: ModelDemand, token: CancelToken
     ) -> ModelOptimizeResult:
         """Unload models until the goals are met."""
-        self._watch.refresh(device_ids, max_age_ms=0)
-        return self._models.optimize(device_ids, target, strategy, min_bytes)
+        return self._optimizer.optimize(device_ids, demand, token)
+
+    def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
+        """Choose the first way that fits."""
+        return self._optimizer.plan(ways, allow_eviction=allow_eviction)
+
+    def model_devices(self, model_id: str, device_id: str | None) -> tuple[str, ...]:
+        """Return the devices that loading a model may touch. ModelNotFoundError for one not configured."""
+        entry = self._models.models.book.get(model_id)
+        fixed = device_id or entry.spec.device_id
+        return self.device_ids(fixed)
 
     def notes(self, device_id: str) -> tuple[str, ...]:
         """Say, for people, what can and can't be measured on a device, and why."""
@@ -445,6 +547,7 @@ class MemoryInterface:
         with ExitStack() as stack:
             for backend in dict.fromkeys(self._backends.values()):
                 stack.callback(backend.close)
+            stack.callback(self._models.close)
             for allocation in self._manager.allocations():
                 with suppress(AllocationNotFoundError):  # it went by itself meanwhile
                     self._allocations.free(allocation.allocation_id)

@@ -6,19 +6,19 @@ never held across I/O. A change is reserved, then made by a backend, then commit
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.results import AllocationRow, DeviceStatus, Limits, UsageGroup
-from protocol.vocabulary import INT64_MAX, DeviceState, GroupBy, MemoryType, PressureLevel
+from protocol.vocabulary import DeviceState, GroupBy, MemoryType, PressureLevel
 from worker.books.ledger import DeviceLedger
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import (
     AllocationNotFoundError,
     DeviceNotFoundError,
     DeviceUnavailableError,
-    LimitExceededError,
-    OutOfMemoryError,
 )
+from worker.policy.admission import admit, count, missing_bytes
 from worker.policy.pressure import Books, Headroom, headroom, level_of
 from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Readings, Reservation
 
@@ -36,6 +36,7 @@ class Device:
         self.ledger = DeviceLedger()
         self.readings: Readings | None = None
         self.read_ns = 0
+        self.looks_begun = 0
         self.stale = True
         """Whether the ledger changed since the readings were taken."""
         self.level = PressureLevel.UNKNOWN
@@ -46,7 +47,10 @@ class MemoryManager:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.RLock()
+        self.lock = self._lock = threading.RLock()
+        """What holds several steps together: the models' own manager takes it around its own."""
+        self.on_lost: Callable[[str], None] = _nobody_asks
+        """Called with a device that went away, while the lock is held."""
         # All mutable state of the worker's accounting.
         self._devices: dict[str, Device] = {}
         self._device_ids: tuple[str, ...] = ()
@@ -88,24 +92,35 @@ class MemoryManager:
             for allocation in lost:
                 if not allocation.external:
                     self.remove(allocation.allocation_id, ending="device_lost")
+            device.ledger.drop_weights()
+            self.on_lost(device_id)
             return tuple(allocation for allocation in lost if not allocation.external)
 
     # ---- readings ----
 
-    def note_readings(self, device_id: str, readings: Readings, drift_bytes: int) -> None:
-        """Take readings over. ``drift_bytes`` is what ``drift`` said before they were taken."""
+    def note_readings(self, device_id: str, readings: Readings, look: int) -> None:
+        """Take readings over. ``look`` is what ``begin_look`` said before they were taken."""
         with self._lock:
             device = self._get(device_id)
             device.readings = readings
             self.version += 1
             device.read_ns = self._clock.now_ns()
-            device.ledger.drift_bytes -= drift_bytes
+            ledger = device.ledger
+            ledger.noted_bytes = ledger.looks.pop(look, ledger.noted_bytes)
             device.stale = device.ledger.drift_bytes != 0
 
-    def drift(self, device_id: str) -> int:
-        """Return the bytes committed less freed since the last readings."""
+    def begin_look(self, device_id: str) -> int:
+        """Note that readings are about to be taken; end it with ``note_readings`` or ``give_up_look``."""
         with self._lock:
-            return self._get(device_id).ledger.drift_bytes
+            device = self._get(device_id)
+            device.looks_begun += 1
+            device.ledger.looks[device.looks_begun] = device.ledger.taken_bytes
+            return device.looks_begun
+
+    def give_up_look(self, device_id: str, look: int) -> None:
+        """Note that no readings came of it; nothing happens if some did."""
+        with self._lock:
+            self._get(device_id).ledger.looks.pop(look, None)
 
     def needs_readings(self, device_id: str, max_age_ms: int, *, exact: bool = True) -> bool:
         """Tell whether readings are missing, too old or (``exact``) older than the ledger's last change."""
@@ -156,13 +171,10 @@ class MemoryManager:
             if device.info.state is not DeviceState.AVAILABLE:
                 raise unavailable(device.info)
             if request.memory_type is MemoryType.EXTERNAL:
-                _count(request, device.ledger)
+                count(request, device.ledger.external_bytes + device.ledger.allocated_bytes)
             else:
-                _admit(request, device.limits, self._headroom(device))
-            reservation = Reservation(allocation_id, request)
-            device.ledger.reserve(reservation)
-            self.version += 1
-            return reservation
+                admit(request, device.limits, self._headroom(device))
+            return self.hold(request, allocation_id)
 
     def release(self, reservation: Reservation) -> None:
         """Roll back: every figure is as before ``reserve``."""
@@ -207,6 +219,73 @@ class MemoryManager:
             if ending != "already_freed":
                 self._remember_ending(allocation_id, ending)
             return allocation
+
+    # ---- weights ----
+
+    def missing_bytes(self, device_id: str, size_bytes: int) -> int:
+        """Return how much would have to be freed for a size to fit, what is promised to others counted."""
+        with self._lock:
+            device = self._get(device_id)
+            readings = device.readings or _NO_READINGS
+            return missing_bytes(size_bytes, readings, device.limits, _books(device))
+
+    def hold(self, request: AllocationRequest, name: str) -> Reservation:
+        """Hold room that may not be there yet: whoever calls has decided what goes for it.
+
+        DeviceUnavailableError if the device is not there to be asked.
+        """
+        with self._lock:
+            device = self._get(request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            reservation = Reservation(name, request)
+            device.ledger.reserve(reservation)
+            self.version += 1
+            return reservation
+
+    def enter_weights(
+        self, reservation: Reservation, handle: str, size_bytes: int, actual_bytes: int
+    ) -> None:
+        """Enter a model's weights, by what they turned out to take. DeviceUnavailableError if the device went away meanwhile."""
+        with self._lock:
+            device = self._get(reservation.request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            device.ledger.release(reservation)
+            device.ledger.add_weights(handle, size_bytes, actual_bytes)
+            device.stale = True
+            self.version += 1
+
+    def last_look(self, device_id: str) -> int:
+        """Return a mark by which ``strike_weights`` sees whether somebody looked."""
+        with self._lock:
+            device = self._get(device_id)
+            return min(device.ledger.looks, default=device.looks_begun + 1) - 1
+
+    def strike_weights(self, device_id: str, handle: str, last_look: int) -> None:
+        """Strike a model's weights out; nothing happens if they went with their device.
+
+        ``last_look`` is from before the device gave them up. Where somebody looked since, those readings may
+        show the room already: it is not counted a second time, and if they do not, the next ones do.
+        """
+        with self._lock:
+            device = self._get(device_id)
+            drift_bytes = device.ledger.drift_bytes
+            device.ledger.remove_weights(handle)
+            if last_look != device.looks_begun:
+                device.ledger.noted_bytes = device.ledger.taken_bytes - drift_bytes
+            device.stale = True
+            self.version += 1
+
+    def model_bytes(self, device_id: str) -> int:
+        """Return what models take on a device."""
+        with self._lock:
+            return self._get(device_id).ledger.model_bytes
+
+    def weights(self, device_id: str) -> frozenset[str]:
+        """Return the handles of all weights on a device."""
+        with self._lock:
+            return frozenset(self._get(device_id).ledger.weights)
 
     # ---- questions ----
 
@@ -313,7 +392,7 @@ class MemoryManager:
                 available_bytes=room.available_bytes,
                 peak_allocated_bytes=ledger.peak_allocated_bytes,
                 allocation_count=len(ledger.allocations),
-                model_bytes=0,
+                model_bytes=ledger.model_bytes,
                 utilization_percentage=utilization_percentage(readings),
                 pressure_level=level_of(room.pressure_percentage, device.limits.thresholds),
                 allocations=None,
@@ -345,9 +424,7 @@ class MemoryManager:
         return device
 
     def _headroom(self, device: Device) -> Headroom:
-        ledger = device.ledger
-        books = Books(ledger.allocated_bytes, ledger.reserved_bytes, ledger.drift_bytes)
-        return headroom(device.readings or _NO_READINGS, device.limits, books)
+        return headroom(device.readings or _NO_READINGS, device.limits, _books(device))
 
     def _ending(self, allocation_id: str) -> str:
         known = self._endings.get(allocation_id)
@@ -368,7 +445,17 @@ class MemoryManager:
             self._endings.popitem(last=False)
 
 
+def _nobody_asks(_device_id: str) -> None:
+    """Tell nobody that a device went away."""
+
+
 _NO_READINGS = Readings(None, None, None, None, None, None, None, 0, 0, None)
+
+
+def _books(device: Device) -> Books:
+    ledger = device.ledger
+    taken = ledger.allocated_bytes + ledger.model_bytes
+    return Books(taken, ledger.reserved_bytes, ledger.drift_bytes)
 
 
 def unavailable(info: DeviceInfo) -> DeviceUnavailableError:
@@ -383,39 +470,3 @@ def utilization_percentage(readings: Readings) -> float | None:
     if readings.used_bytes is None or not readings.total_bytes:
         return None
     return round(min(100.0, 100 * readings.used_bytes / readings.total_bytes), 3)
-
-
-def _count(request: AllocationRequest, ledger: DeviceLedger) -> None:
-    """Decide whether what the host holds can still be added up: records take no room."""
-    if request.size_bytes > INT64_MAX - ledger.external_bytes - ledger.allocated_bytes:
-        counted = ledger.external_bytes + ledger.allocated_bytes
-        message = f"{counted} bytes are recorded or allocated; {request.size_bytes} more cannot be counted,"
-        message += f" the sum would be over {INT64_MAX}"
-        raise LimitExceededError(
-            message, device_id=request.device_id, requested_bytes=request.size_bytes, limit_bytes=INT64_MAX
-        )
-
-
-def _admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
-    """Decide whether a request fits.
-
-    1. It fits, or there are no figures and the device itself will say.
-    2. It is over the configured cap: no waiting helps, a limit is exceeded.
-    3. The device has room for it, which the reserve keeps for the host: a limit is exceeded.
-    4. The device has no such room: out of memory.
-    """
-    asked = request.size_bytes
-    if room.available_bytes is None or asked <= room.available_bytes:  # 1
-        return
-    details = {
-        "device_id": request.device_id,
-        "requested_bytes": asked,
-        "available_bytes": room.available_bytes,
-        "evictable_bytes": 0,
-    }
-    said = f"{request.device_id} has {room.available_bytes} bytes of headroom; {asked} asked for"
-    if room.below_cap_bytes is not None and asked > room.below_cap_bytes:  # 2
-        raise LimitExceededError(f"{said} (limit_bytes is {limits.limit_bytes})", **details)
-    if asked <= room.unreserved_bytes:  # 3
-        raise LimitExceededError(f"{said} (reserve_bytes is {limits.reserve_bytes})", **details)
-    raise OutOfMemoryError(said, **details)  # 4

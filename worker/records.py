@@ -1,5 +1,7 @@
 """What the layers hand to one another. Frozen; sizes in bytes, times in nanoseconds of the worker's clock."""
 
+from enum import StrEnum
+
 from protocol.record import Record
 from protocol.results import Fragmentation, SharedMemory
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType, Source
@@ -94,3 +96,25 @@ class Reservation(Record):
 
     allocation_id: str
     request: AllocationRequest
+
+
+class DecisionKind(StrEnum):
+    """What was decided, or asked for, about a model."""
+
+    USE = "use"
+    LOAD = "load"
+    EVICT = "evict"
+
+
+class Decision(Record):
+    """A line of the record that a simulation replays."""
+
+    kind: DecisionKind
+    model_id: str
+    device_id: str
+    t_ms: int
+    size_bytes: int
+    load_ms: int
+    capacity_bytes: int
+    """What models could take on the device then."""
+    reason: str | None

@@ -38,17 +38,32 @@ class AllocationWorker:
         self._history = history
         self._on_lease = on_lease
 
-    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Allocation:
+    def allocate(
+        self,
+        allocation_id: str,
+        request: AllocationRequest,
+        token: CancelToken,
+        held: Reservation | None = None,
+    ) -> Allocation:
         """Make an allocation. Errors: those of ``MemoryManager.reserve`` and of the backend."""
-        return self.finish(self.begin(allocation_id, request, token))
+        return self.finish(self.begin(allocation_id, request, token, held))
 
-    def begin(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Unfinished:
-        """Reserve, and make the block: nobody sees it before ``finish``. Then ``finish`` or ``undo``."""
+    def begin(
+        self,
+        allocation_id: str,
+        request: AllocationRequest,
+        token: CancelToken,
+        held: Reservation | None = None,
+    ) -> Unfinished:
+        """Reserve, unless room is held already, and make the block: nobody sees it before ``finish``.
+
+        Then ``finish`` or ``undo``.
+        """
         external = request.memory_type is MemoryType.EXTERNAL
         backend = self._backends[request.device_id]
         if not external:
             backend.check(request)
-        reservation = self._manager.reserve(request, allocation_id)
+        reservation = self._manager.reserve(request, allocation_id) if held is None else held
         try:
             if external:
                 return Unfinished(reservation, Block(request.size_bytes))

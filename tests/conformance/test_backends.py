@@ -490,3 +490,54 @@ def test_what_a_killed_worker_left(tmp_path: Path, shared: CpuBackend) -> None:
     assert stranger.exists()
     assert len(list(tmp_path.glob("*.lock"))) == 1
     assert not any(path.exists() for path in left)
+
+
+# ---- models' weights ----
+
+
+def fill_with(content: bytes) -> Callable[[memoryview | None, Callable[[int, memoryview], None]], None]:
+    """Return what fills a model's block, in place where that is possible."""
+
+    def fill(view: memoryview | None, write: Callable[[int, memoryview], None]) -> None:
+        half = len(content) // 2
+        if view is not None:
+            view[: len(content)] = content
+            return
+        write(0, memoryview(content)[:half])
+        write(half, memoryview(content)[half:])
+
+    return fill
+
+
+def test_weights_are_what_was_filled_in_and_go_at_once(
+    backend: DeviceBackend, device_id: str, token: CancelToken
+) -> None:
+    """A model's block reads back to the byte, and what unloading it returns is all of it: no pool keeps it."""
+    content = os.urandom(3 * MIB + 5)
+    before = backend.readings(device_id)
+    block = backend.load("weights-1", ask(device_id, len(content)), fill_with(content), token)
+    assert backend.live() == {"weights-1"}
+    assert backend.readings(device_id).resident_bytes == before.resident_bytes + block.actual_bytes
+    read = bytearray(len(content))
+    backend.read("weights-1", 0, memoryview(read), token)
+    assert read == content
+    assert backend.unload("weights-1") == block.actual_bytes
+    after = backend.readings(device_id)
+    assert (after.resident_bytes, after.cached_bytes) == (before.resident_bytes, before.cached_bytes)
+
+
+@pytest.mark.parametrize("failure", [OSError("no"), CancelledError("no"), OutOfMemoryError("no")])
+def test_a_load_that_fails_leaves_nothing(
+    backend: DeviceBackend, device_id: str, token: CancelToken, failure: Exception
+) -> None:
+    """Whatever the filling ends with goes on to the caller, and the block is gone."""
+    before = backend.readings(device_id)
+
+    def fill(view: memoryview | None, write: Callable[[int, memoryview], None]) -> None:
+        fill_with(bytes(MIB))(view, write)
+        raise failure
+
+    with pytest.raises(type(failure)):
+        backend.load("weights-1", ask(device_id, 2 * MIB), fill, token)
+    assert backend.live() == frozenset()
+    assert backend.readings(device_id).resident_bytes == before.resident_bytes

@@ -35,6 +35,8 @@ def test_every_error_is_the_one_announced() -> None:
     replies = [json.loads(line) for line in converse(CONVERSATION).splitlines()]
     codes = {reply["request_id"]: reply["error"]["code"] for reply in replies if not reply["success"]}
     assert codes == {
+        "error: a model that is not configured (start it with --models)": "model_not_found",
+        "error: nothing to unload either": "model_not_found",
         "error: a typo is refused by name": "invalid_request",
         "error: more than any machine has": "out_of_memory",
         "error: no such action": "unknown_action",

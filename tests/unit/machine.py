@@ -4,20 +4,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from protocol.results import LoadModelResult
 from protocol.vocabulary import EventName, GroupBy, Initialize, MemoryType, TransferType
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.books.history import History
 from worker.cancellation import CancelToken
-from worker.clock import FixedClock
+from worker.clock import Clock, FixedClock
+from worker.device_watch import DeviceWatch
 from worker.interface_memory import MemoryInterface, Workers
+from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
+from worker.manager_models import ModelManager
+from worker.model_objects import ModelObjects
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.records import Allocation, AllocationRequest
+from worker.records import Allocation, AllocationRequest, Decision
 from worker.telemetry.system import FixedSystemMemory
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker
+from worker.worker_model_optimize import ModelOptimizer
 from worker.worker_models import ModelWorker
 from worker.worker_reclaim import ReclaimWorker
 from worker.worker_transfer import TransferWorker
@@ -28,8 +34,15 @@ MIB = 2**20
 class Machine:
     """Put together as the worker is, under a clock that stands."""
 
-    def __init__(self, folder: Path, *devices: SimulatedDevice, pool_bytes: int = 32 * MIB) -> None:
-        self.clock = FixedClock()
+    def __init__(
+        self,
+        folder: Path,
+        *devices: SimulatedDevice,
+        pool_bytes: int = 32 * MIB,
+        models: tuple[ModelSpec, ...] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or FixedClock()
         self.history = History(self.clock)
         self.events: list[tuple[EventName, str, Any]] = []
         self.leases: list[tuple[int, str]] = []
@@ -43,6 +56,28 @@ class Machine:
                 self.manager.add_device(info, DEFAULT_LIMITS)
         self.allocations = AllocationWorker(self.manager, self.backends, self.history, self._on_lease)
         self.transfers = TransferWorker(self.manager, self.backends, self.allocations, self.clock)
+        analytics = AnalyticsWorker(self.manager, self.history, self.clock)
+        watch = DeviceWatch(self.manager, self.backends, analytics, self._publish)
+        self.idle: list[tuple[int, str]] = []
+        self.decisions: list[Decision] = []
+        self.booked = ModelManager(
+            self.manager,
+            self.clock,
+            models,
+            lambda model_id, due_ns: self.idle.append((due_ns, model_id)),
+            self.decisions.append,
+        )
+        self.models = ModelWorker(
+            self.manager,
+            self.booked,
+            self.backends,
+            watch,
+            self.history,
+            self.clock,
+            self._publish,
+            ModelObjects(lambda: None),
+            "sim:0" if devices else "cpu",
+        )
         self.memory = MemoryInterface(
             self.manager,
             self.backends,
@@ -50,13 +85,23 @@ class Machine:
                 allocations=self.allocations,
                 transfers=self.transfers,
                 reclaim=ReclaimWorker(self.manager, self.backends, self.allocations),
-                analytics=AnalyticsWorker(self.manager, self.history, self.clock),
-                models=ModelWorker(self.manager, self.clock),
+                analytics=analytics,
+                models=self.models,
+                optimizer=ModelOptimizer(self.manager, self.models, watch, self.clock),
             ),
             self.clock,
             "cpu",
-            lambda *event: self.events.append(event),
+            self._publish,
         )
+
+    def _publish(self, name: EventName, about: str, data: Any) -> None:
+        self.events.append((name, about, data))
+
+    def load(self, model_id: str, **more: Any) -> LoadModelResult:
+        """Load a model, as a request does."""
+        options = {"device_id": None, "make_room": True, "pin": None, "keep_alive_ns": None} | more
+        device_id, token = options.pop("device_id"), options.pop("token", None) or self.token()
+        return self.memory.load_model(model_id, device_id, token, lambda _completed, _total: None, **options)
 
     def token(self) -> CancelToken:
         """Return a token that nobody cancels."""
@@ -101,6 +146,10 @@ class Machine:
             if lease[0] <= self.clock.now_ns():
                 self.leases.remove(lease)
                 self.memory.expire(lease[1])
+        for due_ns, model_id in sorted(self.idle):
+            if due_ns <= self.clock.now_ns():
+                self.idle.remove((due_ns, model_id))
+                self.memory.expire_model(model_id)
 
     def figures(self) -> dict[str, Any]:
         """Return every figure of every device's books, peaks included."""
@@ -125,7 +174,16 @@ class Machine:
             assert status.external_bytes == sum(row.size_bytes for row in rows if row.external)
             assert status.allocation_count == len(rows)
             assert status.peak_allocated_bytes >= status.allocated_bytes
-            assert backend.live() == {row.allocation_id for row in held}
+            weights = self.manager.weights(device_id)
+            assert backend.live() == {row.allocation_id for row in held} | weights
+            places = [
+                place
+                for entry in self.booked.book
+                for place in (entry.residence, entry.host_copy)
+                if place is not None and place.device_id == device_id
+            ]
+            assert {place.handle for place in places} == weights
+            assert status.model_bytes == sum(place.size_bytes for place in places)
             for group_by in GroupBy:
                 _, _, groups = self.manager.usage(device_id, group_by)
                 assert sum(group.allocated_bytes for group in groups) == sum(row.size_bytes for row in rows)

@@ -172,12 +172,12 @@ def test_names_that_never_were(name: str) -> None:
 
 
 def test_readings_taken_while_the_ledger_changes() -> None:
-    """What changed between asking for the drift and noting the readings is not forgotten."""
+    """What changed between beginning a look and noting the readings is not forgotten."""
     manager = manager_with(1000)
     first = manager.commit(hold(manager, AllocationRequest("d", 100)), Block(100))
-    drift = manager.drift("d")
+    look = manager.begin_look("d")
     manager.commit(hold(manager, AllocationRequest("d", 50)), Block(50))
-    manager.note_readings("d", Readings(1000, 1000, None, None, None, 900, None, 100, 0, None), drift)
+    manager.note_readings("d", Readings(1000, 1000, None, None, None, 900, None, 100, 0, None), look)
     assert manager.headroom("d").available_bytes == 850
     assert manager.is_stale("d")
     manager.remove(first.allocation_id)

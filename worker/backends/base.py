@@ -1,12 +1,21 @@
 """What every device kind can do. Blocks are named by their allocation's id; what they are stays here."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
+from protocol.vocabulary import Initialize
 from worker.cancellation import CancelToken
 from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 
 COPY_CHUNK_BYTES = 8 * 2**20
 """Transfers go in pieces of this size: each is one step that progress shows and cancelling ends."""
+
+
+Write = Callable[[int, memoryview], None]
+"""Writes bytes to a place in a block."""
+Fill = Callable[[memoryview | None, Write], None]
+"""Fills a model's block: by its own bytes where the worker can address them, else through ``Write``."""
 
 
 class DeviceBackend(Protocol):
@@ -51,6 +60,14 @@ class DeviceBackend(Protocol):
         """Copy into a block."""
         ...
 
+    def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
+        """Make a block for a model's weights and fill it. Failing in any way leaves nothing behind."""
+        ...
+
+    def unload(self, handle: str) -> int | None:
+        """Give a model's block up, at once and whole: nothing of it is kept for reuse. Returns as ``free``."""
+        ...
+
     def trim(self, device_id: str) -> int | None:
         """Give up caches. Returns as ``free`` does."""
         ...
@@ -74,3 +91,23 @@ class DeviceBackend(Protocol):
     def close(self) -> None:
         """Give everything up."""
         ...
+
+
+class LoadsThroughCopies:
+    """Weights as blocks like any other, for devices that the worker cannot address."""
+
+    def load(
+        self: DeviceBackend, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken
+    ) -> Block:
+        """Allocate, and fill it copy by copy."""
+        block = self.allocate(handle, replace(request, initialize=Initialize.NONE, overwritten=True), token)
+        try:
+            fill(None, lambda offset, data: self.write(handle, offset, data, token))
+        except BaseException:
+            self.free(handle)
+            raise
+        return block
+
+    def unload(self: DeviceBackend, handle: str) -> int | None:
+        """Free it."""
+        return self.free(handle)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from protocol.results import SharedMemory
 from protocol.vocabulary import DeviceKind, Initialize, MemoryType
+from worker.backends.base import Fill
 from worker.backends.buffer_pool import BufferPool
 from worker.backends.host_memory import (
     PAGE_BYTES,
@@ -137,6 +138,32 @@ class CpuBackend:
         buffer.touched = True
         buffer.view[offset : offset + len(data)] = data
 
+    def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
+        """Map a buffer and fill it in place."""
+        self._make_way(request.size_bytes)
+        buffer = AnonymousBuffer(request.size_bytes)
+        try:
+            token.check()
+            buffer.touched = True
+
+            def write(offset: int, data: memoryview) -> None:
+                buffer.view[offset : offset + len(data)] = data
+
+            with buffer.view as view:
+                fill(view, write)
+        except BaseException:
+            buffer.close()
+            raise
+        with self._lock:
+            self._buffers[handle] = buffer
+        return Block(buffer.actual_bytes)
+
+    def unload(self, handle: str) -> int | None:
+        """Unmap a buffer."""
+        with self._lock:
+            buffer = self._buffers.pop(handle)
+        return buffer.close()
+
     def trim(self, device_id: str) -> int | None:  # noqa: ARG002 - there is one CPU
         """Give the pool up."""
         return self._pool.drop()
@@ -189,8 +216,12 @@ class CpuBackend:
             if kept is not None:
                 kept.size_bytes = size
                 return kept
+        self._make_way(size)
+        return AnonymousBuffer(size, request.alignment)
+
+    def _make_way(self, size: int) -> None:
+        """Give the pool up where the system is short of what is asked for."""
         if self._pool.cached_bytes and size > _ROOM_CHECK_BYTES:
             free = self._read_system().free_bytes
             if free is not None and free < size:
                 self._pool.drop()
-        return AnonymousBuffer(size, request.alignment)

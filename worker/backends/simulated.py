@@ -10,6 +10,7 @@ from protocol.record import Record
 from protocol.results import Fragmentation
 from protocol.vocabulary import DeviceKind, MemoryType, Source
 from worker.backends.address_space import AddressSpace
+from worker.backends.base import LoadsThroughCopies
 from worker.backends.host_memory import AnonymousBuffer
 from worker.cancellation import CancelToken
 from worker.clock import Clock
@@ -34,7 +35,7 @@ class SimulatedDevice(Record):
     """The allocation or copy, counted together, at which the device goes away."""
 
 
-class SimulatedBackend:
+class SimulatedBackend(LoadsThroughCopies):
     """One simulated device, ``sim:N``."""
 
     quick_bytes = -1

@@ -74,6 +74,11 @@ class History:
         with self._lock:
             self._expirations.append((self._clock.now_ns(), expiration))
 
+    def record_eviction(self, eviction: Eviction) -> None:
+        """Note that a model was dropped."""
+        with self._lock:
+            self._evictions.append((self._clock.now_ns(), eviction))
+
     def _next_minute(self, now_ns: int) -> None:
         """Add the minute that is over to its hour, and begin the present one."""
         start, slots = self._minute

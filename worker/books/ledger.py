@@ -29,10 +29,22 @@ class DeviceLedger:
         self.external_bytes = 0
         self.reserved_bytes = 0
         self.peak_allocated_bytes = 0
-        self.drift_bytes = 0
-        """Bytes taken less given back since the last readings, as the device rounds them."""
+        self.taken_bytes = 0
+        """Bytes taken less given back since ever, as the device rounds them."""
+        self.noted_bytes = 0
+        """What of that the last readings show."""
+        self.looks: dict[int, int] = {}
+        """What readings that are being taken now will show of it, at the least."""
+        self.weights: dict[str, tuple[int, int]] = {}
+        """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
+        self.model_bytes = 0
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
+
+    @property
+    def drift_bytes(self) -> int:
+        """Bytes taken less given back since the last readings."""
+        return self.taken_bytes - self.noted_bytes
 
     def reserve(self, reservation: Reservation) -> None:
         """Hold room for an allocation that is being made."""
@@ -51,7 +63,7 @@ class DeviceLedger:
             self.external_bytes += allocation.size_bytes
         else:
             self.allocated_bytes += allocation.size_bytes
-            self.drift_bytes += allocation.block.actual_bytes
+            self.taken_bytes += allocation.block.actual_bytes
             self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
         for groups, key in self._group_entries(allocation.request):
             group = groups.setdefault(key, _Group())
@@ -66,7 +78,7 @@ class DeviceLedger:
             self.external_bytes -= allocation.size_bytes
         else:
             self.allocated_bytes -= allocation.size_bytes
-            self.drift_bytes -= allocation.block.actual_bytes
+            self._give_back(allocation.block.actual_bytes)
         pair = (allocation.request.owner, allocation.request.purpose)
         if pair in self._freed or len(self._freed) < _EMPTY_GROUPS_KEPT:
             self._freed[pair] += 1
@@ -77,6 +89,29 @@ class DeviceLedger:
             if group.count == 0 and len(groups) > _EMPTY_GROUPS_KEPT:
                 del groups[key]
         return allocation
+
+    def _give_back(self, actual_bytes: int) -> None:
+        """Count what the device has back. Readings on their way may show it already: not a second time."""
+        self.taken_bytes -= actual_bytes
+        for look in self.looks:
+            self.looks[look] -= actual_bytes
+
+    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int) -> None:
+        """Enter a model's weights."""
+        self.weights[handle] = (size_bytes, actual_bytes)
+        self.model_bytes += size_bytes
+        self.taken_bytes += actual_bytes
+
+    def remove_weights(self, handle: str) -> None:
+        """Strike a model's weights out, if they are there."""
+        size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
+        self.model_bytes -= size_bytes
+        self._give_back(actual_bytes)
+
+    def drop_weights(self) -> None:
+        """Strike all weights out: they went with the device."""
+        for handle in tuple(self.weights):
+            self.remove_weights(handle)
 
     def never_freed(self, owner: str | None, purpose: str | None) -> bool:
         """Tell whether no allocation of an owner and purpose was ever freed; False where it isn't known."""

@@ -54,6 +54,15 @@ public static class MemoryActions
     /// <summary>Ask for the actions worth taking, over all devices, cheapest per byte first.</summary>
     public const string GetOptimizationRecommendations = "memory.get_optimization_recommendations";
 
+    /// <summary>Load a model, or note one more use of it if it is loaded.</summary>
+    public const string LoadModel = "memory.load_model";
+
+    /// <summary>Unload a model that is not in use.</summary>
+    public const string UnloadModel = "memory.unload_model";
+
+    /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing.</summary>
+    public const string Plan = "memory.plan";
+
     /// <summary>Ask how to cut work into batches that fit.</summary>
     public const string PlanBatches = "memory.plan_batches";
 
@@ -143,6 +152,18 @@ public static class WireActions
     public static WireAction<GetOptimizationRecommendationsParams, GetOptimizationRecommendationsResult> GetOptimizationRecommendations { get; } =
         new(MemoryActions.GetOptimizationRecommendations, Changes: false, IsControl: false);
 
+    /// <summary><c>memory.load_model</c>.</summary>
+    public static WireAction<LoadModelParams, LoadModelResult> LoadModel { get; } =
+        new(MemoryActions.LoadModel, Changes: true, IsControl: false);
+
+    /// <summary><c>memory.unload_model</c>.</summary>
+    public static WireAction<UnloadModelParams, UnloadedModel> UnloadModel { get; } =
+        new(MemoryActions.UnloadModel, Changes: true, IsControl: false);
+
+    /// <summary><c>memory.plan</c>.</summary>
+    public static WireAction<PlanParams, PlanResult> Plan { get; } =
+        new(MemoryActions.Plan, Changes: false, IsControl: false);
+
     /// <summary><c>memory.plan_batches</c>.</summary>
     public static WireAction<PlanBatchesParams, PlanBatchesResult> PlanBatches { get; } =
         new(MemoryActions.PlanBatches, Changes: false, IsControl: false);
@@ -189,6 +210,9 @@ public static class WireActions
         GetPressure,
         GetAnalytics,
         GetOptimizationRecommendations,
+        LoadModel,
+        UnloadModel,
+        Plan,
         PlanBatches,
         SetLimits,
         WorkerHello,
@@ -216,6 +240,9 @@ public static class WireActions
         "memory.get_pressure" => GetPressure,
         "memory.get_analytics" => GetAnalytics,
         "memory.get_optimization_recommendations" => GetOptimizationRecommendations,
+        "memory.load_model" => LoadModel,
+        "memory.unload_model" => UnloadModel,
+        "memory.plan" => Plan,
         "memory.plan_batches" => PlanBatches,
         "memory.set_limits" => SetLimits,
         "worker.hello" => WorkerHello,

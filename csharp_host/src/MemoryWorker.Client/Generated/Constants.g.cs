@@ -34,6 +34,9 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="AllocationExpiredData"/>.</summary>
     public const string AllocationExpired = "memory.allocation_expired";
 
+    /// <summary>Its data is a <see cref="ModelUnloadedData"/>.</summary>
+    public const string ModelUnloaded = "memory.model_unloaded";
+
     /// <summary>Its data is a <see cref="DeviceLostData"/>.</summary>
     public const string DeviceLost = "device.lost";
 }

@@ -242,6 +242,94 @@ public sealed record AllocationExpiredData : IWireRecord<AllocationExpiredData>
     }
 }
 
+/// <summary>A model was dropped, and why.</summary>
+public sealed record ModelUnloadedData : IWireRecord<ModelUnloadedData>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>freed_bytes</c></summary>
+    public required long FreedBytes { get; init; }
+
+    /// <summary><c>returned_bytes</c></summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ModelUnloadedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ModelUnloadedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ModelUnloadedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
+            {
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ModelUnloadedData", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "ModelUnloadedData", "model_id", "device_id", "freed_bytes", "returned_bytes", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ModelUnloadedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("freed_bytes"u8);
+        WireWriter.Value(writer, FreedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>A device went away, and its contents with it.</summary>
 public sealed record DeviceLostData : IWireRecord<DeviceLostData>
 {

@@ -1347,6 +1347,318 @@ public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptim
     }
 }
 
+/// <summary>Load a model, or note one more use of it if it is loaded.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record LoadModelParams : IWireRecord<LoadModelParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    private readonly string? _deviceId;
+
+    /// <summary>Null for the model's own, else whichever has room.</summary>
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
+
+    private readonly bool _makeRoom = true;
+
+    /// <summary>Other models may be unloaded to make it fit.</summary>
+    public bool MakeRoom { get => _makeRoom; init { _makeRoom = value; _assigned |= 0x2; } }
+
+    private readonly bool? _pin;
+
+    /// <summary>Whether it stays until unloaded by force; null leaves that as it is.</summary>
+    public bool? Pin { get => _pin; init { _pin = value; _assigned |= 0x4; } }
+
+    private readonly long? _keepAliveMs;
+
+    /// <summary>How long it stays after its last use; null leaves that as it is.</summary>
+    public long? KeepAliveMs { get => _keepAliveMs; init { _keepAliveMs = value; _assigned |= 0x8; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public LoadModelParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private LoadModelParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "LoadModelParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "make_room"u8))
+            {
+                MakeRoom = WireReader.Boolean(ref reader, "make_room");
+            }
+            else if (WireReader.IsAt(ref reader, "pin"u8))
+            {
+                Pin = WireReader.IsNull(ref reader) ? null : WireReader.Boolean(ref reader, "pin");
+            }
+            else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
+            {
+                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "LoadModelParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "LoadModelParams", "model_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static LoadModelParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("device_id"u8);
+            WireWriter.Value(writer, DeviceId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("make_room"u8);
+            WireWriter.Value(writer, MakeRoom);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("pin"u8);
+            WireWriter.Value(writer, Pin);
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("keep_alive_ms"u8);
+            WireWriter.Value(writer, KeepAliveMs);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Unload a model that is not in use.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    private readonly UnloadMode _mode = UnloadMode.Unload;
+
+    /// <summary><c>mode</c></summary>
+    public UnloadMode Mode { get => _mode; init { _mode = value; _assigned |= 0x1; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public UnloadModelParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private UnloadModelParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "UnloadModelParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "mode"u8))
+            {
+                Mode = WireWords.ReadUnloadMode(ref reader, "mode");
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "UnloadModelParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "UnloadModelParams", "model_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static UnloadModelParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("mode"u8);
+            WireWriter.Value(writer, this.Mode.ToWord());
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Ask which of several ways fits, in the order of preference. Changes nothing.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record PlanParams : IWireRecord<PlanParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>candidates</c></summary>
+    public required IReadOnlyList<PlanCandidate> Candidates { get; init; }
+
+    private readonly bool _allowEviction = true;
+
+    /// <summary>Models may be counted as room where they could be unloaded.</summary>
+    public bool AllowEviction { get => _allowEviction; init { _allowEviction = value; _assigned |= 0x1; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlanParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlanParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlanParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "candidates"u8))
+            {
+                Candidates = WireReader.List(ref reader, "candidates", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlanCandidate>(ref reader, member, strict), minimum: 1, maximum: 1000);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "allow_eviction"u8))
+            {
+                AllowEviction = WireReader.Boolean(ref reader, "allow_eviction");
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlanParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "PlanParams", "candidates");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlanParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("candidates"u8);
+        WireWriter.List(writer, Candidates, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("allow_eviction"u8);
+            WireWriter.Value(writer, AllowEviction);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>One way to do the work, and what it takes.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record PlanCandidate : IWireRecord<PlanCandidate>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>name</c></summary>
+    public required string Name { get; init; }
+
+    /// <summary><c>required_bytes</c></summary>
+    public required long RequiredBytes { get; init; }
+
+    private readonly string? _deviceId;
+
+    /// <summary><c>device_id</c></summary>
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlanCandidate() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlanCandidate(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlanCandidate");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "required_bytes"u8))
+            {
+                RequiredBytes = WireReader.Int64(ref reader, "required_bytes", strict, minimum: 1);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlanCandidate", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "PlanCandidate", "name", "required_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlanCandidate Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("required_bytes"u8);
+        WireWriter.Value(writer, RequiredBytes);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("device_id"u8);
+            WireWriter.Value(writer, DeviceId);
+        }
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Ask how to cut work into batches that fit.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>

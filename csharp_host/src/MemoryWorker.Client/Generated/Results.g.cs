@@ -3612,6 +3612,458 @@ public sealed record GetOptimizationRecommendationsResult : IWireRecord<GetOptim
     }
 }
 
+/// <summary>The model as it is now, and what went for it. <c>load_ms</c> is of the load that made it resident.</summary>
+public sealed record LoadModelResult : IWireRecord<LoadModelResult>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>state</c></summary>
+    public required ModelState State { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string? DeviceId { get; init; }
+
+    /// <summary><c>loader</c></summary>
+    public required string? Loader { get; init; }
+
+    /// <summary><c>declared_bytes</c></summary>
+    public required long? DeclaredBytes { get; init; }
+
+    /// <summary><c>estimated_bytes</c></summary>
+    public required long? EstimatedBytes { get; init; }
+
+    /// <summary><c>measured_bytes</c></summary>
+    public required long? MeasuredBytes { get; init; }
+
+    /// <summary><c>pinned</c></summary>
+    public required bool Pinned { get; init; }
+
+    /// <summary><c>priority</c></summary>
+    public required long Priority { get; init; }
+
+    /// <summary><c>in_use</c></summary>
+    public required long InUse { get; init; }
+
+    /// <summary><c>load_count</c></summary>
+    public required long LoadCount { get; init; }
+
+    /// <summary><c>use_count</c></summary>
+    public required long UseCount { get; init; }
+
+    /// <summary><c>load_ms</c></summary>
+    public required long? LoadMs { get; init; }
+
+    /// <summary><c>last_used_ms_ago</c></summary>
+    public required long? LastUsedMsAgo { get; init; }
+
+    /// <summary><c>keep_alive_ms</c></summary>
+    public required long? KeepAliveMs { get; init; }
+
+    /// <summary><c>expires_in_ms</c></summary>
+    public required long? ExpiresInMs { get; init; }
+
+    /// <summary><c>models_unloaded</c></summary>
+    public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public LoadModelResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private LoadModelResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "LoadModelResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "state"u8))
+            {
+                State = WireWords.ReadModelState(ref reader, "state");
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "loader"u8))
+            {
+                Loader = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "loader", strict);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "declared_bytes"u8))
+            {
+                DeclaredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "declared_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "estimated_bytes"u8))
+            {
+                EstimatedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "estimated_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "measured_bytes"u8))
+            {
+                MeasuredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_bytes", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "pinned"u8))
+            {
+                Pinned = WireReader.Boolean(ref reader, "pinned");
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "priority"u8))
+            {
+                Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "in_use"u8))
+            {
+                InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "load_count"u8))
+            {
+                LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
+                seen |= 0x400;
+            }
+            else if (WireReader.IsAt(ref reader, "use_count"u8))
+            {
+                UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
+                seen |= 0x800;
+            }
+            else if (WireReader.IsAt(ref reader, "load_ms"u8))
+            {
+                LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
+                seen |= 0x1000;
+            }
+            else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
+            {
+                LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
+                seen |= 0x2000;
+            }
+            else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
+            {
+                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
+                seen |= 0x4000;
+            }
+            else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
+            {
+                ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
+                seen |= 0x8000;
+            }
+            else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
+            {
+                ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
+                seen |= 0x10000;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1ffff)
+        {
+            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "models_unloaded");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static LoadModelResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("state"u8);
+        WireWriter.Value(writer, this.State.ToWord());
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("loader"u8);
+        WireWriter.Value(writer, Loader);
+        writer.WritePropertyName("declared_bytes"u8);
+        WireWriter.Value(writer, DeclaredBytes);
+        writer.WritePropertyName("estimated_bytes"u8);
+        WireWriter.Value(writer, EstimatedBytes);
+        writer.WritePropertyName("measured_bytes"u8);
+        WireWriter.Value(writer, MeasuredBytes);
+        writer.WritePropertyName("pinned"u8);
+        WireWriter.Value(writer, Pinned);
+        writer.WritePropertyName("priority"u8);
+        WireWriter.Value(writer, Priority);
+        writer.WritePropertyName("in_use"u8);
+        WireWriter.Value(writer, InUse);
+        writer.WritePropertyName("load_count"u8);
+        WireWriter.Value(writer, LoadCount);
+        writer.WritePropertyName("use_count"u8);
+        WireWriter.Value(writer, UseCount);
+        writer.WritePropertyName("load_ms"u8);
+        WireWriter.Value(writer, LoadMs);
+        writer.WritePropertyName("last_used_ms_ago"u8);
+        WireWriter.Value(writer, LastUsedMsAgo);
+        writer.WritePropertyName("keep_alive_ms"u8);
+        WireWriter.Value(writer, KeepAliveMs);
+        writer.WritePropertyName("expires_in_ms"u8);
+        WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("models_unloaded"u8);
+        WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The first way that fits, and why. Nothing was changed.</summary>
+public sealed record PlanResult : IWireRecord<PlanResult>
+{
+    /// <summary><c>selected</c></summary>
+    public required string? Selected { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary><c>candidates</c></summary>
+    public required IReadOnlyList<PlannedCandidate> Candidates { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlanResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlanResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlanResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "selected"u8))
+            {
+                Selected = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "selected", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "candidates"u8))
+            {
+                Candidates = WireReader.List(ref reader, "candidates", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedCandidate>(ref reader, member, strict));
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlanResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(seen, "PlanResult", "selected", "reason", "candidates");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlanResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("selected"u8);
+        WireWriter.Value(writer, Selected);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WritePropertyName("candidates"u8);
+        WireWriter.List(writer, Candidates, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Whether one way fits, and what would have to go for it.</summary>
+public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
+{
+    /// <summary><c>name</c></summary>
+    public required string Name { get; init; }
+
+    /// <summary><c>fits</c></summary>
+    public required bool Fits { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary>What is missing after the evictions; null where the headroom can't be told.</summary>
+    public required long? ShortfallBytes { get; init; }
+
+    /// <summary><c>evictions</c></summary>
+    public required IReadOnlyList<PlannedEviction> Evictions { get; init; }
+
+    /// <summary>To bring back what went; null where one of them was never measured.</summary>
+    public required long? ReloadMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlannedCandidate() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlannedCandidate(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlannedCandidate");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "fits"u8))
+            {
+                Fits = WireReader.Boolean(ref reader, "fits");
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "shortfall_bytes"u8))
+            {
+                ShortfallBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "shortfall_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "evictions"u8))
+            {
+                Evictions = WireReader.List(ref reader, "evictions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedEviction>(ref reader, member, strict));
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "reload_ms"u8))
+            {
+                ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
+            }
+        }
+        if (seen != 0x3f)
+        {
+            WireReader.Require(seen, "PlannedCandidate", "name", "fits", "device_id", "shortfall_bytes", "evictions", "reload_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlannedCandidate Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("fits"u8);
+        WireWriter.Value(writer, Fits);
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("shortfall_bytes"u8);
+        WireWriter.Value(writer, ShortfallBytes);
+        writer.WritePropertyName("evictions"u8);
+        WireWriter.List(writer, Evictions, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("reload_ms"u8);
+        WireWriter.Value(writer, ReloadMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A model that would go.</summary>
+public sealed record PlannedEviction : IWireRecord<PlannedEviction>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>freed_bytes</c></summary>
+    public required long FreedBytes { get; init; }
+
+    /// <summary><c>reload_ms</c></summary>
+    public required long? ReloadMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlannedEviction() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlannedEviction(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlannedEviction");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
+            {
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "reload_ms"u8))
+            {
+                ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlannedEviction", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(seen, "PlannedEviction", "model_id", "freed_bytes", "reload_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlannedEviction Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("freed_bytes"u8);
+        WireWriter.Value(writer, FreedBytes);
+        writer.WritePropertyName("reload_ms"u8);
+        WireWriter.Value(writer, ReloadMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>The largest batch that fits, and what it saves against doing all at once.</summary>
 public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
 {

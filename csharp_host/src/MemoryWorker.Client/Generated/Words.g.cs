@@ -329,6 +329,16 @@ public enum AnalyticsSection
     Expirations,
 }
 
+/// <summary>How a model gives up its memory on the device.</summary>
+public enum UnloadMode
+{
+    /// <summary><c>unload</c></summary>
+    Unload,
+
+    /// <summary><c>offload</c></summary>
+    Offload,
+}
+
 /// <summary>What <c>worker.subscribe</c> can ask for.</summary>
 public enum EventName
 {
@@ -337,6 +347,9 @@ public enum EventName
 
     /// <summary><c>memory.allocation_expired</c></summary>
     MemoryAllocationExpired,
+
+    /// <summary><c>memory.model_unloaded</c></summary>
+    MemoryModelUnloaded,
 
     /// <summary><c>device.lost</c></summary>
     DeviceLost,
@@ -1229,11 +1242,47 @@ public static class WireWords
         throw WireReader.UnknownWord(ref reader, member, "actions, timeline, leaks, evictions, expirations");
     }
 
+    /// <summary>The word of a <see cref="UnloadMode"/>.</summary>
+    public static string ToWord(this UnloadMode value) => value switch
+    {
+        UnloadMode.Unload => "unload",
+        UnloadMode.Offload => "offload",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+    };
+
+    /// <summary>Finds the <see cref="UnloadMode"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out UnloadMode value)
+    {
+        (UnloadMode found, bool known) = word switch
+        {
+            "unload" => (UnloadMode.Unload, true),
+            "offload" => (UnloadMode.Offload, true),
+            _ => (default, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static UnloadMode ReadUnloadMode(ref Utf8JsonReader reader, string member)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("unload"u8))
+        {
+            return UnloadMode.Unload;
+        }
+        if (reader.ValueTextEquals("offload"u8))
+        {
+            return UnloadMode.Offload;
+        }
+        throw WireReader.UnknownWord(ref reader, member, "unload, offload");
+    }
+
     /// <summary>The word of a <see cref="EventName"/>.</summary>
     public static string ToWord(this EventName value) => value switch
     {
         EventName.MemoryPressureChanged => "memory.pressure_changed",
         EventName.MemoryAllocationExpired => "memory.allocation_expired",
+        EventName.MemoryModelUnloaded => "memory.model_unloaded",
         EventName.DeviceLost => "device.lost",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
     };
@@ -1245,6 +1294,7 @@ public static class WireWords
         {
             "memory.pressure_changed" => (EventName.MemoryPressureChanged, true),
             "memory.allocation_expired" => (EventName.MemoryAllocationExpired, true),
+            "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
             "device.lost" => (EventName.DeviceLost, true),
             _ => (default, false),
         };
@@ -1263,10 +1313,14 @@ public static class WireWords
         {
             return EventName.MemoryAllocationExpired;
         }
+        if (reader.ValueTextEquals("memory.model_unloaded"u8))
+        {
+            return EventName.MemoryModelUnloaded;
+        }
         if (reader.ValueTextEquals("device.lost"u8))
         {
             return EventName.DeviceLost;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, device.lost");
+        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, device.lost");
     }
 }

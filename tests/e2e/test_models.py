@@ -1,0 +1,128 @@
+"""Models as a host sees them: loaded once, gone when told so, and their memory back at the system."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import MIB, ROOT, Worker, line, worker
+from tests.rigs.model_files import write_model
+
+SIZE = 96 * MIB
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Return a folder with four models of 96 MiB for the CPU, one of which is kept for 200 ms."""
+    rows = []
+    for index, name in enumerate("abcd"):
+        write_model(tmp_path / f"{name}.safetensors", SIZE // 2, SIZE // 2, seed=index)
+        rows.append(f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors, device: cpu}}\n")
+    rows[3] = rows[3].replace("}", ", keep_alive_seconds: 0.2}")
+    (tmp_path / "models.yaml").write_text("models:\n" + "".join(rows))
+    return tmp_path
+
+
+def options(models: Path) -> tuple[str, ...]:
+    return "--models", str(models / "models.yaml"), "--pool-bytes", "0"
+
+
+def descriptors(started: Worker) -> int:
+    return len(list(Path(f"/proc/{started.pid}/fd").iterdir()))
+
+
+def test_memory_is_back_after_every_unload(models: Path) -> None:
+    """Fifty times: the system has it back, to one percent; what grows is the bounded record of answers."""
+    with worker(*options(models)) as started:
+        for _ in range(10):
+            started.call("memory.load_model", {"model_id": "a"})
+            started.call("memory.unload_model", {"model_id": "a"})
+        base, files = started.rss(), descriptors(started)
+        for _ in range(50):
+            loaded = started.call("memory.load_model", {"model_id": "a"})
+            assert loaded["measured_bytes"] == SIZE
+            assert started.rss() - base > 0.95 * SIZE
+            gone = started.call("memory.unload_model", {"model_id": "a"})
+            assert gone["freed_bytes"] == gone["returned_bytes"] == SIZE
+        assert abs(started.rss() - base) <= SIZE // 100
+        assert descriptors(started) == files
+
+
+def test_requests_for_one_model_share_one_load(models: Path) -> None:
+    """Twenty lines at once: each is answered, and the file was read once."""
+    with worker(*options(models)) as started:
+        asked = [
+            line("memory.load_model", {"model_id": "a"}, request_id=f"load {number}") for number in range(20)
+        ]
+        started.send_bytes(b"".join(asked))
+        replies = [started.reply(f"load {number}") for number in range(20)]
+        assert all(reply["success"] for reply in replies)
+        status = started.call("memory.get_model_status", {"model_id": "a"})["models"][0]
+        assert (status["load_count"], status["use_count"], status["in_use"]) == (1, 20, 0)
+
+
+def test_an_idle_model_goes_by_itself(models: Path) -> None:
+    """Its keep-alive over, it is unloaded, and whoever subscribed is told."""
+    with worker(*options(models)) as started:
+        started.call("worker.subscribe", {"events": ["memory.model_unloaded"]})
+        started.call("memory.load_model", {"model_id": "d"})
+        assert started.event("memory.model_unloaded")["data"]["model_id"] == "d"
+        status = started.call("memory.get_model_status", {"model_id": "d"})["models"][0]
+        assert status["state"] == "unloaded"
+        assert started.call("memory.get_status", {"device_id": "cpu"})["devices"][0]["model_bytes"] == 0
+
+
+def test_a_limit_is_kept_by_eviction(models: Path) -> None:
+    """In room for two the third takes the place of one, and the sum never passes the limit."""
+    with worker(*options(models), "--limit-bytes", str(2 * SIZE + MIB)) as started:
+        for name in "abcabc":
+            started.call("memory.load_model", {"model_id": name})
+            assert (
+                started.call("memory.get_status", {"device_id": "cpu"})["devices"][0]["model_bytes"]
+                <= 2 * SIZE
+            )
+        evictions = started.call("memory.get_analytics", {"include": ["evictions"]})["evictions"]
+        assert evictions
+        assert all(row["returned_bytes"] == SIZE for row in evictions)
+
+
+def test_recorded_decisions_are_replayed(models: Path) -> None:
+    """What --record writes is what ``simulate`` takes."""
+    record = models / "decisions.jsonl"
+    with worker(*options(models), "--limit-bytes", str(2 * SIZE + MIB), "--record", str(record)) as started:
+        for name in "abcab":
+            started.call("memory.load_model", {"model_id": name})
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "simulate", str(record), "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    result = json.loads(done.stdout)
+    assert result["policies"]["lru"]["loads"] == 5
+    assert result["optimum"]["proven"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "models:\n  - {id: a, path: ../x.safetensors, loader: safetensors}\n",
+            "models.yaml:2: models[0].path",
+        ),
+        ("models:\n  - {id: a, path: x, loader: safetensors, device: 'cuda:7'}\n", "cuda:7"),
+    ],
+)
+def test_a_file_that_can_not_be_used_is_refused_at_the_start(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    """Exit code 2, and a message that says where."""
+    (tmp_path / "models.yaml").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "--models", str(tmp_path / "models.yaml")],
+        cwd=ROOT, input=b"", capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert complaint in done.stderr.decode()

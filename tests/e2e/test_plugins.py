@@ -1,0 +1,44 @@
+"""A plugin's actions are answered like the worker's own, and its models are the worker's models."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.plugins.text_embedding import make_model
+from tests.e2e.process import ROOT, worker
+
+
+def test_the_example_embeds_texts_with_a_model_of_the_worker(tmp_path: Path) -> None:
+    """Similar texts are close, the model is loaded on first use, and is evictable when nobody uses it."""
+    make_model(tmp_path)
+    options = ("--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_embedding")
+    with worker(*options) as started:
+        assert "text.embed" in started.call("worker.hello")["actions"]
+        cats, more_cats, tax = started.call("text.embed", {"texts": ["a cat", "two cats", "tax return"]})[
+            "vectors"
+        ]
+        near = sum(one * other for one, other in zip(cats, more_cats, strict=True))
+        far = sum(one * other for one, other in zip(cats, tax, strict=True))
+        assert near > far + 0.1
+        started.call("text.embed", {"texts": ["again"]})
+        status = started.call("memory.get_model_status", {"model_id": "trigrams"})["models"][0]
+        assert (status["load_count"], status["use_count"], status["in_use"]) == (1, 2, 0)
+        assert started.refused("text.embed", {"texts": 7})["code"] == "invalid_request"
+        assert started.refused("text.embedd")["details"]["nearest"] == "text.embed"
+        assert started.call("memory.unload_model", {"model_id": "trigrams"})["returned_bytes"] > 0
+
+
+@pytest.mark.parametrize("name", ["no.such.module", "json"])
+def test_a_plugin_that_can_not_be_used_is_named(name: str) -> None:
+    """The worker does not start without what it was told to have."""
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "--plugin", name],
+        cwd=ROOT,
+        input=b"",
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert name in done.stderr.decode()

@@ -1,0 +1,80 @@
+"""``--record FILE``: every decision about models as a JSON line that ``python -m worker simulate`` replays.
+
+A line that declares a model comes before its first use, as the format wants it. The file is bounded: at the
+limit it becomes ``FILE.1``, in place of the one before, and a new one begins with all models known so far.
+"""
+
+import queue
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+
+from worker.log import log
+from worker.records import Decision, DecisionKind
+
+MAX_BYTES = 64 * 2**20
+
+
+class DecisionLog:
+    """Writes on a thread of its own: whoever decides never waits for a disk."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._queue: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
+        # All mutable state, the writing thread's: the file, its size, and the figures told in it.
+        self._file: TextIO = path.open("w", encoding="utf-8")
+        self._written = 0
+        self._models: dict[str, dict[str, int]] = {}
+        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
+        self._thread.start()
+
+    def record(self, decision: Decision) -> None:
+        """Take a decision over, at once."""
+        self._queue.put(decision)
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (decision := self._queue.get()) is not None:
+                self._write(decision)
+                if self._queue.empty():
+                    self._file.flush()
+            self._file.close()
+        except OSError as error:
+            log("warning", "decisions are no longer recorded", path=str(self._path), error=str(error))
+            while self._queue.get() is not None:  # taken over still, so that nothing piles up
+                pass
+
+    def _write(self, decision: Decision) -> None:
+        if self._written > self._max_bytes:
+            self._rotate()
+        if decision.kind is DecisionKind.LOAD:
+            figures = {"size_bytes": decision.size_bytes, "load_ms": decision.load_ms}
+            self._models[decision.model_id] = figures
+            if self._written:
+                self._line({"models": {decision.model_id: figures}})
+        if not self._written:
+            self._line({"models": self._models, "capacity_bytes": decision.capacity_bytes})
+        line: dict[str, Any] = {decision.kind.value: decision.model_id, "t_ms": decision.t_ms}
+        line["device_id"] = decision.device_id
+        if decision.reason is not None:
+            line["reason"] = decision.reason
+        self._line(line)
+
+    def _line(self, value: dict[str, Any]) -> None:
+        text = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE).decode()
+        self._file.write(text)
+        self._written += len(text)
+
+    def _rotate(self) -> None:
+        self._file.close()
+        self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._file = self._path.open("w", encoding="utf-8")
+        self._written = 0
