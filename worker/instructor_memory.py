@@ -24,7 +24,6 @@ from protocol.vocabulary import (
     EventName,
     Initialize,
     MemoryType,
-    TransferState,
     TransferType,
 )
 from worker.clock import NS_PER_MS, Clock
@@ -291,7 +290,7 @@ class Instructor:
             quick=False,
             abandoned=lambda error: self._memory.abandon_transfer(opened.transfer_id, error),
         )
-        return Answer(replace(opened, state=TransferState.RUNNING), background=later)
+        return Answer(opened, background=later)
 
     def _claims_of_transfer(self, params: p.TransferParams) -> tuple[tuple[Claim, ...], bool]:
         if not self._memory.knows(params.source_allocation_id):

@@ -43,7 +43,7 @@ class TransferWorker:
         self._book = TransferBook()
 
     def open(self, source_id: str, destination_device_id: str, memory_type: MemoryType) -> TransferResult:
-        """Enter a transfer, to be performed. AllocationNotFoundError or UnsupportedError if it can't be."""
+        """Enter a transfer, running from here on. AllocationNotFoundError or UnsupportedError if it can't be."""
         source = self._manager.allocation(source_id)
         if memory_type is MemoryType.EXTERNAL:
             message = "external memory is held by the host: the worker has nothing to copy into"
@@ -52,6 +52,7 @@ class TransferWorker:
             message = f"{source_id} is held by the host: the worker has only the record of it"
             raise UnsupportedError(message, allocation_id=source_id, memory_type=MemoryType.EXTERNAL)
         return self._book.open(
+            state=TransferState.RUNNING,
             source_allocation_id=source_id,
             source_device_id=source.device_id,
             destination_device_id=destination_device_id,
@@ -75,7 +76,7 @@ class TransferWorker:
     ) -> TransferResult:
         """Carry a transfer out. On any failure both ledgers are as before, and the record has the error."""
         started = self._clock.now_ns()
-        record = self._book.update(transfer_id, state=TransferState.RUNNING)
+        record = self._book.get(transfer_id)
         try:
             token.check()
             source = self._manager.allocation(record.source_allocation_id)

@@ -21,11 +21,10 @@ class TransferBook:
         self._next = 1
 
     def open(self, **fields: Any) -> TransferResult:
-        """Enter a new transfer, queued."""
+        """Enter a new transfer."""
         with self._lock:
             record = TransferResult(
                 transfer_id=f"transfer-{self._next}",
-                state=TransferState.QUEUED,
                 destination_allocation_id=None,
                 completed_bytes=0,
                 duration_us=None,

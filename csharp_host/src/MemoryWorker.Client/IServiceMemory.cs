@@ -123,6 +123,18 @@ public interface IServiceMemory
     Task<JsonData> ExecuteRecommendationAsync(
         Recommendation recommendation, CancellationToken cancellationToken = default);
 
+    /// <summary>Loads a model, unless it is loaded; others may be unloaded for it, and are named.</summary>
+    /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>model_load_failed</c>, <c>out_of_memory</c>.</exception>
+    Task<LoadModelResult> LoadModelAsync(LoadModelParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Unloads a model, or moves it to host memory, and says what went back to the system.</summary>
+    /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>model_busy</c>.</exception>
+    Task<UnloadedModel> UnloadModelAsync(UnloadModelParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Says which of several candidates would fit first, and what would have to go. Changes nothing.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<PlanResult> PlanAsync(PlanParams request, CancellationToken cancellationToken = default);
+
     /// <summary>Says how to cut work into batches that fit.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>out_of_memory</c>.</exception>
     Task<PlanBatchesResult> PlanBatchesAsync(PlanBatchesParams request, CancellationToken cancellationToken = default);

@@ -187,6 +187,19 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     }
 
     /// <inheritdoc/>
+    public Task<LoadModelResult> LoadModelAsync(LoadModelParams request, CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.LoadModel, request, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<UnloadedModel> UnloadModelAsync(
+        UnloadModelParams request, CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.UnloadModel, request, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<PlanResult> PlanAsync(PlanParams request, CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.Plan, request, cancellationToken);
+
+    /// <inheritdoc/>
     public Task<PlanBatchesResult> PlanBatchesAsync(
         PlanBatchesParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.PlanBatches, request, cancellationToken);

@@ -377,6 +377,30 @@ def test_plan_batches(memory: Any) -> None:
     assert (plan.BatchSize, plan.BatchCount, plan.UnbatchedBytes) == (57, 2, 100 * MIB)
 
 
+def test_plan(memory: Any) -> None:
+    """The first candidate that fits, and why not those before it."""
+    from MemoryWorker.Client.Protocol import PlanCandidate, PlanParams
+
+    candidates = [
+        make(PlanCandidate, Name=name, RequiredBytes=size, DeviceId=DEVICE)
+        for name, size in (("full", 1024 * MIB), ("small", MIB))
+    ]
+    plan = wait(memory.PlanAsync(make(PlanParams, Candidates=Array[PlanCandidate](candidates))))
+    assert plan.Selected == "small"
+    assert [one.Fits for one in plan.Candidates] == [False, True]
+    assert str(1024 * MIB) in plan.Reason
+
+
+def test_models_that_are_not_configured(memory: Any) -> None:
+    """Loading and unloading name the code of the worker's refusal."""
+    from MemoryWorker.Client.Protocol import LoadModelParams, UnloadModelParams
+
+    with refused("model_not_found"):
+        wait(memory.LoadModelAsync(make(LoadModelParams, ModelId="nope")))
+    with refused("model_not_found"):
+        wait(memory.UnloadModelAsync(make(UnloadModelParams, ModelId="nope")))
+
+
 def test_set_limits(memory: Any) -> None:
     """What is not assigned stays."""
     from MemoryWorker.Client.Protocol import SetLimitsParams
