@@ -6,6 +6,8 @@ limit it becomes ``FILE.1``, in place of the one before, and a new one begins wi
 
 import queue
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,16 +43,23 @@ class DecisionLog:
         self._thread.join()
 
     def _run(self) -> None:
+        failed = False
+        while (decision := self._queue.get()) is not None:
+            if not failed:
+                failed = not self._survives(partial(self._write, decision))
+            # Decisions are taken over also after that, so that nothing piles up.
+        self._survives(self._file.close)
+
+    def _survives(self, step: Callable[[], None]) -> bool:
+        """Do it. False, and a line in the log, if the disk did not take it."""
         try:
-            while (decision := self._queue.get()) is not None:
-                self._write(decision)
-                if self._queue.empty():
-                    self._file.flush()
-            self._file.close()
+            step()
+            if self._queue.empty() and not self._file.closed:
+                self._file.flush()
         except OSError as error:
             log("warning", "decisions are no longer recorded", path=str(self._path), error=str(error))
-            while self._queue.get() is not None:  # taken over still, so that nothing piles up
-                pass
+            return False
+        return True
 
     def _write(self, decision: Decision) -> None:
         if self._written > self._max_bytes:
