@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker import __version__
 from worker.backends.base import DeviceBackend
@@ -12,7 +13,6 @@ from worker.backends.shared_files import default_folder
 from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
-from worker.decision_log import DecisionLog
 from worker.device_watch import DeviceWatch, Publish
 from worker.instructor_memory import Instructor, model_claim
 from worker.interface_memory import MemoryInterface, Workers
@@ -21,8 +21,6 @@ from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
 from worker.manager_models import ModelManager, OnIdle
 from worker.model_objects import ModelObjects
-from worker.models_api import Models
-from worker.plugins import PluginAction, PluginError, load_plugins
 from worker.policy.pressure import default_limits
 from worker.records import Allocation
 from worker.stdio_loop import StdioLoop
@@ -30,7 +28,7 @@ from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import JobRunner
-from worker.stream.work import Claim, Work
+from worker.stream.work import Claim, PluginAction, Work
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.worker_allocation import AllocationWorker, OnLease
 from worker.worker_analytics import AnalyticsWorker
@@ -38,6 +36,9 @@ from worker.worker_model_optimize import ModelOptimizer
 from worker.worker_models import ModelWorker
 from worker.worker_reclaim import ReclaimWorker
 from worker.worker_transfer import TransferWorker
+
+if TYPE_CHECKING:
+    from worker.decision_log import DecisionLog
 
 _POOL_SHARE = 16
 _DETERMINISTIC_PID = 1
@@ -95,7 +96,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         fixed_clock=fixed_clock,
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
-    plugins = _plugins(arguments, Models(memory.model_worker, clock))
+    plugins = _plugins(arguments, memory, clock)
     runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
     if fixed_clock is None:
         _tick_every_second(alarm, clock, memory)
@@ -188,20 +189,27 @@ def _declared_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]
     return specs
 
 
-def _decision_log(arguments: Arguments) -> DecisionLog | None:
+def _decision_log(arguments: Arguments) -> "DecisionLog | None":
     """Open ``--record``. Exits with 2 if it cannot be written."""
     if arguments.record is None:
         return None
+    from worker.decision_log import DecisionLog  # noqa: PLC0415 - only for --record
+
     try:
         return DecisionLog(Path(arguments.record))
     except OSError as error:
         fail(f"--record: {error}")
 
 
-def _plugins(arguments: Arguments, models: Models) -> dict[str, PluginAction]:
+def _plugins(arguments: Arguments, memory: MemoryInterface, clock: Clock) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
+    if not arguments.plugin:
+        return {}
+    from worker.models_api import Models  # noqa: PLC0415 - only for --plugin
+    from worker.plugins import PluginError, load_plugins  # noqa: PLC0415
+
     try:
-        return load_plugins(arguments.plugin, models)
+        return load_plugins(arguments.plugin, Models(memory.model_worker, clock))
     except PluginError as error:
         fail(f"--plugin {error}")
 

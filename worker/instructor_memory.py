@@ -29,10 +29,9 @@ from protocol.vocabulary import (
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import InvalidRequestError, UnknownActionError, UnsupportedError
 from worker.interface_memory import MemoryInterface
-from worker.plugins import PluginAction
 from worker.policy.batches import plan_batches
 from worker.records import AllocationRequest
-from worker.stream.work import Answer, Call, Claim, Work
+from worker.stream.work import Answer, Call, Claim, PluginAction, Work
 from worker.worker_model_optimize import ModelDemand, WayToPlan
 
 _EVERYTHING = frozenset(AnalyticsSection)

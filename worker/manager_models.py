@@ -8,6 +8,7 @@ wait for the end of that, holding nothing themselves, so that nobody waits in a 
 import itertools
 import threading
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy, ModelState
@@ -16,10 +17,12 @@ from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
 from worker.eviction import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
-from worker.eviction_state import EvictionState
 from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
 from worker.records import AllocationRequest, Decision, DecisionKind, Reservation
+
+if TYPE_CHECKING:
+    from worker.eviction_state import EvictionState
 
 HOST = "cpu"
 _LOOK_AGAIN_S = 0.05
@@ -362,10 +365,12 @@ class ModelManager:
         room = self._manager.headroom(device_id).total_bytes or 0
         return room + self._manager.model_bytes(device_id)
 
-    def _memory(self, device_id: str) -> EvictionState:
+    def _memory(self, device_id: str) -> "EvictionState":
         capacity = self._capacity(device_id)
         memory = self._memories.get(device_id)
         if memory is None:
+            from worker.eviction_state import EvictionState  # noqa: PLC0415 - all policies; only models need them
+
             memory = self._memories[device_id] = EvictionState(capacity)
             for entry in self.book:
                 if entry.known_bytes is not None:

@@ -3,16 +3,11 @@
 The module defines ``register(host)`` and adds actions in it. See docs/plugins.md.
 """
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
 from protocol.actions import ACTIONS, OLDER_NAMES
 from worker.models_api import Models
-from worker.stream.work import Call
-
-PluginAction = Callable[[dict[str, Any], Call], Any]
-"""Takes the request's ``data`` as it came, and the call: its token says when to stop. Returns JSON values."""
+from worker.stream.work import PluginAction
 
 RESERVED = ("memory.", "worker.")
 

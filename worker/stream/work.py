@@ -22,6 +22,11 @@ class Call(Record):
     """Called with (completed bytes, total bytes)."""
 
 
+PluginAction = Callable[[dict[str, Any], Call], Any]
+"""A plugin's action. Takes the request's ``data`` as it came, and the call: its token says when to stop.
+Returns JSON values."""
+
+
 class Work(Record):
     """A valid request, ready to run."""
 
