@@ -94,6 +94,8 @@ def test_recorded_decisions_are_replayed(models: Path) -> None:
     with worker(*options(models), "--limit-bytes", str(2 * SIZE + MIB), "--record", str(record)) as started:
         for name in "abcab":
             started.call("memory.load_model", {"model_id": name})
+        started.close_input()
+        assert started.exit_code() == 0
     done = subprocess.run(
         [sys.executable, "-m", "worker", "simulate", str(record), "--json"],
         cwd=ROOT,
