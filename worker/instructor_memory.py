@@ -176,7 +176,7 @@ class Instructor:
         return Work(action=action, run=lambda call: run(data, call), quick=False)
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
-        """Give an admitted request the next allocation id; one that fails gives it back."""
+        """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
         allocation_id = self._memory.new_allocation_id()
 
         def run_as(call: Call) -> Any:

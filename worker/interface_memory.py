@@ -170,7 +170,7 @@ class MemoryInterface:
         return self._manager.new_allocation_id()
 
     def unused_allocation_id(self, allocation_id: str) -> None:
-        """Take an id back that nothing came of."""
+        """Note that nothing came of an id."""
         self._manager.unused_allocation_id(allocation_id)
 
     def allocate(

@@ -183,12 +183,10 @@ class MemoryManager:
             self.version += 1
 
     def unused_allocation_id(self, allocation_id: str) -> None:
-        """Take an id back that nothing came of; if others were given out since, it just never existed."""
+        """Note that nothing came of an id. It is not given out again: whoever sends many requests at once
+        knows their ids by counting, whatever fails when."""
         with self._lock:
-            if allocation_id == f"alloc-{self._next_allocation - 1}":
-                self._next_allocation -= 1
-            else:
-                self._remember_ending(allocation_id, "never_existed")
+            self._remember_ending(allocation_id, "never_existed")
 
     def commit(self, reservation: Reservation, block: Block) -> Allocation:
         """Enter what the backend made. DeviceUnavailableError if the device went away meanwhile."""
