@@ -380,6 +380,7 @@ def test_plan_batches(memory: Any) -> None:
 def test_plan(memory: Any) -> None:
     """The first candidate that fits, and why not those before it."""
     from MemoryWorker.Client.Protocol import PlanCandidate, PlanParams
+    from System import Array
 
     candidates = [
         make(PlanCandidate, Name=name, RequiredBytes=size, DeviceId=DEVICE)
