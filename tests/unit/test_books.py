@@ -180,13 +180,13 @@ def test_transfers_are_bounded_but_for_those_that_run() -> None:
     """The last 1,024 are kept; the oldest ended ones go first, and what runs stays."""
     book = TransferBook()
     ends = {
+        "state": TransferState.RUNNING,
         "source_allocation_id": "a",
         "source_device_id": "cpu",
         "destination_device_id": "cpu",
         "size_bytes": 1,
     }
     running = book.open(**ends)
-    book.update(running.transfer_id, state=TransferState.RUNNING)
     ids = []
     for _ in range(TRANSFER_CAPACITY + 5):
         ids.append(book.open(**ends).transfer_id)

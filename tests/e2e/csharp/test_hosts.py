@@ -50,8 +50,11 @@ def test_the_console_host(toolchain: Toolchain) -> None:
 
 def test_the_console_host_without_a_worker(toolchain: Toolchain, tmp_path: Path) -> None:
     """What went wrong is on the screen: the interpreter's own words."""
+    bare = tmp_path / "python"  # without what is installed, the worker may be too
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
     done = subprocess.run(
-        [*command(toolchain, CONSOLE), sys.executable, str(tmp_path)],
+        [*command(toolchain, CONSOLE), str(bare), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,
