@@ -183,8 +183,11 @@ class MemoryManager:
             self.version += 1
 
     def unused_allocation_id(self, allocation_id: str) -> None:
-        """Note that nothing came of an id. It is not given out again: whoever sends many requests at once
-        knows their ids by counting, whatever fails when."""
+        """Note that nothing came of an id.
+
+        It is not given out again: whoever sends many requests at once knows their ids by counting,
+        whatever fails when.
+        """
         with self._lock:
             self._remember_ending(allocation_id, "never_existed")
 
