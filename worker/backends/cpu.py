@@ -59,7 +59,7 @@ class CpuBackend:
         system = self._read_system()
         with self._lock:
             buffers = list(self._buffers.values())
-        resident = sum(buffer.actual_bytes for buffer in buffers if buffer.touched)
+        resident = _touched_bytes(buffers)
         promised = sum(buffer.actual_bytes for buffer in buffers if not buffer.touched)
         free = system.free_bytes
         return Readings(
@@ -79,7 +79,7 @@ class CpuBackend:
         """Return the touched bytes: of live buffers, and of those kept for reuse."""
         with self._lock:
             buffers = list(self._buffers.values())
-        return self._pool.cached_bytes + sum(buffer.actual_bytes for buffer in buffers if buffer.touched)
+        return self._pool.cached_bytes + _touched_bytes(buffers)
 
     def check(self, request: AllocationRequest) -> None:
         """Refuse pinned memory, which only a GPU driver can give."""
@@ -225,3 +225,7 @@ class CpuBackend:
             free = self._read_system().free_bytes
             if free is not None and free < size:
                 self._pool.drop()
+
+
+def _touched_bytes(buffers: list[AnonymousBuffer | SharedBuffer]) -> int:
+    return sum(buffer.actual_bytes for buffer in buffers if buffer.touched)
