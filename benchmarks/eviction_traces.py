@@ -14,9 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
-from worker.optimum import offline_optimum
-from worker.simulation import replay_all
-from worker.trace_file import Trace, TraceModel
+from worker.simulation.optimum import offline_optimum
+from worker.simulation.replay import replay_all
+from worker.simulation.trace_file import Trace, TraceModel
 
 USES = 1500
 GIB = 2**30

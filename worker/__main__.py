@@ -14,7 +14,7 @@ def main() -> None:
     if sys.argv[1:2] not in (["simulate"], ["doctor"]):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
     if sys.argv[1:2] == ["simulate"]:
-        from worker.simulate_command import main as simulate  # noqa: PLC0415 - has options of its own
+        from worker.simulation.command import main as simulate  # noqa: PLC0415 - has options of its own
 
         sys.exit(simulate(sys.argv[2:]))
     arguments = parse(sys.argv[1:])

@@ -14,15 +14,13 @@ from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
 from worker.device_watch import DeviceWatch, Publish
-from worker.instructor_memory import Instructor, model_claim
+from worker.instructor_memory import Instructor
+from worker.instructor_models import model_claim
 from worker.interface_memory import MemoryInterface, Workers
-from worker.loaders.base import ModelSpec
 from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
-from worker.manager_models import ModelManager, OnIdle
-from worker.model_objects import ModelObjects
 from worker.policy.pressure import default_limits
-from worker.records import Allocation
+from worker.records import Allocation, OnIdle
 from worker.stdio_loop import StdioLoop
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
@@ -32,13 +30,11 @@ from worker.stream.work import Claim, PluginAction, Work
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.worker_allocation import AllocationWorker, OnLease
 from worker.worker_analytics import AnalyticsWorker
-from worker.worker_model_optimize import ModelOptimizer
-from worker.worker_models import ModelWorker
 from worker.worker_reclaim import ReclaimWorker
 from worker.worker_transfer import TransferWorker
 
 if TYPE_CHECKING:
-    from worker.decision_log import DecisionLog
+    from worker.interface_models import ModelInterface
 
 _POOL_SHARE = 16
 _DETERMINISTIC_PID = 1
@@ -78,7 +74,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     def on_idle(model_id: str, due_ns: int) -> None:
         expire = Work(
             action="memory.unload_model",
-            run=lambda _: memory.expire_model(model_id),
+            run=lambda _: memory.models.worker.expire(model_id),
             claims=(model_claim(model_id),),
             quick=False,
         )
@@ -151,54 +147,25 @@ def build_memory(
     allocations = AllocationWorker(manager, backends, history, on_lease)
     analytics = AnalyticsWorker(manager, history, clock)
     watch = DeviceWatch(manager, backends, analytics, publish)
-    decisions = _decision_log(arguments)
-    record = None if decisions is None else decisions.record
-    on_closed = _nothing if decisions is None else decisions.close
-    booked = ModelManager(manager, clock, _declared_models(arguments, backends), on_idle, record)
-    objects = ModelObjects(lambda: system.read().process_rss_bytes)
-    models = ModelWorker(
-        manager, booked, backends, watch, history, clock, publish, objects, default, on_closed
-    )
-    models.estimate()
     workers = Workers(
         allocations=allocations,
         transfers=TransferWorker(manager, backends, allocations, clock),
         reclaim=ReclaimWorker(manager, backends, allocations),
         analytics=analytics,
-        models=models,
-        optimizer=ModelOptimizer(manager, models, watch, clock),
     )
-    return MemoryInterface(manager, backends, workers, clock, default, publish)
 
+    def models() -> "ModelInterface":
+        from worker.composition_models import build_models  # noqa: PLC0415 - only when something asks for models
 
-def _declared_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
-    """Read ``--models``. Exits with 2 and a line for each problem."""
-    if arguments.models is None:
-        return ()
-    from worker.model_config import ModelConfigError, read_models  # noqa: PLC0415 - reads YAML, which costs
+        return build_models(
+            arguments, manager, backends, watch, history, clock, publish, on_idle,
+            lambda: system.read().process_rss_bytes, default,
+        )  # fmt: skip
 
-    path = Path(arguments.models)
-    root = path.parent if arguments.model_root is None else Path(arguments.model_root)
-    try:
-        specs = read_models(path, root)
-    except (ModelConfigError, OSError) as error:
-        fail(f"--models: {error}")
-    for spec in specs:
-        if spec.device_id is not None and spec.device_id not in backends:
-            fail(f"--models: {spec.model_id} is for {spec.device_id}; there is {', '.join(backends)}")
-    return specs
-
-
-def _decision_log(arguments: Arguments) -> "DecisionLog | None":
-    """Open ``--record``. Exits with 2 if it cannot be written."""
-    if arguments.record is None:
-        return None
-    from worker.decision_log import DecisionLog  # noqa: PLC0415 - only for --record
-
-    try:
-        return DecisionLog(Path(arguments.record))
-    except OSError as error:
-        fail(f"--record: {error}")
+    memory = MemoryInterface(manager, backends, workers, clock, default, publish, watch, models)
+    if arguments.models is not None or arguments.record is not None:
+        memory.models.worker.estimate()
+    return memory
 
 
 def _plugins(arguments: Arguments, memory: MemoryInterface, clock: Clock) -> dict[str, PluginAction]:
@@ -209,13 +176,9 @@ def _plugins(arguments: Arguments, memory: MemoryInterface, clock: Clock) -> dic
     from worker.plugins import PluginError, load_plugins  # noqa: PLC0415
 
     try:
-        return load_plugins(arguments.plugin, Models(memory.model_worker, clock))
+        return load_plugins(arguments.plugin, Models(memory.models.worker, clock))
     except PluginError as error:
         fail(f"--plugin {error}")
-
-
-def _nothing() -> None:
-    """Do nothing: no decisions are recorded."""
 
 
 def _default_device(asked: str | None, backends: Mapping[str, DeviceBackend]) -> str:

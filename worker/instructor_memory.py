@@ -28,11 +28,11 @@ from protocol.vocabulary import (
 )
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import InvalidRequestError, UnknownActionError, UnsupportedError
+from worker.instructor_models import ModelHandlers
 from worker.interface_memory import MemoryInterface
 from worker.policy.batches import plan_batches
 from worker.records import AllocationRequest
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work
-from worker.worker_model_optimize import ModelDemand, WayToPlan
 
 _EVERYTHING = frozenset(AnalyticsSection)
 _FIELD_OF_SEVERAL_TYPES = 2
@@ -89,6 +89,7 @@ class Instructor:
         self._version = version
         self._pid = os.getpid() if pid is None else pid
         self._started_ns = clock.now_ns()
+        models = ModelHandlers(memory)
         self._handlers: dict[str, Callable[..., Any]] = {
             "memory.get_status": self._get_status,
             "memory.get_usage": self._get_usage,
@@ -100,14 +101,14 @@ class Instructor:
             "memory.clear": self._clear,
             "memory.defragment": self._defragment,
             "memory.optimize": self._optimize,
-            "memory.get_model_status": self._get_model_status,
-            "memory.model_optimize": self._model_optimize,
+            "memory.get_model_status": models.get_model_status,
+            "memory.model_optimize": models.model_optimize,
             "memory.get_pressure": self._get_pressure,
             "memory.get_analytics": self._get_analytics,
             "memory.get_optimization_recommendations": self._get_optimization_recommendations,
-            "memory.load_model": self._load_model,
-            "memory.unload_model": self._unload_model,
-            "memory.plan": self._plan,
+            "memory.load_model": models.load_model,
+            "memory.unload_model": models.unload_model,
+            "memory.plan": models.plan,
             "memory.plan_batches": self._plan_batches,
             "memory.set_limits": self._set_limits,
             "worker.hello": self._hello,
@@ -125,8 +126,8 @@ class Instructor:
             "memory.defragment": self._claims_of_devices,
             "memory.optimize": self._claims_of_devices,
             "memory.model_optimize": self._claims_of_devices,
-            "memory.load_model": self._claims_of_load_model,
-            "memory.unload_model": self._claims_of_unload_model,
+            "memory.load_model": models.claims_of_load_model,
+            "memory.unload_model": models.claims_of_unload_model,
             "memory.set_limits": lambda params: (self._claims_of_devices(params)[0], True),
             "worker.shutdown": lambda _: ((), False),
         }
@@ -349,54 +350,6 @@ class Instructor:
         devices = self._memory.device_ids(params.device_id)
         return (*(Claim(device_id, alone=True) for device_id in devices), Claim(_IDS, alone=False)), False
 
-    # ---- models ----
-
-    def _get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
-        return self._memory.model_status(params.model_id, self._memory.device_ids(params.device_id))
-
-    def _model_optimize(self, params: p.ModelOptimizeParams, call: Call) -> r.ModelOptimizeResult:
-        demand = ModelDemand(
-            target=params.target_pressure_level,
-            strategy=params.strategy,
-            max_models=params.max_models_to_unload,
-            min_bytes=params.min_memory_to_free_bytes,
-            forced=params.force_optimization,
-            excluded=frozenset(params.exclude_models),
-            max_time_ms=params.max_optimization_time_ms,
-            dry_run=params.dry_run,
-        )
-        return self._memory.model_optimize(self._memory.device_ids(params.device_id), demand, call.token)
-
-    def _load_model(self, params: p.LoadModelParams, call: Call) -> r.LoadModelResult:
-        kept = params.keep_alive_ms
-        return self._memory.load_model(
-            params.model_id,
-            None if params.device_id is None else self._memory.device_id(params.device_id),
-            call.token,
-            call.report,
-            make_room=params.make_room,
-            pin=params.pin,
-            keep_alive_ns=None if kept is None else kept * NS_PER_MS,
-        )
-
-    def _unload_model(self, params: p.UnloadModelParams, call: Call) -> r.UnloadedModel:
-        return self._memory.unload_model(params.model_id, params.mode, call.token)
-
-    def _claims_of_load_model(self, params: p.LoadModelParams) -> tuple[tuple[Claim, ...], bool]:
-        devices = self._memory.model_devices(params.model_id, params.device_id)
-        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
-
-    def _claims_of_unload_model(self, params: p.UnloadModelParams) -> tuple[tuple[Claim, ...], bool]:
-        devices = self._memory.model_devices(params.model_id, None)
-        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
-
-    def _plan(self, params: p.PlanParams, _: Call) -> r.PlanResult:
-        ways = tuple(
-            WayToPlan(each.name, each.required_bytes, self._memory.device_id(each.device_id))
-            for each in params.candidates
-        )
-        return self._memory.plan(ways, allow_eviction=params.allow_eviction)
-
     # ---- the worker's own ----
 
     def _hello(self, params: p.HelloParams, _: Call) -> r.HelloResult:
@@ -435,11 +388,6 @@ class Instructor:
 
     def _shutdown(self, _params: p.ShutdownParams, _: Call) -> Answer:
         return Answer(r.ShutdownResult(self._session.drain()), then=self._session.end)
-
-
-def model_claim(model_id: str) -> Claim:
-    """Return what work on a model claims: one at a time, in arrival order."""
-    return Claim(f"model {model_id}", alone=True)
 
 
 def check_handlers(handlers: dict[str, Callable[..., Any]]) -> None:

@@ -3,9 +3,11 @@
 Counts no bytes itself: the manager does, by readings that are taken here when they are needed.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from protocol.record import Record
 from protocol.results import (
@@ -18,16 +20,12 @@ from protocol.results import (
     DeviceUsage,
     GetAllocationsResult,
     GetAnalyticsResult,
-    GetModelStatusResult,
     GetPressureResult,
     GetStatusResult,
     HostStatus,
     Limits,
-    LoadModelResult,
-    ModelOptimizeResult,
     OptimizeResult,
     OptimizeStep,
-    PlanResult,
     Recommendation,
     SetLimitsResult,
     TransferResult,
@@ -42,7 +40,6 @@ from protocol.vocabulary import (
     OptimizationLevel,
     PressureLevel,
     TransferType,
-    UnloadMode,
 )
 from worker.backends.base import DeviceBackend
 from worker.cancellation import CancelToken
@@ -59,13 +56,14 @@ from worker.errors import (
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import worst
 from worker.policy.recommendations import cheapest_first
-from worker.records import Allocation, AllocationRequest
+from worker.records import Allocation, AllocationRequest, ModelDemand, Report
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker, age_order
-from worker.worker_model_optimize import ModelDemand, ModelOptimizer, WayToPlan, merged
-from worker.worker_models import ModelWorker, Report
 from worker.worker_reclaim import ReclaimWorker, total
 from worker.worker_transfer import TransferWorker
+
+if TYPE_CHECKING:
+    from worker.interface_models import ModelInterface
 
 ALL_DEVICES = "all"
 CPU = "cpu"
@@ -93,8 +91,6 @@ class Workers(Record):
     transfers: TransferWorker
     reclaim: ReclaimWorker
     analytics: AnalyticsWorker
-    models: ModelWorker
-    optimizer: ModelOptimizer
 
 
 class _Status(Record):
@@ -122,6 +118,8 @@ class MemoryInterface:
         clock: Clock,
         default_device: str,
         publish: Publish,
+        watch: DeviceWatch,
+        build_models: Callable[[], "ModelInterface"],
     ) -> None:
         self.default_device = default_device
         self._manager = manager
@@ -130,13 +128,23 @@ class MemoryInterface:
         self._transfers = workers.transfers
         self._reclaim = workers.reclaim
         self._analytics = workers.analytics
-        self._models = self.model_worker = workers.models
-        self._optimizer = workers.optimizer
         self._publish = publish
-        self._watch = DeviceWatch(manager, backends, workers.analytics, publish)
+        self._watch = watch
+        self._build_models = build_models
+        self._building = threading.Lock()
+        # None until something asks for it.
+        self._models: ModelInterface | None = None
         self._clock = clock
         # Derived, and made again whenever the manager's version is another.
         self._last_status: dict[tuple[tuple[str, ...], bool, bool, bool], _Status] = {}
+
+    @property
+    def models(self) -> "ModelInterface":
+        """The models' side, built when it is first asked for: a worker without models starts sooner."""
+        with self._building:
+            if self._models is None:
+                self._models = self._build_models()
+            return self._models
 
     # ---- which device ----
 
@@ -192,7 +200,7 @@ class MemoryInterface:
             except (OutOfMemoryError, LimitExceededError) as error:  # 3
                 if request.memory_type is MemoryType.EXTERNAL:
                     raise
-                error.details["evictable_bytes"] = self._models.models.evictable_bytes(device_id)
+                error.details["evictable_bytes"] = self._evictable_bytes(device_id)
                 if not make_room:
                     raise
                 allocation = self._allocate_making_room(allocation_id, request, token, unloaded)
@@ -229,7 +237,7 @@ class MemoryInterface:
         unloaded: list[UnloadedModel],
     ) -> Allocation:
         """Allocate in room that models made; free memory in pieces is joined first."""
-        reservation, gone = self._models.reserve_making_room(allocation_id, request, token)
+        reservation, gone = self.models.worker.reserve_making_room(allocation_id, request, token)
         unloaded.extend(gone)
         backend = self._backends[request.device_id]
         try:
@@ -320,8 +328,8 @@ class MemoryInterface:
         with self._watch.watching_for_loss():
             self._watch.refresh(present, max_age_ms=0)
             result = self._reclaim.clear(present, kind, owner, token, force=force)
-            if kind in {ClearType.MODELS, ClearType.ALL}:
-                result = merged(result, self._optimizer.clear(present, token, forced=force))
+            if self._models is not None and kind in {ClearType.MODELS, ClearType.ALL}:
+                result = self._models.clear(present, result, token, forced=force)
         self._watch.observe(present)
         return result
 
@@ -362,14 +370,14 @@ class MemoryInterface:
                 return self.clear(target, ClearType.CACHE, None, token, force=False).returned_bytes
             case "memory.unload_model":
                 try:
-                    return self._models.unload(
+                    return self.models.worker.unload(
                         row.data["model_id"], token, reason="unloaded: it was idle"
                     ).returned_bytes
                 except ModelBusyError:
                     return 0  # it came into use since
             case "memory.model_optimize":
                 demand = ModelDemand(min_bytes=row.data["min_memory_to_free_bytes"])
-                return self._optimizer.optimize((row.data["device_id"],), demand, token).memory_returned_bytes
+                return self.models.optimize((row.data["device_id"],), demand, token).memory_returned_bytes
             case _:
                 return self.defragment((row.data["device_id"],), token).returned_bytes
 
@@ -464,7 +472,7 @@ class MemoryInterface:
     def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
         """Return the actions worth taking."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        models = self._optimizer.recommendations(device_ids)
+        models = () if self._models is None else self._models.recommendations(device_ids)
         return cheapest_first((*self._analytics.recommendations(device_ids), *models))
 
     def analytics(
@@ -478,47 +486,6 @@ class MemoryInterface:
         self._watch.available((device_id,))
         self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS)
         return self._manager.headroom(device_id).available_bytes
-
-    def model_status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the configured models."""
-        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        return self._optimizer.status(model_id, device_ids)
-
-    def load_model(
-        self, model_id: str, device_id: str | None, token: CancelToken, report: Report, *,
-        make_room: bool, pin: bool | None, keep_alive_ns: int | None,
-    ) -> LoadModelResult:  # fmt: skip
-        """Load a model, or note one more use of it."""
-        taken = self._models.take(model_id, token, report, device_id=device_id, make_room=make_room)
-        self._models.models.release(model_id, taken.residence.handle)
-        self._models.models.configure(model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
-        return LoadModelResult(
-            **vars(taken.entry.status(self._clock.now_ns())), models_unloaded=taken.unloaded
-        )
-
-    def unload_model(self, model_id: str, mode: UnloadMode, token: CancelToken) -> UnloadedModel:
-        """Unload a model."""
-        return self._models.unload(model_id, token, mode)
-
-    def expire_model(self, model_id: str) -> None:
-        """Unload a model that has been idle past its keep-alive."""
-        self._models.expire(model_id)
-
-    def model_optimize(
-        self, device_ids: tuple[str, ...], demand: ModelDemand, token: CancelToken
-    ) -> ModelOptimizeResult:
-        """Unload models until the goals are met."""
-        return self._optimizer.optimize(device_ids, demand, token)
-
-    def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
-        """Choose the first way that fits."""
-        return self._optimizer.plan(ways, allow_eviction=allow_eviction)
-
-    def model_devices(self, model_id: str, device_id: str | None) -> tuple[str, ...]:
-        """Return the devices that loading a model may touch. ModelNotFoundError for one not configured."""
-        entry = self._models.models.book.get(model_id)
-        fixed = device_id or entry.spec.device_id
-        return self.device_ids(fixed)
 
     def notes(self, device_id: str) -> tuple[str, ...]:
         """Say, for people, what can and can't be measured on a device, and why."""
@@ -547,12 +514,16 @@ class MemoryInterface:
         with ExitStack() as stack:
             for backend in dict.fromkeys(self._backends.values()):
                 stack.callback(backend.close)
-            stack.callback(self._models.close)
+            if self._models is not None:
+                stack.callback(self._models.worker.close)
             for allocation in self._manager.allocations():
                 with suppress(AllocationNotFoundError):  # it went by itself meanwhile
                     self._allocations.free(allocation.allocation_id)
 
     # ---- inside ----
+
+    def _evictable_bytes(self, device_id: str) -> int:
+        return 0 if self._models is None else self._models.worker.models.evictable_bytes(device_id)
 
     def _after_change(self, device_id: str, size_bytes: int) -> None:
         """Enter a change; a large one with readings of its own, for it took time and others go on."""

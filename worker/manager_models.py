@@ -16,20 +16,17 @@ from worker.books.model_book import IN_TRANSIT, ModelBook, ModelEntry, Residence
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
-from worker.eviction import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
+from worker.eviction.planner import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
 from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
-from worker.records import AllocationRequest, Decision, DecisionKind, Reservation
+from worker.records import AllocationRequest, Decision, DecisionKind, OnIdle, Reservation
 
 if TYPE_CHECKING:
-    from worker.eviction_state import EvictionState
+    from worker.eviction.state import EvictionState
 
 HOST = "cpu"
 _LOOK_AGAIN_S = 0.05
 """Whoever waits looks this often whether its own request was cancelled or its time is up."""
-
-OnIdle = Callable[[str, int], None]
-"""Called with a model's id and the clock's nanoseconds at which it will have been idle for too long."""
 
 
 class Fenced(Record):
@@ -369,7 +366,7 @@ class ModelManager:
         capacity = self._capacity(device_id)
         memory = self._memories.get(device_id)
         if memory is None:
-            from worker.eviction_state import EvictionState  # noqa: PLC0415 - all policies; only models need them
+            from worker.eviction.state import EvictionState  # noqa: PLC0415 - all policies; only models need them
 
             memory = self._memories[device_id] = EvictionState(capacity)
             for entry in self.book:

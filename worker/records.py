@@ -1,10 +1,24 @@
 """What the layers hand to one another. Frozen; sizes in bytes, times in nanoseconds of the worker's clock."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from protocol.record import Record
 from protocol.results import Fragmentation, SharedMemory
-from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType, Source
+from protocol.vocabulary import (
+    DeviceKind,
+    DeviceState,
+    EvictionStrategy,
+    Initialize,
+    MemoryType,
+    PressureLevel,
+    Source,
+)
+
+Report = Callable[[int, int], None]
+"""Called with (completed bytes, total bytes)."""
+OnIdle = Callable[[str, int], None]
+"""Called with a model's id and the clock's nanoseconds at which it will have been idle for too long."""
 
 
 class DeviceInfo(Record):
@@ -118,3 +132,24 @@ class Decision(Record):
     capacity_bytes: int
     """What models could take on the device then."""
     reason: str | None
+
+
+class ModelDemand(Record):
+    """What ``memory.model_optimize`` was asked for."""
+
+    target: PressureLevel | float | None = None
+    strategy: EvictionStrategy = EvictionStrategy.ADAPTIVE
+    max_models: int | None = None
+    min_bytes: int | None = None
+    forced: bool = False
+    excluded: frozenset[str] = frozenset()
+    max_time_ms: int | None = None
+    dry_run: bool = False
+
+
+class WayToPlan(Record):
+    """One way to do the work, and what it takes."""
+
+    name: str
+    required_bytes: int
+    device_id: str

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from protocol.record import Record
 from protocol.results import (
     ClearResult,
     GetModelStatusResult,
@@ -16,17 +15,18 @@ from protocol.results import (
     Recommendation,
     UnloadedModel,
 )
-from protocol.vocabulary import INT64_MAX, EvictionStrategy, ModelState, PressureLevel
+from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.errors import ModelBusyError, OutOfMemoryError
-from worker.eviction import EvictionMode, EvictionPlan
+from worker.eviction.planner import EvictionMode, EvictionPlan
 from worker.manager_memory import MemoryManager
 from worker.manager_models import HOST
 from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
 from worker.policy.pressure import worst
 from worker.policy.recommendations import cheapest_first
+from worker.records import ModelDemand, WayToPlan
 from worker.worker_models import ModelWorker
 
 _IDLE_NS = 60 * NS_PER_S
@@ -34,27 +34,6 @@ _IDLE_NS = 60 * NS_PER_S
 
 NONE_CONFIGURED = "no models are configured, so there is nothing to unload"
 OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
-
-
-class ModelDemand(Record):
-    """What ``memory.model_optimize`` was asked for."""
-
-    target: PressureLevel | float | None = None
-    strategy: EvictionStrategy = EvictionStrategy.ADAPTIVE
-    max_models: int | None = None
-    min_bytes: int | None = None
-    forced: bool = False
-    excluded: frozenset[str] = frozenset()
-    max_time_ms: int | None = None
-    dry_run: bool = False
-
-
-class WayToPlan(Record):
-    """One way to do the work, and what it takes."""
-
-    name: str
-    required_bytes: int
-    device_id: str
 
 
 class _Progress:

@@ -19,13 +19,10 @@ from worker.loaders.registry import loader_of
 from worker.manager_memory import MemoryManager
 from worker.manager_models import HOST, Fenced, ModelManager, Room
 from worker.model_objects import ModelObjects
-from worker.records import AllocationRequest, Block, Reservation
+from worker.records import AllocationRequest, Block, Report, Reservation
 
 _WITH_HEADER = frozenset({"safetensors"})
 """Loaders that read a size from a file's first bytes; others import torch for it, or run the model's code."""
-
-Report = Callable[[int, int], None]
-"""Called with (completed bytes, total bytes)."""
 
 
 class Taken(Record):

@@ -1,7 +1,7 @@
 """Copying or moving an allocation: reserve the destination, copy in chunks, verify, commit, or roll back."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from protocol.results import TransferResult
@@ -19,11 +19,8 @@ from worker.errors import (
     WorkerError,
 )
 from worker.manager_memory import MemoryManager
-from worker.records import Allocation, AllocationRequest
+from worker.records import Allocation, AllocationRequest, Report
 from worker.worker_allocation import AllocationWorker, Unfinished
-
-Report = Callable[[int, int], None]
-"""Called with (completed bytes, total bytes) as the copy goes on."""
 
 
 class TransferWorker:

@@ -11,6 +11,7 @@ from protocol.generate import ROOT, generated_files
 from protocol.params import PingParams
 from protocol.results import CancelResult, PingResult
 from worker.instructor_memory import Instructor, check_handlers
+from worker.instructor_models import ModelHandlers
 from worker.stream.work import Answer, Call
 
 _generated = cache(generated_files)
@@ -20,7 +21,11 @@ Handlers = dict[str, Callable[[Any, Call], Any]]
 @pytest.fixture
 def handlers() -> Handlers:
     """Return the instructor's own handlers, which fit the table."""
-    return {name: getattr(Instructor, f"_{name.partition('.')[2]}") for name in ACTIONS}
+    names = {name: name.partition(".")[2] for name in ACTIONS}
+    return {
+        action: getattr(ModelHandlers, name, None) or getattr(Instructor, f"_{name}")
+        for action, name in names.items()
+    }
 
 
 def test_the_instructors_own_handlers_fit(handlers: Handlers) -> None:

@@ -14,6 +14,7 @@ from worker.cancellation import CancelToken
 from worker.clock import Clock, FixedClock
 from worker.device_watch import DeviceWatch
 from worker.interface_memory import MemoryInterface, Workers
+from worker.interface_models import ModelInterface
 from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
 from worker.manager_models import ModelManager
@@ -23,7 +24,6 @@ from worker.records import Allocation, AllocationRequest, Decision
 from worker.telemetry.system import FixedSystemMemory
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker
-from worker.worker_model_optimize import ModelOptimizer
 from worker.worker_models import ModelWorker
 from worker.worker_reclaim import ReclaimWorker
 from worker.worker_transfer import TransferWorker
@@ -86,13 +86,14 @@ class Machine:
                 transfers=self.transfers,
                 reclaim=ReclaimWorker(self.manager, self.backends, self.allocations),
                 analytics=analytics,
-                models=self.models,
-                optimizer=ModelOptimizer(self.manager, self.models, watch, self.clock),
             ),
             self.clock,
             "cpu",
             self._publish,
+            watch,
+            lambda: ModelInterface(self.manager, self.models, watch, self.clock),
         )
+        assert self.memory.models.worker is self.models  # built at once, as it is with --models
 
     def _publish(self, name: EventName, about: str, data: Any) -> None:
         self.events.append((name, about, data))
@@ -101,7 +102,7 @@ class Machine:
         """Load a model, as a request does."""
         options = {"device_id": None, "make_room": True, "pin": None, "keep_alive_ns": None} | more
         device_id, token = options.pop("device_id"), options.pop("token", None) or self.token()
-        return self.memory.load_model(model_id, device_id, token, lambda _completed, _total: None, **options)
+        return self.memory.models.load(model_id, device_id, token, lambda _completed, _total: None, **options)
 
     def token(self) -> CancelToken:
         """Return a token that nobody cancels."""
@@ -149,7 +150,7 @@ class Machine:
         for due_ns, model_id in sorted(self.idle):
             if due_ns <= self.clock.now_ns():
                 self.idle.remove((due_ns, model_id))
-                self.memory.expire_model(model_id)
+                self.memory.models.worker.expire(model_id)
 
     def figures(self) -> dict[str, Any]:
         """Return every figure of every device's books, peaks included."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from worker.decision_log import DecisionLog
 from worker.records import Decision, DecisionKind
-from worker.trace_file import read_trace
+from worker.simulation.trace_file import read_trace
 
 
 def decision(kind: DecisionKind, model_id: str, at: int) -> Decision:

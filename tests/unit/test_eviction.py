@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.eviction import Candidate, EvictionMode, EvictionPlan, Need, choose, plan_eviction
+from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, choose, plan_eviction
 
 DEVICE = "sim:0"
 

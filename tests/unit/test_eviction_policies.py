@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 
 from protocol.vocabulary import EvictionStrategy as Strategy
-from worker.eviction import Candidate
-from worker.eviction_policies import CostAware, LargestFirst, LeastRecentlyUsed
-from worker.eviction_state import EvictionState
-from worker.shadow_caches import Adaptive
-from worker.simulation import replay
-from worker.trace_file import Trace, TraceModel
-from worker.use_history import FOLLOWERS, GAPS, UseHistory
+from worker.eviction.planner import Candidate
+from worker.eviction.policies import CostAware, LargestFirst, LeastRecentlyUsed
+from worker.eviction.shadow_caches import Adaptive
+from worker.eviction.state import EvictionState
+from worker.eviction.use_history import FOLLOWERS, GAPS, UseHistory
+from worker.simulation.replay import replay
+from worker.simulation.trace_file import Trace, TraceModel
 
 DEVICE = "sim:0"
 

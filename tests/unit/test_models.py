@@ -24,8 +24,7 @@ from worker.errors import (
 )
 from worker.loaders.base import ModelSpec
 from worker.models_api import Models
-from worker.records import AllocationRequest, DecisionKind
-from worker.worker_model_optimize import ModelDemand, WayToPlan
+from worker.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
 
 Make = Callable[..., Machine]
 CALM = PressureThresholds(75, 90, 95)
@@ -80,12 +79,12 @@ def test_contents_are_the_files_after_load_reload_and_restore(
     expected = write_model(tmp_path / "a.safetensors", 3 * MIB, MIB)
     assert read(machine, "a") == expected
     if device_id != "cpu":
-        machine.memory.unload_model("a", UnloadMode.OFFLOAD, machine.token())
+        machine.memory.models.unload("a", UnloadMode.OFFLOAD, machine.token())
         assert state(machine, "a") is ModelState.OFFLOADED
         machine.check()
         assert read(machine, "a") == expected
         assert machine.booked.book.get("a").host_copy is None
-    machine.memory.unload_model("a", UnloadMode.UNLOAD, machine.token())
+    machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert read(machine, "a") == expected
     machine.close()
 
@@ -135,9 +134,9 @@ def test_what_is_in_use_or_pinned_stays(make: Make) -> None:
             machine.load("c")
         assert refused.value.details["evictable_bytes"] == 0
         with pytest.raises(ModelBusyError, match="in use by 1 lease"):
-            machine.memory.unload_model("a", UnloadMode.UNLOAD, machine.token())
+            machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     with pytest.raises(ModelBusyError, match="pinned"):
-        machine.memory.unload_model("b", UnloadMode.UNLOAD, machine.token())
+        machine.memory.models.unload("b", UnloadMode.UNLOAD, machine.token())
     assert [row.model_id for row in machine.load("c").models_unloaded] == ["a"]
     machine.check()
 
@@ -252,10 +251,10 @@ def test_offloading_comes_before_unloading(make: Make) -> None:
     assert result.models_unloaded[0].reason.startswith("offloaded")
     assert machine.manager.status("cpu").model_bytes == 4 * MIB
     machine.check()
-    unloaded = machine.memory.unload_model("a", UnloadMode.UNLOAD, machine.token())
+    unloaded = machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert unloaded.freed_bytes == 4 * MIB
     assert state(machine, "a") is ModelState.UNLOADED
-    assert machine.memory.unload_model("a", UnloadMode.UNLOAD, machine.token()).freed_bytes == 0
+    assert machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token()).freed_bytes == 0
     machine.check()
 
 
@@ -265,7 +264,7 @@ def test_a_model_moves_where_it_is_asked_to(make: Make) -> None:
     assert machine.load("a", device_id="cpu").device_id == "cpu"
     machine.check()
     with pytest.raises(UnsupportedError):
-        machine.memory.unload_model("a", UnloadMode.OFFLOAD, machine.token())
+        machine.memory.models.unload("a", UnloadMode.OFFLOAD, machine.token())
 
 
 def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
@@ -290,7 +289,7 @@ def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
 
 
 def optimize(machine: Machine, **demand: Any) -> Any:
-    return machine.memory.model_optimize(
+    return machine.memory.models.optimize(
         machine.memory.device_ids("sim:0"), ModelDemand(**demand), machine.token()
     )
 
@@ -352,13 +351,13 @@ def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
         WayToPlan("half", 5 * MIB, "sim:0"),
         WayToPlan("tiny", MIB, "sim:0"),
     )
-    result = machine.memory.plan(ways, allow_eviction=True)
+    result = machine.memory.models.plan(ways, allow_eviction=True)
     assert result.selected == "half"
     assert str(11 * MIB) in result.reason and str(2 * MIB) in result.reason
     assert [row.shortfall_bytes for row in result.candidates] == [MIB, 0, 0]
     assert len(result.candidates[1].evictions) == 1
-    assert machine.memory.plan(ways, allow_eviction=False).selected == "tiny"
-    assert machine.memory.plan(ways[:1], allow_eviction=False).candidates[0].shortfall_bytes == 9 * MIB
+    assert machine.memory.models.plan(ways, allow_eviction=False).selected == "tiny"
+    assert machine.memory.models.plan(ways[:1], allow_eviction=False).candidates[0].shortfall_bytes == 9 * MIB
     assert machine.figures() == before
 
 
@@ -417,12 +416,12 @@ def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -
     with models.use("made") as first, models.use("made") as second:
         assert first.content() is second.content()
         assert list(first) == []
-    status = machine.memory.model_status("made", machine.memory.device_ids(None)).models[0]
+    status = machine.memory.models.status("made", machine.memory.device_ids(None)).models[0]
     assert (status.declared_bytes, status.measured_bytes, status.device_id) == (2 * MIB, 3 * MIB, "cpu")
     assert machine.manager.status("cpu").model_bytes == 3 * MIB
     with pytest.raises(UnsupportedError):
         machine.load("made", device_id="sim:0")
     assert state(machine, "made") is ModelState.LOADED
-    gone = machine.memory.unload_model("made", UnloadMode.UNLOAD, machine.token())
+    gone = machine.memory.models.unload("made", UnloadMode.UNLOAD, machine.token())
     assert (gone.freed_bytes, gone.returned_bytes) == (3 * MIB, 2 * MIB)
     assert machine.models.live() == frozenset() == machine.manager.weights("cpu")

@@ -15,8 +15,7 @@ from tests.unit.machine import Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.errors import WorkerError
 from worker.models_api import LeasedModel, Models
-from worker.records import AllocationRequest
-from worker.worker_model_optimize import ModelDemand
+from worker.records import AllocationRequest, ModelDemand
 
 KIB = 1024
 SIZES = (64 * KIB, 100 * KIB, 33 * KIB, 1, 250 * KIB)
@@ -93,7 +92,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule(model_id=MODELS, mode=st.sampled_from(UnloadMode))
     def unload(self, model_id: str, mode: UnloadMode) -> None:
         try:
-            self.machine.memory.unload_model(model_id, mode, self.machine.token())
+            self.machine.memory.models.unload(model_id, mode, self.machine.token())
         except WorkerError:
             return
 
@@ -129,7 +128,7 @@ class AnyUse(RuleBasedStateMachine):
             each.model_id for _, each in self.leases if self.machine.booked.book.get(each.model_id).in_use
         }
         before = self.machine.figures() if dry_run else None
-        done = self.machine.memory.model_optimize(
+        done = self.machine.memory.models.optimize(
             self.machine.memory.device_ids(None),
             ModelDemand(target=percent, excluded=excluded, max_models=max_models, dry_run=dry_run, **demand),
             self.machine.token(),

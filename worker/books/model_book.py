@@ -7,7 +7,7 @@ from protocol.results import ModelStatus
 from protocol.vocabulary import ModelState
 from worker.clock import NS_PER_MS
 from worker.errors import ModelNotFoundError
-from worker.eviction import Candidate
+from worker.eviction.planner import Candidate
 from worker.loaders.base import ModelSpec
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})

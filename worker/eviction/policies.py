@@ -7,7 +7,7 @@ The lowest worth goes first; between equals the one that was used longest ago.
 
 import math
 
-from worker.use_history import HALF_LIVES, ModelUse, UseHistory
+from worker.eviction.use_history import HALF_LIVES, ModelUse, UseHistory
 
 
 class Policy:

@@ -9,8 +9,8 @@ observations of at most ``_NOTES`` notes a model: the memory grows with the numb
 import math
 from collections import deque
 
-from worker.eviction_policies import Policy
-from worker.use_history import HALF_LIVES, ModelUse, UseHistory
+from worker.eviction.policies import Policy
+from worker.eviction.use_history import HALF_LIVES, ModelUse, UseHistory
 
 _NOTES = 6
 _NOTES_A_USE = 2

@@ -2,8 +2,8 @@
 
 from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
-from worker.eviction import Candidate, Ranking
-from worker.eviction_policies import (
+from worker.eviction.planner import Candidate, Ranking
+from worker.eviction.policies import (
     Between,
     CostAware,
     CostPerAge,
@@ -13,9 +13,9 @@ from worker.eviction_policies import (
     LeastRecentlyUsed,
     Policy,
 )
-from worker.reuse_forecast import ReuseForecast
-from worker.shadow_caches import Adaptive
-from worker.use_history import ModelUse, UseHistory
+from worker.eviction.reuse_forecast import ReuseForecast
+from worker.eviction.shadow_caches import Adaptive
+from worker.eviction.use_history import ModelUse, UseHistory
 
 
 class EvictionState:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
-from worker.eviction import Candidate, Need, plan_eviction
-from worker.eviction_state import EvictionState
-from worker.trace_file import Trace
+from worker.eviction.planner import Candidate, Need, plan_eviction
+from worker.eviction.state import EvictionState
+from worker.simulation.trace_file import Trace
 
 _DEVICE = "sim:0"
 

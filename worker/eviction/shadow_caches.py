@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from worker.eviction import choose
-from worker.eviction_policies import Policy
-from worker.use_history import ModelUse, UseHistory
+from worker.eviction.planner import choose
+from worker.eviction.policies import Policy
+from worker.eviction.use_history import ModelUse, UseHistory
 
 HALF_LIFE = 150
 """Uses after which a reload in a shadow counts half: what was cheap of late leads."""

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from protocol.record import Record
-from worker.interval_flow import Interval, heaviest_overlap
-from worker.trace_file import Trace
+from worker.simulation.interval_flow import Interval, heaviest_overlap
+from worker.simulation.trace_file import Trace
 
 TIME_LIMIT_S = 30.0
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from protocol.vocabulary import EvictionStrategy
 
 if TYPE_CHECKING:
-    from worker.optimum import Optimum
-    from worker.simulation import ReplayCost
+    from worker.simulation.optimum import Optimum
+    from worker.simulation.replay import ReplayCost
 
 _BAD_INPUT = 2
 
@@ -19,9 +19,9 @@ def main(argv: list[str]) -> int:
     """Run the command: 0, or 2 with one line on stderr where the file cannot be read or replayed."""
     arguments = _parser().parse_args(argv)
     # Only now: ``--help`` and the worker itself do not wait for what a simulation needs.
-    from worker.optimum import offline_optimum  # noqa: PLC0415
-    from worker.simulation import replay_all  # noqa: PLC0415
-    from worker.trace_file import TraceError, read_trace  # noqa: PLC0415
+    from worker.simulation.optimum import offline_optimum  # noqa: PLC0415
+    from worker.simulation.replay import replay_all  # noqa: PLC0415
+    from worker.simulation.trace_file import TraceError, read_trace  # noqa: PLC0415
 
     try:
         with Path(arguments.file).open(encoding="utf-8-sig", errors="strict") as lines:

@@ -1,0 +1,80 @@
+"""Models, over several devices: the part of the interface that a worker without any never builds."""
+
+from protocol.results import (
+    ClearResult,
+    GetModelStatusResult,
+    LoadModelResult,
+    ModelOptimizeResult,
+    PlanResult,
+    Recommendation,
+    UnloadedModel,
+)
+from protocol.vocabulary import UnloadMode
+from worker.cancellation import CancelToken
+from worker.clock import Clock
+from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch
+from worker.manager_memory import MemoryManager
+from worker.records import ModelDemand, Report, WayToPlan
+from worker.worker_model_optimize import ModelOptimizer, merged
+from worker.worker_models import ModelWorker
+
+
+class ModelInterface:
+    """All models of the worker."""
+
+    def __init__(self, manager: MemoryManager, worker: ModelWorker, watch: DeviceWatch, clock: Clock) -> None:
+        self.worker = worker
+        self._manager = manager
+        self._optimizer = ModelOptimizer(manager, worker, watch, clock)
+        self._watch = watch
+        self._clock = clock
+
+    # ---- changes ----
+
+    def load(
+        self, model_id: str, device_id: str | None, token: CancelToken, report: Report, *,
+        make_room: bool, pin: bool | None, keep_alive_ns: int | None,
+    ) -> LoadModelResult:  # fmt: skip
+        """Load a model, or note one more use of it."""
+        taken = self.worker.take(model_id, token, report, device_id=device_id, make_room=make_room)
+        self.worker.models.release(model_id, taken.residence.handle)
+        self.worker.models.configure(model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
+        return LoadModelResult(
+            **vars(taken.entry.status(self._clock.now_ns())), models_unloaded=taken.unloaded
+        )
+
+    def unload(self, model_id: str, mode: UnloadMode, token: CancelToken) -> UnloadedModel:
+        """Unload a model."""
+        return self.worker.unload(model_id, token, mode)
+
+    def clear(
+        self, device_ids: tuple[str, ...], cleared: ClearResult, token: CancelToken, *, forced: bool
+    ) -> ClearResult:
+        """Unload what may go, and add that to what was cleared before."""
+        return merged(cleared, self._optimizer.clear(device_ids, token, forced=forced))
+
+    def optimize(
+        self, device_ids: tuple[str, ...], demand: ModelDemand, token: CancelToken
+    ) -> ModelOptimizeResult:
+        """Unload models until the goals are met."""
+        return self._optimizer.optimize(device_ids, demand, token)
+
+    # ---- questions ----
+
+    def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
+        """Return the configured models."""
+        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        return self._optimizer.status(model_id, device_ids)
+
+    def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
+        """Choose the first way that fits."""
+        return self._optimizer.plan(ways, allow_eviction=allow_eviction)
+
+    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
+        """Return what unloading would bring."""
+        return self._optimizer.recommendations(device_ids)
+
+    def devices(self, model_id: str, device_id: str | None) -> tuple[str, ...]:
+        """Return the devices that loading a model may touch. ModelNotFoundError for one not configured."""
+        fixed = device_id or self.worker.models.book.get(model_id).spec.device_id
+        return self._manager.device_ids() if fixed is None else (self._manager.device(fixed).device_id,)
