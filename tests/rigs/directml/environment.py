@@ -28,13 +28,18 @@ def interpreter() -> Path:
     Installs it (5 GB) where CI=true or MEMORY_WORKER_DIRECTML=1. Raises UnavailableError with the reason.
     """
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise UnavailableError(f"torch_directml runs on a simulated device on Linux x64 only, not {platform.platform()}")
+        raise UnavailableError(
+            f"torch_directml runs on a simulated device on Linux x64 only, not {platform.platform()}"
+        )
     compiler()
     folder = cache() / "torch-directml"
     python = folder / "bin" / "python"
     if _is_installed(folder):
         return python
-    if os.environ.get("CI", "").lower() not in {"1", "true"} and os.environ.get("MEMORY_WORKER_DIRECTML") != "1":
+    if (
+        os.environ.get("CI", "").lower() not in {"1", "true"}
+        and os.environ.get("MEMORY_WORKER_DIRECTML") != "1"
+    ):
         raise UnavailableError(f"{WHEEL} is not in {folder}; MEMORY_WORKER_DIRECTML=1 installs it (5 GB)")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name("torch-directml.lock").open("a") as lock:
@@ -57,9 +62,13 @@ def _install(folder: Path) -> None:
         raise UnavailableError(f"{WHEEL} wants {FREE_BYTES} bytes free at {folder}, there are {free}")
     _run([base, "-m", "venv", str(folder)])
     with tempfile.TemporaryDirectory(prefix="torch-directml-", dir=folder.parent) as scratch:
-        _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--no-cache-dir", WHEEL], TMPDIR=scratch)
+        _run(
+            [str(folder / "bin" / "python"), "-m", "pip", "install", "--no-cache-dir", WHEEL], TMPDIR=scratch
+        )
     if not _is_installed(folder):
-        raise UnavailableError(f"pip installed {WHEEL} otherwise than expected: no {LAST_WRITTEN} in {folder}")
+        raise UnavailableError(
+            f"pip installed {WHEEL} otherwise than expected: no {LAST_WRITTEN} in {folder}"
+        )
 
 
 def _base_python() -> str:

@@ -70,7 +70,7 @@ class Wheel:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
-            raise EOFError(self.log())
+            raise EOFError(f"exit code {self.process.returncode}: {self.log()}")
         value, error = json.loads(line)
         if error:
             raise WheelError(error)
