@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.rigs.directml import environment
+from tests.rigs.directml.build import UnavailableError
 from tests.rigs.directml.rig import GIB, Factory, Rig
 from tests.rigs.directml.wheel import Wheel, WheelError
 
@@ -181,3 +183,24 @@ def test_dxcore_describes_the_machine(directml_rig: Rig) -> None:
     assert (first["dedicated_bytes"], first["is_integrated"]) == (3 * GIB, False)
     assert (second["dedicated_bytes"], second["is_integrated"]) == (0, True)
     assert (first["adapter_usage"], first["process_usage"]) == (None, None)
+
+
+def test_an_installation_asks_first_and_looks_at_the_disk(
+    directml_libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 GB are fetched only where that is wanted and fits; one that was cut short does not count as there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MEMORY_WORKER_DIRECTML", raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    half = tmp_path / "memory-worker" / "torch-directml" / "bin" / "python"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    with pytest.raises(UnavailableError, match="MEMORY_WORKER_DIRECTML=1 installs it"):
+        environment.interpreter()
+    assert half.exists()
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(environment, "PYTHONS", (sys.version_info[:2],))
+    monkeypatch.setattr(environment, "FREE_BYTES", 2**62)
+    with pytest.raises(UnavailableError, match="bytes free"):
+        environment.interpreter()
+    assert not half.exists()

@@ -18,7 +18,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch", help="find or install torch_directml, build the runtime, say where both are")
     running = commands.add_parser("run", help="RIG_… variables that are set already hold")
-    running.add_argument("arguments", nargs=argparse.REMAINDER, help="as for python: a script or -c CODE")
+    running.add_argument("arguments", nargs=argparse.REMAINDER, help="a script and its arguments")
     options = parser.parse_args()
     try:
         os.environ["MEMORY_WORKER_DIRECTML"] = "1"
