@@ -61,6 +61,7 @@ EVENTS: dict[str, type[Any]] = {
     EventName.PRESSURE_CHANGED: results.PressureChangedData,
     EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,
     EventName.MODEL_UNLOADED: results.ModelUnloadedData,
+    EventName.UNLOAD_REQUESTED: results.UnloadRequestedData,
     EventName.DEVICE_LOST: results.DeviceLostData,
 }
 """What each event carries in ``data``."""

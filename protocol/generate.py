@@ -1,6 +1,6 @@
 """Write everything that is generated from the contract: ``python -m protocol.generate [--check]``.
 
-JSON Schemas, their digest, docs/protocol.md and the C# twins. ``--check`` writes nothing and exits with 1
+JSON Schemas, the digest of those that cross the wire, docs/protocol.md and the C# twins. ``--check`` writes nothing and exits with 1
 if a file differs from what would be written, is missing, or is left over.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from protocol.contract import contract_types, json_schema
 from protocol.csharp import generate as generate_csharp
+from protocol.model_config import models_schema
 from protocol.reference import reference_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,7 @@ def generated_files() -> dict[str, str]:
     constant = '"""Generated: the digest of all schemas, which ``worker.hello`` answers."""\n\n'
     return {
         **schemas,
+        "schemas/models.json": json.dumps(models_schema(), indent=2, ensure_ascii=False) + "\n",
         "protocol/schema_digest.py": f'{constant}SCHEMA_SHA256 = "{digest}"\n',
         "docs/protocol.md": reference_page(),
         **generate_csharp(),

@@ -27,7 +27,9 @@ Bytes = Annotated[int, Field(ge=0, le=INT64_MAX)]
 
 _UNLESS_EXTERNAL = ("path", "loader", "factory", "dtype")
 _EXTERNAL = {
-    **dict.fromkeys((*_UNLESS_EXTERNAL, "offload"), (False, "has no meaning with external: true")),
+    **dict.fromkeys(
+        (*_UNLESS_EXTERNAL, "offload", "fallback"), (False, "has no meaning with external: true")
+    ),
     "declared_bytes": (True, "is needed with external: true: nothing else tells its size"),
 }
 _MODULE = {"factory": (True, "is missing; the loader module needs one")}
@@ -111,7 +113,7 @@ def models_schema() -> dict[str, Any]:
         "properties": {
             "declared_bytes": {"not": {"type": "null"}},
             "offload": {"const": False},
-            **{key: {"type": "null"} for key in _UNLESS_EXTERNAL},
+            **{key: {"type": "null"} for key in (*_UNLESS_EXTERNAL, "fallback")},
         },
     }
     entry["else"] = {

@@ -198,13 +198,17 @@ class LoadModelParams(Params):
     """Whether it stays until unloaded by force; null leaves that as it is."""
     keep_alive_ms: Milliseconds | None = None
     """How long it stays after its last use; null leaves that as it is."""
+    allow_fallback: bool = True
+    """The model's declared fallback may be loaded where it has no room itself."""
 
 
 class UnloadModelParams(Params):
-    """Unload a model that is not in use."""
+    """Unload a model that is not in use; where another process holds it, ask its owner to."""
 
     model_id: Name
     mode: UnloadMode = words.UnloadMode.UNLOAD
+    by_owner: bool = False
+    """The owner's word that it has unloaded the model, which another process than the worker held."""
 
 
 class PlanCandidate(Params):

@@ -318,6 +318,8 @@ class ModelStatus(Record):
     declared_bytes: Bytes | None
     estimated_bytes: Bytes | None
     measured_bytes: Bytes | None
+    measured_process_bytes: Bytes | None
+    """What the process grew by while it was loaded, by the system; null where other changes hide it."""
     pinned: bool
     priority: Int64
     in_use: Count
@@ -332,6 +334,10 @@ class ModelStatus(Record):
 class LoadModelResult(ModelStatus):
     """The model as it is now, and what went for it. ``load_ms`` is of the load that made it resident."""
 
+    requested_model_id: str
+    """Another than ``model_id`` where its fallback was loaded instead."""
+    fallback_reason: str | None
+    """Why, in bytes; null where the model asked for was loaded."""
     models_unloaded: tuple[UnloadedModel, ...]
 
 
@@ -647,6 +653,18 @@ class ModelUnloadedData(Record):
     freed_bytes: Bytes
     returned_bytes: Bytes | None
     reason: str
+
+
+class UnloadRequestedData(Record):
+    """A model that another process holds is wanted unloaded; nothing is freed until its owner says so."""
+
+    model_id: str
+    device_id: str
+    size_bytes: Bytes
+    """What its owner declared."""
+    reason: str
+    wait_ms: Milliseconds | None
+    """How long an answer is waited for; null where nothing waits."""
 
 
 class DeviceLostData(Record):

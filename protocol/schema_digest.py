@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "bc55837b8024c77daa391b2a25f55307fc63bd587173b293f45714ea78f197ef"
+SCHEMA_SHA256 = "98fb405c462ee8ea4f7ca2c31af5e69857094cdfc8c83a79bc2a48d925af6b39"

@@ -169,6 +169,7 @@ class EventName(StrEnum):
     PRESSURE_CHANGED = "memory.pressure_changed"
     ALLOCATION_EXPIRED = "memory.allocation_expired"
     MODEL_UNLOADED = "memory.model_unloaded"
+    UNLOAD_REQUESTED = "memory.unload_requested"
     DEVICE_LOST = "device.lost"
 
 

@@ -1,10 +1,11 @@
 """The one place where the parts are put together."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protocol.vocabulary import EventName
 from worker import __version__
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import DEVICE_ID as CPU
@@ -80,7 +81,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         )
         alarm.at(due_ns, lambda: runner.submit(expire))
 
-    memory = build_memory(arguments, clock, history, events.publish, on_lease, on_idle)
+    memory = build_memory(arguments, clock, history, events.publish, on_lease, on_idle, events.wanted)
     loop = StdioLoop(
         read_fd,
         writer,
@@ -110,6 +111,7 @@ def build_memory(
     publish: Publish,
     on_lease: OnLease,
     on_idle: OnIdle = lambda _model_id, _due_ns: None,
+    listening: Callable[[EventName], bool] = lambda _event: False,
 ) -> MemoryInterface:
     """Build the devices and what keeps their books. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
@@ -158,7 +160,7 @@ def build_memory(
         from worker.composition_models import build_models  # noqa: PLC0415 - only when something asks for models
 
         return build_models(
-            arguments, manager, backends, watch, history, clock, publish, on_idle,
+            arguments, manager, backends, watch, history, clock, publish, listening, on_idle,
             lambda: system.read().process_rss_bytes, default,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protocol.vocabulary import EventName
 from worker.backends.base import DeviceBackend
 from worker.books.history import History
 from worker.clock import Clock
@@ -13,8 +14,11 @@ from worker.interface_models import ModelInterface
 from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
 from worker.manager_models import ModelManager
+from worker.model_blocks import ModelBlocks
 from worker.model_objects import ModelObjects
+from worker.process_growth import ProcessGrowth
 from worker.records import OnIdle
+from worker.worker_external import ExternalWorker
 from worker.worker_models import ModelWorker
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ def build_models(
     history: History,
     clock: Clock,
     publish: Publish,
+    listening: Callable[[EventName], bool],
     on_idle: OnIdle,
     process_bytes: Callable[[], int | None],
     default_device: str,
@@ -39,8 +44,9 @@ def build_models(
     on_closed = _nothing if decisions is None else decisions.close
     booked = ModelManager(manager, clock, _declared_models(arguments, backends), on_idle, record)
     worker = ModelWorker(
-        manager, booked, backends, watch, history, clock, publish, ModelObjects(process_bytes),
-        default_device, on_closed,
+        manager, booked, ModelBlocks(backends, watch, clock, ModelObjects(process_bytes)),
+        ExternalWorker(booked, history, clock, publish, listening), watch, history, clock, publish,
+        default_device, ProcessGrowth(manager, process_bytes), on_closed,
     )  # fmt: skip
     return ModelInterface(manager, worker, watch, clock)
 

@@ -43,19 +43,27 @@ class ModelHandlers:
             make_room=params.make_room,
             pin=params.pin,
             keep_alive_ns=None if kept is None else kept * NS_PER_MS,
+            allow_fallback=params.allow_fallback,
         )
 
     def unload_model(self, params: p.UnloadModelParams, call: Call) -> r.UnloadedModel:
         """Unload a model."""
-        return self._memory.models.unload(params.model_id, params.mode, call.token)
+        return self._memory.models.unload(params.model_id, params.mode, call.token, by_owner=params.by_owner)
 
     def claims_of_load_model(self, params: p.LoadModelParams) -> tuple[tuple[Claim, ...], bool]:
-        """Return what loading touches, and that it is not quick."""
+        """Return what loading touches, and that it is not quick; an owner's word touches nothing."""
+        if self._memory.models.external(params.model_id):
+            return (), True
         devices = self._memory.models.devices(params.model_id, params.device_id)
         return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
 
     def claims_of_unload_model(self, params: p.UnloadModelParams) -> tuple[tuple[Claim, ...], bool]:
-        """Return what unloading touches, and that it is not quick."""
+        """Return what unloading touches, and that it is not quick.
+
+        What another process holds is claimed by nobody: its owner's word must not wait behind the question.
+        """
+        if self._memory.models.external(params.model_id):
+            return (), params.by_owner
         devices = self._memory.models.devices(params.model_id, None)
         return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
 

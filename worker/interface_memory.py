@@ -236,18 +236,22 @@ class MemoryInterface:
         token: CancelToken,
         unloaded: list[UnloadedModel],
     ) -> Allocation:
-        """Allocate in room that models made; free memory in pieces is joined first."""
-        reservation, gone = self.models.worker.reserve_making_room(allocation_id, request, token)
-        unloaded.extend(gone)
-        backend = self._backends[request.device_id]
+        """Allocate in room that models made; free memory in pieces is joined first. If that fails, they return."""
+        device_id, backend = request.device_id, self._backends[request.device_id]
+        models = self.models.worker
         try:
-            largest = backend.readings(request.device_id).largest_block_bytes
-            if largest is not None and largest < request.size_bytes:
-                backend.defragment(request.device_id)
-        except BaseException:
-            self._manager.release(reservation)
+            reservation = models.reserve_making_room(allocation_id, request, token, unloaded)
+            try:
+                largest = backend.readings(device_id).largest_block_bytes
+                if largest is not None and largest < request.size_bytes:
+                    backend.defragment(device_id)
+            except BaseException:
+                self._manager.release(reservation)
+                raise
+            return self._allocations.allocate(allocation_id, request, token, reservation)
+        except BaseException as error:
+            models.bring_back(unloaded, device_id, error)
             raise
-        return self._allocations.allocate(allocation_id, request, token, reservation)
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
         """Free one allocation."""

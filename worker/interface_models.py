@@ -33,19 +33,35 @@ class ModelInterface:
 
     def load(
         self, model_id: str, device_id: str | None, token: CancelToken, report: Report, *,
-        make_room: bool, pin: bool | None, keep_alive_ns: int | None,
+        make_room: bool, pin: bool | None, keep_alive_ns: int | None, allow_fallback: bool = True,
     ) -> LoadModelResult:  # fmt: skip
-        """Load a model, or note one more use of it."""
-        taken = self.worker.take(model_id, token, report, device_id=device_id, make_room=make_room)
-        self.worker.models.release(model_id, taken.residence.handle)
-        self.worker.models.configure(model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
+        """Load a model, or note one more use of it; of one that another process holds, that it is loaded."""
+        models, entry = self.worker.models, self.worker.models.book.get(model_id)
+        unloaded: tuple[UnloadedModel, ...] = ()
+        why = None
+        if entry.spec.external:
+            self.worker.external.loaded(
+                model_id, device_id or entry.spec.device_id or self.worker.default_device
+            )
+        else:
+            taken = self.worker.take(
+                model_id, token, report, device_id=device_id, make_room=make_room, fallback=allow_fallback
+            )
+            entry, unloaded, why = taken.entry, taken.unloaded, taken.fallback_reason
+            models.release(entry.model_id, taken.residence.handle)
+        models.configure(entry.model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
         return LoadModelResult(
-            **vars(taken.entry.status(self._clock.now_ns())), models_unloaded=taken.unloaded
+            **vars(entry.status(self._clock.now_ns())),
+            requested_model_id=model_id,
+            fallback_reason=why,
+            models_unloaded=unloaded,
         )
 
-    def unload(self, model_id: str, mode: UnloadMode, token: CancelToken) -> UnloadedModel:
-        """Unload a model."""
-        return self.worker.unload(model_id, token, mode)
+    def unload(
+        self, model_id: str, mode: UnloadMode, token: CancelToken, *, by_owner: bool = False
+    ) -> UnloadedModel:
+        """Unload a model, or ask its owner to; ``by_owner``: the owner has."""
+        return self.worker.unload(model_id, token, mode, by_owner=by_owner)
 
     def clear(
         self, device_ids: tuple[str, ...], cleared: ClearResult, token: CancelToken, *, forced: bool
@@ -74,7 +90,18 @@ class ModelInterface:
         """Return what unloading would bring."""
         return self._optimizer.recommendations(device_ids)
 
+    def external(self, model_id: str) -> bool:
+        """Tell whether another process holds a model. ModelNotFoundError for one not configured."""
+        return self.worker.models.book.get(model_id).spec.external
+
     def devices(self, model_id: str, device_id: str | None) -> tuple[str, ...]:
         """Return the devices that loading a model may touch. ModelNotFoundError for one not configured."""
-        fixed = device_id or self.worker.models.book.get(model_id).spec.device_id
-        return self._manager.device_ids() if fixed is None else (self._manager.device(fixed).device_id,)
+        touched: dict[str, None] = {}
+        at: str | None = model_id
+        while at is not None:  # whichever of its fallbacks it comes to
+            spec = self.worker.models.book.get(at).spec
+            fixed = device_id or spec.device_id
+            found = self._manager.device_ids() if fixed is None else (self._manager.device(fixed).device_id,)
+            touched |= dict.fromkeys(found)
+            at = spec.fallback
+        return tuple(touched)

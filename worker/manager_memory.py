@@ -257,6 +257,14 @@ class MemoryManager:
             device.stale = True
             self.version += 1
 
+    def changes_alone(self) -> int | None:
+        """Count the changes on all devices so far; None while room is held for more than one thing."""
+        with self._lock:
+            ledgers = [device.ledger for device in self._devices.values()]
+            if sum(len(ledger.reservations) for ledger in ledgers) > 1:
+                return None
+            return sum(ledger.changes for ledger in ledgers)
+
     def last_look(self, device_id: str) -> int:
         """Return a mark by which ``strike_weights`` sees whether somebody looked."""
         with self._lock:
@@ -276,6 +284,26 @@ class MemoryManager:
             if last_look != device.looks_begun:
                 device.ledger.noted_bytes = device.ledger.taken_bytes - drift_bytes
             device.stale = True
+            self.version += 1
+
+    def enter_outside(self, device_id: str, handle: str, size_bytes: int) -> None:
+        """Record a model that another process holds; it takes no room of ours.
+
+        LimitExceededError where the sum could not be counted any more.
+        """
+        with self._lock:
+            ledger = self._get(device_id).ledger
+            request = AllocationRequest(device_id, size_bytes, MemoryType.EXTERNAL)
+            count(request, ledger.external_bytes + ledger.allocated_bytes)
+            ledger.add_outside(handle, size_bytes)
+            self._get(device_id).stale = True
+            self.version += 1
+
+    def strike_outside(self, device_id: str, handle: str) -> None:
+        """Strike a model that another process held out: what it gave back is in the next readings."""
+        with self._lock:
+            self._get(device_id).ledger.remove_outside(handle)
+            self._get(device_id).stale = True
             self.version += 1
 
     def model_bytes(self, device_id: str) -> int:

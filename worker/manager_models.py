@@ -7,8 +7,9 @@ wait for the end of that, holding nothing themselves, so that nobody waits in a 
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy, ModelState
@@ -16,13 +17,11 @@ from worker.books.model_book import IN_TRANSIT, ModelBook, ModelEntry, Residence
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
-from worker.eviction.planner import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
+from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
 from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
-from worker.records import AllocationRequest, Decision, DecisionKind, OnIdle, Reservation
-
-if TYPE_CHECKING:
-    from worker.eviction.state import EvictionState
+from worker.model_memories import ModelMemories
+from worker.records import AllocationRequest, Decision, OnIdle, Reservation
 
 HOST = "cpu"
 _LOOK_AGAIN_S = 0.05
@@ -48,6 +47,24 @@ class Room(Record):
     fenced: tuple[Fenced, ...]
 
 
+class Asking(Record):
+    """Room that is not there unless the owners of these models unload them."""
+
+    model_ids: tuple[str, ...]
+
+
+class _LastUse(Record):
+    """A ranking: the least recently used goes first."""
+
+    book: ModelBook
+
+    def worth(self, candidate: Candidate) -> tuple[float, ...]:
+        return (self.book.get(candidate.model_id).last_used_ns or 0,)
+
+    def because(self, _candidate: Candidate) -> str:
+        return "the least recently used"
+
+
 class ModelManager:
     """Every model's state."""
 
@@ -63,10 +80,8 @@ class ModelManager:
         self._manager = manager
         self._clock = clock
         self._on_idle = on_idle
-        self._record = record
+        self._memories = ModelMemories(manager, self.book, clock, record)
         self._changed = threading.Condition(manager.lock)
-        # All mutable state besides the book: what each device's strategies remember.
-        self._memories: dict[str, EvictionState] = {}
         self._handles = itertools.count(1)
         manager.on_lost = self._lose
 
@@ -87,18 +102,31 @@ class ModelManager:
             entry.state = ModelState.LOADING
             return None
 
+    def begin_return(self, entry: ModelEntry) -> bool:
+        """Take the right to load a model that went for something that failed; False if others have it.
+
+        Nobody uses it: that is not noted, and no lease is taken when it arrives.
+        """
+        with self._changed:
+            if entry.state not in {ModelState.UNLOADED, ModelState.OFFLOADED}:
+                return False
+            entry.state, entry.use_noted = ModelState.LOADING, True
+            return True
+
     def hold_room(
         self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, *, make_room: bool,
-        until_ns: int | None = None, name: str | None = None,
-    ) -> Room | None:  # fmt: skip
+        until_ns: int | None = None, name: str | None = None, asked: Mapping[str, str] = MappingProxyType({}),
+    ) -> Room | Asking | None:  # fmt: skip
         """Hold room, with the plan for what goes for it; None after a wait: look at the device and ask again.
 
         1. It fits: held.
         2. A model is coming or going there: wait, for that changes what there is, and a load on its way
            counts twice: as room that is held, and as memory that the device has given.
         3. Models may go, and those that can are enough: fenced, and held.
-        4. Leases may end until ``until_ns``: wait for one.
-        5. Out of memory, or over a limit, with what could be evicted.
+        4. With those that other processes hold they would be: their owners are to be asked, but for those
+           ``asked`` before; nothing else goes until they have answered.
+        5. Leases may end until ``until_ns``: wait for one.
+        6. Out of memory, or over a limit, with what could be evicted, and who was asked in vain.
         """
         device_id = request.device_id
         with self._changed:
@@ -106,7 +134,7 @@ class ModelManager:
             if entry is not None and not entry.use_noted:
                 # Before the plan: what is used now tells what is used next.
                 entry.use_noted = True
-                self._memory(device_id).record_use(entry.model_id, self._now_ms())
+                self._memories.asked_for(entry, device_id)
             missing = self._manager.missing_bytes(device_id, request.size_bytes)
             if missing and self.book.in_transit(device_id):  # 2
                 self._wait(token)
@@ -118,16 +146,23 @@ class ModelManager:
                     entry.reserved_on = device_id
                 victims = () if plan is None else plan.victims
                 return Room(reservation, tuple(self._fence(victim) for victim in victims))
+            if plan is not None:  # 4
+                owners = self.owners_to_ask(
+                    device_id, missing - plan.ceiling_bytes, excluded=frozenset(asked)
+                )
+                if owners:
+                    return Asking(owners)
             waits = until_ns is not None and self._clock.now_ns() < until_ns
-            if waits and self._leased(device_id):  # 4
+            if waits and self._leased(device_id):  # 5
                 self._wait(token)
                 return None
-            raise self._does_not_fit(request)  # 5
+            raise self._does_not_fit(request, asked)  # 6
 
     def arrived(
-        self, entry: ModelEntry, room: Room, size_bytes: int, actual_bytes: int, load_ms: int | None
-    ) -> Residence:
-        """Enter a model that was loaded, with a lease on it for whoever did. ``load_ms`` None: brought back."""
+        self, entry: ModelEntry, room: Room, size_bytes: int, actual_bytes: int, load_ms: int | None, *,
+        for_use: bool = True,
+    ) -> Residence:  # fmt: skip
+        """Enter a model that was loaded, with a lease on it ``for_use``. ``load_ms`` None: from its copy."""
         request = room.reservation.request
         with self._changed:
             residence = Residence(request.device_id, self.handle_of(room), size_bytes, actual_bytes)
@@ -139,9 +174,11 @@ class ModelManager:
             entry.load_count += 1
             if load_ms is not None:
                 entry.load_ms = load_ms
-            self._memory(request.device_id).record_load(entry.model_id, size_bytes, entry.load_ms)
-            self._note(DecisionKind.LOAD, entry, request.device_id)
-            self._lease(entry, request.device_id, counted=True)
+            self._memories.loaded(entry, request.device_id, size_bytes)
+            if for_use:
+                self._lease(entry, request.device_id, counted=True)
+            else:
+                self.watch_idle(entry)
             self._changed.notify_all()
             return residence
 
@@ -161,6 +198,47 @@ class ModelManager:
     def handle_of(room: Room) -> str:
         """Return the name under which the backend has the weights that room is held for."""
         return room.reservation.allocation_id
+
+    # ---- held by other processes ----
+
+    def held_outside(self, model_id: str, device_id: str) -> None:
+        """Note that another process has loaded a model that it holds, or used it again."""
+        with self._changed:
+            entry = self.book.get(model_id)
+            there = entry.residence
+            if there is None or there.device_id != device_id:
+                size, handle = entry.spec.declared_bytes or 0, self._new_handle()
+                self._manager.enter_outside(device_id, handle, size)
+                if there is not None:
+                    self._manager.strike_outside(there.device_id, there.handle)
+                entry.residence = Residence(device_id, handle, size, size)
+                entry.state = ModelState.LOADED
+                entry.load_count += 1
+            entry.use_count += 1
+            entry.last_used_ns = self._clock.now_ns()
+            self.watch_idle(entry)
+            self._changed.notify_all()
+
+    def let_go_outside(self, model_id: str) -> Residence | None:
+        """Note that another process has unloaded a model. Returns where it was; None if it was not loaded."""
+        with self._changed:
+            entry = self.book.get(model_id)
+            there, entry.residence, entry.state = entry.residence, None, ModelState.UNLOADED
+            if there is not None:
+                self._manager.strike_outside(there.device_id, there.handle)
+            self._changed.notify_all()
+            return there
+
+    def owners_to_ask(
+        self, device_id: str, need_bytes: int, *, max_models: int | None = None, forced: bool = False,
+        excluded: frozenset[str] = frozenset(),
+    ) -> tuple[str, ...]:  # fmt: skip
+        """Return whose owners to ask for so much; none where all of them have too little and it is not forced."""
+        with self._changed:
+            everyone = self.book.candidates(self._clock.now_ns(), HOST, excluded)
+            outside = (replace(each, external=False) for each in everyone if each.external)
+            need = Need(device_id, need_bytes, max_models, forced=forced)
+            return tuple(each.model_id for each in plan_eviction(outside, need, _LastUse(self.book)).victims)
 
     # ---- being used ----
 
@@ -223,13 +301,20 @@ class ModelManager:
     def fence_expired(self, model_id: str) -> Fenced | None:
         """Fence a model that has been idle for too long; None if it has not, and then it is watched on."""
         with self._changed:
+            kept_ms = self.expired_after_ms(model_id)
+            if kept_ms is None:
+                return None
+            return self.fence(model_id, f"unloaded: idle past its keep-alive of {kept_ms} ms")
+
+    def expired_after_ms(self, model_id: str) -> int | None:
+        """Return the keep-alive that a model has been idle past; None if it has not, and then it is watched on."""
+        with self._changed:
             entry = self.book.get(model_id)
             entry.alarm_ns = None
             if not entry.expired(self._clock.now_ns()):
                 self.watch_idle(entry)
                 return None
-            kept_ms = (entry.keep_alive_ns or 0) // NS_PER_MS
-            return self.fence(model_id, f"unloaded: idle past its keep-alive of {kept_ms} ms")
+            return (entry.keep_alive_ns or 0) // NS_PER_MS
 
     def gone(self, fenced: Fenced, host_copy: Residence | None) -> None:
         """Note that a fenced model has left its device."""
@@ -247,8 +332,7 @@ class ModelManager:
             if entry.residence is residence:
                 entry.residence = None
                 entry.state = ModelState.UNLOADED if host_copy is None else ModelState.OFFLOADED
-            self._memory(residence.device_id).record_eviction(entry.model_id)
-            self._note(DecisionKind.EVICT, entry, residence.device_id, fenced.reason)
+            self._memories.evicted(entry, residence.device_id, fenced.reason)
             self._changed.notify_all()
 
     def drop_host_copy(self, entry: ModelEntry) -> Residence | None:
@@ -279,7 +363,7 @@ class ModelManager:
             return plan_eviction(
                 self.book.candidates(now_ns, HOST, excluded),
                 Need(device_id, need_bytes, max_models, forced=forced, host_room_bytes=host_room),
-                self._memory(device_id).ranking(strategy, self._now_ms()),
+                self._memories.ranking(device_id, strategy),
             )
 
     def check_room(self, request: AllocationRequest, *, make_room: bool) -> None:
@@ -306,8 +390,8 @@ class ModelManager:
         entry.use_count += 1
         entry.last_used_ns = self._clock.now_ns()
         if not counted:
-            self._memory(device_id).record_use(entry.model_id, self._now_ms())
-        self._note(DecisionKind.USE, entry, device_id)
+            self._memories.asked_for(entry, device_id)
+        self._memories.used(entry, device_id)
 
     def _fence(self, victim: Victim) -> Fenced:
         entry = self.book.get(victim.model_id)
@@ -331,7 +415,9 @@ class ModelManager:
     def _leased(self, device_id: str) -> bool:
         return any(entry.in_use for entry in self.book.on_device(device_id))
 
-    def _does_not_fit(self, request: AllocationRequest) -> OutOfMemoryError | LimitExceededError:
+    def _does_not_fit(
+        self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})
+    ) -> OutOfMemoryError | LimitExceededError:
         room = self._manager.headroom(request.device_id)
         limit = self._manager.limits(request.device_id).limit_bytes
         evictable = self.evictable_bytes(request.device_id)
@@ -339,52 +425,26 @@ class ModelManager:
         over = room.below_cap_bytes is not None and request.size_bytes > room.below_cap_bytes
         kind = LimitExceededError if over else OutOfMemoryError
         said += f" (limit_bytes is {limit})" if over else ""
+        said += f"; unloading models could free {evictable}"
+        said += "".join(f"; {model_id!r} stays: {why}" for model_id, why in asked.items())
         return kind(
-            f"{said}; unloading models could free {evictable}",
+            said,
             device_id=request.device_id,
             requested_bytes=request.size_bytes,
             available_bytes=room.available_bytes,
             evictable_bytes=evictable,
+            **({"owners_asked": list(asked)} if asked else {}),
         )
-
-    def _note(self, kind: DecisionKind, entry: ModelEntry, device_id: str, reason: str | None = None) -> None:
-        """Tell whoever records decisions; must not wait, for the lock is held."""
-        if self._record is None:
-            return
-        size, load_ms = entry.measured_bytes or 0, entry.load_ms or 0
-        capacity = self._capacity(device_id)
-        self._record(
-            Decision(kind, entry.model_id, device_id, self._now_ms(), size, load_ms, capacity, reason)
-        )
-
-    def _capacity(self, device_id: str) -> int:
-        """Return what models may take on a device: what they have, and what is left."""
-        room = self._manager.headroom(device_id).total_bytes or 0
-        return room + self._manager.model_bytes(device_id)
-
-    def _memory(self, device_id: str) -> "EvictionState":
-        capacity = self._capacity(device_id)
-        memory = self._memories.get(device_id)
-        if memory is None:
-            from worker.eviction.state import EvictionState  # noqa: PLC0415 - all policies; only models need them
-
-            memory = self._memories[device_id] = EvictionState(capacity)
-            for entry in self.book:
-                if entry.known_bytes is not None:
-                    memory.record_size(entry.model_id, entry.known_bytes)
-        memory.set_capacity(capacity)
-        return memory
 
     def _lose(self, device_id: str) -> None:
         """Note that the models on a device went with it. The lock is held."""
         for entry in self.book.on_device(device_id):
+            if entry.spec.external:
+                continue  # its owner knows what became of it
             if entry.residence is not None and entry.residence.device_id == device_id:
                 entry.residence, entry.in_use = None, 0
                 entry.state = ModelState.UNLOADED
         self._changed.notify_all()
-
-    def _now_ms(self) -> int:
-        return self._clock.now_ns() // NS_PER_MS
 
     def _wait(self, token: CancelToken) -> None:
         token.check()

@@ -99,8 +99,12 @@ def _repeated(entries: "list[ModelEntry]") -> Iterator[_Problem]:
 
 def _unreachable(entries: "list[ModelEntry]") -> Iterator[_Problem]:
     ids = [entry.id for entry in entries]
+    external = {entry.id for entry in entries if entry.external}
     for index, entry in enumerate(entries):
-        if entry.fallback is not None and entry.fallback not in ids:
+        if entry.fallback in external:
+            text = f"{entry.fallback!r} is external: the worker can't load it instead"
+            yield ("models", index, "fallback"), text
+        elif entry.fallback is not None and entry.fallback not in ids:
             near = difflib.get_close_matches(entry.fallback, ids, n=1, cutoff=0)
             yield ("models", index, "fallback"), f"no model {entry.fallback!r}; the nearest is {near[0]!r}"
 

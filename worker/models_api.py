@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from worker.books.model_book import Residence
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_S, Clock
 from worker.loaders.base import TensorInfo
 from worker.loaders.tensors import Weights
-from worker.worker_models import ModelWorker
+from worker.model_blocks import ModelBlocks
+from worker.worker_models import ModelWorker, Taken
 
 if TYPE_CHECKING:
     import torch
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 class LeasedModel(Mapping[str, memoryview]):
     """A loaded model's tensors by name, as bytes. Valid until the lease ends."""
 
-    def __init__(self, worker: ModelWorker, model_id: str, residence: Residence) -> None:
-        self.model_id = model_id
+    def __init__(self, blocks: ModelBlocks, taken: Taken) -> None:
+        residence = taken.residence
+        self.model_id = taken.entry.model_id
+        """Which it is: a fallback where the model asked for has no room."""
+        self.fallback_reason = taken.fallback_reason
+        """Why it is not the model asked for; None where it is."""
         self.device_id = residence.device_id
         self.size_bytes = residence.size_bytes
-        self._worker = worker
+        self._blocks = blocks
         self._residence = residence
-        tensors = worker.tensors(residence)
+        tensors = blocks.tensors(residence)
         self.infos: dict[str, TensorInfo] = {each.name: each for each in tensors or ()}
         """How each tensor is shaped and typed."""
-        self._view = None if tensors is None else worker.view(residence)
+        self._view = None if tensors is None else blocks.view(residence)
         self._torch: Weights | None = None
 
     def __getitem__(self, name: str) -> memoryview:
@@ -38,7 +42,7 @@ class LeasedModel(Mapping[str, memoryview]):
         if self._view is not None:
             return self._view[info.offset : info.offset + info.placed_bytes].toreadonly()
         copy = memoryview(bytearray(info.placed_bytes))
-        self._worker.read(self._residence, info.offset, copy)
+        self._blocks.read(self._residence, info.offset, copy)
         return copy.toreadonly()
 
     def __iter__(self) -> Iterator[str]:
@@ -58,7 +62,7 @@ class LeasedModel(Mapping[str, memoryview]):
 
     def content(self) -> object:
         """Return what the operator's own factory made. KeyError for a model from a file."""
-        return self._worker.content(self._residence)
+        return self._blocks.content(self._residence)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -78,22 +82,28 @@ class Models:
     @contextmanager
     def use(
         self, model_id: str, *, device_id: str | None = None, wait_s: float = 0.0,
-        token: CancelToken | None = None,
+        token: CancelToken | None = None, allow_fallback: bool = True,
     ) -> Iterator[LeasedModel]:  # fmt: skip
         """Lease a model, loading it first if need be, and unloading others for it by plan.
 
         ``wait_s`` is how long to wait for others' leases to end where only they stand in the way: whoever
         holds a lease while waiting for another may wait in a circle, and gets OutOfMemoryError after it.
+        Where there is no room, the model's declared fallback is leased, unless that is not allowed:
+        ``model_id`` of what is yielded tells.
 
         Raises:
             ModelNotFoundError, ModelBusyError, ModelLoadFailedError, OutOfMemoryError, LimitExceededError:
                 as ``memory.load_model``.
+            UnsupportedError: another process holds the model.
         """
         own = token or CancelToken(self._clock.now_ns)
-        taken = self._worker.take(model_id, own, device_id=device_id, wait_ns=round(wait_s * NS_PER_S))
-        leased = LeasedModel(self._worker, model_id, taken.residence)
+        wait_ns = round(wait_s * NS_PER_S)
+        taken = self._worker.take(
+            model_id, own, device_id=device_id, wait_ns=wait_ns, fallback=allow_fallback
+        )
+        leased = LeasedModel(self._worker.blocks, taken)
         try:
             yield leased
         finally:
             leased.close()
-            self._worker.models.release(model_id, taken.residence.handle)
+            self._worker.models.release(leased.model_id, taken.residence.handle)

@@ -42,6 +42,8 @@ class _Progress:
     def __init__(self) -> None:
         self.unloaded: list[UnloadedModel] = []
         self.kept: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        """Models of other processes whose owners were asked in vain, and why they stay."""
         self.out_of_time = False
         self.together = False
         """Whether several devices free enough together, where no one of them has to."""
@@ -88,7 +90,9 @@ class ModelOptimizer:
             memory_returned_bytes=0 if demand.dry_run else sum_if_known(returned),
             models_unloaded=tuple(progress.unloaded),
             models_kept=tuple(
-                KeptModel(each, why) for each, why in progress.kept.items() if each not in gone
+                KeptModel(each, why)
+                for each, why in (progress.kept | progress.asked).items()
+                if each not in gone
             ),
             performance_impact=PerformanceImpact(sum_if_known(reload_ms), len(progress.unloaded)),
             optimization_time_ms=(self._clock.now_ns() - started_ns) // NS_PER_MS,
@@ -103,6 +107,7 @@ class ModelOptimizer:
         token: CancelToken,
     ) -> None:  # fmt: skip
         """Unload models of one device, each after another look at whether it still has to be."""
+        self._ask_owners(device_id, goal, demand, progress, started_ns, token)
         plan = self._plan(device_id, goal, demand, progress)
         progress.kept.update({row.model_id: row.reason for row in plan.survivors})
         for victim in plan.victims:
@@ -129,19 +134,52 @@ class ModelOptimizer:
             if row_or_none is not None:
                 progress.unloaded.append(row_or_none)
 
+    def _ask_owners(
+        self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress, started_ns: int,
+        token: CancelToken,
+    ) -> None:  # fmt: skip
+        """Where the worker's own models are not enough, ask the owners of others, and wait for their word."""
+        plan = self._plan(device_id, goal, demand, progress)
+        missing = plan.need_bytes - plan.ceiling_bytes
+        if demand.dry_run or missing <= 0:
+            return
+        owners = self._models.owners_to_ask(
+            device_id,
+            missing,
+            max_models=self._left(demand, progress),
+            forced=self._forced(goal, demand, progress),
+            excluded=demand.excluded,
+        )
+        if not owners:
+            return
+        within_ns = None
+        if demand.max_time_ms is not None:
+            within_ns = max(0, started_ns + demand.max_time_ms * NS_PER_MS - self._clock.now_ns())
+        reason = f"memory is wanted back on {device_id}"
+        for model_id, said in self._worker.external.ask(owners, reason, token, within_ns).items():
+            if isinstance(said, UnloadedModel):
+                progress.unloaded.append(said)
+            else:
+                progress.asked[model_id] = f"stays: {said}"
+        self._watch.refresh((device_id,), max_age_ms=0, forced=True)
+
     def _plan(
         self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress
     ) -> EvictionPlan:
-        need = self._need(device_id, goal, progress)
-        left = None if demand.max_models is None else demand.max_models - len(progress.unloaded)
         return self._models.plan(
             device_id,
-            need,
+            self._need(device_id, goal, progress),
             strategy=demand.strategy,
-            max_models=left,
-            forced=demand.forced or goal.everything or progress.together,
+            max_models=self._left(demand, progress),
+            forced=self._forced(goal, demand, progress),
             excluded=demand.excluded,
         )
+
+    def _left(self, demand: ModelDemand, progress: _Progress) -> int | None:
+        return None if demand.max_models is None else demand.max_models - len(progress.unloaded)
+
+    def _forced(self, goal: ModelGoal, demand: ModelDemand, progress: _Progress) -> bool:
+        return demand.forced or goal.everything or progress.together
 
     def _need(self, device_id: str, goal: ModelGoal, progress: _Progress) -> int:
         if goal.everything:
@@ -201,9 +239,11 @@ class ModelOptimizer:
     def clear(self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool) -> ClearResult:
         """Unload all models that are not in use, and not pinned unless forced."""
         token.check()
-        unloaded, kept = list[UnloadedModel](), list[Kept]()
+        unloaded, kept = self._clear_outside(device_ids, token, forced=forced)
         for device_id in device_ids:
             for entry in self._models.book.on_device(device_id):
+                if entry.spec.external:
+                    continue
                 try:
                     if entry.state is ModelState.OFFLOADED:
                         unloaded.append(self._worker.unload(entry.model_id, token))
@@ -217,6 +257,21 @@ class ModelOptimizer:
         returned = sum_if_known([row.returned_bytes for row in unloaded])
         cleared = sum(row.freed_bytes for row in unloaded)
         return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept))
+
+    def _clear_outside(
+        self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool
+    ) -> tuple[list[UnloadedModel], list[Kept]]:
+        """Ask the owners of all models that other processes hold, and wait for their word."""
+        found = [entry for each in device_ids for entry in self._models.book.on_device(each)]
+        outside = [entry for entry in found if entry.spec.external]
+        pinned = [entry.model_id for entry in outside if entry.pinned and not forced]
+        kept = [Kept(each, "pinned; force: true asks its owner too") for each in pinned]
+        owners = [entry.model_id for entry in outside if entry.model_id not in pinned]
+        if not owners:
+            return [], kept
+        answers = self._worker.external.ask(owners, "cleared, as asked", token)
+        kept += [Kept(each, said) for each, said in answers.items() if isinstance(said, str)]
+        return [said for said in answers.values() if isinstance(said, UnloadedModel)], kept
 
     # ---- planned ----
 

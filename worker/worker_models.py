@@ -1,28 +1,38 @@
 """Loading and unloading models: hold room, unload what goes for it, load, enter; or roll back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from protocol.record import Record
 from protocol.results import Eviction, ModelUnloadedData, UnloadedModel
-from protocol.vocabulary import EventName, UnloadMode
-from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, Write
+from protocol.vocabulary import EventName, Executed, UnloadMode
 from worker.books.history import History
 from worker.books.model_book import ModelEntry, Residence
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.device_watch import DeviceWatch, Publish
-from worker.errors import ModelLoadFailedError, OutOfMemoryError, UnsupportedError, WorkerError
-from worker.loaders.base import FileLoader, ObjectLoader, TensorInfo, WeightFile
-from worker.loaders.placing import place, place_through
-from worker.loaders.registry import loader_of
+from worker.errors import (
+    InvalidRequestError,
+    LimitExceededError,
+    ModelBusyError,
+    ModelLoadFailedError,
+    OutOfMemoryError,
+    UnsupportedError,
+    WorkerError,
+)
+from worker.loaders.registry import BUILT_IN, loader_of
+from worker.log import log
 from worker.manager_memory import MemoryManager
-from worker.manager_models import HOST, Fenced, ModelManager, Room
-from worker.model_objects import ModelObjects
-from worker.records import AllocationRequest, Block, Report, Reservation
+from worker.manager_models import HOST, Asking, Fenced, ModelManager, Room
+from worker.model_blocks import ModelBlocks, Source
+from worker.policy.footprints import FootprintMargins
+from worker.process_growth import ProcessGrowth
+from worker.records import AllocationRequest, Report, Reservation
+from worker.worker_external import Answers, ExternalWorker
 
-_WITH_HEADER = frozenset({"safetensors"})
-"""Loaders that read a size from a file's first bytes; others import torch for it, or run the model's code."""
+_WITH_HEADER = frozenset(BUILT_IN) - {"module"}
+"""Loaders that read a size from a file without importing anything heavy, or running the model's code."""
 
 
 class Taken(Record):
@@ -31,15 +41,8 @@ class Taken(Record):
     entry: ModelEntry
     residence: Residence
     unloaded: tuple[UnloadedModel, ...]
-
-
-class _Source(Record):
-    """What a model is loaded from: its file, the operator's own code, or its copy in host memory."""
-
-    size_bytes: int
-    file: WeightFile | None = None
-    loader: ObjectLoader | None = None
-    copy: Residence | None = None
+    fallback_reason: str | None = None
+    """Why it is not the model that was asked for."""
 
 
 class ModelWorker:
@@ -49,45 +52,76 @@ class ModelWorker:
         self,
         manager: MemoryManager,
         models: ModelManager,
-        backends: Mapping[str, DeviceBackend],
+        blocks: ModelBlocks,
+        external: ExternalWorker,
         watch: DeviceWatch,
         history: History,
         clock: Clock,
         publish: Publish,
-        objects: ModelObjects,
         default_device: str,
+        growth: ProcessGrowth,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self.models = models
+        self.blocks = blocks
+        self.external = external
         self._manager = manager
-        self._backends = backends
         self._watch = watch
         self._history = history
         self._clock = clock
         self._publish = publish
-        self._objects = objects
-        self._default_device = default_device
+        self.default_device = default_device
+        self._growth = growth
         self._on_closed = on_closed
-        # Mutable: how each loaded model's tensors lie in its block, by handle.
-        self._tensors: dict[str, tuple[TensorInfo, ...]] = {}
+        self._margins = FootprintMargins()
+        # Mutable, as the margins are: whether the worker ends, and brings nothing back any more.
+        self._closing = False
 
     # ---- loading ----
 
     def take(
-        self, model_id: str, token: CancelToken, report: Report = lambda _completed, _total: None, *,
-        device_id: str | None = None, make_room: bool = True, wait_ns: int = 0,
+        self, model_id: str, token: CancelToken, report: Report | None = None, *,
+        device_id: str | None = None, make_room: bool = True, wait_ns: int = 0, fallback: bool = False,
     ) -> Taken:  # fmt: skip
         """Take a lease on a model, loading it first if need be. Whoever calls releases it.
 
         ``wait_ns``: how long to wait for others' leases to end where only they stand in the way.
+        ``fallback``: where there is no room, take the model that is declared for that, and so on down the line.
 
         Raises:
             ModelNotFoundError: not configured.
             ModelBusyError: it is to come to another device and is in use where it is.
             ModelLoadFailedError: with the cause.
             OutOfMemoryError, LimitExceededError: no room, and none to be made.
+            UnsupportedError: another process holds it.
         """
+        report = report or _no_report
+        try:
+            return self._take(model_id, token, report, device_id, make_room=make_room, wait_ns=wait_ns)
+        except (OutOfMemoryError, LimitExceededError) as error:
+            refused, tried = error, list[str]()
+        instead = self.models.book.get(model_id).spec.fallback if fallback else None
+        while instead is not None:
+            tried.append(instead)
+            try:
+                taken = self._take(instead, token, report, device_id, make_room=make_room, wait_ns=wait_ns)
+            except (OutOfMemoryError, LimitExceededError):
+                instead = self.models.book.get(instead).spec.fallback
+                continue
+            why = f"{model_id!r} does not fit: {refused.message}; {instead!r} was loaded instead"
+            return replace(taken, fallback_reason=why)
+        if tried:
+            refused.details["fallbacks_tried"] = tried
+        raise refused
+
+    def _take(
+        self, model_id: str, token: CancelToken, report: Report, device_id: str | None, *,
+        make_room: bool, wait_ns: int,
+    ) -> Taken:  # fmt: skip
         until_ns = self._clock.now_ns() + wait_ns if wait_ns else None
+        if self.models.book.get(model_id).spec.external:
+            message = f"model {model_id!r} is held by another process: there is nothing of it here to use"
+            raise UnsupportedError(message, model_id=model_id, device_id=device_id)
         while True:
             residence = self.models.begin(model_id, token)
             entry = self.models.book.get(model_id)
@@ -105,7 +139,7 @@ class ModelWorker:
         self, entry: ModelEntry, residence: Residence, device_id: str, *, make_room: bool
     ) -> None:
         """Refuse to take a loaded model to a device where it could not be loaded: it would be gone here too."""
-        if residence.handle in self._objects.live():
+        if residence.handle in self.blocks.live():
             raise _made_here(entry, device_id)
         with self._watch.watching_for_loss():
             self._watch.refresh(_with_host(device_id), max_age_ms=0, forced=True)
@@ -113,165 +147,189 @@ class ModelWorker:
 
     def _load(
         self, entry: ModelEntry, device_id: str | None, token: CancelToken, report: Report, *,
-        make_room: bool, until_ns: int | None,
+        make_room: bool, until_ns: int | None, for_use: bool = True,
     ) -> Taken:  # fmt: skip
         """Load a model that is this thread's to load.
 
         1. Its source is opened: what is wrong with that is found before anything goes for its sake.
         2. Room is held, and what is in its way is unloaded.
         3. It is loaded and entered; any failure takes all of that back.
+        4. What went for it is brought back, too.
         """
         room, source = None, None
         unloaded: list[UnloadedModel] = []
         try:
-            source = self._open(entry)  # 1
+            source = self.blocks.open(entry)  # 1
             target = self._choose_device(entry, source, device_id)
-            room = self._hold_room(entry, source, target, token, make_room=make_room, until_ns=until_ns)  # 2
-            unloaded.extend(self._unload_all(room))
-            started_ns = self._clock.now_ns()
-            block, size = self._load_source(entry, source, room, token, report)  # 3
-            took_ms = (self._clock.now_ns() - started_ns) // NS_PER_MS
-            residence = self._enter(entry, source, room, block, size, took_ms)
+            room, owners = self._hold_room(
+                entry, source, target, token, make_room=make_room, until_ns=until_ns
+            )  # 2
+            unloaded += owners
+            self._unload_all(room, unloaded)
+            residence = self._fill(entry, source, room, token, report, for_use=for_use)  # 3
         except BaseException as error:
             self.models.failed(entry, room, blamed=isinstance(error, ModelLoadFailedError))
+            if room is not None:
+                self.bring_back(unloaded, room.reservation.request.device_id, error)  # 4
             raise
         finally:
-            if source is not None and source.file is not None:
-                source.file.close()
+            if source is not None:
+                source.close()
         self._look((residence.device_id,))
         return Taken(entry, residence, tuple(unloaded))
 
-    def _open(self, entry: ModelEntry) -> _Source:
-        if entry.host_copy is not None:
-            return _Source(entry.host_copy.size_bytes, copy=entry.host_copy)
-        loader = loader_of(entry.spec)
-        if isinstance(loader, FileLoader):
-            file = loader.open(entry.spec)
-            entry.estimated_bytes = file.total_bytes
-            return _Source(max(1, file.total_bytes), file)
-        return _Source(max(1, entry.known_bytes or 0), loader=loader)
-
-    def _choose_device(self, entry: ModelEntry, source: _Source, asked: str | None) -> str:
+    def _choose_device(self, entry: ModelEntry, source: Source, asked: str | None) -> str:
         """Choose where a model goes: as asked, as declared, else the default or the first other with room."""
         if source.loader is not None and asked not in {None, HOST}:
             raise _made_here(entry, asked)
         fixed = HOST if source.loader is not None else asked or entry.spec.device_id
         if fixed is not None:
             return self._manager.device(fixed).device_id
-        others = (each for each in self._manager.device_ids() if each != self._default_device)
-        choice = (self._default_device, *others)
+        others = (each for each in self._manager.device_ids() if each != self.default_device)
+        choice = (self.default_device, *others)
         self._watch.refresh(choice, max_age_ms=0)
         with_room = (each for each in choice if not self._manager.missing_bytes(each, source.size_bytes))
-        return next(with_room, self._default_device)
+        return next(with_room, self.default_device)
 
     def _hold_room(
-        self, entry: ModelEntry, source: _Source, device_id: str, token: CancelToken, *,
+        self, entry: ModelEntry, source: Source, device_id: str, token: CancelToken, *,
         make_room: bool, until_ns: int | None,
-    ) -> Room:  # fmt: skip
-        request = AllocationRequest(device_id, source.size_bytes, purpose="model")
+    ) -> tuple[Room, tuple[UnloadedModel, ...]]:  # fmt: skip
+        size = source.size_bytes
+        if source.loader is not None and entry.measured_bytes is None:
+            size = self._margins.expected_bytes(entry.spec.loader, device_id, size)
+        request = AllocationRequest(device_id, size, purpose="model")
+        return self._room(request, entry, token, make_room=make_room, until_ns=until_ns)
+
+    def _room(
+        self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, *,
+        make_room: bool, until_ns: int | None = None, name: str | None = None,
+    ) -> tuple[Room, tuple[UnloadedModel, ...]]:  # fmt: skip
+        """Hold room. Returns it, and what owners have unloaded for it."""
+        asked: Answers = {}
         while True:
             with self._watch.watching_for_loss():
-                self._watch.refresh(_with_host(device_id), max_age_ms=0, forced=True)
-            room = self.models.hold_room(request, entry, token, make_room=make_room, until_ns=until_ns)
-            if room is not None:
-                return room
+                self._watch.refresh(_with_host(request.device_id), max_age_ms=0, forced=True)
+            in_vain = {each: said for each, said in asked.items() if isinstance(said, str)}
+            room = self.models.hold_room(
+                request, entry, token, make_room=make_room, until_ns=until_ns, name=name, asked=in_vain
+            )
+            if isinstance(room, Asking):
+                reason = f"{request.size_bytes} bytes are needed on {request.device_id}"
+                asked |= self.external.ask(room.model_ids, reason, token)
+            elif room is not None:
+                return room, tuple(said for said in asked.values() if isinstance(said, UnloadedModel))
 
-    def _load_source(
-        self, entry: ModelEntry, source: _Source, room: Room, token: CancelToken, report: Report
-    ) -> tuple[Block, int]:
-        """Load into a block of the room's handle. Returns it and what the ledger is to count."""
-        handle, request = self.models.handle_of(room), room.reservation.request
-        if source.loader is not None:
-            make = source.loader.build
-            block = self._objects.load(handle, lambda: make(entry.spec, request.device_id))
-            return block, block.actual_bytes
-
-        def fill(view: memoryview | None, write: Write) -> None:
-            total = source.size_bytes
-            if source.copy is not None:
-                self._bring_back(source.copy, view, write, token, lambda done: report(done, total))
-            elif source.file is not None and view is not None:
-                place(source.file, view, token, lambda done: report(done, total))
-            elif source.file is not None:
-                place_through(source.file, write, token, lambda done: report(done, total))
-
-        backend = self._backends[request.device_id]
-        with self._watch.watching_for_loss():
-            try:
-                block = backend.load(handle, request, fill, token)
-            except OutOfMemoryError:
-                # There is room, but maybe not in one piece.
-                backend.trim(request.device_id)
-                backend.defragment(request.device_id)
-                block = backend.load(handle, request, fill, token)
-        return block, request.size_bytes
-
-    def _bring_back(
-        self,
-        copy: Residence,
-        view: memoryview | None,
-        write: Write,
-        token: CancelToken,
-        done: Callable[[int], None],
-    ) -> None:
-        source = self._backends[copy.device_id].view(copy.handle, writable=False)
-        if source is None:
-            raise AssertionError(copy)
-        for start in range(0, copy.size_bytes, COPY_CHUNK_BYTES):
-            token.check()
-            with source[start : start + COPY_CHUNK_BYTES] as piece:
-                if view is not None:
-                    view[start : start + len(piece)] = piece
-                else:
-                    write(start, piece)
-                done(start + len(piece))
-
-    def _enter(
-        self, entry: ModelEntry, source: _Source, room: Room, block: Block, size: int, took_ms: int
-    ) -> Residence:
-        handle = self.models.handle_of(room)
-        if source.file is not None:
-            self._tensors[handle] = source.file.tensors
-        elif source.copy is not None:
-            self._tensors[handle] = self._tensors[source.copy.handle]
+    def _fill(
+        self, entry: ModelEntry, source: Source, room: Room, token: CancelToken, report: Report, *,
+        for_use: bool,
+    ) -> Residence:  # fmt: skip
+        """Load into the room, and enter what it turned out to take."""
+        device_id, handle = room.reservation.request.device_id, self.models.handle_of(room)
+        started_ns, grown = self._clock.now_ns(), self._growth.begin()
+        block, size = self.blocks.load(entry, source, device_id, handle, token, report)
+        took_ms = (self._clock.now_ns() - started_ns) // NS_PER_MS
+        if source.copy is not None:
             entry.restore_ms = took_ms
+        else:
+            entry.measured_process_bytes = grown()
+        if source.loader is not None and entry.measured_bytes is None:
+            self._margins.note(entry.spec.loader, device_id, source.size_bytes, block.actual_bytes)
         load_ms = None if source.copy is not None else took_ms
         try:
-            residence = self.models.arrived(entry, room, size, block.actual_bytes, load_ms)
+            residence = self.models.arrived(entry, room, size, block.actual_bytes, load_ms, for_use=for_use)
         except BaseException:
-            self._unload_block(Residence(room.reservation.request.device_id, handle, 0, 0))
+            self.blocks.unload(Residence(device_id, handle, 0, 0))
             raise
         copy = self.models.drop_host_copy(entry)
         if copy is not None:
-            self._unload_block(copy)
+            self.blocks.unload(copy)
         return residence
+
+    def bring_back(self, unloaded: list[UnloadedModel], device_id: str, error: BaseException) -> None:
+        """Load again what went for something that then failed, the last first, so that it is as before.
+
+        Best effort: what does not come back is named in the error, which then says that something was done.
+        """
+        gone: list[UnloadedModel] = []
+        for row in reversed(unloaded):
+            entry = self.models.book.get(row.model_id)
+            try:
+                if entry.spec.external or self._closing:
+                    gone.insert(0, row)
+                elif self.models.begin_return(entry):
+                    never = CancelToken(self._clock.now_ns)
+                    self._load(
+                        entry, device_id, never, _no_report, make_room=False, until_ns=None, for_use=False
+                    )
+            except WorkerError as failure:
+                log("warning", "a model did not come back", model_id=row.model_id, error=failure.message)
+                gone.insert(0, row)
+        if gone and isinstance(error, WorkerError):
+            error.executed = Executed.YES
+            error.details["models_unloaded"] = gone
 
     # ---- unloading ----
 
     def unload(
         self, model_id: str, token: CancelToken, mode: UnloadMode = UnloadMode.UNLOAD, *,
-        reason: str = "unloaded: as asked", forced: bool = False,
+        reason: str = "unloaded: as asked", forced: bool = False, by_owner: bool = False,
     ) -> UnloadedModel:  # fmt: skip
-        """Unload a model. ModelNotFoundError, or ModelBusyError if it is in use or pinned."""
+        """Unload a model, or ask its owner to; ``by_owner`` is the owner's word that it has.
+
+        Raises:
+            ModelNotFoundError: not configured.
+            ModelBusyError: in use, pinned, or not unloaded by its owner.
+            InvalidRequestError: the owner's word on a model that the worker holds itself.
+        """
+        entry = self.models.book.get(model_id)
+        if by_owner:
+            if entry.spec.external:
+                return self.external.unloaded(model_id)
+            raise InvalidRequestError.at("data.by_owner", f"model {model_id!r} is held by the worker itself")
         offload = mode is UnloadMode.OFFLOAD
+        if entry.spec.external:
+            return self._ask_owner(entry, token, reason, offload=offload, forced=forced)
         if offload:
             self._watch.refresh((HOST,), max_age_ms=0)
             reason = "offloaded to host memory: as asked"
         fenced = self.models.fence(model_id, reason, token=token, forced=forced, offload=offload)
         if fenced is not None:
             return self._unload_and_look(fenced)
-        entry = self.models.book.get(model_id)
         copy = None if offload else self.models.drop_host_copy(entry)
         if copy is not None:
-            returned = self._unload_block(copy)
+            returned = self.blocks.unload(copy)
             self._look((copy.device_id,))
             return UnloadedModel(
                 model_id, copy.size_bytes, returned, entry.load_ms, "unloaded from host memory: as asked"
             )
         return UnloadedModel(model_id, 0, 0, entry.load_ms, f"nothing to unload: it is {entry.state}")
 
+    def _ask_owner(
+        self, entry: ModelEntry, token: CancelToken, reason: str, *, offload: bool, forced: bool
+    ) -> UnloadedModel:
+        model_id = entry.model_id
+        if offload:
+            message = f"model {model_id!r} is held by another process: it can't be offloaded from here"
+            raise UnsupportedError(message, model_id=model_id)
+        if entry.residence is None:
+            return UnloadedModel(model_id, 0, None, None, f"nothing to unload: it is {entry.state}")
+        if entry.pinned and not forced:
+            message = f"model {model_id!r} is pinned"
+            raise ModelBusyError(message, model_id=model_id, cause="pinned")
+        said = self.external.ask((model_id,), reason.removeprefix("unloaded: "), token)[model_id]
+        if isinstance(said, UnloadedModel):
+            return said
+        message = f"model {model_id!r} stays: {said}"
+        raise ModelBusyError(message, model_id=model_id, cause="held_by_its_owner")
+
     def expire(self, model_id: str) -> None:
-        """Unload a model that has been idle past its keep-alive; one that was used again stays."""
+        """Unload a model that has been idle past its keep-alive, or ask its owner; one used again stays."""
+        if self.models.book.get(model_id).spec.external:
+            kept_ms = self.models.expired_after_ms(model_id)
+            if kept_ms is not None:
+                self.external.request(model_id, f"idle past its keep-alive of {kept_ms} ms")
+            return
         fenced = self.models.fence_expired(model_id)
         if fenced is not None:
             self._unload_and_look(fenced)
@@ -284,18 +342,28 @@ class ModelWorker:
         return None if fenced is None else self._unload_and_look(fenced)
 
     def reserve_making_room(
-        self, name: str, request: AllocationRequest, token: CancelToken
-    ) -> tuple[Reservation, tuple[UnloadedModel, ...]]:
-        """Hold room for an allocation, unloading what has to go. Errors as ``take``."""
-        while True:
-            self._watch.refresh(_with_host(request.device_id), max_age_ms=0, forced=True)
-            room = self.models.hold_room(request, None, token, make_room=True, name=name)
-            if room is not None:
-                return room.reservation, self._unload_all(room)
+        self, name: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel]
+    ) -> Reservation:
+        """Hold room for an allocation, unloading what has to go, which is added. Errors as ``take``."""
+        room, owners = self._room(request, None, token, make_room=True, name=name)
+        unloaded += owners
+        try:
+            self._unload_all(room, unloaded)
+        except BaseException:
+            self._manager.release(room.reservation)
+            raise
+        return room.reservation
 
-    def _unload_all(self, room: Room) -> tuple[UnloadedModel, ...]:
+    def _unload_all(self, room: Room, unloaded: list[UnloadedModel]) -> None:
         """Unload every fenced model, whatever fails: a fence that stayed would keep others waiting for ever."""
-        return tuple(self._unload_fenced(each) for each in room.fenced)
+        failures: list[Exception] = []
+        for each in room.fenced:
+            try:
+                unloaded.append(self._unload_fenced(each))
+            except Exception as failure:  # noqa: BLE001 - raised when all are gone
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def _unload_and_look(self, fenced: Fenced) -> UnloadedModel:
         unloaded = self._unload_fenced(fenced)
@@ -304,15 +372,14 @@ class ModelWorker:
 
     def _unload_fenced(self, fenced: Fenced) -> UnloadedModel:
         residence, entry, copy, returned = fenced.residence, fenced.entry, None, None
-        reason = fenced.reason
-        if fenced.host_room is not None:
+        reason, room = fenced.reason, fenced.host_room
+        if room is not None:
             try:
-                with self._watch.watching_for_loss():
-                    copy = self._offload(fenced, fenced.host_room)
+                copy = self.blocks.offload(residence, room.request, room.allocation_id)
             except WorkerError as error:
                 reason = f"{reason}; unloaded instead, for offloading failed: {error.message}"
         try:
-            returned = self._unload_block(residence)
+            returned = self.blocks.unload(residence)
         finally:
             self.models.gone(fenced, copy)
         row = UnloadedModel(entry.model_id, residence.size_bytes, returned, fenced.reload_ms, reason)
@@ -322,51 +389,7 @@ class ModelWorker:
         self._publish(EventName.MODEL_UNLOADED, entry.model_id, data)
         return row
 
-    def _offload(self, fenced: Fenced, room: Reservation) -> Residence:
-        residence = fenced.residence
-        handle, source = room.allocation_id, self._backends[residence.device_id]
-        never = CancelToken(self._clock.now_ns)
-
-        def fill(view: memoryview | None, _write: Write) -> None:
-            if view is None:
-                raise AssertionError(handle)
-            for start in range(0, residence.size_bytes, COPY_CHUNK_BYTES):
-                with view[start : start + COPY_CHUNK_BYTES] as piece:
-                    source.read(residence.handle, start, piece, never)
-
-        block = self._backends[HOST].load(handle, room.request, fill, never)
-        self._tensors[handle] = self._tensors[residence.handle]
-        return Residence(HOST, handle, residence.size_bytes, block.actual_bytes)
-
-    def _unload_block(self, residence: Residence) -> int | None:
-        self._tensors.pop(residence.handle, None)
-        if residence.handle in self._objects.live():
-            return self._objects.unload(residence.handle)
-        return self._backends[residence.device_id].unload(residence.handle)
-
-    # ---- being used ----
-
-    def tensors(self, residence: Residence) -> tuple[TensorInfo, ...] | None:
-        """Return how a model's tensors lie in its block; None for one that the operator's code made."""
-        return self._tensors.get(residence.handle)
-
-    def content(self, residence: Residence) -> object:
-        """Return what the operator's code made."""
-        return self._objects.get(residence.handle)
-
-    def view(self, residence: Residence) -> memoryview | None:
-        """Return a model's bytes, where the worker can address them."""
-        return self._backends[residence.device_id].view(residence.handle, writable=False)
-
-    def read(self, residence: Residence, offset: int, into: memoryview) -> None:
-        """Copy out of a model's block."""
-        token = CancelToken(self._clock.now_ns)
-        with self._watch.watching_for_loss():
-            self._backends[residence.device_id].read(residence.handle, offset, into, token)
-
-    def live(self) -> frozenset[str]:
-        """Return the handles of all models that are objects."""
-        return self._objects.live()
+    # ---- on its own ----
 
     def estimate(self) -> None:
         """Read what models will take, where a header says so without anything being imported for it."""
@@ -377,21 +400,29 @@ class ModelWorker:
 
     def close(self) -> None:
         """Unload everything that is not in use, and tell nobody: the worker ends."""
+        self._closing = True
         for entry in self.models.book:
+            if entry.spec.external:
+                self.models.let_go_outside(entry.model_id)
+                continue
             with suppress(WorkerError):
                 fenced = self.models.fence(entry.model_id, "unloaded: the worker ends", forced=True)
                 if fenced is not None:
-                    self._unload_block(fenced.residence)
+                    self.blocks.unload(fenced.residence)
                     self.models.gone(fenced, None)
             copy = self.models.drop_host_copy(entry)
             if copy is not None:
-                self._unload_block(copy)
+                self.blocks.unload(copy)
         self._on_closed()
 
     def _look(self, device_ids: tuple[str, ...]) -> None:
         with suppress(WorkerError):
             self._watch.refresh(device_ids, max_age_ms=0)
             self._watch.observe(device_ids)
+
+
+def _no_report(_completed: int, _total: int) -> None:
+    """Nobody asked for progress."""
 
 
 def _made_here(entry: ModelEntry, device_id: str | None) -> UnsupportedError:

@@ -18,12 +18,15 @@ from worker.interface_models import ModelInterface
 from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
 from worker.manager_models import ModelManager
+from worker.model_blocks import ModelBlocks
 from worker.model_objects import ModelObjects
 from worker.policy.pressure import DEFAULT_LIMITS
+from worker.process_growth import ProcessGrowth
 from worker.records import Allocation, AllocationRequest, Decision
 from worker.telemetry.system import FixedSystemMemory
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker
+from worker.worker_external import ExternalWorker
 from worker.worker_models import ModelWorker
 from worker.worker_reclaim import ReclaimWorker
 from worker.worker_transfer import TransferWorker
@@ -67,16 +70,25 @@ class Machine:
             lambda model_id, due_ns: self.idle.append((due_ns, model_id)),
             self.decisions.append,
         )
+        self.process_bytes: Callable[[], int | None] = lambda: None
+        self.listening = True
+        self.on_unload_requested: Callable[[str], object] = lambda _model_id: None
+        """What the owner of a model does when it is asked to unload it."""
+        self.external = ExternalWorker(
+            self.booked, self.history, self.clock, self._publish, lambda _event: self.listening
+        )
+        objects = ModelObjects(self._process_bytes)
         self.models = ModelWorker(
             self.manager,
             self.booked,
-            self.backends,
+            ModelBlocks(self.backends, watch, self.clock, objects),
+            self.external,
             watch,
             self.history,
             self.clock,
             self._publish,
-            ModelObjects(lambda: None),
             "sim:0" if devices else "cpu",
+            ProcessGrowth(self.manager, self._process_bytes),
         )
         self.memory = MemoryInterface(
             self.manager,
@@ -95,8 +107,13 @@ class Machine:
         )
         assert self.memory.models.worker is self.models  # built at once, as it is with --models
 
+    def _process_bytes(self) -> int | None:
+        return self.process_bytes()
+
     def _publish(self, name: EventName, about: str, data: Any) -> None:
         self.events.append((name, about, data))
+        if name is EventName.UNLOAD_REQUESTED:
+            self.on_unload_requested(about)
 
     def load(self, model_id: str, **more: Any) -> LoadModelResult:
         """Load a model, as a request does."""
@@ -172,7 +189,13 @@ class Machine:
             held = [row for row in rows if not row.external]
             status = self.manager.status(device_id)
             assert status.allocated_bytes == sum(row.size_bytes for row in held)
-            assert status.external_bytes == sum(row.size_bytes for row in rows if row.external)
+            outside = [
+                entry.residence.size_bytes
+                for entry in self.booked.book
+                if entry.spec.external and entry.residence and entry.residence.device_id == device_id
+            ]
+            recorded = sum(row.size_bytes for row in rows if row.external)
+            assert status.external_bytes == recorded + sum(outside)
             assert status.allocation_count == len(rows)
             assert status.peak_allocated_bytes >= status.allocated_bytes
             weights = self.manager.weights(device_id)
@@ -180,6 +203,7 @@ class Machine:
             places = [
                 place
                 for entry in self.booked.book
+                if not entry.spec.external
                 for place in (entry.residence, entry.host_copy)
                 if place is not None and place.device_id == device_id
             ]

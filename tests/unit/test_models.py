@@ -283,9 +283,12 @@ def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError) as unknown:
         machine.load("z")
     assert unknown.value.details["known_models"] == ["a", "b", "c"]
-    external = Machine(tmp_path, models=(ModelSpec("e"),))
-    with pytest.raises(ModelLoadFailedError, match="external"):
-        external.load("e")
+    external = Machine(tmp_path, models=(ModelSpec("e", declared_bytes=MIB),))
+    with (
+        pytest.raises(UnsupportedError, match="another process"),
+        Models(external.models, external.clock).use("e"),
+    ):
+        pass
 
 
 def optimize(machine: Machine, **demand: Any) -> Any:
@@ -410,8 +413,8 @@ def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -
         "made", loader="module", factory="tests.rigs.model_factory:make", declared_bytes=2 * MIB
     )
     machine = Machine(tmp_path, SimulatedDevice(10 * MIB), models=(model,))
-    sizes = iter([100 * MIB, 103 * MIB, 103 * MIB, 101 * MIB])
-    machine.models._objects._process_bytes = lambda: next(sizes)
+    sizes = iter([100 * MIB, 100 * MIB, 103 * MIB, 103 * MIB, 103 * MIB, 101 * MIB])
+    machine.process_bytes = lambda: next(sizes)
     models = Models(machine.models, machine.clock)
     with models.use("made") as first, models.use("made") as second:
         assert first.content() is second.content()
@@ -424,4 +427,4 @@ def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -
     assert state(machine, "made") is ModelState.LOADED
     gone = machine.memory.models.unload("made", UnloadMode.UNLOAD, machine.token())
     assert (gone.freed_bytes, gone.returned_bytes) == (3 * MIB, 2 * MIB)
-    assert machine.models.live() == frozenset() == machine.manager.weights("cpu")
+    assert machine.models.blocks.live() == frozenset() == machine.manager.weights("cpu")

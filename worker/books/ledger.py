@@ -33,11 +33,15 @@ class DeviceLedger:
         """Bytes taken less given back since ever, as the device rounds them."""
         self.noted_bytes = 0
         """What of that the last readings show."""
+        self.changes = 0
+        """How often room was held, taken or given back."""
         self.looks: dict[int, int] = {}
         """What readings that are being taken now will show of it, at the least."""
         self.weights: dict[str, tuple[int, int]] = {}
         """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
         self.model_bytes = 0
+        self.outside: dict[str, int] = {}
+        """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
@@ -48,11 +52,13 @@ class DeviceLedger:
 
     def reserve(self, reservation: Reservation) -> None:
         """Hold room for an allocation that is being made."""
+        self.changes += 1
         self.reservations[reservation.allocation_id] = reservation
         self.reserved_bytes += _room_of(reservation.request)
 
     def release(self, reservation: Reservation) -> None:
         """Let the room go again."""
+        self.changes += 1
         del self.reservations[reservation.allocation_id]
         self.reserved_bytes -= _room_of(reservation.request)
 
@@ -92,6 +98,7 @@ class DeviceLedger:
 
     def _give_back(self, actual_bytes: int) -> None:
         """Count what the device has back. Readings on their way may show it already: not a second time."""
+        self.changes += 1
         self.taken_bytes -= actual_bytes
         for look in self.looks:
             self.looks[look] -= actual_bytes
@@ -112,6 +119,15 @@ class DeviceLedger:
         """Strike all weights out: they went with the device."""
         for handle in tuple(self.weights):
             self.remove_weights(handle)
+
+    def add_outside(self, handle: str, size_bytes: int) -> None:
+        """Enter a model that another process holds."""
+        self.outside[handle] = size_bytes
+        self.external_bytes += size_bytes
+
+    def remove_outside(self, handle: str) -> None:
+        """Strike it out."""
+        self.external_bytes -= self.outside.pop(handle)
 
     def never_freed(self, owner: str | None, purpose: str | None) -> bool:
         """Tell whether no allocation of an owner and purpose was ever freed; False where it isn't known."""

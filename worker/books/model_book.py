@@ -46,6 +46,7 @@ class ModelEntry:
         self.load_count = self.use_count = 0
         self.estimated_bytes: int | None = None
         self.measured_bytes: int | None = None
+        self.measured_process_bytes: int | None = None
         self.load_ms: int | None = None
         self.restore_ms: int | None = None
         self.last_used_ns: int | None = None
@@ -87,6 +88,7 @@ class ModelEntry:
             declared_bytes=self.spec.declared_bytes,
             estimated_bytes=self.estimated_bytes,
             measured_bytes=self.measured_bytes,
+            measured_process_bytes=self.measured_process_bytes,
             pinned=self.pinned,
             priority=self.spec.priority,
             in_use=self.in_use,
@@ -153,6 +155,7 @@ class ModelBook:
                 in_use=entry.in_use,
                 pinned=entry.pinned,
                 excluded=entry.model_id in excluded,
+                external=entry.spec.external,
                 priority=entry.spec.priority,
                 expired=entry.expired(now_ns),
                 offloadable=entry.spec.offload and entry.residence.device_id != host,

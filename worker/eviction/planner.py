@@ -30,6 +30,8 @@ class Candidate(Record):
     pinned: bool = False
     excluded: bool = False
     """Named by the request as one to leave alone."""
+    external: bool = False
+    """Held by another process: only its owner's word frees it, so no plan counts on it."""
     priority: int = 0
     """The higher, the longer it stays; read by the strategy ``priority`` only."""
     expired: bool = False
@@ -104,41 +106,42 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
       2. the request excludes it;
       3. it is in use;
       4. it is pinned;
-      5. it holds no memory;
-      6. nothing has to be freed;
-      7. the need cannot be met, and is not forced: then nobody goes.
+      5. another process holds it;
+      6. it holds no memory;
+      7. nothing has to be freed;
+      8. the need cannot be met, and is not forced: then nobody goes.
     The rest go in this order until the need is met:
-      8. idle past keep-alive, then the others; within both, the lowest worth first, then the id;
-      9. but one is passed over where, with it, ``max_models`` victims could no longer free enough;
-     10. and one is spared after all where the others free enough without it, the highest worth first:
+      9. idle past keep-alive, then the others; within both, the lowest worth first, then the id;
+     10. but one is passed over where, with it, ``max_models`` victims could no longer free enough;
+     11. and one is spared after all where the others free enough without it, the highest worth first:
          so less than the smallest victim is freed beyond the need.
     A victim is
-     11. offloaded, where it may be and the host has room, the longest reload first;
-     12. else unloaded.
+     12. offloaded, where it may be and the host has room, the longest reload first;
+     13. else unloaded.
     """
     everyone = list(candidates)
     reasons: dict[str, str] = {}
     free: list[Candidate] = []
     for candidate in everyone:
-        reason = _fixed(candidate, need)  # 1 to 5
+        reason = _fixed(candidate, need)  # 1 to 6
         if reason is None:
             free.append(candidate)
         else:
             reasons[candidate.model_id] = reason
     ceiling = _ceiling([candidate.size_bytes for candidate in free], need.max_models)
     chosen: list[Candidate] = []
-    if need.free_bytes <= 0:  # 6
+    if need.free_bytes <= 0:  # 7
         reasons.update((candidate.model_id, "stays: nothing has to be freed") for candidate in free)
-    elif ceiling < need.free_bytes and not need.forced:  # 7
+    elif ceiling < need.free_bytes and not need.forced:  # 8
         text = (
             f"stays: evicting would not help, {need.free_bytes} bytes are needed and at most {ceiling} "
             f"can be freed{_within(need)}"
         )
         reasons.update((candidate.model_id, text) for candidate in free)
     else:
-        free.sort(key=lambda one: (not one.expired, ranking.worth(one), one.model_id))  # 8
+        free.sort(key=lambda one: (not one.expired, ranking.worth(one), one.model_id))  # 9
         sizes = [candidate.size_bytes for candidate in free]
-        picked = choose(sizes, min(need.free_bytes, ceiling), need.max_models)  # 9, 10
+        picked = choose(sizes, min(need.free_bytes, ceiling), need.max_models)  # 10, 11
         chosen = [free[index] for index in picked]
         for candidate in free:
             reasons[candidate.model_id] = f"stays: enough is freed without it, {ranking.because(candidate)}"
@@ -162,7 +165,7 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
 
 
 def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None) -> list[int]:
-    """Give the indices that free ``need_bytes``, taking from the front: steps 9 and 10 of the plan.
+    """Give the indices that free ``need_bytes``, taking from the front: steps 10 and 11 of the plan.
 
     The need must not be above what ``max_models`` of the sizes can free. Shadow caches call it too.
     """
@@ -171,13 +174,13 @@ def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None)
     for index, size in enumerate(sizes):
         if freed >= need_bytes:
             break
-        if max_models is not None:  # 9
+        if max_models is not None:  # 10
             rest = _ceiling(sizes[index + 1 :], max_models - len(picked) - 1)
             if freed + size + rest < need_bytes:
                 continue
         picked.append(index)
         freed += size
-    for index in reversed(picked[:-1]):  # 10; the last one was needed when it was taken
+    for index in reversed(picked[:-1]):  # 11; the last one was needed when it was taken
         if freed - sizes[index] >= need_bytes:
             picked.remove(index)
             freed -= sizes[index]
@@ -186,17 +189,20 @@ def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None)
 
 def _fixed(candidate: Candidate, need: Need) -> str | None:
     """Say why a candidate stays whatever is needed; None if it may go."""
+    reason = None
     if candidate.device_id != need.device_id:  # 1
-        return f"stays: it is on {candidate.device_id}, room is needed on {need.device_id}"
-    if candidate.excluded:  # 2
-        return "stays: excluded by the request"
-    if candidate.in_use > 0:  # 3
-        return f"stays: in use by {candidate.in_use} {'lease' if candidate.in_use == 1 else 'leases'}"
-    if candidate.pinned:  # 4
-        return "stays: pinned"
-    if candidate.size_bytes <= 0:  # 5
-        return "stays: it holds no memory on this device"
-    return None
+        reason = f"it is on {candidate.device_id}, room is needed on {need.device_id}"
+    elif candidate.excluded:  # 2
+        reason = "excluded by the request"
+    elif candidate.in_use > 0:  # 3
+        reason = f"in use by {candidate.in_use} {'lease' if candidate.in_use == 1 else 'leases'}"
+    elif candidate.pinned:  # 4
+        reason = "pinned"
+    elif candidate.external:  # 5
+        reason = "another process holds it, and only its owner's word frees it"
+    elif candidate.size_bytes <= 0:  # 6
+        reason = "it holds no memory on this device"
+    return None if reason is None else f"stays: {reason}"
 
 
 def _ceiling(sizes: Sequence[int], max_models: int | None) -> int:
@@ -211,10 +217,10 @@ def _within(need: Need) -> str:
 
 
 def _victims(chosen: list[Candidate], need: Need, ranking: Ranking) -> tuple[Victim, ...]:
-    """Give each victim its way out and its reason: steps 11 and 12."""
+    """Give each victim its way out and its reason: steps 12 and 13."""
     room = need.host_room_bytes
     offloaded: set[str] = set()
-    for one in sorted(chosen, key=lambda one: (-(one.reload_ms or 0), one.model_id)):  # 11
+    for one in sorted(chosen, key=lambda one: (-(one.reload_ms or 0), one.model_id)):  # 12
         if one.offloadable and one.size_bytes <= room:
             room -= one.size_bytes
             offloaded.add(one.model_id)
@@ -223,7 +229,7 @@ def _victims(chosen: list[Candidate], need: Need, ranking: Ranking) -> tuple[Vic
         why = "idle past its keep-alive, " if one.expired else ""
         if one.model_id in offloaded:
             mode, verb, back = EvictionMode.OFFLOAD, "offloaded to host memory", one.restore_ms
-        else:  # 12
+        else:  # 13
             mode, verb, back = EvictionMode.UNLOAD, "unloaded", one.reload_ms
             if one.offloadable:
                 verb = "unloaded, no room to offload it"

@@ -102,6 +102,15 @@ class ObjectLoader(Loader, Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedLoader(Protocol):
+    """An ObjectLoader that can tell before it makes anything that it could not."""
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raise ModelLoadFailedError for what making it would fail with. Called before room is made for it."""
+        ...
+
+
 def load_failed(spec: ModelSpec, cause: str) -> ModelLoadFailedError:
     """Make the error that names the model, its file, and the cause."""
     where = "" if spec.path is None else f" from {spec.path}"

@@ -1,7 +1,8 @@
 """Models that the operator's own code makes. The factory is named in the operator's file, never in a request."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -21,18 +22,33 @@ class ModuleLoader:
         """Return None: only making it tells."""
         return None
 
+    def check(self, spec: ModelSpec) -> None:
+        """Import the factory, and see that it can be called as it wants to be."""
+        with _blaming(spec):
+            _wanted(spec, _find(spec), _offered(spec, ""))
+
     def build(self, spec: ModelSpec, device_id: str) -> object:
         """Make it; whatever the operator's code raises is the cause."""
-        path = None if spec.path is None else resolved_file(spec)
-        offered: dict[str, object] = {"path": path, "device_id": device_id, "dtype": spec.dtype, "spec": spec}
-        try:
+        with _blaming(spec):
             factory = _find(spec)
-            return factory(**_wanted(spec, factory, offered))
-        except WorkerError:
-            raise
-        except (Exception, SystemExit) as error:
-            text = f"{type(error).__name__}: {error}"
-            raise load_failed(spec, f"its factory {spec.factory} raised {text}") from error
+            return factory(**_wanted(spec, factory, _offered(spec, device_id)))
+
+
+@contextmanager
+def _blaming(spec: ModelSpec) -> Iterator[None]:
+    """Name the factory for whatever it raises."""
+    try:
+        yield
+    except WorkerError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise load_failed(spec, f"its factory {spec.factory} raised {text}") from error
+
+
+def _offered(spec: ModelSpec, device_id: str) -> dict[str, object]:
+    path = None if spec.path is None else resolved_file(spec)
+    return {"path": path, "device_id": device_id, "dtype": spec.dtype, "spec": spec}
 
 
 def _find(spec: ModelSpec) -> Callable[..., object]:

@@ -1,5 +1,7 @@
 """Weights in a safetensors file."""
 
+from importlib.util import find_spec
+
 from worker.cancellation import CancelToken
 from worker.errors import ModelLoadFailedError
 from worker.loaders.base import ModelSpec, lay_out, load_failed
@@ -34,7 +36,10 @@ class SafetensorsLoader:
         file = PositionalFile(descriptor, size)
         try:
             data_start, stored = _read_header(file)
-            return SafetensorsFile(spec, file, data_start, stored)
+            opened = SafetensorsFile(spec, file, data_start, stored)
+            _check_readable(file)
+            _check_castable(spec, opened)
+            return opened
         except HeaderError as error:
             file.close()
             raise load_failed(spec, str(error)) from error
@@ -91,6 +96,18 @@ class SafetensorsFile:
         return load_failed(
             self._spec, f"the file was cut short while it was read, in tensor {self.tensors[index].name!r}"
         )
+
+
+def _check_readable(file: PositionalFile) -> None:
+    """Read the last byte: what a broken medium or a lost share keeps back is mostly at the end."""
+    if file.read_into(file.size_bytes - 1, memoryview(bytearray(1))) < 1:
+        raise HeaderError("the file was cut short while its header was read")
+
+
+def _check_castable(spec: ModelSpec, file: "SafetensorsFile") -> None:
+    """See that torch is there where a cast needs it, before anything goes for the sake of this model."""
+    if any(each.dtype != each.stored_dtype for each in file.tensors) and find_spec("torch") is None:
+        raise load_failed(spec, f"casting it to {spec.dtype} needs torch, which is not installed")
 
 
 def _read_header(file: PositionalFile) -> tuple[int, tuple[StoredTensor, ...]]:

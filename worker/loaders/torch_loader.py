@@ -14,6 +14,7 @@ from worker.loaders.dtypes import FROM_TORCH, ITEM_BYTES
 from worker.loaders.mapped_pages import MappedPages
 from worker.loaders.model_path import open_file, resolved_file
 from worker.loaders.tensors import flat_tensor
+from worker.loaders.torch_archive import NotDescribedError, described_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -27,10 +28,14 @@ class TorchLoader:
     """Maps the file and reads its structure; the weights stay in the file until they are copied."""
 
     def estimate(self, spec: ModelSpec) -> int | None:
-        """Return the block's size after the cast, from the structure alone."""
-        file = self.open(spec)
-        file.close()
-        return file.total_bytes
+        """Return the block's size after the cast, as the file describes its tensors; torch is not imported."""
+        descriptor, _ = open_file(spec)
+        with os.fdopen(descriptor, "rb") as file:
+            try:
+                described = described_tensors(file)
+            except NotDescribedError:
+                return None
+        return lay_out((("", each.dtype, each.shape) for each in described), spec.dtype)[1]
 
     def open(self, spec: ModelSpec) -> "TorchFile":
         """Map the file and check that it is a state dict."""

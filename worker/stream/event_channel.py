@@ -36,6 +36,10 @@ class EventChannel:
             self._wanted = frozenset(events)
             self._waiting.clear()
 
+    def wanted(self, event: EventName) -> bool:
+        """Tell whether the host asked for an event."""
+        return event in self._wanted
+
     def publish(self, event: EventName, about: str, data: Any) -> None:
         """Send an event now, or hold it back until the interval is over."""
         if event not in self._wanted:

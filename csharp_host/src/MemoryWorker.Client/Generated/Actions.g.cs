@@ -57,7 +57,7 @@ public static class MemoryActions
     /// <summary>Load a model, or note one more use of it if it is loaded.</summary>
     public const string LoadModel = "memory.load_model";
 
-    /// <summary>Unload a model that is not in use.</summary>
+    /// <summary>Unload a model that is not in use; where another process holds it, ask its owner to.</summary>
     public const string UnloadModel = "memory.unload_model";
 
     /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing.</summary>

@@ -37,6 +37,9 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="ModelUnloadedData"/>.</summary>
     public const string ModelUnloaded = "memory.model_unloaded";
 
+    /// <summary>Its data is a <see cref="UnloadRequestedData"/>.</summary>
+    public const string UnloadRequested = "memory.unload_requested";
+
     /// <summary>Its data is a <see cref="DeviceLostData"/>.</summary>
     public const string DeviceLost = "device.lost";
 }

@@ -330,6 +330,94 @@ public sealed record ModelUnloadedData : IWireRecord<ModelUnloadedData>
     }
 }
 
+/// <summary>A model that another process holds is wanted unloaded; nothing is freed until its owner says so.</summary>
+public sealed record UnloadRequestedData : IWireRecord<UnloadRequestedData>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary>What its owner declared.</summary>
+    public required long SizeBytes { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>How long an answer is waited for; null where nothing waits.</summary>
+    public required long? WaitMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public UnloadRequestedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private UnloadRequestedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "UnloadRequestedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "size_bytes"u8))
+            {
+                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "wait_ms"u8))
+            {
+                WaitMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "wait_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "UnloadRequestedData", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "UnloadRequestedData", "model_id", "device_id", "size_bytes", "reason", "wait_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static UnloadRequestedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("size_bytes"u8);
+        WireWriter.Value(writer, SizeBytes);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WritePropertyName("wait_ms"u8);
+        WireWriter.Value(writer, WaitMs);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>A device went away, and its contents with it.</summary>
 public sealed record DeviceLostData : IWireRecord<DeviceLostData>
 {

@@ -1376,6 +1376,11 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
     /// <summary>How long it stays after its last use; null leaves that as it is.</summary>
     public long? KeepAliveMs { get => _keepAliveMs; init { _keepAliveMs = value; _assigned |= 0x8; } }
 
+    private readonly bool _allowFallback = true;
+
+    /// <summary>The model's declared fallback may be loaded where it has no room itself.</summary>
+    public bool AllowFallback { get => _allowFallback; init { _allowFallback = value; _assigned |= 0x10; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public LoadModelParams() { }
 
@@ -1408,6 +1413,10 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
                 KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "allow_fallback"u8))
+            {
+                AllowFallback = WireReader.Boolean(ref reader, "allow_fallback");
             }
             else
             {
@@ -1450,11 +1459,16 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
             writer.WritePropertyName("keep_alive_ms"u8);
             WireWriter.Value(writer, KeepAliveMs);
         }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("allow_fallback"u8);
+            WireWriter.Value(writer, AllowFallback);
+        }
         writer.WriteEndObject();
     }
 }
 
-/// <summary>Unload a model that is not in use.</summary>
+/// <summary>Unload a model that is not in use; where another process holds it, ask its owner to.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
 {
@@ -1467,6 +1481,11 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
 
     /// <summary><c>mode</c></summary>
     public UnloadMode Mode { get => _mode; init { _mode = value; _assigned |= 0x1; } }
+
+    private readonly bool _byOwner = false;
+
+    /// <summary>The owner's word that it has unloaded the model, which another process than the worker held.</summary>
+    public bool ByOwner { get => _byOwner; init { _byOwner = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public UnloadModelParams() { }
@@ -1488,6 +1507,10 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
             else if (WireReader.IsAt(ref reader, "mode"u8))
             {
                 Mode = WireWords.ReadUnloadMode(ref reader, "mode");
+            }
+            else if (WireReader.IsAt(ref reader, "by_owner"u8))
+            {
+                ByOwner = WireReader.Boolean(ref reader, "by_owner");
             }
             else
             {
@@ -1514,6 +1537,11 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
         {
             writer.WritePropertyName("mode"u8);
             WireWriter.Value(writer, this.Mode.ToWord());
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("by_owner"u8);
+            WireWriter.Value(writer, ByOwner);
         }
         writer.WriteEndObject();
     }

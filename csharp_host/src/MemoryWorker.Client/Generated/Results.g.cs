@@ -2000,6 +2000,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>measured_bytes</c></summary>
     public required long? MeasuredBytes { get; init; }
 
+    /// <summary>What the process grew by while it was loaded, by the system; null where other changes hide it.</summary>
+    public required long? MeasuredProcessBytes { get; init; }
+
     /// <summary><c>pinned</c></summary>
     public required bool Pinned { get; init; }
 
@@ -2074,59 +2077,64 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 MeasuredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_bytes", strict, minimum: 0);
                 seen |= 0x40;
             }
+            else if (WireReader.IsAt(ref reader, "measured_process_bytes"u8))
+            {
+                MeasuredProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_process_bytes", strict, minimum: 0);
+                seen |= 0x80;
+            }
             else if (WireReader.IsAt(ref reader, "pinned"u8))
             {
                 Pinned = WireReader.Boolean(ref reader, "pinned");
-                seen |= 0x80;
+                seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "priority"u8))
             {
                 Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
-                seen |= 0x100;
+                seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "in_use"u8))
             {
                 InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
-                seen |= 0x200;
+                seen |= 0x400;
             }
             else if (WireReader.IsAt(ref reader, "load_count"u8))
             {
                 LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "use_count"u8))
             {
                 UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x1000;
             }
             else if (WireReader.IsAt(ref reader, "load_ms"u8))
             {
                 LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x2000;
             }
             else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
             {
                 LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
                 KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
             {
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x10000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0xffff)
+        if (seen != 0x1ffff)
         {
-            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
+            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
         }
     }
 
@@ -2152,6 +2160,8 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, EstimatedBytes);
         writer.WritePropertyName("measured_bytes"u8);
         WireWriter.Value(writer, MeasuredBytes);
+        writer.WritePropertyName("measured_process_bytes"u8);
+        WireWriter.Value(writer, MeasuredProcessBytes);
         writer.WritePropertyName("pinned"u8);
         WireWriter.Value(writer, Pinned);
         writer.WritePropertyName("priority"u8);
@@ -3636,6 +3646,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>measured_bytes</c></summary>
     public required long? MeasuredBytes { get; init; }
 
+    /// <summary><c>measured_process_bytes</c></summary>
+    public required long? MeasuredProcessBytes { get; init; }
+
     /// <summary><c>pinned</c></summary>
     public required bool Pinned { get; init; }
 
@@ -3662,6 +3675,12 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
+
+    /// <summary>Another than <c>model_id</c> where its fallback was loaded instead.</summary>
+    public required string RequestedModelId { get; init; }
+
+    /// <summary>Why, in bytes; null where the model asked for was loaded.</summary>
+    public required string? FallbackReason { get; init; }
 
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
@@ -3713,64 +3732,79 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 MeasuredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_bytes", strict, minimum: 0);
                 seen |= 0x40;
             }
+            else if (WireReader.IsAt(ref reader, "measured_process_bytes"u8))
+            {
+                MeasuredProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_process_bytes", strict, minimum: 0);
+                seen |= 0x80;
+            }
             else if (WireReader.IsAt(ref reader, "pinned"u8))
             {
                 Pinned = WireReader.Boolean(ref reader, "pinned");
-                seen |= 0x80;
+                seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "priority"u8))
             {
                 Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
-                seen |= 0x100;
+                seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "in_use"u8))
             {
                 InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
-                seen |= 0x200;
+                seen |= 0x400;
             }
             else if (WireReader.IsAt(ref reader, "load_count"u8))
             {
                 LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "use_count"u8))
             {
                 UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x1000;
             }
             else if (WireReader.IsAt(ref reader, "load_ms"u8))
             {
                 LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x2000;
             }
             else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
             {
                 LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
                 KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
             {
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x10000;
+            }
+            else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
+            {
+                RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
+                seen |= 0x20000;
+            }
+            else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
+            {
+                FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x10000;
+                seen |= 0x80000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0x1ffff)
+        if (seen != 0xfffff)
         {
-            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "models_unloaded");
+            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "requested_model_id", "fallback_reason", "models_unloaded");
         }
     }
 
@@ -3796,6 +3830,8 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, EstimatedBytes);
         writer.WritePropertyName("measured_bytes"u8);
         WireWriter.Value(writer, MeasuredBytes);
+        writer.WritePropertyName("measured_process_bytes"u8);
+        WireWriter.Value(writer, MeasuredProcessBytes);
         writer.WritePropertyName("pinned"u8);
         WireWriter.Value(writer, Pinned);
         writer.WritePropertyName("priority"u8);
@@ -3814,6 +3850,10 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, KeepAliveMs);
         writer.WritePropertyName("expires_in_ms"u8);
         WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("requested_model_id"u8);
+        WireWriter.Value(writer, RequestedModelId);
+        writer.WritePropertyName("fallback_reason"u8);
+        WireWriter.Value(writer, FallbackReason);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
         writer.WriteEndObject();

@@ -351,6 +351,9 @@ public enum EventName
     /// <summary><c>memory.model_unloaded</c></summary>
     MemoryModelUnloaded,
 
+    /// <summary><c>memory.unload_requested</c></summary>
+    MemoryUnloadRequested,
+
     /// <summary><c>device.lost</c></summary>
     DeviceLost,
 }
@@ -1283,6 +1286,7 @@ public static class WireWords
         EventName.MemoryPressureChanged => "memory.pressure_changed",
         EventName.MemoryAllocationExpired => "memory.allocation_expired",
         EventName.MemoryModelUnloaded => "memory.model_unloaded",
+        EventName.MemoryUnloadRequested => "memory.unload_requested",
         EventName.DeviceLost => "device.lost",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
     };
@@ -1295,6 +1299,7 @@ public static class WireWords
             "memory.pressure_changed" => (EventName.MemoryPressureChanged, true),
             "memory.allocation_expired" => (EventName.MemoryAllocationExpired, true),
             "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
+            "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
             "device.lost" => (EventName.DeviceLost, true),
             _ => (default, false),
         };
@@ -1317,10 +1322,14 @@ public static class WireWords
         {
             return EventName.MemoryModelUnloaded;
         }
+        if (reader.ValueTextEquals("memory.unload_requested"u8))
+        {
+            return EventName.MemoryUnloadRequested;
+        }
         if (reader.ValueTextEquals("device.lost"u8))
         {
             return EventName.DeviceLost;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, device.lost");
+        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost");
     }
 }

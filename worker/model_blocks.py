@@ -1,0 +1,174 @@
+"""Models' weights in memory: filled from a file, the operator's code or a copy, read, and given back."""
+
+from collections.abc import Callable, Mapping
+
+from protocol.record import Record
+from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, Write
+from worker.books.model_book import ModelEntry, Residence
+from worker.cancellation import CancelToken
+from worker.clock import Clock
+from worker.device_watch import DeviceWatch
+from worker.errors import OutOfMemoryError
+from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, TensorInfo, WeightFile
+from worker.loaders.placing import place, place_through
+from worker.loaders.registry import loader_of
+from worker.manager_models import HOST
+from worker.model_objects import ModelObjects
+from worker.records import AllocationRequest, Block, Report
+
+
+class Source(Record):
+    """What a model is loaded from: its file, the operator's own code, or its copy in host memory."""
+
+    size_bytes: int
+    file: WeightFile | None = None
+    loader: ObjectLoader | None = None
+    copy: Residence | None = None
+
+    def close(self) -> None:
+        """Give the file up. Idempotent."""
+        if self.file is not None:
+            self.file.close()
+
+
+class ModelBlocks:
+    """Every model's block or object, by handle."""
+
+    def __init__(
+        self,
+        backends: Mapping[str, DeviceBackend],
+        watch: DeviceWatch,
+        clock: Clock,
+        objects: ModelObjects,
+    ) -> None:
+        self._backends = backends
+        self._watch = watch
+        self._clock = clock
+        self._objects = objects
+        # Mutable: how each loaded model's tensors lie in its block, by handle.
+        self._tensors: dict[str, tuple[TensorInfo, ...]] = {}
+
+    # ---- coming ----
+
+    def open(self, entry: ModelEntry) -> Source:
+        """Open what a model is loaded from, and check all of it that can be checked without loading it."""
+        if entry.host_copy is not None:
+            return Source(entry.host_copy.size_bytes, copy=entry.host_copy)
+        loader = loader_of(entry.spec)
+        if isinstance(loader, FileLoader):
+            file = loader.open(entry.spec)
+            entry.estimated_bytes = file.total_bytes
+            return Source(max(1, file.total_bytes), file)
+        if isinstance(loader, CheckedLoader):
+            loader.check(entry.spec)
+        return Source(max(1, entry.known_bytes or 0), loader=loader)
+
+    def load(
+        self,
+        entry: ModelEntry,
+        source: Source,
+        device_id: str,
+        handle: str,
+        token: CancelToken,
+        report: Report,
+    ) -> tuple[Block, int]:
+        """Load into a block of this handle. Returns it and what the ledger is to count."""
+        if source.loader is not None:
+            make = source.loader.build
+            block = self._objects.load(handle, lambda: make(entry.spec, device_id))
+            return block, block.actual_bytes
+
+        def fill(view: memoryview | None, write: Write) -> None:
+            total = source.size_bytes
+            if source.copy is not None:
+                self._bring_back(source.copy, view, write, token, lambda done: report(done, total))
+            elif source.file is not None and view is not None:
+                place(source.file, view, token, lambda done: report(done, total))
+            elif source.file is not None:
+                place_through(source.file, write, token, lambda done: report(done, total))
+
+        request = AllocationRequest(device_id, source.size_bytes, purpose="model")
+        backend = self._backends[device_id]
+        with self._watch.watching_for_loss():
+            try:
+                block = backend.load(handle, request, fill, token)
+            except OutOfMemoryError:
+                # There is room, but maybe not in one piece.
+                backend.trim(device_id)
+                backend.defragment(device_id)
+                block = backend.load(handle, request, fill, token)
+        if source.file is not None:
+            self._tensors[handle] = source.file.tensors
+        elif source.copy is not None:
+            self._tensors[handle] = self._tensors[source.copy.handle]
+        return block, request.size_bytes
+
+    def _bring_back(
+        self,
+        copy: Residence,
+        view: memoryview | None,
+        write: Write,
+        token: CancelToken,
+        done: Callable[[int], None],
+    ) -> None:
+        source = self._backends[copy.device_id].view(copy.handle, writable=False)
+        if source is None:
+            raise AssertionError(copy)
+        for start in range(0, copy.size_bytes, COPY_CHUNK_BYTES):
+            token.check()
+            with source[start : start + COPY_CHUNK_BYTES] as piece:
+                if view is not None:
+                    view[start : start + len(piece)] = piece
+                else:
+                    write(start, piece)
+                done(start + len(piece))
+
+    # ---- going ----
+
+    def offload(self, residence: Residence, request: AllocationRequest, handle: str) -> Residence:
+        """Copy a block to host memory, under another handle."""
+        source = self._backends[residence.device_id]
+        never = CancelToken(self._clock.now_ns)
+
+        def fill(view: memoryview | None, _write: Write) -> None:
+            if view is None:
+                raise AssertionError(handle)
+            for start in range(0, residence.size_bytes, COPY_CHUNK_BYTES):
+                with view[start : start + COPY_CHUNK_BYTES] as piece:
+                    source.read(residence.handle, start, piece, never)
+
+        with self._watch.watching_for_loss():
+            block = self._backends[HOST].load(handle, request, fill, never)
+        self._tensors[handle] = self._tensors[residence.handle]
+        return Residence(HOST, handle, residence.size_bytes, block.actual_bytes)
+
+    def unload(self, residence: Residence) -> int | None:
+        """Give a block or object up. Returns what went back to the system; None where that can't be told."""
+        self._tensors.pop(residence.handle, None)
+        if residence.handle in self._objects.live():
+            return self._objects.unload(residence.handle)
+        return self._backends[residence.device_id].unload(residence.handle)
+
+    # ---- being used ----
+
+    def tensors(self, residence: Residence) -> tuple[TensorInfo, ...] | None:
+        """Return how a model's tensors lie in its block; None for one that the operator's code made."""
+        return self._tensors.get(residence.handle)
+
+    def content(self, residence: Residence) -> object:
+        """Return what the operator's code made."""
+        return self._objects.get(residence.handle)
+
+    def view(self, residence: Residence) -> memoryview | None:
+        """Return a model's bytes, where the worker can address them."""
+        return self._backends[residence.device_id].view(residence.handle, writable=False)
+
+    def read(self, residence: Residence, offset: int, into: memoryview) -> None:
+        """Copy out of a model's block."""
+        token = CancelToken(self._clock.now_ns)
+        with self._watch.watching_for_loss():
+            self._backends[residence.device_id].read(residence.handle, offset, into, token)
+
+    def live(self) -> frozenset[str]:
+        """Return the handles of all models that are objects."""
+        return self._objects.live()
