@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.rigs.worker_process import converse
+from tests.rigs.worker_process import ROOT, converse
 
 FOLDER = Path(__file__).with_name("golden")
 
@@ -19,8 +19,14 @@ class Golden:
         self.options: tuple[str, ...] = tuple(_options().get(name, ()))
 
     def run(self, sent: bytes | None = None) -> bytes:
-        """Send it, or other bytes with the same options, to a worker, and return what comes back."""
-        return converse(self.sent.read_bytes() if sent is None else sent, "--deterministic", *self.options)
+        """Send it, or other bytes with the same options, to a worker, and return what comes back.
+
+        Where this repository lies is different on every machine, and is said as ``/repository``.
+        """
+        answered = converse(
+            self.sent.read_bytes() if sent is None else sent, "--deterministic", *self.options
+        )
+        return answered.replace(json.dumps(str(ROOT))[1:-1].encode(), b"/repository")
 
 
 def goldens() -> Iterator[Golden]:

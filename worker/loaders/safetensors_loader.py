@@ -35,11 +35,7 @@ class SafetensorsLoader:
         descriptor, size = open_file(spec)
         file = PositionalFile(descriptor, size)
         try:
-            data_start, stored = _read_header(file)
-            opened = SafetensorsFile(spec, file, data_start, stored)
-            _check_readable(file)
-            _check_castable(spec, opened)
-            return opened
+            return _checked(spec, file)
         except HeaderError as error:
             file.close()
             raise load_failed(spec, str(error)) from error
@@ -98,14 +94,23 @@ class SafetensorsFile:
         )
 
 
+def _checked(spec: ModelSpec, file: PositionalFile) -> SafetensorsFile:
+    """Find what loading would fail with, before anything goes for the sake of this model."""
+    data_start, stored = _read_header(file)
+    opened = SafetensorsFile(spec, file, data_start, stored)
+    _check_readable(file)
+    _check_castable(spec, opened)
+    return opened
+
+
 def _check_readable(file: PositionalFile) -> None:
     """Read the last byte: what a broken medium or a lost share keeps back is mostly at the end."""
     if file.read_into(file.size_bytes - 1, memoryview(bytearray(1))) < 1:
         raise HeaderError("the file was cut short while its header was read")
 
 
-def _check_castable(spec: ModelSpec, file: "SafetensorsFile") -> None:
-    """See that torch is there where a cast needs it, before anything goes for the sake of this model."""
+def _check_castable(spec: ModelSpec, file: SafetensorsFile) -> None:
+    """See that torch is there where a cast needs it."""
     if any(each.dtype != each.stored_dtype for each in file.tensors) and find_spec("torch") is None:
         raise load_failed(spec, f"casting it to {spec.dtype} needs torch, which is not installed")
 

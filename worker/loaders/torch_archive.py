@@ -146,9 +146,7 @@ _STEPS: dict[str, Callable[[_Stack, Any], None]] = {
     "MARK": lambda stack, _: stack.push(_MARK),
     "EMPTY_DICT": lambda stack, _: stack.push({}),
     "EMPTY_TUPLE": lambda stack, _: stack.push(()),
-    "NONE": lambda stack, _: stack.push(None),
-    "NEWTRUE": lambda stack, _: stack.push(True),
-    "NEWFALSE": lambda stack, _: stack.push(False),
+    **dict.fromkeys(("NONE", "NEWTRUE", "NEWFALSE"), lambda stack, _: stack.push(None)),  # never looked at
     **dict.fromkeys(
         ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
         _Stack.push,

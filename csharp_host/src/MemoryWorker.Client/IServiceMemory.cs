@@ -127,9 +127,18 @@ public interface IServiceMemory
     /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>model_load_failed</c>, <c>out_of_memory</c>.</exception>
     Task<LoadModelResult> LoadModelAsync(LoadModelParams request, CancellationToken cancellationToken = default);
 
-    /// <summary>Unloads a model, or moves it to host memory, and says what went back to the system.</summary>
+    /// <summary>Unloads a model, or moves it to host memory, and says what went back to the system; one that another process holds is asked for by <see cref="UnloadRequestedEvent"/>.</summary>
     /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>model_busy</c>.</exception>
     Task<UnloadedModel> UnloadModelAsync(UnloadModelParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Tells the worker that this host has loaded a model that it holds itself, uses it again, or keeps it although it was asked to unload it.</summary>
+    /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>device_not_found</c>, <c>limit_exceeded</c>.</exception>
+    Task<LoadModelResult> ConfirmModelLoadedAsync(
+        string modelId, string? deviceId = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Tells the worker that this host has unloaded a model that it held itself: only now its memory counts as freed.</summary>
+    /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>invalid_request</c> for a model that the worker holds.</exception>
+    Task<UnloadedModel> ConfirmModelUnloadedAsync(string modelId, CancellationToken cancellationToken = default);
 
     /// <summary>Says which of several candidates would fit first, and what would have to go. Changes nothing.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>

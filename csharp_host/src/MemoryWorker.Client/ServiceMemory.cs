@@ -196,6 +196,21 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         AskAsync(WireActions.UnloadModel, request, cancellationToken);
 
     /// <inheritdoc/>
+    public Task<LoadModelResult> ConfirmModelLoadedAsync(
+        string modelId, string? deviceId = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(modelId);
+        return LoadModelAsync(new LoadModelParams { ModelId = modelId, DeviceId = deviceId }, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public Task<UnloadedModel> ConfirmModelUnloadedAsync(string modelId, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(modelId);
+        return UnloadModelAsync(new UnloadModelParams { ModelId = modelId, ByOwner = true }, cancellationToken);
+    }
+
+    /// <inheritdoc/>
     public Task<PlanResult> PlanAsync(PlanParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.Plan, request, cancellationToken);
 

@@ -402,6 +402,40 @@ def test_models_that_are_not_configured(memory: Any) -> None:
         wait(memory.UnloadModelAsync(make(UnloadModelParams, ModelId="nope")))
 
 
+def test_a_model_that_the_host_holds_is_asked_for(real: Make, tmp_path: Path) -> None:
+    """The host says that it has it, is asked to unload it, keeps it once, and then frees it."""
+    from MemoryWorker.Client import ModelUnloadedEvent, UnloadRequestedEvent
+    from MemoryWorker.Client.Protocol import EventName, UnloadModelParams
+    from System import Array
+
+    models = tmp_path / "models.yaml"
+    models.write_text("models: [{id: theirs, external: true, declared_bytes: 4096}]\n")
+    memory = service_memory(real("--models", str(models), "--simulated-device", "64MiB"))
+    names = Array[EventName]([EventName.MemoryUnloadRequested, EventName.MemoryModelUnloaded])
+    stream = runtime.iterate(memory.GetMemoryEventsAsync(names))
+    came: list[Any] = []
+
+    def own() -> None:
+        came.append(next(stream))
+        wait(memory.ConfirmModelLoadedAsync("theirs", None))
+        came.append(next(stream))
+        wait(memory.ConfirmModelUnloadedAsync("theirs"))
+        came.append(next(stream))
+
+    loaded = wait(memory.ConfirmModelLoadedAsync("theirs", DEVICE))
+    assert (loaded.DeviceId, loaded.DeclaredBytes) == (DEVICE, 4096)
+    owner = threading.Thread(target=own)
+    owner.start()
+    until(lambda: "worker.subscribe" in actions(memory))
+    with refused("model_busy"):
+        wait(memory.UnloadModelAsync(make(UnloadModelParams, ModelId="theirs")))
+    assert wait(memory.UnloadModelAsync(make(UnloadModelParams, ModelId="theirs"))).FreedBytes == 4096
+    owner.join(30)
+    stream.close()
+    assert [type(one) for one in came] == [UnloadRequestedEvent, UnloadRequestedEvent, ModelUnloadedEvent]
+    assert (came[0].Data.SizeBytes, came[0].Data.DeviceId) == (4096, DEVICE)
+
+
 def test_set_limits(memory: Any) -> None:
     """What is not assigned stays."""
     from MemoryWorker.Client.Protocol import SetLimitsParams

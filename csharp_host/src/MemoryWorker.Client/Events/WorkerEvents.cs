@@ -18,6 +18,10 @@ public abstract record WorkerEvent(long Sequence, int ProcessId)
                 new PressureChangedEvent(sequence, processId, PressureChangedData.Read(ref reader, strict: false)),
             "memory.allocation_expired" =>
                 new AllocationExpiredEvent(sequence, processId, AllocationExpiredData.Read(ref reader, strict: false)),
+            "memory.model_unloaded" =>
+                new ModelUnloadedEvent(sequence, processId, ModelUnloadedData.Read(ref reader, strict: false)),
+            "memory.unload_requested" =>
+                new UnloadRequestedEvent(sequence, processId, UnloadRequestedData.Read(ref reader, strict: false)),
             "device.lost" => new DeviceLostEvent(sequence, processId, DeviceLostData.Read(ref reader, strict: false)),
             _ => null,
         };
@@ -30,6 +34,18 @@ public sealed record PressureChangedEvent(long Sequence, int ProcessId, Pressure
 
 /// <summary>A lease ran out and its allocation was freed.</summary>
 public sealed record AllocationExpiredEvent(long Sequence, int ProcessId, AllocationExpiredData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>A model was unloaded, and why.</summary>
+public sealed record ModelUnloadedEvent(long Sequence, int ProcessId, ModelUnloadedData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>
+/// A model that another process holds is wanted unloaded. Its owner answers with
+/// <see cref="IServiceMemory.ConfirmModelUnloadedAsync"/>, or with <see cref="IServiceMemory.ConfirmModelLoadedAsync"/>
+/// if it keeps it.
+/// </summary>
+public sealed record UnloadRequestedEvent(long Sequence, int ProcessId, UnloadRequestedData Data)
     : WorkerEvent(Sequence, ProcessId);
 
 /// <summary>A device went away, and what lay on it.</summary>

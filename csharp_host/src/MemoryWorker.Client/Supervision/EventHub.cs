@@ -33,6 +33,8 @@ internal sealed class EventHub
         {
             PressureChangedEvent => EventName.MemoryPressureChanged,
             AllocationExpiredEvent => EventName.MemoryAllocationExpired,
+            ModelUnloadedEvent => EventName.MemoryModelUnloaded,
+            UnloadRequestedEvent => EventName.MemoryUnloadRequested,
             _ => EventName.DeviceLost,
         };
     }
