@@ -67,6 +67,7 @@ def described_tensors(file: BinaryIO) -> tuple[DescribedTensor, ...]:
         BadZipFile,
         OSError,
         ValueError,
+        AttributeError,
         TypeError,
         LookupError,
         RuntimeError,
@@ -115,18 +116,14 @@ class _Stack:
             items.append(item)
         return items[::-1]
 
-    def remember(self, index: int | None) -> None:
-        self._memo[len(self._memo) if index is None else index] = self._items[-1]
+    def remember(self, index: int) -> None:
+        self._memo[index] = self._items[-1]
 
     def recall(self, index: int) -> None:
         self._items.append(self._memo[index])
 
     def tuple_of(self, count: int) -> None:
         self._items[-count:] = [tuple(self._items[-count:])]
-
-    def name(self) -> None:
-        name = self.pop()
-        self.push(_Named(f"{self.pop()} {name}"))
 
     def call(self) -> None:
         arguments = self.pop()
@@ -142,30 +139,28 @@ class _Stack:
 
 _STEPS: dict[str, Callable[[_Stack, Any], None]] = {
     "PROTO": lambda _stack, _version: None,
-    "FRAME": lambda _stack, _length: None,
     "MARK": lambda stack, _: stack.push(_MARK),
     "EMPTY_DICT": lambda stack, _: stack.push({}),
     "EMPTY_TUPLE": lambda stack, _: stack.push(()),
     **dict.fromkeys(("NONE", "NEWTRUE", "NEWFALSE"), lambda stack, _: stack.push(None)),  # never looked at
     **dict.fromkeys(
-        ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"),
         _Stack.push,
     ),
     "TUPLE": lambda stack, _: stack.push(tuple(stack.pop_to_mark())),
     "TUPLE1": lambda stack, _: stack.tuple_of(1),
     "TUPLE2": lambda stack, _: stack.tuple_of(2),
     "TUPLE3": lambda stack, _: stack.tuple_of(3),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _Stack.remember),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Stack.remember),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), _Stack.recall),
     "GLOBAL": lambda stack, name: stack.push(_Named(name)),
-    "STACK_GLOBAL": lambda stack, _: stack.name(),
     "BINPERSID": lambda stack, _: stack.push(_storage(stack.pop())),
     "REDUCE": lambda stack, _: stack.call(),
     "SETITEM": lambda stack, _: stack.set_item(),
     "SETITEMS": lambda stack, _: stack.set_items(stack.pop_to_mark()),
     "BUILD": lambda stack, _attributes: stack.pop(),  # of a dict, such as _metadata: no tensors are there
 }
-"""What each opcode that a state dict needs does; any other is a KeyError."""
+"""What each opcode that a state dict needs does, in protocol 2 that torch writes; any other is a KeyError."""
 
 
 def _storage(reference: Any) -> _Storage:
