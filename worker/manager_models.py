@@ -11,58 +11,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy, ModelState
 from worker.books.model_book import IN_TRANSIT, ModelBook, ModelEntry, Residence
+from worker.books.model_rooms import Asking, Fenced, Room
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
-from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
+from worker.eviction.planner import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
 from worker.loaders.base import ModelSpec
 from worker.manager_memory import MemoryManager
-from worker.model_memories import ModelMemories
-from worker.records import AllocationRequest, Decision, OnIdle, Reservation
+from worker.model_memories import LastUse, ModelMemories
+from worker.policy.admission import does_not_fit
+from worker.records import AllocationRequest, Decision, OnIdle
 
 HOST = "cpu"
 _LOOK_AGAIN_S = 0.05
 """Whoever waits looks this often whether its own request was cancelled or its time is up."""
-
-
-class Fenced(Record):
-    """A model on its way out, and what it gives up."""
-
-    entry: ModelEntry
-    residence: Residence
-    reason: str
-    reload_ms: int | None
-    last_look: int
-    host_room: Reservation | None = None
-    """Held in host memory, where it is offloaded."""
-
-
-class Room(Record):
-    """Room that is held, and what has to go before it is there."""
-
-    reservation: Reservation
-    fenced: tuple[Fenced, ...]
-
-
-class Asking(Record):
-    """Room that is not there unless the owners of these models unload them."""
-
-    model_ids: tuple[str, ...]
-
-
-class _LastUse(Record):
-    """A ranking: the least recently used goes first."""
-
-    book: ModelBook
-
-    def worth(self, candidate: Candidate) -> tuple[float, ...]:
-        return (self.book.get(candidate.model_id).last_used_ns or 0,)
-
-    def because(self, _candidate: Candidate) -> str:
-        return "the least recently used"
 
 
 class ModelManager:
@@ -238,7 +202,7 @@ class ModelManager:
             everyone = self.book.candidates(self._clock.now_ns(), HOST, excluded)
             outside = (replace(each, external=False) for each in everyone if each.external)
             need = Need(device_id, need_bytes, max_models, forced=forced)
-            return tuple(each.model_id for each in plan_eviction(outside, need, _LastUse(self.book)).victims)
+            return tuple(each.model_id for each in plan_eviction(outside, need, LastUse(self.book)).victims)
 
     # ---- being used ----
 
@@ -418,23 +382,8 @@ class ModelManager:
     def _does_not_fit(
         self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})
     ) -> OutOfMemoryError | LimitExceededError:
-        room = self._manager.headroom(request.device_id)
-        limit = self._manager.limits(request.device_id).limit_bytes
-        evictable = self.evictable_bytes(request.device_id)
-        said = f"{request.device_id} has {room.available_bytes} bytes of headroom; {request.size_bytes} asked for"
-        over = room.below_cap_bytes is not None and request.size_bytes > room.below_cap_bytes
-        kind = LimitExceededError if over else OutOfMemoryError
-        said += f" (limit_bytes is {limit})" if over else ""
-        said += f"; unloading models could free {evictable}"
-        said += "".join(f"; {model_id!r} stays: {why}" for model_id, why in asked.items())
-        return kind(
-            said,
-            device_id=request.device_id,
-            requested_bytes=request.size_bytes,
-            available_bytes=room.available_bytes,
-            evictable_bytes=evictable,
-            **({"owners_asked": list(asked)} if asked else {}),
-        )
+        room, limits = self._manager.headroom(request.device_id), self._manager.limits(request.device_id)
+        return does_not_fit(request, limits, room, self.evictable_bytes(request.device_id), asked)
 
     def _lose(self, device_id: str) -> None:
         """Note that the models on a device went with it. The lock is held."""

@@ -6,15 +6,30 @@ Pure; the manager's lock is held by whoever calls.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
 from worker.books.model_book import ModelBook, ModelEntry
 from worker.clock import NS_PER_MS, Clock
-from worker.eviction.planner import Ranking
+from worker.eviction.planner import Candidate, Ranking
 from worker.manager_memory import MemoryManager
 from worker.records import Decision, DecisionKind
 
 if TYPE_CHECKING:
     from worker.eviction.state import EvictionState
+
+
+class LastUse(Record):
+    """A ranking: the least recently used goes first."""
+
+    book: ModelBook
+
+    def worth(self, candidate: Candidate) -> tuple[float, ...]:
+        """Rank by last use."""
+        return (self.book.get(candidate.model_id).last_used_ns or 0,)
+
+    def because(self, _candidate: Candidate) -> str:
+        """Say so."""
+        return "the least recently used"
 
 
 class ModelMemories:

@@ -7,10 +7,11 @@ from contextlib import suppress
 from protocol.results import Eviction, ModelUnloadedData, UnloadedModel, UnloadRequestedData
 from protocol.vocabulary import EventName
 from worker.books.history import History
+from worker.books.model_book import ModelEntry
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.device_watch import Publish
-from worker.errors import CancelledError, DeadlineExceededError
+from worker.errors import CancelledError, DeadlineExceededError, ModelBusyError, UnsupportedError
 from worker.manager_models import ModelManager
 
 ANSWER_WITHIN_NS = 5 * NS_PER_S
@@ -84,6 +85,30 @@ class ExternalWorker:
         return row
 
     # ---- what owners are asked ----
+
+    def unload(
+        self, entry: ModelEntry, reason: str, token: CancelToken, *, offload: bool, forced: bool
+    ) -> UnloadedModel:
+        """Ask for one model, and wait for the owner's word.
+
+        Raises:
+            ModelBusyError: pinned and not forced, or its owner has not unloaded it.
+            UnsupportedError: it is to be offloaded.
+        """
+        model_id = entry.model_id
+        if offload:
+            message = f"model {model_id!r} is held by another process: it can't be offloaded from here"
+            raise UnsupportedError(message, model_id=model_id)
+        if entry.residence is None:
+            return UnloadedModel(model_id, 0, None, None, f"nothing to unload: it is {entry.state}")
+        if entry.pinned and not forced:
+            message = f"model {model_id!r} is pinned"
+            raise ModelBusyError(message, model_id=model_id, cause="pinned")
+        said = self.ask((model_id,), reason.removeprefix("unloaded: "), token)[model_id]
+        if isinstance(said, UnloadedModel):
+            return said
+        message = f"model {model_id!r} stays: {said}"
+        raise ModelBusyError(message, model_id=model_id, cause="held_by_its_owner")
 
     def ask(
         self, model_ids: Iterable[str], reason: str, token: CancelToken, within_ns: int | None = None

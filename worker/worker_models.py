@@ -5,17 +5,17 @@ from contextlib import suppress
 from dataclasses import replace
 
 from protocol.record import Record
-from protocol.results import Eviction, ModelUnloadedData, UnloadedModel
-from protocol.vocabulary import EventName, Executed, UnloadMode
+from protocol.results import UnloadedModel
+from protocol.vocabulary import Executed, UnloadMode
 from worker.books.history import History
 from worker.books.model_book import ModelEntry, Residence
+from worker.books.model_rooms import Asking, Room
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.device_watch import DeviceWatch, Publish
 from worker.errors import (
     InvalidRequestError,
     LimitExceededError,
-    ModelBusyError,
     ModelLoadFailedError,
     OutOfMemoryError,
     UnsupportedError,
@@ -24,8 +24,9 @@ from worker.errors import (
 from worker.loaders.registry import BUILT_IN, loader_of
 from worker.log import log
 from worker.manager_memory import MemoryManager
-from worker.manager_models import HOST, Asking, Fenced, ModelManager, Room
+from worker.manager_models import HOST, ModelManager
 from worker.model_blocks import ModelBlocks, Source
+from worker.model_unloading import ModelUnloader
 from worker.policy.footprints import FootprintMargins
 from worker.process_growth import ProcessGrowth
 from worker.records import AllocationRequest, Report, Reservation
@@ -67,9 +68,8 @@ class ModelWorker:
         self.external = external
         self._manager = manager
         self._watch = watch
-        self._history = history
         self._clock = clock
-        self._publish = publish
+        self._unloader = ModelUnloader(models, blocks, watch, history, publish)
         self.default_device = default_device
         self._growth = growth
         self._on_closed = on_closed
@@ -109,7 +109,8 @@ class ModelWorker:
                 instead = self.models.book.get(instead).spec.fallback
                 continue
             why = f"{model_id!r} does not fit: {refused.message}; {instead!r} was loaded instead"
-            return replace(taken, fallback_reason=why)
+            gone = (*refused.details.get("models_unloaded", ()), *taken.unloaded)
+            return replace(taken, unloaded=gone, fallback_reason=why)
         if tried:
             refused.details["fallbacks_tried"] = tried
         raise refused
@@ -165,7 +166,7 @@ class ModelWorker:
                 entry, source, target, token, make_room=make_room, until_ns=until_ns
             )  # 2
             unloaded += owners
-            self._unload_all(room, unloaded)
+            self._unloader.unload_all(room, unloaded)
             residence = self._fill(entry, source, room, token, report, for_use=for_use)  # 3
         except BaseException as error:
             self.models.failed(entry, room, blamed=isinstance(error, ModelLoadFailedError))
@@ -175,7 +176,7 @@ class ModelWorker:
         finally:
             if source is not None:
                 source.close()
-        self._look((residence.device_id,))
+        self._unloader.look((residence.device_id,))
         return Taken(entry, residence, tuple(unloaded))
 
     def _choose_device(self, entry: ModelEntry, source: Source, asked: str | None) -> str:
@@ -211,14 +212,19 @@ class ModelWorker:
             with self._watch.watching_for_loss():
                 self._watch.refresh(_with_host(request.device_id), max_age_ms=0, forced=True)
             in_vain = {each: said for each, said in asked.items() if isinstance(said, str)}
-            room = self.models.hold_room(
-                request, entry, token, make_room=make_room, until_ns=until_ns, name=name, asked=in_vain
-            )
+            gone = tuple(said for said in asked.values() if isinstance(said, UnloadedModel))
+            try:
+                room = self.models.hold_room(
+                    request, entry, token, make_room=make_room, until_ns=until_ns, name=name, asked=in_vain
+                )
+            except WorkerError as error:
+                _name_gone(error, gone)
+                raise
             if isinstance(room, Asking):
                 reason = f"{request.size_bytes} bytes are needed on {request.device_id}"
                 asked |= self.external.ask(room.model_ids, reason, token)
             elif room is not None:
-                return room, tuple(said for said in asked.values() if isinstance(said, UnloadedModel))
+                return room, gone
 
     def _fill(
         self, entry: ModelEntry, source: Source, room: Room, token: CancelToken, report: Report, *,
@@ -265,9 +271,8 @@ class ModelWorker:
             except WorkerError as failure:
                 log("warning", "a model did not come back", model_id=row.model_id, error=failure.message)
                 gone.insert(0, row)
-        if gone and isinstance(error, WorkerError):
-            error.executed = Executed.YES
-            error.details["models_unloaded"] = gone
+        if isinstance(error, WorkerError):
+            _name_gone(error, tuple(gone))
 
     # ---- unloading ----
 
@@ -289,39 +294,21 @@ class ModelWorker:
             raise InvalidRequestError.at("data.by_owner", f"model {model_id!r} is held by the worker itself")
         offload = mode is UnloadMode.OFFLOAD
         if entry.spec.external:
-            return self._ask_owner(entry, token, reason, offload=offload, forced=forced)
+            return self.external.unload(entry, reason, token, offload=offload, forced=forced)
         if offload:
             self._watch.refresh((HOST,), max_age_ms=0)
             reason = "offloaded to host memory: as asked"
         fenced = self.models.fence(model_id, reason, token=token, forced=forced, offload=offload)
         if fenced is not None:
-            return self._unload_and_look(fenced)
+            return self._unloader.unload_and_look(fenced)
         copy = None if offload else self.models.drop_host_copy(entry)
         if copy is not None:
             returned = self.blocks.unload(copy)
-            self._look((copy.device_id,))
+            self._unloader.look((copy.device_id,))
             return UnloadedModel(
                 model_id, copy.size_bytes, returned, entry.load_ms, "unloaded from host memory: as asked"
             )
         return UnloadedModel(model_id, 0, 0, entry.load_ms, f"nothing to unload: it is {entry.state}")
-
-    def _ask_owner(
-        self, entry: ModelEntry, token: CancelToken, reason: str, *, offload: bool, forced: bool
-    ) -> UnloadedModel:
-        model_id = entry.model_id
-        if offload:
-            message = f"model {model_id!r} is held by another process: it can't be offloaded from here"
-            raise UnsupportedError(message, model_id=model_id)
-        if entry.residence is None:
-            return UnloadedModel(model_id, 0, None, None, f"nothing to unload: it is {entry.state}")
-        if entry.pinned and not forced:
-            message = f"model {model_id!r} is pinned"
-            raise ModelBusyError(message, model_id=model_id, cause="pinned")
-        said = self.external.ask((model_id,), reason.removeprefix("unloaded: "), token)[model_id]
-        if isinstance(said, UnloadedModel):
-            return said
-        message = f"model {model_id!r} stays: {said}"
-        raise ModelBusyError(message, model_id=model_id, cause="held_by_its_owner")
 
     def expire(self, model_id: str) -> None:
         """Unload a model that has been idle past its keep-alive, or ask its owner; one used again stays."""
@@ -332,14 +319,14 @@ class ModelWorker:
             return
         fenced = self.models.fence_expired(model_id)
         if fenced is not None:
-            self._unload_and_look(fenced)
+            self._unloader.unload_and_look(fenced)
 
     def evict(
         self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False
     ) -> UnloadedModel | None:
         """Unload a model by plan; None if it is not loaded any more. ModelBusyError if it came into use."""
         fenced = self.models.fence(model_id, reason, forced=forced, offload=offload)
-        return None if fenced is None else self._unload_and_look(fenced)
+        return None if fenced is None else self._unloader.unload_and_look(fenced)
 
     def reserve_making_room(
         self, name: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel]
@@ -348,46 +335,11 @@ class ModelWorker:
         room, owners = self._room(request, None, token, make_room=True, name=name)
         unloaded += owners
         try:
-            self._unload_all(room, unloaded)
+            self._unloader.unload_all(room, unloaded)
         except BaseException:
             self._manager.release(room.reservation)
             raise
         return room.reservation
-
-    def _unload_all(self, room: Room, unloaded: list[UnloadedModel]) -> None:
-        """Unload every fenced model, whatever fails: a fence that stayed would keep others waiting for ever."""
-        failures: list[Exception] = []
-        for each in room.fenced:
-            try:
-                unloaded.append(self._unload_fenced(each))
-            except Exception as failure:  # noqa: BLE001 - raised when all are gone
-                failures.append(failure)
-        if failures:
-            raise failures[0]
-
-    def _unload_and_look(self, fenced: Fenced) -> UnloadedModel:
-        unloaded = self._unload_fenced(fenced)
-        self._look((fenced.residence.device_id, *((HOST,) if fenced.host_room is not None else ())))
-        return unloaded
-
-    def _unload_fenced(self, fenced: Fenced) -> UnloadedModel:
-        residence, entry, copy, returned = fenced.residence, fenced.entry, None, None
-        reason, room = fenced.reason, fenced.host_room
-        if room is not None:
-            try:
-                copy = self.blocks.offload(residence, room.request, room.allocation_id)
-            except WorkerError as error:
-                reason = f"{reason}; unloaded instead, for offloading failed: {error.message}"
-        try:
-            returned = self.blocks.unload(residence)
-        finally:
-            self.models.gone(fenced, copy)
-        row = UnloadedModel(entry.model_id, residence.size_bytes, returned, fenced.reload_ms, reason)
-        device_id, freed = residence.device_id, residence.size_bytes
-        self._history.record_eviction(Eviction(entry.model_id, device_id, 0, freed, returned, reason))
-        data = ModelUnloadedData(entry.model_id, device_id, freed, returned, reason)
-        self._publish(EventName.MODEL_UNLOADED, entry.model_id, data)
-        return row
 
     # ---- on its own ----
 
@@ -415,10 +367,12 @@ class ModelWorker:
                 self.blocks.unload(copy)
         self._on_closed()
 
-    def _look(self, device_ids: tuple[str, ...]) -> None:
-        with suppress(WorkerError):
-            self._watch.refresh(device_ids, max_age_ms=0)
-            self._watch.observe(device_ids)
+
+def _name_gone(error: WorkerError, gone: tuple[UnloadedModel, ...]) -> None:
+    """Have an error say that models went, where some did: not all is as it was."""
+    if gone:
+        error.executed = Executed.YES
+        error.details["models_unloaded"] = gone
 
 
 def _no_report(_completed: int, _total: int) -> None:

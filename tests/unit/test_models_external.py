@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import INT64_MAX, ClearType, EventName, ModelState, UnloadMode
+from protocol.vocabulary import INT64_MAX, ClearType, EventName, Executed, ModelState, UnloadMode
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
+from worker.books.model_book import ModelEntry
+from worker.cancellation import CancelToken
 from worker.clock import NS_PER_S, SystemClock
 from worker.errors import (
     CancelledError,
@@ -274,3 +276,32 @@ def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
         machine.models.unload("theirs", token)
     assert state(machine, "theirs") is ModelState.LOADED
     machine.check()
+
+
+def test_an_owner_that_gave_in_vain_is_named(make: Make, tmp_path: Path) -> None:
+    """Two were asked and only one gave: the request fails, and says what it has changed."""
+    machine, owner = make()
+    machine.booked.book._entries["stubborn"] = ModelEntry(
+        ModelSpec("stubborn", declared_bytes=4 * MIB, device_id=DEVICE)
+    )
+    stubborn = Owner(machine, "stubborn", 4 * MIB)
+    stubborn.load()
+    machine.on_unload_requested = lambda each: owner.unload() if each == "theirs" else stubborn.keep(each)
+    with pytest.raises(OutOfMemoryError) as refused:
+        machine.memory.allocate(
+            machine.memory.new_allocation_id(),
+            AllocationRequest(DEVICE, 9 * MIB),
+            machine.token(),
+            make_room=True,
+        )
+    assert refused.value.executed is Executed.YES
+    assert [row.model_id for row in refused.value.details["models_unloaded"]] == ["theirs"]
+    assert refused.value.details["owners_asked"] == ["stubborn"]
+    machine.check()
+
+
+def test_a_deadline_leaves_time_to_act_on_the_answer(make: Make) -> None:
+    machine, _ = make()
+    token = CancelToken(machine.clock.now_ns, machine.clock.now_ns() + 3 * NS_PER_S)
+    with pytest.raises(ModelBusyError, match="within 1500 ms"):
+        machine.models.unload("theirs", token)

@@ -1,5 +1,7 @@
 """Whether a request fits, and what is wrong if it does not. Pure."""
 
+from collections.abc import Mapping
+
 from protocol.results import Limits
 from protocol.vocabulary import INT64_MAX
 from worker.errors import LimitExceededError, OutOfMemoryError
@@ -30,6 +32,26 @@ def admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
     if asked <= room.unreserved_bytes:  # 3
         raise LimitExceededError(f"{said} (reserve_bytes is {limits.reserve_bytes})", **details)
     raise OutOfMemoryError(said, **details)  # 4
+
+
+def does_not_fit(
+    request: AllocationRequest, limits: Limits, room: Headroom, evictable_bytes: int, asked: Mapping[str, str]
+) -> OutOfMemoryError | LimitExceededError:
+    """Make the error for what does not fit even by eviction; ``asked``: whose owners stay, and why."""
+    over = room.below_cap_bytes is not None and request.size_bytes > room.below_cap_bytes
+    kind = LimitExceededError if over else OutOfMemoryError
+    said = f"{request.device_id} has {room.available_bytes} bytes of headroom; {request.size_bytes} asked for"
+    said += f" (limit_bytes is {limits.limit_bytes})" if over else ""
+    said += f"; unloading models could free {evictable_bytes}"
+    said += "".join(f"; {model_id!r} stays: {why}" for model_id, why in asked.items())
+    return kind(
+        said,
+        device_id=request.device_id,
+        requested_bytes=request.size_bytes,
+        available_bytes=room.available_bytes,
+        evictable_bytes=evictable_bytes,
+        **({"owners_asked": list(asked)} if asked else {}),
+    )
 
 
 def count(request: AllocationRequest, counted: int) -> None:
