@@ -1,7 +1,7 @@
 """Write everything that is generated from the contract: ``python -m protocol.generate [--check]``.
 
-JSON Schemas, the digest of those that cross the wire, docs/protocol.md and the C# twins. ``--check`` writes nothing and exits with 1
-if a file differs from what would be written, is missing, or is left over.
+JSON Schemas, the digest of those that cross the wire, docs/protocol.md and the C# twins. ``--check`` writes
+nothing and exits with 1 if a file differs from what would be written, is missing, or is left over.
 """
 
 import argparse
