@@ -16,6 +16,7 @@ _KNOBS = {
     "corrupt_copy",
     "stall_copy",
     "lose_at",
+    "pooled",
 }
 
 _EPILOG = """\

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from protocol.record import Record
-from protocol.results import Fragmentation, SharedMemory
+from protocol.results import DefragmentStep, Fragmentation, SharedMemory
 from protocol.vocabulary import (
     DeviceKind,
     DeviceState,
@@ -62,6 +62,17 @@ class Defragmented(Record):
 
     moved: int
     returned_bytes: int | None
+
+
+class Restarted(Record):
+    """What a new process in place of a device's old one did."""
+
+    returned_bytes: int | None
+    moved: int
+    """Blocks that were carried over."""
+    failed: dict[str, str]
+    """Why, for each block that could not be brought back."""
+    steps: tuple[DefragmentStep, ...]
 
 
 class AllocationRequest(Record):

@@ -98,6 +98,11 @@ class ChildProcess:
         self._listener.start()
         threading.Thread(target=self._receive, name="device-answers", daemon=True).start()
 
+    @property
+    def end(self) -> Ending | None:
+        """Why it is no more; None while it runs."""
+        return self._end
+
     # ---- calling ----
 
     def call(

@@ -15,6 +15,16 @@ _CLASSES = {
 }
 
 
+class RemoteError(RuntimeError):
+    """What was raised in the device's process and has no wire code."""
+
+    def __init__(self, kind: str, message: str, module: str | None) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.module = module
+        """The module that was not found, for a ModuleNotFoundError."""
+
+
 def packed(value: Any) -> Any:
     """Return a result as plain values: records as their fields, sets and tuples as lists."""
     if isinstance(value, frozenset | tuple):
@@ -69,7 +79,8 @@ def defragmented_of(data: dict[str, Any] | None) -> Defragmented | None:
 def packed_error(error: BaseException) -> dict[str, Any]:
     """Return an error as plain values; one without a wire code by its type's name."""
     if not isinstance(error, errors.WorkerError):
-        return {"type": type(error).__name__, "message": str(error)}
+        module = error.name if isinstance(error, ModuleNotFoundError) else None
+        return {"type": type(error).__name__, "message": str(error), "module": module}
     return {
         "code": error.code,
         "lost": isinstance(error, errors.DeviceLostError),
@@ -80,11 +91,11 @@ def packed_error(error: BaseException) -> dict[str, Any]:
 
 
 def error_of(data: dict[str, Any]) -> Exception:
-    """Return an error to raise. What has no wire code is a KeyError, the caller's bug, or a RuntimeError."""
+    """Return an error to raise. What has no wire code is a KeyError, the caller's bug, or a RemoteError."""
     if "code" not in data:
         if data["type"] == "KeyError":
             return KeyError(data["message"])
-        return RuntimeError(f"in the device's process: {data['type']}: {data['message']}")
+        return RemoteError(data["type"], data["message"], data["module"])
     kind = errors.DeviceLostError if data["lost"] else _CLASSES[data["code"]]
     error = kind(data["message"], **data["details"])
     error.executed = Executed(data["executed"])

@@ -42,13 +42,13 @@ class Filling:
         done.result()
 
     def finish(self, *, whole: bool) -> Block | None:
-        """End the load and return the block; None where it was given up. Raises what the backend raised."""
+        """End the load and return the block, or raise what the backend raised; None where it was given up."""
         self._whole = whole
         self._pieces.put(None)
-        try:
+        if whole:
             return self._loaded.result()
-        except NotWholeError:
-            return None
+        self._loaded.exception()  # whatever it was, nothing of the model is left
+        return None
 
     def _load(
         self, backend: DeviceBackend, handle: str, request: AllocationRequest, token: CancelToken
