@@ -48,6 +48,9 @@ class Readings(Record):
     """Part of the live blocks that really takes memory now."""
     cached_bytes: int
     fragmentation: Fragmentation | None
+    restart_returns_bytes: int | None = None
+    """What only a new process in place of the device's gives back, a part of ``cached_bytes``; None where none
+    would help."""
 
 
 class Block(Record):
@@ -114,6 +117,13 @@ class Allocation(Record):
     def external(self) -> bool:
         """Whether the host holds it and the worker only keeps the record."""
         return self.request.memory_type is MemoryType.EXTERNAL
+
+
+class Lost(Record):
+    """What went with a device."""
+
+    allocations: tuple[Allocation, ...]
+    model_ids: tuple[str, ...]
 
 
 class Reservation(Record):

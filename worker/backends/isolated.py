@@ -302,7 +302,7 @@ class IsolatedBackend:
 
     # ---- restarting ----
 
-    def restart(self, host_room_bytes: int | None, token: CancelToken) -> Restarted:
+    def restart(self, token: CancelToken) -> Restarted:
         """Replace the process, which gives back whatever it kept, and carry over all that lives in it.
 
         1. Wait until nobody uses it; new users wait from then on.
@@ -311,16 +311,13 @@ class IsolatedBackend:
         4. Make the blocks again, largest first, fill them and compare.
 
         Raises:
-            OutOfMemoryError: host memory cannot hold the contents; nothing was done.
+            OutOfMemoryError: the system refused the memory for the contents; nothing was done.
             ChecksumMismatchError: a block does not read the same twice; nothing was done.
             DeviceUnavailableError: the process is gone, and all of it lost (``executed`` is yes).
         """
         with self._alone(token) as child:  # 1
             held = dict(self._held)
             carried_bytes = sum(block.request.size_bytes for block in held.values())
-            if host_room_bytes is not None and carried_bytes > host_room_bytes:
-                message = f"host memory has room for {host_room_bytes} bytes; {carried_bytes} to be carried over"
-                raise OutOfMemoryError(message, requested_bytes=carried_bytes, available_bytes=host_room_bytes)
             steps = []
             try:
                 before = self._process_bytes(child)

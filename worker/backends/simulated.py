@@ -86,6 +86,7 @@ class SimulatedBackend(LoadsThroughCopies):
             resident_bytes=live,
             cached_bytes=used - live,
             fragmentation=Fragmentation(free, largest, round(100 * (1 - largest / free), 3) if free else 0.0),
+            restart_returns_bytes=used - live if self._device.pooled else None,
         )
 
     def check(self, request: AllocationRequest) -> None:
