@@ -77,9 +77,7 @@ class DeviceWatch:
         """Strike out what did not come back to a device that is there again, and tell of it."""
         self._tell_of_loss(device_id, reason, self._manager.lose_part(device_id, names))
 
-    def available(
-        self, device_ids: tuple[str, ...], token: CancelToken | None = None
-    ) -> tuple[str, ...]:
+    def available(self, device_ids: tuple[str, ...], token: CancelToken | None = None) -> tuple[str, ...]:
         """Return the devices that can be asked. DeviceUnavailableError if the only one cannot.
 
         With a token, the only one is waited for while it is not known.
@@ -98,7 +96,7 @@ class DeviceWatch:
     ) -> None:
         """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
         for device_id in device_ids:
-            if forced or self._manager.needs_readings(device_id, max_age_ms, exact=exact):
+            if self._manager.needs_readings(device_id, max_age_ms, exact=exact, forced=forced):
                 look = self._manager.begin_look(device_id)
                 try:
                     with self._noting_loss():

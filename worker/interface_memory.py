@@ -151,6 +151,10 @@ class MemoryInterface:
 
     # ---- which device ----
 
+    def wait_until_known(self, token: CancelToken) -> None:
+        """Wait for the end of every probe."""
+        self._watch.wait_until_known(self.device_ids(None), token)
+
     def device_ids(self, device_id: str | None) -> tuple[str, ...]:
         """Return the devices that are meant. DeviceNotFoundError if there is none of that name."""
         if device_id is None or device_id == ALL_DEVICES:
@@ -248,7 +252,7 @@ class MemoryInterface:
         try:
             return self._allocations.allocate(allocation_id, request, token)
         except OutOfMemoryError:  # 2
-            if self._is_gone(device_id) or not self._backends[device_id].trim(device_id) and exact:
+            if self._is_gone(device_id) or (not self._backends[device_id].trim(device_id) and exact):
                 raise
             self._watch.refresh((device_id,), max_age_ms=0)
             return self._allocations.allocate(allocation_id, request, token)
@@ -427,7 +431,9 @@ class MemoryInterface:
                         (row.data["device_id"],), token, aggressive=aggressive
                     ).returned_bytes
                 except (ModelBusyError, OutOfMemoryError):
-                    return 0  # a restart is refused while a model is used there, or what is there has no place
+                    return (
+                        0  # a restart is refused while a model is used there, or what is there has no place
+                    )
 
     def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
         """Replace a device's limits; says what lies over the new cap, and frees none of it."""

@@ -171,13 +171,18 @@ class MemoryManager:
         with self._lock:
             self._get(device_id).ledger.looks.pop(look, None)
 
-    def needs_readings(self, device_id: str, max_age_ms: int, *, exact: bool = True) -> bool:
-        """Tell whether readings are missing, too old or (``exact``) older than the ledger's last change."""
+    def needs_readings(
+        self, device_id: str, max_age_ms: int, *, exact: bool = True, forced: bool = False
+    ) -> bool:
+        """Tell whether readings are missing, too old or (``exact``) older than the ledger's last change.
+
+        ``forced``: whether there is a device to be read at all.
+        """
         with self._lock:
             device = self._get(device_id)
             if device.info.state is not DeviceState.AVAILABLE:
                 return False
-            if device.readings is None or (exact and device.stale):
+            if forced or device.readings is None or (exact and device.stale):
                 return True
             return self._clock.now_ns() - device.read_ns > max_age_ms * NS_PER_MS
 
@@ -537,7 +542,9 @@ def unavailable(info: DeviceInfo) -> DeviceUnavailableError:
 def went_with_its_device(info: DeviceInfo) -> DeviceUnavailableError:
     """Make the error for what was made on a device that was lost before it could be entered."""
     error = DeviceUnavailableError(
-        f"{info.device_id} was lost meanwhile: {info.state_reason}", device_id=info.device_id, state=info.state
+        f"{info.device_id} was lost meanwhile: {info.state_reason}",
+        device_id=info.device_id,
+        state=info.state,
     )
     error.executed = Executed.NO
     return error

@@ -54,7 +54,9 @@ class RestartWorker:
             raise TypeError(device_id)
         with self._manager.lock:  # 1
             check_unused(devices)
-            self._manager.pause_devices(devices, "its process is being replaced; what is on it is carried over")
+            self._manager.pause_devices(
+                devices, "its process is being replaced; what is on it is carried over"
+            )
         try:
             room = self._hold_host_memory(devices)  # 2
             try:
@@ -94,7 +96,8 @@ class RestartWorker:
                 parts.append(DefragmentResult(0, 0, None, None, (step,)))
                 continue
             steps = tuple(
-                DefragmentStep(f"{', '.join(devices)}: {each.step}", each.returned_bytes) for each in done.steps
+                DefragmentStep(f"{', '.join(devices)}: {each.step}", each.returned_bytes)
+                for each in done.steps
             )
             after = self._fragmentation(devices)
             parts.append(DefragmentResult(done.returned_bytes, done.moved, before, after, steps))

@@ -97,6 +97,11 @@ class DeviceBackend(Protocol):
 class OwnProcess(Protocol):
     """What a backend has besides if its devices live in a process of their own, and so can come and go."""
 
+    @property
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """The devices, as far as is known by now: probing, at first."""
+        ...
+
     def begin(self, on_change: Callable[[tuple[DeviceInfo, ...]], None]) -> None:
         """Look for the devices, beside everything else, and tell of them whenever one changes."""
         ...

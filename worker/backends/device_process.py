@@ -91,8 +91,8 @@ class _Server:
     def _do_readings(self, _: CancelToken, device_id: str) -> object:
         return self._backend.readings(device_id)
 
-    def _do_check(self, _: CancelToken, request: dict[str, Any]) -> object:
-        return self._backend.check(request_of(request))
+    def _do_check(self, _: CancelToken, request: dict[str, Any]) -> None:
+        self._backend.check(request_of(request))
 
     def _do_allocate(self, token: CancelToken, allocation_id: str, request: dict[str, Any]) -> object:
         return self._backend.allocate(allocation_id, request_of(request), token)
@@ -100,20 +100,19 @@ class _Server:
     def _do_free(self, _: CancelToken, allocation_id: str) -> object:
         return self._backend.free(allocation_id)
 
-    def _do_read(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> object:
-        return self._backend.read(name, offset, self._slots.view(slot, length), token)
+    def _do_read(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> None:
+        self._backend.read(name, offset, self._slots.view(slot, length), token)
 
-    def _do_write(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> object:
-        return self._backend.write(name, offset, self._slots.view(slot, length), token)
+    def _do_write(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> None:
+        self._backend.write(name, offset, self._slots.view(slot, length), token)
 
-    def _do_load(self, token: CancelToken, handle: str, request: dict[str, Any]) -> object:
+    def _do_load(self, token: CancelToken, handle: str, request: dict[str, Any]) -> None:
         filling = Filling(self._backend, handle, request_of(request), token)
         filling.wait_until_ready()
         self._fillings[handle] = filling
-        return None
 
-    def _do_fill(self, _: CancelToken, handle: str, offset: int, slot: int, length: int) -> object:
-        return self._fillings[handle].put(offset, self._slots.view(slot, length))
+    def _do_fill(self, _: CancelToken, handle: str, offset: int, slot: int, length: int) -> None:
+        self._fillings[handle].put(offset, self._slots.view(slot, length))
 
     def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - from the wire
         return self._fillings.pop(handle).finish(whole=whole)
@@ -124,8 +123,8 @@ class _Server:
     def _do_trim(self, _: CancelToken, device_id: str) -> object:
         return self._backend.trim(device_id)
 
-    def _do_tick(self, _: CancelToken) -> object:
-        return self._backend.tick()
+    def _do_tick(self, _: CancelToken) -> None:
+        self._backend.tick()
 
     def _do_defragment(self, _: CancelToken, device_id: str) -> object:
         return self._backend.defragment(device_id)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
 
 from protocol.results import DefragmentStep
 from protocol.vocabulary import DeviceState, Executed
@@ -21,7 +20,7 @@ from worker.backends.isolation.launching import LaunchError, Launching
 from worker.backends.isolation.slots import Slots
 from worker.cancellation import CancelToken
 from worker.clock import Clock
-from worker.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError
+from worker.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, WorkerError
 from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
 PATIENCE_S = 30.0
@@ -56,9 +55,11 @@ class IsolatedBackend:
         self._slots = Slots.create(as_file=slots_as_file)
         self._on_change: OnChange = lambda _: None
         self._changed = threading.Condition()
+        self._telling = threading.RLock()
+        """Held from a change until it is told of, so that changes are told of in the order in which they came."""
         # All mutable state: the devices, their process, what is on them, what went with the last process, the
         # largest size of each kind that is known to be possible, and who is using the process.
-        self.devices = tuple(replace(each, state=DeviceState.PROBING) for each in expected)
+        self._devices = tuple(replace(each, state=DeviceState.PROBING) for each in expected)
         self._child: ChildProcess | None = None
         self._held: dict[str, Held] = {}
         self._gone: frozenset[str] = frozenset()
@@ -75,6 +76,11 @@ class IsolatedBackend:
         """Start the process and tell of its devices whenever they change."""
         self._on_change = on_change
         self._launching.begin()
+
+    @property
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """The devices, as far as is known by now."""
+        return self._devices
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         """Return the devices, once it is known which there are."""
@@ -97,7 +103,7 @@ class IsolatedBackend:
         with self._changed:
             child, self._child = self._child, None
             self._held = {}
-            self.devices = tuple(_now(each, DeviceState.LOST, "closed") for each in self.devices)
+            self._devices = tuple(_now(each, DeviceState.LOST, "closed") for each in self.devices)
             self._changed.notify_all()
         if child is not None:
             child.stop()
@@ -117,24 +123,26 @@ class IsolatedBackend:
         self._become(found or tuple(_now(each, DeviceState.UNAVAILABLE, why) for each in self.devices), None)
 
     def _become(self, devices: tuple[DeviceInfo, ...], child: ChildProcess | None) -> None:
-        with self._changed:
-            self.devices, self._child = devices, child
-            self._changed.notify_all()
-        self._on_change(devices)
+        with self._telling:
+            with self._changed:
+                self._devices, self._child = devices, child
+                self._changed.notify_all()
+            self._on_change(devices)
 
     def _ended(self, child: ChildProcess, end: Ending) -> None:
         """Strike out what was in a process that ended by itself, tell of it, and have it replaced."""
-        with self._changed:
-            if self._child is not child:
-                return
-            self._child = None
-            self._gone, self._held, self._accepted = frozenset(self._held), {}, {}
-            self.devices = devices = tuple(
-                _now(each, DeviceState.LOST, end.reason) if each.state is DeviceState.AVAILABLE else each
-                for each in self.devices
-            )
-            self._changed.notify_all()
-        self._on_change(devices)
+        with self._telling:
+            with self._changed:
+                if self._child is not child:
+                    return
+                self._child = None
+                self._gone, self._held, self._accepted = frozenset(self._held), {}, {}
+                self._devices = devices = tuple(
+                    _now(each, DeviceState.LOST, end.reason) if each.state is DeviceState.AVAILABLE else each
+                    for each in self._devices
+                )
+                self._changed.notify_all()
+            self._on_change(devices)
         self._launching.bring_back()
 
     def _with_missing(self, found: tuple[DeviceInfo, ...]) -> tuple[DeviceInfo, ...]:
@@ -275,6 +283,8 @@ class IsolatedBackend:
 
     def tick(self) -> None:
         """Let the backend give up what it keeps for nothing."""
+        if self._restarting:  # nothing is kept for long, and timers must not wait
+            return
         with suppress(DeviceUnavailableError), self._using(None, Executed.UNKNOWN) as child:
             child.call("tick", patience_s=PATIENCE_S)
 
@@ -315,18 +325,18 @@ class IsolatedBackend:
             ChecksumMismatchError: a block does not read the same twice; nothing was done.
             DeviceUnavailableError: the process is gone, and all of it lost (``executed`` is yes).
         """
-        with self._alone(token) as child:  # 1
+        with self._alone(token) as old:  # 1
             held = dict(self._held)
             carried_bytes = sum(block.request.size_bytes for block in held.values())
             steps = []
             try:
-                before = self._process_bytes(child)
-                copies = read_out(child, self._slots, held, token)  # 2
+                before = self._process_bytes(old)
+                copies = read_out(old, self._slots, held, token)  # 2
             except EndedError as error:
                 raise _lost(None, error.end, Executed.YES, None) from None
             steps.append(DefragmentStep(f"read {carried_bytes} bytes out to host memory and compare", 0))
             try:
-                child, found = self._replace(child)  # 3
+                child, found = self._replace(old)  # 3
                 steps.append(DefragmentStep(f"process {child.pid} in place of the one before", None))
                 never = CancelToken(self._now_ns)
                 back, failed = write_back(child, self._slots, held, copies, never)  # 4
@@ -368,7 +378,7 @@ class IsolatedBackend:
         child.kill("was replaced")
         return self._launching.replace(_RESTARTS_TRIED)
 
-    def _lost_in_restart(self, error: Exception) -> DeviceUnavailableError:
+    def _lost_in_restart(self, error: Exception) -> WorkerError:
         """Own up: the old process is gone, and the new one is not there to take its contents."""
         reason = f"its contents were lost in a restart: {error}"
         with self._changed:
@@ -392,7 +402,7 @@ def _now(info: DeviceInfo, state: DeviceState, why: str) -> DeviceInfo:
 
 def _lost(
     device_id: str | None, end: Ending, executed: Executed, requested_bytes: int | None
-) -> Any:
+) -> OutOfMemoryError | DeviceUnavailableError:
     """Return the error for a call that did not survive: out of memory where the process died of that."""
     name = device_id or "the device"
     error: OutOfMemoryError | DeviceUnavailableError

@@ -88,9 +88,7 @@ def _remake(
     return Held(block.request, made.actual_bytes, block.weights)
 
 
-def _compare(
-    child: ChildProcess, slots: Slots, name: str, expected: memoryview, token: CancelToken
-) -> None:
+def _compare(child: ChildProcess, slots: Slots, name: str, expected: memoryview, token: CancelToken) -> None:
     """Read a block once more. ChecksumMismatchError where it is not as it was."""
     chunk = bytearray(min(4 * SLOT_BYTES, len(expected)))
     for offset in range(0, len(expected), 4 * SLOT_BYTES):

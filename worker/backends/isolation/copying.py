@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from worker.backends.host_memory import address_of, copy
 from worker.backends.isolation.child_process import Call, ChildProcess
@@ -48,7 +48,7 @@ class _UnderWay:
         self._token = token
         self._pieces: deque[tuple[Call, Callable[[], None], Callable[[], None]]] = deque()
 
-    def __enter__(self) -> "_UnderWay":
+    def __enter__(self) -> Self:
         self._cancelling = self._token.telling(self._cancel)
         self._cancelling.__enter__()
         return self

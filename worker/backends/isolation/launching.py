@@ -60,6 +60,7 @@ class Launching:
         self._thread: threading.Thread | None = None
         self._delay_s = FIRST_DELAY_S
         self._started_ns = 0
+        self._closed = False
 
     def begin(self) -> None:
         """Start the first process, unless that was done; ``arrived`` or ``failed`` is called."""
@@ -82,20 +83,25 @@ class Launching:
             for attempt in range(attempts):
                 try:
                     started.set_result(self._start())
-                except LaunchError as error:  # noqa: PERF203 - three at most
+                except LaunchError as error:
                     if attempt == attempts - 1 or not self._pause():
                         started.set_exception(error)
                         return
                 else:
                     return
 
-        self._tasks.put(task)
+        with self._beginning:
+            if self._closed:
+                raise LaunchError("the worker ends")
+            self._tasks.put(task)
         return started.result()
 
     def close(self) -> None:
         """Start nothing more."""
+        with self._beginning:
+            self._closed = True
+            self._tasks.put(None)
         self._closing.cancel()
-        self._tasks.put(None)
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:

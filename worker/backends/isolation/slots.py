@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from typing import Any, Self
 
 SLOT_BYTES = 2 * 2**20
@@ -96,7 +97,5 @@ class Slots:
                 os.close(self._fd)
                 self._fd = None
             if "path" in self.place:
-                try:
+                with suppress(FileNotFoundError):
                     os.unlink(self.place["path"])  # noqa: PTH108 - as above
-                except FileNotFoundError:
-                    pass
