@@ -23,7 +23,7 @@ from worker.clock import Clock
 from worker.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, WorkerError
 from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
-PATIENCE_S = 30.0
+PATIENCE_S = 20.0
 """A process that has not answered a question within this time hangs."""
 
 _LOOK_AGAIN_S = 0.05
@@ -328,16 +328,13 @@ class IsolatedBackend:
         with self._alone(token) as old:  # 1
             held = dict(self._held)
             carried_bytes = sum(block.request.size_bytes for block in held.values())
-            steps = []
             try:
                 before = self._process_bytes(old)
                 copies = read_out(old, self._slots, held, token)  # 2
             except EndedError as error:
                 raise _lost(None, error.end, Executed.YES, None) from None
-            steps.append(DefragmentStep(f"read {carried_bytes} bytes out to host memory and compare", 0))
             try:
                 child, found = self._replace(old)  # 3
-                steps.append(DefragmentStep(f"process {child.pid} in place of the one before", None))
                 never = CancelToken(self._now_ns)
                 back, failed = write_back(child, self._slots, held, copies, never)  # 4
                 after = self._process_bytes(child)
@@ -345,7 +342,6 @@ class IsolatedBackend:
                 raise self._lost_in_restart(error) from error
             finally:
                 give_up(copies)
-            steps.append(DefragmentStep(f"make {len(back)} blocks again, fill and compare", None))
             with self._changed:
                 self._held, self._gone = back, frozenset(failed)
                 self._accepted = {}
@@ -353,7 +349,12 @@ class IsolatedBackend:
         if child.end is not None:
             self._ended(child, child.end)
         returned = None if before is None or after is None else max(0, before - after)
-        return Restarted(returned, len(back), failed, tuple(steps))
+        steps = (
+            DefragmentStep(f"read {carried_bytes} bytes out to host memory, twice", 0),
+            DefragmentStep(f"process {child.pid} in place of {old.pid}", returned),
+            DefragmentStep(f"make {len(back)} of {len(held)} blocks again, fill and compare", 0),
+        )
+        return Restarted(returned, len(back), failed, steps)
 
     @contextmanager
     def _alone(self, token: CancelToken) -> Iterator[ChildProcess]:

@@ -84,11 +84,12 @@ class _UnderWay:
             self._finish_oldest()
 
     def _finish_oldest(self) -> None:
-        call, arrived, give_back = self._pieces.popleft()
+        call, arrived, give_back = self._pieces[0]  # taken out only then: it can be cancelled meanwhile
         try:
             self._child.finish(call)
             arrived()
         finally:
+            self._pieces.popleft()
             give_back()
 
     def _cancel(self) -> None:
