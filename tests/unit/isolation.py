@@ -59,7 +59,7 @@ def isolated(
     """Make a backend in a process, and end it afterwards."""
     if factory == SIMULATED:
         options = {"index": 0, "total_bytes": 256 * MIB, "standing": True} | options
-    expected = (DeviceInfo("sim:0", DeviceKind.SIMULATED, "expected"),)
+    expected = (DeviceInfo(f"sim:{options.get('index', 0)}", DeviceKind.SIMULATED, "expected"),)
     backend = IsolatedBackend(Launch(python, factory, options), expected, clock or SystemClock(), remedies)
     try:
         yield backend

@@ -96,7 +96,8 @@ class ChildProcess:
         self._pipe, self._stderr = _ends(self._process)
         self._listener = threading.Thread(target=self._listen, name="device-stderr", daemon=True)
         self._listener.start()
-        threading.Thread(target=self._receive, name="device-answers", daemon=True).start()
+        self._receiver = threading.Thread(target=self._receive, name="device-answers", daemon=True)
+        self._receiver.start()
 
     @property
     def end(self) -> Ending | None:
@@ -169,6 +170,7 @@ class ChildProcess:
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):  # stuck in a driver: it is given up all the same
             self._process.wait(_GOING_S)
+        self._receiver.join(_GOING_S)
         self._ended()
 
     def stop(self) -> None:
@@ -180,6 +182,7 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._receiver.join(_GOING_S)
         self._ended()
 
     def _receive(self) -> None:
@@ -197,8 +200,8 @@ class ChildProcess:
         except subprocess.TimeoutExpired:  # it closed its output, and lives
             self._process.kill()
         self._process.wait()
-        self._ended()
         self._pipe.close()
+        self._ended()
 
     def _listen(self) -> None:
         """Pass on what it writes to stderr, and remember the last of it."""
