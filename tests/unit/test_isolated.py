@@ -176,6 +176,15 @@ def test_a_copy_holds_up_nobody() -> None:
         assert content_of(backend, "a", MIB) == expected
 
 
+def test_copies_through_a_file() -> None:
+    """Where memory cannot be inherited it is a file, and the same bytes go through it."""
+    with isolated(slots_as_file=True) as backend:
+        backend.probe()
+        assert fill(backend, "a", 20 * MIB + 1, 1) == content_of(backend, "a", 20 * MIB + 1)
+        backend.restart(never())
+        assert len(content_of(backend, "a", 20 * MIB + 1)) == 20 * MIB + 1
+
+
 # ---- loss ----
 
 
