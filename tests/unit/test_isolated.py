@@ -1,11 +1,14 @@
 """A backend in a process of its own: probed, lost, brought back and restarted, with real processes that misbehave."""
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,6 +28,7 @@ from tests.unit.isolation import (
     wait_for_another,
 )
 from worker.backends.isolated import PATIENCE_S, IsolatedBackend
+from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.launching import PROBE_PATIENCE_S
 from worker.cancellation import CancelToken
 from worker.errors import (
@@ -204,6 +208,20 @@ def test_killed_and_back() -> None:
             backend.free("never")
         with backend._telling:
             assert told == [DeviceState.AVAILABLE, DeviceState.LOST, DeviceState.AVAILABLE]
+
+
+def test_a_copy_that_outlives_its_process() -> None:
+    """The next piece of a copy finds its block gone, also when another process is there already."""
+    with isolated(clock=NoDelay()) as backend:
+        backend.probe()
+        fill(backend, "a", 10, 1)
+        wait_for_another(backend, kill(backend))
+        with pytest.raises(DeviceUnavailableError, match="a was lost with its device's process"):
+            content_of(backend, "a", 10)
+        with pytest.raises(DeviceUnavailableError):
+            backend.write("a", 0, memoryview(bytearray(10)), never())
+        with pytest.raises(KeyError):
+            content_of(backend, "never", 10)
 
 
 def test_death_of_memory() -> None:
@@ -387,6 +405,27 @@ def test_restart_without_a_new_process(tmp_path: Path) -> None:
         assert backend.free("a") == 0
         marker.unlink()
         wait_for(backend, DeviceState.AVAILABLE)
+
+
+def test_restart_into_a_process_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new process that dies while it is being filled takes everything with it, and another comes."""
+    from worker.backends import isolated as module
+
+    with isolated(clock=NoDelay()) as backend:
+        backend.probe()
+        fill(backend, "a", MIB, 1)
+        write_back = module.write_back
+
+        def dying(child: ChildProcess, *more: Any) -> Any:
+            os.kill(child.pid, signal.SIGKILL)
+            return write_back(child, *more)
+
+        monkeypatch.setattr(module, "write_back", dying)
+        with pytest.raises(DeviceUnavailableError, match="lost in a restart: process .* died of SIGKILL"):
+            backend.restart(never())
+        assert backend.free("a") == 0
+        wait_for(backend, DeviceState.AVAILABLE)
+        assert backend.live() == frozenset()
 
 
 def test_restart_into_less_memory(tmp_path: Path) -> None:

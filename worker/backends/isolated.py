@@ -16,7 +16,7 @@ from worker.backends.isolation import codec
 from worker.backends.isolation.carrying import Held, give_up, read_out, write_back
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
 from worker.backends.isolation.copying import receive, send
-from worker.backends.isolation.launching import LaunchError, Launching
+from worker.backends.isolation.launching import Launching
 from worker.backends.isolation.loss import became, lost
 from worker.backends.isolation.slots import Slots
 from worker.cancellation import CancelToken
@@ -67,6 +67,7 @@ class IsolatedBackend:
         self._accepted: dict[tuple[object, ...], int] = {}
         self._users = 0
         self._restarting = False
+        self._closed = False
         self._launching = Launching(
             launch, self._slots, clock, remedies or {}, self._arrived, self._failed, self._ended
         )
@@ -102,7 +103,7 @@ class IsolatedBackend:
         """End the process, and everything on its devices with it."""
         self._launching.close()
         with self._changed:
-            child, self._child = self._child, None
+            child, self._child, self._closed = self._child, None, True
             self._held = {}
             self._devices = tuple(became(each, DeviceState.LOST, "closed") for each in self.devices)
             self._changed.notify_all()
@@ -129,9 +130,13 @@ class IsolatedBackend:
     def _become(self, devices: tuple[DeviceInfo, ...], child: ChildProcess | None) -> None:
         with self._telling:
             with self._changed:
-                self._devices, self._child = devices, child
-                self._changed.notify_all()
-            self._on_change(devices)
+                if not self._closed:
+                    self._devices, self._child = devices, child
+                    self._changed.notify_all()
+            if not self._closed:
+                self._on_change(devices)
+            elif child is not None:
+                child.stop()  # it came too late
 
     def _ended(self, child: ChildProcess, end: Ending) -> None:
         """Strike out what was in a process that ended by itself, tell of it, and have it replaced."""
@@ -209,6 +214,14 @@ class IsolatedBackend:
                 raise KeyError(name)
             return None if held is None else held.request.device_id
 
+    def _place_of(self, name: str) -> str:
+        """Return where a block is. DeviceUnavailableError if it went with its process."""
+        device_id = self._device_of(name)
+        if device_id is None:
+            message = f"{name} was lost with its device's process"
+            raise DeviceUnavailableError(message, allocation_id=name, state=DeviceState.LOST)
+        return device_id
+
     def readings(self, device_id: str) -> Readings:
         """Ask the process."""
         with self._using(device_id, Executed.NO) as child:
@@ -256,12 +269,12 @@ class IsolatedBackend:
 
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a block."""
-        with self._using(self._device_of(allocation_id), Executed.NO) as child:
+        with self._using(self._place_of(allocation_id), Executed.NO) as child:
             receive(child, self._slots, allocation_id, offset, into, token)
 
     def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
         """Copy into a block."""
-        with self._using(self._device_of(allocation_id), Executed.UNKNOWN, len(data)) as child:
+        with self._using(self._place_of(allocation_id), Executed.UNKNOWN, len(data)) as child:
             send(child, self._slots, "write", allocation_id, offset, data, token)
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
@@ -339,13 +352,14 @@ class IsolatedBackend:
                 copies = read_out(old, self._slots, held, token)  # 2
             except EndedError as error:
                 raise lost(None, error.end, Executed.YES, None) from None
+            child: ChildProcess | None = None
             try:
                 child, found = self._replace(old)  # 3
                 never = CancelToken(self._now_ns)
                 back, failed = write_back(child, self._slots, held, copies, never)  # 4
                 after = self._process_bytes(child)
-            except (LaunchError, EndedError, DeviceLostError) as error:
-                raise self._lost_in_restart(error) from error
+            except Exception as error:
+                raise self._lost_in_restart(child, error) from error
             finally:
                 give_up(copies)
             with self._changed:
@@ -385,8 +399,10 @@ class IsolatedBackend:
         child.kill("was replaced")
         return self._launching.replace(_RESTARTS_TRIED)
 
-    def _lost_in_restart(self, error: Exception) -> WorkerError:
-        """Own up: the old process is gone, and the new one is not there to take its contents."""
+    def _lost_in_restart(self, child: ChildProcess | None, error: Exception) -> WorkerError:
+        """Own up: the old process is gone, and no new one is there that took its contents."""
+        if child is not None:
+            child.kill("was stopped")
         reason = f"its contents were lost in a restart: {error}"
         with self._changed:
             self._gone, self._held = frozenset(self._held), {}
