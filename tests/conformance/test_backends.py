@@ -15,6 +15,7 @@ import pytest
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
+from worker.backends.host_memory import address_of
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
@@ -222,13 +223,11 @@ def test_largest_block_can_be_had(backend: DeviceBackend, device_id: str, token:
 @pytest.mark.parametrize("alignment", [1, 4096, 2**16, 2 * MIB, 32 * MIB])
 def test_alignment(backend: DeviceBackend, device_id: str, token: CancelToken, alignment: int) -> None:
     """A block begins where it was asked to, where its address can be seen, and gives all of itself back."""
-    import numpy as np
-
     block = backend.allocate("a", ask(device_id, 3 * MIB, alignment=alignment), token)
     view = backend.view("a", writable=True)
     if view is not None:
         with view:
-            assert np.frombuffer(view, np.uint8).__array_interface__["data"][0] % alignment == 0
+            assert address_of(view) % alignment == 0
     assert contents(backend, "a", 3 * MIB, token) == bytes(3 * MIB)
     assert backend.free("a") == block.actual_bytes
 
@@ -377,7 +376,8 @@ def share(backend: CpuBackend, name: str, size: int, initialize: Initialize = In
 def test_shared_file_is_mapped_by_another_process(shared: CpuBackend, token: CancelToken) -> None:
     """Another process maps the file, reads what the worker wrote, and writes what the worker reads."""
     path = share(shared, "a", 10_001)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    if sys.platform != "win32":  # there, who may read it is the folder's to say
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_size == 10_001
     shared.write("a", 10_000, memoryview(b"W"), token)
     script = (
@@ -423,15 +423,17 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_freeing_a_shared_block_that_is_still_viewed(shared: CpuBackend, tmp_path: Path) -> None:
-    """A copy that was cut short may still hold a view: the file goes all the same."""
+    """A copy that was cut short may still hold a view: the file goes all the same, on Windows after that."""
     path = share(shared, "a", 8192)
     view = shared.view("a", writable=True)
     assert view is not None
     piece = view[:10]
     shared.free("a")
-    assert not path.exists()
+    assert path.exists() == (sys.platform == "win32")
     piece.release()
     view.release()
+    shared.tick()
+    assert not path.exists()
 
 
 def test_first_shared_blocks_at_once(tmp_path: Path) -> None:
@@ -492,7 +494,7 @@ def test_what_a_killed_worker_left(tmp_path: Path, shared: CpuBackend) -> None:
         [sys.executable, "-c", KILLED, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
     ) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == b"made\n"
+        assert other.stdout.readline().rstrip() == b"made"
         fresh = CpuBackend(SystemMemory().read, SystemClock().now_ns, 0, tmp_path)
         assert fresh.remove_orphans() == ()
         left = {path for path in tmp_path.iterdir() if path.name.endswith("-x")}

@@ -1,5 +1,6 @@
 """The machine's own memory: anonymous maps, and files that the host can map."""
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ from worker.backends.buffer_pool import BufferPool
 from worker.backends.host_memory import (
     PAGE_BYTES,
     AnonymousBuffer,
-    can_measure_residency,
     page_rounded,
 )
 from worker.backends.shared_files import SharedBuffer, SharedFiles
@@ -169,8 +169,9 @@ class CpuBackend:
         return self._pool.drop()
 
     def tick(self) -> None:
-        """Give up what the pool kept for nothing."""
+        """Give up what the pool kept for nothing, and files that no host maps any more."""
         self._pool.drop_idle()
+        self._files.remove_left()
 
     def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002
         """Do nothing: virtual memory does not fragment."""
@@ -178,7 +179,6 @@ class CpuBackend:
 
     def notes(self) -> tuple[str, ...]:
         """Say where the figures come from and which are missing."""
-        measured = can_measure_residency()
         return (
             *self._system_notes,
             f"up to {self._pool.max_bytes} bytes are kept for reuse where a size comes and goes",
@@ -186,9 +186,7 @@ class CpuBackend:
                 f"shared allocations are files in {self._files.folder}; what a free of one returns is"
                 " unknown while a host may map it"
             ),
-            "returned bytes are counted by the system (mincore)"
-            if measured
-            else "returned bytes can't be counted on this system: null",
+            f"returned bytes are counted by the system ({'working set' if sys.platform == 'win32' else 'mincore'})",
             "fragmentation is null: virtual memory does not fragment",
             "pinned memory is unsupported: it is a GPU driver's to give",
         )

@@ -136,16 +136,14 @@ def _populate(address: int, length: int) -> bool:
     return True
 
 
-def can_measure_residency() -> bool:
-    """Tell whether the system says which pages are in memory."""
-    return _libc is not None
-
-
 def resident_bytes(address: int, length: int) -> int | None:
     """Ask the system how many bytes of whole pages are in memory. None where it can't say."""
-    if _libc is None:
-        return None
     pages = length // PAGE_BYTES
+    if sys.platform == "win32":
+        from worker.backends.windows_pages import resident_pages  # noqa: PLC0415 - exists on Windows only
+
+        present_pages = resident_pages(address, pages, PAGE_BYTES)
+        return None if present_pages is None else present_pages * PAGE_BYTES
     vector = ctypes.create_string_buffer(pages)
     if _libc.mincore(address, length, vector) != 0:
         return None

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from worker.backends.host_memory import address_of, fill_with_zeros, page_rounded
@@ -23,7 +24,7 @@ _LOCK_NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{16}})\.lock")
 def default_folder() -> Path:
     """Return ``/dev/shm`` where it exists, else the temp folder."""
     folder = Path("/dev/shm")  # noqa: S108 - the system's own place for shared memory, not a temp file
-    if folder.is_dir():
+    if sys.platform == "linux" and folder.is_dir():
         return folder
     import tempfile  # noqa: PLC0415 - 8 ms that Linux does not need
 
@@ -31,10 +32,14 @@ def default_folder() -> Path:
 
 
 class SharedBuffer:
-    """A file's bytes, mapped. OutOfMemoryError if its filesystem has no room."""
+    """A file's bytes, mapped. OutOfMemoryError if its filesystem has no room.
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
+    ``on_left`` is called with the path where the file could not be removed: Windows keeps one that is mapped.
+    """
+
+    def __init__(self, path: Path, size_bytes: int, on_left: Callable[[Path], None]) -> None:
         self.path = path
+        self._on_left = on_left
         self.size_bytes = size_bytes
         self.actual_bytes = page_rounded(size_bytes)
         self.touched = False
@@ -73,8 +78,10 @@ class SharedBuffer:
         except BufferError:  # a copy that was cut short still holds a view; its end unmaps
             del self._map
         os.close(self._fd)
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        try:
+            self.path.unlink(missing_ok=True)
+        except PermissionError:
+            self._on_left(self.path)
         return None
 
 
@@ -86,6 +93,8 @@ class SharedFiles:
         self._token: str | None = None
         self._lock_fd: int | None = None
         self._claiming = threading.Lock()
+        # Files of freed allocations that somebody still maps, where that keeps them.
+        self._left: list[Path] = []
 
     def create(self, allocation_id: str, size_bytes: int) -> SharedBuffer:
         """Make the file of an allocation, mode 0600. UnsupportedError if the folder cannot be used."""
@@ -93,7 +102,8 @@ class SharedFiles:
             with self._claiming:
                 if self._lock_fd is None:
                     self._token = self._claim_token()
-            return SharedBuffer(self.folder / f"{_PREFIX}{self._token}-{allocation_id}", size_bytes)
+            path = self.folder / f"{_PREFIX}{self._token}-{allocation_id}"
+            return SharedBuffer(path, size_bytes, self._left.append)
         except OSError as error:
             message = f"no file for the host to map can be made in {self.folder}: {error}"
             raise UnsupportedError(message, folder=str(self.folder)) from error
@@ -112,17 +122,34 @@ class SharedFiles:
                     for left in self.folder.glob(f"{_PREFIX}{match[1]}-*"):
                         left.unlink()
                         removed.append(left)
-                    lock.unlink()
+                    if sys.platform != "win32":  # locked, so that no new worker takes it for its own
+                        lock.unlink()
                 finally:
                     os.close(fd)
+                if sys.platform == "win32":  # open files stay: a new worker's too
+                    lock.unlink()
         return tuple(removed)
+
+    def remove_left(self) -> None:
+        """Remove the files that were still mapped when their allocation was freed, and are not any more."""
+        left, self._left[:] = self._left[:], []
+        for path in left:
+            try:
+                path.unlink(missing_ok=True)
+            except PermissionError:
+                self._left.append(path)
 
     def close(self) -> None:
         """Give the token up."""
-        if self._lock_fd is not None:
+        self.remove_left()
+        if self._lock_fd is None:
+            return
+        if sys.platform != "win32":
             self._lock_path.unlink(missing_ok=True)
-            os.close(self._lock_fd)
-            self._token = self._lock_fd = None
+        os.close(self._lock_fd)
+        if sys.platform == "win32" and not self._left:  # the next worker removes them, by this lock
+            self._lock_path.unlink(missing_ok=True)
+        self._token = self._lock_fd = None
 
     @property
     def _lock_path(self) -> Path:

@@ -6,10 +6,9 @@ process with a signal; and the pages of a mapping would count as this process's 
 
 import contextlib
 import os
+import sys
 import threading
 
-_TOGETHER = hasattr(os, "preadv")
-"""Windows has one position a descriptor: there, readers take turns."""
 _AHEAD_BYTES = 64 * 2**20
 _AHEAD_FROM_BYTES = 2**20
 """Two readers in turn look random to the system, which then reads too little ahead: it is told what is next."""
@@ -23,7 +22,6 @@ class PositionalFile:
         # All mutable state: the descriptor until it is closed, and on Windows its position.
         self._descriptor: int | None = descriptor
         self._lock = threading.Lock()
-        self._can_advise = hasattr(os, "posix_fadvise")
 
     def read_into(self, offset: int, target: memoryview) -> int:
         """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
@@ -46,14 +44,15 @@ class PositionalFile:
             os.close(descriptor)
 
     def _read_ahead(self, offset: int, length: int) -> None:
-        if self._can_advise and self._descriptor is not None and length >= _AHEAD_FROM_BYTES:
+        if sys.platform == "linux" and self._descriptor is not None and length >= _AHEAD_FROM_BYTES:
             with contextlib.suppress(OSError):  # a hint: a file system may not take it
                 os.posix_fadvise(self._descriptor, offset + _AHEAD_BYTES, length, os.POSIX_FADV_WILLNEED)
 
     def _read(self, descriptor: int, offset: int, into: memoryview) -> int:
-        if _TOGETHER:
+        if sys.platform != "win32":
             return os.preadv(descriptor, [into], offset)
-        with self._lock:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                return file.readinto(into) or 0
+        else:  # noqa: RET505 - Windows has one position a descriptor: there, readers take turns
+            with self._lock:
+                os.lseek(descriptor, offset, os.SEEK_SET)
+                with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                    return file.readinto(into) or 0

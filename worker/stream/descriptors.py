@@ -19,8 +19,9 @@ def claim() -> tuple[int, int]:
     os.dup2(2, 1)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as we do
     sys.stdout = sys.stderr
-    os.set_blocking(read_fd, True)
-    os.set_blocking(write_fd, True)
+    if sys.platform != "win32":  # there a host's pipe end says nothing about ours
+        os.set_blocking(read_fd, True)
+        os.set_blocking(write_fd, True)
     return read_fd, write_fd
 
 

@@ -13,6 +13,20 @@ _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
 
 
+if sys.platform == "linux":
+
+    def _wait_for_pidfd(pid: int) -> None:
+        try:
+            fd = os.pidfd_open(pid)
+        except PermissionError:  # a sandbox that forbids the call
+            _wait_by_polling(pid)
+            return
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll()
+        os.close(fd)
+
+
 def watch_process(pid: int, on_gone: Callable[[], None]) -> None:
     """Call back once a process has ended, at once if it is not there."""
     threading.Thread(target=_watch, args=(pid, on_gone), name="host-watch", daemon=True).start()
@@ -22,23 +36,13 @@ def _watch(pid: int, on_gone: Callable[[], None]) -> None:
     try:
         if sys.platform == "linux":
             _wait_for_pidfd(pid)
+        elif sys.platform == "win32":
+            psutil.Process(pid).wait()  # by a handle: Windows allows it for any process
         else:
             _wait_by_polling(pid)
     except (ProcessLookupError, psutil.NoSuchProcess):
         pass
     on_gone()
-
-
-def _wait_for_pidfd(pid: int) -> None:
-    try:
-        fd = os.pidfd_open(pid)
-    except PermissionError:  # a sandbox that forbids the call
-        _wait_by_polling(pid)
-        return
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    poller.poll()
-    os.close(fd)
 
 
 def _wait_by_polling(pid: int) -> None:

@@ -1,5 +1,6 @@
 """What this process may still map, where the system counts promises and not only pages."""
 
+import ctypes
 import sys
 from pathlib import Path
 
@@ -8,9 +9,41 @@ _STRICT_OVERCOMMIT = "2"
 
 
 def commit_headroom_bytes(proc: Path = Path("/proc")) -> int | None:
-    """Return the smaller of what RLIMIT_AS and strict overcommit leave; None if neither is set."""
+    """Return the smaller of what RLIMIT_AS and strict overcommit leave; None if neither is set.
+
+    On Windows, which always counts promises: what the system and a job object leave.
+    """
+    if sys.platform == "win32":
+        return _windows_room()
     rooms = [room for room in (_address_space_room(proc), _overcommit_room(proc)) if room is not None]
     return max(0, min(rooms)) if rooms else None
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of sysinfoapi.h."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("memory_load", ctypes.c_uint32),
+        ("total_physical", ctypes.c_uint64),
+        ("available_physical", ctypes.c_uint64),
+        ("total_page_file", ctypes.c_uint64),
+        ("available_page_file", ctypes.c_uint64),
+        ("total_virtual", ctypes.c_uint64),
+        ("available_virtual", ctypes.c_uint64),
+        ("available_extended_virtual", ctypes.c_uint64),
+    )
+
+
+if ctypes.sizeof(_MemoryStatus) != 64:  # noqa: PLR2004 - as the header has it
+    raise ImportError("MEMORYSTATUSEX has another size than Windows gives it")
+
+
+def _windows_room() -> int | None:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    if not ctypes.CDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None
+    return int(status.available_page_file)
 
 
 def _address_space_room(proc: Path) -> int | None:

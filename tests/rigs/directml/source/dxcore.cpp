@@ -1,0 +1,214 @@
+// Simulated DXCore: which adapters there are, and what they grant and hold at this moment.
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <string>
+
+#include "books.h"
+#include "com.h"
+
+namespace rig {
+namespace {
+
+constexpr uint64_t kSharedSystemBytes = 8ull << 30;
+constexpr uint32_t kHighPerformance = 2;
+
+enum Property : uint32_t {
+    kInstanceLuid = 0,
+    kDriverVersion = 1,
+    kDriverDescription = 2,
+    kHardwareId = 3,
+    kDedicatedAdapterMemory = 7,
+    kDedicatedSystemMemory = 8,
+    kSharedSystemMemory = 9,
+    kAcgCompatible = 10,
+    kIsHardware = 11,
+    kIsIntegrated = 12,
+    kIsDetachable = 13,
+};
+enum State : uint32_t { kMemoryBudget = 1, kMemoryUsage = 2, kMemoryUsageByProcess = 3 };
+
+template <class T>
+std::string bytes_of(const T& value) {
+    return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+/// Copies an answer out; the caller's buffer may be larger, never smaller.
+Result give(const std::string& answer, size_t size, void* out) {
+    if (size < answer.size()) return kInvalidArgument;
+    memcpy(out, answer.data(), answer.size());
+    return kOk;
+}
+
+class Adapter : public Object {
+  public:
+    explicit Adapter(uint32_t adapter);
+
+    bool yes() { return true; }
+
+    bool is_property_supported(uint32_t property) { return !property_of(property).empty(); }
+
+    Result get_property(uint32_t property, size_t size, void* out) {
+        const std::string value = property_of(property);
+        return value.empty() ? kInvalidArgument : give(value, size, out);
+    }
+
+    Result get_property_size(uint32_t property, size_t* size) {
+        *size = property_of(property).size();
+        return *size ? kOk : kInvalidArgument;
+    }
+
+    bool is_query_state_supported(uint32_t state) {
+        return state == kMemoryBudget ||
+               (knobs().usage_states && (state == kMemoryUsage || state == kMemoryUsageByProcess));
+    }
+
+    /// State 1 is about the calling process, 2 about the whole adapter, 3 about any process by its id.
+    Result query_state(uint32_t state, size_t in_size, const uint32_t* in, size_t size, void* out) {
+        if (!is_query_state_supported(state)) return kInvalidArgument;
+        if (in_size != (state == kMemoryUsageByProcess ? 12 : 8)) return kInvalidArgument;
+        const bool local = in[1] == 0;  // segment group local, or memory type dedicated
+        if (state == kMemoryBudget) {
+            const Usage own = usage_of(adapter, static_cast<uint64_t>(getpid()));
+            const uint64_t budget = local ? budget_bytes(adapter) : kSharedSystemBytes;
+            const uint64_t answer[4] = {budget, local ? own.device_bytes : own.staging_bytes, budget / 2, 0};
+            return give(bytes_of(answer), size, out);
+        }
+        struct {
+            uint64_t committed, resident;
+            uint64_t found;
+        } answer{};
+        if (state == kMemoryUsage) {
+            answer.committed = local ? device_bytes(adapter) : 0;
+        } else {
+            const Usage usage = usage_of(adapter, in[2]);
+            answer.committed = local ? usage.device_bytes : usage.staging_bytes;
+            answer.found = usage.found;
+        }
+        answer.resident = answer.committed;
+        return give(bytes_of(answer).substr(0, state == kMemoryUsage ? 16 : 24), size, out);
+    }
+
+  private:
+    /// The bytes of a property, none where it is not known.
+    std::string property_of(uint32_t property) const {
+        switch (property) {
+            case kInstanceLuid:
+                return bytes_of(uint64_t{kFirstLuid + adapter});
+            case kDriverVersion:
+                return bytes_of(uint64_t{0x001F000000000001});
+            case kDriverDescription:
+                return "Simulated GPU " + std::to_string(adapter) + std::string(1, '\0');
+            case kHardwareId: {
+                const uint32_t vendor_device_subsystem_revision[4] = {0x1414, 0x0001 + adapter, 0, 0};
+                return bytes_of(vendor_device_subsystem_revision);
+            }
+            case kDedicatedAdapterMemory: {
+                const uint64_t limit = knobs().physical_limit_bytes[adapter];
+                const uint64_t dedicated = limit == UINT64_MAX ? knobs().budget_bytes[adapter] : limit;
+                return bytes_of(knobs().integrated[adapter] ? 0 : dedicated);
+            }
+            case kDedicatedSystemMemory:
+                return bytes_of(uint64_t{0});
+            case kSharedSystemMemory:
+                return bytes_of(kSharedSystemBytes);
+            case kIsHardware:
+                return bytes_of(knobs().hardware[adapter] != 0);
+            case kIsIntegrated:
+                return bytes_of(knobs().integrated[adapter] != 0);
+            case kAcgCompatible:
+            case kIsDetachable:
+                return bytes_of(false);
+            default:
+                return {};
+        }
+    }
+};
+
+const Interface kAdapter("IDXCoreAdapter", {
+    slot<&Adapter::yes>(3),  // IsValid
+    slot<&Adapter::yes>(4),  // IsAttributeSupported
+    slot<&Adapter::is_property_supported>(5),
+    slot<&Adapter::get_property>(6),
+    slot<&Adapter::get_property_size>(7),
+    slot<&Adapter::is_query_state_supported>(8),
+    slot<&Adapter::query_state>(9),
+});
+
+Adapter::Adapter(uint32_t adapter) : Object(kAdapter, adapter) {}
+
+/// Adapter 0 first once it is sorted by performance; the other way round until then.
+class AdapterList : public Object {
+  public:
+    AdapterList();
+
+    Result get_adapter(uint32_t index, const Guid*, Object** out) {
+        *out = nullptr;
+        if (index >= knobs().adapters) return kInvalidArgument;
+        *out = make<Adapter>(sorted_ ? index : knobs().adapters - 1 - index);
+        return kOk;
+    }
+
+    uint32_t get_count() { return knobs().adapters; }
+
+    Result sort(uint32_t count, const uint32_t* preferences) {
+        sorted_ = count > 0 && preferences[0] == kHighPerformance;
+        return kOk;
+    }
+
+  private:
+    bool sorted_ = false;
+};
+
+const Interface kAdapterList("IDXCoreAdapterList", {
+    slot<&AdapterList::get_adapter>(3),
+    slot<&AdapterList::get_count>(4),
+    slot<&AdapterList::sort>(7),
+});
+
+AdapterList::AdapterList() : Object(kAdapterList, 0) {}
+
+class AdapterFactory : public Object {
+  public:
+    AdapterFactory();
+
+    Result create_list(uint32_t, const Guid*, const Guid*, Object** out) {
+        *out = make<AdapterList>();
+        return kOk;
+    }
+
+    Result get_adapter_by_luid(const uint64_t* luid, const Guid*, Object** out) {
+        *out = nullptr;
+        if (*luid < kFirstLuid || *luid >= kFirstLuid + knobs().adapters) return kInvalidArgument;
+        *out = make<Adapter>(static_cast<uint32_t>(*luid - kFirstLuid));
+        return kOk;
+    }
+};
+
+const Interface kAdapterFactory("IDXCoreAdapterFactory", {
+    slot<&AdapterFactory::create_list>(3),
+    slot<&AdapterFactory::get_adapter_by_luid>(4),
+});
+
+AdapterFactory::AdapterFactory() : Object(kAdapterFactory, 0) {}
+
+}  // namespace
+}  // namespace rig
+
+extern "C" rig::Result DXCoreCreateAdapterFactory(const rig::Guid*, rig::Object** out) {
+    *out = nullptr;
+    switch (rig::knobs().factory) {
+        case rig::Factory::kWorks:
+            *out = rig::make<rig::AdapterFactory>();
+            return rig::kOk;
+        case rig::Factory::kFails:
+            return rig::kFail;
+        case rig::Factory::kCrashes:
+            raise(SIGSEGV);
+            return rig::kFail;
+        case rig::Factory::kHangs:
+            while (true) pause();
+    }
+    rig::stop("RIG_FACTORY is not known");
+}
