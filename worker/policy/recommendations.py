@@ -9,9 +9,9 @@ RETURN_COST_NS_PER_BYTE = 0.1
 MOVE_COST_NS_PER_BYTE = 0.1
 """Copying within a device: 60-95 ms/GiB measured on a CPU, less on any GPU."""
 
-COPY_COST_NS_PER_BYTE = 0.8
-"""Carrying contents over when a process is replaced: read twice, written and read once; 0.7-0.9 s/GiB measured
-on a simulated device."""
+COPY_COST_NS_PER_BYTE = 2.6
+"""Carrying contents over when a process is replaced, read three times and written once: 2.3-2.9 s/GiB measured on
+a simulated device and two busy cores."""
 
 START_COST_MS = 1000
 """Starting a device's process: 0.2 s for a simulated one, 1-2 s where it imports torch."""
