@@ -63,5 +63,6 @@ EVENTS: dict[str, type[Any]] = {
     EventName.MODEL_UNLOADED: results.ModelUnloadedData,
     EventName.UNLOAD_REQUESTED: results.UnloadRequestedData,
     EventName.DEVICE_LOST: results.DeviceLostData,
+    EventName.DEVICE_RECOVERED: results.DeviceRecoveredData,
 }
 """What each event carries in ``data``."""

@@ -171,6 +171,7 @@ class EventName(StrEnum):
     MODEL_UNLOADED = "memory.model_unloaded"
     UNLOAD_REQUESTED = "memory.unload_requested"
     DEVICE_LOST = "device.lost"
+    DEVICE_RECOVERED = "device.recovered"
 
 
 class Executed(StrEnum):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from protocol.record import Record
 from protocol.results import UnloadedModel
-from protocol.vocabulary import Executed, UnloadMode
+from protocol.vocabulary import DeviceState, Executed, UnloadMode
 from worker.books.history import History
 from worker.books.model_book import ModelEntry, Residence
 from worker.books.model_rooms import Asking, Room
@@ -59,7 +59,7 @@ class ModelWorker:
         history: History,
         clock: Clock,
         publish: Publish,
-        default_device: str,
+        default_device: str | None,
         growth: ProcessGrowth,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -70,7 +70,7 @@ class ModelWorker:
         self._watch = watch
         self._clock = clock
         self._unloader = ModelUnloader(models, blocks, watch, history, publish)
-        self.default_device = default_device
+        self._asked_default = default_device
         self._growth = growth
         self._on_closed = on_closed
         self._margins = FootprintMargins()
@@ -161,7 +161,7 @@ class ModelWorker:
         unloaded: list[UnloadedModel] = []
         try:
             source = self.blocks.open(entry)  # 1
-            target = self._choose_device(entry, source, device_id)
+            target = self._choose_device(entry, source, device_id, token)
             room, owners = self._hold_room(
                 entry, source, target, token, make_room=make_room, until_ns=until_ns
             )  # 2
@@ -179,18 +179,32 @@ class ModelWorker:
         self._unloader.look((residence.device_id,))
         return Taken(entry, residence, tuple(unloaded))
 
-    def _choose_device(self, entry: ModelEntry, source: Source, asked: str | None) -> str:
-        """Choose where a model goes: as asked, as declared, else the default or the first other with room."""
+    @property
+    def default_device(self) -> str:
+        """The device of models that name none."""
+        return self._manager.default_device(self._asked_default, HOST)
+
+    def _choose_device(self, entry: ModelEntry, source: Source, asked: str | None, token: CancelToken) -> str:
+        """Choose where a model goes: as asked, as declared, else the default or the first other with room.
+
+        A device that is being probed is waited for, where it would be the one.
+        """
         if source.loader is not None and asked not in {None, HOST}:
             raise _made_here(entry, asked)
         fixed = HOST if source.loader is not None else asked or entry.spec.device_id
         if fixed is not None:
+            self._watch.wait_until_known((fixed,), token)
             return self._manager.device(fixed).device_id
-        others = (each for each in self._manager.device_ids() if each != self.default_device)
-        choice = (self.default_device, *others)
+        self._watch.wait_until_known((self.default_device,), token)
+        default = self.default_device
+        choice = (default, *(each for each in self._manager.device_ids() if each != default))
         self._watch.refresh(choice, max_age_ms=0)
-        with_room = (each for each in choice if not self._manager.missing_bytes(each, source.size_bytes))
-        return next(with_room, self.default_device)
+        with_room = (each for each in choice if self._has_room(each, source.size_bytes))
+        return next(with_room, default)
+
+    def _has_room(self, device_id: str, size_bytes: int) -> bool:
+        there = self._manager.device(device_id).state is DeviceState.AVAILABLE
+        return there and not self._manager.missing_bytes(device_id, size_bytes)
 
     def _hold_room(
         self, entry: ModelEntry, source: Source, device_id: str, token: CancelToken, *,

@@ -101,3 +101,26 @@ def test_every_backend_conforms(windows: WindowsPython) -> None:
         root=ROOT,
     )
     assert done.returncode == 0, done.stdout.decode()[-4000:]
+
+
+def test_a_device_in_a_process_of_its_own(windows: WindowsPython) -> None:
+    """Pipes, a named map and a new process carry a device's contents over; a missing torch_directml is named."""
+    options = ["-m", "worker", "--isolate", "simulated", "--simulated-device", "256MiB,pooled=1"]
+    with windows.popen(options, root=ROOT) as process:
+        source = ask(process, "memory.allocate", size_bytes=5 * MIB, device_id="cpu")["allocation_id"]
+        to = {"destination_device_id": "sim:0", "verify": True}
+        copied = ask(process, "memory.transfer", source_allocation_id=source, **to)
+        dead = ask(process, "memory.allocate", size_bytes=50 * MIB, device_id="sim:0")["allocation_id"]
+        ask(process, "memory.deallocate", allocation_id=dead)
+        done = ask(process, "memory.defragment", device_id="sim:0", aggressive=True)
+        assert (done["returned_bytes"], done["allocations_moved"]) == (50 * MIB, 1)
+        back = {"source_allocation_id": copied["destination_allocation_id"], "destination_device_id": "cpu"}
+        assert ask(process, "memory.transfer", **back, verify=True)["checksum"] == copied["checksum"]
+        while (status := ask(process, "memory.get_status", device_id="dml:0")["devices"][0])[
+            "state"
+        ] == "probing":
+            ask(process, "worker.ping")
+        assert status["state"] == "unavailable"
+        assert "directml" in status["state_reason"]
+        ask(process, "worker.shutdown")
+        assert process.wait(60) == 0

@@ -227,7 +227,7 @@ class AnySequence(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         self.machine.close()
-        lost = [about for name, about, _ in self.machine.events if name is EventName.DEVICE_LOST]
+        lost = [data.device_id for name, _, data in self.machine.events if name is EventName.DEVICE_LOST]
         assert len(lost) == len(set(lost))
         assert list(Path(self.folder.name).iterdir()) == []
         self.folder.cleanup()

@@ -11,6 +11,7 @@ from protocol.vocabulary import (
     AnalyticsSection,
     ClearType,
     DeviceKind,
+    Executed,
     GroupBy,
     Initialize,
     MemoryType,
@@ -35,7 +36,7 @@ from worker.errors import (
 )
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.records import AllocationRequest, Block, DeviceInfo, Readings, Reservation
+from worker.records import AllocationRequest, Block, DeviceInfo, Lost, Readings, Reservation
 
 
 def hold(manager: MemoryManager, request: AllocationRequest) -> Reservation:
@@ -55,7 +56,8 @@ def manager_with(free_bytes: int | None, limits: Limits = DEFAULT_LIMITS) -> Mem
     """Return a manager of one device that reads this as free."""
     made = MemoryManager(FixedClock())
     made.add_device(DeviceInfo("d", DeviceKind.SIMULATED, "D"), limits)
-    made.note_readings("d", Readings(1000, 1000, None, None, None, free_bytes, None, 0, 0, None), 0)
+    readings = Readings(1000, 1000, None, None, None, free_bytes, None, 0, 0, None)
+    made.note_readings("d", readings, made.begin_look("d"))
     return made
 
 
@@ -184,13 +186,33 @@ def test_readings_taken_while_the_ledger_changes() -> None:
     assert manager.headroom("d").available_bytes == 950
 
 
+def test_a_device_that_is_back() -> None:
+    """What was begun, read or held before a loss is of another life, and is entered in none after it."""
+    manager = manager_with(1000)
+    info = manager.device("d")
+    before, look = hold(manager, AllocationRequest("d", 300)), manager.begin_look("d")
+    manager.lose_device("d", "gone")
+    assert manager.recover_device(info) == 0
+    manager.note_readings("d", Readings(7, 7, None, None, None, 7, None, 0, 0, None), look)
+    assert manager.readings("d") is None, "these were of the old one"
+    with pytest.raises(DeviceUnavailableError, match="lost meanwhile") as caught:
+        manager.commit(before, Block(300))
+    assert caught.value.executed is Executed.NO
+    manager.release(before)
+    manager.note_readings(
+        "d", Readings(1000, 1000, None, None, None, 1000, None, 0, 0, None), manager.begin_look("d")
+    )
+    assert manager.headroom("d").available_bytes == 1000
+    manager.commit(hold(manager, AllocationRequest("d", 1000)), Block(1000))
+
+
 def test_lost_device() -> None:
     """A lost device takes its allocations along, not what the host holds, and is lost once."""
     manager = manager_with(1000)
     mine = manager.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
     theirs = manager.commit(hold(manager, AllocationRequest("d", 1, MemoryType.EXTERNAL)), Block(1))
     pending = hold(manager, AllocationRequest("d", 7))
-    assert manager.lose_device("d", "gone") == (mine,)
+    assert manager.lose_device("d", "gone") == Lost((mine,), ())
     assert manager.lose_device("d", "gone") is None
     with pytest.raises(DeviceUnavailableError, match="gone"):
         manager.commit(pending, Block(7))
@@ -278,7 +300,7 @@ def test_device_lost_while_allocating(tmp_path: Path) -> None:
         machine.allocate("sim:0", MIB)
     with pytest.raises(DeviceUnavailableError):
         machine.allocate("sim:0", MIB)
-    assert [about for _, about, _ in machine.events] == ["sim:0"]
+    assert [data.device_id for _, _, data in machine.events] == ["sim:0"]
     machine.close()
 
 

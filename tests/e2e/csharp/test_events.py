@@ -30,7 +30,10 @@ def pressure(number: int) -> dict[str, Any]:
 
 def lost() -> dict[str, Any]:
     """Return an event of another kind."""
-    return {"event": LOST, "data": {"device_id": "sim:0", "reason": "told to", "allocation_ids": []}}
+    return {
+        "event": LOST,
+        "data": {"device_id": "sim:0", "reason": "told to", "allocation_ids": [], "model_ids": []},
+    }
 
 
 class Reading:
@@ -100,6 +103,21 @@ def test_each_reader_gets_what_it_asked_for(fake: Make, journal: Path) -> None:
     assert both.seen[0].ProcessId == service.Snapshot.ProcessId
     both.stop()
     one.stop()
+
+
+def test_a_device_that_is_lost_and_back(fake: Make, journal: Path) -> None:
+    """What was lost with a device is named, and its return is told of."""
+    service = fake("--journal", str(journal))
+    reading = Reading(service, "DeviceLost", "DeviceRecovered")
+    subscribed(journal, 1)
+    gone = {"device_id": "dml:0", "reason": "r", "allocation_ids": ["alloc-1"], "model_ids": ["m"]}
+    back = {"event": "device.recovered", "data": {"device_id": "dml:0", "lost_ms": 412}}
+    ask(service, "fake.events", events=[{"event": LOST, "data": gone}, back])
+    lost_event, recovered = reading.wait_for(2)
+    assert (list(lost_event.Data.AllocationIds), list(lost_event.Data.ModelIds)) == (["alloc-1"], ["m"])
+    assert type(recovered).__name__ == "DeviceRecoveredEvent"
+    assert (recovered.Data.DeviceId, recovered.Data.LostMs) == ("dml:0", 412)
+    reading.stop()
 
 
 def test_the_next_worker_is_asked_again(fake: Make, journal: Path) -> None:

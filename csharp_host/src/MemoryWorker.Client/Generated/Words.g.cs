@@ -356,6 +356,9 @@ public enum EventName
 
     /// <summary><c>device.lost</c></summary>
     DeviceLost,
+
+    /// <summary><c>device.recovered</c></summary>
+    DeviceRecovered,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -1288,6 +1291,7 @@ public static class WireWords
         EventName.MemoryModelUnloaded => "memory.model_unloaded",
         EventName.MemoryUnloadRequested => "memory.unload_requested",
         EventName.DeviceLost => "device.lost",
+        EventName.DeviceRecovered => "device.recovered",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
     };
 
@@ -1301,6 +1305,7 @@ public static class WireWords
             "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
             "device.lost" => (EventName.DeviceLost, true),
+            "device.recovered" => (EventName.DeviceRecovered, true),
             _ => (default, false),
         };
         value = found;
@@ -1330,6 +1335,10 @@ public static class WireWords
         {
             return EventName.DeviceLost;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost");
+        if (reader.ValueTextEquals("device.recovered"u8))
+        {
+            return EventName.DeviceRecovered;
+        }
+        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered");
     }
 }

@@ -35,6 +35,7 @@ internal sealed class EventHub
             AllocationExpiredEvent => EventName.MemoryAllocationExpired,
             ModelUnloadedEvent => EventName.MemoryModelUnloaded,
             UnloadRequestedEvent => EventName.MemoryUnloadRequested,
+            DeviceRecoveredEvent => EventName.DeviceRecovered,
             _ => EventName.DeviceLost,
         };
     }
