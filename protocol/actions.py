@@ -62,5 +62,6 @@ EVENTS: dict[str, type[Any]] = {
     EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,
     EventName.MODEL_UNLOADED: results.ModelUnloadedData,
     EventName.DEVICE_LOST: results.DeviceLostData,
+    EventName.DEVICE_RECOVERED: results.DeviceRecoveredData,
 }
 """What each event carries in ``data``."""

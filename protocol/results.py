@@ -650,8 +650,17 @@ class ModelUnloadedData(Record):
 
 
 class DeviceLostData(Record):
-    """A device went away, and its contents with it."""
+    """A device went away, and its contents with it; or, where it is there again at once, part of them."""
 
     device_id: str
     reason: str
     allocation_ids: tuple[str, ...]
+    model_ids: tuple[str, ...]
+
+
+class DeviceRecoveredData(Record):
+    """A device that was lost can be asked for memory again. Nothing that was on it came back."""
+
+    device_id: str
+    lost_ms: Milliseconds
+    """How long it was away."""

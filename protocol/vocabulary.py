@@ -170,6 +170,7 @@ class EventName(StrEnum):
     ALLOCATION_EXPIRED = "memory.allocation_expired"
     MODEL_UNLOADED = "memory.model_unloaded"
     DEVICE_LOST = "device.lost"
+    DEVICE_RECOVERED = "device.recovered"
 
 
 class Executed(StrEnum):

@@ -1,7 +1,8 @@
 """Ending a request early: because the host said so, or because its time is up."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from worker.errors import CancelledError, DeadlineExceededError
 
@@ -40,6 +41,21 @@ class CancelToken:
                 self._callbacks.append(callback)
                 return
         callback()
+
+    @contextmanager
+    def telling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call this when cancelled, as long as the block runs."""
+        self.on_cancel(callback)
+        try:
+            yield
+        finally:
+            with self._lock, suppress(ValueError):
+                self._callbacks.remove(callback)
+
+    @property
+    def left_ns(self) -> int | None:
+        """Nanoseconds until the deadline; None without one."""
+        return None if self.deadline_ns is None else max(0, self.deadline_ns - self._now_ns())
 
     def wait(self, seconds: float | None) -> None:
         """Wait until cancelled, until the deadline, or for ``seconds``."""

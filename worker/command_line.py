@@ -16,6 +16,7 @@ _KNOBS = {
     "corrupt_copy",
     "stall_copy",
     "lose_at",
+    "pooled",
 }
 
 _EPILOG = """\
@@ -34,6 +35,8 @@ A simulated device takes knobs after its size, for hosts without a GPU and for f
 
 fail_*, corrupt_copy and stall_copy name the n-th allocation or copy (a copy is one 8 MiB chunk);
 a stalled copy waits until it is cancelled; lose_at counts allocations and copies together.
+pooled=1 keeps what was freed until the device's process ends, as DirectML's tiles do. With --isolate
+simulated a copy is one 2 MiB piece, and the counts begin again with each process.
 """
 
 
@@ -44,6 +47,9 @@ class Arguments(argparse.Namespace):
     limit_bytes: int | None
     default_device: str | None
     simulated_device: list[dict[str, int | float]]
+    isolate: list[str]
+    directml_python: str | None
+    directml_allocator: str | None
     max_frame_bytes: int
     max_inflight: int
     pool_bytes: int | None
@@ -118,6 +124,15 @@ def parse(arguments: list[str]) -> Arguments:
         " accelerator, else cpu)")  # fmt: skip
     add("--simulated-device", type=simulated_device, action="append", default=[],
         metavar="BYTES[,KNOB=VALUE]", help="add sim:0, sim:1 ...; repeatable")  # fmt: skip
+    add("--isolate", action="append", default=[], choices=("simulated", "cuda"), help="run devices of this kind in"
+        " a process of their own, which can be lost and restarted without this one; repeatable")  # fmt: skip
+    add("--directml-python", metavar="PATH", help="interpreter that has torch_directml; DirectML always runs in a"
+        " process of its own (default on Windows: this one; elsewhere DirectML is not looked for)")  # fmt: skip
+    add(
+        "--directml-allocator",
+        choices=("untiled", "tiled"),
+        help="which of DirectML's two allocators; see doctor",
+    )
     add("--max-frame-bytes", type=_at_least(1024), default=DEFAULT_MAX_FRAME_BYTES, metavar="BYTES",
         help="longest line in or out (default 16MiB)")  # fmt: skip
     add("--max-inflight", type=_at_least(1), default=DEFAULT_MAX_INFLIGHT, metavar="N",

@@ -1,18 +1,19 @@
 """The one place where the parts are put together."""
 
 import gc
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker import __version__
-from worker.backends.base import DeviceBackend
+from worker.backends.base import DeviceBackend, OwnProcess
 from worker.backends.cpu import DEVICE_ID as CPU
 from worker.backends.cpu import CpuBackend
 from worker.backends.shared_files import default_folder
 from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
+from worker.composition_devices import accelerators, devices_of, may_come
 from worker.device_watch import DeviceWatch, Publish
 from worker.instructor_memory import Instructor
 from worker.instructor_models import model_claim
@@ -129,13 +130,9 @@ def build_memory(
     manager = MemoryManager(clock)
     backends: dict[str, DeviceBackend] = {}
     everything: list[DeviceBackend] = [cpu]
-    if arguments.simulated_device:
-        from worker.backends.simulated import SimulatedBackend, SimulatedDevice  # noqa: PLC0415 - rarely needed
-
-        for index, knobs in enumerate(arguments.simulated_device):
-            everything.append(SimulatedBackend(index, SimulatedDevice(**knobs), clock))  # type: ignore[arg-type]
+    everything.extend(accelerators(arguments, clock))
     for backend in everything:
-        for info in backend.probe():
+        for info in devices_of(backend):
             on_cpu = info.device_id == CPU
             limits = default_limits(
                 cpu_budget_bytes=budget if on_cpu else None,
@@ -143,7 +140,9 @@ def build_memory(
             )
             backends[info.device_id] = backend
             manager.add_device(info, limits)
-    default = _default_device(arguments.default_device, backends)
+    default = arguments.default_device
+    if default is not None and not may_come(default, backends):
+        fail(f"--default-device {default}: there is {', '.join(backends)}")
     allocations = AllocationWorker(manager, backends, history, on_lease)
     analytics = AnalyticsWorker(manager, history, clock)
     watch = DeviceWatch(manager, backends, analytics, publish)
@@ -162,6 +161,9 @@ def build_memory(
             lambda: system.read().process_rss_bytes, default,
         )  # fmt: skip
 
+    for backend in everything:
+        if isinstance(backend, OwnProcess):
+            backend.begin(partial(watch.note_devices, backend))
     memory = MemoryInterface(manager, backends, workers, clock, default, publish, watch, models)
     if arguments.models is not None or arguments.record is not None:
         memory.models.worker.estimate()
@@ -179,14 +181,6 @@ def _plugins(arguments: Arguments, memory: MemoryInterface, clock: Clock) -> dic
         return load_plugins(arguments.plugin, Models(memory.models.worker, clock))
     except PluginError as error:
         fail(f"--plugin {error}")
-
-
-def _default_device(asked: str | None, backends: Mapping[str, DeviceBackend]) -> str:
-    """Return the one asked for, else the first accelerator, else the CPU."""
-    if asked is not None and asked not in backends:
-        fail(f"--default-device {asked}: there is {', '.join(backends)}")
-    accelerators = (device_id for device_id in backends if device_id != CPU)
-    return asked or next(accelerators, CPU)
 
 
 def _tick_every_second(alarm: Alarm, clock: Clock, memory: MemoryInterface) -> None:

@@ -1,6 +1,6 @@
 """Where the models' parts are put together. Imported only when something asks for models."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from worker.backends.base import DeviceBackend
 from worker.books.history import History
 from worker.clock import Clock
 from worker.command_line import Arguments, fail
+from worker.composition_devices import may_come
 from worker.device_watch import DeviceWatch, Publish
 from worker.interface_models import ModelInterface
 from worker.loaders.base import ModelSpec
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 def build_models(
     arguments: Arguments,
     manager: MemoryManager,
-    backends: Mapping[str, DeviceBackend],
+    backends: dict[str, DeviceBackend],
     watch: DeviceWatch,
     history: History,
     clock: Clock,
     publish: Publish,
     on_idle: OnIdle,
     process_bytes: Callable[[], int | None],
-    default_device: str,
+    default_device: str | None,
 ) -> ModelInterface:
     """Build what keeps the models. Exits with 2 for a file that can't be used."""
     decisions = _decision_log(arguments)
@@ -45,7 +46,7 @@ def build_models(
     return ModelInterface(manager, worker, watch, clock)
 
 
-def _declared_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
+def _declared_models(arguments: Arguments, backends: dict[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
     """Read ``--models``. Exits with 2 and a line for each problem."""
     if arguments.models is None:
         return ()
@@ -58,7 +59,7 @@ def _declared_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]
     except (ModelConfigError, OSError) as error:
         fail(f"--models: {error}")
     for spec in specs:
-        if spec.device_id is not None and spec.device_id not in backends:
+        if spec.device_id is not None and not may_come(spec.device_id, backends):
             fail(f"--models: {spec.model_id} is for {spec.device_id}; there is {', '.join(backends)}")
     return specs
 

@@ -1,19 +1,27 @@
 """Looking at devices: readings when they are needed, and what follows when they show something new."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import itertools
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
-from protocol.results import DeviceLostData, PressureChangedData
+from protocol.results import DeviceLostData, DeviceRecoveredData, PressureChangedData
 from protocol.vocabulary import DeviceState, EventName, PressureLevel
-from worker.backends.base import DeviceBackend
-from worker.errors import DeviceLostError
+from worker.backends.base import DeviceBackend, OwnProcess
+from worker.cancellation import CancelToken
+from worker.errors import DeviceLostError, DeviceUnavailableError
 from worker.manager_memory import MemoryManager, unavailable
-from worker.policy.pressure import SEVERITY
+from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
+from worker.records import DeviceInfo, Lost, Readings
 from worker.worker_analytics import AnalyticsWorker, age_order
 
 READINGS_MAX_AGE_MS = 100
 """Readings are taken again after this, or at once when the ledger changed: one costs about 0.1 ms."""
+
+_LOOK_AGAIN_S = 0.05
+"""Whoever waits for a probe looks this often whether its own request was cancelled or its time is up."""
 
 Publish = Callable[[EventName, str, Any], None]
 """Called with an event, what it is about (later ones replace earlier unsent ones), and its data."""
@@ -25,7 +33,7 @@ class DeviceWatch:
     def __init__(
         self,
         manager: MemoryManager,
-        backends: Mapping[str, DeviceBackend],
+        backends: MutableMapping[str, DeviceBackend],
         analytics: AnalyticsWorker,
         publish: Publish,
     ) -> None:
@@ -33,25 +41,66 @@ class DeviceWatch:
         self._backends = backends
         self._analytics = analytics
         self._publish = publish
+        self._known = threading.Condition()
+        """Notified when a device is found to be there, or not to be."""
+        self._losses = itertools.count(1)
 
-    def available(self, device_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the devices that can be asked. DeviceUnavailableError if the only one cannot."""
+    # ---- which are there ----
+
+    def note_devices(self, backend: DeviceBackend, found: tuple[DeviceInfo, ...]) -> None:
+        """Take over what a backend says of its devices: found, lost, or there again."""
+        for info in found:
+            if info.device_id not in self._backends:
+                self._backends[info.device_id] = backend
+                self._manager.add_device(info, DEFAULT_LIMITS)
+                continue
+            before = self._manager.device(info.device_id).state
+            if info.state is DeviceState.LOST:
+                self._lose(info.device_id, info.state_reason or "its process ended")
+            elif before is DeviceState.LOST and info.state is DeviceState.AVAILABLE:
+                lost_ms = self._manager.recover_device(info)
+                data = DeviceRecoveredData(info.device_id, lost_ms)
+                self._publish(EventName.DEVICE_RECOVERED, self._once(info.device_id), data)
+            elif before is not DeviceState.LOST:
+                self._manager.change_device(info)
+        with self._known:
+            self._known.notify_all()
+
+    def wait_until_known(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
+        """Wait for the end of a probe, or of a restart. Raises what the token raises."""
+        with self._known:
+            while any(self._manager.device(each).state is DeviceState.PROBING for each in device_ids):
+                token.check()
+                self._known.wait(_LOOK_AGAIN_S)
+
+    def lose_part(self, device_id: str, names: frozenset[str], reason: str) -> None:
+        """Strike out what did not come back to a device that is there again, and tell of it."""
+        self._tell_of_loss(device_id, reason, self._manager.lose_part(device_id, names))
+
+    def available(self, device_ids: tuple[str, ...], token: CancelToken | None = None) -> tuple[str, ...]:
+        """Return the devices that can be asked. DeviceUnavailableError if the only one cannot.
+
+        With a token, the only one is waited for while it is not known.
+        """
+        if token is not None and len(device_ids) == 1:
+            self.wait_until_known(device_ids, token)
         infos = [self._manager.device(device_id) for device_id in device_ids]
         if len(infos) == 1 and infos[0].state is not DeviceState.AVAILABLE:
             raise unavailable(infos[0])
         return tuple(info.device_id for info in infos if info.state is DeviceState.AVAILABLE)
+
+    # ---- what they say ----
 
     def refresh(
         self, device_ids: tuple[str, ...], *, max_age_ms: int, exact: bool = True, forced: bool = False
     ) -> None:
         """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
         for device_id in device_ids:
-            if forced or self._manager.needs_readings(device_id, max_age_ms, exact=exact):
+            if self._manager.needs_readings(device_id, max_age_ms, exact=exact, forced=forced):
                 look = self._manager.begin_look(device_id)
                 try:
                     with self._noting_loss():
-                        readings = self._backends[device_id].readings(device_id)
-                        self._manager.note_readings(device_id, readings, look)
+                        self._manager.note_readings(device_id, self._readings(device_id), look)
                 finally:
                     self._manager.give_up_look(device_id, look)
 
@@ -69,7 +118,8 @@ class DeviceWatch:
                 continue
             before, now = change
             if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH] and now is not before:
-                self._backends[device_id].trim(device_id)
+                with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
+                    self._backends[device_id].trim(device_id)
             if before is not PressureLevel.UNKNOWN:
                 room = self._manager.headroom(device_id)
                 data: PressureChangedData = {
@@ -87,7 +137,7 @@ class DeviceWatch:
         try:
             yield
         except DeviceLostError as error:
-            self._lose(error)
+            self._lose(str(error.details["device_id"]), error.message)
             raise
 
     @contextmanager
@@ -96,12 +146,30 @@ class DeviceWatch:
         try:
             yield
         except DeviceLostError as error:
-            self._lose(error)
+            self._lose(str(error.details["device_id"]), error.message)
+        except DeviceUnavailableError:
+            pass  # its process ended or is replaced just now: whoever replaces it tells
 
-    def _lose(self, error: DeviceLostError) -> None:
-        device_id = str(error.details["device_id"])
-        lost = self._manager.lose_device(device_id, error.message)
-        if lost is None:
-            return
-        names = tuple(allocation.allocation_id for allocation in sorted(lost, key=age_order))
-        self._publish(EventName.DEVICE_LOST, device_id, DeviceLostData(device_id, error.message, names))
+    # ---- inside ----
+
+    def _readings(self, device_id: str) -> Readings:
+        """Ask a device; a restart helps only one that has a process to restart."""
+        backend = self._backends[device_id]
+        readings = backend.readings(device_id)
+        if readings.restart_returns_bytes is None or isinstance(backend, OwnProcess):
+            return readings
+        return replace(readings, restart_returns_bytes=None)
+
+    def _lose(self, device_id: str, reason: str) -> None:
+        lost = self._manager.lose_device(device_id, reason)
+        if lost is not None:
+            self._tell_of_loss(device_id, reason, lost)
+
+    def _tell_of_loss(self, device_id: str, reason: str, lost: Lost) -> None:
+        names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
+        data = DeviceLostData(device_id, reason, names, lost.model_ids)
+        self._publish(EventName.DEVICE_LOST, self._once(device_id), data)
+
+    def _once(self, device_id: str) -> str:
+        """Return what an event is about, so that none replaces an earlier one: each names other things."""
+        return f"{device_id} {next(self._losses)}"

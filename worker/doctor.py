@@ -3,8 +3,10 @@
 import platform
 
 from protocol.results import DeviceStatus
+from protocol.vocabulary import DeviceKind
 from worker import __version__
 from worker.books.history import History
+from worker.cancellation import CancelToken
 from worker.clock import SystemClock
 from worker.command_line import Arguments
 from worker.composition import build_memory
@@ -17,11 +19,17 @@ _FIGURES = (
     ("available_bytes", "available to one allocation"),
 )
 
+_NOT_LOOKED_FOR = {
+    DeviceKind.CUDA: "--isolate cuda does",
+    DeviceKind.DIRECTML: "--directml-python PATH names an interpreter that has torch_directml, and does",
+}
+
 
 def examine(arguments: Arguments) -> int:
     """Print what this machine offers. Returns the exit code."""
     clock = SystemClock()
     memory = build_memory(arguments, clock, History(clock), lambda *_: None, lambda *_: None)
+    memory.wait_until_known(CancelToken(clock.now_ns))
     status = memory.status(memory.device_ids(None), refresh=True)
     print(f"memory-worker {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for device in status.devices:
@@ -34,7 +42,10 @@ def examine(arguments: Arguments) -> int:
         print(f"  {'pressure':28} {device.pressure_level}")
         for note in memory.notes(device.device_id):
             print(f"  - {note}")
-    print("\ncuda, directml: this version has no backend for them, so such devices are not looked for")
+    kinds = {device.kind for device in status.devices}
+    for kind, why in _NOT_LOOKED_FOR.items():
+        if kind not in kinds:
+            print(f"\n{kind}  not looked for: {why}")
     memory.close()
     return 0
 

@@ -232,7 +232,7 @@ class Instructor:
 
     def _allocate(self, params: p.AllocateParams, call: Call, allocation_id: str) -> r.AllocateResult:
         request = AllocationRequest(
-            device_id=self._memory.device_id(params.device_id),
+            device_id=self._memory.device_id(params.device_id, call.token),
             size_bytes=params.size_bytes,
             memory_type=params.memory_type,
             initialize=params.initialize,
@@ -248,7 +248,8 @@ class Instructor:
         device_id = self._memory.device_id(params.device_id)
         untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
         touched = 0 if untouched else params.size_bytes
-        claims = (Claim(device_id, alone=False), Claim(_IDS, alone=False))
+        places = (Claim(each, alone=False) for each in self._memory.candidates(params.device_id))
+        claims = (*places, Claim(_IDS, alone=False))
         return claims, not params.make_room and self._memory.is_quick(device_id, touched)
 
     def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
@@ -318,7 +319,8 @@ class Instructor:
         return self._memory.clear(devices, params.clear_type, params.owner, call.token, force=params.force)
 
     def _defragment(self, params: p.DefragmentParams, call: Call) -> r.DefragmentResult:
-        return self._memory.defragment(self._memory.device_ids(params.device_id), call.token)
+        devices = self._memory.device_ids(params.device_id)
+        return self._memory.defragment(devices, call.token, aggressive=params.aggressive)
 
     def _optimize(self, params: p.OptimizeParams, call: Call) -> r.OptimizeResult:
         devices = self._memory.device_ids(params.device_id)

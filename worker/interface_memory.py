@@ -34,6 +34,7 @@ from protocol.results import (
 from protocol.vocabulary import (
     AnalyticsSection,
     ClearType,
+    DeviceState,
     EventName,
     GroupBy,
     MemoryType,
@@ -60,6 +61,7 @@ from worker.records import Allocation, AllocationRequest, ModelDemand, Report
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker, age_order
 from worker.worker_reclaim import ReclaimWorker, total
+from worker.worker_restart import RestartWorker
 from worker.worker_transfer import TransferWorker
 
 if TYPE_CHECKING:
@@ -116,12 +118,12 @@ class MemoryInterface:
         backends: Mapping[str, DeviceBackend],
         workers: Workers,
         clock: Clock,
-        default_device: str,
+        default_device: str | None,
         publish: Publish,
         watch: DeviceWatch,
         build_models: Callable[[], "ModelInterface"],
     ) -> None:
-        self.default_device = default_device
+        self._asked_default = default_device
         self._manager = manager
         self._backends = backends
         self._allocations = workers.allocations
@@ -130,6 +132,7 @@ class MemoryInterface:
         self._analytics = workers.analytics
         self._publish = publish
         self._watch = watch
+        self._restarts = RestartWorker(manager, backends, watch)
         self._build_models = build_models
         self._building = threading.Lock()
         # None until something asks for it.
@@ -148,15 +151,38 @@ class MemoryInterface:
 
     # ---- which device ----
 
+    def wait_until_known(self, token: CancelToken) -> None:
+        """Wait for the end of every probe."""
+        self._watch.wait_until_known(self.device_ids(None), token)
+
     def device_ids(self, device_id: str | None) -> tuple[str, ...]:
         """Return the devices that are meant. DeviceNotFoundError if there is none of that name."""
         if device_id is None or device_id == ALL_DEVICES:
             return self._manager.device_ids()
         return (self._manager.device(device_id).device_id,)
 
-    def device_id(self, device_id: str | None) -> str:
-        """Return the one device that is meant. DeviceNotFoundError if there is none of that name."""
-        return self._manager.device(device_id or self.default_device).device_id
+    @property
+    def default_device(self) -> str:
+        """The device of requests that name none."""
+        return self._manager.default_device(self._asked_default, CPU)
+
+    def device_id(self, device_id: str | None, token: CancelToken | None = None) -> str:
+        """Return the one device that is meant. DeviceNotFoundError if there is none of that name.
+
+        With a token, a device that is being probed is waited for: which one is the default may hang on it.
+        """
+        while True:
+            found = self._manager.device(device_id or self.default_device).device_id
+            if token is None or self._manager.device(found).state is not DeviceState.PROBING:
+                return found
+            self._watch.wait_until_known((found,), token)
+
+    def candidates(self, device_id: str | None) -> tuple[str, ...]:
+        """Return the devices that may turn out to be meant: one, once it is known which there are."""
+        found = self.device_id(device_id)
+        if device_id is None and self._manager.device(found).state is DeviceState.PROBING:
+            return self._manager.device_ids()
+        return (found,)
 
     def is_quick(self, device_id: str, touched_bytes: int) -> bool:
         """Tell whether making or freeing that many bytes keeps nobody waiting."""
@@ -188,17 +214,19 @@ class MemoryInterface:
 
         1. Small requests are admitted by recent readings, larger ones by readings taken now.
         2. Out of memory: caches are given up. If that, or newer readings, can help, it is tried once more.
-        3. Still, or over a limit, and models may go: enough of them are unloaded, and it is tried a last
+        3. Still, room may be made, and the device's process keeps it in pieces: that process is replaced.
+        4. Still, or over a limit, and models may go: enough of them are unloaded, and it is tried a last
            time in the room that was held meanwhile.
         """
         device_id, unloaded = request.device_id, list[UnloadedModel]()
+        self._watch.wait_until_known((device_id,), token)
         with self._watch.watching_for_loss():
             exact = request.size_bytes >= _EXACT_FROM_BYTES
             self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
             try:
                 allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
-            except (OutOfMemoryError, LimitExceededError) as error:  # 3
-                if request.memory_type is MemoryType.EXTERNAL:
+            except (OutOfMemoryError, LimitExceededError) as error:
+                if request.memory_type is MemoryType.EXTERNAL or self._is_gone(device_id):
                     raise
                 error.details["evictable_bytes"] = self._evictable_bytes(device_id)
                 if not make_room:
@@ -224,7 +252,7 @@ class MemoryInterface:
         try:
             return self._allocations.allocate(allocation_id, request, token)
         except OutOfMemoryError:  # 2
-            if not self._backends[device_id].trim(device_id) and exact:
+            if self._is_gone(device_id) or (not self._backends[device_id].trim(device_id) and exact):
                 raise
             self._watch.refresh((device_id,), max_age_ms=0)
             return self._allocations.allocate(allocation_id, request, token)
@@ -236,7 +264,16 @@ class MemoryInterface:
         token: CancelToken,
         unloaded: list[UnloadedModel],
     ) -> Allocation:
-        """Allocate in room that models made; free memory in pieces is joined first."""
+        """Allocate in room that a restart or models made; free memory in pieces is joined first."""
+        if self._restart_helps(request):  # 3
+            try:
+                self._restarts.restart(request.device_id, token, self._check_unused)
+                self._watch.refresh((request.device_id,), max_age_ms=0)
+                return self._allocations.allocate(allocation_id, request, token)
+            except (ModelBusyError, OutOfMemoryError):
+                if self._is_gone(request.device_id):
+                    raise
+        # 4
         reservation, gone = self.models.worker.reserve_making_room(allocation_id, request, token)
         unloaded.extend(gone)
         backend = self._backends[request.device_id]
@@ -298,6 +335,7 @@ class MemoryInterface:
         """Carry a transfer out."""
         devices = self._transfers.get(transfer_id)
         ends = (devices.source_device_id, devices.destination_device_id)
+        self._watch.wait_until_known(ends, token)
         with self._watch.watching_for_loss():
             self._watch.refresh(ends, max_age_ms=0)
             result = self._transfers.perform(
@@ -324,7 +362,7 @@ class MemoryInterface:
         force: bool,
     ) -> ClearResult:
         """Give up caches, allocations or models."""
-        present = self._watch.available(device_ids)
+        present = self._watch.available(device_ids, token)
         with self._watch.watching_for_loss():
             self._watch.refresh(present, max_age_ms=0)
             result = self._reclaim.clear(present, kind, owner, token, force=force)
@@ -333,11 +371,18 @@ class MemoryInterface:
         self._watch.observe(present)
         return result
 
-    def defragment(self, device_ids: tuple[str, ...], token: CancelToken) -> DefragmentResult:
-        """Join free memory."""
-        present = self._watch.available(device_ids)
+    def defragment(
+        self, device_ids: tuple[str, ...], token: CancelToken, *, aggressive: bool = False
+    ) -> DefragmentResult:
+        """Join free memory; ``aggressive`` by replacing processes, where devices have some of their own."""
+        present = self._watch.available(device_ids, token)
         with self._watch.watching_for_loss():
-            result = self._reclaim.defragment(present, token)
+            if aggressive and any(map(self._restarts.can_restart, present)):
+                result = self._restarts.defragment(
+                    present, lambda stay: self._reclaim.defragment(stay, token), token, self._check_unused
+                )
+            else:
+                result = self._reclaim.defragment(present, token)
         self._watch.observe(present)
         return result
 
@@ -349,7 +394,8 @@ class MemoryInterface:
         before = self.pressure(device_ids).pressure_level
         steps = []
         for row in self.recommendations(device_ids):
-            if row.action not in _ALLOWED[level]:
+            restarts = row.data.get("aggressive") is True
+            if row.action not in _ALLOWED[level] or (restarts and level is not OptimizationLevel.AGGRESSIVE):
                 continue
             returned = None
             if not dry_run:
@@ -379,7 +425,15 @@ class MemoryInterface:
                 demand = ModelDemand(min_bytes=row.data["min_memory_to_free_bytes"])
                 return self.models.optimize((row.data["device_id"],), demand, token).memory_returned_bytes
             case _:
-                return self.defragment((row.data["device_id"],), token).returned_bytes
+                aggressive = row.data.get("aggressive") is True
+                try:
+                    return self.defragment(
+                        (row.data["device_id"],), token, aggressive=aggressive
+                    ).returned_bytes
+                except (ModelBusyError, OutOfMemoryError):
+                    return (
+                        0  # a restart is refused while a model is used there, or what is there has no place
+                    )
 
     def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
         """Replace a device's limits; says what lies over the new cap, and frees none of it."""
@@ -521,6 +575,21 @@ class MemoryInterface:
                     self._allocations.free(allocation.allocation_id)
 
     # ---- inside ----
+
+    def _is_gone(self, device_id: str) -> bool:
+        return self._manager.device(device_id).state is not DeviceState.AVAILABLE
+
+    def _check_unused(self, device_ids: tuple[str, ...]) -> None:
+        if self._models is not None:
+            self._models.worker.models.check_unused(device_ids)
+
+    def _restart_helps(self, request: AllocationRequest) -> bool:
+        """Tell whether a device has the room, in pieces that only a new process joins."""
+        readings = self._manager.readings(request.device_id)
+        if readings is None or readings.restart_returns_bytes is None:
+            return False
+        largest, free = readings.largest_block_bytes, readings.free_bytes
+        return largest is not None and free is not None and largest < request.size_bytes <= free
 
     def _evictable_bytes(self, device_id: str) -> int:
         return 0 if self._models is None else self._models.worker.models.evictable_bytes(device_id)

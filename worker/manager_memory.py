@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.results import AllocationRow, DeviceStatus, Limits, UsageGroup
-from protocol.vocabulary import DeviceState, GroupBy, MemoryType, PressureLevel
+from protocol.vocabulary import DeviceState, Executed, GroupBy, MemoryType, PressureLevel
 from worker.books.ledger import DeviceLedger
 from worker.clock import NS_PER_MS, Clock
 from worker.errors import (
@@ -20,7 +20,7 @@ from worker.errors import (
 )
 from worker.policy.admission import admit, count, missing_bytes
 from worker.policy.pressure import Books, Headroom, headroom, level_of
-from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Readings, Reservation
+from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Lost, Readings, Reservation
 
 _ENDINGS_KEPT = 1024
 """Allocations that ended otherwise than by being freed, and are remembered for the error that names why."""
@@ -40,6 +40,8 @@ class Device:
         self.stale = True
         """Whether the ledger changed since the readings were taken."""
         self.level = PressureLevel.UNKNOWN
+        self.lost_ns = 0
+        """When it was lost last."""
 
 
 class MemoryManager:
@@ -49,8 +51,9 @@ class MemoryManager:
         self._clock = clock
         self.lock = self._lock = threading.RLock()
         """What holds several steps together: the models' own manager takes it around its own."""
-        self.on_lost: Callable[[str], None] = _nobody_asks
-        """Called with a device that went away, while the lock is held."""
+        self.on_lost: Callable[[str, frozenset[str] | None], tuple[str, ...]] = _no_models
+        """Called with a device that went away, while the lock is held; or with what could not be brought back
+        to it. Returns the models that were lost."""
         # All mutable state of the worker's accounting.
         self._devices: dict[str, Device] = {}
         self._device_ids: tuple[str, ...] = ()
@@ -79,22 +82,66 @@ class MemoryManager:
         with self._lock:
             return self._get(device_id).info
 
-    def lose_device(self, device_id: str, reason: str) -> tuple[Allocation, ...] | None:
+    def lose_device(self, device_id: str, reason: str) -> Lost | None:
         """Strike out what was on a device that went away. Returns what was lost; None if that was known."""
         with self._lock:
             device = self._get(device_id)
             if device.info.state is DeviceState.LOST:
                 return None
             device.info = replace(device.info, state=DeviceState.LOST, state_reason=reason)
+            device.lost_ns = self._clock.now_ns()
             self.version += 1
             device.readings = None
-            lost = tuple(device.ledger.allocations.values())
+            lost = tuple(each for each in device.ledger.allocations.values() if not each.external)
             for allocation in lost:
-                if not allocation.external:
-                    self.remove(allocation.allocation_id, ending="device_lost")
+                self.remove(allocation.allocation_id, ending="device_lost")
             device.ledger.drop_weights()
-            self.on_lost(device_id)
-            return tuple(allocation for allocation in lost if not allocation.external)
+            device.ledger.drop_reservations()
+            return Lost(lost, self.on_lost(device_id, None))
+
+    def recover_device(self, info: DeviceInfo) -> int:
+        """Note that a lost device is there again, and empty. Returns for how many ms it was away."""
+        with self._lock:
+            self.change_device(info)
+            return (self._clock.now_ns() - self._get(info.device_id).lost_ns) // NS_PER_MS
+
+    def change_device(self, info: DeviceInfo) -> None:
+        """Take over what a device is found to be; what is on it stays."""
+        with self._lock:
+            device = self._get(info.device_id)
+            device.info, device.stale = info, True
+            self.version += 1
+
+    def pause_devices(self, device_ids: tuple[str, ...], reason: str) -> None:
+        """Keep devices from being asked, because their process is replaced; what is on them stays."""
+        with self._lock:
+            for device_id in device_ids:
+                info = self._get(device_id).info
+                if info.state is DeviceState.AVAILABLE:
+                    self.change_device(replace(info, state=DeviceState.PROBING, state_reason=reason))
+
+    def resume_devices(self, device_ids: tuple[str, ...]) -> None:
+        """End a pause; nothing happens to devices that are not paused any more."""
+        with self._lock:
+            for device_id in device_ids:
+                info = self._get(device_id).info
+                if info.state is DeviceState.PROBING:
+                    self.change_device(replace(info, state=DeviceState.AVAILABLE, state_reason=None))
+
+    def default_device(self, asked: str | None, host: str) -> str:
+        """Return the device of requests that name none: the one asked for, else the first accelerator.
+
+        An accelerator whose probe failed is none; one that is being probed, or was lost, may come (again).
+        """
+        if asked is not None:
+            return asked
+        with self._lock:
+            there = (
+                device_id
+                for device_id, device in self._devices.items()
+                if device_id != host and device.info.state is not DeviceState.UNAVAILABLE
+            )
+            return next(there, host)
 
     # ---- readings ----
 
@@ -102,11 +149,13 @@ class MemoryManager:
         """Take readings over. ``look`` is what ``begin_look`` said before they were taken."""
         with self._lock:
             device = self._get(device_id)
+            ledger = device.ledger
+            if look not in ledger.looks:
+                return  # the device was lost since: they are of what was there before
             device.readings = readings
             self.version += 1
             device.read_ns = self._clock.now_ns()
-            ledger = device.ledger
-            ledger.noted_bytes = ledger.looks.pop(look, ledger.noted_bytes)
+            ledger.noted_bytes = ledger.looks.pop(look)
             device.stale = device.ledger.drift_bytes != 0
 
     def begin_look(self, device_id: str) -> int:
@@ -122,13 +171,18 @@ class MemoryManager:
         with self._lock:
             self._get(device_id).ledger.looks.pop(look, None)
 
-    def needs_readings(self, device_id: str, max_age_ms: int, *, exact: bool = True) -> bool:
-        """Tell whether readings are missing, too old or (``exact``) older than the ledger's last change."""
+    def needs_readings(
+        self, device_id: str, max_age_ms: int, *, exact: bool = True, forced: bool = False
+    ) -> bool:
+        """Tell whether readings are missing, too old or (``exact``) older than the ledger's last change.
+
+        ``forced``: whether there is a device to be read at all.
+        """
         with self._lock:
             device = self._get(device_id)
             if device.info.state is not DeviceState.AVAILABLE:
                 return False
-            if device.readings is None or (exact and device.stale):
+            if forced or device.readings is None or (exact and device.stale):
                 return True
             return self._clock.now_ns() - device.read_ns > max_age_ms * NS_PER_MS
 
@@ -196,8 +250,8 @@ class MemoryManager:
         request = reservation.request
         with self._lock:
             device = self._get(request.device_id)
-            if device.info.state is not DeviceState.AVAILABLE:
-                raise unavailable(device.info)
+            if not device.ledger.holds(reservation):
+                raise went_with_its_device(device.info)
             now = self._clock.now_ns()
             expires = None if request.lease_ns is None else now + request.lease_ns
             allocation = Allocation(reservation.allocation_id, request, block, now, expires)
@@ -250,8 +304,8 @@ class MemoryManager:
         """Enter a model's weights, by what they turned out to take. DeviceUnavailableError if the device went away meanwhile."""
         with self._lock:
             device = self._get(reservation.request.device_id)
-            if device.info.state is not DeviceState.AVAILABLE:
-                raise unavailable(device.info)
+            if not device.ledger.holds(reservation):
+                raise went_with_its_device(device.info)
             device.ledger.release(reservation)
             device.ledger.add_weights(handle, size_bytes, actual_bytes)
             device.stale = True
@@ -277,6 +331,24 @@ class MemoryManager:
                 device.ledger.noted_bytes = device.ledger.taken_bytes - drift_bytes
             device.stale = True
             self.version += 1
+
+    def lose_part(self, device_id: str, names: frozenset[str]) -> Lost:
+        """Strike out what did not come back to a device that is there again."""
+        with self._lock:
+            ledger = self._get(device_id).ledger
+            lost = tuple(each for name, each in ledger.allocations.items() if name in names)
+            for allocation in lost:
+                self.remove(allocation.allocation_id, ending="device_lost")
+            for handle in names & ledger.weights.keys():
+                ledger.remove_weights(handle)
+            self.mark_stale(device_id)
+            return Lost(lost, self.on_lost(device_id, names))
+
+    def content_bytes(self, device_id: str) -> int:
+        """Return what allocations and models have on a device, as asked for."""
+        with self._lock:
+            ledger = self._get(device_id).ledger
+            return ledger.allocated_bytes + ledger.model_bytes
 
     def model_bytes(self, device_id: str) -> int:
         """Return what models take on a device."""
@@ -446,8 +518,9 @@ class MemoryManager:
             self._endings.popitem(last=False)
 
 
-def _nobody_asks(_device_id: str) -> None:
-    """Tell nobody that a device went away."""
+def _no_models(_device_id: str, _names: frozenset[str] | None) -> tuple[str, ...]:
+    """Return that no models went with a device: there are none."""
+    return ()
 
 
 _NO_READINGS = Readings(None, None, None, None, None, None, None, 0, 0, None)
@@ -464,6 +537,17 @@ def unavailable(info: DeviceInfo) -> DeviceUnavailableError:
     return DeviceUnavailableError(
         f"{info.device_id} is {info.state}: {info.state_reason}", device_id=info.device_id, state=info.state
     )
+
+
+def went_with_its_device(info: DeviceInfo) -> DeviceUnavailableError:
+    """Make the error for what was made on a device that was lost before it could be entered."""
+    error = DeviceUnavailableError(
+        f"{info.device_id} was lost meanwhile: {info.state_reason}",
+        device_id=info.device_id,
+        state=info.state,
+    )
+    error.executed = Executed.NO
+    return error
 
 
 def utilization_percentage(readings: Readings) -> float | None:

@@ -375,13 +375,31 @@ class ModelManager:
         memory.set_capacity(capacity)
         return memory
 
-    def _lose(self, device_id: str) -> None:
-        """Note that the models on a device went with it. The lock is held."""
+    def check_unused(self, device_ids: tuple[str, ...]) -> None:
+        """Refuse what must not happen under a lease. ModelBusyError; the lock is held, or it means nothing."""
+        with self._changed:
+            for device_id in device_ids:
+                for entry in self.book.on_device(device_id):
+                    if entry.in_use:
+                        message = f"model {entry.model_id!r} is in use on {device_id}"
+                        raise ModelBusyError(message, model_id=entry.model_id, cause="in_use")
+                if self.book.in_transit(device_id):
+                    message = f"a model is on its way to or from {device_id}"
+                    raise ModelBusyError(message, device_id=device_id, cause="in_transit")
+
+    def _lose(self, device_id: str, handles: frozenset[str] | None) -> tuple[str, ...]:
+        """Note that models went with their device: these, or all on it. The lock is held."""
+        lost = []
         for entry in self.book.on_device(device_id):
-            if entry.residence is not None and entry.residence.device_id == device_id:
+            place = entry.residence
+            if place is None or place.device_id != device_id:
+                continue
+            if handles is None or place.handle in handles:
                 entry.residence, entry.in_use = None, 0
                 entry.state = ModelState.UNLOADED
+                lost.append(entry.model_id)
         self._changed.notify_all()
+        return tuple(lost)
 
     def _now_ms(self) -> int:
         return self._clock.now_ns() // NS_PER_MS

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from protocol.record import Record
-from protocol.results import Fragmentation, SharedMemory
+from protocol.results import DefragmentStep, Fragmentation, SharedMemory
 from protocol.vocabulary import (
     DeviceKind,
     DeviceState,
@@ -48,6 +48,9 @@ class Readings(Record):
     """Part of the live blocks that really takes memory now."""
     cached_bytes: int
     fragmentation: Fragmentation | None
+    restart_returns_bytes: int | None = None
+    """What only a new process in place of the device's gives back, a part of ``cached_bytes``; None where none
+    would help."""
 
 
 class Block(Record):
@@ -62,6 +65,17 @@ class Defragmented(Record):
 
     moved: int
     returned_bytes: int | None
+
+
+class Restarted(Record):
+    """What a new process in place of a device's old one did."""
+
+    returned_bytes: int | None
+    moved: int
+    """Blocks that were carried over."""
+    failed: dict[str, str]
+    """Why, for each block that could not be brought back."""
+    steps: tuple[DefragmentStep, ...]
 
 
 class AllocationRequest(Record):
@@ -103,6 +117,13 @@ class Allocation(Record):
     def external(self) -> bool:
         """Whether the host holds it and the worker only keeps the record."""
         return self.request.memory_type is MemoryType.EXTERNAL
+
+
+class Lost(Record):
+    """What went with a device."""
+
+    allocations: tuple[Allocation, ...]
+    model_ids: tuple[str, ...]
 
 
 class Reservation(Record):

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from protocol.record import Record
 from protocol.results import Eviction, ModelUnloadedData, UnloadedModel
-from protocol.vocabulary import EventName, UnloadMode
+from protocol.vocabulary import DeviceState, EventName, UnloadMode
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, Write
 from worker.books.history import History
 from worker.books.model_book import ModelEntry, Residence
@@ -55,7 +55,7 @@ class ModelWorker:
         clock: Clock,
         publish: Publish,
         objects: ModelObjects,
-        default_device: str,
+        default_device: str | None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self.models = models
@@ -66,7 +66,7 @@ class ModelWorker:
         self._clock = clock
         self._publish = publish
         self._objects = objects
-        self._default_device = default_device
+        self._asked_default = default_device
         self._on_closed = on_closed
         # Mutable: how each loaded model's tensors lie in its block, by handle.
         self._tensors: dict[str, tuple[TensorInfo, ...]] = {}
@@ -125,7 +125,7 @@ class ModelWorker:
         unloaded: list[UnloadedModel] = []
         try:
             source = self._open(entry)  # 1
-            target = self._choose_device(entry, source, device_id)
+            target = self._choose_device(entry, source, device_id, token)
             room = self._hold_room(entry, source, target, token, make_room=make_room, until_ns=until_ns)  # 2
             unloaded.extend(self._unload_all(room))
             started_ns = self._clock.now_ns()
@@ -151,18 +151,29 @@ class ModelWorker:
             return _Source(max(1, file.total_bytes), file)
         return _Source(max(1, entry.known_bytes or 0), loader=loader)
 
-    def _choose_device(self, entry: ModelEntry, source: _Source, asked: str | None) -> str:
-        """Choose where a model goes: as asked, as declared, else the default or the first other with room."""
+    def _choose_device(
+        self, entry: ModelEntry, source: _Source, asked: str | None, token: CancelToken
+    ) -> str:
+        """Choose where a model goes: as asked, as declared, else the default or the first other with room.
+
+        A device that is being probed is waited for, where it would be the one.
+        """
         if source.loader is not None and asked not in {None, HOST}:
             raise _made_here(entry, asked)
         fixed = HOST if source.loader is not None else asked or entry.spec.device_id
         if fixed is not None:
+            self._watch.wait_until_known((fixed,), token)
             return self._manager.device(fixed).device_id
-        others = (each for each in self._manager.device_ids() if each != self._default_device)
-        choice = (self._default_device, *others)
+        self._watch.wait_until_known((self._manager.default_device(self._asked_default, HOST),), token)
+        default = self._manager.default_device(self._asked_default, HOST)
+        choice = (default, *(each for each in self._manager.device_ids() if each != default))
         self._watch.refresh(choice, max_age_ms=0)
-        with_room = (each for each in choice if not self._manager.missing_bytes(each, source.size_bytes))
-        return next(with_room, self._default_device)
+        with_room = (each for each in choice if self._has_room(each, source.size_bytes))
+        return next(with_room, default)
+
+    def _has_room(self, device_id: str, size_bytes: int) -> bool:
+        there = self._manager.device(device_id).state is DeviceState.AVAILABLE
+        return there and not self._manager.missing_bytes(device_id, size_bytes)
 
     def _hold_room(
         self, entry: ModelEntry, source: _Source, device_id: str, token: CancelToken, *,

@@ -12,15 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from protocol.vocabulary import DeviceState, Initialize, MemoryType
+from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.host_memory import address_of
+from worker.backends.isolated import IsolatedBackend
+from worker.backends.isolation.child_process import Launch
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.cancellation import CancelToken
 from worker.clock import FixedClock, SystemClock
 from worker.errors import CancelledError, OutOfMemoryError, UnsupportedError, WorkerError
-from worker.records import AllocationRequest
+from worker.records import AllocationRequest, DeviceInfo
 from worker.telemetry.system import SystemMemory
 
 MIB = 2**20
@@ -38,11 +40,21 @@ def simulated(**knobs: float) -> Make:
     return lambda _: SimulatedBackend(0, device, FixedClock())
 
 
+def isolated(**knobs: float) -> Make:
+    """Return what makes the same simulated device in a process of its own."""
+    factory = "worker.backends.simulated:simulated_in_process"
+    options = {"index": 0, "standing": True, "total_bytes": 300 * MIB + 1000, **knobs}
+    expected = (DeviceInfo("sim:0", DeviceKind.SIMULATED, "expected"),)
+    launch = Launch(sys.executable, factory, options)
+    return lambda _: IsolatedBackend(launch, expected, SystemClock())
+
+
 BACKENDS = {
     "cpu-with-pool": cpu(256 * MIB),
     "cpu-without-pool": cpu(0),
     "simulated": simulated(),
     "simulated-slow": simulated(latency_ms=2.0, bandwidth_bytes_per_second=MIB),
+    "isolated-simulated": isolated(),
 }
 
 
@@ -70,8 +82,9 @@ def token() -> CancelToken:
 
 
 def rss() -> int:
-    """Return this process's resident bytes."""
-    return int(psutil.Process().memory_info().rss)
+    """Return the resident bytes of this process and of the devices' processes below it."""
+    ours = psutil.Process()
+    return sum(int(each.memory_info().rss) for each in (ours, *ours.children()))
 
 
 def ask(
@@ -457,9 +470,11 @@ import os, signal, sys
 from pathlib import Path
 from protocol.vocabulary import MemoryType
 from worker.backends.cpu import CpuBackend
+from worker.backends.isolated import IsolatedBackend
+from worker.backends.isolation.child_process import Launch
 from worker.cancellation import CancelToken
 from worker.clock import SystemClock
-from worker.records import AllocationRequest
+from worker.records import AllocationRequest, DeviceInfo
 from worker.telemetry.system import SystemMemory
 now = SystemClock().now_ns
 backend = CpuBackend(SystemMemory().read, now, 0, Path(sys.argv[1]))

@@ -1,6 +1,7 @@
 """The whole worker below the stream, in this process, with its books open: cpu and two simulated devices."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from protocol.results import LoadModelResult
 from protocol.vocabulary import EventName, GroupBy, Initialize, MemoryType, TransferType
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
+from worker.backends.isolated import IsolatedBackend
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.books.history import History
 from worker.cancellation import CancelToken
@@ -41,6 +43,7 @@ class Machine:
         pool_bytes: int = 32 * MIB,
         models: tuple[ModelSpec, ...] = (),
         clock: Clock | None = None,
+        apart: tuple[IsolatedBackend, ...] = (),
     ) -> None:
         self.clock = clock or FixedClock()
         self.history = History(self.clock)
@@ -50,6 +53,8 @@ class Machine:
         self.backends: dict[str, DeviceBackend] = {"cpu": cpu}
         for index, device in enumerate(devices):
             self.backends[f"sim:{index}"] = SimulatedBackend(index, device, self.clock)
+        for backend in apart:
+            self.backends |= {info.device_id: backend for info in backend.probe()}
         self.manager = MemoryManager(self.clock)
         for backend in self.backends.values():
             for info in backend.probe():
@@ -57,7 +62,9 @@ class Machine:
         self.allocations = AllocationWorker(self.manager, self.backends, self.history, self._on_lease)
         self.transfers = TransferWorker(self.manager, self.backends, self.allocations, self.clock)
         analytics = AnalyticsWorker(self.manager, self.history, self.clock)
-        watch = DeviceWatch(self.manager, self.backends, analytics, self._publish)
+        self.watch = watch = DeviceWatch(self.manager, self.backends, analytics, self._publish)
+        for each in apart:
+            each.begin(partial(watch.note_devices, each))
         self.idle: list[tuple[int, str]] = []
         self.decisions: list[Decision] = []
         self.booked = ModelManager(

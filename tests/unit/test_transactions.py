@@ -35,7 +35,7 @@ from worker.errors import (
 )
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.records import AllocationRequest, Block, DeviceInfo, Readings, Reservation
+from worker.records import AllocationRequest, Block, DeviceInfo, Lost, Readings, Reservation
 
 
 def hold(manager: MemoryManager, request: AllocationRequest) -> Reservation:
@@ -190,7 +190,7 @@ def test_lost_device() -> None:
     mine = manager.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
     theirs = manager.commit(hold(manager, AllocationRequest("d", 1, MemoryType.EXTERNAL)), Block(1))
     pending = hold(manager, AllocationRequest("d", 7))
-    assert manager.lose_device("d", "gone") == (mine,)
+    assert manager.lose_device("d", "gone") == Lost((mine,), ())
     assert manager.lose_device("d", "gone") is None
     with pytest.raises(DeviceUnavailableError, match="gone"):
         manager.commit(pending, Block(7))

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from protocol.vocabulary import Initialize
 from worker.cancellation import CancelToken
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
 COPY_CHUNK_BYTES = 8 * 2**20
 """Transfers go in pieces of this size: each is one step that progress shows and cancelling ends."""
@@ -90,6 +90,24 @@ class DeviceBackend(Protocol):
 
     def close(self) -> None:
         """Give everything up."""
+        ...
+
+
+@runtime_checkable
+class OwnProcess(Protocol):
+    """What a backend has besides if its devices live in a process of their own, and so can come and go."""
+
+    @property
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """The devices, as far as is known by now: probing, at first."""
+        ...
+
+    def begin(self, on_change: Callable[[tuple[DeviceInfo, ...]], None]) -> None:
+        """Look for the devices, beside everything else, and tell of them whenever one changes."""
+        ...
+
+    def restart(self, token: CancelToken) -> Restarted:
+        """Replace the process, and carry over all that lives in it through host memory."""
         ...
 
 

@@ -5,6 +5,7 @@ corrupt a copy, or go away. Nothing of it depends on the machine.
 """
 
 import threading
+from typing import Any
 
 from protocol.record import Record
 from protocol.results import Fragmentation
@@ -13,7 +14,7 @@ from worker.backends.address_space import AddressSpace
 from worker.backends.base import LoadsThroughCopies
 from worker.backends.host_memory import AnonymousBuffer
 from worker.cancellation import CancelToken
-from worker.clock import Clock
+from worker.clock import Clock, FixedClock, SystemClock
 from worker.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, UnsupportedError
 from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 
@@ -33,6 +34,14 @@ class SimulatedDevice(Record):
     stall_copy: int | None = None
     lose_at: int | None = None
     """The allocation or copy, counted together, at which the device goes away."""
+    pooled: int = 0
+    """1 for a pool that keeps what it once took for as long as its process lives, as DirectML's tiles do."""
+
+
+def simulated_in_process(index: int, *, standing: bool = False, **knobs: Any) -> "SimulatedBackend":
+    """Make one from plain values; ``standing`` under a clock that stands, so that nothing takes time."""
+    clock = FixedClock() if standing else SystemClock()
+    return SimulatedBackend(index, SimulatedDevice(**knobs), clock)
 
 
 class SimulatedBackend(LoadsThroughCopies):
@@ -51,6 +60,8 @@ class SimulatedBackend(LoadsThroughCopies):
         self._buffers: dict[str, AnonymousBuffer] = {}
         self._allocations = 0
         self._copies = 0
+        self._pool_bytes = 0
+        """The most that was ever in use: what a pool keeps."""
         self._lost = False
 
     def probe(self) -> tuple[DeviceInfo, ...]:
@@ -61,8 +72,9 @@ class SimulatedBackend(LoadsThroughCopies):
         """Answer from the address space: exact, and the same on every machine."""
         self._check_present()
         with self._lock:
-            used, largest = self._space.used_bytes, self._space.largest_free
-        total, free = self._device.total_bytes, self._capacity - used
+            live, largest = self._space.used_bytes, self._space.largest_free
+            used = max(live, self._pool_bytes)
+        total, free = self._device.total_bytes, self._capacity - live
         return Readings(
             total_bytes=total,
             budget_bytes=total,
@@ -71,9 +83,10 @@ class SimulatedBackend(LoadsThroughCopies):
             process_used_bytes=used,
             free_bytes=free,
             largest_block_bytes=largest,
-            resident_bytes=used,
-            cached_bytes=0,
+            resident_bytes=live,
+            cached_bytes=used - live,
             fragmentation=Fragmentation(free, largest, round(100 * (1 - largest / free), 3) if free else 0.0),
+            restart_returns_bytes=used - live if self._device.pooled else None,
         )
 
     def check(self, request: AllocationRequest) -> None:
@@ -102,6 +115,8 @@ class SimulatedBackend(LoadsThroughCopies):
                 self._space.give_back(allocation_id)
                 raise
             self._buffers[allocation_id] = buffer
+            if self._device.pooled:
+                self._pool_bytes = max(self._pool_bytes, self._space.used_bytes)
         return Block(actual)  # fresh pages read as zero, so there is nothing to initialize
 
     def free(self, allocation_id: str) -> int | None:
@@ -113,7 +128,7 @@ class SimulatedBackend(LoadsThroughCopies):
             before = self._space.used_bytes
             self._space.give_back(allocation_id)
             buffer.close()
-            return before - self._space.used_bytes
+            return 0 if self._device.pooled else before - self._space.used_bytes
 
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
         """Return None: like a GPU's memory, it can only be copied to and from."""
@@ -134,7 +149,7 @@ class SimulatedBackend(LoadsThroughCopies):
             view[offset] ^= 0xFF
 
     def trim(self, device_id: str) -> int | None:  # noqa: ARG002
-        """Do nothing: it keeps no caches."""
+        """Do nothing: it keeps no caches, or never gives them up."""
         self._check_present()
         return 0
 
@@ -142,8 +157,10 @@ class SimulatedBackend(LoadsThroughCopies):
         """Do nothing: it keeps no caches."""
 
     def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002
-        """Move all blocks to the low end."""
+        """Move all blocks to the low end; nothing moves in a pool."""
         self._check_present()
+        if self._device.pooled:
+            return None
         with self._lock:
             return Defragmented(self._space.compact(), 0)
 

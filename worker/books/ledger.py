@@ -52,9 +52,20 @@ class DeviceLedger:
         self.reserved_bytes += _room_of(reservation.request)
 
     def release(self, reservation: Reservation) -> None:
-        """Let the room go again."""
-        del self.reservations[reservation.allocation_id]
-        self.reserved_bytes -= _room_of(reservation.request)
+        """Let the room go again; nothing happens if it went with the device."""
+        if self.reservations.pop(reservation.allocation_id, None) is not None:
+            self.reserved_bytes -= _room_of(reservation.request)
+
+    def holds(self, reservation: Reservation) -> bool:
+        """Tell whether room is still held: it is not once the device was lost."""
+        return reservation.allocation_id in self.reservations
+
+    def drop_reservations(self) -> None:
+        """Let all room go, but for what the host holds: what was being made there went with the device."""
+        for reservation in tuple(self.reservations.values()):
+            if reservation.request.memory_type is not MemoryType.EXTERNAL:
+                self.release(reservation)
+        self.looks.clear()
 
     def add(self, allocation: Allocation) -> None:
         """Enter a live allocation."""

@@ -9,6 +9,13 @@ RETURN_COST_NS_PER_BYTE = 0.1
 MOVE_COST_NS_PER_BYTE = 0.1
 """Copying within a device: 60-95 ms/GiB measured on a CPU, less on any GPU."""
 
+COPY_COST_NS_PER_BYTE = 0.8
+"""Carrying contents over when a process is replaced: read twice, written and read once; 0.7-0.9 s/GiB measured
+on a simulated device."""
+
+START_COST_MS = 1000
+"""Starting a device's process: 0.2 s for a simulated one, 1-2 s where it imports torch."""
+
 _WORTH_JOINING = 10.0
 """Fragmentation percentage from which joining free memory is proposed."""
 
@@ -16,18 +23,22 @@ _WORTH_JOINING = 10.0
 def recommend(device_id: str, readings: Readings) -> tuple[Recommendation, ...]:
     """Return what would help, cheapest per byte first; what frees nothing comes last."""
     found = []
-    if readings.cached_bytes:
+    in_restart = readings.restart_returns_bytes or 0
+    in_place = readings.cached_bytes - in_restart
+    if in_place > 0:
         found.append(
             Recommendation(
                 action="memory.clear",
                 data={"device_id": device_id, "clear_type": "cache"},
-                expected_freed_bytes=readings.cached_bytes,
-                cost_ms=_cost_ms(readings.cached_bytes, RETURN_COST_NS_PER_BYTE),
-                reason=f"{readings.cached_bytes} bytes are kept for reuse and hold nothing",
+                expected_freed_bytes=in_place,
+                cost_ms=_cost_ms(in_place, RETURN_COST_NS_PER_BYTE),
+                reason=f"{in_place} bytes are kept for reuse and hold nothing",
             )
         )
     pieces = readings.fragmentation
-    if pieces is not None and pieces.fragmentation_percentage >= _WORTH_JOINING:
+    if in_restart or (readings.restart_returns_bytes is not None and _in_pieces(pieces)):
+        found.append(_restart(device_id, readings, in_restart))
+    elif pieces is not None and _in_pieces(pieces):
         found.append(_join(device_id, readings, pieces))
     return cheapest_first(tuple(found))
 
@@ -41,6 +52,24 @@ def cheapest_first(recommendations: tuple[Recommendation, ...]) -> tuple[Recomme
         return (row.cost_ms or 0) / row.expected_freed_bytes
 
     return tuple(sorted(recommendations, key=cost_per_byte))
+
+
+def _in_pieces(pieces: Fragmentation | None) -> bool:
+    return pieces is not None and pieces.fragmentation_percentage >= _WORTH_JOINING
+
+
+def _restart(device_id: str, readings: Readings, freed_bytes: int) -> Recommendation:
+    carried = readings.resident_bytes
+    return Recommendation(
+        action="memory.defragment",
+        data={"device_id": device_id, "aggressive": True},
+        expected_freed_bytes=freed_bytes,
+        cost_ms=START_COST_MS + _cost_ms(carried, COPY_COST_NS_PER_BYTE),
+        reason=(
+            f"{freed_bytes} bytes are kept by the device's process until it ends; it is replaced,"
+            f" and {carried} bytes are carried over through host memory"
+        ),
+    )
 
 
 def _join(device_id: str, readings: Readings, pieces: Fragmentation) -> Recommendation:

@@ -30,7 +30,10 @@ def pressure(number: int) -> dict[str, Any]:
 
 def lost() -> dict[str, Any]:
     """Return an event of another kind."""
-    return {"event": LOST, "data": {"device_id": "sim:0", "reason": "told to", "allocation_ids": []}}
+    return {
+        "event": LOST,
+        "data": {"device_id": "sim:0", "reason": "told to", "allocation_ids": [], "model_ids": []},
+    }
 
 
 class Reading:

@@ -19,6 +19,8 @@ public abstract record WorkerEvent(long Sequence, int ProcessId)
             "memory.allocation_expired" =>
                 new AllocationExpiredEvent(sequence, processId, AllocationExpiredData.Read(ref reader, strict: false)),
             "device.lost" => new DeviceLostEvent(sequence, processId, DeviceLostData.Read(ref reader, strict: false)),
+            "device.recovered" =>
+                new DeviceRecoveredEvent(sequence, processId, DeviceRecoveredData.Read(ref reader, strict: false)),
             _ => null,
         };
     }
@@ -34,4 +36,8 @@ public sealed record AllocationExpiredEvent(long Sequence, int ProcessId, Alloca
 
 /// <summary>A device went away, and what lay on it.</summary>
 public sealed record DeviceLostEvent(long Sequence, int ProcessId, DeviceLostData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>A device that was lost can be asked for memory again.</summary>
+public sealed record DeviceRecoveredEvent(long Sequence, int ProcessId, DeviceRecoveredData Data)
     : WorkerEvent(Sequence, ProcessId);

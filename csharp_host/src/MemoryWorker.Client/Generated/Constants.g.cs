@@ -39,4 +39,7 @@ public static class WireEvents
 
     /// <summary>Its data is a <see cref="DeviceLostData"/>.</summary>
     public const string DeviceLost = "device.lost";
+
+    /// <summary>Its data is a <see cref="DeviceRecoveredData"/>.</summary>
+    public const string DeviceRecovered = "device.recovered";
 }

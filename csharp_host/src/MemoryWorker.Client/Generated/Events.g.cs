@@ -330,7 +330,7 @@ public sealed record ModelUnloadedData : IWireRecord<ModelUnloadedData>
     }
 }
 
-/// <summary>A device went away, and its contents with it.</summary>
+/// <summary>A device went away, and its contents with it; or, where it is there again at once, part of them.</summary>
 public sealed record DeviceLostData : IWireRecord<DeviceLostData>
 {
     /// <summary><c>device_id</c></summary>
@@ -341,6 +341,9 @@ public sealed record DeviceLostData : IWireRecord<DeviceLostData>
 
     /// <summary><c>allocation_ids</c></summary>
     public required IReadOnlyList<string> AllocationIds { get; init; }
+
+    /// <summary><c>model_ids</c></summary>
+    public required IReadOnlyList<string> ModelIds { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DeviceLostData() { }
@@ -369,14 +372,19 @@ public sealed record DeviceLostData : IWireRecord<DeviceLostData>
                 AllocationIds = WireReader.List(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
                 seen |= 0x4;
             }
+            else if (WireReader.IsAt(ref reader, "model_ids"u8))
+            {
+                ModelIds = WireReader.List(ref reader, "model_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x8;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceLostData", refuse: strict);
             }
         }
-        if (seen != 0x7)
+        if (seen != 0xf)
         {
-            WireReader.Require(seen, "DeviceLostData", "device_id", "reason", "allocation_ids");
+            WireReader.Require(seen, "DeviceLostData", "device_id", "reason", "allocation_ids", "model_ids");
         }
     }
 
@@ -394,6 +402,66 @@ public sealed record DeviceLostData : IWireRecord<DeviceLostData>
         WireWriter.Value(writer, Reason);
         writer.WritePropertyName("allocation_ids"u8);
         WireWriter.List(writer, AllocationIds, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("model_ids"u8);
+        WireWriter.List(writer, ModelIds, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A device that was lost can be asked for memory again. Nothing that was on it came back.</summary>
+public sealed record DeviceRecoveredData : IWireRecord<DeviceRecoveredData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary>How long it was away.</summary>
+    public required long LostMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public DeviceRecoveredData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private DeviceRecoveredData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "DeviceRecoveredData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "lost_ms"u8))
+            {
+                LostMs = WireReader.Int64(ref reader, "lost_ms", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "DeviceRecoveredData", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "DeviceRecoveredData", "device_id", "lost_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static DeviceRecoveredData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("lost_ms"u8);
+        WireWriter.Value(writer, LostMs);
         writer.WriteEndObject();
     }
 }

@@ -353,6 +353,9 @@ public enum EventName
 
     /// <summary><c>device.lost</c></summary>
     DeviceLost,
+
+    /// <summary><c>device.recovered</c></summary>
+    DeviceRecovered,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -1284,6 +1287,7 @@ public static class WireWords
         EventName.MemoryAllocationExpired => "memory.allocation_expired",
         EventName.MemoryModelUnloaded => "memory.model_unloaded",
         EventName.DeviceLost => "device.lost",
+        EventName.DeviceRecovered => "device.recovered",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
     };
 
@@ -1296,6 +1300,7 @@ public static class WireWords
             "memory.allocation_expired" => (EventName.MemoryAllocationExpired, true),
             "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
             "device.lost" => (EventName.DeviceLost, true),
+            "device.recovered" => (EventName.DeviceRecovered, true),
             _ => (default, false),
         };
         value = found;
@@ -1321,6 +1326,10 @@ public static class WireWords
         {
             return EventName.DeviceLost;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, device.lost");
+        if (reader.ValueTextEquals("device.recovered"u8))
+        {
+            return EventName.DeviceRecovered;
+        }
+        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, device.lost, device.recovered");
     }
 }

@@ -33,6 +33,7 @@ internal sealed class EventHub
         {
             PressureChangedEvent => EventName.MemoryPressureChanged,
             AllocationExpiredEvent => EventName.MemoryAllocationExpired,
+            DeviceRecoveredEvent => EventName.DeviceRecovered,
             _ => EventName.DeviceLost,
         };
     }

@@ -1,0 +1,153 @@
+"""Backends that fail in the ways that real ones do, for a device's process to be made of.
+
+Each is found by its name, as ``misbehaving_backends:segfaults``, with this folder on the module path.
+"""
+
+import ctypes
+import os
+import sys
+import threading
+from pathlib import Path
+
+from protocol.vocabulary import DeviceKind, DeviceState
+from worker.backends.simulated import SimulatedBackend, SimulatedDevice, simulated_in_process
+from worker.cancellation import CancelToken
+from worker.clock import SystemClock
+from worker.errors import DeviceLostError
+from worker.records import AllocationRequest, Block, DeviceInfo
+
+MIB = 2**20
+
+
+class _Simulated(SimulatedBackend):
+    def __init__(self) -> None:
+        super().__init__(0, SimulatedDevice(256 * MIB), SystemClock())
+
+
+def lacks_a_module() -> SimulatedBackend:
+    import torch_directml_that_is_nowhere
+
+    return torch_directml_that_is_nowhere
+
+
+def lacks_a_library() -> SimulatedBackend:
+    ctypes.CDLL("libd3d12-that-is-nowhere.so")
+    raise AssertionError
+
+
+def has_a_broken_module() -> SimulatedBackend:
+    raise ImportError("undefined symbol: _ZN3c10")
+
+
+class Raises(_Simulated):
+    """As ``is_available()`` does where DXCore fails."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        raise RuntimeError("Unknown error -2147467259")
+
+
+class Segfaults(_Simulated):
+    """As ``is_available()`` does on Linux with the wheel's own libraries."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        ctypes.string_at(0)
+        raise AssertionError
+
+
+class Exits(_Simulated):
+    """As a library that gives up does."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        sys.stderr.write("cannot go on\n")
+        sys.stderr.flush()
+        os._exit(5)
+
+
+class Hangs(_Simulated):
+    """As a driver may."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        threading.Event().wait()
+        raise AssertionError
+
+
+class FindsNothing(_Simulated):
+    """As on a machine without an adapter."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        return ()
+
+
+class SaysNo(_Simulated):
+    """As a backend that knows what is wrong."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        return (DeviceInfo("sim:0", DeviceKind.SIMULATED, "old", DeviceState.UNAVAILABLE, "too old a driver"),)
+
+
+class Prints(_Simulated):
+    """As libraries do, in Python and in C, where the messages go if nobody takes care."""
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        print("hello from a library", flush=True)
+        os.write(1, b"hello from C\n")
+        return super().probe()
+
+
+class DiesOfMemory(_Simulated):
+    """As the tiled allocator does where the driver has no more."""
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        if request.size_bytes > MIB:
+            sys.stderr.write("DML allocator out of memory!\n")
+            sys.stderr.flush()
+            ctypes.string_at(0)
+        return super().allocate(allocation_id, request, token)
+
+
+class IsRemoved(_Simulated):
+    """As a device that Windows reset: the process goes on, and nothing there works any more."""
+
+    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
+        raise DeviceLostError("Unknown error -2005270523", device_id="sim:0")
+
+
+class HangsInReadings(_Simulated):
+    """As a driver may, later."""
+
+    def readings(self, device_id: str) -> object:  # type: ignore[override]
+        threading.Event().wait()
+
+
+class Misreads(_Simulated):
+    """As bad memory does: every read differs from the one before."""
+
+    reads = 0
+
+    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
+        super().read(allocation_id, offset, into, token)
+        self.reads += 1
+        into[0] = self.reads % 256
+
+
+def starts_unless(marker: str, **knobs: int) -> SimulatedBackend:
+    """Make a simulated device; fail once the marker exists: as after a driver update."""
+    if Path(marker).exists():
+        raise RuntimeError("the driver is being updated")
+    return simulated_in_process(0, **knobs)
+
+
+class Shrinks(_Simulated):
+    """As an adapter whose budget another program has taken meanwhile: refuses what is large in a second life."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self._second = Path(marker).exists()
+        Path(marker).touch()
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        if self._second and request.size_bytes > 8 * MIB:
+            from worker.errors import OutOfMemoryError
+
+            raise OutOfMemoryError("another program has it now", device_id="sim:0")
+        return super().allocate(allocation_id, request, token)

@@ -1,0 +1,108 @@
+"""Devices in real processes, for tests: how to make one, what to run in it, and a clock that shortens delays."""
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from protocol.vocabulary import DeviceKind, DeviceState
+from worker.backends.isolated import PATIENCE_S, IsolatedBackend
+from worker.backends.isolation.child_process import Launch
+from worker.backends.isolation.launching import PROBE_PATIENCE_S
+from worker.cancellation import CancelToken
+from worker.clock import Clock, SystemClock
+from worker.records import AllocationRequest, DeviceInfo
+
+RIGS = str(Path(__file__).resolve().parents[1] / "rigs")
+MIB = 2**20
+SIMULATED = "worker.backends.simulated:simulated_in_process"
+
+
+class NoDelay(SystemClock):
+    """Waits for answers as long as it takes, and for nothing else; remembers the delays that it skipped."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+
+    def wait(self, seconds: float | None, token: CancelToken) -> None:
+        if seconds in {PATIENCE_S, PROBE_PATIENCE_S}:
+            super().wait(seconds, token)
+            return
+        self.delays.append(seconds or 0)
+        token.check()
+
+
+class NoPatience(SystemClock):
+    """Lets whoever waits for an answer think at once that it took too long."""
+
+    def __init__(self, at_once: float) -> None:
+        self.at_once = at_once
+
+    def wait(self, seconds: float | None, token: CancelToken) -> None:
+        super().wait(0.0 if seconds == self.at_once else seconds, token)
+
+
+@contextmanager
+def isolated(
+    factory: str = SIMULATED,
+    *,
+    clock: Clock | None = None,
+    remedies: dict[str, str] | None = None,
+    python: str = sys.executable,
+    **options: Any,
+) -> Iterator[IsolatedBackend]:
+    """Make a backend in a process, and end it afterwards."""
+    if factory == SIMULATED:
+        options = {"index": 0, "total_bytes": 256 * MIB, "standing": True} | options
+    expected = (DeviceInfo(f"sim:{options.get('index', 0)}", DeviceKind.SIMULATED, "expected"),)
+    backend = IsolatedBackend(Launch(python, factory, options), expected, clock or SystemClock(), remedies)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def never() -> CancelToken:
+    """Return a token that nobody cancels."""
+    return CancelToken(time.monotonic_ns)
+
+
+def fill(backend: IsolatedBackend, name: str, size: int, seed: int) -> bytes:
+    """Allocate and fill; returns the content."""
+    content = random.Random(seed).randbytes(size)
+    backend.allocate(name, AllocationRequest("sim:0", size), never())
+    backend.write(name, 0, memoryview(bytearray(content)), never())
+    return content
+
+
+def content_of(backend: IsolatedBackend, name: str, size: int) -> bytes:
+    """Read a block."""
+    into = bytearray(size)
+    backend.read(name, 0, memoryview(into), never())
+    return bytes(into)
+
+
+def kill(backend: IsolatedBackend) -> int:
+    """Kill the process; returns which it was."""
+    pid = backend.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def wait_for(backend: IsolatedBackend, state: DeviceState) -> None:
+    """Wait until the devices are in a state."""
+    with backend._changed:
+        reached = backend._changed.wait_for(lambda: all(each.state is state for each in backend.devices), 30)
+    assert reached, backend.devices
+
+
+def wait_for_another(backend: IsolatedBackend, pid: int) -> None:
+    """Wait until another process has taken over."""
+    with backend._changed:
+        assert backend._changed.wait_for(lambda: backend.pid not in {pid, None}, 30), backend.devices

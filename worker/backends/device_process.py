@@ -1,0 +1,148 @@
+"""What runs in a device's process: one backend, and the calls that come for it.
+
+Each call runs on a thread of its own, so that a long copy holds up no readings. It serves until its input
+ends, which is how it learns that the worker is gone; then it just goes, and its memory with it.
+"""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from worker.backends.base import DeviceBackend
+from worker.backends.isolation.codec import packed, packed_error, request_of
+from worker.backends.isolation.filling import Filling
+from worker.backends.isolation.frames import FramePipe, Message
+from worker.backends.isolation.slots import Slots
+from worker.cancellation import CancelToken
+
+_CALLS_AT_ONCE = 32
+"""More than the worker's own threads: none of its calls waits for another's."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(setup: dict[str, Any], read_fd: int, write_fd: int) -> None:
+    """Answer calls until the worker is gone. Does not return."""
+    _leave_signals_to_the_worker(setup["parent"])
+    pipe = FramePipe(read_fd, write_fd)
+    server = _Server(pipe, setup)
+    with ThreadPoolExecutor(_CALLS_AT_ONCE, "call") as threads:
+        while (message := pipe.receive()) is not None:
+            if "cancel" in message:
+                server.cancel(message["cancel"])
+            else:
+                server.begin(message, threads.submit)
+        os._exit(0)  # whatever still runs: nobody waits for it
+
+
+class _Server:
+    """The backend, and the calls that run."""
+
+    def __init__(self, pipe: FramePipe, setup: dict[str, Any]) -> None:
+        self._pipe = pipe
+        self._setup = setup
+        self._slots = Slots.open(setup["slots"])
+        # All mutable state: the backend once it is made, running calls, and models on their way in.
+        self._backend: DeviceBackend
+        self._tokens: dict[int, CancelToken] = {}
+        self._fillings: dict[str, Filling] = {}
+
+    def begin(self, message: Message, submit: Callable[..., object]) -> None:
+        """Note a call, so that it can be cancelled from now on, and run it."""
+        left_ns = message["left_ns"]
+        deadline_ns = None if left_ns is None else time.monotonic_ns() + left_ns
+        token = self._tokens[message["call"]] = CancelToken(time.monotonic_ns, deadline_ns)
+        submit(self._answer, message, token)
+
+    def cancel(self, call: int) -> None:
+        """Cancel a call; nothing happens if it is done."""
+        token = self._tokens.get(call)
+        if token is not None:
+            token.cancel()
+
+    def _answer(self, message: Message, token: CancelToken) -> None:
+        call = message["call"]
+        try:
+            result = packed(getattr(self, f"_do_{message['do']}")(token, *message["with"]))
+        except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
+            answer = {"call": call, "error": packed_error(error)}
+        else:
+            answer = {"call": call, "result": result}
+        del self._tokens[call]
+        try:
+            self._pipe.send(answer)
+        except OSError:
+            os._exit(0)  # the worker is gone
+
+    # ---- what can be called ----
+
+    def _do_start(self, _: CancelToken) -> object:
+        module, _, name = self._setup["factory"].partition(":")
+        make: Callable[..., DeviceBackend] = getattr(importlib.import_module(module), name)
+        self._backend = make(**self._setup["options"])
+        return self._backend.probe()
+
+    def _do_readings(self, _: CancelToken, device_id: str) -> object:
+        return self._backend.readings(device_id)
+
+    def _do_check(self, _: CancelToken, request: dict[str, Any]) -> None:
+        self._backend.check(request_of(request))
+
+    def _do_allocate(self, token: CancelToken, allocation_id: str, request: dict[str, Any]) -> object:
+        return self._backend.allocate(allocation_id, request_of(request), token)
+
+    def _do_free(self, _: CancelToken, allocation_id: str) -> object:
+        return self._backend.free(allocation_id)
+
+    def _do_read(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> None:
+        self._backend.read(name, offset, self._slots.view(slot, length), token)
+
+    def _do_write(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> None:
+        self._backend.write(name, offset, self._slots.view(slot, length), token)
+
+    def _do_load(self, token: CancelToken, handle: str, request: dict[str, Any]) -> None:
+        filling = Filling(self._backend, handle, request_of(request), token)
+        filling.wait_until_ready()
+        self._fillings[handle] = filling
+
+    def _do_fill(self, _: CancelToken, handle: str, offset: int, slot: int, length: int) -> None:
+        self._fillings[handle].put(offset, self._slots.view(slot, length))
+
+    def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - from the wire
+        return self._fillings.pop(handle).finish(whole=whole)
+
+    def _do_unload(self, _: CancelToken, handle: str) -> object:
+        return self._backend.unload(handle)
+
+    def _do_trim(self, _: CancelToken, device_id: str) -> object:
+        return self._backend.trim(device_id)
+
+    def _do_tick(self, _: CancelToken) -> None:
+        self._backend.tick()
+
+    def _do_defragment(self, _: CancelToken, device_id: str) -> object:
+        return self._backend.defragment(device_id)
+
+    def _do_notes(self, _: CancelToken) -> object:
+        return self._backend.notes()
+
+    def _do_live(self, _: CancelToken) -> object:
+        return self._backend.live()
+
+
+def _leave_signals_to_the_worker(parent: int) -> None:
+    """Let the worker decide when to end: what a terminal or a service manager sends goes to both."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # The end of input says so too, but not to a process that hangs in a driver.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)

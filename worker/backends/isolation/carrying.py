@@ -1,0 +1,103 @@
+"""Everything on a process's devices, out to host memory and into the next process: compared byte by byte."""
+
+from collections.abc import Mapping
+
+from protocol.record import Record
+from worker.backends.host_memory import AnonymousBuffer
+from worker.backends.isolation import codec
+from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.copying import receive, send
+from worker.backends.isolation.slots import SLOT_BYTES, Slots
+from worker.cancellation import CancelToken
+from worker.errors import ChecksumMismatchError, DeviceLostError, WorkerError
+from worker.records import AllocationRequest
+
+
+class Held(Record):
+    """A block in a device's process."""
+
+    request: AllocationRequest
+    actual_bytes: int
+    weights: bool
+
+
+def read_out(
+    child: ChildProcess, slots: Slots, held: Mapping[str, Held], token: CancelToken
+) -> dict[str, AnonymousBuffer]:
+    """Copy every block to host memory, and compare. Raises as ``call``, or ChecksumMismatchError.
+
+    Nothing has changed until it returns, so that it can be cancelled.
+    """
+    copies: dict[str, AnonymousBuffer] = {}
+    try:
+        for name, block in held.items():
+            copies[name] = buffer = AnonymousBuffer(block.request.size_bytes)
+            receive(child, slots, name, 0, buffer.view, token)
+            _compare(child, slots, name, buffer.view, token)
+    except BaseException:
+        give_up(copies)
+        raise
+    return copies
+
+
+def write_back(
+    child: ChildProcess, slots: Slots, held: Mapping[str, Held], copies: dict[str, AnonymousBuffer],
+    token: CancelToken,
+) -> tuple[dict[str, Held], dict[str, str]]:  # fmt: skip
+    """Make every block again, largest first, and fill it. Returns those that are back, and why others are not.
+
+    EndedError if the process ended on the way.
+    """
+    back: dict[str, Held] = {}
+    failed: dict[str, str] = {}
+    for name in sorted(held, key=lambda each: -held[each].actual_bytes):
+        block, buffer = held[name], copies.pop(name)
+        try:
+            back[name] = _remake(child, slots, name, block, buffer.view, token)
+        except (DeviceLostError, EndedError):
+            raise
+        except (WorkerError, RuntimeError) as error:
+            failed[name] = str(error)
+        finally:
+            buffer.close()
+    return back, failed
+
+
+def give_up(copies: dict[str, AnonymousBuffer]) -> None:
+    """Give host memory back."""
+    while copies:
+        copies.popitem()[1].close()
+
+
+def _remake(
+    child: ChildProcess, slots: Slots, name: str, block: Held, content: memoryview, token: CancelToken
+) -> Held:
+    request = codec.packed(block.request)
+    if block.weights:
+        child.call("load", name, request)
+        send(child, slots, "fill", name, 0, content, token)
+        made = codec.block_of(child.call("filled", name, True))  # noqa: FBT003 - as it goes over the wire
+    else:
+        made = codec.block_of(child.call("allocate", name, request))
+        send(child, slots, "write", name, 0, content, token)
+    try:
+        _compare(child, slots, name, content, token)
+    except ChecksumMismatchError:
+        child.call("unload" if block.weights else "free", name)
+        raise
+    return Held(block.request, made.actual_bytes, block.weights)
+
+
+def _compare(child: ChildProcess, slots: Slots, name: str, expected: memoryview, token: CancelToken) -> None:
+    """Read a block once more. ChecksumMismatchError where it is not as it was."""
+    chunk = bytearray(min(4 * SLOT_BYTES, len(expected)))
+    for offset in range(0, len(expected), 4 * SLOT_BYTES):
+        length = min(len(chunk), len(expected) - offset)
+        if length < len(chunk):
+            chunk = bytearray(length)
+        with memoryview(chunk) as into:
+            receive(child, slots, name, offset, into, token)
+        # Compared as a bytearray, which takes memcmp; two memoryviews are compared item by item.
+        if chunk != expected[offset : offset + length]:
+            message = f"{name} reads differently the second time, from {offset} to {offset + length}"
+            raise ChecksumMismatchError(message, allocation_id=name, offset=offset)

@@ -1,0 +1,102 @@
+"""Records and errors as plain JSON values, and back. Each side trusts only what has the right shape."""
+
+from typing import Any
+
+from protocol.results import Fragmentation, SharedMemory
+from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
+from worker import errors
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+
+_CLASSES = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.WorkerError) and hasattr(kind, "code")
+    if kind not in {errors.DeviceLostError, errors.InvalidRequestError}
+}
+
+
+class RemoteError(RuntimeError):
+    """What was raised in the device's process and has no wire code."""
+
+    def __init__(self, kind: str, message: str, module: str | None) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.module = module
+        """The module that was not found, for a ModuleNotFoundError."""
+
+
+def packed(value: Any) -> Any:
+    """Return a result as plain values: records as their fields, sets and tuples as lists."""
+    if isinstance(value, frozenset | tuple):
+        return [packed(each) for each in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: packed(field) for name, field in vars(value).items()}
+    return value
+
+
+def request_of(data: dict[str, Any]) -> AllocationRequest:
+    """Return what is asked of a device."""
+    words = {
+        "memory_type": MemoryType(data["memory_type"]),
+        "initialize": Initialize(data["initialize"]),
+    }
+    return AllocationRequest(**(data | words))
+
+
+def infos_of(data: list[dict[str, Any]]) -> tuple[DeviceInfo, ...]:
+    """Return devices."""
+    return tuple(
+        DeviceInfo(**(each | {"kind": DeviceKind(each["kind"]), "state": DeviceState(each["state"])}))
+        for each in data
+    )
+
+
+def readings_of(data: dict[str, Any]) -> Readings:
+    """Return readings."""
+    source, pieces = data["budget_source"], data["fragmentation"]
+    return Readings(
+        **(
+            data
+            | {
+                "budget_source": None if source is None else Source(source),
+                "fragmentation": None if pieces is None else Fragmentation(**pieces),
+            }
+        )
+    )
+
+
+def block_of(data: dict[str, Any]) -> Block:
+    """Return what a device made."""
+    shared = data["shared_memory"]
+    return Block(data["actual_bytes"], None if shared is None else SharedMemory(**shared))
+
+
+def defragmented_of(data: dict[str, Any] | None) -> Defragmented | None:
+    """Return what a compaction did."""
+    return None if data is None else Defragmented(**data)
+
+
+def packed_error(error: BaseException) -> dict[str, Any]:
+    """Return an error as plain values; one without a wire code by its type's name."""
+    if not isinstance(error, errors.WorkerError):
+        module = error.name if isinstance(error, ModuleNotFoundError) else None
+        return {"type": type(error).__name__, "message": str(error), "module": module}
+    return {
+        "code": error.code,
+        "lost": isinstance(error, errors.DeviceLostError),
+        "message": error.message,
+        "executed": error.executed,
+        "details": error.details,
+    }
+
+
+def error_of(data: dict[str, Any]) -> Exception:
+    """Return an error to raise. What has no wire code is a KeyError, the caller's bug, or a RemoteError."""
+    if "code" not in data:
+        if data["type"] == "KeyError":
+            return KeyError(data["message"])
+        return RemoteError(data["type"], data["message"], data["module"])
+    kind = errors.DeviceLostError if data["lost"] else _CLASSES[data["code"]]
+    error = kind(data["message"], **data["details"])
+    error.executed = Executed(data["executed"])
+    return error

@@ -1,0 +1,84 @@
+"""A model on its way into a device's process: its backend asks for the bytes, the worker sends them in pieces."""
+
+import threading
+from concurrent.futures import Future
+from queue import SimpleQueue
+
+from worker.backends.base import DeviceBackend, Write
+from worker.cancellation import CancelToken
+from worker.records import AllocationRequest, Block
+
+
+class NotWholeError(Exception):
+    """The worker gave the load up: the backend has to take it back."""
+
+
+class Filling:
+    """One load, on a thread of its own."""
+
+    def __init__(
+        self, backend: DeviceBackend, handle: str, request: AllocationRequest, token: CancelToken
+    ) -> None:
+        self._pieces: SimpleQueue[tuple[int, memoryview, Future[None]] | None] = SimpleQueue()
+        self._ready: Future[None] = Future()
+        self._loaded: Future[Block] = Future()
+        self._whole = False
+        self._ending = threading.Lock()
+        """Held while a piece is handed over, or the load ends: no piece is left without an answer."""
+        load = threading.Thread(target=self._load, args=(backend, handle, request, token), daemon=True)
+        load.start()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the block is there to be filled. Raises what the backend raised instead."""
+        self._ready.result()
+
+    def put(self, offset: int, data: memoryview) -> None:
+        """Hand a piece over and wait until it is in its place. Raises what ended the load, if it has ended."""
+        done: Future[None] = Future()
+        with self._ending:
+            if self._loaded.done():
+                self._loaded.result()
+            self._pieces.put((offset, data, done))
+        done.result()
+
+    def finish(self, *, whole: bool) -> Block | None:
+        """End the load and return the block, or raise what the backend raised; None where it was given up."""
+        self._whole = whole
+        self._pieces.put(None)
+        if whole:
+            return self._loaded.result()
+        self._loaded.exception()  # whatever it was, nothing of the model is left
+        return None
+
+    def _load(
+        self, backend: DeviceBackend, handle: str, request: AllocationRequest, token: CancelToken
+    ) -> None:
+        try:
+            block = backend.load(handle, request, self._fill, token)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for it
+            with self._ending:
+                self._loaded.set_exception(error)
+                if not self._ready.done():
+                    self._ready.set_exception(error)
+                while not self._pieces.empty():
+                    piece = self._pieces.get()
+                    if piece is not None:
+                        piece[2].set_exception(error)
+        else:
+            self._loaded.set_result(block)
+
+    def _fill(self, view: memoryview | None, write: Write) -> None:
+        self._ready.set_result(None)
+        while (piece := self._pieces.get()) is not None:
+            offset, data, done = piece
+            try:
+                if view is not None:
+                    view[offset : offset + len(data)] = data
+                else:
+                    write(offset, data)
+            except BaseException as error:
+                done.set_exception(error)
+                raise
+            done.set_result(None)
+        if not self._whole:
+            raise NotWholeError

@@ -1,0 +1,156 @@
+"""Starting a device's process, saying why where that fails, and bringing one back that ended.
+
+All on one thread, which lives as long as the worker: on Linux a process that is to end with its parent ends
+with the thread that started it.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+
+from worker.backends.isolation import codec
+from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
+from worker.backends.isolation.slots import Slots
+from worker.cancellation import CancelToken
+from worker.clock import NS_PER_S, Clock
+from worker.errors import CancelledError, WorkerError
+from worker.records import DeviceInfo
+
+PROBE_PATIENCE_S = 60.0
+"""Importing torch from a cold disk takes 20 s; what takes longer than this hangs."""
+
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 30.0
+"""A process that ended is started again after 0.1 s, then twice as long each time; one that held out for the
+longest delay begins anew."""
+
+Arrived = Callable[[ChildProcess, tuple[DeviceInfo, ...]], None]
+
+
+class LaunchError(Exception):
+    """No process could be started that has the devices; the message says why, for people."""
+
+
+class Launching:
+    """One process at a time."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        slots: Slots,
+        clock: Clock,
+        remedies: dict[str, str],
+        arrived: Arrived,
+        failed: Callable[[str], None],
+        on_end: Callable[[ChildProcess, Ending], None],
+    ) -> None:
+        self._launch = launch
+        self._slots = slots
+        self._clock = clock
+        self._remedies = remedies
+        self._arrived = arrived
+        self._failed = failed
+        self._on_end = on_end
+        self._closing = CancelToken(clock.now_ns)
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._beginning = threading.Lock()
+        # All mutable state: the thread, once begun, the next delay, and when the last process was started.
+        self._thread: threading.Thread | None = None
+        self._delay_s = FIRST_DELAY_S
+        self._started_ns = 0
+        self._closed = False
+
+    def begin(self) -> None:
+        """Start the first process, unless that was done; ``arrived`` or ``failed`` is called."""
+        with self._beginning:
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="device-launcher", daemon=True)
+            self._tasks.put(self._first)
+            self._thread.start()
+
+    def bring_back(self) -> None:
+        """Start a process in place of one that ended, and try until there is one; ``arrived`` is called."""
+        self._tasks.put(self._again)
+
+    def replace(self, attempts: int) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
+        """Start a process now. LaunchError if it failed so many times."""
+        started: Future[tuple[ChildProcess, tuple[DeviceInfo, ...]]] = Future()
+
+        def task() -> None:
+            for attempt in range(attempts):
+                try:
+                    started.set_result(self._start())
+                except LaunchError as error:
+                    if attempt == attempts - 1 or not self._pause():
+                        started.set_exception(error)
+                        return
+                else:
+                    return
+
+        with self._beginning:
+            if self._closed:
+                raise LaunchError("the worker ends")
+            self._tasks.put(task)
+        return started.result()
+
+    def close(self) -> None:
+        """Start nothing more."""
+        with self._beginning:
+            self._closed = True
+            self._tasks.put(None)
+        self._closing.cancel()
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+
+    def _first(self) -> None:
+        try:
+            arrived = self._start()
+        except LaunchError as error:
+            self._failed(str(error))
+        else:
+            self._arrived(*arrived)
+
+    def _again(self) -> None:
+        if self._clock.now_ns() - self._started_ns >= LONGEST_DELAY_S * NS_PER_S:
+            self._delay_s = FIRST_DELAY_S
+        while self._pause():
+            with suppress(LaunchError):
+                self._arrived(*self._start())
+                return
+
+    def _pause(self) -> bool:
+        """Wait before the next try. False if there is to be none."""
+        delay_s, self._delay_s = self._delay_s, min(2 * self._delay_s, LONGEST_DELAY_S)
+        try:
+            self._clock.wait(delay_s, self._closing)
+        except CancelledError:
+            return False
+        return True
+
+    def _start(self) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
+        python = self._launch.python
+        self._started_ns = self._clock.now_ns()
+        try:
+            child = ChildProcess(self._launch, self._slots, self._clock, self._on_end)
+        except OSError as error:
+            raise LaunchError(f"no process can be started with {python}: {error.strerror}") from error
+        try:
+            with self._closing.telling(lambda: child.kill("was stopped")):
+                return child, codec.infos_of(child.call("start", patience_s=PROBE_PATIENCE_S))
+        except EndedError as error:
+            raise LaunchError(f"the probe with {python} did not survive: {error.end.reason}") from error
+        except (codec.RemoteError, WorkerError, KeyError, TypeError) as error:
+            child.stop()
+            raise LaunchError(self._explained(error)) from error
+
+    def _explained(self, error: Exception) -> str:
+        python = self._launch.python
+        if isinstance(error, codec.RemoteError) and error.kind == "ModuleNotFoundError" and error.module:
+            remedy = self._remedies.get(error.module.partition(".")[0])
+            return f"{error.module} is not installed in {python}" + (f": {remedy}" if remedy else "")
+        return f"the probe with {python} failed: {error}"
