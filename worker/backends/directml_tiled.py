@@ -1,0 +1,165 @@
+"""The tiled allocator: a pool of chunks that only grows, told of by ``gpu_memory``.
+
+Usable memory is frozen when the backend is made, cut into chunks of 4 GB; a chunk grows in steps, a block lies in
+one chunk, and nothing goes back before the process ends. When the driver refuses a step the process
+dies. So what is asked for is held against the free runs in the pool, and a step against the driver's room.
+"""
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+from worker.backends.directml_adapters import AdapterReading
+from worker.backends.directml_device import HIDDEN_BYTES, DirectMlDevice
+from worker.backends.directml_untiled import Room
+from worker.errors import OutOfMemoryError
+
+MB = 10**6
+CHUNK_BYTES = 4000 * MB
+FIRST_HEAP_BYTES = 2**20
+"""Every chunk begins with one heap of this size."""
+
+_STEP_BYTES = 2**30
+_STEP_SLACK_BYTES = 100 * MB
+"""Steps end up to 80 MB above a multiple of 1 GiB (measured)."""
+
+_HEAP_PAGE_BYTES = 2**16
+DRIVER_MARGIN_BYTES = 256 * 2**20
+"""Left to the driver and to other processes: past its end this process dies."""
+
+
+class TiledMemory:
+    """One device's memory. Not thread-safe."""
+
+    name = "tiled"
+
+    def __init__(
+        self, device: DirectMlDevice, read: Callable[[], AdapterReading], usable: int | None
+    ) -> None:
+        self._device = device
+        self._read = read
+        self._usable = usable
+        chunks = len(device.tiles(CHUNK_BYTES // MB))
+        self._capacities = _capacities(usable, chunks)
+        self.limit_bytes = max(self._capacities) - FIRST_HEAP_BYTES
+        # All mutable state: the tiles that each chunk holds, and room that is kept for copies.
+        self._tiles = [2] * chunks
+        self._for_copies: Any = None
+        self._for_copies = self._grow_by(HIDDEN_BYTES)
+
+    def room(self, reading: AdapterReading) -> Room:
+        """Work out what could be had: free runs of the pool, and the steps that it may still grow by."""
+        tiles = self._device.tiles(1)
+        held, live = len(tiles) * MB, round(sum(tiles) * MB)
+        cached = max(0, held - live)
+        growth = sum(self._capacities) - held
+        room = self._driver_room(reading)
+        free = max(0, cached + (growth if room is None else max(0, min(growth, room))))
+        return Room(free, min(free, self._largest(tiles, room)), cached)
+
+    def allocate(self, size: int) -> Any:
+        """Make a buffer where the pool has a run for it or may grow by one. OutOfMemoryError otherwise."""
+        if self._for_copies is None:
+            self._keep_room_for_copies()
+        tiles, reading = self._device.tiles(1), self._read()
+        largest = self._largest(tiles, self._driver_room(reading))
+        if size > largest:
+            message = (
+                f"{size} bytes are more than the {largest} that the tiled pool has in one piece or may grow by;"
+                " only a restart of the device's process joins or returns what it holds"
+            )
+            raise OutOfMemoryError(message, requested_bytes=size, available_bytes=largest)
+        return self._grow_by(size)
+
+    def dropped(self, size: int) -> int:  # noqa: ARG002 - whatever its size, it stays in the pool
+        """Return 0: the pool keeps it."""
+        return 0
+
+    def prepare_copy(self) -> None:
+        """Make sure that a copy's hidden buffers find room without a step that the driver might refuse."""
+        if self._for_copies is None:
+            return
+        room = self._driver_room(self._read())
+        step = _STEP_BYTES + _STEP_SLACK_BYTES
+        if (room is None or room < step) and max(self._runs(self._device.tiles(1))) < HIDDEN_BYTES + 2 * MB:
+            self._for_copies = None
+
+    def copied(self, hidden: list[int], buffers: int) -> None:
+        """Do nothing: hidden buffers are the pool's again."""
+
+    def trim(self) -> int:
+        """Return 0: nothing leaves the pool."""
+        return 0
+
+    def tick(self) -> None:
+        """Take the room for copies back when it can be had."""
+        if self._for_copies is None:
+            self._keep_room_for_copies()
+
+    def _keep_room_for_copies(self) -> None:
+        if max(self._runs(self._device.tiles(1))) >= HIDDEN_BYTES + 2 * MB:
+            self._for_copies = self._grow_by(HIDDEN_BYTES)
+
+    def _grow_by(self, size: int) -> Any:
+        """Make a buffer, and see which chunk grew for it: the one whose live bytes did."""
+        before, live = len(self._device.tiles(1)), self._device.tiles(CHUNK_BYTES // MB)
+        tensor = self._device.empty(size)
+        grown = len(self._device.tiles(1)) - before
+        if grown:
+            now = self._device.tiles(CHUNK_BYTES // MB)
+            chunk = max(range(len(now)), key=lambda index: now[index] - live[index])
+            self._tiles[chunk] += grown
+        return tensor
+
+    def _driver_room(self, reading: AdapterReading) -> int | None:
+        room = reading.room_bytes
+        return None if room is None else max(0, room - DRIVER_MARGIN_BYTES)
+
+    def _largest(self, tiles: list[float], room: int | None) -> int:
+        """Return the most that one block can get: the longest free run, or what a chunk may grow by."""
+        steps = [
+            _largest_step(capacity, count * MB, room)
+            for capacity, count in zip(self._capacities, self._tiles, strict=True)
+        ]
+        return max(0, *self._runs(tiles), *steps) // 256 * 256
+
+    def _runs(self, tiles: list[float]) -> list[int]:
+        """Return the free runs within each chunk, in whole tiles, one heap page short."""
+        runs, start = [0], 0
+        for count in self._tiles:
+            for free, run in groupby(tiles[start : start + count], key=lambda used: used == 0):
+                if free:
+                    # The last tile of a chunk may end anywhere in it.
+                    runs.append((sum(1 for _ in run) - 1) * MB - _HEAP_PAGE_BYTES)
+            start += count
+        return runs
+
+
+def _capacities(usable: int | None, chunks: int) -> list[int]:
+    if usable is None:
+        return [CHUNK_BYTES] * chunks
+    return [min(CHUNK_BYTES, max(0, usable - n * CHUNK_BYTES)) for n in range(chunks)]
+
+
+def _largest_step(capacity: int, held: int, room: int | None) -> int:
+    """Return the largest request that a chunk grows for, within what the driver has."""
+    most = capacity - held
+    if room is None or most <= 0:
+        return max(0, most)
+    if room >= most:
+        return most
+    # The step's end is rounded up: find the last rounded end that the driver's room still reaches.
+    end = held + room
+    reachable = (end - _STEP_SLACK_BYTES) // _STEP_BYTES * _STEP_BYTES
+    if reachable < _STEP_BYTES:
+        reachable = 1 << max(0, end.bit_length() - 1)
+    return max(0, reachable - held)
+
+
+def usable_bytes(budget: int | None) -> int | None:
+    """Return what the library makes of a budget when its backend is created."""
+    if budget is None:
+        return None
+    mib = 2**20
+    usable = budget - max(300 * mib, budget // 20)
+    return usable - 225 * mib if budget < 2 * 2**30 else usable
