@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
+from tests.rigs.directml.rig import Rig
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.host_memory import address_of
@@ -58,9 +59,46 @@ BACKENDS = {
 }
 
 
-@pytest.fixture(params=BACKENDS)
+DIRECTML = {"directml-untiled": "untiled", "directml-tiled": "tiled"}
+
+
+@pytest.fixture(scope="session")
+def directml(
+    directml_python: Path, directml_libraries: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], DeviceBackend]]:
+    """Return what makes the real torch_directml on a simulated machine, once each: its import takes seconds."""
+    made: dict[str, IsolatedBackend] = {}
+
+    def make(allocator: str) -> IsolatedBackend:
+        if allocator not in made:
+            rig = Rig(directml_libraries, tmp_path_factory.mktemp(allocator))
+            launch = Launch(
+                str(directml_python), "worker.backends.directml:DirectMlBackend", {"allocator": allocator}
+            )
+            expected = (DeviceInfo("dml:0", DeviceKind.DIRECTML, "DirectML"),)
+            made[allocator] = backend = IsolatedBackend(launch, expected, SystemClock())
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in rig.environment(budget_bytes=2**30).items():
+                    patch.setenv(name, value)
+                assert backend.probe()[0].state is DeviceState.AVAILABLE
+        return made[allocator]
+
+    yield make
+    for backend in made.values():
+        backend.close()
+
+
+@pytest.fixture(params=[*BACKENDS, *DIRECTML])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DeviceBackend]:
     """Return a backend; whatever a test did, nothing is left when it is closed."""
+    if request.param in DIRECTML:
+        made = request.getfixturevalue("directml")(DIRECTML[request.param])
+        yield made
+        for name in made.live():
+            made.free(name)
+        made.trim("dml:0")
+        assert made.live() == frozenset()
+        return
     made = BACKENDS[request.param](tmp_path)
     yield made
     made.close()

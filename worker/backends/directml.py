@@ -56,11 +56,11 @@ _NOTES = {
 
 
 class DirectMlBackend(LoadsThroughCopies):
-    """All adapters. ImportError, OSError or RuntimeError where the library can't be used here."""
+    """All adapters, or one. ImportError, OSError or RuntimeError where the library can't be used here."""
 
     quick_bytes = -1
 
-    def __init__(self, allocator: str = "untiled") -> None:
+    def __init__(self, allocator: str = "untiled", only: int | None = None) -> None:
         if allocator not in ALLOCATORS:
             message = f"there is no allocator {allocator!r}; there is {', '.join(ALLOCATORS)}"
             raise ValueError(message)
@@ -75,6 +75,7 @@ class DirectMlBackend(LoadsThroughCopies):
         self._devices = {
             f"dml:{index}": _AdapterMemory(torch, directml, index, adapter, allocator)
             for index, adapter in enumerate(self._adapters)
+            if only in {None, index}
         }
         self._lock = threading.Lock()
         # All mutable state besides the devices': where each block lies.
@@ -275,10 +276,8 @@ class _AdapterMemory:
             token.check()
             tensor, _ = self._tensors[name]
             self._memory.prepare_copy()
-            if how == "read":
-                self._memory.copied(self._device.read(tensor, offset, data), 1)
-            else:
-                self._memory.copied(self._device.write(tensor, offset, data), 2)
+            move = self._device.read if how == "read" else self._device.write
+            self._memory.copied(move(tensor, offset, data))
 
     def trim(self) -> int:
         """Give caches up. Returns what went back."""

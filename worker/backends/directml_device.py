@@ -4,6 +4,8 @@ Measured with the driver's own books (docs/directml.md). A slice that does not b
 its size, and writing one takes a second to write it back; reading a slice that begins at 0 downloads all of its
 tensor. Staging buffers in system memory stay as large as the largest copy so far. So a copy goes in
 pieces of powers of two, at most PIECE_BYTES: the sizes of hidden buffers are few, and are reused.
+A slice is worked on in 32-bit words: one that ends within the last word of a block reaches past it, which ends
+the process. So copies are in whole words, and odd ends are read first.
 Downloading with ``copy_`` into a tensor over memory of ours gives that tensor other memory: ``cpu`` it is.
 """
 
@@ -17,7 +19,7 @@ HIDDEN_BYTES = 2 * PIECE_BYTES
 """Device memory that a copy takes beside its block: the slice, and what writes it back."""
 
 ALIGNMENT_BYTES = 256
-"""Blocks are whole multiples: the tiled pool's own granularity, and no size that a flush uses."""
+"""Blocks and copies are whole multiples: the tiled pool's own granularity, and no size that a flush uses."""
 
 
 class DirectMlDevice:
@@ -43,39 +45,53 @@ class DirectMlDevice:
         """Wait until the device has done all it was given. A download is the only way."""
         self._probe.cpu()
 
-    def write(self, tensor: Any, offset: int, data: memoryview) -> list[int]:
-        """Copy into a buffer. Returns the sizes of the hidden buffers that it took, one after the other."""
-        source = self._torch.frombuffer(
-            data if not data.readonly else bytearray(data), dtype=self._torch.uint8
-        )
-        hidden = []
-        for start, length in pieces(len(data)):
-            piece = source[start : start + length]
-            tensor.narrow(0, offset + start, length).copy_(piece)
-            if offset + start:  # a slice at 0 shares its tensor's memory
-                hidden.append(length)
+    def write(self, tensor: Any, offset: int, data: memoryview) -> dict[int, int]:
+        """Copy into a buffer. Returns the hidden buffers that it took: by size, how many at once."""
+        start, end = _words(offset, len(data))
+        hidden: dict[int, int] = {}
+        if end - start > len(data) or data.readonly:
+            whole = bytearray(end - start)
+            for word in {start, end - ALIGNMENT_BYTES} if end - start > len(data) else ():
+                edge = memoryview(whole)[word - start : word - start + ALIGNMENT_BYTES]
+                hidden |= self.read(tensor, word, edge)
+            whole[offset - start : offset - start + len(data)] = data
+            data = memoryview(whole)
+        source = self._torch.frombuffer(data, dtype=self._torch.uint8)
+        for at, length in pieces(len(data)):
+            tensor.narrow(0, start + at, length).copy_(source[at : at + length])
+            if start + at:  # a slice at 0 shares its tensor's memory
+                hidden[length] = 2
         self.synchronize()
         return hidden
 
-    def read(self, tensor: Any, offset: int, into: memoryview) -> list[int]:
+    def read(self, tensor: Any, offset: int, into: memoryview) -> dict[int, int]:
         """Copy out of a buffer. Returns as ``write`` does."""
+        start, end = _words(offset, len(into))
         target = self._torch.frombuffer(into, dtype=self._torch.uint8)
-        hidden = []
-        for start, length in pieces(len(into)):
-            piece = target[start : start + length]
-            if offset + start == 0 and length == tensor.numel():
-                piece.copy_(tensor.cpu())
-                continue
-            part = tensor.narrow(0, offset + start, length)
-            # At 0 a slice shares the memory of its tensor, and reading it would stage all of that.
-            piece.copy_((part.clone() if offset + start == 0 else part).cpu())
+        hidden: dict[int, int] = {}
+        for at, length in pieces(end - start):
+            begin = start + at
+            part = tensor.narrow(0, begin, length)
+            if begin == 0 and length < tensor.numel():
+                # At 0 a slice shares its tensor's memory, and reading it would stage all of that.
+                part = part.clone()
+            if begin or length < tensor.numel():
+                hidden[length] = 1
+            got = part.cpu()
             del part  # before the next is made: one at a time
-            hidden.append(length)
+            first, last = max(begin, offset), min(begin + length, offset + len(into))
+            target[first - offset : last - offset].copy_(got[first - begin : last - begin])
         return hidden
 
     def tiles(self, mb_per_tile: int) -> list[float]:
         """Return the used part of each tile of the tiled pool, in the order of its chunks."""
         return list(self._directml.gpu_memory(self.index, mb_per_tile))
+
+
+def _words(offset: int, length: int) -> tuple[int, int]:
+    """Widen a range to whole words of ALIGNMENT_BYTES: blocks consist of such."""
+    end = -(-(offset + length) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    return offset // ALIGNMENT_BYTES * ALIGNMENT_BYTES, end
 
 
 def pieces(length: int) -> Iterator[tuple[int, int]]:

@@ -84,7 +84,7 @@ class TiledMemory:
         if (room is None or room < step) and max(self._runs(self._device.tiles(1))) < HIDDEN_BYTES + 2 * MB:
             self._for_copies = None
 
-    def copied(self, hidden: list[int], buffers: int) -> None:
+    def copied(self, hidden: dict[int, int]) -> None:
         """Do nothing: hidden buffers are the pool's again."""
 
     def trim(self) -> int:

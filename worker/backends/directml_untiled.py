@@ -130,13 +130,12 @@ class UntiledMemory:
     def prepare_copy(self) -> None:
         """Do nothing: what a copy needs beside its block is left free."""
 
-    def copied(self, hidden: list[int], buffers: int) -> None:
-        """Note the hidden buffers that a copy's pieces took and dropped, ``buffers`` at a time."""
-        for length in hidden:
-            size = -(-length // 4) * 4  # whole 32-bit words, as the library rounds
-            for _ in range(buffers):
+    def copied(self, hidden: dict[int, int]) -> None:
+        """Note the hidden buffers that a copy took and dropped."""
+        for size, at_once in hidden.items():
+            for _ in range(at_once):
                 self._cache.take(size)
-            for _ in range(buffers):
+            for _ in range(at_once):
                 self._cache.give(size)
 
     def trim(self) -> int:
