@@ -218,7 +218,7 @@ def test_library_that_is_not_there() -> None:
         ("pid_42_luid_0xFFFFFFFF_0x0000D4C2_phys_0_eng_0_engtype_3D", 42, False),
     ],
 )
-def test_instances(instance: str, pid: int | None, same: bool) -> None:  # noqa: FBT001
+def test_instances(instance: str, pid: int | None, same: bool) -> None:
     """An instance is told by all of its LUID and its process; those of engines are others."""
     assert pdh.belongs(instance, LUID, pid) is same
 

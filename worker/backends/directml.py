@@ -126,6 +126,12 @@ class DirectMlBackend(LoadsThroughCopies):
             device = self._places.pop(allocation_id)
         return device.free(allocation_id)
 
+    def unload(self, handle: str) -> int | None:
+        """Drop a model's buffer, and give it back where the allocator can."""
+        with self._lock:
+            device = self._places.pop(handle)
+        return device.free(handle, at_once=True)
+
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
         """Return None: the library's storage is opaque."""
         return None
@@ -259,8 +265,8 @@ class _AdapterMemory:
             self._tensors[name] = (tensor, actual)
         return actual
 
-    def free(self, name: str) -> int:
-        """Drop a buffer. Returns what went back to the driver."""
+    def free(self, name: str, *, at_once: bool = False) -> int:
+        """Drop a buffer. Returns what went back to the driver, of this one only if that was to be ``at_once``."""
         with self._lock:
             if name not in self._tensors:  # the device is gone, and it with it
                 return 0
@@ -268,7 +274,8 @@ class _AdapterMemory:
         with self._calling():
             self._device.synchronize()
             del tensor
-            return self._memory.dropped(size)
+            returned = self._memory.dropped(size)
+            return min(size, returned or self._memory.trim()) if at_once else returned
 
     def copy(self, how: str, name: str, offset: int, data: memoryview, token: CancelToken) -> None:
         """Copy between a buffer and the process's own memory: ``read`` or ``write``."""
