@@ -16,6 +16,9 @@ from worker.errors import OutOfMemoryError
 
 MB = 10**6
 CHUNK_BYTES = 4000 * MB
+_WHOLE_CHUNK_MB = 5000
+"""A tile that no chunk outgrows: ``gpu_memory`` then has one entry a chunk."""
+
 FIRST_HEAP_BYTES = 2**20
 """Every chunk begins with one heap of this size."""
 
@@ -39,7 +42,7 @@ class TiledMemory:
         self._device = device
         self._read = read
         self._usable = usable
-        chunks = len(device.tiles(CHUNK_BYTES // MB))
+        chunks = len(device.tiles(_WHOLE_CHUNK_MB))
         self._capacities = _capacities(usable, chunks)
         self.limit_bytes = max(self._capacities) - FIRST_HEAP_BYTES
         # All mutable state: the tiles that each chunk holds, and room that is kept for copies.
@@ -54,7 +57,9 @@ class TiledMemory:
         cached = max(0, held - live)
         growth = sum(self._capacities) - held
         room = self._driver_room(reading)
-        free = max(0, cached + (growth if room is None else max(0, min(growth, room))))
+        if room is not None and room < growth:
+            growth = min(room, self._largest_step(room))  # one step at a time: the next is looked at anew
+        free = max(0, cached + growth)
         return Room(free, min(free, self._largest(tiles, room)), cached)
 
     def allocate(self, size: int) -> Any:
@@ -102,11 +107,11 @@ class TiledMemory:
 
     def _grow_by(self, size: int) -> Any:
         """Make a buffer, and see which chunk grew for it: the one whose live bytes did."""
-        before, live = len(self._device.tiles(1)), self._device.tiles(CHUNK_BYTES // MB)
+        before, live = len(self._device.tiles(1)), self._device.tiles(_WHOLE_CHUNK_MB)
         tensor = self._device.empty(size)
         grown = len(self._device.tiles(1)) - before
         if grown:
-            now = self._device.tiles(CHUNK_BYTES // MB)
+            now = self._device.tiles(_WHOLE_CHUNK_MB)
             chunk = max(range(len(now)), key=lambda index: now[index] - live[index])
             self._tiles[chunk] += grown
         return tensor
@@ -116,12 +121,22 @@ class TiledMemory:
         return None if room is None else max(0, room - DRIVER_MARGIN_BYTES)
 
     def _largest(self, tiles: list[float], room: int | None) -> int:
-        """Return the most that one block can get: the longest free run, or what a chunk may grow by."""
-        steps = [
-            _largest_step(capacity, count * MB, room)
-            for capacity, count in zip(self._capacities, self._tiles, strict=True)
-        ]
-        return max(0, *self._runs(tiles), *steps) // 256 * 256
+        """Return the most that one block can get: the longest free run, or what a chunk may grow for."""
+        return max(*self._runs(tiles), self._largest_step(room)) // 256 * 256
+
+    def _largest_step(self, room: int | None) -> int:
+        """Return the largest request that a chunk may grow for, within what the driver has.
+
+        The first chunk that a request fits into grows, also where another's step would be smaller.
+        """
+        largest = fits_before = 0
+        for capacity, tiles in zip(self._capacities, self._tiles, strict=True):
+            fits = max(0, capacity - tiles * MB)
+            step = min(fits, _safe_step(tiles * MB, room)) if room is not None and room < fits else fits
+            if step > fits_before:
+                largest = max(largest, step)
+            fits_before = max(fits_before, fits)
+        return largest
 
     def _runs(self, tiles: list[float]) -> list[int]:
         """Return the free runs within each chunk, in whole tiles, one heap page short."""
@@ -141,18 +156,12 @@ def _capacities(usable: int | None, chunks: int) -> list[int]:
     return [min(CHUNK_BYTES, max(0, usable - n * CHUNK_BYTES)) for n in range(chunks)]
 
 
-def _largest_step(capacity: int, held: int, room: int | None) -> int:
-    """Return the largest request that a chunk grows for, within what the driver has."""
-    most = capacity - held
-    if room is None or most <= 0:
-        return max(0, most)
-    if room >= most:
-        return most
-    # The step's end is rounded up: find the last rounded end that the driver's room still reaches.
+def _safe_step(held: int, room: int) -> int:
+    """Return the largest request whose step, rounded up as the library does it, ends within the room."""
     end = held + room
     reachable = (end - _STEP_SLACK_BYTES) // _STEP_BYTES * _STEP_BYTES
-    if reachable < _STEP_BYTES:
-        reachable = 1 << max(0, end.bit_length() - 1)
+    if reachable < _STEP_BYTES:  # powers of two until there
+        reachable = 1 << (end.bit_length() - 1)
     return max(0, reachable - held)
 
 
