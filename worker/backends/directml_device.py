@@ -59,9 +59,9 @@ class DirectMlDevice:
         source = self._torch.frombuffer(data, dtype=self._torch.uint8)
         for at, length in pieces(len(data)):
             tensor.narrow(0, start + at, length).copy_(source[at : at + length])
+            self.synchronize()  # or the next piece finds the hidden buffers still in use, and makes more
             if start + at:  # a slice at 0 shares its tensor's memory
                 hidden[length] = 2
-        self.synchronize()
         return hidden
 
     def read(self, tensor: Any, offset: int, into: memoryview) -> dict[int, int]:

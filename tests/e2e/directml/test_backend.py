@@ -95,8 +95,8 @@ class Hour:
             self.backend.tick()
 
     def allocate(self, name: str) -> None:
-        """Make a block of a size from one byte to 180 MB."""
-        size = int(2 ** self.random.uniform(0, 27.5))
+        """Make a block of a size from one byte to 90 MB."""
+        size = int(2 ** self.random.uniform(0, 26.5))
         initialize = self.random.choice(list(Initialize))
         try:
             self.backend.allocate(name, ask(size, initialize), TOKEN)
@@ -131,16 +131,17 @@ def test_hour(start: Start, directml_rig: Rig, allocator: str) -> None:
     After each: process bytes are the witness's within 1 MB, no more than the budget, and explained by live blocks and
     caches; the tiled pool keeps room for copies besides.
     """
-    backend = start(allocator, budget_bytes=2 * GIB)
+    backend = start(allocator, budget_bytes=1536 * MIB)
     hour, witness = Hour(backend, 20), directml_rig.witness
-    unexplained = 17_000_000 if allocator == "tiled" else 0
+    # The pool is told of in tiles of a megabyte and keeps room for copies; else 512 small resources and one more.
+    unexplained = 18_000_000 if allocator == "tiled" else 512 * 16 + 256
     for number in range(300):
         hour.step(number)
         found, held = backend.readings("dml:0"), witness.device_bytes()
         assert found.process_used_bytes is not None and found.budget_bytes is not None
         assert abs(found.process_used_bytes - held) <= 1e6, number
         assert held <= found.budget_bytes
-        assert abs(held - found.resident_bytes - found.cached_bytes) <= unexplained + 1e6, number
+        assert abs(held - found.resident_bytes - found.cached_bytes) <= unexplained, number
     assert len(hour.blocks) > 20
     pids = set(witness.living())
     dead, before = backend.readings("dml:0").cached_bytes, witness.device_bytes()
@@ -176,15 +177,15 @@ def test_empty_pool_is_returned_by_restart(start: Start, directml_rig: Rig) -> N
 
 def test_fragmented_pool_is_joined_by_restart(start: Start) -> None:
     """What does not fit between live blocks of a pool fits after a restart, and they are as they were."""
-    backend = start("tiled", budget_bytes=2 * GIB)
-    size, kept = 100 * MIB, {}
+    backend = start("tiled", budget_bytes=1280 * MIB)
+    size, kept = 40 * MIB, {}
     names = [f"a{n}" for n in range(fill(backend, size))]
     assert len(names) >= 10
     for name in names[::2]:
         backend.free(name)
     for name in names[1::2]:
         kept[name] = os.urandom(MIB)
-        backend.write(name, 99 * MIB, memoryview(kept[name]), TOKEN)
+        backend.write(name, 39 * MIB, memoryview(kept[name]), TOKEN)
     pieces = backend.readings("dml:0").fragmentation
     assert pieces is not None
     assert pieces.free_bytes > 5 * size > 2 * pieces.largest_free_block_bytes
@@ -193,7 +194,7 @@ def test_fragmented_pool_is_joined_by_restart(start: Start) -> None:
     assert backend.restart(None, TOKEN).moved == len(kept)
     backend.allocate("large", ask(4 * size), TOKEN)
     for name, data in kept.items():
-        assert contents(backend, name, 99 * MIB, MIB) == data
+        assert contents(backend, name, 39 * MIB, MIB) == data
 
 
 def test_untiled_survives_the_driver_running_out(start: Start, directml_rig: Rig) -> None:
