@@ -327,3 +327,18 @@ def test_hardware_without_tiles(start: Start) -> None:
     backend.allocate("a", ask(100 * MIB), TOKEN)
     assert backend.readings("dml:0").fragmentation is None
     assert backend.free("a") == 100 * MIB
+
+
+def test_chosen_adapters(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``DML_VISIBLE_DEVICES`` changes the order too: each device's figures are of the adapter that it is."""
+    monkeypatch.setenv("DML_VISIBLE_DEVICES", "0,2,")
+    backend = start(adapters=3, budget_bytes=[GIB, 2 * GIB, 3 * GIB])
+    infos = backend.probe()
+    assert {info.name for info in infos} == {"Simulated GPU 0", "Simulated GPU 2"}
+    for info in infos:
+        budget = (int(info.name[-1]) + 1) * GIB
+        assert backend.readings(info.device_id).budget_bytes == budget
+        backend.allocate(info.device_id, ask(budget // 2, device_id=info.device_id), TOKEN)
+        used = backend.readings(info.device_id).process_used_bytes
+        assert used is not None
+        assert budget // 2 <= used < budget // 2 + MIB
