@@ -8,6 +8,7 @@ from worker.backends.directml_adapters import AdapterReading
 from worker.backends.directml_device import PIECE_BYTES, pieces
 from worker.backends.directml_tiled import TiledMemory, usable_bytes
 from worker.backends.directml_untiled import FreedCache
+from worker.errors import OutOfMemoryError
 
 MIB, GIB = 2**20, 2**30
 
@@ -87,3 +88,15 @@ def test_pool_grows_no_further_than_the_driver(room: int | None, largest: int) -
     found = memory.room(reading).largest_block_bytes
     assert found is not None
     assert largest * 0.99 - 1_000_000 <= found <= max(largest, 2_000_000)
+
+
+def test_the_first_chunk_that_fits_grows() -> None:
+    """A small request is refused where its chunk's step is too large, though a larger one's elsewhere is not."""
+    reading = AdapterReading(8 * GIB, None, None, None, 8 * GIB - GIB)
+    pool = Pool([1.0] * 1074, [0.0, 0.0])
+    memory = TiledMemory(pool, lambda: reading, 5_500_000_000)  # type: ignore[arg-type]
+    memory._tiles = [1074, 2]
+    with pytest.raises(OutOfMemoryError):
+        memory.allocate(100 * MIB)
+    reading = AdapterReading(8 * GIB, None, None, None, 8 * GIB - 2 * GIB)
+    assert memory.allocate(100 * MIB) == 100 * MIB

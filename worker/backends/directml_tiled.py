@@ -41,7 +41,6 @@ class TiledMemory:
     ) -> None:
         self._device = device
         self._read = read
-        self._usable = usable
         chunks = len(device.tiles(_WHOLE_CHUNK_MB))
         self._capacities = _capacities(usable, chunks)
         self.limit_bytes = max(self._capacities) - FIRST_HEAP_BYTES
@@ -66,9 +65,9 @@ class TiledMemory:
         """Make a buffer where the pool has a run for it or may grow by one. OutOfMemoryError otherwise."""
         if self._for_copies is None:
             self._keep_room_for_copies()
-        tiles, reading = self._device.tiles(1), self._read()
-        largest = self._largest(tiles, self._driver_room(reading))
-        if size > largest:
+        tiles, room = self._device.tiles(1), self._driver_room(self._read())
+        if size > max(self._runs(tiles)) and not self._may_grow_for(size, room):
+            largest = self._largest(tiles, room)
             message = (
                 f"{size} bytes are more than the {largest} that the tiled pool has in one piece or may grow by;"
                 " only a restart of the device's process joins or returns what it holds"
@@ -124,19 +123,21 @@ class TiledMemory:
         """Return the most that one block can get: the longest free run, or what a chunk may grow for."""
         return max(*self._runs(tiles), self._largest_step(room)) // 256 * 256
 
-    def _largest_step(self, room: int | None) -> int:
-        """Return the largest request that a chunk may grow for, within what the driver has.
-
-        The first chunk that a request fits into grows, also where another's step would be smaller.
-        """
-        largest = fits_before = 0
+    def _steps(self, room: int | None) -> list[tuple[int, int]]:
+        """Return for each chunk the largest request that fits it, and the largest that the driver has room for."""
+        steps = []
         for capacity, tiles in zip(self._capacities, self._tiles, strict=True):
             fits = max(0, capacity - tiles * MB)
-            step = min(fits, _safe_step(tiles * MB, room)) if room is not None and room < fits else fits
-            if step > fits_before:
-                largest = max(largest, step)
-            fits_before = max(fits_before, fits)
-        return largest
+            bound = room is not None and room < fits
+            steps.append((fits, min(fits, _safe_step(tiles * MB, room or 0)) if bound else fits))
+        return steps
+
+    def _may_grow_for(self, size: int, room: int | None) -> bool:
+        """Tell whether the pool may grow: the first chunk that fits does, also where another's step is smaller."""
+        return next((size <= safe for fits, safe in self._steps(room) if size <= fits), False)
+
+    def _largest_step(self, room: int | None) -> int:
+        return max((safe for _, safe in self._steps(room) if self._may_grow_for(safe, room)), default=0)
 
     def _runs(self, tiles: list[float]) -> list[int]:
         """Return the free runs within each chunk, in whole tiles, one heap page short."""
