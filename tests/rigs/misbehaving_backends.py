@@ -82,14 +82,16 @@ class SaysNo(_Simulated):
     """As a backend that knows what is wrong."""
 
     def probe(self) -> tuple[DeviceInfo, ...]:
-        return (DeviceInfo("sim:0", DeviceKind.SIMULATED, "old", DeviceState.UNAVAILABLE, "too old a driver"),)
+        return (
+            DeviceInfo("sim:0", DeviceKind.SIMULATED, "old", DeviceState.UNAVAILABLE, "too old a driver"),
+        )
 
 
 class Prints(_Simulated):
     """As libraries do, in Python and in C, where the messages go if nobody takes care."""
 
     def probe(self) -> tuple[DeviceInfo, ...]:
-        print("hello from a library", flush=True)
+        print("hello from a library", flush=True)  # noqa: T201 - the point
         os.write(1, b"hello from C\n")
         return super().probe()
 

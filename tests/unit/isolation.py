@@ -54,13 +54,20 @@ def isolated(
     clock: Clock | None = None,
     remedies: dict[str, str] | None = None,
     python: str = sys.executable,
+    slots_as_file: bool = False,
     **options: Any,
 ) -> Iterator[IsolatedBackend]:
     """Make a backend in a process, and end it afterwards."""
     if factory == SIMULATED:
         options = {"index": 0, "total_bytes": 256 * MIB, "standing": True} | options
     expected = (DeviceInfo(f"sim:{options.get('index', 0)}", DeviceKind.SIMULATED, "expected"),)
-    backend = IsolatedBackend(Launch(python, factory, options), expected, clock or SystemClock(), remedies)
+    backend = IsolatedBackend(
+        Launch(python, factory, options),
+        expected,
+        clock or SystemClock(),
+        remedies,
+        slots_as_file=slots_as_file,
+    )
     try:
         yield backend
     finally:

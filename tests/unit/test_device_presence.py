@@ -128,7 +128,9 @@ def _do_anything(machine: Machine, rng: random.Random, there: dict[str, int], ke
             case 0:
                 there[machine.allocate("sim:0", size)] = size
             case 1 if freed is not None:
-                del there[freed]  # whether it succeeds or not: it is out of the books before the device is asked
+                del there[
+                    freed
+                ]  # whether it succeeds or not: it is out of the books before the device is asked
                 machine.memory.deallocate(freed, force=True)
             case 2:
                 there[machine.transfer(rng.choice([*kept]), "sim:0", verify=rng.random() < 0.5)] = 0

@@ -1,10 +1,10 @@
 """A backend in a process of its own: probed, lost, brought back and restarted, with real processes that misbehave."""
 
-import os
 import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -54,10 +54,16 @@ def ask(size: int) -> AllocationRequest:
     ("name", "said"),
     [
         ("lacks_a_module", "torch_directml_that_is_nowhere is not installed in {python}: install it"),
-        ("lacks_a_library", "the probe with {python} failed: OSError: libd3d12-that-is-nowhere.so: cannot open"),
+        (
+            "lacks_a_library",
+            "the probe with {python} failed: OSError: libd3d12-that-is-nowhere.so: cannot open",
+        ),
         ("has_a_broken_module", "the probe with {python} failed: ImportError: undefined symbol: _ZN3c10"),
         ("Raises", "the probe with {python} failed: RuntimeError: Unknown error -2147467259"),
-        ("Segfaults", "the probe with {python} did not survive: process {pid} died of SIGSEGV (segmentation fault"),
+        (
+            "Segfaults",
+            "the probe with {python} did not survive: process {pid} died of SIGSEGV (segmentation fault",
+        ),
         ("Exits", "process {pid} ended with exit code 5; its last words: cannot go on"),
         ("FindsNothing", "{python} finds no such device"),
         ("SaysNo", "too old a driver"),
@@ -92,7 +98,9 @@ def test_no_such_interpreter() -> None:
     """A path that is wrong is named."""
     with isolated(python="/nowhere/python") as backend:
         (info,) = backend.probe()
-        assert info.state_reason == "no process can be started with /nowhere/python: No such file or directory"
+        assert (
+            info.state_reason == "no process can be started with /nowhere/python: No such file or directory"
+        )
 
 
 def test_probing_is_shown_and_told_of() -> None:
@@ -135,7 +143,9 @@ def test_errors_come_back_as_they_were() -> None:
     """Classes, messages and details cross over."""
     with isolated() as backend:
         backend.probe()
-        with pytest.raises(OutOfMemoryError, match="sim:0 refused 536870912 bytes; its largest free") as memory:
+        with pytest.raises(
+            OutOfMemoryError, match="sim:0 refused 536870912 bytes; its largest free"
+        ) as memory:
             backend.allocate("a", ask(512 * MIB), never())
         assert memory.value.details == {"device_id": "sim:0", "requested_bytes": 512 * MIB}
         assert memory.value.executed is Executed.NO
@@ -164,6 +174,15 @@ def test_a_copy_holds_up_nobody() -> None:
         thread.join(30)
         assert stuck == ["cancelled"]
         assert content_of(backend, "a", MIB) == expected
+
+
+def test_copies_through_a_file() -> None:
+    """Where memory cannot be inherited it is a file, and the same bytes go through it."""
+    with isolated(slots_as_file=True) as backend:
+        backend.probe()
+        assert fill(backend, "a", 20 * MIB + 1, 1) == content_of(backend, "a", 20 * MIB + 1)
+        backend.restart(never())
+        assert len(content_of(backend, "a", 20 * MIB + 1)) == 20 * MIB + 1
 
 
 # ---- loss ----
@@ -217,33 +236,39 @@ def test_process_that_hangs() -> None:
     clock = NoPatience(PATIENCE_S)
     with isolated("misbehaving_backends:HangsInReadings", clock=clock) as backend:
         backend.probe()
-        with pytest.raises(DeviceUnavailableError, match="did not answer 'readings' within 20 s and was killed"):
+        with pytest.raises(
+            DeviceUnavailableError, match="did not answer 'readings' within 20 s and was killed"
+        ):
             backend.readings("sim:0")
 
 
-def test_what_became_of_a_call() -> None:
+@pytest.mark.parametrize(
+    ("call", "executed"),
+    [
+        (lambda backend: backend.allocate("b", ask(MIB), never()), Executed.NO),
+        (lambda backend: backend.write("a", 0, memoryview(bytearray(10)), never()), Executed.UNKNOWN),
+        (lambda backend: backend.trim("sim:0"), Executed.UNKNOWN),
+        (lambda backend: backend.free("a"), Executed.YES),
+    ],
+    ids=["allocate", "write", "trim", "free"],
+)
+def test_what_became_of_a_call(call: Callable[[IsolatedBackend], object], executed: Executed) -> None:
     """A call that the process did not survive says whether it was done: a free was, an allocation was not."""
-    for do, executed in (("allocate", Executed.NO), ("write", Executed.UNKNOWN), ("free", Executed.YES)):
-        with isolated(clock=NoDelay()) as backend:
-            backend.probe()
-            backend.allocate("a", ask(MIB), never())
-            child = backend._child
-            assert child is not None
-            send = child._pipe.send
+    with isolated(clock=NoDelay()) as backend:
+        backend.probe()
+        backend.allocate("a", ask(MIB), never())
+        child = backend._child
+        assert child is not None
+        send = child._pipe.send
 
-            def kill_then_send(message: dict[str, object], backend=backend, send=send) -> None:
-                kill(backend)
-                send(message)
+        def kill_then_send(message: dict[str, object]) -> None:
+            kill(backend)
+            send(message)
 
-            child._pipe.send = kill_then_send
-            with pytest.raises(DeviceUnavailableError, match="died of SIGKILL") as caught:
-                if do == "allocate":
-                    backend.allocate("b", ask(MIB), never())
-                elif do == "write":
-                    backend.write("a", 0, memoryview(bytearray(10)), never())
-                else:
-                    backend.free("a")
-            assert caught.value.executed is executed
+        child._pipe.send = kill_then_send
+        with pytest.raises(DeviceUnavailableError, match="died of SIGKILL") as caught:
+            call(backend)
+        assert caught.value.executed is executed
 
 
 def test_delays_double_up_to_half_a_minute(tmp_path: Path) -> None:
@@ -415,10 +440,7 @@ def test_callers_wait_for_a_restart() -> None:
 def test_descriptors_are_given_back() -> None:
     """Processes that come and go leave no descriptors, threads or children behind."""
     process = psutil.Process()
-    if not hasattr(process, "num_fds"):
-        count = process.num_handles
-    else:
-        count = process.num_fds
+    count = process.num_fds if hasattr(process, "num_fds") else process.num_handles
     with isolated() as backend:
         backend.probe()
     before = count()
@@ -429,13 +451,3 @@ def test_descriptors_are_given_back() -> None:
             wait_for_another(backend, kill(backend))
     assert count() <= before
     assert not process.children()
-
-
-def test_isolated_backend_type() -> None:
-    """It is what callers look for when they ask whether a device has a process of its own."""
-    from worker.backends.base import OwnProcess
-
-    with isolated() as backend:
-        assert isinstance(backend, OwnProcess)
-        assert isinstance(backend, IsolatedBackend)
-        assert os.getpid() != backend.pid

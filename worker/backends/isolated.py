@@ -17,10 +17,11 @@ from worker.backends.isolation.carrying import Held, give_up, read_out, write_ba
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
 from worker.backends.isolation.copying import receive, send
 from worker.backends.isolation.launching import LaunchError, Launching
+from worker.backends.isolation.loss import became, lost
 from worker.backends.isolation.slots import Slots
 from worker.cancellation import CancelToken
 from worker.clock import Clock
-from worker.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, WorkerError
+from worker.errors import DeviceLostError, DeviceUnavailableError, WorkerError
 from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
 PATIENCE_S = 20.0
@@ -103,24 +104,27 @@ class IsolatedBackend:
         with self._changed:
             child, self._child = self._child, None
             self._held = {}
-            self._devices = tuple(_now(each, DeviceState.LOST, "closed") for each in self.devices)
+            self._devices = tuple(became(each, DeviceState.LOST, "closed") for each in self.devices)
             self._changed.notify_all()
         if child is not None:
             child.stop()
         self._slots.close()
 
-    def _arrived(self, child: ChildProcess, found: tuple[DeviceInfo, ...]) -> None:
-        """Take a new process into use, if there is a use for it."""
+    def _arrived(self, child: ChildProcess, found: tuple[DeviceInfo, ...]) -> bool:
+        """Take a new process into use. False if it has no device that could be used."""
         if not any(each.state is DeviceState.AVAILABLE for each in found):
             child.stop()
             self._failed(f"{self._launch.python} finds no such device", found)
-            return
+            return False
         self._become(self._with_missing(found), child)
         if child.end is not None:
             self._ended(child, child.end)
+        return True
 
     def _failed(self, why: str, found: tuple[DeviceInfo, ...] = ()) -> None:
-        self._become(found or tuple(_now(each, DeviceState.UNAVAILABLE, why) for each in self.devices), None)
+        self._become(
+            found or tuple(became(each, DeviceState.UNAVAILABLE, why) for each in self.devices), None
+        )
 
     def _become(self, devices: tuple[DeviceInfo, ...], child: ChildProcess | None) -> None:
         with self._telling:
@@ -138,7 +142,9 @@ class IsolatedBackend:
                 self._child = None
                 self._gone, self._held, self._accepted = frozenset(self._held), {}, {}
                 self._devices = devices = tuple(
-                    _now(each, DeviceState.LOST, end.reason) if each.state is DeviceState.AVAILABLE else each
+                    became(each, DeviceState.LOST, end.reason)
+                    if each.state is DeviceState.AVAILABLE
+                    else each
                     for each in self._devices
                 )
                 self._changed.notify_all()
@@ -150,7 +156,7 @@ class IsolatedBackend:
         names = {each.device_id for each in found}
         missing = (each for each in self.devices if each.device_id not in names)
         why = f"{self._launch.python} does not find it"
-        return (*found, *(_now(each, DeviceState.UNAVAILABLE, why) for each in missing))
+        return (*found, *(became(each, DeviceState.UNAVAILABLE, why) for each in missing))
 
     # ---- answering ----
 
@@ -171,12 +177,12 @@ class IsolatedBackend:
         try:
             yield child
         except EndedError as error:
-            raise _lost(device_id, error.end, executed, requested_bytes) from None
+            raise lost(device_id, error.end, executed, requested_bytes) from None
         except DeviceLostError as error:
             # The backend there can do nothing more for that device. A new process can.
             child.kill(f"was stopped: {error.message}")
             end = Ending(error.message, ran_out=False)
-            raise _lost(device_id, end, executed, requested_bytes) from None
+            raise lost(device_id, end, executed, requested_bytes) from None
         finally:
             with self._changed:
                 self._users -= 1
@@ -332,7 +338,7 @@ class IsolatedBackend:
                 before = self._process_bytes(old)
                 copies = read_out(old, self._slots, held, token)  # 2
             except EndedError as error:
-                raise _lost(None, error.end, Executed.YES, None) from None
+                raise lost(None, error.end, Executed.YES, None) from None
             try:
                 child, found = self._replace(old)  # 3
                 never = CancelToken(self._now_ns)
@@ -384,10 +390,10 @@ class IsolatedBackend:
         reason = f"its contents were lost in a restart: {error}"
         with self._changed:
             self._gone, self._held = frozenset(self._held), {}
-            devices = tuple(_now(each, DeviceState.LOST, reason) for each in self.devices)
+            devices = tuple(became(each, DeviceState.LOST, reason) for each in self.devices)
         self._become(devices, None)
         self._launching.bring_back()
-        return _lost(self.devices[0].device_id, Ending(reason, ran_out=False), Executed.YES, None)
+        return lost(self.devices[0].device_id, Ending(reason, ran_out=False), Executed.YES, None)
 
     def _process_bytes(self, child: ChildProcess) -> int | None:
         """Return what the process has of all its devices, as the driver says."""
@@ -395,23 +401,3 @@ class IsolatedBackend:
         readings = [codec.readings_of(child.call("readings", each, patience_s=PATIENCE_S)) for each in there]
         known = [each.process_used_bytes for each in readings if each.process_used_bytes is not None]
         return sum(known) if len(known) == len(readings) else None
-
-
-def _now(info: DeviceInfo, state: DeviceState, why: str) -> DeviceInfo:
-    return replace(info, state=state, state_reason=why)
-
-
-def _lost(
-    device_id: str | None, end: Ending, executed: Executed, requested_bytes: int | None
-) -> OutOfMemoryError | DeviceUnavailableError:
-    """Return the error for a call that did not survive: out of memory where the process died of that."""
-    name = device_id or "the device"
-    error: OutOfMemoryError | DeviceUnavailableError
-    if end.ran_out and requested_bytes is not None:
-        message = f"{name} ran out of memory and was lost: {end.reason}"
-        error = OutOfMemoryError(message, device_id=device_id, requested_bytes=requested_bytes)
-    else:
-        message = f"{name} was lost, and what was on it: {end.reason}"
-        error = DeviceUnavailableError(message, device_id=device_id, state=DeviceState.LOST)
-    error.executed = executed
-    return error

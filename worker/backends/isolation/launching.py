@@ -26,7 +26,8 @@ LONGEST_DELAY_S = 30.0
 """A process that ended is started again after 0.1 s, then twice as long each time; one that held out for the
 longest delay begins anew."""
 
-Arrived = Callable[[ChildProcess, tuple[DeviceInfo, ...]], None]
+Arrived = Callable[[ChildProcess, tuple[DeviceInfo, ...]], bool]
+"""Called with a process and its devices; returns whether one of them can be used."""
 
 
 class LaunchError(Exception):
@@ -120,8 +121,8 @@ class Launching:
             self._delay_s = FIRST_DELAY_S
         while self._pause():
             with suppress(LaunchError):
-                self._arrived(*self._start())
-                return
+                if self._arrived(*self._start()):
+                    return
 
     def _pause(self) -> bool:
         """Wait before the next try. False if there is to be none."""

@@ -1,0 +1,139 @@
+"""What a process of its own costs a device: per call, per GiB, per restart, and until the first answer."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import heading, interleaved, row, seconds, worker
+from protocol.vocabulary import DeviceKind
+from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
+from worker.backends.isolated import IsolatedBackend
+from worker.backends.isolation.child_process import Launch
+from worker.backends.simulated import simulated_in_process
+from worker.cancellation import CancelToken
+from worker.clock import SystemClock
+from worker.records import AllocationRequest, DeviceInfo
+
+MIB, GIB = 2**20, 2**30
+ROUNDS = 9
+CALLS = 200
+CAPACITY = 4 * GIB
+
+
+def main() -> None:
+    """Print the ratios."""
+    here = simulated_in_process(0, total_bytes=CAPACITY)
+    apart = _isolated()
+    apart.probe()
+    heading("A simulated device: in a process of its own against in this one", "the same backend here")
+    for name, work in (
+        ("allocate + free, us", _calls(_allocate_and_free)),
+        ("readings, us", _calls(lambda backend: backend.readings("sim:0"))),
+    ):
+        ours, floor = interleaved(ROUNDS, partial(work, apart), partial(work, here))
+        row(name, ours, floor, "us", "measured")
+    for backend in (here, apart):
+        backend.allocate("block", AllocationRequest("sim:0", GIB), _token())
+    memory = memoryview(bytearray(os.urandom(MIB) * 1024))
+    for name, copy in (("write 1 GiB", _write), ("read 1 GiB", _read)):
+        for backend in (here, apart):
+            copy(backend, memory)
+        ours, floor = interleaved(ROUNDS, partial(copy, apart, memory), partial(copy, here, memory))
+        row(name, ours * 1e3, floor * 1e3, "ms", "measured")
+    here.close()
+    apart.close()
+    _restarts()
+    _first_answers()
+
+
+def _isolated(**knobs: int) -> IsolatedBackend:
+    options = {"index": 0, "total_bytes": CAPACITY, **knobs}
+    launch = Launch(sys.executable, "worker.backends.simulated:simulated_in_process", options)
+    expected = (DeviceInfo("sim:0", DeviceKind.SIMULATED, "expected"),)
+    return IsolatedBackend(launch, expected, SystemClock())
+
+
+def _token() -> CancelToken:
+    return CancelToken(time.monotonic_ns)
+
+
+def _calls(call: Callable[[DeviceBackend], object]) -> Callable[[DeviceBackend], float]:
+    def work(backend: DeviceBackend) -> float:
+        return seconds(lambda: [call(backend) for _ in range(CALLS)]) / CALLS * 1e6
+
+    return work
+
+
+def _allocate_and_free(backend: DeviceBackend) -> None:
+    backend.allocate("small", AllocationRequest("sim:0", 4096), _token())
+    backend.free("small")
+
+
+def _write(backend: DeviceBackend, memory: memoryview) -> float:
+    return seconds(
+        lambda: _chunks(lambda start, chunk: backend.write("block", start, chunk, _token()), memory)
+    )
+
+
+def _read(backend: DeviceBackend, memory: memoryview) -> float:
+    return seconds(
+        lambda: _chunks(lambda start, chunk: backend.read("block", start, chunk, _token()), memory)
+    )
+
+
+def _chunks(copy: Callable[[int, memoryview], None], memory: memoryview) -> None:
+    for start in range(0, len(memory), COPY_CHUNK_BYTES):
+        copy(start, memory[start : start + COPY_CHUNK_BYTES])
+
+
+def _restarts() -> None:
+    """Restart with so much alive, and as much dead."""
+    print(f"\n{'Restart of a pool of 64 MiB blocks':44} {'seconds':>10} {'returned':>10} {'of dead':>8}")
+    for live in (0, 256 * MIB, GIB):
+        backend = _isolated(pooled=1)
+        backend.probe()
+        count = max(1, live // (64 * MIB))
+        for n in range(2 * count if live else 4):
+            backend.allocate(f"a{n}", AllocationRequest("sim:0", 64 * MIB), _token())
+        names = sorted(backend.live())
+        for name in names[:: 2 if live else 1]:
+            backend.free(name)
+        dead = backend.readings("sim:0").restart_returns_bytes or 0
+        started = time.perf_counter()
+        done = backend.restart(_token())
+        took = time.perf_counter() - started
+        back = (done.returned_bytes or 0) / dead
+        print(
+            f"{f'{live // MIB} MiB alive':44} {took:10.2f} {(done.returned_bytes or 0) // MIB:6} MiB {back:8.1%}"
+        )
+        backend.close()
+
+
+def _first_answers() -> None:
+    """Start a worker whose probe does not end, and one that has nothing to probe."""
+    heading("First answer of a new worker, milliseconds", "nothing to probe")
+    with tempfile.TemporaryDirectory() as folder:
+        stuck = Path(folder) / "python"
+        stuck.write_text("#!/bin/sh\nexec sleep 600\n")
+        stuck.chmod(0o755)
+        for name, options in (
+            ("a probe that never ends", ("--directml-python", str(stuck))),
+            ("an interpreter without torch_directml", ("--directml-python", sys.executable)),
+        ):
+            ours, floor = interleaved(ROUNDS, partial(_first_answer, *options), _first_answer)
+            row(name, ours, floor, "ms", "<= 1.1")
+
+
+def _first_answer(*options: str) -> float:
+    started = time.perf_counter()
+    with worker(*options) as peer:
+        peer.ask("memory.get_status")
+        return (time.perf_counter() - started) * 1e3
+
+
+if __name__ == "__main__":
+    main()
