@@ -146,7 +146,7 @@ def test_hour(start: Start, directml_rig: Rig, allocator: str) -> None:
     pids = set(witness.living())
     dead, before = backend.readings("dml:0").cached_bytes, witness.device_bytes()
     if allocator == "tiled":
-        backend.restart(None, TOKEN)
+        backend.restart(TOKEN)
         # A new pool is larger than its blocks; that much of the dead is what it starts with.
         dead -= backend.readings("dml:0").cached_bytes
         assert set(witness.living()) != pids
@@ -170,7 +170,7 @@ def test_empty_pool_is_returned_by_restart(start: Start, directml_rig: Rig) -> N
     assert held >= 3 * GIB
     assert backend.trim("dml:0") == 0
     assert directml_rig.witness.device_bytes() == held
-    returned = backend.restart(None, TOKEN).returned_bytes
+    returned = backend.restart(TOKEN).returned_bytes
     assert returned == held - directml_rig.witness.device_bytes()
     assert returned >= 0.98 * held
 
@@ -191,7 +191,7 @@ def test_fragmented_pool_is_joined_by_restart(start: Start) -> None:
     assert pieces.free_bytes > 5 * size > 2 * pieces.largest_free_block_bytes
     with pytest.raises(OutOfMemoryError, match="only a restart"):
         backend.allocate("large", ask(4 * size), TOKEN)
-    assert backend.restart(None, TOKEN).moved == len(kept)
+    assert backend.restart(TOKEN).moved == len(kept)
     backend.allocate("large", ask(4 * size), TOKEN)
     for name, data in kept.items():
         assert contents(backend, name, 39 * MIB, MIB) == data
