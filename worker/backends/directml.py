@@ -1,0 +1,372 @@
+"""DirectML through torch_directml: every adapter that it lists, ``dml:0`` and on.
+
+Meant for a process of its own (``isolated.py``): importing, probing or exhausting the library can end the process.
+Figures come from DXCore, DXGI and PDH, which ``torch_directml`` does not ask; see docs/directml.md.
+"""
+
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+from protocol.results import Fragmentation
+from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
+from worker.backends.base import LoadsThroughCopies
+from worker.backends.directml_adapters import AdapterReading, join, read_adapter
+from worker.backends.directml_device import ALIGNMENT_BYTES, DirectMlDevice
+from worker.backends.directml_tiled import TiledMemory, usable_bytes
+from worker.backends.directml_untiled import FLUSH_AT_BYTES, UntiledMemory
+from worker.backends.torch_errors import as_worker_error
+from worker.cancellation import CancelToken
+from worker.errors import (
+    DeviceLostError,
+    DeviceUnavailableError,
+    OutOfMemoryError,
+    UnsupportedError,
+    WorkerError,
+)
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.telemetry.dxcore import Adapter, compute_adapters
+
+ALLOCATORS: Final = ("untiled", "tiled")
+
+_NO_ADAPTER = (
+    "torch_directml found no adapter that Direct3D 12 can compute on; look for the graphics driver, and at"
+    " DML_VISIBLE_DEVICES"
+)
+_NOTES = {
+    UntiledMemory.name: (
+        (
+            "allocator: untiled, one resource a block: freed memory goes back in place, a block has up to"
+            f" {UntiledMemory.limit_bytes} bytes, running out is an error and not the process's end"
+        ),
+        "the system's budget is held by the worker, which this allocator does not do",
+        f"freed blocks are given back from {FLUSH_AT_BYTES} bytes on, and by a clear of caches",
+    ),
+    TiledMemory.name: (
+        (
+            "allocator: tiled, a pool that never shrinks: what was freed goes back to the system only by a"
+            " restart of the device's process (defragment, aggressive)"
+        ),
+        "its budget is frozen when the process starts; what the system grants later counts against its growth",
+        "where the driver runs out, this process ends: it is started again, without what was on the device",
+    ),
+}
+
+
+class DirectMlBackend(LoadsThroughCopies):
+    """All adapters, or one. ImportError, OSError or RuntimeError where the library can't be used here."""
+
+    quick_bytes = -1
+
+    def __init__(self, allocator: str = "untiled", only: int | None = None) -> None:
+        if allocator not in ALLOCATORS:
+            message = f"there is no allocator {allocator!r}; there is {', '.join(ALLOCATORS)}"
+            raise ValueError(message)
+        self.allocator = allocator
+        torch = importlib.import_module("torch")
+        directml = importlib.import_module("torch_directml")
+        if allocator == UntiledMemory.name:
+            directml.disable_tiled_resources(True)  # noqa: FBT003 - the library's signature
+        # With no adapter every other call of the library would end the process.
+        count = directml.device_count() if directml.is_available() else 0
+        self._adapters, self._missing = _adapters(count, lambda index: _name(directml, index))
+        self._devices = {
+            f"dml:{index}": _AdapterMemory(torch, directml, index, adapter, allocator)
+            for index, adapter in enumerate(self._adapters)
+            if only in {None, index}
+        }
+        self._lock = threading.Lock()
+        # All mutable state besides the devices': where each block lies.
+        self._places: dict[str, _AdapterMemory] = {}
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        """Return the adapters, in the library's order."""
+        if not self._devices:
+            return (
+                DeviceInfo(
+                    "dml:0",
+                    DeviceKind.DIRECTML,
+                    "DirectML",
+                    DeviceState.UNAVAILABLE,
+                    state_reason=_NO_ADAPTER,
+                ),
+            )
+        return tuple(
+            DeviceInfo(device_id, DeviceKind.DIRECTML, each.name) for device_id, each in self._devices.items()
+        )
+
+    def readings(self, device_id: str) -> Readings:
+        """Read the adapter's figures, and the allocator's."""
+        return self._device(device_id).readings()
+
+    def check(self, request: AllocationRequest) -> None:
+        """Refuse what the library cannot make: shared and pinned memory, and more than one buffer can have."""
+        device, device_id = self._device(request.device_id), request.device_id
+        if request.memory_type in {MemoryType.SHARED, MemoryType.PINNED}:
+            message = f"{device_id} has no {request.memory_type} memory; allocate it on cpu"
+            raise UnsupportedError(message, device_id=device_id, memory_type=request.memory_type)
+        if request.alignment is not None and request.alignment > ALIGNMENT_BYTES:
+            message = f"{device_id} aligns blocks to {ALIGNMENT_BYTES} bytes; {request.alignment} asked for"
+            raise UnsupportedError(message, device_id=device_id, alignment=request.alignment)
+        device.check_size(request.size_bytes)
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        """Make a buffer, zeroed if asked."""
+        device = self._device(request.device_id)
+        actual = device.allocate(allocation_id, request, token)
+        with self._lock:
+            self._places[allocation_id] = device
+        return Block(actual)
+
+    def free(self, allocation_id: str) -> int | None:
+        """Drop a buffer. What goes back at once is as the allocator has it."""
+        with self._lock:
+            device = self._places.pop(allocation_id)
+        return device.free(allocation_id)
+
+    def unload(self, handle: str) -> int | None:
+        """Drop a model's buffer, and give it back where the allocator can."""
+        with self._lock:
+            device = self._places.pop(handle)
+        return device.free(handle, at_once=True)
+
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
+        """Return None: the library's storage is opaque."""
+        return None
+
+    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
+        """Copy out of a buffer."""
+        self._places[allocation_id].copy("read", allocation_id, offset, into, token)
+
+    def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        """Copy into a buffer."""
+        self._places[allocation_id].copy("write", allocation_id, offset, data, token)
+
+    def trim(self, device_id: str) -> int | None:
+        """Give back what the allocator can, which for the tiled one is nothing."""
+        return self._device(device_id).trim()
+
+    def tick(self) -> None:
+        """Give back what others in this process freed."""
+        for device in self._devices.values():
+            device.tick()
+
+    def defragment(self, device_id: str) -> Defragmented | None:
+        """Do nothing: no buffer can be moved within the process."""
+        self._device(device_id).check_present()
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """Say which allocator is on and what that means, and where figures are missing."""
+        nothing_asked = "a figure is null where neither DXCore, DXGI nor PDH answers it"
+        return (*_NOTES[self.allocator], *self._missing, nothing_asked)
+
+    def live(self) -> frozenset[str]:
+        """Return the ids of all buffers."""
+        with self._lock:
+            return frozenset(name for name, device in self._places.items() if device.has(name))
+
+    def close(self) -> None:
+        """Give everything up."""
+        for allocation_id in self.live():
+            self.free(allocation_id)
+        for device_id, device in self._devices.items():
+            if not device.lost:
+                self.trim(device_id)
+        for adapter in self._adapters:
+            if adapter is not None:
+                adapter.close()
+
+    def _device(self, device_id: str) -> "_AdapterMemory":
+        return self._devices[device_id]
+
+
+class _AdapterMemory:
+    """One adapter's blocks, behind one lock: the library has one queue, and its copies wait for it anyway."""
+
+    def __init__(
+        self, torch: Any, directml: Any, index: int, adapter: Adapter | None, allocator: str
+    ) -> None:
+        self.device_id = f"dml:{index}"
+        self.name = _name(directml, index) if adapter is None else adapter.name
+        self._adapter = adapter
+        budget = self._read().budget_bytes  # before the library looks at it, and freezes it
+        device = self._device = DirectMlDevice(torch, directml, index)
+        self._memory: UntiledMemory | TiledMemory
+        # Hardware without tiled resources has the other allocator, whatever was asked for.
+        if allocator == TiledMemory.name and device.tiles(1):
+            self._memory = TiledMemory(device, self._read, usable_bytes(budget))
+        else:
+            self._memory = UntiledMemory(device, self._read)
+        self._lock = threading.Lock()
+        # All mutable state: the buffers, and whether the device is gone, and what it took with it.
+        self._tensors: dict[str, tuple[Any, int]] = {}
+        self.lost: str | None = None
+        self._buried: list[object] = []
+
+    def readings(self) -> Readings:
+        """Read everything now."""
+        with self._calling():
+            reading = self._read()
+            room = self._memory.room(reading)
+            live = sum(size for _, size in self._tensors.values())
+        free, largest = room.free_bytes, room.largest_block_bytes
+        return Readings(
+            total_bytes=reading.total_bytes,
+            budget_bytes=reading.budget_bytes,
+            budget_source=reading.budget_source,
+            used_bytes=reading.used_bytes,
+            process_used_bytes=reading.process_used_bytes,
+            free_bytes=free,
+            largest_block_bytes=largest,
+            resident_bytes=live,
+            cached_bytes=room.cached_bytes,
+            fragmentation=self._fragmentation(free, largest),
+        )
+
+    def check_size(self, size: int) -> None:
+        """Raise UnsupportedError for more than one buffer can have."""
+        limit = self._memory.limit_bytes
+        if size > limit:
+            message = (
+                f"{self.device_id} has at most {limit} bytes in one block ({self._memory.name} allocator)"
+            )
+            raise UnsupportedError(message, device_id=self.device_id, limit_bytes=limit)
+
+    def check_present(self) -> None:
+        """Raise DeviceLostError once the device is gone."""
+        if self.lost is not None:
+            raise DeviceLostError(self.lost, device_id=self.device_id)
+
+    def allocate(self, name: str, request: AllocationRequest, token: CancelToken) -> int:
+        """Make a buffer. Returns its size."""
+        actual = -(-request.size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        with self._calling(request.size_bytes):
+            token.check()
+            room = self._memory.room(self._read()).free_bytes
+            if request.size_bytes > self._memory.limit_bytes:
+                if room is not None and actual > room:
+                    message = f"{self.device_id} has {room} bytes"
+                    raise OutOfMemoryError(
+                        message, device_id=self.device_id, requested_bytes=request.size_bytes
+                    )
+                self.check_size(request.size_bytes)
+            tensor = self._memory.allocate(actual)
+            try:
+                if request.initialize is Initialize.ZERO:
+                    token.check()
+                    self._device.zero(tensor)
+            except BaseException:
+                del tensor
+                self._memory.dropped(actual)
+                raise
+            self._tensors[name] = (tensor, actual)
+        return actual
+
+    def free(self, name: str, *, at_once: bool = False) -> int:
+        """Drop a buffer. Returns what went back to the driver, of this one only if that was to be ``at_once``."""
+        with self._lock:
+            if name not in self._tensors:  # the device is gone, and it with it
+                return 0
+            tensor, size = self._tensors.pop(name)
+        with self._calling():
+            self._device.synchronize()
+            del tensor
+            returned = self._memory.dropped(size)
+            return min(size, returned or self._memory.trim()) if at_once else returned
+
+    def copy(self, how: str, name: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        """Copy between a buffer and the process's own memory: ``read`` or ``write``."""
+        with self._calling():
+            token.check()
+            tensor, _ = self._tensors[name]
+            self._memory.prepare_copy()
+            move = self._device.read if how == "read" else self._device.write
+            self._memory.copied(move(tensor, offset, data))
+
+    def trim(self) -> int:
+        """Give caches up. Returns what went back."""
+        with self._calling():
+            return self._memory.trim()
+
+    def tick(self) -> None:
+        """Let the allocator tidy up; a device that turns out to be gone is told of when it is next asked."""
+        try:
+            with self._calling():
+                self._memory.tick()
+        except DeviceUnavailableError:
+            return
+
+    def has(self, name: str) -> bool:
+        """Tell whether a block is still there."""
+        return name in self._tensors
+
+    def _read(self) -> AdapterReading:
+        return read_adapter(self._adapter)
+
+    def _fragmentation(self, free: int | None, largest: int | None) -> Fragmentation | None:
+        """Tell of free memory in pieces, which only the pool has: elsewhere the limit of a block is the library's."""
+        if free is None or largest is None or isinstance(self._memory, UntiledMemory):
+            return None
+        return Fragmentation(free, largest, round(100 * (1 - largest / free), 3) if free else 0.0)
+
+    @contextmanager
+    def _calling(self, requested: int | None = None) -> Iterator[None]:
+        """Call the library, one at a time, and say what its errors mean."""
+        with self._lock:
+            self.check_present()
+            try:
+                yield
+            except WorkerError:
+                raise
+            except RuntimeError as error:
+                self._fail(error, requested)
+
+    def _fail(self, error: RuntimeError, requested: int | None) -> NoReturn:
+        """Judge by the words, then by whether the device still answers: on Windows they are in any language."""
+        judged = as_worker_error(error, self.device_id, requested)
+        if judged is None and not self._answers():
+            message = f"{self.device_id} was lost, and what was on it: {error}"
+            judged = DeviceLostError(message, device_id=self.device_id)
+        if judged is None and requested is not None:
+            message = f"{self.device_id} refused {requested} bytes: {error}"
+            judged = OutOfMemoryError(message, device_id=self.device_id, requested_bytes=requested)
+        if judged is None:
+            judged = DeviceUnavailableError(f"{self.device_id}: {error}", device_id=self.device_id)
+        if isinstance(judged, DeviceLostError):
+            self.lost = judged.message
+            # Dropping a buffer calls the driver that is gone: they are kept until the process ends.
+            self._buried.append(self._tensors)
+            self._tensors = {}
+        raise judged from error
+
+    def _answers(self) -> bool:
+        try:
+            self._device.synchronize()
+        except RuntimeError:
+            return False
+        return True
+
+
+def _adapters(
+    count: int, name_of: Callable[[int], str]
+) -> tuple[tuple[Adapter | None, ...], tuple[str, ...]]:
+    """Return the adapter behind each device, and what to say where there is none."""
+    if not count:
+        return (), ()
+    try:
+        found = join(compute_adapters(), count, name_of)
+    except OSError as error:
+        return (None,) * count, (f"DXCore can't be asked, so the adapters' figures are null: {error}",)
+    unknown = [f"dml:{index}" for index, adapter in enumerate(found) if adapter is None]
+    if unknown:
+        return found, (
+            f"which adapter these are can't be told, so their figures are null: {', '.join(unknown)}",
+        )
+    return found, ()
+
+
+def _name(directml: Any, index: int) -> str:
+    return str(directml.device_name(index)).rstrip("\0")

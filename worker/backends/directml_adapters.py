@@ -1,0 +1,89 @@
+"""Which adapter ``privateuseone:i`` is, and its figures from whichever source answers."""
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from protocol.record import Record
+from protocol.vocabulary import Source
+from worker.telemetry import dxcore, dxgi, pdh
+
+VISIBLE = "DML_VISIBLE_DEVICES"
+
+
+class AdapterReading(Record):
+    """One adapter at one moment. Bytes; None where no source answers."""
+
+    total_bytes: int | None
+    budget_bytes: int | None
+    budget_source: Source | None
+    process_used_bytes: int | None
+    used_bytes: int | None
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What the system leaves this process: of its grant, and of what all processes hold."""
+        rooms = []
+        if self.budget_bytes is not None and self.process_used_bytes is not None:
+            rooms.append(self.budget_bytes - self.process_used_bytes)
+        if self.total_bytes is not None and self.used_bytes is not None:
+            rooms.append(self.total_bytes - self.used_bytes)
+        return max(0, min(rooms)) if rooms else None
+
+
+UNKNOWN = AdapterReading(None, None, None, None, None)
+
+
+def read_adapter(adapter: dxcore.Adapter | None) -> AdapterReading:
+    """Read an adapter now: DXCore, then DXGI for the grant and PDH for all processes."""
+    if adapter is None:
+        return UNKNOWN
+    budget, source = adapter.budget(), Source.DXCORE
+    if budget is None:
+        with suppress(OSError):
+            found = dxgi.video_memory(adapter.luid)
+            if found.budget_bytes is not None and found.usage_bytes is not None:
+                budget, source = dxcore.Budget(found.budget_bytes, found.usage_bytes), Source.DXGI
+    used = adapter.used_bytes()
+    return AdapterReading(
+        total_bytes=adapter.total_bytes,
+        budget_bytes=None if budget is None else budget.budget_bytes,
+        budget_source=None if budget is None else source,
+        process_used_bytes=adapter.process_used_bytes(os.getpid()) if budget is None else budget.usage_bytes,
+        used_bytes=pdh.adapter_used_bytes(adapter.luid) if used is None else used,
+    )
+
+
+def visible_indices(environment: Mapping[str, str] = os.environ) -> frozenset[int] | None:
+    """Return the adapters that ``DML_VISIBLE_DEVICES`` leaves; None for all.
+
+    As the library reads it: an item counts only if a comma follows it, and what is no number is skipped.
+    """
+    items = environment.get(VISIBLE, "").split(",")[:-1]
+    numbers = {int(item) for item in items if item.strip().lstrip("-").isdigit()}
+    return frozenset(numbers) or None
+
+
+def join(
+    adapters: tuple[dxcore.Adapter, ...],
+    count: int,
+    name_of: Callable[[int], str],
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[dxcore.Adapter | None, ...]:
+    """Return the adapter behind each of the library's ``count`` devices; None where that can't be told.
+
+    1. All are visible: the library's order is DXCore's.
+    2. Some are: it has them in no documented order (a hash table's), so their names decide. Names that are
+       not unique decide nothing.
+    3. The counts differ: a device was refused or came and went, and nothing is certain.
+    """
+    chosen = visible_indices(environment)
+    left = tuple(adapter for n, adapter in enumerate(adapters) if chosen is None or n in chosen)
+    if len(left) != count:  # 3
+        return (None,) * count
+    if chosen is None or count <= 1:  # 1
+        return left
+    by_name = {adapter.name: adapter for adapter in left}  # 2
+    if len(by_name) != count:
+        return (None,) * count
+    return tuple(by_name.get(name_of(index)) for index in range(count))

@@ -1,0 +1,175 @@
+"""The tiled allocator: a pool of chunks that only grows, told of by ``gpu_memory``.
+
+Usable memory is frozen when the backend is made, cut into chunks of 4 GB; a chunk grows in steps, a block lies in
+one chunk, and nothing goes back before the process ends. When the driver refuses a step the process
+dies. So what is asked for is held against the free runs in the pool, and a step against the driver's room.
+"""
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+from worker.backends.directml_adapters import AdapterReading
+from worker.backends.directml_device import HIDDEN_BYTES, DirectMlDevice
+from worker.backends.directml_untiled import Room
+from worker.errors import OutOfMemoryError
+
+MB = 10**6
+CHUNK_BYTES = 4000 * MB
+_WHOLE_CHUNK_MB = 5000
+"""A tile that no chunk outgrows: ``gpu_memory`` then has one entry a chunk."""
+
+FIRST_HEAP_BYTES = 2**20
+"""Every chunk begins with one heap of this size."""
+
+_STEP_BYTES = 2**30
+_STEP_SLACK_BYTES = 100 * MB
+"""Steps end up to 80 MB above a multiple of 1 GiB (measured)."""
+
+_HEAP_PAGE_BYTES = 2**16
+DRIVER_MARGIN_BYTES = 256 * 2**20
+"""Left to the driver and to other processes: past its end this process dies."""
+
+
+class TiledMemory:
+    """One device's memory. Not thread-safe."""
+
+    name = "tiled"
+
+    def __init__(
+        self, device: DirectMlDevice, read: Callable[[], AdapterReading], usable: int | None
+    ) -> None:
+        self._device = device
+        self._read = read
+        chunks = len(device.tiles(_WHOLE_CHUNK_MB))
+        self._capacities = _capacities(usable, chunks)
+        self.limit_bytes = max(self._capacities) - FIRST_HEAP_BYTES
+        # All mutable state: the tiles that each chunk holds, and room that is kept for copies.
+        self._tiles = [2] * chunks
+        self._for_copies: Any = None
+        self._for_copies = self._grow_by(HIDDEN_BYTES)
+
+    def room(self, reading: AdapterReading) -> Room:
+        """Work out what could be had: free runs of the pool, and the steps that it may still grow by."""
+        tiles = self._device.tiles(1)
+        held, live = len(tiles) * MB, round(sum(tiles) * MB)
+        cached = max(0, held - live)
+        growth = sum(self._capacities) - held
+        room = self._driver_room(reading)
+        if room is not None and room < growth:
+            growth = min(room, self._largest_step(room))  # one step at a time: the next is looked at anew
+        free = max(0, cached + growth)
+        return Room(free, min(free, self._largest(tiles, room)), cached)
+
+    def allocate(self, size: int) -> Any:
+        """Make a buffer where the pool has a run for it or may grow by one. OutOfMemoryError otherwise."""
+        if self._for_copies is None:
+            self._keep_room_for_copies()
+        tiles, room = self._device.tiles(1), self._driver_room(self._read())
+        if size > max(self._runs(tiles)) and not self._may_grow_for(size, room):
+            largest = self._largest(tiles, room)
+            message = (
+                f"{size} bytes are more than the {largest} that the tiled pool has in one piece or may grow by;"
+                " only a restart of the device's process joins or returns what it holds"
+            )
+            raise OutOfMemoryError(message, requested_bytes=size, available_bytes=largest)
+        return self._grow_by(size)
+
+    def dropped(self, size: int) -> int:  # noqa: ARG002 - whatever its size, it stays in the pool
+        """Return 0: the pool keeps it."""
+        return 0
+
+    def prepare_copy(self) -> None:
+        """Make sure that a copy's hidden buffers find room without a step that the driver might refuse."""
+        if self._for_copies is None:
+            return
+        room = self._driver_room(self._read())
+        step = _STEP_BYTES + _STEP_SLACK_BYTES
+        if (room is None or room < step) and max(self._runs(self._device.tiles(1))) < HIDDEN_BYTES + 2 * MB:
+            self._for_copies = None
+
+    def copied(self, hidden: dict[int, int]) -> None:
+        """Do nothing: hidden buffers are the pool's again."""
+
+    def trim(self) -> int:
+        """Return 0: nothing leaves the pool."""
+        return 0
+
+    def tick(self) -> None:
+        """Take the room for copies back when it can be had."""
+        if self._for_copies is None:
+            self._keep_room_for_copies()
+
+    def _keep_room_for_copies(self) -> None:
+        if max(self._runs(self._device.tiles(1))) >= HIDDEN_BYTES + 2 * MB:
+            self._for_copies = self._grow_by(HIDDEN_BYTES)
+
+    def _grow_by(self, size: int) -> Any:
+        """Make a buffer, and see which chunk grew for it: the one whose live bytes did."""
+        before, live = len(self._device.tiles(1)), self._device.tiles(_WHOLE_CHUNK_MB)
+        tensor = self._device.empty(size)
+        grown = len(self._device.tiles(1)) - before
+        if grown:
+            now = self._device.tiles(_WHOLE_CHUNK_MB)
+            chunk = max(range(len(now)), key=lambda index: now[index] - live[index])
+            self._tiles[chunk] += grown
+        return tensor
+
+    def _driver_room(self, reading: AdapterReading) -> int | None:
+        room = reading.room_bytes
+        return None if room is None else max(0, room - DRIVER_MARGIN_BYTES)
+
+    def _largest(self, tiles: list[float], room: int | None) -> int:
+        """Return the most that one block can get: the longest free run, or what a chunk may grow for."""
+        return max(*self._runs(tiles), self._largest_step(room)) // 256 * 256
+
+    def _steps(self, room: int | None) -> list[tuple[int, int]]:
+        """Return for each chunk the largest request that fits it, and the largest that the driver has room for."""
+        steps = []
+        for capacity, tiles in zip(self._capacities, self._tiles, strict=True):
+            fits = max(0, capacity - tiles * MB)
+            bound = room is not None and room < fits
+            steps.append((fits, min(fits, _safe_step(tiles * MB, room or 0)) if bound else fits))
+        return steps
+
+    def _may_grow_for(self, size: int, room: int | None) -> bool:
+        """Tell whether the pool may grow: the first chunk that fits does, also where another's step is smaller."""
+        return next((size <= safe for fits, safe in self._steps(room) if size <= fits), False)
+
+    def _largest_step(self, room: int | None) -> int:
+        return max((safe for _, safe in self._steps(room) if self._may_grow_for(safe, room)), default=0)
+
+    def _runs(self, tiles: list[float]) -> list[int]:
+        """Return the free runs within each chunk, in whole tiles, one heap page short."""
+        runs, start = [0], 0
+        for count in self._tiles:
+            for free, run in groupby(tiles[start : start + count], key=lambda used: used == 0):
+                if free:
+                    # The last tile of a chunk may end anywhere in it.
+                    runs.append((sum(1 for _ in run) - 1) * MB - _HEAP_PAGE_BYTES)
+            start += count
+        return runs
+
+
+def _capacities(usable: int | None, chunks: int) -> list[int]:
+    if usable is None:
+        return [CHUNK_BYTES] * chunks
+    return [min(CHUNK_BYTES, max(0, usable - n * CHUNK_BYTES)) for n in range(chunks)]
+
+
+def _safe_step(held: int, room: int) -> int:
+    """Return the largest request whose step, rounded up as the library does it, ends within the room."""
+    end = held + room
+    reachable = (end - _STEP_SLACK_BYTES) // _STEP_BYTES * _STEP_BYTES
+    if reachable < _STEP_BYTES:  # powers of two until there
+        reachable = 1 << (end.bit_length() - 1)
+    return max(0, reachable - held)
+
+
+def usable_bytes(budget: int | None) -> int | None:
+    """Return what the library makes of a budget when its backend is created."""
+    if budget is None:
+        return None
+    mib = 2**20
+    usable = budget - max(300 * mib, budget // 20)
+    return usable - 225 * mib if budget < 2 * 2**30 else usable

@@ -1,0 +1,137 @@
+"""PDH: Windows' counters of GPU memory, of the whole adapter and of any process, from any process.
+
+Instances are named after the adapter's LUID and the process: ``luid_0x00000000_0x0000D4C2_phys_0`` and
+``pid_1234_luid_0x00000000_0x0000D4C2_phys_0``. Dedicated Usage is what is committed.
+"""
+
+import ctypes
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from worker.telemetry.com import Luid, load_library
+
+LIBRARY: Final = "pdh.dll"
+
+ADAPTER_DEDICATED: Final = r"\GPU Adapter Memory(*)\Dedicated Usage"
+PROCESS_DEDICATED: Final = r"\GPU Process Memory(*)\Dedicated Usage"
+
+_FMT_LARGE: Final = 0x00000400
+_MORE_DATA: Final = 0x800007D2
+_CSTATUS_VALID: Final = frozenset({0x00000000, 0x00000001})
+"""PDH_CSTATUS_VALID_DATA and PDH_CSTATUS_NEW_DATA."""
+
+_INSTANCE: Final = re.compile(
+    r"(?:pid_(?P<pid>\d+)_)?luid_0x(?P<high>[0-9a-f]{8})_0x(?P<low>[0-9a-f]{8})_phys_(?P<node>\d+)",
+    re.IGNORECASE,
+)
+
+
+class _Value(ctypes.Union):
+    _fields_ = (
+        ("long_value", ctypes.c_int32),
+        ("double_value", ctypes.c_double),
+        ("large_value", ctypes.c_int64),
+        ("text", ctypes.c_void_p),
+    )
+
+
+class CounterValue(ctypes.Structure):
+    """PDH_FMT_COUNTERVALUE."""
+
+    _anonymous_ = ("value",)
+    _fields_ = (("status", ctypes.c_uint32), ("value", _Value))
+
+
+class CounterItem(ctypes.Structure):
+    """PDH_FMT_COUNTERVALUE_ITEM_W."""
+
+    _fields_ = (("name", ctypes.c_void_p), ("value", CounterValue))
+
+
+assert (ctypes.sizeof(CounterValue), CounterValue.value.offset) == (16, 8)  # noqa: S101 - the system writes this many
+assert (ctypes.sizeof(CounterItem), CounterItem.value.offset) == (24, 8)  # noqa: S101
+
+
+def belongs(instance: str, luid: Luid, pid: int | None = None) -> bool:
+    """Tell whether a counter's instance is of this adapter, and of this process (None: of none)."""
+    match = _INSTANCE.fullmatch(instance)
+    if match is None or (match["pid"] is None) != (pid is None):
+        return False
+    same = (int(match["high"], 16), int(match["low"], 16)) == (luid.high & 0xFFFFFFFF, luid.low)
+    return same and (pid is None or int(match["pid"]) == pid)
+
+
+def adapter_used_bytes(luid: Luid) -> int | None:
+    """Return what all processes hold of an adapter's own memory. None where it can't be told."""
+    return _sum(ADAPTER_DEDICATED, luid, None)
+
+
+def process_used_bytes(luid: Luid, pid: int) -> int | None:
+    """Return what one process holds of it. None where it can't be told."""
+    return _sum(PROCESS_DEDICATED, luid, pid)
+
+
+def _sum(counter: str, luid: Luid, pid: int | None) -> int | None:
+    try:
+        instances = read_counter(counter, load_library(LIBRARY))
+    except OSError:
+        return None
+    found = [value for name, value in instances if belongs(name, luid, pid)]
+    return sum(found) if found else None
+
+
+def read_counter(path: str, pdh: Any) -> list[tuple[str, int]]:
+    """Return each instance of a counter and its value. OSError where PDH or the counter is missing."""
+    pdh.PdhGetFormattedCounterArrayW.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+        ctypes.POINTER(ctypes.c_uint32),
+        ctypes.POINTER(ctypes.c_uint32),
+        ctypes.c_void_p,
+    )
+    with _query(pdh) as query:
+        handle = ctypes.c_void_p()
+        add = pdh.PdhAddEnglishCounterW
+        add.argtypes = (ctypes.c_void_p, ctypes.c_wchar_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p))
+        _check(add(query, path, 0, ctypes.byref(handle)), f"PdhAddEnglishCounterW {path}")
+        _check(pdh.PdhCollectQueryData(query), "PdhCollectQueryData")
+        return read_items(handle, pdh)
+
+
+def read_items(counter: ctypes.c_void_p, pdh: Any) -> list[tuple[str, int]]:
+    """Return the instances of a counter that has been collected."""
+    size, count = ctypes.c_uint32(), ctypes.c_uint32()
+    arguments = (counter, _FMT_LARGE, ctypes.byref(size), ctypes.byref(count))
+    buffer: Any = None
+    # Processes come and go between asking for the size and for the items: ask until both fit.
+    while (status := pdh.PdhGetFormattedCounterArrayW(*arguments, buffer) & 0xFFFFFFFF) == _MORE_DATA:
+        buffer = ctypes.create_string_buffer(size.value)
+    _check(status, "PdhGetFormattedCounterArrayW")
+    if buffer is None:
+        return []
+    items = (CounterItem * count.value).from_buffer(buffer)
+    return [
+        (ctypes.wstring_at(item.name), item.value.large_value)
+        for item in items
+        if item.value.status in _CSTATUS_VALID
+    ]
+
+
+@contextmanager
+def _query(pdh: Any) -> Iterator[ctypes.c_void_p]:
+    query = ctypes.c_void_p()
+    pdh.PdhOpenQueryW.argtypes = (ctypes.c_wchar_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p))
+    pdh.PdhCollectQueryData.argtypes = pdh.PdhCloseQuery.argtypes = (ctypes.c_void_p,)
+    _check(pdh.PdhOpenQueryW(None, 0, ctypes.byref(query)), "PdhOpenQueryW")
+    try:
+        yield query
+    finally:
+        pdh.PdhCloseQuery(query)
+
+
+def _check(status: int, what: str) -> None:
+    if status & 0xFFFFFFFF:
+        message = f"{what}: 0x{status & 0xFFFFFFFF:08X}"
+        raise OSError(message)
