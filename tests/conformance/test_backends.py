@@ -14,8 +14,10 @@ import pytest
 
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
 from tests.rigs.directml.rig import Rig
+from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
+from worker.backends.cuda import CudaBackend
 from worker.backends.host_memory import address_of
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
@@ -50,12 +52,28 @@ def isolated(**knobs: float) -> Make:
     return lambda _: IsolatedBackend(launch, expected, SystemClock())
 
 
+def cuda(_: Path) -> DeviceBackend:
+    """Return the machine's own CUDA devices. Skips where there is none."""
+    made = CudaBackend(SystemClock().now_ns)
+    if not any(info.state is DeviceState.AVAILABLE for info in made.probe()):
+        made.close()
+        pytest.skip("no CUDA device")
+    return made
+
+
+def torch_on_cpu(_: Path) -> DeviceBackend:
+    """Return the same backend over torch's CPU tensors."""
+    return backend_on_cpu(TorchOnCpu(300 * MIB + 1000), SystemClock().now_ns)
+
+
 BACKENDS = {
     "cpu-with-pool": cpu(256 * MIB),
     "cpu-without-pool": cpu(0),
     "simulated": simulated(),
     "simulated-slow": simulated(latency_ms=2.0, bandwidth_bytes_per_second=MIB),
     "isolated-simulated": isolated(),
+    "torch-on-cpu": torch_on_cpu,
+    "cuda": cuda,
 }
 
 
@@ -108,9 +126,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DeviceBa
 
 @pytest.fixture
 def device_id(backend: DeviceBackend) -> str:
-    """Return the backend's only device."""
-    (info,) = backend.probe()
-    return info.device_id
+    """Return the backend's only device; the first, where a machine has several."""
+    return backend.probe()[0].device_id
 
 
 @pytest.fixture

@@ -7,16 +7,13 @@ fresh pages (120-470 ms/GiB measured) only once, then for zeroing (25-45 ms/GiB)
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 
 from worker.backends.host_memory import AnonymousBuffer
+from worker.backends.size_churn import KEEP_NS, SizeChurn
 
 MIN_BYTES = 2**20
 """Below this, mapping fresh pages costs less than keeping books."""
-
-KEEP_NS = 2_000_000_000
-_SIZES_REMEMBERED = 64
 
 
 class BufferPool:
@@ -26,10 +23,9 @@ class BufferPool:
         self.max_bytes = max_bytes
         self._now_ns = now_ns
         self._lock = threading.Lock()
-        # All mutable state: the buffers kept, oldest first, and what was freed or churns lately.
+        # All mutable state: the buffers kept, oldest first, and which sizes churn.
         self._kept: list[tuple[int, AnonymousBuffer]] = []
-        self._freed_ns: OrderedDict[int, int] = OrderedDict()
-        self._churning: set[int] = set()
+        self._churn = SizeChurn(now_ns)
         self.cached_bytes = 0
 
     def take(self, actual_bytes: int) -> AnonymousBuffer | None:
@@ -42,9 +38,7 @@ class BufferPool:
                     _, buffer = self._kept.pop(index)
                     self.cached_bytes -= actual_bytes
                     return buffer
-            freed = self._freed_ns.get(actual_bytes)
-            if freed is not None and self._now_ns() - freed <= KEEP_NS:
-                self._churning.add(actual_bytes)
+            self._churn.asked(actual_bytes)
             return None
 
     def offer(self, buffer: AnonymousBuffer) -> bool:
@@ -53,14 +47,9 @@ class BufferPool:
         if size < MIN_BYTES or not buffer.touched:
             return False
         with self._lock:
-            now = self._now_ns()
-            self._freed_ns[size] = now
-            self._freed_ns.move_to_end(size)
-            while len(self._freed_ns) > _SIZES_REMEMBERED:
-                self._churning.discard(self._freed_ns.popitem(last=False)[0])
-            if size not in self._churning or self.cached_bytes + size > self.max_bytes:
+            if not self._churn.freed(size) or self.cached_bytes + size > self.max_bytes:
                 return False
-            self._kept.append((now, buffer))
+            self._kept.append((self._now_ns(), buffer))
             self.cached_bytes += size
             return True
 
@@ -68,7 +57,7 @@ class BufferPool:
         """Give everything up. Returns the bytes that went back."""
         with self._lock:
             dropped, self._kept = self._kept, []
-            self._churning.clear()
+            self._churn.settle_all()
             self.cached_bytes = 0
         return _close_all(dropped)
 
@@ -80,7 +69,7 @@ class BufferPool:
             self._kept = self._kept[len(idle) :]
             for _, buffer in idle:
                 self.cached_bytes -= buffer.actual_bytes
-                self._churning.discard(buffer.actual_bytes)
+                self._churn.settle(buffer.actual_bytes)
         return _close_all(idle)
 
 

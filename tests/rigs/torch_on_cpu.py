@@ -1,0 +1,152 @@
+"""A device of torch's, played on the CPU: real tensors and bytes, and everything as late as CUDA may do it.
+
+Copies happen when somebody waits for them and not before, so that whoever does not wait, or reuses a buffer
+too early, finds wrong bytes. The allocator caches what was freed, as torch's on CUDA does.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable
+
+import torch
+
+from protocol.vocabulary import DeviceKind, Source
+from worker.backends.cuda import CudaBackend
+from worker.backends.cuda_probe import Found
+from worker.backends.host_memory import AnonymousBuffer
+from worker.backends.torch_device import AllocatorFigures, DeviceMemory, TorchDevice
+from worker.errors import UnsupportedError
+from worker.records import DeviceInfo
+
+GRANULARITY_BYTES = 512
+CONTEXT_BYTES = 3_000_000
+"""What the process takes beside its blocks."""
+
+
+class LateStream:
+    """Work in order, done when it is waited for."""
+
+    def __init__(self) -> None:
+        self.pending: list[Callable[[], object]] = []
+        self.done = 0
+
+
+class LateEvent:
+    """Work up to a point."""
+
+    def __init__(self, stream: LateStream) -> None:
+        self._stream = stream
+        self._until = stream.done + len(stream.pending)
+
+    def synchronize(self) -> None:
+        """Do it now."""
+        while self._stream.done < self._until:
+            self._stream.pending.pop(0)()
+            self._stream.done += 1
+
+
+class TorchOnCpu(TorchDevice):
+    """``cuda:0`` of ``total_bytes``. Set ``failure`` and the next call that works on the device raises it."""
+
+    def __init__(self, total_bytes: int) -> None:
+        super().__init__("cuda:0", "cpu", 0)
+        self.total_bytes = total_bytes
+        self.failure: Exception | None = None
+        self.refuses_locking = False
+        self.locked: dict[int, int] = {}
+        self.emptied = 0
+        self.most_pending = 0
+        self._lock = threading.RLock()
+        self._cached: list[tuple[int, AnonymousBuffer]] = []
+        self._live_bytes = 0
+
+    def empty(self, size: int) -> torch.Tensor:
+        """Take a cached buffer of the size, or a new one."""
+        self._fail()
+        rounded = -(-size // GRANULARITY_BYTES) * GRANULARITY_BYTES
+        with self._lock:
+            fitting = next((each for each in self._cached if each[0] == rounded), None)
+            if fitting is not None:
+                self._cached.remove(fitting)
+                _, buffer = fitting
+            elif self.allocator().reserved_bytes + rounded > self.total_bytes:
+                message = f"CUDA out of memory. Tried to allocate {size} bytes.\nMore about it."
+                raise torch.OutOfMemoryError(message)
+            else:
+                buffer = AnonymousBuffer(rounded)
+            self._live_bytes += rounded
+            view = memoryview(buffer.view)
+            weakref.finalize(view, self._dropped, rounded, buffer).atexit = False
+            return torch.frombuffer(view, dtype=torch.uint8)[:size]
+
+    def memory(self) -> DeviceMemory:
+        """Answer from the books."""
+        self._fail()
+        used = self.allocator().reserved_bytes + CONTEXT_BYTES
+        free = max(0, self.total_bytes - used)
+        return DeviceMemory(self.total_bytes, used, free, Source.TORCH)
+
+    def process_bytes(self) -> int | None:
+        """Answer from the books."""
+        return self.allocator().reserved_bytes + CONTEXT_BYTES
+
+    def allocator(self) -> AllocatorFigures:
+        """Answer from the books."""
+        with self._lock:
+            cached = sum(size for size, _ in self._cached)
+            return AllocatorFigures(self._live_bytes, self._live_bytes + cached, 0)
+
+    def empty_cache(self) -> None:
+        """Unmap what is cached."""
+        self._fail()
+        self.emptied += 1
+        with self._lock:
+            for _, buffer in self._cached:
+                buffer.close()
+            self._cached.clear()
+
+    def settle(self) -> None:
+        """Do nothing: the CPU is done when it returns."""
+        self._fail()
+
+    def new_stream(self) -> LateStream:
+        """Return a stream."""
+        return LateStream()
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor, stream: LateStream) -> None:
+        """Copy, later."""
+        self._fail()
+        stream.pending.append(lambda: target.copy_(source))
+        self.most_pending = max(self.most_pending, len(stream.pending))
+
+    def mark(self, stream: LateStream) -> LateEvent:
+        """Return an event."""
+        return LateEvent(stream)
+
+    def page_lock(self, address: int, length: int) -> None:
+        """Note it."""
+        if self.refuses_locking:
+            message = "the driver locks nothing"
+            raise UnsupportedError(message)
+        self.locked[address] = length
+
+    def page_unlock(self, address: int) -> None:
+        """Note it."""
+        del self.locked[address]
+
+    def _dropped(self, size: int, buffer: AnonymousBuffer) -> None:
+        with self._lock:
+            self._live_bytes -= size
+            self._cached.append((size, buffer))
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+
+def backend_on_cpu(device: TorchOnCpu, now_ns: Callable[[], int]) -> CudaBackend:
+    """Return a CUDA backend that finds this device."""
+    info = DeviceInfo(device.device_id, DeviceKind.CUDA, "Torch on the CPU")
+    found = Found((info,), {device.device_id: device}, (), lambda: None)
+    return CudaBackend(now_ns, lambda: found)

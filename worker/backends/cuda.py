@@ -1,0 +1,260 @@
+"""CUDA devices, and AMD's through torch's ROCm build: ``cuda:0``, ``cuda:1`` ... in the driver's order."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from traceback import clear_frames
+from typing import TYPE_CHECKING
+
+from protocol.vocabulary import DeviceState, Initialize, MemoryType
+from worker.backends.base import Fill
+from worker.backends.cuda_probe import Found, find_devices
+from worker.backends.host_memory import address_of
+from worker.backends.pinned_buffer import PinnedBuffer
+from worker.backends.torch_blocks import TorchBlocks
+from worker.cancellation import CancelToken
+from worker.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError, WorkerError
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.telemetry.system import SystemMemory
+
+if TYPE_CHECKING:
+    import torch
+
+_HOST_RESERVE_BYTES = 256 * 2**20
+"""Locked pages can't be swapped: this much of the system's free memory is left to everyone else."""
+
+_NOTES = (
+    (
+        "freed memory goes back to the driver in torch's segments, 2 or 20 MiB for small blocks: what shares"
+        " its segment with a live block is told of as cached until that goes"
+    ),
+    "a size that comes and goes stays in torch's cache for up to 2 s",
+    (
+        "the context (200-500 MiB from the first use on) is unattributed, and goes back only when the process"
+        " that has it ends"
+    ),
+    "used by this worker is null where the driver does not count by process: on Windows, in some containers",
+    "fragmentation is null: torch's allocator moves no blocks; cached after a clear is what lies in pieces",
+    "pinned memory is the host's: it is in the ledger of the device that asked, not in that device's figures",
+)
+
+
+class CudaBackend:
+    """All CUDA devices of this process. Nothing is looked for before the first ``probe``."""
+
+    quick_bytes = -1
+
+    def __init__(
+        self,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        find: Callable[[], Found] = find_devices,
+        free_host_bytes: Callable[[], int | None] = lambda: SystemMemory().read().free_bytes,
+    ) -> None:
+        self._now_ns = now_ns
+        self._find = find
+        self._free_host_bytes = free_host_bytes
+        self._probing = threading.Lock()
+        self._lock = threading.Lock()
+        # All mutable state besides the devices' blocks: what was found, where each block lies, and pinned ones.
+        self._found: Found | None = None
+        self._devices: dict[str, TorchBlocks] = {}
+        self._places: dict[str, TorchBlocks] = {}
+        self._pinned: dict[str, PinnedBuffer] = {}
+
+    def probe(self) -> tuple[DeviceInfo, ...]:
+        """Return the devices: looked for once, which takes seconds where there is a driver."""
+        with self._probing:
+            if self._found is None:
+                found = self._find()
+                self._devices = {
+                    name: TorchBlocks(each, self._now_ns, partial(self._drop_pinned, name))
+                    for name, each in found.devices.items()
+                }
+                self._found = found
+            return self._found.infos
+
+    def readings(self, device_id: str) -> Readings:
+        """Ask the driver, NVML and torch's allocator."""
+        return self._device(device_id).readings()
+
+    def check(self, request: AllocationRequest) -> None:
+        """Refuse memory that is the CPU's to give."""
+        if request.memory_type not in {MemoryType.DEVICE, MemoryType.PINNED}:
+            message = f"{request.device_id} has no {request.memory_type} memory; allocate it on cpu"
+            raise UnsupportedError(message, device_id=request.device_id, memory_type=request.memory_type)
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        """Make a block on the device, or lock pages of the host for it."""
+        device = self._device(request.device_id)
+        if request.memory_type is MemoryType.PINNED:
+            return self._allocate_pinned(allocation_id, device, request, token)
+        block = device.allocate(allocation_id, request, token)
+        with self._lock:
+            self._places[allocation_id] = device
+        return block
+
+    def free(self, allocation_id: str) -> int | None:
+        """Give a block up. What is on the device goes back in whole segments, unless its size churns."""
+        return self._free(allocation_id, at_once=False)
+
+    def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
+        """Return a pinned block's bytes; the device's own can only be copied to and from."""
+        pinned = self._pinned.get(allocation_id)
+        return None if pinned is None else pinned.view
+
+    def tensor(self, allocation_id: str) -> "torch.Tensor":
+        """Return a device block's bytes as torch sees them. Whoever keeps it keeps the memory."""
+        return self._places[allocation_id].tensor(allocation_id)
+
+    def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
+        """Copy out of a block."""
+        token.check()
+        pinned = self._pinned.get(allocation_id)
+        if pinned is not None:
+            into[:] = pinned.view[offset : offset + into.nbytes]
+            return
+        device = self._places[allocation_id]
+        block = device.tensor(allocation_id)[offset : offset + into.nbytes]
+        with device.lane(token) as lane, device.translating():
+            if self._is_locked(into):
+                lane.read_locked(block, into)
+            else:
+                lane.read(block, into, token)
+
+    def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        """Copy into a block."""
+        token.check()
+        pinned = self._pinned.get(allocation_id)
+        if pinned is not None:
+            pinned.view[offset : offset + data.nbytes] = data
+            return
+        device = self._places[allocation_id]
+        block = device.tensor(allocation_id)[offset : offset + data.nbytes]
+        with device.lane(token) as lane, device.translating():
+            if self._is_locked(data):
+                lane.write_locked(block, data)
+            else:
+                lane.write(block, data, token)
+
+    def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
+        """Make a block and fill it on one lane: while a piece is on its way the next is read from its file."""
+        request = replace(request, initialize=Initialize.NONE, overwritten=True)
+        block = self.allocate(handle, request, token)
+        try:
+            device = self._places[handle]
+            weights = device.tensor(handle)
+            with device.lane(token) as lane:
+
+                def write(offset: int, data: memoryview) -> None:
+                    with device.translating():
+                        lane.write(weights[offset : offset + data.nbytes], data, token)
+
+                fill(None, write)
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # the frames of the copy that failed hold on to the block
+            weights = None
+            with suppress(WorkerError):  # the first error is the one to tell
+                self.unload(handle)
+            raise
+        return block
+
+    def unload(self, handle: str) -> int | None:
+        """Give a model's block up, and the cache with it."""
+        return self._free(handle, at_once=True)
+
+    def trim(self, device_id: str) -> int | None:
+        """Give torch's cache back to the driver."""
+        return self._device(device_id).trim()
+
+    def tick(self) -> None:
+        """Give up what was kept for sizes that come no more."""
+        for device in self._devices.values():
+            with suppress(WorkerError):  # a device that is gone is told of by who asks for it
+                device.tick()
+
+    def defragment(self, device_id: str) -> Defragmented | None:
+        """Do nothing beyond a trim: operators' code may hold tensors over any block, so none can be moved."""
+        self._device(device_id).check_present()
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """Say how memory goes back, and which figures are missing and why."""
+        return (*(self._found.notes if self._found is not None else ()), *_NOTES)
+
+    def live(self) -> frozenset[str]:
+        """Return the ids of all blocks."""
+        on_devices = frozenset[str]().union(*(device.live for device in self._devices.values()))
+        with self._lock:
+            return on_devices | frozenset(self._pinned)
+
+    def close(self) -> None:
+        """Give everything up."""
+        with self._lock:
+            pinned, self._pinned = self._pinned, {}
+            self._places.clear()
+        for buffer in pinned.values():
+            buffer.close()
+        for device in self._devices.values():
+            device.close()
+        if self._found is not None:
+            self._found.close()
+
+    def _device(self, device_id: str) -> TorchBlocks:
+        device = self._devices.get(device_id)
+        if device is None:
+            infos = self._found.infos if self._found is not None else ()
+            reason = next(
+                (info.state_reason for info in infos if info.device_id == device_id), "there is none"
+            )
+            message = f"{device_id} is unavailable: {reason}"
+            raise DeviceUnavailableError(message, device_id=device_id, state=DeviceState.UNAVAILABLE)
+        return device
+
+    def _allocate_pinned(
+        self, allocation_id: str, device: TorchBlocks, request: AllocationRequest, token: CancelToken
+    ) -> Block:
+        device.check_present()
+        free = self._free_host_bytes()
+        if free is not None and request.size_bytes > free - _HOST_RESERVE_BYTES:
+            message = (
+                f"{request.size_bytes} bytes of the host can't be locked for {request.device_id}: it has {free}"
+                f" free, of which {_HOST_RESERVE_BYTES} are left to others"
+            )
+            raise OutOfMemoryError(
+                message, device_id=request.device_id, requested_bytes=request.size_bytes, free_bytes=free
+            )
+        with device.translating(request.size_bytes):
+            buffer = PinnedBuffer(device.device, request.size_bytes, token, request.alignment)
+        with self._lock:
+            self._pinned[allocation_id] = buffer
+            self._places[allocation_id] = device
+        return Block(buffer.actual_bytes)
+
+    def _free(self, allocation_id: str, *, at_once: bool) -> int | None:
+        with self._lock:
+            device = self._places.pop(allocation_id)
+            pinned = self._pinned.pop(allocation_id, None)
+        if pinned is not None:
+            return pinned.close()
+        return 0 if device.lost else device.free(allocation_id, at_once=at_once)
+
+    def _drop_pinned(self, device_id: str) -> None:
+        """Give up what a lost device's allocations locked: the ledger has struck them out."""
+        with self._lock:
+            names = [name for name in self._pinned if self._places[name].device.device_id == device_id]
+            dropped = [self._pinned.pop(name) for name in names]
+        for buffer in dropped:
+            buffer.close()
+
+    def _is_locked(self, memory: memoryview) -> bool:
+        """Tell whether memory is in one of our pinned blocks: the device copies that by itself."""
+        if memory.readonly or not memory.nbytes:
+            return False
+        with self._lock:
+            if not self._pinned:
+                return False
+            address = address_of(memory)
+            return any(buffer.holds(address, memory.nbytes) for buffer in self._pinned.values())

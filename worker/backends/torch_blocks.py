@@ -1,0 +1,267 @@
+"""The blocks of one torch device, through torch's caching allocator, which is held to give back what is freed.
+
+Not all that the allocator takes from the driver is ours: operators' code in the same process uses it too.
+What it holds beyond live tensors is cache; only whole segments (2 MiB for blocks up to 1 MiB, 20 MiB for
+those up to 10 MiB, else the block rounded up to 2 MiB) go back, and only once nothing in them is live.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from protocol.vocabulary import Initialize
+from worker.backends.size_churn import KEEP_NS, SizeChurn
+from worker.backends.torch_copy import Lane
+from worker.backends.torch_device import TorchDevice
+from worker.backends.torch_errors import as_worker_error
+from worker.cancellation import CancelToken
+from worker.errors import DeviceLostError, OutOfMemoryError, WorkerError
+from worker.records import AllocationRequest, Block, Readings
+
+if TYPE_CHECKING:
+    import torch
+
+GRANULARITY_BYTES = 512
+"""The allocator rounds up to this, and every block begins at a multiple of it."""
+
+_UNSPLIT_BYTES = 2 * 2**20
+"""How much more than its rounded size a block can be: what is left of its segment and too small to split off."""
+
+_LANES_KEPT = 4
+"""Lanes that stay for the next copy: 16 MiB of locked host memory."""
+
+
+def _nothing() -> None:
+    """Tell nobody that the device went away."""
+
+
+class TorchBlocks:
+    """One device's live tensors by id. Thread-safe."""
+
+    def __init__(
+        self, device: TorchDevice, now_ns: Callable[[], int], on_lost: Callable[[], None] = _nothing
+    ) -> None:
+        self.device = device
+        self._on_lost = on_lost
+        self._now_ns = now_ns
+        self._books = threading.Lock()
+        self._measuring = threading.RLock()
+        """Held around one call of the allocator and the figures before and after it."""
+        # All mutable state: the tensors and what they take, idle lanes, what is kept for reuse and since
+        # when, and what is known of the device.
+        self._tensors: dict[str, tuple[torch.Tensor, int]] = {}
+        self._lanes: list[Lane] = []
+        self._churn = SizeChurn(now_ns)
+        self._kept_ns: int | None = None
+        self._total_bytes: int | None = None
+        self._lost: str | None = None
+
+    @property
+    def live(self) -> frozenset[str]:
+        """The ids of all blocks."""
+        with self._books:
+            return frozenset(self._tensors)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the device went away."""
+        return self._lost is not None
+
+    def tensor(self, allocation_id: str) -> "torch.Tensor":
+        """Return a block's bytes as torch sees them. Whoever keeps it keeps the memory."""
+        self.check_present()
+        with self._books:
+            return self._tensors[allocation_id][0]
+
+    def readings(self) -> Readings:
+        """Ask the driver and the allocator."""
+        self.check_present()
+        with self.translating():
+            memory, figures = self.device.memory(), self.device.allocator()
+            process = self.device.process_bytes()
+        with self._books:
+            ours = sum(actual for _, actual in self._tensors.values())
+        cached = max(0, figures.reserved_bytes - figures.allocated_bytes)
+        if process is not None and process < figures.reserved_bytes:
+            process = None  # another process's figure: in a container the driver counts pids from outside
+        return Readings(
+            total_bytes=memory.total_bytes,
+            budget_bytes=memory.total_bytes,
+            budget_source=memory.source,
+            used_bytes=min(memory.used_bytes, memory.total_bytes),
+            process_used_bytes=process,
+            free_bytes=min(memory.total_bytes, memory.free_bytes + max(0, cached - figures.stuck_bytes)),
+            largest_block_bytes=None,
+            resident_bytes=ours,
+            cached_bytes=cached,
+            fragmentation=None,
+        )
+
+    def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
+        """Take a block, at rest: no work that was queued before uses its memory any more."""
+        self.check_present()
+        token.check()
+        size, alignment = request.size_bytes, request.alignment or 1
+        slack = alignment if alignment > GRANULARITY_BYTES else 0
+        whole, actual = self._take(size + slack)
+        try:
+            with self.translating(size):
+                start = -whole.data_ptr() % slack if slack else 0
+                if request.initialize is Initialize.ZERO:
+                    whole.zero_()
+                self.device.settle()
+            token.check()
+        except BaseException:
+            del whole
+            self._give_back(size + slack, keep=False)
+            raise
+        with self._books:
+            self._tensors[allocation_id] = whole[start : start + size], actual
+        return Block(actual)
+
+    def free(self, allocation_id: str, *, at_once: bool = False) -> int:
+        """Give a block up. Returns what the allocator gave back to the driver.
+
+        That is whole segments: 0 while others share the block's, more than the block when the last one goes.
+        """
+        with self._books:
+            tensor, _ = self._tensors.pop(allocation_id)
+        size = tensor.untyped_storage().nbytes()
+        del tensor
+        return self._give_back(size, keep=not at_once)
+
+    @contextmanager
+    def lane(self, token: CancelToken) -> Iterator[Lane]:
+        """Lend a lane for a copy; it is through, or the copy failed, when this ends."""
+        self.check_present()
+        with self._books:
+            lane = self._lanes.pop() if self._lanes else None
+        with self.translating():
+            lane = lane or Lane(self.device, token)
+        try:
+            yield lane
+        finally:
+            try:
+                # Also after a failure: nobody may free or reuse what is still on its way.
+                with self.translating():
+                    lane.wait()
+            finally:
+                self._put_back(lane)
+
+    def trim(self) -> int:
+        """Give up the allocator's cache. Returns what went back to the driver."""
+        self.check_present()
+        with self._measuring, self.translating():
+            self._churn.settle_all()
+            before = self.device.allocator().reserved_bytes
+            self.device.empty_cache()
+            self._kept_ns = None
+            return max(0, before - self.device.allocator().reserved_bytes)
+
+    def tick(self) -> None:
+        """Give up what was kept for a size that does not come any more."""
+        kept_ns = self._kept_ns
+        if kept_ns is not None and self._now_ns() - kept_ns > KEEP_NS and not self.lost:
+            self.trim()
+
+    def close(self) -> None:
+        """Give everything up."""
+        with self._books:
+            self._tensors.clear()
+            lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            lane.close()
+        with suppress(WorkerError):
+            self.trim()
+
+    def check_present(self) -> None:
+        """Raise DeviceLostError if the device went away."""
+        if self._lost is not None:
+            raise DeviceLostError(self._lost, device_id=self.device.device_id)
+
+    @contextmanager
+    def translating(self, requested_bytes: int | None = None) -> Iterator[None]:
+        """Make torch's errors the worker's; a device that is gone takes its blocks along."""
+        try:
+            yield
+        except WorkerError:
+            raise
+        except Exception as error:
+            made = as_worker_error(error, self.device.device_id, requested_bytes)
+            if made is None:
+                raise
+            if isinstance(made, DeviceLostError):
+                self._lose(made.message)
+            raise made from error
+
+    def _take(self, size: int) -> "tuple[torch.Tensor, int]":
+        """Ask the allocator; if it refuses, give caches up and ask once more."""
+        with self._measuring:
+            self._churn.asked(size)
+            if self._total_bytes is None:
+                with self.translating():
+                    self._total_bytes = self.device.memory().total_bytes
+            if size > self._total_bytes:
+                message = f"{self.device.device_id} has {self._total_bytes} bytes in all; {size} asked for"
+                raise OutOfMemoryError(message, device_id=self.device.device_id, requested_bytes=size)
+            try:
+                return self._take_once(size)
+            except OutOfMemoryError:
+                self.trim()
+            try:
+                return self._take_once(size)
+            except OutOfMemoryError as error:
+                raise self._refusal(size, error) from error
+
+    def _take_once(self, size: int) -> "tuple[torch.Tensor, int]":
+        with self.translating(size):
+            before = self.device.allocator().allocated_bytes
+            tensor = self.device.empty(size)
+            grown = self.device.allocator().allocated_bytes - before
+        rounded = -(-size // GRANULARITY_BYTES) * GRANULARITY_BYTES
+        # Operators' code may have allocated at the same moment: a figure that can't be this block's is not.
+        return tensor, grown if rounded <= grown < rounded + _UNSPLIT_BYTES else rounded
+
+    def _refusal(self, size: int, error: OutOfMemoryError) -> OutOfMemoryError:
+        with self.translating():
+            memory, figures = self.device.memory(), self.device.allocator()
+        message = (
+            f"{error.message} (the device has {memory.free_bytes} of {memory.total_bytes} bytes free; torch"
+            f" holds {figures.reserved_bytes} here, {figures.stuck_bytes} of it free in pieces)"
+        )
+        return OutOfMemoryError(
+            message,
+            device_id=self.device.device_id,
+            requested_bytes=size,
+            free_bytes=memory.free_bytes,
+            reserved_bytes=figures.reserved_bytes,
+            stuck_bytes=figures.stuck_bytes,
+        )
+
+    def _give_back(self, size: int, *, keep: bool) -> int:
+        """Let the driver have what is free, unless this size churns."""
+        with self._measuring:
+            churns = self._churn.freed(size)
+            if self.lost:
+                return 0
+            if keep and churns:
+                self._kept_ns = self._now_ns()
+                return 0
+            return self.trim()
+
+    def _put_back(self, lane: Lane) -> None:
+        with self._books:
+            keep = len(self._lanes) < _LANES_KEPT and not self.lost
+            if keep:
+                self._lanes.append(lane)
+        if not keep:
+            lane.close()
+
+    def _lose(self, message: str) -> None:
+        with self._books:
+            if self._lost is not None:
+                return
+            self._lost = message
+            self._tensors.clear()
+        self._on_lost()
