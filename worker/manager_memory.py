@@ -20,7 +20,15 @@ from worker.errors import (
 )
 from worker.policy.admission import admit, count, missing_bytes
 from worker.policy.pressure import Books, Headroom, headroom, level_of
-from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Readings, Reservation
+from worker.records import (
+    Allocation,
+    AllocationRequest,
+    Block,
+    DeviceInfo,
+    OwnerFlow,
+    Readings,
+    Reservation,
+)
 
 _ENDINGS_KEPT = 1024
 """Allocations that ended otherwise than by being freed, and are remembered for the error that names why."""
@@ -362,6 +370,11 @@ class MemoryManager:
         with self._lock:
             ledger = self._get(device_id).ledger
             return ledger.allocated_bytes, ledger.peak_allocated_bytes, ledger.groups(group_by)
+
+    def flows(self, device_id: str) -> tuple[OwnerFlow, ...]:
+        """Return what each owner has and ever had on a device."""
+        with self._lock:
+            return self._get(device_id).ledger.flows()
 
     def never_freed(self, device_id: str, owner: str | None, purpose: str | None) -> bool:
         """Tell whether no allocation of an owner and purpose was ever freed on a device."""

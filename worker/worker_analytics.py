@@ -89,7 +89,9 @@ class AnalyticsWorker:
             TimelinePoint(
                 device_id=device_id,
                 ms_ago=0,
+                span_ms=0,
                 allocated_bytes=status.allocated_bytes,
+                peak_allocated_bytes=status.allocated_bytes,
                 process_used_bytes=process,
                 available_bytes=status.available_bytes,
                 pressure_level=status.pressure_level,

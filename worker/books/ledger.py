@@ -5,17 +5,18 @@ from collections.abc import Iterator
 
 from protocol.results import UsageGroup
 from protocol.vocabulary import GroupBy, MemoryType
-from worker.records import Allocation, AllocationRequest, Reservation
+from worker.records import Allocation, AllocationRequest, OwnerFlow, Reservation
 
 _EMPTY_GROUPS_KEPT = 1024
 """Groups with nothing live that are remembered for their peak, per grouping."""
 
 
 class _Group:
-    __slots__ = ("allocated", "count", "peak")
+    __slots__ = ("allocated", "count", "made_bytes", "made_count", "peak")
 
     def __init__(self) -> None:
         self.allocated = self.peak = self.count = 0
+        self.made_bytes = self.made_count = 0
 
 
 class DeviceLedger:
@@ -75,6 +76,8 @@ class DeviceLedger:
             group = groups.setdefault(key, _Group())
             group.allocated += allocation.size_bytes
             group.count += 1
+            group.made_bytes += allocation.size_bytes
+            group.made_count += 1
             group.peak = max(group.peak, group.allocated)
 
     def remove(self, allocation_id: str) -> Allocation:
@@ -140,6 +143,14 @@ class DeviceLedger:
             for key, group in self._groups[group_by].items()
         ]
         return tuple(sorted(rows, key=lambda row: (-row.allocated_bytes, row.key or "")))
+
+    def flows(self) -> tuple[OwnerFlow, ...]:
+        """Return what each owner has and ever had, largest first, then by name; forgotten ones left out."""
+        rows = [
+            OwnerFlow(owner, group.allocated, group.count, group.made_bytes, group.made_count)
+            for owner, group in self._groups[GroupBy.OWNER].items()
+        ]
+        return tuple(sorted(rows, key=lambda row: (-row.allocated_bytes, row.owner or "")))
 
     def _group_entries(
         self, request: AllocationRequest
