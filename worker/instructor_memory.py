@@ -105,6 +105,7 @@ class Instructor:
             "memory.model_optimize": models.model_optimize,
             "memory.get_pressure": self._get_pressure,
             "memory.get_analytics": self._get_analytics,
+            "memory.get_metrics": self._get_metrics,
             "memory.get_optimization_recommendations": self._get_optimization_recommendations,
             "memory.load_model": models.load_model,
             "memory.unload_model": models.unload_model,
@@ -221,6 +222,9 @@ class Instructor:
         include = _EVERYTHING if params.include is None else frozenset(params.include)
         devices = self._memory.device_ids(params.device_id)
         return self._memory.analytics(devices, p.parse_duration_ms(params.time_range), include)
+
+    def _get_metrics(self, _params: p.GetMetricsParams, _: Call) -> r.GetMetricsResult:
+        return self._memory.metrics()
 
     def _get_optimization_recommendations(
         self, params: p.GetOptimizationRecommendationsParams, _: Call

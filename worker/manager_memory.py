@@ -376,6 +376,12 @@ class MemoryManager:
         with self._lock:
             return self._get(device_id).ledger.flows()
 
+    def made(self, device_id: str) -> tuple[int, int]:
+        """Return how many allocations were ever made on a device, and their bytes."""
+        with self._lock:
+            ledger = self._get(device_id).ledger
+            return ledger.made_count, ledger.made_bytes
+
     def never_freed(self, device_id: str, owner: str | None, purpose: str | None) -> bool:
         """Tell whether no allocation of an owner and purpose was ever freed on a device."""
         with self._lock:

@@ -12,10 +12,12 @@ from protocol.record import Record
 from protocol.results import ActionStatistics, Eviction, Expiration, TimelinePoint
 from worker.books.histogram import Counts, bucket, merge, quantile
 from worker.books.timeline import Timeline
+from worker.books.totals import ActionTotals
 from worker.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 
 _MINUTE_NS, _HOUR_NS = 60 * NS_PER_S, 3600 * NS_PER_S
 _DECISIONS_KEPT = 1024
+_REFUSALS_KEPT = 256
 _OPERATIONS_KEPT = 256
 OPERATION = "operation:"
 """Before the name of an operation of in-process code, where it stands among the actions."""
@@ -45,14 +47,13 @@ class _ActionSlot:
             self.delta_bytes = (self.delta_bytes or 0) + delta_bytes
 
 
-class ActionTotals(Record):
-    """How an action went since the start: figures that only ever grow."""
+class Refusal(Record):
+    """Work that began and failed."""
 
+    at_ns: int
     action: str
-    counts: Counts
-    """Microseconds, in the buckets of ``histogram``."""
-    errors: int
-    total_us: int
+    code: str
+    message: str
 
 
 _Span = tuple[int, dict[str, _ActionSlot]]
@@ -79,6 +80,8 @@ class History:
         self._evictions: deque[tuple[int, Eviction]] = deque(maxlen=_DECISIONS_KEPT)
         self._ended: Counter[tuple[str, str]] = Counter()
         """Evictions and expirations of each device since the start."""
+        self._refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self._refused = 0
 
     def record_action(self, action: str, now_ns: int, duration_ns: int, *, failed: bool) -> None:
         """Note how a request went that ended now."""
@@ -136,6 +139,18 @@ class History:
             self._evictions.append((self._clock.now_ns(), eviction))
             self._ended["evictions", eviction.device_id] += 1
 
+    def record_refusal(self, action: str, code: str, message: str) -> None:
+        """Note why work failed."""
+        with self._lock:
+            self._refused += 1
+            self._refusals.append(Refusal(self._clock.now_ns(), action, code, message))
+
+    def refusals(self, after: int) -> tuple[tuple[Refusal, ...], int]:
+        """Return those past the first ``after``, as far as they are still known, and how many there were."""
+        with self._lock:
+            new = min(self._refused - after, len(self._refusals))
+            return tuple(self._refusals)[len(self._refusals) - new :], self._refused
+
     def _next_minute(self, now_ns: int) -> None:
         """Add the minute that is over to its hour, and begin the present one."""
         start, slots = self._minute
@@ -150,6 +165,10 @@ class History:
         self._minute = (begun, {})
         self._minute_ends_ns = begun + _MINUTE_NS
         self._minutes.append(self._minute)
+
+    def uptime_ns(self) -> int:
+        """Return how long the record goes on."""
+        return self._clock.now_ns() - self._started_ns
 
     def covered_ms(self, range_ms: int) -> int:
         """Return how far back the record reaches, at most the range."""
@@ -180,6 +199,12 @@ class History:
             ActionTotals(action, sums[action].counts, sums[action].errors, sums[action].total_us)
             for action in sorted(sums)
         )
+
+    def total_count(self, action: str) -> int:
+        """Return how often an action was asked for since the start."""
+        with self._lock:
+            slots = (self._before.get(action), self._minute[1].get(action))
+            return sum(sum(slot.counts.values()) for slot in slots if slot is not None)
 
     def evicted(self, device_id: str) -> int:
         """Return how many models were dropped from a device since the start."""

@@ -43,6 +43,7 @@ class DeviceLedger:
         self.model_bytes = 0
         self.outside: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
+        self.made_count = self.made_bytes = 0
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
@@ -66,6 +67,8 @@ class DeviceLedger:
     def add(self, allocation: Allocation) -> None:
         """Enter a live allocation."""
         self.allocations[allocation.allocation_id] = allocation
+        self.made_count += 1
+        self.made_bytes += allocation.size_bytes
         if allocation.external:
             self.external_bytes += allocation.size_bytes
         else:

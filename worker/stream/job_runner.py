@@ -285,6 +285,7 @@ class JobRunner:
                 failed = False
         except WorkerError as error:
             frame = self._error_frame(request, error)
+            self._history.record_refusal(work.action, error.code, error.message)
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
             frame = self._error_frame(request, _log_bug(error, work.action, request.meta))
         if request.body is not None:
