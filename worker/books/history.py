@@ -54,6 +54,7 @@ class Refusal(Record):
     action: str
     code: str
     message: str
+    device_id: str | None
 
 
 _Span = tuple[int, dict[str, _ActionSlot]]
@@ -139,11 +140,11 @@ class History:
             self._evictions.append((self._clock.now_ns(), eviction))
             self._ended["evictions", eviction.device_id] += 1
 
-    def record_refusal(self, action: str, code: str, message: str) -> None:
+    def record_refusal(self, action: str, code: str, message: str, device_id: str | None) -> None:
         """Note why work failed."""
         with self._lock:
             self._refused += 1
-            self._refusals.append(Refusal(self._clock.now_ns(), action, code, message))
+            self._refusals.append(Refusal(self._clock.now_ns(), action, code, message, device_id))
 
     def refusals(self, after: int) -> tuple[tuple[Refusal, ...], int]:
         """Return those past the first ``after``, as far as they are still known, and how many there were."""

@@ -134,6 +134,7 @@ class Recorder:
                 {
                     "refused": each.action,
                     "t_ms": each.at_ns // NS_PER_MS,
+                    "device_id": each.device_id,
                     "code": each.code,
                     "reason": each.message,
                 }
