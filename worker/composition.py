@@ -47,7 +47,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     set_level(arguments.log_level)
     fixed_clock = FixedClock() if arguments.deterministic else None
     clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
-    alarm, history = Alarm(clock), History(clock)
+    alarm, history, started_ns = Alarm(clock), History(clock), clock.now_ns()
 
     def on_broken() -> None:
         loop.host_gone()
@@ -96,13 +96,15 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         fixed_clock=fixed_clock,
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
-    plugins = _plugins(arguments, memory, clock)
+    plugins = _plugins(arguments, memory, clock, history)
     runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
     if watchers is not None:
         watchers.start(
             memory,
             alarm,
-            lambda session: Instructor(memory, session, clock, __version__, pid, plugins).prepare,
+            lambda session: Instructor(
+                memory, session, clock, __version__, pid, plugins, started_ns=started_ns
+            ).prepare,
         )
     if fixed_clock is None:
         _tick_every_second(alarm, clock, memory if watchers is None else watchers)
@@ -190,15 +192,22 @@ def _watchers(arguments: Arguments, clock: Clock, history: History, publish: Pub
     return Watchers(arguments, clock, history, publish)
 
 
-def _plugins(arguments: Arguments, memory: MemoryInterface, clock: Clock) -> dict[str, PluginAction]:
+def _plugins(
+    arguments: Arguments, memory: MemoryInterface, clock: Clock, history: History
+) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    from worker.models_api import Models  # noqa: PLC0415 - only for --plugin
+    import psutil  # noqa: PLC0415 - only for --plugin
+
+    from worker.models_api import Models  # noqa: PLC0415
+    from worker.operations import Operations  # noqa: PLC0415
     from worker.plugins import PluginError, load_plugins  # noqa: PLC0415
 
+    process = psutil.Process()
     try:
-        return load_plugins(arguments.plugin, Models(memory.models.worker, clock))
+        operations = Operations(history, clock, lambda: process.memory_info().rss)
+        return load_plugins(arguments.plugin, Models(memory.models.worker, clock), operations)
     except PluginError as error:
         fail(f"--plugin {error}")
 

@@ -81,6 +81,7 @@ class Instructor:
         version: str,
         pid: int | None,
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
+        started_ns: int | None = None,
     ) -> None:
         self._plugins = plugins
         self._memory = memory
@@ -88,7 +89,7 @@ class Instructor:
         self._clock = clock
         self._version = version
         self._pid = os.getpid() if pid is None else pid
-        self._started_ns = clock.now_ns()
+        self._started_ns = clock.now_ns() if started_ns is None else started_ns
         models = ModelHandlers(memory)
         self._handlers: dict[str, Callable[..., Any]] = {
             "memory.get_status": self._get_status,
