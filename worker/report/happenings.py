@@ -82,7 +82,7 @@ def _of_event(event: str, data: dict[str, Any], at_ms: int) -> Happening | None:
     if event == EventName.PRESSURE_CHANGED:
         before, now = str(data.get("from")), str(data.get("to"))
         percent = data.get("pressure_percentage")
-        reason = "" if percent is None else f"{percent:.1f} % of the budget can't be had any more"
+        reason = "" if percent is None else f"{percent:.1f} % of the budget taken"
         severity = _SEVERITY.get(PressureLevel(now), 0)
         return Happening(at_ms, "level", device_id, f"{before} → {now}", reason, severity)
     if event == EventName.ALLOCATION_EXPIRED:

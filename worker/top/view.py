@@ -57,13 +57,13 @@ class View:
 
     def _story(self, lines: int, width: int) -> RenderableType:
         table = _table(width)
-        table.add_column("when", width=9, justify="right", no_wrap=True)
+        table.add_column("ago", width=7, justify="right", no_wrap=True)
         table.add_column("where", width=6, no_wrap=True, overflow="ellipsis")
         table.add_column("decisions and events", ratio=3, no_wrap=True, overflow="ellipsis")
         table.add_column("why", ratio=4, no_wrap=True, overflow="ellipsis")
         for row in self._snapshot.happenings[:lines]:
-            title = f"{row.title} ×{row.count}" if row.count > 1 else row.title  # noqa: RUF001 - times
-            when = Text(duration(max(0, row.t_ms)), style="dim")
+            title = f"{row.count}× {row.title}" if row.count > 1 else row.title  # noqa: RUF001 - times
+            when = Text(duration(max(0, (self._snapshot.uptime_ms or 0) - row.t_ms)), style="dim")
             style = _SEVERITY_STYLES[row.severity]
             table.add_row(when, Text(row.device_id), Text(title, style=style), Text(row.reason))
         blank = max(0, lines - len(self._snapshot.happenings))
