@@ -143,7 +143,11 @@ def parse(arguments: list[str]) -> Arguments:
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write what happens to it, for python -m worker report, top and"
         " simulate; at 64 MiB it becomes FILE.1")  # fmt: skip
-    add("--metrics-file", metavar="PATH", help="keep an OpenMetrics text there, for a collector that reads files")
+    add(
+        "--metrics-file",
+        metavar="PATH",
+        help="keep an OpenMetrics text there, for a collector that reads files",
+    )
     add("--metrics-seconds", type=_seconds, default=15.0, metavar="S", help="how often (default 15)")
     add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m worker top attach, on a"
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip

@@ -102,9 +102,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         watchers.start(
             memory,
             alarm,
-            lambda session: Instructor(
-                memory, session, clock, __version__, pid, plugins, started_ns=started_ns
-            ).prepare,
+            lambda session: (
+                Instructor(memory, session, clock, __version__, pid, plugins, started_ns=started_ns).prepare
+            ),
         )
     if fixed_clock is None:
         _tick_every_second(alarm, clock, memory if watchers is None else watchers)

@@ -64,7 +64,9 @@ class Watchers:
             self._metrics = metrics
         if arguments.monitor_socket is not None:
             try:
-                path = Path(arguments.monitor_socket) if arguments.monitor_socket else default_path(os.getpid())
+                path = (
+                    Path(arguments.monitor_socket) if arguments.monitor_socket else default_path(os.getpid())
+                )
                 self._socket = MonitorSocket(path, prepare_for, self._clock, alarm)
             except OSError as error:
                 fail(f"--monitor-socket: {error}")

@@ -63,8 +63,11 @@ class DecisionLog:
         failed = False
         while (taken := self._queue.get()) is not None:
             if not failed:
-                write = self._write if isinstance(taken, Decision) else self._write_note
-                failed = not self._survives(partial(write, taken))
+                if isinstance(taken, Decision):
+                    step = partial(self._write, taken)
+                else:
+                    step = partial(self._write_note, taken)
+                failed = not self._survives(step)
             # Decisions are taken over also after that, so that nothing piles up.
         self._survives(self._file.close)
 

@@ -82,11 +82,9 @@ def _family(kind: str, name: str, text: str, samples: Iterable[Sample]) -> Itera
 
 def _worker(totals: Totals) -> Iterator[Iterator[str]]:
     yield _family("gauge", "info", "Version of the worker.", [("", {"version": totals.version}, 1)])
-    started = [("", {}, round(totals.started_seconds, 3))]
+    started: list[Sample] = [("", {}, round(totals.started_seconds, 3))]
     yield _family("gauge", "start_time_seconds", "When it started, since the epoch.", started)
-    yield _family(
-        "gauge", "uptime_seconds", "How long it runs.", [("", {}, round(totals.uptime_seconds, 3))]
-    )
+    yield _family("gauge", "uptime_seconds", "How long it runs.", [("", {}, round(totals.uptime_seconds, 3))])
 
 
 def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Iterator[str]]:

@@ -29,7 +29,9 @@ class Client:
 
     def ask(self, action: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask; events that come meanwhile are kept out of the answer."""
-        self.socket.sendall(json.dumps({"request_id": "x", "action": action, "data": data or {}}).encode() + b"\n")
+        self.socket.sendall(
+            json.dumps({"request_id": "x", "action": action, "data": data or {}}).encode() + b"\n"
+        )
         while "event" in (reply := self.read()):
             pass
         return reply

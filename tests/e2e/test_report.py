@@ -13,7 +13,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.e2e.process import MIB, ROOT, worker
 from tests.rigs.model_files import write_model
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +25,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "ab":
         write_model(folder / f"{name}.safetensors", 24 * MIB)
     declared = "".join(
-        f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors, device: 'sim:0'}}\n" for name in "ab"
+        f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors, device: 'sim:0'}}\n"
+        for name in "ab"
     )
     (folder / "models.yaml").write_text("models:\n" + declared)
     record = folder / "r.jsonl"
-    options = ("--simulated-device", "40MiB", "--models", str(folder / "models.yaml"), "--record", str(record))
+    options = (
+        "--simulated-device",
+        "40MiB",
+        "--models",
+        str(folder / "models.yaml"),
+        "--record",
+        str(record),
+    )
     with worker(*options) as started:
         for name in "aba":
             started.call("memory.load_model", {"model_id": name})
@@ -35,14 +45,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         started.refused("memory.allocate", {"size_bytes": 900 * MIB, "device_id": "sim:0"})
         started.close_input()
         assert started.exit_code() == 0
-    subprocess.run([sys.executable, "-m", "worker", "report", str(record)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "worker", "report", str(record)], cwd=ROOT, check=True, capture_output=True
+    )
     return record.with_suffix(".html")
 
 
 def test_the_record_of_a_real_worker_tells_its_story(page: Path) -> None:
     """What was asked of it is in the tables, with the reasons, readable without any script."""
     text = page.read_text(encoding="utf-8")
-    for said in ("a loaded", "b went", "memory.allocate failed: out_of_memory", "kv &lt;cache&gt;", "ended in order"):
+    for said in (
+        "a loaded",
+        "b went",
+        "memory.allocate failed: out_of_memory",
+        "kv &lt;cache&gt;",
+        "ended in order",
+    ):
         assert said in text
     assert len(text) < 200_000
 
@@ -73,7 +91,12 @@ def test_a_browser_draws_it_and_has_no_complaint(page: Path, tmp_path: Path) -> 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     """One line on stderr, and 2."""
     (tmp_path / "x").write_text("hello\n")
-    done = subprocess.run([sys.executable, "-m", "worker", "report", str(tmp_path / "x")], cwd=ROOT, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "report", str(tmp_path / "x")],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert "no line of it is of a record" in done.stderr.decode()
 

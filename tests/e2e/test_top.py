@@ -18,6 +18,13 @@ from tests.e2e.process import MIB, PATIENCE_SECONDS, ROOT, worker
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 
 
+_TAKING_THE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+"""Whoever has the terminal gets its Ctrl-C."""
+
+
 class Terminal:
     """A view at the other end of a pseudo-terminal."""
 
@@ -27,9 +34,9 @@ class Terminal:
         self.before = termios.tcgetattr(terminal)
         self._terminal = terminal
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "top", "--seconds", "0.1", *arguments],
+            [sys.executable, "-c", _TAKING_THE_TERMINAL, "-m", "worker", "top", "--seconds", "0.1", *arguments],
             stdin=terminal, stdout=terminal, stderr=terminal, cwd=ROOT, start_new_session=True,
-            preexec_fn=_take_terminal, env={**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"},
+            env={**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"},
         )  # fmt: skip
         self.written = ""
 
@@ -67,13 +74,6 @@ class Terminal:
             self.process.wait()
         os.close(self._terminal)
         os.close(self.controller)
-
-
-def _take_terminal() -> None:
-    """Make the terminal the one whose Ctrl-C the process gets."""
-    import fcntl
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def plain(text: str) -> str:

@@ -1,5 +1,7 @@
 """The accounts: histogram, history, transfers, pool and address space, each held to its rule."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,7 +188,7 @@ def test_no_point_is_told_twice_and_the_present_is_always_there(pauses_ms: list[
         record.history.record_memory(point(number))
     points = record.history.timeline(("cpu",), 10 * DAY_MS)
     ages = [each.ms_ago for each in points]
-    assert all(older > newer for older, newer in zip(ages, ages[1:], strict=False))
+    assert all(older > newer for older, newer in pairwise(ages))
     assert (points[-1].ms_ago, points[-1].allocated_bytes) == (0, len(pauses_ms) - 1)
 
 

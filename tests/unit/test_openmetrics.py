@@ -118,7 +118,10 @@ def test_any_name_and_any_duration_can_be_read_back(owner: str, action: str, dur
     text = openmetrics(Figures(status, (), totals))
 
     read = samples(text)
-    assert ("memory_worker_owner_allocated_bytes", frozenset({("device_id", "cpu"), ("owner", owner)})) in read
+    assert (
+        "memory_worker_owner_allocated_bytes",
+        frozenset({("device_id", "cpu"), ("owner", owner)}),
+    ) in read
     assert "unknown" not in text
 
 

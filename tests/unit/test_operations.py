@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from worker.books.history import History
-from worker.clock import NS_PER_S, FixedClock, SystemClock
 from worker.cancellation import CancelToken
+from worker.clock import NS_PER_S, FixedClock, SystemClock
 from worker.operations import Operations
 from worker.telemetry.system import SystemMemory
 

@@ -56,7 +56,13 @@ def test_a_change_is_noted_once_with_its_owner(watched: Watched) -> None:
     (note,) = watched.tick()
     assert (note["sample"], note["allocated_bytes"], note["peak_bytes"]) == ("sim:0", 2 * MIB, 5 * MIB)
     assert note["owners"] == [
-        {"owner": "kv", "allocated_bytes": 2 * MIB, "allocation_count": 1, "made_bytes": 7 * MIB, "made_count": 2}
+        {
+            "owner": "kv",
+            "allocated_bytes": 2 * MIB,
+            "allocation_count": 1,
+            "made_bytes": 7 * MIB,
+            "made_count": 2,
+        }
     ]
     (after,) = watched.tick()  # the peak is over, which is a change
     assert after["peak_bytes"] == 2 * MIB
@@ -85,7 +91,11 @@ def test_refusals_and_what_was_done_are_noted_once(watched: Watched) -> None:
     history.record_action("memory.clear", watched.machine.clock.now_ns(), 1000, failed=False)
     notes = watched.tick()
     assert [note.get("refused") or note.get("done") for note in notes] == ["memory.allocate", "memory.clear"]
-    assert (notes[0]["code"], notes[0]["reason"], notes[0]["device_id"]) == ("out_of_memory", "no room", "sim:0")
+    assert (notes[0]["code"], notes[0]["reason"], notes[0]["device_id"]) == (
+        "out_of_memory",
+        "no room",
+        "sim:0",
+    )
     assert watched.tick() == []
 
 

@@ -25,7 +25,13 @@ HEADER = {
 
 def sample(at: int, allocated: int, device_id: str = "cpu", **more: Any) -> dict[str, Any]:
     """Make a sample line."""
-    owner = {"owner": "kv", "allocated_bytes": allocated, "allocation_count": 1, "made_bytes": 9, "made_count": 1}
+    owner = {
+        "owner": "kv",
+        "allocated_bytes": allocated,
+        "allocation_count": 1,
+        "made_bytes": 9,
+        "made_count": 1,
+    }
     line = {
         "sample": device_id, "t_ms": at, "state": "available", "pressure_level": "low", "total_bytes": 1000,
         "budget_bytes": 900, "limit_bytes": None, "reserve_bytes": 0, "used_bytes": 10, "process_used_bytes": 5,
@@ -69,8 +75,20 @@ def test_what_happened_has_its_words_and_severity() -> None:
         lines(
             sample(1100, 0),
             {"event": event, "t_ms": 1200, "data": change},
-            {"refused": "memory.allocate", "t_ms": 1300, "device_id": "cpu", "code": "out_of_memory", "reason": "r"},
-            {"refused": "memory.allocate", "t_ms": 1400, "device_id": "cpu", "code": "out_of_memory", "reason": "s"},
+            {
+                "refused": "memory.allocate",
+                "t_ms": 1300,
+                "device_id": "cpu",
+                "code": "out_of_memory",
+                "reason": "r",
+            },
+            {
+                "refused": "memory.allocate",
+                "t_ms": 1400,
+                "device_id": "cpu",
+                "code": "out_of_memory",
+                "reason": "s",
+            },
             sample(1500, 0, limit_bytes=500),
             {"done": "memory.clear", "t_ms": 1600, "count": 2},
             {"event": "memory.something_new", "t_ms": 1700, "data": {"device_id": "cpu", "confidence": 0.5}},

@@ -42,7 +42,10 @@ SHOWN = Snapshot(
     source="/run/w.sock",
     worker="0.1.0, process 7",
     uptime_ms=3_700_000,
-    devices=(device("cpu"), device("sim:0", level="critical", state="lost", percentage=None, available_bytes=None)),
+    devices=(
+        device("cpu"),
+        device("sim:0", level="critical", state="lost", percentage=None, available_bytes=None),
+    ),
     owners=(OwnerRow("cpu", "kv-cache", 3 * GIB, 12), OwnerRow("cpu", "(no owner)", 5, 1)),
     models=(
         ModelRow("llama", "loaded", "cpu", 4 * GIB, 0, pinned=False, expires_in_ms=65_000),
@@ -135,7 +138,9 @@ def test_a_record_is_followed_as_it_grows(tmp_path: Path) -> None:
         file.write(line[20:].replace('"t_ms": 2000', '"t_ms": 3000'))
     assert len(source.snapshot().devices[0].curve) == 2
     path.replace(tmp_path / "r.jsonl.1")
-    path.write_text(json.dumps(HEADER) + "\n" + json.dumps(sample(4000, 300)) + "\n" + '{"end": true, "t_ms": 5}\n')
+    path.write_text(
+        json.dumps(HEADER) + "\n" + json.dumps(sample(4000, 300)) + "\n" + '{"end": true, "t_ms": 5}\n'
+    )
     found = source.snapshot()
     assert found.owners == (OwnerRow("cpu", "kv", 300, 1),)
     assert found.ended

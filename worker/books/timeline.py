@@ -69,7 +69,9 @@ class Timeline:
 
     def peak_bytes(self, since_ns: int) -> int | None:
         """Return the most that was allocated in the seconds from a time on; None where nothing was entered."""
-        return max((span.peak_bytes for span in self._series[0].spans if span.at_ns >= since_ns), default=None)
+        return max(
+            (span.peak_bytes for span in self._series[0].spans if span.at_ns >= since_ns), default=None
+        )
 
 
 def _told(span: _Span, width_ns: int, now_ns: int) -> TimelinePoint:

@@ -41,7 +41,12 @@ class MetricsFile:
                 self._failing = False
             except OSError as error:
                 if not self._failing:
-                    log("warning", "the metrics file cannot be written", path=str(self._path), error=str(error))
+                    log(
+                        "warning",
+                        "the metrics file cannot be written",
+                        path=str(self._path),
+                        error=str(error),
+                    )
                 self._failing = True  # said once, and tried on: a disk that was full may have room again
 
     def _write(self) -> None:

@@ -54,7 +54,11 @@ class MonitorClient:
     max_inflight = 1
 
     def __init__(
-        self, connection: socket.socket, clock: Clock, alarm: Alarm, on_gone: "Callable[[MonitorClient], None]"
+        self,
+        connection: socket.socket,
+        clock: Clock,
+        alarm: Alarm,
+        on_gone: "Callable[[MonitorClient], None]",
     ) -> None:
         self.events = EventChannel(self._put_made, clock, alarm, INTERVAL_NS)
         self._connection = connection
@@ -108,7 +112,9 @@ class MonitorClient:
         try:
             while not self._closed and (chunk := self._connection.recv(1 << 14)):
                 for line in splitter.feed(chunk):
-                    due = max(due + 1 / PER_SECOND, time.monotonic() - 1.0)  # a second's worth may come at once
+                    due = max(
+                        due + 1 / PER_SECOND, time.monotonic() - 1.0
+                    )  # a second's worth may come at once
                     self._rest(due - time.monotonic())
                     self._put_patiently(self._answer(line, prepare))
         except OSError:
@@ -127,17 +133,11 @@ class MonitorClient:
         """Return the reply to a line; empty for a blank one."""
         request_id = None
         try:
-            if isinstance(line, Oversize):
-                message = f"the line is longer than {MAX_REQUEST_BYTES} bytes; it was discarded"
-                raise FrameTooLargeError(message, max_frame_bytes=MAX_REQUEST_BYTES)
-            request = read_request(line)
+            request = read_request(_fitting(line))
             if request is None:
                 return b""
             request_id = request.request_id
-            if request.action not in QUESTIONS:
-                message = f"{request.action!r} is not among the questions that a live view may ask"
-                raise UnsupportedError(message, action=request.action)
-            work = prepare(request.action, request.data)
+            work = prepare(_question(request.action), request.data)
             return success_frame(request_id, work.run(self._call))
         except WorkerError as error:
             head = line.head if isinstance(line, Oversize) else line
@@ -190,3 +190,19 @@ class MonitorClient:
                 self._outbox.popleft()
                 self._waiting_bytes -= len(frame)
                 self._changed.notify_all()
+
+
+def _fitting(line: bytes | Oversize) -> bytes:
+    """Return a line that is not too long. FrameTooLargeError for one that is."""
+    if isinstance(line, Oversize):
+        message = f"the line is longer than {MAX_REQUEST_BYTES} bytes; it was discarded"
+        raise FrameTooLargeError(message, max_frame_bytes=MAX_REQUEST_BYTES)
+    return line
+
+
+def _question(action: str) -> str:
+    """Return an action that only asks. UnsupportedError for any other."""
+    if action not in QUESTIONS:
+        message = f"{action!r} is not among the questions that a live view may ask"
+        raise UnsupportedError(message, action=action)
+    return action

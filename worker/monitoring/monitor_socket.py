@@ -36,7 +36,9 @@ class MonitorSocket:
     def __init__(self, path: Path, prepare_for: PrepareFor, clock: Clock, alarm: Alarm) -> None:
         """Bind. OSError where there is no such socket, the path is taken, or its folder is not private."""
         if sys.platform == "win32":
-            raise OSError("this system has no local sockets that Python can listen on; follow a --record file")
+            raise OSError(
+                "this system has no local sockets that Python can listen on; follow a --record file"
+            )
         self._path = path
         self._prepare_for = prepare_for
         self._clock = clock

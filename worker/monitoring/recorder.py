@@ -151,7 +151,9 @@ class Recorder:
     def _statistics(self, device_ids: tuple[str, ...]) -> None:
         self._statistics_ns = self._clock.now_ns()
         since_start_ms = 7 * 24 * 3600 * 1000
-        rows = self._memory.analytics(device_ids, since_start_ms, frozenset({AnalyticsSection.ACTIONS})).actions
+        rows = self._memory.analytics(
+            device_ids, since_start_ms, frozenset({AnalyticsSection.ACTIONS})
+        ).actions
         self._note({"actions": rows, "t_ms": self._now_ms()})
 
     def _now_ms(self) -> int:

@@ -8,7 +8,12 @@ from protocol.vocabulary import EventName, PressureLevel
 MAX_HAPPENINGS = 3000
 _SAME_WITHIN_MS = 1000
 
-_SEVERITY = {PressureLevel.LOW: 0, PressureLevel.MODERATE: 1, PressureLevel.HIGH: 2, PressureLevel.CRITICAL: 3}
+_SEVERITY = {
+    PressureLevel.LOW: 0,
+    PressureLevel.MODERATE: 1,
+    PressureLevel.HIGH: 2,
+    PressureLevel.CRITICAL: 3,
+}
 _SEVERE_EVENTS = {"device.lost": 3, "memory.exhaustion_forecast": 2, "memory.leak_suspected": 2}
 
 
@@ -91,5 +96,7 @@ def _of_event(event: str, data: dict[str, Any], at_ms: int) -> Happening | None:
         return Happening(at_ms, "expired", device_id, "a lease ran out", reason, 0)
     if event == EventName.DEVICE_LOST:
         return Happening(at_ms, "lost", device_id, f"{device_id} is lost", str(data.get("reason", "")), 3)
-    rest = ", ".join(f"{key} {value}" for key, value in data.items() if key != "device_id" and value is not None)
+    rest = ", ".join(
+        f"{key} {value}" for key, value in data.items() if key != "device_id" and value is not None
+    )
     return Happening(at_ms, "event", device_id, event, rest, _SEVERE_EVENTS.get(event, 1))

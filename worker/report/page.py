@@ -37,7 +37,7 @@ def render(recording: Recording, name: str) -> str:
 </header>
 <main>
 {_summary(recording)}
-<p class="hint">Drag across a chart to look closer; with the keyboard: Tab to a chart, ← → move, + − look closer or \
+<p class="hint">Drag across a chart to look closer; with the keyboard: Tab to a chart, ← → move, + &minus; look closer or
 back.</p>
 <noscript><p class="notice">The charts are drawn by a script, which is turned off here. The tables below hold
 without it.</p></noscript>
@@ -65,7 +65,9 @@ def page_data(recording: Recording) -> dict[str, Any]:
     for device in recording.devices.values():
         for owner, size in device.owner_peaks.items():
             peaks[owner] = peaks.get(owner, 0) + size
-    drawn = sorted((owner for owner in peaks if owner != OTHERS), key=lambda owner: -peaks[owner])[:_OWNERS_DRAWN]
+    drawn = sorted((owner for owner in peaks if owner != OTHERS), key=lambda owner: -peaks[owner])[
+        :_OWNERS_DRAWN
+    ]
     return {
         "start": _epoch_ms(recording),
         "span": max(1, recording.last_ms - first),
@@ -179,7 +181,15 @@ def _owners(recording: Recording) -> str:
             rows.append(f"<tr><td>{escape(device_id)}</td><td>{escape(str(owner))}</td>{cells}{counts}</tr>")
     if not rows:
         return "<p>Nobody allocated anything.</p>"
-    heads = ("device", "owner", "at the end", "most in a sample", "ever allocated", "freed", "live allocations")
+    heads = (
+        "device",
+        "owner",
+        "at the end",
+        "most in a sample",
+        "ever allocated",
+        "freed",
+        "live allocations",
+    )
     return _table(heads, "".join(rows))
 
 
@@ -206,7 +216,9 @@ def _actions(recording: Recording) -> str:
         return ""
     rows = []
     for row in recording.actions:
-        times = "".join(f"<td class=n>{_microseconds(row.get(key))}</td>" for key in ("p50_us", "p95_us", "p99_us"))
+        times = "".join(
+            f"<td class=n>{_microseconds(row.get(key))}</td>" for key in ("p50_us", "p95_us", "p99_us")
+        )
         grown = f"<td class=n>{_size(row.get('peak_bytes'))}</td>"
         rows.append(
             f"<tr><td>{escape(str(row['action']))}</td><td class=n>{row['count']:,}</td>"
@@ -225,7 +237,11 @@ def _table(heads: Iterable[str], body: str, name: str = "") -> str:
 def _about(recording: Recording, name: str) -> str:
     span = _span(recording.last_ms - (recording.first_ms or 0))
     began = (recording.started or "an unknown time").replace("T", " ").removesuffix("Z") + " UTC"
-    who = f"worker {recording.worker_version}, process {recording.pid}" if recording.worker_version else "worker"
+    who = (
+        f"worker {recording.worker_version}, process {recording.pid}"
+        if recording.worker_version
+        else "worker"
+    )
     end = "ended in order" if recording.ended else "its end is not in the record"
     return f"{name} · {who} · {span} from {began} · {end}"
 

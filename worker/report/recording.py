@@ -68,9 +68,7 @@ class Recording:
         self.lines += 1
         try:
             line = json.loads(text)
-            if not isinstance(line, dict):
-                raise TypeError(line)
-            self._take(line)
+            self._take(dict(line.items()))  # AttributeError for what is no object
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self.unreadable += 1
 

@@ -30,13 +30,14 @@ class DeviceSamples:
 
     def add(self, line: dict[str, Any], at_ms: int) -> list[str]:
         """Take a sample over. Returns what changed of the limits, in words."""
-        sample = {name: _size(line.get(name)) for name in FIGURES}
+        sample: dict[str, Any] = {name: _size(line.get(name)) for name in FIGURES}
         sample["t_ms"] = at_ms
-        sample["owners"] = {_owner(row): int(row["allocated_bytes"]) for row in line.get("owners", ())}
+        owners = {_owner(row): int(row["allocated_bytes"]) for row in line.get("owners", ())}
+        sample["owners"] = owners
         level = PressureLevel(line.get("pressure_level", PressureLevel.UNKNOWN))
         if not self.levels or self.levels[-1][1] != level:
             self.levels.append((at_ms, level))
-        for owner, size in sample["owners"].items():
+        for owner, size in owners.items():
             self.owner_peaks[owner] = max(self.owner_peaks.get(owner, 0), size)
         changes = list(_changes(self.last, line)) if self.last else []
         self.last = line

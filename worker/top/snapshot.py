@@ -83,7 +83,12 @@ def of_replies(source: str, replies: Replies, happenings: Iterable[Happening], *
         for row in replies.status["devices"]
     )
     owners = [
-        OwnerRow(row["device_id"], group["key"] or "(no owner)", group["allocated_bytes"], group["allocation_count"])
+        OwnerRow(
+            row["device_id"],
+            group["key"] or "(no owner)",
+            group["allocated_bytes"],
+            group["allocation_count"],
+        )
         for row in replies.status["devices"]
         for group in row["usage"] or ()
         if group["allocation_count"]
@@ -110,7 +115,8 @@ def of_replies(source: str, replies: Replies, happenings: Iterable[Happening], *
 
 def of_recording(source: str, recording: Recording) -> Snapshot:
     """Put a snapshot together from what a record says by now."""
-    rows, owners = [], []
+    rows: list[DeviceRow] = []
+    owners: list[OwnerRow] = []
     for device_id, device in recording.devices.items():
         last, since = device.last, recording.last_ms - _CURVE * 1000
         curve = [sample["peak_bytes"] or 0 for sample in device.samples if sample["t_ms"] >= since]
@@ -135,7 +141,13 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
     models = [_recorded_model(name, lane, recording.last_ms) for name, lane in recording.models.items()]
     told = [
         Happening(
-            row.t_ms - recording.started_ms, row.kind, row.device_id, row.title, row.reason, row.severity, row.count
+            row.t_ms - recording.started_ms,
+            row.kind,
+            row.device_id,
+            row.title,
+            row.reason,
+            row.severity,
+            row.count,
         )
         for row in recording.happenings.told()[-200:]
     ]

@@ -1,4 +1,4 @@
-"""Draws a snapshot into as many columns and lines as there are; at 80×24 everything has its place."""
+"""Draws a snapshot into as many columns and lines as there are; at 80 by 24 everything has its place."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,13 @@ from worker.top.snapshot import DeviceRow, ModelRow, OwnerRow, Snapshot
 
 _LEVEL_STYLES = {"low": "green", "moderate": "yellow", "high": "bold orange3", "critical": "bold red"}
 _SEVERITY_STYLES = ("", "yellow", "bold orange3", "bold red")
-_STATE_STYLES = {"loaded": "green", "loading": "cyan", "unloading": "cyan", "offloaded": "blue", "failed": "bold red"}
+_STATE_STYLES = {
+    "loaded": "green",
+    "loading": "cyan",
+    "unloading": "cyan",
+    "offloaded": "blue",
+    "failed": "bold red",
+}
 _CURVE = "▁▂▃▄▅▆▇█"
 _PLAIN_CURVE = "_.-=oO#@"
 _FRAME = 6
@@ -77,7 +83,9 @@ class View:
 
 def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool) -> Table:
     table = _table(width)
-    table.add_column("device" if not hidden else f"device +{hidden}", ratio=2, no_wrap=True, overflow="ellipsis")
+    table.add_column(
+        "device" if not hidden else f"device +{hidden}", ratio=2, no_wrap=True, overflow="ellipsis"
+    )
     table.add_column("level", width=8, no_wrap=True)
     table.add_column("taken of budget", width=20, no_wrap=True)
     for name in ("taken", "free", "budget"):
@@ -99,7 +107,9 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
     return table
 
 
-def _side_by_side(owners: tuple[OwnerRow, ...], models: tuple[ModelRow, ...], lines: int, width: int) -> Table:
+def _side_by_side(
+    owners: tuple[OwnerRow, ...], models: tuple[ModelRow, ...], lines: int, width: int
+) -> Table:
     half = (width - 2) // 2
     left = _table(half)
     left.add_column(_head("owner", len(owners), lines), ratio=1, no_wrap=True, overflow="ellipsis")
