@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from worker.command_line import Arguments, fail
 from worker.decision_log import DecisionLog
 from worker.device_watch import Publish
 from worker.interface_memory import MemoryInterface
+from worker.log import log
 from worker.monitoring.metrics_file import MetricsFile
 from worker.monitoring.monitor_socket import MonitorSocket, PrepareFor, default_path
 from worker.monitoring.recorder import Recorder
@@ -77,21 +79,23 @@ class Watchers:
         if self._memory is not None:
             self._memory.tick()
         if self._recorder is not None:
-            self._recorder.tick()
+            try:
+                self._recorder.tick()
+            except Exception as error:  # noqa: BLE001 - a bug in watching, and leases still have to run out
+                log("error", "a bug in recording", error=repr(error))
 
     def close(self, close_memory: Callable[[], None]) -> None:
         """End: the last figures are those before everything is freed, the last decisions those of freeing."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._recorder is not None:
-            self._recorder.finish()
-        try:
-            close_memory()
-        finally:
+        with ExitStack() as stack:  # whatever goes wrong on the way; from the last line up
             if self._log is not None:
-                self._log.close()
+                stack.callback(self._log.close)
+            stack.callback(close_memory)
+            if self._recorder is not None:
+                stack.callback(self._recorder.finish)
+            if self._metrics is not None:
+                stack.callback(self._metrics.close)
+            if self._socket is not None:
+                stack.callback(self._socket.close)
 
 
 def _decision_log(arguments: Arguments, clock: Clock) -> DecisionLog | None:

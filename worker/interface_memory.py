@@ -510,7 +510,7 @@ class MemoryInterface:
         from worker.openmetrics import CONTENT_TYPE, Figures, openmetrics  # noqa: PLC0415 - only where collected
 
         devices = self.device_ids(None)
-        models = () if self._models is None else self._models.status(None, devices).models
+        models = () if self._models is None else self._models.rows()
         figures = Figures(self.status(devices), models, self._analytics.totals(devices))
         return GetMetricsResult(CONTENT_TYPE, openmetrics(figures))
 

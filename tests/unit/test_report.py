@@ -103,6 +103,7 @@ def test_what_happened_has_its_words_and_severity() -> None:
         ("done", "memory.clear was carried out", "", 0, 2),
         ("event", "memory.something_new", "confidence 0.5", 1, 1),
     ]
+    assert page_data(recording)["devices"][0]["levels"] == [[100, "low"], [200, "critical"], [500, "low"]]
 
 
 @given(st.lists(st.integers(0, 900), min_size=1, max_size=3 * MAX_SAMPLES))
@@ -125,6 +126,21 @@ def _holds_extremes(sizes: list[int]) -> None:
     assert device["allocated_bytes"][-1] == sizes[-1]
     assert max(device["peak_bytes"]) == max(device["allocated_bytes"]) == max(sizes)
     assert min(device["available_bytes"]) == 900 - max(sizes)
+
+
+def test_levels_lanes_and_uses_are_bounded() -> None:
+    """A worker that went up and down for days still makes a page, with the worst of it in."""
+    rows: list[dict[str, Any]] = [sample(1000, 1)]
+    for at in range(2000, 12_000, 2):
+        to = "critical" if at == 5000 else ("moderate", "high")[at // 2 % 2]
+        rows.append({"event": "memory.pressure_changed", "t_ms": at, "data": {"device_id": "cpu", "to": to}})
+        rows += [{"load": "a", "t_ms": at}, {"use": "a", "t_ms": at}, {"evict": "a", "t_ms": at + 1}]
+    data = page_data(read_recording(lines(*rows)))
+    levels = data["devices"][0]["levels"]
+    assert len(levels) <= 2 * MAX_SAMPLES
+    assert "critical" in {level for _, level in levels}
+    assert len(data["models"][0]["spans"]) <= 2000
+    assert len(data["models"][0]["uses"]) <= 4000
 
 
 def test_what_is_severe_outlives_what_is_not() -> None:

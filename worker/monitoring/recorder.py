@@ -2,7 +2,7 @@
 
 A sample is written once a second at most, where something changed, and every half minute else; what was
 only there in between shows as its peak. Everything here is a question: the worker's own work waits for none
-of it. docs/report.md says what the lines hold.
+of it. docs/monitoring.md says what the lines hold.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class Recorder:
         devices = self._memory.device_ids(None)
         for status in self._memory.status(devices).devices:
             self._sample(status)
-        self._model_states(devices)
+        self._model_states()
         self._refused()
         self._interventions()
         if self._clock.now_ns() - self._statistics_ns >= _STATISTICS_NS:
@@ -113,10 +113,10 @@ class Recorder:
             }
         )
 
-    def _model_states(self, device_ids: tuple[str, ...]) -> None:
+    def _model_states(self) -> None:
         if not self._memory.has_models:
             return
-        rows = self._memory.models.status(None, device_ids).models
+        rows = self._memory.models.rows()
         states = tuple(_state(row) for row in rows)
         if states == self._models:
             return

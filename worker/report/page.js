@@ -385,6 +385,7 @@
       place.append(html("label", {}, box, ` ${kind} (${rows.filter((row) => row.dataset.kind === kind).length})`));
     }
     search.addEventListener("input", apply);
+    addEventListener("afterprint", apply);
     rows.forEach((row) => {
       row.addEventListener("mouseenter", () => crosshair(clampTime(Number(row.dataset.t))));
       row.addEventListener("mouseleave", hide);
@@ -407,7 +408,16 @@
   let waiting = 0;
   const redraw = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(() => charts.forEach((chart) => chart.draw())); };
   addEventListener("resize", redraw);
-  addEventListener("beforeprint", () => { rows.forEach((row) => { row.hidden = false; }); charts.forEach((chart) => chart.draw()); });
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    rows.forEach((row) => { row.hidden = false; });
+    charts.forEach((chart) => chart.draw());
+  });
+  addEventListener("afterprint", () => {
+    if (theme) document.documentElement.dataset.theme = theme; else delete document.documentElement.dataset.theme;
+  });
   charts.forEach((chart) => chart.draw());
   document.documentElement.dataset.drawn = String(charts.length);
 })();

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.report.recording import ModelLane, Recording, mebibytes
-from worker.report.samples import FIGURES, OTHERS, DeviceSamples
+from worker.report.samples import FIGURES, OTHERS, RANK, DeviceSamples
 
 _FOLDER = Path(__file__).parent
 _OWNERS_DRAWN = 8
@@ -124,7 +124,7 @@ def _summary(recording: Recording) -> str:
         last = device.samples[-1]
         peak = max((sample["peak_bytes"] or 0 for sample in device.samples), default=0)
         held = max((sample["model_bytes"] or 0 for sample in device.samples), default=0)
-        worst = max((level for _, level in device.levels), key=_RANK.index)
+        worst = max((level for _, level in device.levels), key=RANK.index)
         facts = [
             ("budget", _size(last["budget_bytes"])),
             ("allocated at most", _size(peak)),
@@ -136,7 +136,7 @@ def _summary(recording: Recording) -> str:
     evictions = sum(row.kind == "evict" for row in recording.happenings.told())
     failed = sum(row.count for row in recording.happenings.told() if row.kind == "refused")
     facts = [
-        ("models loaded", f"{sum(len(lane.spans) for lane in recording.models.values()):,}"),
+        ("models loaded", f"{sum(lane.load_count for lane in recording.models.values()):,}"),
         ("models went", f"{evictions:,}"),
         ("requests failed", f"{failed:,}"),
         ("uses of models", f"{sum(lane.use_count for lane in recording.models.values()):,}"),
@@ -144,9 +144,6 @@ def _summary(recording: Recording) -> str:
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     cards.append(f'<section class="card"><h2>What happened</h2><dl>{rows}</dl></section>')
     return f'<div class="cards">{"".join(cards)}</div>'
-
-
-_RANK = ["unknown", "low", "moderate", "high", "critical"]
 
 
 def _happenings(recording: Recording) -> str:
@@ -204,7 +201,7 @@ def _models(recording: Recording) -> str:
         size = max((span.size_bytes for span in loaded), default=None)
         rows.append(
             f"<tr><td>{escape(model_id)}</td><td>{escape(str(lane.state.get('state') or ''))}</td>"
-            f"<td class=n>{_size(size)}</td><td class=n>{len(loaded):,}</td><td class=n>{lane.use_count:,}</td>"
+            f"<td class=n>{_size(size)}</td><td class=n>{lane.load_count:,}</td><td class=n>{lane.use_count:,}</td>"
             f"<td class=n>{loading / 1000:,.1f} s</td><td class=n>{_span(resident)}</td></tr>"
         )
     heads = ("model", "at the end", "size", "loads", "uses", "spent loading", "resident for")

@@ -9,8 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocol.vocabulary import EventName, PressureLevel
 from worker.report.happenings import Happening, Happenings
 from worker.report.samples import DeviceSamples
+
+_SPANS_KEPT = 2000
+_USES_KEPT = 4000
+"""Of each model: more than can be told apart on a screen."""
 
 
 class RecordingError(ValueError):
@@ -35,6 +40,7 @@ class ModelLane:
 
     spans: list[ModelSpan] = field(default_factory=list)
     uses_ms: list[int] = field(default_factory=list)
+    load_count: int = 0
     use_count: int = 0
     state: dict[str, Any] = field(default_factory=dict)
     """As it was last told."""
@@ -89,6 +95,7 @@ class Recording:
             ("use", self._use),
             ("evict", self._evict),
             ("model_states", self._model_states),
+            ("event", self._event),
         ):
             if key in line:
                 take(line, at)
@@ -110,12 +117,20 @@ class Recording:
         for change in device.add(line, at):
             self.happenings.put(Happening(at, "limit", device_id, change, "", 0))
 
+    def _event(self, line: dict[str, Any], at: int) -> None:
+        data = line.get("data") or {}
+        device = self.devices.get(str(data.get("device_id")))
+        if line["event"] == EventName.PRESSURE_CHANGED and device is not None:
+            device.note_level(PressureLevel(data["to"]), at)
+
     def _load(self, line: dict[str, Any], at: int) -> None:
         model_id, device_id = str(line["load"]), str(line.get("device_id", ""))
         figures = self._figures.get(model_id, {})
         size, took = int(figures.get("size_bytes", 0)), int(figures.get("load_ms", 0))
         lane = self.models.setdefault(model_id, ModelLane())
+        lane.load_count += 1
         lane.spans.append(ModelSpan(device_id, at - took, at, size))
+        del lane.spans[:-_SPANS_KEPT]
         self.happenings.put(
             Happening(at, "load", device_id, f"{model_id} loaded", f"{mebibytes(size)} in {took:,} ms", 0)
         )
@@ -124,7 +139,7 @@ class Recording:
         lane = self.models.setdefault(str(line["use"]), ModelLane())
         lane.use_count += 1
         lane.uses_ms.append(at)
-        if len(lane.uses_ms) > 4000:  # noqa: PLR2004 - far more than can be told apart on a screen
+        if len(lane.uses_ms) > _USES_KEPT:
             del lane.uses_ms[::2]
 
     def _evict(self, line: dict[str, Any], at: int) -> None:

@@ -13,6 +13,7 @@ FIGURES = (
 )  # fmt: skip
 OTHERS = "(others)"
 """Whom a sample does not name."""
+RANK = ("unknown", "low", "moderate", "high", "critical")
 _NOTABLE = 0.01
 """A budget that moved by less is the system's breathing."""
 
@@ -34,9 +35,7 @@ class DeviceSamples:
         sample["t_ms"] = at_ms
         owners = {_owner(row): int(row["allocated_bytes"]) for row in line.get("owners", ())}
         sample["owners"] = owners
-        level = PressureLevel(line.get("pressure_level", PressureLevel.UNKNOWN))
-        if not self.levels or self.levels[-1][1] != level:
-            self.levels.append((at_ms, level))
+        self.note_level(PressureLevel(line.get("pressure_level", PressureLevel.UNKNOWN)), at_ms)
         for owner, size in owners.items():
             self.owner_peaks[owner] = max(self.owner_peaks.get(owner, 0), size)
         changes = list(_changes(self.last, line)) if self.last else []
@@ -45,6 +44,13 @@ class DeviceSamples:
         if len(self.samples) > MAX_SAMPLES:
             self.samples = [*_halved(self.samples[:-2]), *self.samples[-2:]]
         return changes
+
+    def note_level(self, level: PressureLevel, at_ms: int) -> None:
+        """Note a level, as a sample or an event has it: events come at once, samples once a second."""
+        if not self.levels or self.levels[-1][1] != level:
+            self.levels.append((at_ms, level))
+            if len(self.levels) > 2 * MAX_SAMPLES:
+                self.levels = list(_worse_of_pairs(self.levels))
 
 
 def _halved(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -57,6 +63,15 @@ def _halved(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {**larger, "t_ms": two["t_ms"], "peak_bytes": highest, "available_bytes": lowest}
     if len(samples) % 2:
         yield samples[-1]
+
+
+def _worse_of_pairs(levels: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    last = None
+    for index in range(0, len(levels), 2):
+        worse = max(levels[index : index + 2], key=lambda entry: RANK.index(entry[1]))[1]
+        if worse != last:
+            yield levels[index][0], worse
+        last = worse
 
 
 def _owner(row: dict[str, Any]) -> str | None:
