@@ -86,7 +86,8 @@ class ModelInterface:
     def rows(self) -> tuple[ModelStatus, ...]:
         """Return the configured models, without readings and advice: for whoever looks all the time."""
         now_ns = self._clock.now_ns()
-        return tuple(entry.status(now_ns) for entry in self.worker.models.book)
+        with self._manager.lock:
+            return tuple(entry.status(now_ns) for entry in self.worker.models.book)
 
     def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
         """Choose the first way that fits."""
