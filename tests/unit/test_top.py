@@ -108,6 +108,14 @@ def test_it_fits_any_window(
     assert all(cell_len(line.rstrip()) <= width for line in lines)
 
 
+def test_a_name_cannot_do_anything_to_the_terminal() -> None:
+    """An owner called as an escape sequence is shown, not obeyed."""
+    owners = (OwnerRow("cpu", "\x1b[2J\x07\x9b31m\nx\u202e", 1, 1),)
+    text = "\n".join(screen(Snapshot("s", "w", 5, (), owners, (), ())))
+    assert "�[2J��31m�x�" in text
+    assert not set(text) & set("\x1b\x07\x9b\u202e")
+
+
 @pytest.mark.parametrize(
     ("milliseconds", "text"),
     [(0, "0s"), (59_999, "59s"), (60_000, "1m00s"), (3_600_000, "1h00m"), (90_000_000, "1d01h")],

@@ -53,10 +53,10 @@ class View:
     def _title(self, width: int) -> Text:
         shown = self._snapshot
         title = Text("memory worker", style="bold")
-        title.append(f" {shown.worker}", style="")
+        title.append_text(words(f" {shown.worker}"))
         if shown.uptime_ms is not None:
             title.append(f" · up {duration(shown.uptime_ms)}")
-        title.append(f" · {shown.source}", style="dim")
+        title.append_text(words(f" · {shown.source}", "dim"))
         mark = "  ENDED" if shown.ended else "  PAUSED" if self._paused else ""
         title.truncate(width - len(mark), overflow="ellipsis")
         return title.append(mark, style="bold red" if shown.ended else "bold yellow")
@@ -71,7 +71,7 @@ class View:
             title = f"{row.count}× {row.title}" if row.count > 1 else row.title  # noqa: RUF001 - times
             when = Text(duration(max(0, (self._snapshot.uptime_ms or 0) - row.t_ms)), style="dim")
             style = _SEVERITY_STYLES[row.severity]
-            table.add_row(when, Text(row.device_id), Text(title, style=style), Text(row.reason))
+            table.add_row(when, words(row.device_id), words(title, style), words(row.reason))
         blank = max(0, lines - len(self._snapshot.happenings))
         return Group(table, *[Text("")] * blank)
 
@@ -98,8 +98,8 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
         if width >= _WIDE:
             trend.append(" " + curve(row.curve, _PLAIN_CURVE if plain else _CURVE), style="cyan")
         table.add_row(
-            Text(row.device_id, style="bold"),
-            Text(level, style=style),
+            words(row.device_id, "bold"),
+            words(level, style),
             _bar(row.percentage, 14, style, plain=plain),
             size(row.taken_bytes), size(row.available_bytes), size(row.budget_bytes),
             trend,
@@ -118,7 +118,10 @@ def _side_by_side(
     left.add_column("size", width=9, justify="right", no_wrap=True)
     for owner in owners[:lines]:
         left.add_row(
-            Text(owner.owner), Text(owner.device_id), f"{owner.allocation_count}", size(owner.allocated_bytes)
+            words(owner.owner),
+            words(owner.device_id),
+            f"{owner.allocation_count}",
+            size(owner.allocated_bytes),
         )
     for _ in range(lines - len(owners)):
         left.add_row("")
@@ -128,8 +131,8 @@ def _side_by_side(
     right.add_column("size", width=9, justify="right", no_wrap=True)
     right.add_column("goes", width=6, justify="right", no_wrap=True)
     for model in models[:lines]:
-        state = Text(model.state, style=_STATE_STYLES.get(model.state, "dim"))
-        right.add_row(Text(model.model_id), state, size(model.size_bytes), _going(model))
+        state = words(model.state, _STATE_STYLES.get(model.state, "dim"))
+        right.add_row(words(model.model_id), state, size(model.size_bytes), _going(model))
     both = Table.grid(padding=(0, 2, 0, 0))
     both.add_row(left, right)
     return both
@@ -157,6 +160,11 @@ def _bar(percentage: float | None, width: int, style: str, *, plain: bool) -> Te
     text = Text(("#" if plain else "█") * full, style=style)
     text.append(("." if plain else "░") * (width - full), style="dim")
     return text.append(f" {percentage:4.0f}%")
+
+
+def words(text: str, style: str = "") -> Text:
+    """Write what comes from outside: neither markup, nor anything that a terminal would obey."""
+    return Text("".join(each if each.isprintable() else "�" for each in text), style=style)
 
 
 def trend_of(row: DeviceRow) -> str:
