@@ -1,6 +1,5 @@
 """Loading and unloading models: hold room, unload what goes for it, load, enter; or roll back."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
