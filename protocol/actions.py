@@ -34,6 +34,7 @@ ACTIONS: dict[str, Action] = {
     "memory.model_optimize": Action(params.ModelOptimizeParams, results.ModelOptimizeResult, changes=True),
     "memory.get_pressure": Action(params.GetPressureParams, results.GetPressureResult),
     "memory.get_analytics": Action(params.GetAnalyticsParams, results.GetAnalyticsResult),
+    "memory.get_metrics": Action(params.GetMetricsParams, results.GetMetricsResult),
     "memory.get_optimization_recommendations": Action(
         params.GetOptimizationRecommendationsParams, results.GetOptimizationRecommendationsResult
     ),

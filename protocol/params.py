@@ -242,6 +242,10 @@ class GetAnalyticsParams(Params):
     """Sections to answer; null for all."""
 
 
+class GetMetricsParams(Params):
+    """Ask for all figures as a metrics collector reads them."""
+
+
 class GetOptimizationRecommendationsParams(Params):
     """Ask for the actions worth taking, over all devices, cheapest per byte first."""
 

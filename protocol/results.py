@@ -439,14 +439,21 @@ class ActionStatistics(Record):
     p50_us: Microseconds | None
     p95_us: Microseconds | None
     p99_us: Microseconds | None
+    peak_bytes: Bytes | None
+    """The most that this process grew while one was under way; null but for ``operation:`` names."""
+    delta_bytes: Int64 | None
+    """What this process had grown by when they ended, added up."""
 
 
 class TimelinePoint(Record):
-    """A device's memory at one moment."""
+    """A device's memory in one span of time: as it ended, and the most that was allocated within."""
 
     device_id: str
     ms_ago: Milliseconds
+    span_ms: Milliseconds
+    """1 second over the last minute, 10 over the last hour, 60 over the last day."""
     allocated_bytes: Bytes
+    peak_allocated_bytes: Bytes
     process_used_bytes: Bytes | None
     available_bytes: Bytes | None
     pressure_level: PressureLevel
@@ -497,6 +504,15 @@ class GetAnalyticsResult(Record):
     suspected_leaks: tuple[SuspectedLeak, ...] | None
     evictions: tuple[Eviction, ...] | None
     expirations: tuple[Expiration, ...] | None
+
+
+class GetMetricsResult(Record):
+    """The worker's figures for a metrics collector."""
+
+    content_type: str
+    """What to serve the text as."""
+    text: str
+    """OpenMetrics 1.0, which collectors of the older Prometheus format read, too."""
 
 
 class GetOptimizationRecommendationsResult(Record):

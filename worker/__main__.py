@@ -11,12 +11,20 @@ def main() -> None:
     gc.disable()  # until all is imported: what is made meanwhile stays anyway
     from worker.command_line import parse  # noqa: PLC0415 - standard library only; see claim
 
-    if sys.argv[1:2] not in (["simulate"], ["doctor"]):
+    if sys.argv[1:2] not in (["simulate"], ["doctor"], ["report"], ["top"]):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
     if sys.argv[1:2] == ["simulate"]:
         from worker.simulation.command import main as simulate  # noqa: PLC0415 - has options of its own
 
         sys.exit(simulate(sys.argv[2:]))
+    if sys.argv[1:2] == ["report"]:
+        from worker.report.command import main as report  # noqa: PLC0415 - has options of its own
+
+        sys.exit(report(sys.argv[2:]))
+    if sys.argv[1:2] == ["top"]:
+        from worker.top.command import main as top  # noqa: PLC0415 - has options of its own
+
+        sys.exit(top(sys.argv[2:]))
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
         from worker.doctor import examine  # noqa: PLC0415 - prints for people, so nothing is claimed

@@ -26,6 +26,8 @@ Try it: paste this line into a shell. One JSON object a line goes in, one comes 
 
   python -m worker doctor                  what can and can't be measured on this machine, and why
   python -m worker < examples/conversation.jsonl      a walk through the operations
+  python -m worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
+  python -m worker top --attach PID        the same as it happens, in a terminal
   python -m worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 
 A simulated device takes knobs after its size, for hosts without a GPU and for faults on demand:
@@ -57,6 +59,9 @@ class Arguments(argparse.Namespace):
     models: str | None
     model_root: str | None
     record: str | None
+    metrics_file: str | None
+    metrics_seconds: float
+    monitor_socket: str | None
     plugin: list[str]
     deterministic: bool
     log_level: str
@@ -94,6 +99,14 @@ def _milliseconds(text: str) -> float:
         message = f"{text!r} is not a time in ms"
         raise argparse.ArgumentTypeError(message)
     return value
+
+
+def _seconds(text: str) -> float:
+    milliseconds = _milliseconds(f"{text}e3")
+    if milliseconds < 100:  # noqa: PLR2004 - a collector never comes more often
+        message = f"{text!r} is not a time of at least 0.1 s"
+        raise argparse.ArgumentTypeError(message)
+    return milliseconds / 1000
 
 
 def _at_least(lowest: int) -> "type[int]":
@@ -143,8 +156,16 @@ def parse(arguments: list[str]) -> Arguments:
         " else the temp folder)")  # fmt: skip
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
-    add("--record", metavar="FILE", help="write every decision about models to it, for python -m worker"
-        " simulate FILE; at 64 MiB it becomes FILE.1")  # fmt: skip
+    add("--record", metavar="FILE", help="write what happens to it, for python -m worker report, top and"
+        " simulate; at 64 MiB it becomes FILE.1")  # fmt: skip
+    add(
+        "--metrics-file",
+        metavar="PATH",
+        help="keep an OpenMetrics text there, for a collector that reads files",
+    )
+    add("--metrics-seconds", type=_seconds, default=15.0, metavar="S", help="how often (default 15)")
+    add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m worker top attach, on a"
+        " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
     add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
         " yours; repeatable; see docs/plugins.md")  # fmt: skip
     add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"

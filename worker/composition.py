@@ -23,7 +23,7 @@ from worker.interface_memory import MemoryInterface, Workers
 from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import default_limits
-from worker.records import Allocation, OnIdle
+from worker.records import Allocation, Decision, OnIdle
 from worker.stdio_loop import StdioLoop
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
@@ -37,6 +37,7 @@ from worker.worker_reclaim import ReclaimWorker
 from worker.worker_transfer import TransferWorker
 
 if TYPE_CHECKING:
+    from worker.composition_monitoring import Watchers
     from worker.interface_models import ModelInterface
 
 _POOL_SHARE = 16
@@ -48,7 +49,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     set_level(arguments.log_level)
     fixed_clock = FixedClock() if arguments.deterministic else None
     clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
-    alarm, history = Alarm(clock), History(clock)
+    alarm, history, started_ns = Alarm(clock), History(clock), clock.now_ns()
 
     def on_broken() -> None:
         loop.host_gone()
@@ -83,22 +84,32 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         )
         alarm.at(due_ns, lambda: runner.submit(expire))
 
-    memory = build_memory(arguments, clock, history, events.publish, on_lease, on_idle, events.wanted)
+    watchers = _watchers(arguments, clock, history, events.publish)
+    publish, record = (events.publish, None) if watchers is None else (watchers.publish, watchers.record)
+    memory = build_memory(arguments, clock, history, publish, on_lease, on_idle, events.wanted, record)
     loop = StdioLoop(
         read_fd,
         writer,
         runner,
         events,
         alarm,
-        memory.close,
+        memory.close if watchers is None else lambda: watchers.close(memory.close),
         max_frame_bytes=arguments.max_frame_bytes,
         fixed_clock=fixed_clock,
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
-    plugins = _plugins(arguments, memory, clock)
+    plugins = _plugins(arguments, memory, clock, history)
     runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
+    if watchers is not None:
+        watchers.start(
+            memory,
+            alarm,
+            lambda session: (
+                Instructor(memory, session, clock, __version__, pid, plugins, started_ns=started_ns).prepare
+            ),
+        )
     if fixed_clock is None:
-        _tick_every_second(alarm, clock, memory)
+        _tick_every_second(alarm, clock, memory if watchers is None else watchers)
         alarm.start()
     log("info", "serving", version=__version__)
     gc.freeze()
@@ -114,6 +125,7 @@ def build_memory(
     on_lease: OnLease,
     on_idle: OnIdle = lambda _model_id, _due_ns: None,
     listening: Callable[[EventName], bool] = lambda _event: False,
+    record: Callable[[Decision], None] | None = None,
 ) -> MemoryInterface:
     """Build the devices and what keeps their books. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
@@ -161,34 +173,51 @@ def build_memory(
 
         return build_models(
             arguments, manager, backends, watch, history, clock, publish, listening, on_idle,
-            lambda: system.read().process_rss_bytes, default,
+            lambda: system.read().process_rss_bytes, default, record,
         )  # fmt: skip
 
     for backend in everything:
         if isinstance(backend, OwnProcess):
             backend.begin(partial(watch.note_devices, backend))
     memory = MemoryInterface(manager, backends, workers, clock, default, publish, watch, models)
-    if arguments.models is not None or arguments.record is not None:
+    if arguments.models is not None:
         memory.models.worker.estimate()
     return memory
 
 
-def _plugins(arguments: Arguments, memory: MemoryInterface, clock: Clock) -> dict[str, PluginAction]:
+def _watchers(arguments: Arguments, clock: Clock, history: History, publish: Publish) -> "Watchers | None":
+    """Build what tells those who watch, where anybody is to. Exits with 2 for a file that can't be written."""
+    asked = (arguments.record, arguments.metrics_file, arguments.monitor_socket)
+    if all(each is None for each in asked):
+        return None
+    from worker.composition_monitoring import Watchers  # noqa: PLC0415 - only where somebody watches
+
+    return Watchers(arguments, clock, history, publish)
+
+
+def _plugins(
+    arguments: Arguments, memory: MemoryInterface, clock: Clock, history: History
+) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    from worker.models_api import Models  # noqa: PLC0415 - only for --plugin
+    import psutil  # noqa: PLC0415 - only for --plugin
+
+    from worker.models_api import Models  # noqa: PLC0415
+    from worker.operations import Operations  # noqa: PLC0415
     from worker.plugins import PluginError, load_plugins  # noqa: PLC0415
 
+    process = psutil.Process()
     try:
-        return load_plugins(arguments.plugin, Models(memory.models.worker, clock))
+        operations = Operations(history, clock, lambda: process.memory_info().rss)
+        return load_plugins(arguments.plugin, Models(memory.models.worker, clock), operations)
     except PluginError as error:
         fail(f"--plugin {error}")
 
 
-def _tick_every_second(alarm: Alarm, clock: Clock, memory: MemoryInterface) -> None:
+def _tick_every_second(alarm: Alarm, clock: Clock, ticking: "MemoryInterface | Watchers") -> None:
     def tick() -> None:
-        memory.tick()
+        ticking.tick()
         alarm.at(clock.now_ns() + NS_PER_S, tick)
 
     alarm.at(clock.now_ns() + NS_PER_S, tick)

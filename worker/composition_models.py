@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from protocol.vocabulary import EventName
 from worker.backends.base import DeviceBackend
@@ -18,12 +17,9 @@ from worker.manager_models import ModelManager
 from worker.model_blocks import ModelBlocks
 from worker.model_objects import ModelObjects
 from worker.process_growth import ProcessGrowth
-from worker.records import OnIdle
+from worker.records import Decision, OnIdle
 from worker.worker_external import ExternalWorker
 from worker.worker_models import ModelWorker
-
-if TYPE_CHECKING:
-    from worker.decision_log import DecisionLog
 
 
 def build_models(
@@ -38,16 +34,14 @@ def build_models(
     on_idle: OnIdle,
     process_bytes: Callable[[], int | None],
     default_device: str | None,
+    record: Callable[[Decision], None] | None,
 ) -> ModelInterface:
     """Build what keeps the models. Exits with 2 for a file that can't be used."""
-    decisions = _decision_log(arguments)
-    record = None if decisions is None else decisions.record
-    on_closed = _nothing if decisions is None else decisions.close
     booked = ModelManager(manager, clock, _declared_models(arguments, backends), on_idle, record)
     worker = ModelWorker(
         manager, booked, ModelBlocks(backends, watch, clock, ModelObjects(process_bytes)),
         ExternalWorker(booked, history, clock, publish, listening), watch, history, clock, publish,
-        default_device, ProcessGrowth(manager, process_bytes), on_closed,
+        default_device, ProcessGrowth(manager, process_bytes),
     )  # fmt: skip
     return ModelInterface(manager, worker, watch, clock)
 
@@ -68,19 +62,3 @@ def _declared_models(arguments: Arguments, backends: dict[str, DeviceBackend]) -
         if spec.device_id is not None and not may_come(spec.device_id, backends):
             fail(f"--models: {spec.model_id} is for {spec.device_id}; there is {', '.join(backends)}")
     return specs
-
-
-def _decision_log(arguments: Arguments) -> "DecisionLog | None":
-    """Open ``--record``. Exits with 2 if it cannot be written."""
-    if arguments.record is None:
-        return None
-    from worker.decision_log import DecisionLog  # noqa: PLC0415 - only for --record
-
-    try:
-        return DecisionLog(Path(arguments.record))
-    except OSError as error:
-        fail(f"--record: {error}")
-
-
-def _nothing() -> None:
-    """Do nothing: no decisions are recorded."""

@@ -81,6 +81,7 @@ class Instructor:
         version: str,
         pid: int | None,
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
+        started_ns: int | None = None,
     ) -> None:
         self._plugins = plugins
         self._memory = memory
@@ -88,7 +89,7 @@ class Instructor:
         self._clock = clock
         self._version = version
         self._pid = os.getpid() if pid is None else pid
-        self._started_ns = clock.now_ns()
+        self._started_ns = clock.now_ns() if started_ns is None else started_ns
         models = ModelHandlers(memory)
         self._handlers: dict[str, Callable[..., Any]] = {
             "memory.get_status": self._get_status,
@@ -105,6 +106,7 @@ class Instructor:
             "memory.model_optimize": models.model_optimize,
             "memory.get_pressure": self._get_pressure,
             "memory.get_analytics": self._get_analytics,
+            "memory.get_metrics": self._get_metrics,
             "memory.get_optimization_recommendations": self._get_optimization_recommendations,
             "memory.load_model": models.load_model,
             "memory.unload_model": models.unload_model,
@@ -221,6 +223,9 @@ class Instructor:
         include = _EVERYTHING if params.include is None else frozenset(params.include)
         devices = self._memory.device_ids(params.device_id)
         return self._memory.analytics(devices, p.parse_duration_ms(params.time_range), include)
+
+    def _get_metrics(self, _params: p.GetMetricsParams, _: Call) -> r.GetMetricsResult:
+        return self._memory.metrics()
 
     def _get_optimization_recommendations(
         self, params: p.GetOptimizationRecommendationsParams, _: Call

@@ -20,6 +20,7 @@ from protocol.results import (
     DeviceUsage,
     GetAllocationsResult,
     GetAnalyticsResult,
+    GetMetricsResult,
     GetPressureResult,
     GetStatusResult,
     HostStatus,
@@ -57,7 +58,7 @@ from worker.errors import (
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import worst
 from worker.policy.recommendations import cheapest_first
-from worker.records import Allocation, AllocationRequest, ModelDemand, Report
+from worker.records import Allocation, AllocationRequest, ModelDemand, OwnerFlow, Report
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker, age_order
 from worker.worker_reclaim import ReclaimWorker, total
@@ -550,6 +551,24 @@ class MemoryInterface:
     def notes(self, device_id: str) -> tuple[str, ...]:
         """Say, for people, what can and can't be measured on a device, and why."""
         return self._backends[device_id].notes()
+
+    def flows(self, device_id: str) -> tuple[OwnerFlow, ...]:
+        """Return what each owner has and ever had on a device."""
+        return self._manager.flows(device_id)
+
+    @property
+    def has_models(self) -> bool:
+        """Whether anything asked for models yet: a question about them alone does not build their side."""
+        return self._models is not None
+
+    def metrics(self) -> GetMetricsResult:
+        """Return all figures as OpenMetrics text."""
+        from worker.openmetrics import CONTENT_TYPE, Figures, openmetrics  # noqa: PLC0415 - only where collected
+
+        devices = self.device_ids(None)
+        models = () if self._models is None else self._models.rows()
+        figures = Figures(self.status(devices), models, self._analytics.totals(devices))
+        return GetMetricsResult(CONTENT_TYPE, openmetrics(figures))
 
     def limits(self, device_id: str) -> Limits:
         """Return a device's limits."""

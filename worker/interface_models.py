@@ -5,6 +5,7 @@ from protocol.results import (
     GetModelStatusResult,
     LoadModelResult,
     ModelOptimizeResult,
+    ModelStatus,
     PlanResult,
     Recommendation,
     UnloadedModel,
@@ -81,6 +82,12 @@ class ModelInterface:
         """Return the configured models."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
+
+    def rows(self) -> tuple[ModelStatus, ...]:
+        """Return the configured models, without readings and advice: for whoever looks all the time."""
+        now_ns = self._clock.now_ns()
+        with self._manager.lock:
+            return tuple(entry.status(now_ns) for entry in self.worker.models.book)
 
     def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
         """Choose the first way that fits."""

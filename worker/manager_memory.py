@@ -20,7 +20,16 @@ from worker.errors import (
 )
 from worker.policy.admission import admit, count, missing_bytes
 from worker.policy.pressure import Books, Headroom, headroom, level_of
-from worker.records import Allocation, AllocationRequest, Block, DeviceInfo, Lost, Readings, Reservation
+from worker.records import (
+    Allocation,
+    AllocationRequest,
+    Block,
+    DeviceInfo,
+    Lost,
+    OwnerFlow,
+    Readings,
+    Reservation,
+)
 
 _ENDINGS_KEPT = 1024
 """Allocations that ended otherwise than by being freed, and are remembered for the error that names why."""
@@ -434,6 +443,17 @@ class MemoryManager:
         with self._lock:
             ledger = self._get(device_id).ledger
             return ledger.allocated_bytes, ledger.peak_allocated_bytes, ledger.groups(group_by)
+
+    def flows(self, device_id: str) -> tuple[OwnerFlow, ...]:
+        """Return what each owner has and ever had on a device."""
+        with self._lock:
+            return self._get(device_id).ledger.flows()
+
+    def made(self, device_id: str) -> tuple[int, int]:
+        """Return how many allocations were ever made on a device, and their bytes."""
+        with self._lock:
+            ledger = self._get(device_id).ledger
+            return ledger.made_count, ledger.made_bytes
 
     def never_freed(self, device_id: str, owner: str | None, purpose: str | None) -> bool:
         """Tell whether no allocation of an owner and purpose was ever freed on a device."""

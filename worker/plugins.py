@@ -7,6 +7,7 @@ from importlib import import_module
 
 from protocol.actions import ACTIONS, OLDER_NAMES
 from worker.models_api import Models
+from worker.operations import Operations
 from worker.stream.work import PluginAction
 
 RESERVED = ("memory.", "worker.")
@@ -19,8 +20,10 @@ class PluginError(Exception):
 class PluginHost:
     """What a plugin is handed."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, operations: Operations) -> None:
         self.models = models
+        self.operation = operations.operation
+        """``with host.operation("embed"):`` measures what is done inside."""
         self.actions: dict[str, PluginAction] = {}
 
     def add_action(self, name: str, run: PluginAction) -> None:
@@ -30,9 +33,9 @@ class PluginHost:
         self.actions[name] = run
 
 
-def load_plugins(names: list[str], models: Models) -> dict[str, PluginAction]:
+def load_plugins(names: list[str], models: Models, operations: Operations) -> dict[str, PluginAction]:
     """Import plugins, in order, and return their actions. PluginError for the first that fails."""
-    host = PluginHost(models)
+    host = PluginHost(models, operations)
     for name in names:
         try:
             import_module(name).register(host)

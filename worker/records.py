@@ -133,6 +133,16 @@ class Reservation(Record):
     request: AllocationRequest
 
 
+class OwnerFlow(Record):
+    """An owner's allocations on a device: those that are live, and all that were ever made."""
+
+    owner: str | None
+    allocated_bytes: int
+    allocation_count: int
+    made_bytes: int
+    made_count: int
+
+
 class DecisionKind(StrEnum):
     """What was decided, or asked for, about a model."""
 

@@ -13,8 +13,10 @@ from protocol.results import (
     TimelinePoint,
 )
 from protocol.vocabulary import AnalyticsSection, GroupBy
+from worker import __version__
 from worker.books.history import History
-from worker.clock import NS_PER_MS, Clock
+from worker.books.totals import DeviceTotals, Totals
+from worker.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.manager_memory import MemoryManager, utilization_percentage
 from worker.policy.pressure import level_of, signals
 from worker.policy.recommendations import cheapest_first, recommend
@@ -89,7 +91,9 @@ class AnalyticsWorker:
             TimelinePoint(
                 device_id=device_id,
                 ms_ago=0,
+                span_ms=0,
                 allocated_bytes=status.allocated_bytes,
+                peak_allocated_bytes=status.allocated_bytes,
                 process_used_bytes=process,
                 available_bytes=status.available_bytes,
                 pressure_level=status.pressure_level,
@@ -115,6 +119,28 @@ class AnalyticsWorker:
             expirations=(
                 history.expirations(device_ids, range_ms) if AnalyticsSection.EXPIRATIONS in include else None
             ),
+        )
+
+    def totals(self, device_ids: tuple[str, ...]) -> Totals:
+        """Return what happened since the start."""
+        uptime_ns = self._history.uptime_ns()
+        return Totals(
+            version=__version__,
+            uptime_seconds=uptime_ns / NS_PER_S,
+            started_seconds=self._clock.utc().timestamp() - uptime_ns / NS_PER_S,
+            devices=tuple(map(self._device_totals, device_ids)),
+            actions=self._history.totals(),
+        )
+
+    def _device_totals(self, device_id: str) -> DeviceTotals:
+        made_count, made_bytes = self._manager.made(device_id)
+        return DeviceTotals(
+            device_id,
+            self._manager.flows(device_id),
+            made_count,
+            made_bytes,
+            self._history.evicted(device_id),
+            self._history.expired(device_id),
         )
 
     def _leaks(self, device_ids: tuple[str, ...]) -> tuple[SuspectedLeak, ...]:

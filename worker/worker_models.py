@@ -1,6 +1,5 @@
 """Loading and unloading models: hold room, unload what goes for it, load, enter; or roll back."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -61,7 +60,6 @@ class ModelWorker:
         publish: Publish,
         default_device: str | None,
         growth: ProcessGrowth,
-        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self.models = models
         self.blocks = blocks
@@ -72,7 +70,6 @@ class ModelWorker:
         self._unloader = ModelUnloader(models, blocks, watch, history, publish)
         self._asked_default = default_device
         self._growth = growth
-        self._on_closed = on_closed
         self._margins = FootprintMargins()
         # Mutable, as the margins are: whether the worker ends, and brings nothing back any more.
         self._closing = False
@@ -379,7 +376,6 @@ class ModelWorker:
             copy = self.models.drop_host_copy(entry)
             if copy is not None:
                 self.blocks.unload(copy)
-        self._on_closed()
 
 
 def _name_gone(error: WorkerError, gone: tuple[UnloadedModel, ...]) -> None:

@@ -34,7 +34,8 @@ def register(host: PluginHost) -> None:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise InvalidRequestError.at("data.texts", "a list of texts is wanted")
         # Loaded by the first request, safe from eviction until the last vector is done.
-        with host.models.use(MODEL_ID, token=call.token) as weights:
+        # Its time and memory are in memory.get_analytics, as operation:embed.
+        with host.operation("embed"), host.models.use(MODEL_ID, token=call.token) as weights:
             vectors = []
             for text in texts:
                 call.token.check()

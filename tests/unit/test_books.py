@@ -1,5 +1,7 @@
 """The accounts: histogram, history, transfers, pool and address space, each held to its rule."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +132,9 @@ def point(allocated: int, device_id: str = "cpu") -> TimelinePoint:
     return TimelinePoint(
         device_id=device_id,
         ms_ago=0,
+        span_ms=0,
         allocated_bytes=allocated,
+        peak_allocated_bytes=allocated,
         process_used_bytes=None,
         available_bytes=None,
         pressure_level=PressureLevel.LOW,
@@ -138,28 +142,99 @@ def point(allocated: int, device_id: str = "cpu") -> TimelinePoint:
 
 
 def test_timeline() -> None:
-    """The last point of each second is kept for a minute and of each minute for a day, oldest first."""
+    """The last minute by the second, the last hour by ten, the last day by the minute, oldest first."""
     record = Record()
     for number in range(3 * 60 * 4):  # four a second for three minutes
         record.history.record_memory(point(number))
-        record.history.record_memory(point(-1, "sim:0"))
+        record.history.record_memory(point(0, "sim:0"))
         record.pass_ms(250)
     points = record.history.timeline(("cpu",), HOUR_MS)
     assert [each.ms_ago for each in points] == sorted((each.ms_ago for each in points), reverse=True)
-    assert [each.allocated_bytes for each in points][-60:] == list(range(483, 720, 4))
-    assert [each.allocated_bytes for each in points][:-60] == [239, 479]
+    assert [(each.span_ms, each.allocated_bytes) for each in points][-70:] == [
+        (1000, number) for number in range(443, 720, 4)
+    ]
+    tens = points[:-70]
+    assert [(each.span_ms, each.allocated_bytes) for each in tens] == [
+        (10_000, number) for number in range(39, 440, 40)
+    ]
     assert len(record.history.timeline(("cpu",), 10_000)) == 10
     record.pass_ms(2 * DAY_MS)
     assert record.history.timeline(("cpu", "sim:0"), HOUR_MS) == ()
 
 
-def test_timeline_is_bounded() -> None:
-    """A point every second for two days takes the room of a minute and a day."""
+def test_what_was_only_there_in_between_shows_as_the_peak_at_every_resolution() -> None:
+    """A second that ends as it began, and had much in between, says so; so do its ten seconds and minute."""
     record = Record()
-    for number in range(2 * 24 * 60):
+    for number in range(2 * 60 * 60):
+        record.history.record_memory(point(1))
+        if number in {5, 2 * 60 * 60 - 30 * 60, 2 * 60 * 60 - 5}:
+            record.history.record_memory(point(1000 + number))
+            record.history.record_memory(point(2))
+        record.pass_ms(1000)
+    points = record.history.timeline(("cpu",), DAY_MS)
+    peaks = [(each.span_ms, each.peak_allocated_bytes) for each in points if each.peak_allocated_bytes > 1]
+    assert peaks == [(60_000, 1005), (10_000, 6400), (1000, 8195)]
+    assert record.history.peak_bytes("cpu", record.clock.now_ns() - 10 * 10**9) == 8195
+    assert record.history.peak_bytes("cpu", record.clock.now_ns() - 10**9) == 1
+    assert record.history.peak_bytes("sim:0", 0) is None
+
+
+@given(st.lists(st.integers(0, 200_000), min_size=1, max_size=200))
+def test_no_point_is_told_twice_and_the_present_is_always_there(pauses_ms: list[int]) -> None:
+    """Whatever the pauses, times ascend, and the newest point is the last that was entered."""
+    record = Record()
+    for number, pause in enumerate(pauses_ms):
+        record.pass_ms(pause)
         record.history.record_memory(point(number))
-        record.pass_ms(MINUTE_MS)
-    assert len(record.history.timeline(("cpu",), 10 * DAY_MS)) <= 24 * 60 + 60
+    points = record.history.timeline(("cpu",), 10 * DAY_MS)
+    ages = [each.ms_ago for each in points]
+    assert all(older > newer for older, newer in pairwise(ages))
+    assert (points[-1].ms_ago, points[-1].allocated_bytes) == (0, len(pauses_ms) - 1)
+
+
+def test_timeline_is_bounded() -> None:
+    """Two days of seconds take the room of a minute, an hour and a day."""
+    record = Record()
+    for number in range(2 * 24 * 60 * 60 // 5):
+        record.history.record_memory(point(number))
+        record.pass_ms(5000)
+    assert len(record.history.timeline(("cpu",), 10 * DAY_MS)) <= 70 + 366 + 1440
+
+
+def test_totals_only_ever_grow() -> None:
+    """Counts since the start are there when every minute and hour of then is forgotten."""
+    record = Record()
+    record.history.record_action("a", record.clock.now_ns(), 5_000_000, failed=True)
+    record.pass_ms(5 * DAY_MS)
+    for _ in range(3):
+        record.pass_ms(HOUR_MS)
+        record.history.record_action("a", record.clock.now_ns(), 64_000, failed=False)
+    (total,) = record.history.totals()
+    assert (total.action, total.errors, total.total_us) == ("a", 1, 5000 + 3 * 64)
+    assert sum(total.counts.values()) == 4
+    assert sum(row.count for row in record.history.actions(HOUR_MS)) < 4
+
+
+def test_operations_have_their_memory_beside_their_times() -> None:
+    """The highest peak, and what they grew by in sum; a request's action has neither."""
+    record = Record()
+    record.history.record_action("a", record.clock.now_ns(), 1000, failed=False)
+    for peak, delta in ((100, 50), (300, -20), (None, None)):
+        record.history.record_operation("embed", 2_000_000, peak, delta, failed=peak is None)
+    plain, embed = record.history.actions(HOUR_MS)
+    assert (plain.action, plain.peak_bytes, plain.delta_bytes) == ("a", None, None)
+    assert (embed.action, embed.count, embed.errors) == ("operation:embed", 3, 1)
+    assert (embed.peak_bytes, embed.delta_bytes) == (300, 30)
+
+
+def test_names_of_operations_are_bounded() -> None:
+    """Whoever puts a number into a name gets one row for all that are too many."""
+    record = Record()
+    for number in range(1000):
+        record.history.record_operation(f"op-{number}", 1000, None, None, failed=False)
+    rows = {row.action: row.count for row in record.history.actions(HOUR_MS)}
+    assert len(rows) == 257
+    assert rows["operation:other"] == 1000 - 256
 
 
 def test_expirations() -> None:

@@ -5,17 +5,18 @@ from collections.abc import Iterator
 
 from protocol.results import UsageGroup
 from protocol.vocabulary import GroupBy, MemoryType
-from worker.records import Allocation, AllocationRequest, Reservation
+from worker.records import Allocation, AllocationRequest, OwnerFlow, Reservation
 
 _EMPTY_GROUPS_KEPT = 1024
 """Groups with nothing live that are remembered for their peak, per grouping."""
 
 
 class _Group:
-    __slots__ = ("allocated", "count", "peak")
+    __slots__ = ("allocated", "count", "made_bytes", "made_count", "peak")
 
     def __init__(self) -> None:
         self.allocated = self.peak = self.count = 0
+        self.made_bytes = self.made_count = 0
 
 
 class DeviceLedger:
@@ -42,6 +43,7 @@ class DeviceLedger:
         self.model_bytes = 0
         self.outside: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
+        self.made_count = self.made_bytes = 0
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
@@ -76,6 +78,8 @@ class DeviceLedger:
     def add(self, allocation: Allocation) -> None:
         """Enter a live allocation."""
         self.allocations[allocation.allocation_id] = allocation
+        self.made_count += 1
+        self.made_bytes += allocation.size_bytes
         if allocation.external:
             self.external_bytes += allocation.size_bytes
         else:
@@ -86,6 +90,8 @@ class DeviceLedger:
             group = groups.setdefault(key, _Group())
             group.allocated += allocation.size_bytes
             group.count += 1
+            group.made_bytes += allocation.size_bytes
+            group.made_count += 1
             group.peak = max(group.peak, group.allocated)
 
     def remove(self, allocation_id: str) -> Allocation:
@@ -151,6 +157,14 @@ class DeviceLedger:
             for key, group in self._groups[group_by].items()
         ]
         return tuple(sorted(rows, key=lambda row: (-row.allocated_bytes, row.key or "")))
+
+    def flows(self) -> tuple[OwnerFlow, ...]:
+        """Return what each owner has and ever had, largest first, then by name; forgotten ones left out."""
+        rows = [
+            OwnerFlow(owner, group.allocated, group.count, group.made_bytes, group.made_count)
+            for owner, group in self._groups[GroupBy.OWNER].items()
+        ]
+        return tuple(sorted(rows, key=lambda row: (-row.allocated_bytes, row.owner or "")))
 
     def _group_entries(
         self, request: AllocationRequest

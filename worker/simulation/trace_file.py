@@ -1,6 +1,7 @@
 """Reads a trace of model uses: JSON lines, written by hand, by a program or by ``--record``.
 
-The first line that is not empty names the models and the capacity, every further one may be a use::
+The first line that is not empty names the models and the capacity, every further one may be a use. A
+capacity that is null there is taken from the first later line with ``models`` that has one::
 
     {"models": {"a": {"size_bytes": 4294967296, "load_ms": 4000}}, "capacity_bytes": 8589934592}
     {"use": "a", "t_ms": 12}
@@ -8,7 +9,7 @@ The first line that is not empty names the models and the capacity, every furthe
 ``t_ms`` is optional and only checked. Further keys are ignored, in the first line and in a use. Lines
 without the key ``use`` are skipped: a recorded decision log (loads, evictions and their reasons,
 between the uses) is read as it is. A later line with ``models`` adds models or replaces their figures
-(a log notes a model when it is first measured); its ``capacity_bytes`` is ignored. A replay takes the
+(a log notes a model when it is first measured). A replay takes the
 last figures for the whole trace, so that every policy is charged the same for the same load.
 """
 
@@ -72,9 +73,11 @@ class _Reader:
             if not isinstance(figures, dict):
                 text = 'the first line must be {"models": {...}, "capacity_bytes": N}'
                 raise TraceError(_at(number, text))
-            if self._capacity is None:
-                self._capacity = _integer(record.get("capacity_bytes"), number, "capacity_bytes", 1)
+            if record.get("capacity_bytes", 0) is not None:
+                self._take_capacity(record.get("capacity_bytes"), number)
             self._models = {}
+        elif isinstance(figures, dict) and record.get("capacity_bytes") is not None:
+            self._take_capacity(record["capacity_bytes"], number)
         if isinstance(figures, dict):
             self._models.update(_models(figures, number))
         if "use" not in record:
@@ -89,10 +92,16 @@ class _Reader:
         self._uses.append(model_id)
         self._first_lines.setdefault(model_id, number)
 
+    def _take_capacity(self, value: object, number: int) -> None:
+        if self._capacity is None:
+            self._capacity = _integer(value, number, "capacity_bytes", 1)
+
     def trace(self) -> Trace:
         """Give what was read, if every model that is used fits."""
-        if self._models is None or self._capacity is None:
+        if self._models is None:
             raise TraceError(_at(1, "the trace is empty"))
+        if self._capacity is None:
+            raise TraceError(_at(1, "no model was used yet, and no line has a capacity_bytes"))
         for model_id, number in self._first_lines.items():
             size = self._models[model_id].size_bytes
             if size > self._capacity:

@@ -285,6 +285,8 @@ class JobRunner:
                 failed = False
         except WorkerError as error:
             frame = self._error_frame(request, error)
+            device_id = error.details.get("device_id")
+            self._history.record_refusal(work.action, error.code, error.message, device_id)
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
             frame = self._error_frame(request, _log_bug(error, work.action, request.meta))
         if request.body is not None:

@@ -113,6 +113,9 @@ public interface IServiceMemory
         IReadOnlyList<AnalyticsSection>? include = null,
         CancellationToken cancellationToken = default);
 
+    /// <summary>All figures as OpenMetrics text, to be served to a metrics collector as it stands.</summary>
+    Task<GetMetricsResult> GetMetricsAsync(CancellationToken cancellationToken = default);
+
     /// <summary>Lists the actions worth taking, cheapest per byte first.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
     Task<GetMemoryOptimizationResponse> GetMemoryOptimizationAsync(

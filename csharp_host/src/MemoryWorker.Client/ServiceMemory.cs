@@ -169,6 +169,10 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     }
 
     /// <inheritdoc/>
+    public Task<GetMetricsResult> GetMetricsAsync(CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.GetMetrics, new GetMetricsParams(), cancellationToken);
+
+    /// <inheritdoc/>
     public async Task<GetMemoryOptimizationResponse> GetMemoryOptimizationAsync(
         string? deviceId = null, CancellationToken cancellationToken = default)
     {

@@ -364,6 +364,14 @@ def test_analytics(memory: Any) -> None:
     assert (full.TimeRange, full.Timeline is None) == (TimeSpan.FromHours(1), False)
 
 
+def test_metrics(memory: Any) -> None:
+    """A text to be served as it stands."""
+    metrics = wait(memory.GetMetricsAsync())
+    assert metrics.ContentType.startswith("application/openmetrics-text")
+    assert "memory_worker_device_allocated_bytes" in metrics.Text
+    assert metrics.Text.endswith("# EOF\n")
+
+
 # ---- the others ---------------------------------------------------------------------------------
 
 

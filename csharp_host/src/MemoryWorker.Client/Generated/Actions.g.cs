@@ -51,6 +51,9 @@ public static class MemoryActions
     /// <summary>Ask what has happened lately.</summary>
     public const string GetAnalytics = "memory.get_analytics";
 
+    /// <summary>Ask for all figures as a metrics collector reads them.</summary>
+    public const string GetMetrics = "memory.get_metrics";
+
     /// <summary>Ask for the actions worth taking, over all devices, cheapest per byte first.</summary>
     public const string GetOptimizationRecommendations = "memory.get_optimization_recommendations";
 
@@ -148,6 +151,10 @@ public static class WireActions
     public static WireAction<GetAnalyticsParams, GetAnalyticsResult> GetAnalytics { get; } =
         new(MemoryActions.GetAnalytics, Changes: false, IsControl: false);
 
+    /// <summary><c>memory.get_metrics</c>.</summary>
+    public static WireAction<GetMetricsParams, GetMetricsResult> GetMetrics { get; } =
+        new(MemoryActions.GetMetrics, Changes: false, IsControl: false);
+
     /// <summary><c>memory.get_optimization_recommendations</c>.</summary>
     public static WireAction<GetOptimizationRecommendationsParams, GetOptimizationRecommendationsResult> GetOptimizationRecommendations { get; } =
         new(MemoryActions.GetOptimizationRecommendations, Changes: false, IsControl: false);
@@ -209,6 +216,7 @@ public static class WireActions
         ModelOptimize,
         GetPressure,
         GetAnalytics,
+        GetMetrics,
         GetOptimizationRecommendations,
         LoadModel,
         UnloadModel,
@@ -239,6 +247,7 @@ public static class WireActions
         "memory.model_optimize" => ModelOptimize,
         "memory.get_pressure" => GetPressure,
         "memory.get_analytics" => GetAnalytics,
+        "memory.get_metrics" => GetMetrics,
         "memory.get_optimization_recommendations" => GetOptimizationRecommendations,
         "memory.load_model" => LoadModel,
         "memory.unload_model" => UnloadModel,

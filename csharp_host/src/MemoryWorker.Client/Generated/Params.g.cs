@@ -1297,6 +1297,36 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
     }
 }
 
+/// <summary>Ask for all figures as a metrics collector reads them.</summary>
+public sealed record GetMetricsParams : IWireRecord<GetMetricsParams>
+{
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetMetricsParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetMetricsParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        WireReader.Begin(ref reader, "GetMetricsParams");
+        while (WireReader.Next(ref reader))
+        {
+            WireReader.Unknown(ref reader, "GetMetricsParams", refuse: strict);
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetMetricsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Ask for the actions worth taking, over all devices, cheapest per byte first.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetOptimizationRecommendationsParams : IWireRecord<GetOptimizationRecommendationsParams>

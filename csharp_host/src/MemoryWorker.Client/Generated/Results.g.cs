@@ -3095,6 +3095,12 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
     /// <summary><c>p99_us</c></summary>
     public required long? P99Us { get; init; }
 
+    /// <summary>The most that this process grew while one was under way; null but for <c>operation:</c> names.</summary>
+    public required long? PeakBytes { get; init; }
+
+    /// <summary>What this process had grown by when they ended, added up.</summary>
+    public required long? DeltaBytes { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ActionStatistics() { }
 
@@ -3137,14 +3143,24 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
                 P99Us = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "p99_us", strict, minimum: 0);
                 seen |= 0x20;
             }
+            else if (WireReader.IsAt(ref reader, "peak_bytes"u8))
+            {
+                PeakBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "delta_bytes"u8))
+            {
+                DeltaBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "delta_bytes", strict, minimum: -9223372036854775807);
+                seen |= 0x80;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ActionStatistics", refuse: strict);
             }
         }
-        if (seen != 0x3f)
+        if (seen != 0xff)
         {
-            WireReader.Require(seen, "ActionStatistics", "action", "count", "errors", "p50_us", "p95_us", "p99_us");
+            WireReader.Require(seen, "ActionStatistics", "action", "count", "errors", "p50_us", "p95_us", "p99_us", "peak_bytes", "delta_bytes");
         }
     }
 
@@ -3168,11 +3184,15 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
         WireWriter.Value(writer, P95Us);
         writer.WritePropertyName("p99_us"u8);
         WireWriter.Value(writer, P99Us);
+        writer.WritePropertyName("peak_bytes"u8);
+        WireWriter.Value(writer, PeakBytes);
+        writer.WritePropertyName("delta_bytes"u8);
+        WireWriter.Value(writer, DeltaBytes);
         writer.WriteEndObject();
     }
 }
 
-/// <summary>A device's memory at one moment.</summary>
+/// <summary>A device's memory in one span of time: as it ended, and the most that was allocated within.</summary>
 public sealed record TimelinePoint : IWireRecord<TimelinePoint>
 {
     /// <summary><c>device_id</c></summary>
@@ -3181,8 +3201,14 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     /// <summary><c>ms_ago</c></summary>
     public required long MsAgo { get; init; }
 
+    /// <summary>1 second over the last minute, 10 over the last hour, 60 over the last day.</summary>
+    public required long SpanMs { get; init; }
+
     /// <summary><c>allocated_bytes</c></summary>
     public required long AllocatedBytes { get; init; }
+
+    /// <summary><c>peak_allocated_bytes</c></summary>
+    public required long PeakAllocatedBytes { get; init; }
 
     /// <summary><c>process_used_bytes</c></summary>
     public required long? ProcessUsedBytes { get; init; }
@@ -3215,34 +3241,44 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
                 MsAgo = WireReader.Int64(ref reader, "ms_ago", strict, minimum: 0);
                 seen |= 0x2;
             }
+            else if (WireReader.IsAt(ref reader, "span_ms"u8))
+            {
+                SpanMs = WireReader.Int64(ref reader, "span_ms", strict, minimum: 0);
+                seen |= 0x4;
+            }
             else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
                 AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
-                seen |= 0x4;
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "peak_allocated_bytes"u8))
+            {
+                PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0);
+                seen |= 0x10;
             }
             else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
             {
                 ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0);
-                seen |= 0x8;
+                seen |= 0x20;
             }
             else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
                 AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
-                seen |= 0x10;
+                seen |= 0x40;
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 0x20;
+                seen |= 0x80;
             }
             else
             {
                 WireReader.Unknown(ref reader, "TimelinePoint", refuse: strict);
             }
         }
-        if (seen != 0x3f)
+        if (seen != 0xff)
         {
-            WireReader.Require(seen, "TimelinePoint", "device_id", "ms_ago", "allocated_bytes", "process_used_bytes", "available_bytes", "pressure_level");
+            WireReader.Require(seen, "TimelinePoint", "device_id", "ms_ago", "span_ms", "allocated_bytes", "peak_allocated_bytes", "process_used_bytes", "available_bytes", "pressure_level");
         }
     }
 
@@ -3258,8 +3294,12 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("ms_ago"u8);
         WireWriter.Value(writer, MsAgo);
+        writer.WritePropertyName("span_ms"u8);
+        WireWriter.Value(writer, SpanMs);
         writer.WritePropertyName("allocated_bytes"u8);
         WireWriter.Value(writer, AllocatedBytes);
+        writer.WritePropertyName("peak_allocated_bytes"u8);
+        WireWriter.Value(writer, PeakAllocatedBytes);
         writer.WritePropertyName("process_used_bytes"u8);
         WireWriter.Value(writer, ProcessUsedBytes);
         writer.WritePropertyName("available_bytes"u8);
@@ -3570,6 +3610,64 @@ public sealed record Expiration : IWireRecord<Expiration>
         WireWriter.Value(writer, FreedBytes);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The worker's figures for a metrics collector.</summary>
+public sealed record GetMetricsResult : IWireRecord<GetMetricsResult>
+{
+    /// <summary>What to serve the text as.</summary>
+    public required string ContentType { get; init; }
+
+    /// <summary>OpenMetrics 1.0, which collectors of the older Prometheus format read, too.</summary>
+    public required string Text { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetMetricsResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetMetricsResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "GetMetricsResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "content_type"u8))
+            {
+                ContentType = WireReader.String(ref reader, "content_type", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "text"u8))
+            {
+                Text = WireReader.String(ref reader, "text", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "GetMetricsResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "GetMetricsResult", "content_type", "text");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetMetricsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("content_type"u8);
+        WireWriter.Value(writer, ContentType);
+        writer.WritePropertyName("text"u8);
+        WireWriter.Value(writer, Text);
         writer.WriteEndObject();
     }
 }

@@ -1,0 +1,1 @@
+"""``python -m worker report``: a record as one page that shows what happened."""

@@ -1,0 +1,1 @@
+"""``python -m worker top``: a worker's memory as it happens, in a terminal. Needs the extra ``top``."""
