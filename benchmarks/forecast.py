@@ -13,13 +13,14 @@ from benchmarks.forecast_curves import Curve, generated, recorded
 from protocol.record import Record
 from protocol.results import PressureTrend
 from worker.books.room_series import RoomSeries
-from worker.policy.trend import CONFIDENCE, HORIZON_SECONDS, Sample, forecast
+from worker.policy.trend import CONFIDENCE, HORIZON_SECONDS, forecast
+from worker.records import RoomSample
 
 SEEDS = 20
 LOOK_SECONDS = 2.0
 """A forecast is asked for this often."""
 
-Forecast = Callable[[Sequence[Sample]], PressureTrend | None]
+Forecast = Callable[[Sequence[RoomSample]], PressureTrend | None]
 
 
 class Look(Record):
@@ -51,14 +52,14 @@ def looks(curve: Curve, method: Forecast) -> list[Look]:
     series, found, due = RoomSeries(), [], LOOK_SECONDS
     for index, room in enumerate(curve.rooms):
         at = index * curve.step
-        series.add(Sample(round(at * 1e9), room))
+        series.add(RoomSample(round(at * 1e9), room))
         if at >= due:
             due += LOOK_SECONDS
             found.append(Look(curve, at, method(series.samples())))
     return found
 
 
-def line(samples: Sequence[Sample]) -> PressureTrend | None:
+def line(samples: Sequence[RoomSample]) -> PressureTrend | None:
     """Fit one line by least squares, with the textbook's interval of its slope."""
     if len(samples) < 8:
         return None
@@ -71,7 +72,7 @@ def line(samples: Sequence[Sample]) -> PressureTrend | None:
     return _from_slopes(rooms[-1], slope, slope - 1.65 * error, slope + 1.65 * error)
 
 
-def theil_sen(samples: Sequence[Sample]) -> PressureTrend | None:
+def theil_sen(samples: Sequence[RoomSample]) -> PressureTrend | None:
     """Take the median of the slopes between all pairs, with Kendall's interval."""
     if len(samples) < 8:
         return None
@@ -87,7 +88,7 @@ def theil_sen(samples: Sequence[Sample]) -> PressureTrend | None:
     return _from_slopes(rooms[-1], statistics.median(slopes), low, high)
 
 
-def _columns(samples: Sequence[Sample]) -> tuple[list[float], list[float]]:
+def _columns(samples: Sequence[RoomSample]) -> tuple[list[float], list[float]]:
     return [sample.at_ns / 1e9 for sample in samples], [float(sample.room_bytes) for sample in samples]
 
 

@@ -20,6 +20,7 @@ from worker.instructor_models import model_claim
 from worker.interface_memory import MemoryInterface, Workers
 from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
+from worker.policy.levels import DWELL_NS
 from worker.policy.pressure import default_limits
 from worker.records import Allocation, OnIdle
 from worker.stdio_loop import StdioLoop
@@ -128,7 +129,8 @@ def build_memory(
         system.held_bytes = cpu.held_bytes
     for orphan in cpu.remove_orphans():
         log("info", "removed what a killed worker left behind", path=str(orphan))
-    manager = MemoryManager(clock)
+    # A fixed clock does not move by itself, so that a level would never fall.
+    manager = MemoryManager(clock, dwell_ns=0 if arguments.deterministic else DWELL_NS)
     backends: dict[str, DeviceBackend] = {}
     everything: list[DeviceBackend] = [cpu]
     if arguments.simulated_device:

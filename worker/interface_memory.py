@@ -350,7 +350,7 @@ class MemoryInterface:
     ) -> OptimizeResult:
         """Carry out the recommended actions that the level allows, cheapest per byte first."""
         token.check()
-        before = self.pressure(device_ids).pressure_level
+        before = self._level_now(device_ids)
         steps = []
         for row in self.recommendations(device_ids):
             if row.action not in _ALLOWED[level]:
@@ -363,8 +363,12 @@ class MemoryInterface:
             returned_bytes=0 if dry_run else total([step.returned_bytes for step in steps]),
             steps=tuple(steps),
             pressure_before=before,
-            pressure_after=before if dry_run else self.pressure(device_ids).pressure_level,
+            pressure_after=before if dry_run else self._level_now(device_ids),
         )
+
+    def _level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
+        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        return worst([self._manager.level_now(device_id) for device_id in device_ids])
 
     def _carry_out(self, row: Recommendation, token: CancelToken) -> int | None:
         """Do what is recommended. Returns what went back to the system."""
@@ -390,7 +394,8 @@ class MemoryInterface:
         previous = self._manager.limits(device_id)
         self._manager.set_limits(device_id, limits)
         allocated, _, _ = self._manager.usage(device_id, GroupBy.OWNER)
-        over = 0 if limits.limit_bytes is None else max(0, allocated - limits.limit_bytes)
+        taken = allocated + self._manager.model_bytes(device_id)
+        over = 0 if limits.limit_bytes is None else max(0, taken - limits.limit_bytes)
         affected = 0
         if over:
             affected = sum(not row.external for row in self._manager.allocations(device_id))

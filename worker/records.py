@@ -74,6 +74,13 @@ class Readings(Record):
     gauges: tuple[Gauge, ...] = ()
 
 
+class RoomSample(Record):
+    """The room of a device at one moment."""
+
+    at_ns: int
+    room_bytes: int
+
+
 class Block(Record):
     """What a backend made for an allocation."""
 

@@ -16,7 +16,6 @@ from protocol.vocabulary import AnalyticsSection, GroupBy
 from worker.books.history import History
 from worker.clock import NS_PER_MS, Clock
 from worker.manager_memory import MemoryManager, utilization_percentage
-from worker.policy.pressure import level_of, signals
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.records import Allocation
 
@@ -56,17 +55,16 @@ class AnalyticsWorker:
     def pressure(self, device_id: str) -> DevicePressure:
         """Return how close a device is to running out."""
         room = self._manager.headroom(device_id)
-        thresholds = self._manager.limits(device_id).thresholds
         readings = self._manager.readings(device_id)
         return DevicePressure(
             device_id=device_id,
-            pressure_level=level_of(room.pressure_percentage, thresholds),
+            pressure_level=self._manager.level(device_id),
             pressure_percentage=room.pressure_percentage,
             available_memory_bytes=room.available_bytes,
             total_memory_bytes=readings.total_bytes if readings is not None else None,
             utilization_percentage=utilization_percentage(readings) if readings is not None else None,
-            thresholds=thresholds,
-            signals=signals(room, thresholds),
+            thresholds=self._manager.limits(device_id).thresholds,
+            signals=self._manager.signals(device_id),
             trend=None,
             recommended_actions=self.recommendations((device_id,)),
         )

@@ -72,7 +72,7 @@ class ModelOptimizer:
         started_ns = self._clock.now_ns()
         goal = goal_of(demand.target, demand.min_bytes, forced=demand.forced)
         self._watch.refresh(tuple(dict.fromkeys((*device_ids, HOST))), max_age_ms=0)
-        before = self._level(device_ids)
+        before = self._level_now(device_ids)
         progress = _Progress()
         if len(device_ids) > 1 and goal.min_bytes:
             ceilings = [self._plan(each, goal, demand, progress).ceiling_bytes for each in device_ids]
@@ -97,7 +97,7 @@ class ModelOptimizer:
             performance_impact=PerformanceImpact(sum_if_known(reload_ms), len(progress.unloaded)),
             optimization_time_ms=(self._clock.now_ns() - started_ns) // NS_PER_MS,
             pressure_before=before,
-            pressure_after=self._level(device_ids),
+            pressure_after=self._level_now(device_ids),
             goal_met=met,
             message=self._message(goal, demand, progress, met=met),
         )
@@ -322,7 +322,7 @@ class ModelOptimizer:
             rows = [entry.status(now) for entry in entries]
         return GetModelStatusResult(
             models=tuple(row for row in rows if row.device_id is None or row.device_id in device_ids),
-            pressure_level=self._level(device_ids),
+            pressure_level=worst([self._manager.level(device_id) for device_id in device_ids]),
             pressure_percentage=self._percentage(device_ids),
             available_operations=OPERATIONS if len(book) else (),
             optimization_recommendations=self.recommendations(device_ids),
@@ -364,8 +364,8 @@ class ModelOptimizer:
                 )
         return cheapest_first(tuple(found))
 
-    def _level(self, device_ids: tuple[str, ...]) -> PressureLevel:
-        return worst([self._manager.level(device_id) for device_id in device_ids])
+    def _level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
+        return worst([self._manager.level_now(device_id) for device_id in device_ids])
 
     def _percentage(self, device_ids: tuple[str, ...]) -> float | None:
         rooms = [self._manager.headroom(device_id).pressure_percentage for device_id in device_ids]

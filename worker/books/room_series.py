@@ -1,7 +1,7 @@
 """How much room a device had lately: dense for the last seconds, sparse further back. Pure; its owner locks."""
 
 from worker.clock import NS_PER_MS, NS_PER_S
-from worker.policy.trend import Sample
+from worker.records import RoomSample
 
 CAPACITY = 64
 REACH_NS = 900 * NS_PER_S
@@ -14,9 +14,9 @@ class RoomSeries:
 
     def __init__(self) -> None:
         # All mutable state.
-        self._samples: list[Sample] = []
+        self._samples: list[RoomSample] = []
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: RoomSample) -> None:
         """Enter what is the case now."""
         samples = self._samples
         if len(samples) > 1 and sample.at_ns - samples[-2].at_ns < STEP_NS:
@@ -32,7 +32,7 @@ class RoomSeries:
         """Forget all: what comes now is measured against another limit."""
         self._samples.clear()
 
-    def samples(self) -> tuple[Sample, ...]:
+    def samples(self) -> tuple[RoomSample, ...]:
         """Return them, oldest first."""
         return tuple(self._samples)
 

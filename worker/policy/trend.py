@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from protocol.record import Record
 from protocol.results import PressureTrend
 from worker.clock import NS_PER_S
+from worker.records import RoomSample
 
 CONFIDENCE = 0.9
 """The stated rate: the share of forecasts whose interval is to hold the truth. Held by ``benchmarks.forecast``."""
@@ -43,13 +44,6 @@ _REFINEMENTS = 4
 """How often the likeliest bend is narrowed down to half the distance."""
 
 
-class Sample(Record):
-    """The room at one moment."""
-
-    at_ns: int
-    room_bytes: int
-
-
 class _Answer(Record):
     """What one filter says at the last reading. Seconds, bytes."""
 
@@ -66,7 +60,19 @@ class _Answer(Record):
     log_likelihood: float
 
 
-def forecast(samples: Sequence[Sample]) -> PressureTrend | None:
+def may_run_out(samples: Sequence[RoomSample]) -> bool:
+    """Tell, at next to no cost, whether it is worth asking ``forecast``: most of the time it is not.
+
+    Room that shrank by less than this of what is left cannot run out within the time that may be foretold, not
+    even where it shrinks ever faster.
+    """
+    if len(samples) < MIN_SAMPLES:
+        return False
+    lost = max(sample.room_bytes for sample in samples) - samples[-1].room_bytes
+    return lost * _FURTHEST * _BENDS[-1] >= samples[-1].room_bytes
+
+
+def forecast(samples: Sequence[RoomSample]) -> PressureTrend | None:
     """Return the slope of use and the time until no room is left.
 
     1. Too few readings: nothing.
@@ -113,7 +119,7 @@ def _shrinks(answer: _Answer) -> bool:
     return answer.slope + _Z * math.sqrt(answer.slope_variance) < 0
 
 
-def _columns(samples: Sequence[Sample]) -> tuple[list[float], list[float], float]:
+def _columns(samples: Sequence[RoomSample]) -> tuple[list[float], list[float], float]:
     """Return seconds up to the last reading, rooms, and the typical step."""
     last = samples[-1].at_ns
     times = [(sample.at_ns - last) / NS_PER_S for sample in samples]
