@@ -106,16 +106,17 @@ def row(name: str, curves: Sequence[Curve], method: Forecast) -> str:
     said = [look for look in numbers if look.curve.ends is not None]
     false = len(numbers) - len(said)
     cells = [name]
-    cells.append(f"{len(said) / len(ending):.0%}" if ending else "–")
-    cells.append(f"{sum(look.covered for look in said) / len(said):.0%}" if said else "–")
+    cells.append(f"{len(said) / len(ending):.0%}" if ending else "-")
+    cells.append(f"{sum(look.covered for look in said) / len(said):.0%}" if said else "-")
     errors = [
-        abs((look.number or 0) - (look.curve.ends - look.at)) / max(look.curve.ends - look.at, look.curve.step)
+        abs((look.number or 0) - (look.curve.ends - look.at))
+        / max(look.curve.ends - look.at, look.curve.step)
         for look in said
         if look.curve.ends is not None
     ]
-    cells.append(f"{statistics.median(errors):.0%}" if errors else "–")
+    cells.append(f"{statistics.median(errors):.0%}" if errors else "-")
     steady = len(all_looks) - len(ending)
-    cells.append(f"{false / steady:.1%}" if steady else "–")
+    cells.append(f"{false / steady:.1%}" if steady else "-")
     return "| " + " | ".join(cells) + " |"
 
 

@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "98fb405c462ee8ea4f7ca2c31af5e69857094cdfc8c83a79bc2a48d925af6b39"
+SCHEMA_SHA256 = "735c2aec4ff8c3b1f2de594b8eb6c4d2bd17229ffb1e8787a5320f5d70a2c6b9"

@@ -12,8 +12,9 @@ from worker.backends.cpu import DEVICE_ID as CPU
 from worker.backends.cpu import CpuBackend
 from worker.backends.shared_files import default_folder
 from worker.books.history import History
-from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
+from worker.clock import Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
+from worker.composition_pressure import build_pressure
 from worker.device_watch import DeviceWatch, Publish
 from worker.instructor_memory import Instructor
 from worker.instructor_models import model_claim
@@ -83,6 +84,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         alarm.at(due_ns, lambda: runner.submit(expire))
 
     memory = build_memory(arguments, clock, history, events.publish, on_lease, on_idle, events.wanted)
+    pressure = build_pressure(
+        memory, runner, alarm, clock, events.publish, arguments.auto_optimize, arguments.trace_python
+    )
     loop = StdioLoop(
         read_fd,
         writer,
@@ -97,7 +101,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     plugins = _plugins(arguments, memory, clock)
     runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
     if fixed_clock is None:
-        _tick_every_second(alarm, clock, memory)
+        pressure.start()
         alarm.start()
     log("info", "serving", version=__version__)
     gc.freeze()
@@ -191,11 +195,3 @@ def _default_device(asked: str | None, backends: Mapping[str, DeviceBackend]) ->
         fail(f"--default-device {asked}: there is {', '.join(backends)}")
     accelerators = (device_id for device_id in backends if device_id != CPU)
     return asked or next(accelerators, CPU)
-
-
-def _tick_every_second(alarm: Alarm, clock: Clock, memory: MemoryInterface) -> None:
-    def tick() -> None:
-        memory.tick()
-        alarm.at(clock.now_ns() + NS_PER_S, tick)
-
-    alarm.at(clock.now_ns() + NS_PER_S, tick)

@@ -33,6 +33,8 @@ class DeviceWatch:
         self._backends = backends
         self._analytics = analytics
         self._publish = publish
+        self.on_observed: Callable[[str], None] = _nobody_watches
+        """Called with every device that was observed."""
 
     def available(self, device_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Return the devices that can be asked. DeviceUnavailableError if the only one cannot."""
@@ -64,6 +66,7 @@ class DeviceWatch:
                 # Where memory lies in pieces, what can be had now cannot be worked out from before.
                 self.refresh((device_id,), max_age_ms=0)
             self._analytics.observe(device_id)
+            self.on_observed(device_id)
             change = self._manager.level_change(device_id)
             if change is None:
                 continue
@@ -105,3 +108,7 @@ class DeviceWatch:
             return
         names = tuple(allocation.allocation_id for allocation in sorted(lost, key=age_order))
         self._publish(EventName.DEVICE_LOST, device_id, DeviceLostData(device_id, error.message, names))
+
+
+def _nobody_watches(_device_id: str) -> None:
+    """Tell nobody that a device was observed."""

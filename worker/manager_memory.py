@@ -393,6 +393,12 @@ class MemoryManager:
         with self._lock:
             return self._get(device_id).ledger.never_freed(owner, purpose)
 
+    def unleased(self, device_id: str) -> dict[tuple[str | None, str | None], tuple[int, int]]:
+        """Return bytes and count by owner and purpose of what is neither kept for good nor leased."""
+        with self._lock:
+            held = self._get(device_id).ledger.unleased
+            return {pair: (size, count) for pair, (size, count) in held.items()}
+
     def level_change(self, device_id: str) -> tuple[PressureLevel, PressureLevel] | None:
         """Return (before, now) where a device's level is another than at the last call."""
         with self._lock:

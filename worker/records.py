@@ -81,6 +81,13 @@ class RoomSample(Record):
     room_bytes: int
 
 
+class Floor(Record):
+    """The least that something took in one window of time."""
+
+    from_ns: int
+    bytes: int
+
+
 class Block(Record):
     """What a backend made for an allocation."""
 

@@ -1,6 +1,5 @@
 """What the figures say: status, pressure, recommendations, and the record of late. Changes nothing."""
 
-from collections import defaultdict
 from dataclasses import replace
 
 from protocol.results import (
@@ -9,20 +8,16 @@ from protocol.results import (
     DeviceUsage,
     GetAnalyticsResult,
     Recommendation,
-    SuspectedLeak,
     TimelinePoint,
 )
 from protocol.vocabulary import AnalyticsSection, GroupBy
 from worker.books.history import History
-from worker.clock import NS_PER_MS, Clock
+from worker.clock import Clock
+from worker.leak_watch import LeakWatch
 from worker.manager_memory import MemoryManager, utilization_percentage
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.records import Allocation
-
-_LEAK_MIN_COUNT = 8
-_LEAK_MIN_SPAN_MS = 60_000
-"""Allocations of one owner and purpose are suspected when at least 8 of them are live, made over at least
-a minute, and none of the same owner and purpose was ever freed."""
+from worker.trend_watch import TrendWatch
 
 
 class AnalyticsWorker:
@@ -31,7 +26,8 @@ class AnalyticsWorker:
     def __init__(self, manager: MemoryManager, history: History, clock: Clock) -> None:
         self._manager = manager
         self._history = history
-        self._clock = clock
+        self.leaks = LeakWatch(manager, clock)
+        self.trends = TrendWatch(manager, clock)
 
     def status(self, device_id: str, *, allocations: bool, usage: bool, fragmentation: bool) -> DeviceStatus:
         """Return where a device's memory is."""
@@ -65,7 +61,7 @@ class AnalyticsWorker:
             utilization_percentage=utilization_percentage(readings) if readings is not None else None,
             thresholds=self._manager.limits(device_id).thresholds,
             signals=self._manager.signals(device_id),
-            trend=None,
+            trend=self.trends.trend(device_id),
             recommended_actions=self.recommendations((device_id,)),
         )
 
@@ -80,6 +76,7 @@ class AnalyticsWorker:
 
     def observe(self, device_id: str) -> None:
         """Enter a device's present figures in the timeline."""
+        self.trends.note(device_id)
         status = self._manager.status(device_id)
         # Between a change and the next readings the ledger is ahead of what the system said.
         process = None if self._manager.is_stale(device_id) else status.process_used_bytes
@@ -106,7 +103,7 @@ class AnalyticsWorker:
             timeline=(
                 history.timeline(device_ids, range_ms) if AnalyticsSection.TIMELINE in include else None
             ),
-            suspected_leaks=self._leaks(device_ids) if AnalyticsSection.LEAKS in include else None,
+            suspected_leaks=self.leaks.suspects(device_ids) if AnalyticsSection.LEAKS in include else None,
             evictions=(
                 history.evictions(device_ids, range_ms) if AnalyticsSection.EVICTIONS in include else None
             ),
@@ -114,35 +111,6 @@ class AnalyticsWorker:
                 history.expirations(device_ids, range_ms) if AnalyticsSection.EXPIRATIONS in include else None
             ),
         )
-
-    def _leaks(self, device_ids: tuple[str, ...]) -> tuple[SuspectedLeak, ...]:
-        """Suspect owners whose temporary allocations were made over time and never freed."""
-        groups: dict[tuple[str, str | None, str | None], list[Allocation]] = defaultdict(list)
-        for device_id in device_ids:
-            for allocation in self._manager.allocations(device_id):
-                request = allocation.request
-                if not request.persistent and allocation.expires_ns is None and not allocation.external:
-                    groups[device_id, request.owner, request.purpose].append(allocation)
-        now, found = self._clock.now_ns(), []
-        for (device_id, owner, purpose), members in groups.items():
-            oldest = min(member.created_ns for member in members)
-            span_ms = (max(member.created_ns for member in members) - oldest) // NS_PER_MS
-            if len(members) < _LEAK_MIN_COUNT or span_ms < _LEAK_MIN_SPAN_MS:
-                continue
-            if not self._manager.never_freed(device_id, owner, purpose):
-                continue
-            found.append(
-                SuspectedLeak(
-                    device_id=device_id,
-                    owner=owner,
-                    purpose=purpose,
-                    allocation_count=len(members),
-                    allocated_bytes=sum(member.size_bytes for member in members),
-                    oldest_age_ms=(now - oldest) // NS_PER_MS,
-                    evidence=f"{len(members)} allocations over {span_ms} ms, none of them freed",
-                )
-            )
-        return tuple(sorted(found, key=lambda leak: -leak.allocated_bytes))
 
 
 def age_order(allocation: Allocation) -> int:

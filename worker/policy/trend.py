@@ -7,7 +7,7 @@ where one of them sees no end, there is no forecast.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from protocol.record import Record
 from protocol.results import PressureTrend

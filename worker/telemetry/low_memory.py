@@ -1,7 +1,6 @@
 """What Windows itself says: its low and high memory notifications."""
 
 import ctypes
-import sys
 from typing import Any
 
 from protocol.vocabulary import Source
@@ -48,9 +47,10 @@ class LowMemoryNotification:
 
 
 def _kernel32() -> Any:
-    if sys.platform != "win32":
+    loader = getattr(ctypes, "WinDLL", None)  # only there on Windows
+    if loader is None:
         return None
-    library = ctypes.WinDLL("kernel32", use_last_error=True)
+    library = loader("kernel32", use_last_error=True)
     library.CreateMemoryResourceNotification.restype = ctypes.c_void_p
     library.CreateMemoryResourceNotification.argtypes = (ctypes.c_int,)
     library.QueryMemoryResourceNotification.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))

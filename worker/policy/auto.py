@@ -1,0 +1,94 @@
+"""When the worker makes room by itself, how far it goes, and when it leaves off. Pure."""
+
+from typing import Any
+
+from protocol.record import Record
+from protocol.vocabulary import OptimizationLevel, PressureLevel
+from worker.clock import NS_PER_S
+from worker.policy.pressure import SEVERITY
+
+SUSTAINED_NS = 5 * NS_PER_S
+"""A level that passes by itself within this is left to."""
+
+COOL_DOWN_NS = 30 * NS_PER_S
+COOL_DOWN_MAX_NS = 3600 * NS_PER_S
+
+HOUR_NS = 3600 * NS_PER_S
+MOST_PER_HOUR = 12
+"""Whatever it seems to bring: a load that takes all that is freed must not keep the worker busy with freeing."""
+
+PROTECTED_NS = 60 * NS_PER_S
+"""A model that the user loaded or used within this is not touched."""
+
+REGRET_NS = 600 * NS_PER_S
+"""What is loaded again this soon after it went should not have gone."""
+
+_EFFORTS = (OptimizationLevel.CONSERVATIVE, OptimizationLevel.NORMAL, OptimizationLevel.AGGRESSIVE)
+_FURTHEST = {
+    PressureLevel.LOW: 0,
+    PressureLevel.MODERATE: 0,
+    PressureLevel.HIGH: 1,
+    PressureLevel.CRITICAL: 2,
+}
+
+
+class AutoState(Record):
+    """What is remembered of one device."""
+
+    sustained_since_ns: int | None = None
+    quiet_until_ns: int = 0
+    cool_down_ns: int = COOL_DOWN_NS
+    restraint: int = 0
+    """How many steps less far it goes than the level would have it."""
+    acted_ns: tuple[int, ...] = ()
+    """When it acted, within the last hour."""
+
+
+def decide(
+    state: AutoState, level: PressureLevel, from_level: PressureLevel, now_ns: int
+) -> tuple[AutoState, OptimizationLevel | None]:
+    """Decide whether to act now, and how far to go.
+
+    1. Below the level: nothing, and the next time it has to be sustained anew.
+    2. Not sustained yet: wait.
+    3. Cooling down, or as often as it may within an hour: wait.
+    4. Otherwise as far as the level asks, less what restraint was learned.
+    """
+    if SEVERITY[level] < SEVERITY[from_level]:  # 1
+        return _with(state, sustained_since_ns=None), None
+    since = now_ns if state.sustained_since_ns is None else state.sustained_since_ns
+    acted = tuple(at for at in state.acted_ns if now_ns - at < HOUR_NS)
+    state = _with(state, sustained_since_ns=since, acted_ns=acted)
+    if now_ns - since < SUSTAINED_NS:  # 2
+        return state, None
+    if now_ns < state.quiet_until_ns or len(acted) >= MOST_PER_HOUR:  # 3
+        return state, None
+    return state, _EFFORTS[max(0, _FURTHEST[level] - state.restraint)]  # 4
+
+
+def learn(state: AutoState, *, helped: bool, now_ns: int) -> AutoState:
+    """Take into account what an action brought, and cool down.
+
+    1. It helped: as far as before the next time, and soon.
+    2. It did not: twice as long a pause as before, up to an hour, and a step less far.
+    """
+    acted = (*state.acted_ns, now_ns)
+    if helped:  # 1
+        return AutoState(None, now_ns + COOL_DOWN_NS, COOL_DOWN_NS, max(0, state.restraint - 1), acted)
+    cool_down = min(2 * state.cool_down_ns, COOL_DOWN_MAX_NS)  # 2
+    restraint = min(state.restraint + 1, len(_EFFORTS) - 1)
+    return AutoState(None, now_ns + cool_down, cool_down, restraint, acted)
+
+
+def pause(state: AutoState, now_ns: int) -> AutoState:
+    """Note that there was nothing that might have been done: it is not looked for again soon."""
+    return _with(state, sustained_since_ns=None, quiet_until_ns=now_ns + state.cool_down_ns)
+
+
+def regret(state: AutoState, now_ns: int) -> AutoState:
+    """Take into account that what went was asked for again: as if it had not helped, without having acted."""
+    return _with(learn(state, helped=False, now_ns=now_ns), acted_ns=state.acted_ns)
+
+
+def _with(state: AutoState, **changes: Any) -> AutoState:
+    return AutoState(**(vars(state) | changes))
