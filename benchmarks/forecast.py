@@ -47,14 +47,14 @@ class Look(Record):
         return self.said.low_seconds - slack <= left <= self.said.high_seconds + slack
 
 
-def looks(curve: Curve, method: Forecast) -> list[Look]:
+def looks(curve: Curve, method: Forecast, every: float = LOOK_SECONDS) -> list[Look]:
     """Follow a curve as the worker does, asking every few seconds."""
-    series, found, due = RoomSeries(), [], LOOK_SECONDS
+    series, found, due = RoomSeries(), [], every
     for index, room in enumerate(curve.rooms):
         at = index * curve.step
         series.add(RoomSample(round(at * 1e9), room))
         if at >= due:
-            due += LOOK_SECONDS
+            due += every
             found.append(Look(curve, at, method(series.samples())))
     return found
 

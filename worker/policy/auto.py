@@ -42,6 +42,8 @@ class AutoState(Record):
     """How many steps less far it goes than the level would have it."""
     acted_ns: tuple[int, ...] = ()
     """When it acted, within the last hour."""
+    failed_ns: int | None = None
+    """When it last did not help, or was regretted."""
 
 
 def decide(
@@ -69,15 +71,20 @@ def decide(
 def learn(state: AutoState, *, helped: bool, now_ns: int) -> AutoState:
     """Take into account what an action brought, and cool down.
 
-    1. It helped: as far as before the next time, and soon.
-    2. It did not: twice as long a pause as before, up to an hour, and a step less far.
+    1. It did not help: twice as long a pause as before, up to an hour, and a step less far.
+    2. It helped, but not long after it did not, or was regretted: a pause as before. Nothing is forgotten yet,
+       for what seems to help may be what is regretted next.
+    3. It helped, and there was peace for twice the pause: half the pause, and a step further.
     """
     acted = (*state.acted_ns, now_ns)
-    if helped:  # 1
-        return AutoState(None, now_ns + COOL_DOWN_NS, COOL_DOWN_NS, max(0, state.restraint - 1), acted)
-    cool_down = min(2 * state.cool_down_ns, COOL_DOWN_MAX_NS)  # 2
-    restraint = min(state.restraint + 1, len(_EFFORTS) - 1)
-    return AutoState(None, now_ns + cool_down, cool_down, restraint, acted)
+    if not helped:  # 1
+        cool_down = min(2 * state.cool_down_ns, COOL_DOWN_MAX_NS)
+        restraint = min(state.restraint + 1, len(_EFFORTS) - 1)
+        return AutoState(None, now_ns + cool_down, cool_down, restraint, acted, now_ns)
+    cool_down, restraint = state.cool_down_ns, state.restraint
+    if state.failed_ns is not None and now_ns - state.failed_ns >= 2 * cool_down:  # 3
+        cool_down, restraint = max(cool_down // 2, COOL_DOWN_NS), max(0, restraint - 1)
+    return AutoState(None, now_ns + cool_down, cool_down, restraint, acted, state.failed_ns)  # 2
 
 
 def pause(state: AutoState, now_ns: int) -> AutoState:

@@ -58,10 +58,10 @@ _LATE_CONFIDENCE = 0.9
 
 
 def _still(floors: Sequence[Floor]) -> bool:
-    """Tell whether a fair share of the growth came in the last third."""
-    third = floors[-max(2, len(floors) // 3) :]
-    late = third[-1].bytes - third[0].bytes
-    return late * 6 >= floors[-1].bytes - floors[0].bytes
+    """Tell whether a fair share of the growth came in the last third of the time."""
+    since = floors[-1].from_ns - (floors[-1].from_ns - floors[0].from_ns) // 3
+    before = next(floor for floor in reversed(floors) if floor.from_ns <= since)
+    return (floors[-1].bytes - before.bytes) * 6 >= floors[-1].bytes - floors[0].bytes
 
 
 def _rising(values: Sequence[int]) -> float:

@@ -24,14 +24,16 @@ SWAP_WORST = PressureLevel.MODERATE
 """A swap that is full holds what nobody asked for lately: by itself it is no emergency."""
 
 
+_FALLING = (PressureLevel.LOW, PressureLevel.MODERATE, PressureLevel.HIGH)
+_NEVER_CLEAR = (None, None, None)
+
+
 class HeldLevel(Record):
     """A signal's level as it is told, and how far it is on the way down."""
 
     level: PressureLevel
-    clear_since_ns: int | None = None
-    """Since when the signal has been clear of the level's threshold."""
-    falls_to: PressureLevel = PressureLevel.UNKNOWN
-    """The worst that it reached since then."""
+    clear_since_ns: tuple[int | None, ...] = _NEVER_CLEAR
+    """Since when the signal has been low, at most moderate, and at most high, each clear by the margin."""
 
 
 def gauge_level(gauge: Gauge, thresholds: PressureThresholds, margin: float = 0.0) -> PressureLevel:
@@ -42,6 +44,7 @@ def gauge_level(gauge: Gauge, thresholds: PressureThresholds, margin: float = 0.
     3. Stalls go by how much time is lost to them.
     4. The system's own word is taken as it is.
     """
+    margin = min(margin, thresholds.moderate / 2)  # so that there is a way down also from a low threshold
     match gauge.kind:
         case GaugeKind.USED:  # 1
             return level_of(gauge.value + margin, thresholds)
@@ -65,19 +68,23 @@ def settle(
     """Move a held level on. ``clear_level`` is what the signal would say with the margin added.
 
     1. Nothing was known, or it got worse: told at once.
-    2. It is not clear of the threshold by the margin: it stays, and a fall begins anew.
-    3. It is clear, but not for long enough: it stays.
-    4. It was clear all the time: it falls to the worst of that time.
+    2. It is clear of the level by the margin: the time runs for every lower level that would do.
+    3. It falls to the lowest for which it has been clear long enough; else it stays.
     """
     if held is None or SEVERITY[level] > SEVERITY[held.level]:  # 1
         return HeldLevel(level)
-    if SEVERITY[clear_level] >= SEVERITY[held.level]:  # 2
-        return held if held.clear_since_ns is None else HeldLevel(held.level)
-    since = now_ns if held.clear_since_ns is None else held.clear_since_ns
-    falls_to = max(held.falls_to, clear_level, key=SEVERITY.__getitem__)
-    if now_ns - since < dwell_ns:  # 3
-        return HeldLevel(held.level, since, falls_to)
-    return HeldLevel(falls_to)  # 4
+    if held.clear_since_ns is _NEVER_CLEAR and SEVERITY[clear_level] >= SEVERITY[held.level]:
+        return held
+    clear_since = tuple(  # 2
+        None if SEVERITY[clear_level] > SEVERITY[lower] else now_ns if since is None else since
+        for lower, since in zip(_FALLING, held.clear_since_ns, strict=True)
+    )
+    for lower, since in zip(_FALLING, clear_since, strict=True):  # 3
+        if SEVERITY[lower] >= SEVERITY[held.level]:
+            break
+        if since is not None and now_ns - since >= dwell_ns:
+            return HeldLevel(lower, clear_since)
+    return HeldLevel(held.level, clear_since)
 
 
 def settle_all(
