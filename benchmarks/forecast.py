@@ -16,7 +16,7 @@ from worker.books.room_series import RoomSeries
 from worker.policy.trend import CONFIDENCE, HORIZON_SECONDS, forecast
 from worker.records import RoomSample
 
-SEEDS = 20
+SEEDS = 12
 LOOK_SECONDS = 2.0
 """A forecast is asked for this often."""
 

@@ -75,6 +75,7 @@ def generated(seed: int) -> tuple[Curve, ...]:
     return (
         _curve("linear leak", lambda t: base + rate * t, white),
         _curve("linear leak, lasting noise", lambda t: base + rate * t, coloured),
+        _curve("leak that begins late", lambda t: base + rate * max(0.0, t - stops), white),
         _curve("accelerating", lambda t: base + 0.02 * BUDGET * (math.exp(t / double) - 1), white),
         _curve("slowing down", lambda t: base + 1.15 * (BUDGET - base) * (1 - math.exp(-t / 60)), white),
         _curve("leak in steps", steps, white),

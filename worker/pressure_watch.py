@@ -18,6 +18,8 @@ from worker.policy.polling import CALM_NS, SOONEST_NS, TIDY_NS, next_look_ns
 
 LEAKS_EVERY_NS = 10 * NS_PER_S
 _TOLD_LEAKS_MAX = 1024
+_LEAKS_AT_ONCE = 4
+"""The largest come first; the others' turn is ten seconds later."""
 
 At = Callable[[int, Callable[[], None]], None]
 """Calls back at a time."""
@@ -152,10 +154,12 @@ class PressureWatch:
 
     def _tell_leaks(self, device_ids: tuple[str, ...]) -> None:
         """Tell of each suspicion once, and again when it has doubled."""
+        told = 0
         for leak in self._leaks.suspects(device_ids):
             key = (leak.device_id, leak.kind, repr(leak.owner), repr(leak.purpose))
-            if leak.allocated_bytes < 2 * self._told_leaks.get(key, 0):
+            if leak.allocated_bytes < 2 * self._told_leaks.get(key, 0) or told == _LEAKS_AT_ONCE:
                 continue
+            told += 1
             if key not in self._told_leaks and len(self._told_leaks) >= _TOLD_LEAKS_MAX:
                 self._told_leaks.clear()
             self._told_leaks[key] = leak.allocated_bytes

@@ -13,6 +13,9 @@ SUSTAINED_NS = 5 * NS_PER_S
 COOL_DOWN_NS = 30 * NS_PER_S
 COOL_DOWN_MAX_NS = 3600 * NS_PER_S
 
+NOTHING_NS = 6 * NS_PER_S
+"""Where all that may go was just used, it is looked again after this."""
+
 HOUR_NS = 3600 * NS_PER_S
 MOST_PER_HOUR = 12
 """Whatever it seems to bring: a load that takes all that is freed must not keep the worker busy with freeing."""
@@ -88,8 +91,8 @@ def learn(state: AutoState, *, helped: bool, now_ns: int) -> AutoState:
 
 
 def pause(state: AutoState, now_ns: int) -> AutoState:
-    """Note that there was nothing that might have been done: it is not looked for again soon."""
-    return _with(state, sustained_since_ns=None, quiet_until_ns=now_ns + state.cool_down_ns)
+    """Note that there is nothing that may be done yet: it is not looked for again at once."""
+    return _with(state, quiet_until_ns=now_ns + NOTHING_NS)
 
 
 def regret(state: AutoState, now_ns: int) -> AutoState:

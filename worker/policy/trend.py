@@ -40,6 +40,12 @@ own noise."""
 _BENDS = (-6.0, -4.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0)
 """How many times the slope grows by a factor of e over what was seen, or shrinks where below 0."""
 
+_BEGINNINGS = (8, 16, 24, 32, 40, 48)
+"""How many readings ago what goes on now may have begun; then it is looked closer around the likeliest."""
+
+_DROP_PAST = 3.0
+"""How much likelier, in logarithms of the number of readings, a beginning has to be before it speaks alone."""
+
 _REFINEMENTS = 4
 """How often the likeliest bend is narrowed down to half the distance."""
 
@@ -94,15 +100,20 @@ def forecast(samples: Sequence[RoomSample]) -> PressureTrend | None:
     furthest = min(HORIZON_SECONDS, -_FURTHEST * times[0])
     if not _shrinks(best) or best.room > 2 * furthest * -best.slope:  # 2
         return unknown
-    answers = [*lines, *_bent(times, rooms, step)]
-    best = max(answers, key=_likelihood)
+    lasting = [*lines, *_bent(times, rooms, step)]
+    begun = _begun_lately(times, rooms, step)
+    best = max([*lasting, *begun], key=_likelihood)
     seconds = _crossing(best, 0.0) if _shrinks(best) else None
     if seconds is None or seconds > furthest:  # 2
         return unknown
     earliest, latest = seconds, seconds
-    for answer in answers:
-        if answer.log_likelihood < best.log_likelihood - _NEARLY:
-            continue
+    likely = best.log_likelihood - _NEARLY
+    # The whole past is not dropped for a beginning that is only somewhat likelier.
+    likely_lasting = likely - (_DROP_PAST * math.log(len(times)) if best in begun else 0.0)
+    for answer in (
+        *(each for each in lasting if each.log_likelihood >= likely_lasting),
+        *(each for each in begun if each.log_likelihood >= likely),
+    ):
         late = _crossing(answer, _Z) if _shrinks(answer) else None
         if late is None:  # 3
             return unknown
@@ -145,19 +156,45 @@ def _bent(times: list[float], rooms: list[float], step: float) -> list[_Answer]:
     return [answer for _, _, answer in found]
 
 
+def _begun_lately(times: list[float], rooms: list[float], step: float) -> list[_Answer]:
+    """Filter lines that begin anew at a later reading: what was before tells nothing of it."""
+
+    def anew(back: int, jump: float) -> tuple[int, float, _Answer]:
+        found = _filter(times, times, rooms, 0.0, jump**2 / step, 0.0, len(times) - back)
+        return back, jump, found
+
+    most = len(times) - MIN_SAMPLES
+    found = [anew(back, jump) for back in _BEGINNINGS if back <= most for jump in _JUMPS]
+    for distance in (8, 4, 2, 1) if found else ():
+        back, jump, _ = max(found, key=lambda each: each[2].log_likelihood)
+        near = (back - distance, back + distance)
+        found += [anew(each, jump) for each in near if MIN_SAMPLES <= each <= most]
+    return [answer for _, _, answer in found]
+
+
 def _filter(
-    times: list[float], along: list[float], rooms: list[float], bend: float, jumps: float, turns: float
+    times: list[float],
+    along: list[float],
+    rooms: list[float],
+    bend: float,
+    jumps: float,
+    turns: float,
+    anew: int = 1,
 ) -> _Answer:
     """Run one filter over all readings, in units of the readings' own noise, which comes out at the end.
 
-    It starts at the first two readings' line, as if nothing was known before.
+    It starts at the first two readings' line, as if nothing was known before; and again where it begins
+    ``anew``, which has to be worth its price.
     """
-    gap = max(along[1] - along[0], 1e-9)
-    room, slope = rooms[1], (rooms[1] - rooms[0]) / gap
-    a, b, c = 1.0, 1.0 / gap, (2.0 + jumps * (times[1] - times[0])) / gap**2 + turns * gap / 3
-    squares, logs = 0.0, 0.0
-    for index in range(2, len(times)):
-        dt = along[index] - along[index - 1]
+    squares, logs = 0.0, 0.0 if anew == 1 else 2 * math.log(len(times))
+    room = slope = a = b = c = 0.0
+    for index in range(1, len(times)):
+        dt = max(along[index] - along[index - 1], 1e-9)
+        if index in {1, anew}:
+            room, slope = rooms[index], (rooms[index] - rooms[index - 1]) / dt
+            a, b = 1.0, 1.0 / dt
+            c = (2.0 + jumps * (times[index] - times[index - 1])) / dt**2 + turns * dt / 3
+            continue
         room += slope * dt
         a += dt * (2 * b + dt * c) + jumps * (times[index] - times[index - 1]) + turns * dt**3 / 3
         b += dt * c + turns * dt**2 / 2

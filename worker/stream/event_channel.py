@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from protocol.results import BudgetChangedData
 from protocol.vocabulary import EventName
 from worker.clock import NS_PER_MS, Clock
 from worker.stream.alarm import Alarm
@@ -66,7 +68,7 @@ class EventChannel:
             if data is None or key[0] not in self._wanted:
                 return
             self._note_sent(key, self._clock.now_ns(), data)
-        if not (isinstance(data, dict) and data.get("from") == data.get("to")):
+        if not _is_none(data):
             self._send(key[0], data)
 
     def _note_sent(self, key: tuple[EventName, str], now: int, data: Any) -> None:
@@ -98,4 +100,13 @@ def _merged(waiting: Any, data: Any) -> Any:
         return {**waiting, "from": data["from"]}
     if isinstance(waiting, dict) and "from" in waiting:
         return {**data, "from": waiting["from"]}
+    if isinstance(waiting, BudgetChangedData):
+        return replace(data, previous_bytes=waiting.previous_bytes)
     return data
+
+
+def _is_none(data: Any) -> bool:
+    """Tell whether it came to nothing: what changed is back where it was."""
+    if isinstance(data, BudgetChangedData):
+        return data.previous_bytes == data.budget_bytes
+    return isinstance(data, dict) and data.get("from") == data.get("to")

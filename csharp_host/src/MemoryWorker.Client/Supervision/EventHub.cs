@@ -32,6 +32,11 @@ internal sealed class EventHub
         private static EventName NameOf(WorkerEvent one) => one switch
         {
             PressureChangedEvent => EventName.MemoryPressureChanged,
+            ExhaustionForecastEvent => EventName.MemoryExhaustionForecast,
+            BudgetChangedEvent => EventName.MemoryBudgetChanged,
+            LeakSuspectedEvent => EventName.MemoryLeakSuspected,
+            OptimizedEvent => EventName.MemoryOptimized,
+            ModelUnloadedEvent => EventName.MemoryModelUnloaded,
             AllocationExpiredEvent => EventName.MemoryAllocationExpired,
             ModelUnloadedEvent => EventName.MemoryModelUnloaded,
             UnloadRequestedEvent => EventName.MemoryUnloadRequested,
