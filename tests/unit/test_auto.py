@@ -1,5 +1,6 @@
 """The automatic mode: acts when it has to, leaves off when it does not help, and never fights the user."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def test_whatever_the_load_does(steps: list[tuple[int, PressureLevel, bool]]) ->
         if effort is not None:
             acted.append(now)
             state = learn(state, helped=helps, now_ns=now)
-    assert all(b - a >= COOL_DOWN_NS for a, b in zip(acted, acted[1:], strict=False))
+    assert all(b - a >= COOL_DOWN_NS for a, b in itertools.pairwise(acted))
     for at in acted:
         assert sum(at - HOUR_NS < other <= at for other in acted) <= MOST_PER_HOUR
 

@@ -226,6 +226,6 @@ def test_forecasts_are_told(steps: list[tuple[int, float | None]], told: list[bo
         (0, 1.0, False, SOONEST_NS),
     ],
 )
-def test_polling(left: int | None, speed: float, cached: bool, wait: int) -> None:
+def test_polling(left: int | None, speed: float, cached: bool, wait: int) -> None:  # noqa: FBT001 - a column
     """Tight when a threshold is near or coming fast, slow when all is calm."""
     assert next_look_ns(left, 1000, speed, cached=cached) == wait

@@ -1,5 +1,7 @@
 """Levels: up at once, down late and only when clear, from every sign of pressure there is."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +69,7 @@ def test_falling(steps: list[tuple[int, float]], told: list[PressureLevel]) -> N
 def test_no_flapping_around_a_threshold(steps: list[tuple[int, float]]) -> None:
     """What swings around a threshold by less than the margin changes its level once at most."""
     told = play(steps)
-    assert sum(one is not other for one, other in zip(told, told[1:], strict=False)) <= 1
+    assert sum(one is not other for one, other in itertools.pairwise(told)) <= 1
 
 
 @given(st.lists(st.tuples(st.integers(0, S), st.floats(0, 100)), min_size=2, max_size=80))
@@ -79,7 +81,7 @@ def test_falls_are_rare_whatever_happens(steps: list[tuple[int, float]]) -> None
     seconds = sum(later for later, _ in steps[1:]) / S
     back_up = sum(
         SEVERITY[b] > SEVERITY[a] and any(SEVERITY[c] >= SEVERITY[b] for c in told[: i + 1])
-        for i, (a, b) in enumerate(zip(told, told[1:], strict=False))
+        for i, (a, b) in enumerate(itertools.pairwise(told))
     )
     assert back_up <= seconds / (DWELL_NS / S) + 1
 
@@ -94,7 +96,7 @@ def test_unknown_is_told_at_once_when_it_is_known() -> None:
 def test_thresholds_are_the_devices_own() -> None:
     """Levels go by configured thresholds, and there is a way down from the lowest of them."""
     low = PressureThresholds(1.0, 2.0, 3.0)
-    assert MARGIN >= low.moderate
+    assert low.moderate <= MARGIN
     assert play([(0, 2.5), (1, 0.0), (LONG, 0.0)], low) == [HIGH, HIGH, LOW]
     held = settle_all({}, (gauge(50.0),), PressureThresholds(10.0, 20.0, 50.0), 0, DWELL_NS)
     assert held["budget_used_percentage"].level is CRITICAL

@@ -1,5 +1,6 @@
 """Looking unasked: how often, what is seen at once without it, and what is told."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +115,8 @@ def test_a_leak_is_foretold_before_it_is_critical(rig: Rig) -> None:
     assert names[0] is EventName.EXHAUSTION_FORECAST
     assert names.count(EventName.PRESSURE_CHANGED) >= 1
     first = rig.told(EventName.EXHAUSTION_FORECAST)[0]
-    assert first.low_seconds <= first.available_bytes / (14 * MIB) <= first.high_seconds
+    left = first.available_bytes / (14 * MIB)
+    assert 0.98 * first.low_seconds <= left <= 1.02 * first.high_seconds
     rig.run(120)
     last = rig.told(EventName.EXHAUSTION_FORECAST)[-1]
     assert last.seconds_to_exhaustion is None
@@ -139,7 +141,7 @@ def test_leaks(rig: Rig) -> None:
         rig.run(2)
     told = [data for data in rig.told(EventName.LEAK_SUSPECTED) if data.owner == "leaky"]
     assert 1 <= len(told) <= 5
-    assert all(b.allocated_bytes >= 2 * a.allocated_bytes for a, b in zip(told, told[1:], strict=False))
+    assert all(b.allocated_bytes >= 2 * a.allocated_bytes for a, b in itertools.pairwise(told))
 
 
 def test_a_look_that_fails(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:

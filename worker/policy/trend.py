@@ -40,8 +40,11 @@ own noise."""
 _BENDS = (-6.0, -4.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0)
 """How many times the slope grows by a factor of e over what was seen, or shrinks where below 0."""
 
-_BEGINNINGS = (8, 16, 24, 32, 40, 48)
+_BEGINNINGS = (5, 8, 16, 24, 32, 40, 48)
 """How many readings ago what goes on now may have begun; then it is looked closer around the likeliest."""
+
+_KNOWN_BEFORE = 3
+"""At least so many readings lie before it."""
 
 _DROP_PAST = 3.0
 """How much likelier, in logarithms of the number of readings, a beginning has to be before it speaks alone."""
@@ -163,12 +166,12 @@ def _begun_lately(times: list[float], rooms: list[float], step: float) -> list[_
         found = _filter(times, times, rooms, 0.0, jump**2 / step, 0.0, len(times) - back)
         return back, jump, found
 
-    most = len(times) - MIN_SAMPLES
+    most = len(times) - _KNOWN_BEFORE
     found = [anew(back, jump) for back in _BEGINNINGS if back <= most for jump in _JUMPS]
     for distance in (8, 4, 2, 1) if found else ():
         back, jump, _ = max(found, key=lambda each: each[2].log_likelihood)
         near = (back - distance, back + distance)
-        found += [anew(each, jump) for each in near if MIN_SAMPLES <= each <= most]
+        found += [anew(each, jump) for each in near if _BEGINNINGS[0] <= each <= most]
     return [answer for _, _, answer in found]
 
 

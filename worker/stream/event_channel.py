@@ -52,7 +52,7 @@ class EventChannel:
         key, now = (event, about), self._clock.now_ns()
         with self._lock:
             due = self._sent_ns.get(key, now - self._interval_ns) + self._interval_ns
-            if due > now and _comes_late(data, self._sent.get(key)):
+            if due > now and key not in self._waiting and _comes_late(data, self._sent.get(key)):
                 return
             if key in self._waiting or due > now:
                 if key not in self._waiting:
