@@ -52,6 +52,10 @@ class Device:
         """As it was last told."""
         self.held: dict[str, HeldLevel] = {}
         """The level of each signal of pressure."""
+        # Derived, and made again when the manager's version is another: asked for several times a change.
+        self.room: tuple[int, Headroom] | None = None
+        self.settled: tuple[int, int, tuple[Gauge, ...]] | None = None
+        """By which version, when, and by which gauges the levels were last moved on."""
 
 
 class MemoryManager:
@@ -484,16 +488,24 @@ class MemoryManager:
         return device
 
     def _headroom(self, device: Device) -> Headroom:
-        return headroom(device.readings or _NO_READINGS, device.limits, _books(device))
+        if device.room is None or device.room[0] != self.version:
+            room = headroom(device.readings or _NO_READINGS, device.limits, _books(device))
+            device.room = (self.version, room)
+        return device.room[1]
 
     def _settle(self, device: Device) -> tuple[Gauge, ...]:
         """Move the levels of a device's signals on to this moment, and return what they go by."""
+        now = self._clock.now_ns()
+        if device.settled is not None:
+            version, settled_ns, gauges = device.settled
+            if version == self.version and now - settled_ns < NS_PER_MS:
+                return gauges
         room = self._headroom(device)
         gauges = budget_gauge(room.pressure_percentage, room.budget_source)
         if device.readings is not None:
             gauges += device.readings.gauges
-        now = self._clock.now_ns()
         device.held = settle_all(device.held, gauges, device.limits.thresholds, now, self._dwell_ns)
+        device.settled = (self.version, now, gauges)
         return gauges
 
     def _level(self, device: Device) -> PressureLevel:

@@ -59,12 +59,10 @@ class PressureWatch:
         self._schedule(self._clock.now_ns())
 
     def noticed(self, device_id: str) -> None:
-        """Take a change into account, whoever made it: a new budget is told, the next look may come sooner."""
+        """Take a change into account, whoever made it: a new budget is told, and the next look comes soon."""
         self._tell_budget(device_id)
-        if self._due_ns is None:
-            return
-        due = self._clock.now_ns() + self._wait_ns(device_id)
-        if due < self._due_ns - SOONEST_NS:
+        due = self._clock.now_ns() + TIDY_NS
+        if self._due_ns is not None and due < self._due_ns:
             self._schedule(due)
 
     def look(self) -> None:
@@ -126,11 +124,11 @@ class PressureWatch:
         if self._manager.device(device_id).state is not DeviceState.AVAILABLE:
             return
         room = self._manager.headroom(device_id)
-        with self._lock:
-            known = device_id in self._budgets
-            before = self._budgets.get(device_id)
-            self._budgets[device_id] = room.budget_bytes
-        if known and before != room.budget_bytes:
+        before = self._budgets.get(device_id, _UNKNOWN)
+        if before == room.budget_bytes:
+            return
+        self._budgets[device_id] = room.budget_bytes
+        if before != _UNKNOWN:
             data = BudgetChangedData(
                 device_id, before, room.budget_bytes, room.budget_source, room.available_bytes
             )
@@ -166,4 +164,6 @@ class PressureWatch:
             self._publish(EventName.LEAK_SUSPECTED, " ".join(key), LeakSuspectedData(**vars(leak)))
 
 
+_UNKNOWN = -1
+"""A budget that was not read yet."""
 _NOTHING = PressureTrend(0.0, None, None, None)

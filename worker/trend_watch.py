@@ -2,7 +2,6 @@
 
 import threading
 
-from protocol.record import Record
 from protocol.results import Limits, PressureTrend
 from worker.books.room_series import RoomSeries
 from worker.clock import NS_PER_S, Clock
@@ -13,11 +12,8 @@ from worker.records import RoomSample
 _SPEED_OVER_NS = NS_PER_S // 2
 
 
-class _Frame(Record):
-    """What room is measured against. Before and after a change of it cannot be compared."""
-
-    budget_bytes: int | None
-    limits: Limits
+_Frame = tuple[int | None, Limits]
+"""What room is measured against. Before and after a change of it cannot be compared."""
 
 
 class TrendWatch:
@@ -34,7 +30,7 @@ class TrendWatch:
     def note(self, device_id: str) -> None:
         """Enter a device's present room, if it can be told."""
         room = self._manager.headroom(device_id)
-        frame = _Frame(room.budget_bytes, self._manager.limits(device_id))
+        frame = (room.budget_bytes, self._manager.limits(device_id))
         with self._lock:
             series = self._series.setdefault(device_id, RoomSeries())
             if self._frames.get(device_id) != frame or room.total_bytes is None:
