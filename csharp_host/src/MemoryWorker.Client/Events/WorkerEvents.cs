@@ -23,8 +23,6 @@ public abstract record WorkerEvent(long Sequence, int ProcessId)
             "memory.leak_suspected" =>
                 new LeakSuspectedEvent(sequence, processId, LeakSuspectedData.Read(ref reader, strict: false)),
             "memory.optimized" => new OptimizedEvent(sequence, processId, OptimizedData.Read(ref reader, strict: false)),
-            "memory.model_unloaded" =>
-                new ModelUnloadedEvent(sequence, processId, ModelUnloadedData.Read(ref reader, strict: false)),
             "memory.allocation_expired" =>
                 new AllocationExpiredEvent(sequence, processId, AllocationExpiredData.Read(ref reader, strict: false)),
             "memory.model_unloaded" =>
@@ -55,10 +53,6 @@ public sealed record LeakSuspectedEvent(long Sequence, int ProcessId, LeakSuspec
 
 /// <summary>The worker made room by itself.</summary>
 public sealed record OptimizedEvent(long Sequence, int ProcessId, OptimizedData Data)
-    : WorkerEvent(Sequence, ProcessId);
-
-/// <summary>A model was dropped, and why.</summary>
-public sealed record ModelUnloadedEvent(long Sequence, int ProcessId, ModelUnloadedData Data)
     : WorkerEvent(Sequence, ProcessId);
 
 /// <summary>A lease ran out and its allocation was freed.</summary>

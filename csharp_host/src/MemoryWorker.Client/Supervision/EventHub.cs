@@ -36,7 +36,6 @@ internal sealed class EventHub
             BudgetChangedEvent => EventName.MemoryBudgetChanged,
             LeakSuspectedEvent => EventName.MemoryLeakSuspected,
             OptimizedEvent => EventName.MemoryOptimized,
-            ModelUnloadedEvent => EventName.MemoryModelUnloaded,
             AllocationExpiredEvent => EventName.MemoryAllocationExpired,
             ModelUnloadedEvent => EventName.MemoryModelUnloaded,
             UnloadRequestedEvent => EventName.MemoryUnloadRequested,
