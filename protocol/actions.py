@@ -60,6 +60,10 @@ OLDER_NAMES: dict[str, str] = {
 EVENTS: dict[str, type[Any]] = {
     "progress": results.ProgressData,
     EventName.PRESSURE_CHANGED: results.PressureChangedData,
+    EventName.EXHAUSTION_FORECAST: results.ExhaustionForecastData,
+    EventName.BUDGET_CHANGED: results.BudgetChangedData,
+    EventName.LEAK_SUSPECTED: results.LeakSuspectedData,
+    EventName.OPTIMIZED: results.OptimizedData,
     EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,
     EventName.MODEL_UNLOADED: results.ModelUnloadedData,
     EventName.UNLOAD_REQUESTED: results.UnloadRequestedData,

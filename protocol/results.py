@@ -18,6 +18,7 @@ from protocol.vocabulary import (
     EventName,
     EvictionStrategy,
     Executed,
+    LeakKind,
     MemoryType,
     ModelState,
     PressureLevel,
@@ -31,6 +32,7 @@ Milliseconds = Annotated[int, Ge(0), Le(INT64_MAX)]
 Microseconds = Annotated[int, Ge(0), Le(INT64_MAX)]
 Int64 = Annotated[int, Ge(-INT64_MAX), Le(INT64_MAX)]
 Percent = Annotated[float, Ge(0), Le(100)]
+Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 # ---- pieces -------------------------------------------------------------------------------------
@@ -460,14 +462,20 @@ class TimelinePoint(Record):
 
 
 class SuspectedLeak(Record):
-    """An owner whose allocations only ever grow, with the evidence."""
+    """Something that only ever grows, with the evidence. Suspected, not declared."""
 
     device_id: str
+    kind: LeakKind
     owner: str | None
+    """Of Python objects: the file and line that made them."""
     purpose: str | None
-    allocation_count: Count
+    allocation_count: Count | None
     allocated_bytes: Bytes
+    """What is held now: live allocations, or what nothing explains."""
     oldest_age_ms: Milliseconds
+    bytes_per_second: float | None
+    """How fast it grows; null where it was not watched for long enough."""
+    confidence: Fraction
     evidence: str
 
 
@@ -649,6 +657,45 @@ PressureChangedData = TypedDict(
     },
 )
 PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]
+
+
+class ExhaustionForecastData(Record):
+    """A device is about to run out, if it goes on like this; all null once it is not any more."""
+
+    device_id: str
+    bytes_per_second: float | None
+    available_bytes: Bytes | None
+    seconds_to_exhaustion: float | None
+    low_seconds: float | None
+    high_seconds: float | None
+
+
+class BudgetChangedData(Record):
+    """The most that this worker may use of a device is another than before."""
+
+    device_id: str
+    previous_bytes: Bytes | None
+    budget_bytes: Bytes | None
+    budget_source: Source | None
+    available_bytes: Bytes | None
+
+
+class LeakSuspectedData(SuspectedLeak):
+    """Something looks like a leak; told again when it has doubled."""
+
+
+class OptimizedData(Record):
+    """The worker made room by itself (``--auto-optimize``), and why."""
+
+    device_id: str
+    pressure_level: PressureLevel
+    """Which was sustained, and so led to it."""
+    steps: tuple[OptimizeStep, ...]
+    returned_bytes: Bytes | None
+    helped: bool
+    next_in_ms: Milliseconds
+    """It does nothing more before this is over."""
+    reason: str
 
 
 class AllocationExpiredData(Record):

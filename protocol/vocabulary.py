@@ -127,6 +127,17 @@ class OptimizationLevel(StrEnum):
     AGGRESSIVE = "aggressive"
 
 
+class LeakKind(StrEnum):
+    """What grows."""
+
+    ALLOCATIONS = "allocations"
+    """What one owner allocated for one purpose."""
+    PROCESS = "process"
+    """The worker's process, beyond what ledger, models and caches explain."""
+    PYTHON = "python"
+    """Python objects made at one line of code."""
+
+
 class GroupBy(StrEnum):
     """What ``memory.get_usage`` adds up by."""
 
@@ -167,6 +178,10 @@ class EventName(StrEnum):
     """What ``worker.subscribe`` can ask for."""
 
     PRESSURE_CHANGED = "memory.pressure_changed"
+    EXHAUSTION_FORECAST = "memory.exhaustion_forecast"
+    BUDGET_CHANGED = "memory.budget_changed"
+    LEAK_SUSPECTED = "memory.leak_suspected"
+    OPTIMIZED = "memory.optimized"
     ALLOCATION_EXPIRED = "memory.allocation_expired"
     MODEL_UNLOADED = "memory.model_unloaded"
     UNLOAD_REQUESTED = "memory.unload_requested"

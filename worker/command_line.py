@@ -4,10 +4,12 @@ import argparse
 import sys
 from typing import NoReturn
 
-from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT
+from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel
 from worker import __version__
 
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
+_MOST_FRAMES = 64
 _KNOBS = {
     "bandwidth_bytes_per_second",
     "latency_ms",
@@ -63,6 +65,8 @@ class Arguments(argparse.Namespace):
     metrics_seconds: float
     monitor_socket: str | None
     plugin: list[str]
+    auto_optimize: PressureLevel | None
+    trace_python: int | None
     deterministic: bool
     log_level: str
 
@@ -107,6 +111,13 @@ def _seconds(text: str) -> float:
         message = f"{text!r} is not a time of at least 0.1 s"
         raise argparse.ArgumentTypeError(message)
     return milliseconds / 1000
+
+
+def _frames(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_FRAMES:
+        message = f"{text!r} is not a number of frames from 1 to {_MOST_FRAMES}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
 
 
 def _at_least(lowest: int) -> "type[int]":
@@ -168,6 +179,11 @@ def parse(arguments: list[str]) -> Arguments:
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
     add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
         " yours; repeatable; see docs/plugins.md")  # fmt: skip
+    add("--auto-optimize", type=PressureLevel, choices=_AUTO_LEVELS, metavar="LEVEL", help="make room unasked"
+        " where a device stays at this pressure or above (moderate, high, critical): gives up caches, unloads"
+        " idle models; never what is in use, pinned or just used")  # fmt: skip
+    add("--trace-python", type=_frames, metavar="N", help="trace the worker's own Python objects, N frames"
+        " deep, so that lines that leak are named; slows it down")  # fmt: skip
     add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"
         " line after the other: the same answers everywhere, for tests")  # fmt: skip
     add("--log-level", choices=("debug", "info", "warning", "error"), default="warning",

@@ -16,12 +16,14 @@ from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
 from worker.composition_devices import accelerators, devices_of, may_come
+from worker.composition_pressure import build_pressure
 from worker.device_watch import DeviceWatch, Publish
 from worker.instructor_memory import Instructor
 from worker.instructor_models import model_claim
 from worker.interface_memory import MemoryInterface, Workers
 from worker.log import log, set_level
 from worker.manager_memory import MemoryManager
+from worker.policy.levels import DWELL_NS
 from worker.policy.pressure import default_limits
 from worker.records import Allocation, Decision, OnIdle
 from worker.stdio_loop import StdioLoop
@@ -87,6 +89,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     watchers = _watchers(arguments, clock, history, events.publish)
     publish, record = (events.publish, None) if watchers is None else (watchers.publish, watchers.record)
     memory = build_memory(arguments, clock, history, publish, on_lease, on_idle, events.wanted, record)
+    pressure = build_pressure(
+        memory, runner, alarm, clock, publish, arguments.auto_optimize, arguments.trace_python
+    )
     loop = StdioLoop(
         read_fd,
         writer,
@@ -109,7 +114,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             ),
         )
     if fixed_clock is None:
-        _tick_every_second(alarm, clock, memory if watchers is None else watchers)
+        pressure.start()
+        if watchers is not None:
+            _tick_every_second(alarm, clock, watchers)
         alarm.start()
     log("info", "serving", version=__version__)
     gc.freeze()
@@ -142,7 +149,8 @@ def build_memory(
         system.held_bytes = cpu.held_bytes
     for orphan in cpu.remove_orphans():
         log("info", "removed what a killed worker left behind", path=str(orphan))
-    manager = MemoryManager(clock)
+    # A fixed clock does not move by itself, so that a level would never fall.
+    manager = MemoryManager(clock, dwell_ns=0 if arguments.deterministic else DWELL_NS)
     backends: dict[str, DeviceBackend] = {}
     everything: list[DeviceBackend] = [cpu]
     everything.extend(accelerators(arguments, clock))
@@ -215,7 +223,7 @@ def _plugins(
         fail(f"--plugin {error}")
 
 
-def _tick_every_second(alarm: Alarm, clock: Clock, ticking: "MemoryInterface | Watchers") -> None:
+def _tick_every_second(alarm: Alarm, clock: Clock, ticking: "Watchers") -> None:
     def tick() -> None:
         ticking.tick()
         alarm.at(clock.now_ns() + NS_PER_S, tick)

@@ -32,7 +32,6 @@ class Watchers:
         self._publish = publish
         self._log = _decision_log(arguments, clock)
         # What needs the memory, which needs this: they come with ``start``.
-        self._memory: MemoryInterface | None = None
         self._recorder: Recorder | None = None
         self._metrics: MetricsFile | None = None
         self._socket: MonitorSocket | None = None
@@ -52,7 +51,7 @@ class Watchers:
 
     def start(self, memory: MemoryInterface, alarm: Alarm, prepare_for: PrepareFor) -> None:
         """Begin. Exits with 2 for a file or socket that can't be used."""
-        arguments, self._memory = self._arguments, memory
+        arguments = self._arguments
         if self._log is not None:
             self._recorder = Recorder(self._log.note, memory, self._history, self._clock)
             self._recorder.tick()
@@ -75,9 +74,7 @@ class Watchers:
             self._socket.start()
 
     def tick(self) -> None:
-        """Look at every device, and note what changed. About once a second."""
-        if self._memory is not None:
-            self._memory.tick()
+        """Note what changed. About once a second."""
         if self._recorder is not None:
             try:
                 self._recorder.tick()

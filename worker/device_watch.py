@@ -44,6 +44,8 @@ class DeviceWatch:
         self._known = threading.Condition()
         """Notified when a device is found to be there, or not to be."""
         self._losses = itertools.count(1)
+        self.on_observed: Callable[[str], None] = _nobody_watches
+        """Called with every device that was observed."""
 
     # ---- which are there ----
 
@@ -113,6 +115,7 @@ class DeviceWatch:
                 # Where memory lies in pieces, what can be had now cannot be worked out from before.
                 self.refresh((device_id,), max_age_ms=0)
             self._analytics.observe(device_id)
+            self.on_observed(device_id)
             change = self._manager.level_change(device_id)
             if change is None:
                 continue
@@ -173,3 +176,7 @@ class DeviceWatch:
     def _once(self, device_id: str) -> str:
         """Return what an event is about, so that none replaces an earlier one: each names other things."""
         return f"{device_id} {next(self._losses)}"
+
+
+def _nobody_watches(_device_id: str) -> None:
+    """Tell nobody that a device was observed."""

@@ -57,7 +57,7 @@ from worker.errors import (
 )
 from worker.manager_memory import MemoryManager
 from worker.policy.pressure import worst
-from worker.policy.recommendations import cheapest_first
+from worker.policy.recommendations import IDLE_NS, cheapest_first
 from worker.records import Allocation, AllocationRequest, ModelDemand, OwnerFlow, Report
 from worker.worker_allocation import AllocationWorker
 from worker.worker_analytics import AnalyticsWorker, age_order
@@ -125,14 +125,15 @@ class MemoryInterface:
         build_models: Callable[[], "ModelInterface"],
     ) -> None:
         self._asked_default = default_device
-        self._manager = manager
+        self.manager = self._manager = manager
+        self.trends, self.leaks = workers.analytics.trends, workers.analytics.leaks
         self._backends = backends
         self._allocations = workers.allocations
         self._transfers = workers.transfers
         self._reclaim = workers.reclaim
         self._analytics = workers.analytics
         self._publish = publish
-        self._watch = watch
+        self.watch = self._watch = watch
         self._restarts = RestartWorker(manager, backends, watch)
         self._build_models = build_models
         self._building = threading.Lock()
@@ -398,7 +399,7 @@ class MemoryInterface:
     ) -> OptimizeResult:
         """Carry out the recommended actions that the level allows, cheapest per byte first."""
         token.check()
-        before = self.pressure(device_ids).pressure_level
+        before = self.level_now(device_ids)
         steps = []
         for row in self.recommendations(device_ids):
             restarts = row.data.get("aggressive") is True
@@ -406,16 +407,23 @@ class MemoryInterface:
                 continue
             returned = None
             if not dry_run:
-                returned = self._carry_out(row, token)
+                returned = self.carry_out(row, token)
             steps.append(OptimizeStep(row.action, row.data, row.expected_freed_bytes, returned, row.reason))
         return OptimizeResult(
             returned_bytes=0 if dry_run else total([step.returned_bytes for step in steps]),
             steps=tuple(steps),
             pressure_before=before,
-            pressure_after=before if dry_run else self.pressure(device_ids).pressure_level,
+            pressure_after=before if dry_run else self.level_now(device_ids),
         )
 
-    def _carry_out(self, row: Recommendation, token: CancelToken) -> int | None:
+    def level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
+        """Return what budgets alone say now, nothing held."""
+        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        return worst([self._manager.level_now(device_id) for device_id in device_ids])
+
+    def carry_out(
+        self, row: Recommendation, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
+    ) -> int | None:
         """Do what is recommended. Returns what went back to the system."""
         match row.action:
             case "memory.clear":
@@ -424,7 +432,7 @@ class MemoryInterface:
             case "memory.unload_model":
                 try:
                     return self.models.worker.unload(
-                        row.data["model_id"], token, reason="unloaded: it was idle"
+                        row.data["model_id"], token, reason=why_unloaded
                     ).returned_bytes
                 except ModelBusyError:
                     return 0  # it came into use since
@@ -447,7 +455,8 @@ class MemoryInterface:
         previous = self._manager.limits(device_id)
         self._manager.set_limits(device_id, limits)
         allocated, _, _ = self._manager.usage(device_id, GroupBy.OWNER)
-        over = 0 if limits.limit_bytes is None else max(0, allocated - limits.limit_bytes)
+        taken = allocated + self._manager.model_bytes(device_id)
+        over = 0 if limits.limit_bytes is None else max(0, taken - limits.limit_bytes)
         affected = 0
         if over:
             affected = sum(not row.external for row in self._manager.allocations(device_id))
@@ -530,10 +539,12 @@ class MemoryInterface:
         )
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
 
-    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
-        """Return the actions worth taking."""
+    def recommendations(
+        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
+    ) -> tuple[Recommendation, ...]:
+        """Return the actions worth taking; models by name, where nobody used them for ``idle_ns``."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        models = () if self._models is None else self._models.recommendations(device_ids)
+        models = () if self._models is None else self._models.recommendations(device_ids, idle_ns)
         return cheapest_first((*self._analytics.recommendations(device_ids), *models))
 
     def analytics(
@@ -576,17 +587,16 @@ class MemoryInterface:
 
     # ---- on its own ----
 
-    def look(self) -> None:
+    def look(self, max_age_ms: int = READINGS_MAX_AGE_MS) -> None:
         """Take readings of every device, and tell of what is new."""
         devices = self.device_ids(None)
-        self._watch.refresh(devices, max_age_ms=READINGS_MAX_AGE_MS)
+        self._watch.refresh(devices, max_age_ms=max_age_ms)
         self._watch.observe(devices)
 
     def tick(self) -> None:
-        """Look at every device, and let backends give up what they kept for nothing. About once a second."""
+        """Let backends give up what they kept for nothing. About once a second where something is kept."""
         for backend in dict.fromkeys(self._backends.values()):
             backend.tick()
-        self.look()
 
     def close(self) -> None:
         """Free everything, whatever goes wrong on the way: the last error is raised at the end."""

@@ -15,6 +15,7 @@ from worker.cancellation import CancelToken
 from worker.clock import Clock
 from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.manager_memory import MemoryManager
+from worker.policy.recommendations import IDLE_NS
 from worker.records import ModelDemand, Report, WayToPlan
 from worker.worker_model_optimize import ModelOptimizer, merged
 from worker.worker_models import ModelWorker
@@ -93,9 +94,11 @@ class ModelInterface:
         """Choose the first way that fits."""
         return self._optimizer.plan(ways, allow_eviction=allow_eviction)
 
-    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
-        """Return what unloading would bring."""
-        return self._optimizer.recommendations(device_ids)
+    def recommendations(
+        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
+    ) -> tuple[Recommendation, ...]:
+        """Return what unloading would bring; by name, where nobody used a model for so long."""
+        return self._optimizer.recommendations(device_ids, idle_ns)
 
     def external(self, model_id: str) -> bool:
         """Tell whether another process holds a model. ModelNotFoundError for one not configured."""

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
-from protocol.results import AllocationRow, DeviceStatus, Limits, UsageGroup
+from protocol.results import AllocationRow, DeviceStatus, Limits, PressureSignal, UsageGroup
 from protocol.vocabulary import DeviceState, Executed, GroupBy, MemoryType, PressureLevel
 from worker.books.ledger import DeviceLedger
 from worker.clock import NS_PER_MS, Clock
@@ -19,12 +19,14 @@ from worker.errors import (
     DeviceUnavailableError,
 )
 from worker.policy.admission import admit, count, missing_bytes
-from worker.policy.pressure import Books, Headroom, headroom, level_of
+from worker.policy.levels import DWELL_NS, HeldLevel, as_signals, budget_gauge, settle_all
+from worker.policy.pressure import Books, Headroom, headroom, level_of, worst
 from worker.records import (
     Allocation,
     AllocationRequest,
     Block,
     DeviceInfo,
+    Gauge,
     Lost,
     OwnerFlow,
     Readings,
@@ -49,15 +51,23 @@ class Device:
         self.stale = True
         """Whether the ledger changed since the readings were taken."""
         self.level = PressureLevel.UNKNOWN
+        """As it was last told."""
+        self.held: dict[str, HeldLevel] = {}
+        """The level of each signal of pressure."""
         self.lost_ns = 0
         """When it was lost last."""
+        # Derived, and made again when the manager's version is another: asked for several times a change.
+        self.room: tuple[int, Headroom] | None = None
+        self.settled: tuple[int, int, tuple[Gauge, ...]] | None = None
+        """By which version, when, and by which gauges the levels were last moved on."""
 
 
 class MemoryManager:
     """Every device's books, readings and limits."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, dwell_ns: int = DWELL_NS) -> None:
         self._clock = clock
+        self._dwell_ns = dwell_ns
         self.lock = self._lock = threading.RLock()
         """What holds several steps together: the models' own manager takes it around its own."""
         self.on_lost: Callable[[str, frozenset[str] | None], tuple[str, ...]] = _no_models
@@ -428,10 +438,22 @@ class MemoryManager:
             return self._headroom(self._get(device_id))
 
     def level(self, device_id: str) -> PressureLevel:
-        """Return a device's pressure level, by its last readings."""
+        """Return a device's pressure level: the worst of its signals', each held so that it does not flap."""
+        with self._lock:
+            return self._level(self._get(device_id))
+
+    def level_now(self, device_id: str) -> PressureLevel:
+        """Return what the budget alone says at this moment, nothing held: for before and after of an action."""
         with self._lock:
             device = self._get(device_id)
             return level_of(self._headroom(device).pressure_percentage, device.limits.thresholds)
+
+    def signals(self, device_id: str) -> tuple[PressureSignal, ...]:
+        """Return every reason for a device's level, the worst first."""
+        with self._lock:
+            device = self._get(device_id)
+            gauges = self._settle(device)
+            return as_signals(gauges, device.held)
 
     def readings(self, device_id: str) -> Readings | None:
         """Return a device's last readings."""
@@ -459,6 +481,12 @@ class MemoryManager:
         """Tell whether no allocation of an owner and purpose was ever freed on a device."""
         with self._lock:
             return self._get(device_id).ledger.never_freed(owner, purpose)
+
+    def unleased(self, device_id: str) -> dict[tuple[str | None, str | None], tuple[int, int]]:
+        """Return bytes and count by owner and purpose of what is neither kept for good nor leased."""
+        with self._lock:
+            held = self._get(device_id).ledger.unleased
+            return {pair: (size, count) for pair, (size, count) in held.items()}
 
     def level_change(self, device_id: str) -> tuple[PressureLevel, PressureLevel] | None:
         """Return (before, now) where a device's level is another than at the last call."""
@@ -515,7 +543,7 @@ class MemoryManager:
                 allocation_count=len(ledger.allocations),
                 model_bytes=ledger.model_bytes,
                 utilization_percentage=utilization_percentage(readings),
-                pressure_level=level_of(room.pressure_percentage, device.limits.thresholds),
+                pressure_level=self._level(device),
                 allocations=None,
                 usage=None,
                 fragmentation=None,
@@ -545,7 +573,29 @@ class MemoryManager:
         return device
 
     def _headroom(self, device: Device) -> Headroom:
-        return headroom(device.readings or _NO_READINGS, device.limits, _books(device))
+        if device.room is None or device.room[0] != self.version:
+            room = headroom(device.readings or _NO_READINGS, device.limits, _books(device))
+            device.room = (self.version, room)
+        return device.room[1]
+
+    def _settle(self, device: Device) -> tuple[Gauge, ...]:
+        """Move the levels of a device's signals on to this moment, and return what they go by."""
+        now = self._clock.now_ns()
+        if device.settled is not None:
+            version, settled_ns, gauges = device.settled
+            if version == self.version and now - settled_ns < NS_PER_MS:
+                return gauges
+        room = self._headroom(device)
+        gauges = budget_gauge(room.pressure_percentage, room.budget_source)
+        if device.readings is not None:
+            gauges += device.readings.gauges
+        device.held = settle_all(device.held, gauges, device.limits.thresholds, now, self._dwell_ns)
+        device.settled = (self.version, now, gauges)
+        return gauges
+
+    def _level(self, device: Device) -> PressureLevel:
+        self._settle(device)
+        return worst([held.level for held in device.held.values()])
 
     def _ending(self, allocation_id: str) -> str:
         known = self._endings.get(allocation_id)

@@ -1,7 +1,7 @@
 """What the layers hand to one another. Frozen; sizes in bytes, times in nanoseconds of the worker's clock."""
 
 from collections.abc import Callable
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from protocol.record import Record
 from protocol.results import DefragmentStep, Fragmentation, SharedMemory
@@ -31,6 +31,29 @@ class DeviceInfo(Record):
     state_reason: str | None = None
 
 
+class GaugeKind(Enum):
+    """How a gauge's value is to be read."""
+
+    USED = "used"
+    """Percent of something that can be used up."""
+    SWAP_USED = "swap_used"
+    SOME_STALLED = "some_stalled"
+    """Percent of time in which at least one process waited for memory."""
+    ALL_STALLED = "all_stalled"
+    """Percent of time in which every process waited for memory."""
+    NOTIFIED = "notified"
+    """The system's own word: 0 plenty, 1 neither, 2 low."""
+
+
+class Gauge(Record):
+    """A sign of pressure beside the headroom, as its source gives it."""
+
+    name: str
+    value: float
+    source: Source
+    kind: GaugeKind = GaugeKind.USED
+
+
 class Readings(Record):
     """What a device's own sources say at one moment. None where a source is missing."""
 
@@ -51,6 +74,21 @@ class Readings(Record):
     restart_returns_bytes: int | None = None
     """What only a new process in place of the device's gives back, a part of ``cached_bytes``; None where none
     would help."""
+    gauges: tuple[Gauge, ...] = ()
+
+
+class RoomSample(Record):
+    """The room of a device at one moment."""
+
+    at_ns: int
+    room_bytes: int
+
+
+class Floor(Record):
+    """The least that something took in one window of time."""
+
+    from_ns: int
+    bytes: int
 
 
 class Block(Record):

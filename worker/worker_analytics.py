@@ -1,6 +1,5 @@
 """What the figures say: status, pressure, recommendations, and the record of late. Changes nothing."""
 
-from collections import defaultdict
 from dataclasses import replace
 
 from protocol.results import (
@@ -9,23 +8,18 @@ from protocol.results import (
     DeviceUsage,
     GetAnalyticsResult,
     Recommendation,
-    SuspectedLeak,
     TimelinePoint,
 )
 from protocol.vocabulary import AnalyticsSection, GroupBy
 from worker import __version__
 from worker.books.history import History
 from worker.books.totals import DeviceTotals, Totals
-from worker.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.clock import NS_PER_S, Clock
+from worker.leak_watch import LeakWatch
 from worker.manager_memory import MemoryManager, utilization_percentage
-from worker.policy.pressure import level_of, signals
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.records import Allocation
-
-_LEAK_MIN_COUNT = 8
-_LEAK_MIN_SPAN_MS = 60_000
-"""Allocations of one owner and purpose are suspected when at least 8 of them are live, made over at least
-a minute, and none of the same owner and purpose was ever freed."""
+from worker.trend_watch import TrendWatch
 
 
 class AnalyticsWorker:
@@ -35,6 +29,8 @@ class AnalyticsWorker:
         self._manager = manager
         self._history = history
         self._clock = clock
+        self.leaks = LeakWatch(manager, clock)
+        self.trends = TrendWatch(manager, clock)
 
     def status(self, device_id: str, *, allocations: bool, usage: bool, fragmentation: bool) -> DeviceStatus:
         """Return where a device's memory is."""
@@ -58,18 +54,17 @@ class AnalyticsWorker:
     def pressure(self, device_id: str) -> DevicePressure:
         """Return how close a device is to running out."""
         room = self._manager.headroom(device_id)
-        thresholds = self._manager.limits(device_id).thresholds
         readings = self._manager.readings(device_id)
         return DevicePressure(
             device_id=device_id,
-            pressure_level=level_of(room.pressure_percentage, thresholds),
+            pressure_level=self._manager.level(device_id),
             pressure_percentage=room.pressure_percentage,
             available_memory_bytes=room.available_bytes,
             total_memory_bytes=readings.total_bytes if readings is not None else None,
             utilization_percentage=utilization_percentage(readings) if readings is not None else None,
-            thresholds=thresholds,
-            signals=signals(room, thresholds),
-            trend=None,
+            thresholds=self._manager.limits(device_id).thresholds,
+            signals=self._manager.signals(device_id),
+            trend=self.trends.trend(device_id),
             recommended_actions=self.recommendations((device_id,)),
         )
 
@@ -84,6 +79,7 @@ class AnalyticsWorker:
 
     def observe(self, device_id: str) -> None:
         """Enter a device's present figures in the timeline."""
+        self.trends.note(device_id)
         status = self._manager.status(device_id)
         # Between a change and the next readings the ledger is ahead of what the system said.
         process = None if self._manager.is_stale(device_id) else status.process_used_bytes
@@ -112,7 +108,7 @@ class AnalyticsWorker:
             timeline=(
                 history.timeline(device_ids, range_ms) if AnalyticsSection.TIMELINE in include else None
             ),
-            suspected_leaks=self._leaks(device_ids) if AnalyticsSection.LEAKS in include else None,
+            suspected_leaks=self.leaks.suspects(device_ids) if AnalyticsSection.LEAKS in include else None,
             evictions=(
                 history.evictions(device_ids, range_ms) if AnalyticsSection.EVICTIONS in include else None
             ),
@@ -142,35 +138,6 @@ class AnalyticsWorker:
             self._history.evicted(device_id),
             self._history.expired(device_id),
         )
-
-    def _leaks(self, device_ids: tuple[str, ...]) -> tuple[SuspectedLeak, ...]:
-        """Suspect owners whose temporary allocations were made over time and never freed."""
-        groups: dict[tuple[str, str | None, str | None], list[Allocation]] = defaultdict(list)
-        for device_id in device_ids:
-            for allocation in self._manager.allocations(device_id):
-                request = allocation.request
-                if not request.persistent and allocation.expires_ns is None and not allocation.external:
-                    groups[device_id, request.owner, request.purpose].append(allocation)
-        now, found = self._clock.now_ns(), []
-        for (device_id, owner, purpose), members in groups.items():
-            oldest = min(member.created_ns for member in members)
-            span_ms = (max(member.created_ns for member in members) - oldest) // NS_PER_MS
-            if len(members) < _LEAK_MIN_COUNT or span_ms < _LEAK_MIN_SPAN_MS:
-                continue
-            if not self._manager.never_freed(device_id, owner, purpose):
-                continue
-            found.append(
-                SuspectedLeak(
-                    device_id=device_id,
-                    owner=owner,
-                    purpose=purpose,
-                    allocation_count=len(members),
-                    allocated_bytes=sum(member.size_bytes for member in members),
-                    oldest_age_ms=(now - oldest) // NS_PER_MS,
-                    evidence=f"{len(members)} allocations over {span_ms} ms, none of them freed",
-                )
-            )
-        return tuple(sorted(found, key=lambda leak: -leak.allocated_bytes))
 
 
 def age_order(allocation: Allocation) -> int:

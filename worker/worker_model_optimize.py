@@ -17,7 +17,7 @@ from protocol.results import (
 )
 from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
 from worker.cancellation import CancelToken
-from worker.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.clock import NS_PER_MS, Clock
 from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.errors import ModelBusyError, OutOfMemoryError
 from worker.eviction.planner import EvictionMode, EvictionPlan
@@ -25,12 +25,9 @@ from worker.manager_memory import MemoryManager
 from worker.manager_models import HOST
 from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
 from worker.policy.pressure import worst
-from worker.policy.recommendations import cheapest_first
+from worker.policy.recommendations import IDLE_NS, cheapest_first
 from worker.records import ModelDemand, WayToPlan
 from worker.worker_models import ModelWorker
-
-_IDLE_NS = 60 * NS_PER_S
-"""Unloading a model is proposed by name when nobody used it for so long."""
 
 NONE_CONFIGURED = "no models are configured, so there is nothing to unload"
 OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
@@ -72,7 +69,7 @@ class ModelOptimizer:
         started_ns = self._clock.now_ns()
         goal = goal_of(demand.target, demand.min_bytes, forced=demand.forced)
         self._watch.refresh(tuple(dict.fromkeys((*device_ids, HOST))), max_age_ms=0)
-        before = self._level(device_ids)
+        before = self._level_now(device_ids)
         progress = _Progress()
         if len(device_ids) > 1 and goal.min_bytes:
             ceilings = [self._plan(each, goal, demand, progress).ceiling_bytes for each in device_ids]
@@ -97,7 +94,7 @@ class ModelOptimizer:
             performance_impact=PerformanceImpact(sum_if_known(reload_ms), len(progress.unloaded)),
             optimization_time_ms=(self._clock.now_ns() - started_ns) // NS_PER_MS,
             pressure_before=before,
-            pressure_after=self._level(device_ids),
+            pressure_after=self._level_now(device_ids),
             goal_met=met,
             message=self._message(goal, demand, progress, met=met),
         )
@@ -322,23 +319,25 @@ class ModelOptimizer:
             rows = [entry.status(now) for entry in entries]
         return GetModelStatusResult(
             models=tuple(row for row in rows if row.device_id is None or row.device_id in device_ids),
-            pressure_level=self._level(device_ids),
+            pressure_level=worst([self._manager.level(device_id) for device_id in device_ids]),
             pressure_percentage=self._percentage(device_ids),
             available_operations=OPERATIONS if len(book) else (),
             optimization_recommendations=self.recommendations(device_ids),
             last_synchronized=self._clock.utc().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
 
-    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
-        """Propose to unload each model that nobody used lately, and to evict the rest of what may go."""
+    def recommendations(
+        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
+    ) -> tuple[Recommendation, ...]:
+        """Propose to unload each model that nobody used for so long, and to evict the rest of what may go."""
         found, now = [], self._clock.now_ns()
         for device_id in device_ids if len(self._models.book) else ():
             plan = self._models.plan(device_id, self._models.evictable_bytes(device_id))
             recent = []
             for victim in plan.victims:
                 entry = self._models.book.get(victim.model_id)
-                idle_ns = 0 if entry.last_used_ns is None else now - entry.last_used_ns
-                if idle_ns < _IDLE_NS:
+                unused_ns = 0 if entry.last_used_ns is None else now - entry.last_used_ns
+                if unused_ns < idle_ns:
                     recent.append(victim)
                     continue
                 found.append(
@@ -347,7 +346,7 @@ class ModelOptimizer:
                         data={"model_id": victim.model_id},
                         expected_freed_bytes=victim.freed_bytes,
                         cost_ms=victim.reload_ms,
-                        reason=f"{victim.model_id} was not used for {idle_ns // NS_PER_MS} ms",
+                        reason=f"{victim.model_id} was not used for {unused_ns // NS_PER_MS} ms",
                     )
                 )
             if recent:
@@ -364,8 +363,8 @@ class ModelOptimizer:
                 )
         return cheapest_first(tuple(found))
 
-    def _level(self, device_ids: tuple[str, ...]) -> PressureLevel:
-        return worst([self._manager.level(device_id) for device_id in device_ids])
+    def _level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
+        return worst([self._manager.level_now(device_id) for device_id in device_ids])
 
     def _percentage(self, device_ids: tuple[str, ...]) -> float | None:
         rooms = [self._manager.headroom(device_id).pressure_percentage for device_id in device_ids]

@@ -14,7 +14,6 @@ from worker.policy.pressure import (
     default_limits,
     headroom,
     level_of,
-    signals,
     worst,
 )
 from worker.policy.recommendations import cheapest_first, recommend
@@ -125,13 +124,6 @@ def test_worst() -> None:
     assert worst([PressureLevel.UNKNOWN]) is PressureLevel.UNKNOWN
     assert worst([PressureLevel.UNKNOWN, PressureLevel.LOW]) is PressureLevel.LOW
     assert worst([PressureLevel.HIGH, PressureLevel.CRITICAL, PressureLevel.LOW]) is PressureLevel.CRITICAL
-
-
-def test_signals_name_their_source() -> None:
-    """Each reason for a level says whose number it is; without numbers there are none."""
-    (signal,) = signals(headroom(reads(100), DEFAULT_LIMITS, Books(0, 0, 0)), CALM)
-    assert (signal.value, signal.level, signal.source) == (90.0, PressureLevel.HIGH, Source.OS)
-    assert signals(headroom(reads(None, None), DEFAULT_LIMITS, Books(0, 0, 0)), CALM) == ()
 
 
 def test_default_limits() -> None:

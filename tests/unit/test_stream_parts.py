@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.vocabulary import REPLAY_CAPACITY, EventName
+from protocol.results import BudgetChangedData
+from protocol.vocabulary import REPLAY_CAPACITY, EventName, Source
 from worker.cancellation import CancelToken
 from worker.clock import FixedClock, SystemClock
 from worker.errors import (
@@ -352,6 +353,62 @@ def test_a_change_back_is_none() -> None:
     channel.publish("cpu", "critical", "high")
     channel.pass_ns(INTERVAL_NS)
     assert channel.changes() == [("low", "high")]
+
+
+def test_two_threads_that_overtake_each_other() -> None:
+    """A step that is told after the one that followed it does not bring the old level back."""
+    channel = Channel()
+    channel.channel.subscribe((EventName.PRESSURE_CHANGED,))
+    channel.publish("cpu", "high", "critical")
+    channel.publish("cpu", "moderate", "high")
+    channel.pass_ns(INTERVAL_NS)
+    assert channel.changes() == [("high", "critical")]
+    channel.publish("cpu", "critical", "high")
+    channel.publish("cpu", "moderate", "low")
+    channel.publish("cpu", "high", "moderate")
+    channel.pass_ns(INTERVAL_NS)
+    assert channel.changes()[1:] == [("critical", "high"), ("high", "low")]
+
+
+def test_budgets_are_coalesced() -> None:
+    """The latest budget is told from what it first was; one that is back where it was is not told."""
+    channel = Channel()
+    channel.channel.subscribe((EventName.BUDGET_CHANGED,))
+
+    def publish(before: int, now: int) -> None:
+        data = BudgetChangedData("cpu", before, now, Source.OS, None)
+        channel.channel.publish(EventName.BUDGET_CHANGED, "cpu", data)
+
+    for before, now in ((1, 2), (2, 3), (3, 4)):
+        publish(before, now)
+    channel.pass_ns(INTERVAL_NS)
+    for before, now in ((4, 5), (5, 4)):
+        publish(before, now)
+    channel.pass_ns(INTERVAL_NS)
+    told = [(event["data"]["previous_bytes"], event["data"]["budget_bytes"]) for event in channel.sent]  # type: ignore[index]
+    assert told == [(1, 2), (2, 4)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, INTERVAL_NS), st.sampled_from(["low", "high", "critical"])), max_size=60
+    )
+)
+def test_nothing_is_lost_however_fast_it_comes(steps: list[tuple[int, str]]) -> None:
+    """What is told is a chain: each goes on where the one before ended, and the last ends where things are."""
+    channel, level = Channel(), "low"
+    channel.channel.subscribe((EventName.PRESSURE_CHANGED,))
+    for wait, now in steps:
+        channel.pass_ns(wait)
+        if now != level:
+            channel.publish("cpu", level, now)
+            level = now
+        assert len(channel.channel._waiting) <= 1
+    channel.pass_ns(2 * INTERVAL_NS)
+    ends = ["low", *(to for _, to in channel.changes())]
+    assert [before for before, _ in channel.changes()] == ends[:-1]
+    assert ends[-1] == level
+    assert len(channel.sent) <= sum(wait for wait, _ in steps) / INTERVAL_NS + 2
 
 
 @given(

@@ -73,6 +73,7 @@ class CpuBackend:
             resident_bytes=resident,
             cached_bytes=self._pool.cached_bytes,
             fragmentation=None,
+            gauges=system.gauges,
         )
 
     def held_bytes(self) -> int:

@@ -44,6 +44,8 @@ class DeviceLedger:
         self.outside: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
+        self.unleased: dict[tuple[str | None, str | None], list[int]] = {}
+        """Bytes and count by owner and purpose of what nobody said when it goes: neither kept nor leased."""
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
@@ -86,6 +88,7 @@ class DeviceLedger:
             self.allocated_bytes += allocation.size_bytes
             self.taken_bytes += allocation.block.actual_bytes
             self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
+            self._count_unleased(allocation, 1)
         for groups, key in self._group_entries(allocation.request):
             group = groups.setdefault(key, _Group())
             group.allocated += allocation.size_bytes
@@ -102,6 +105,7 @@ class DeviceLedger:
         else:
             self.allocated_bytes -= allocation.size_bytes
             self._give_back(allocation.block.actual_bytes)
+            self._count_unleased(allocation, -1)
         pair = (allocation.request.owner, allocation.request.purpose)
         if pair in self._freed or len(self._freed) < _EMPTY_GROUPS_KEPT:
             self._freed[pair] += 1
@@ -112,6 +116,17 @@ class DeviceLedger:
             if group.count == 0 and len(groups) > _EMPTY_GROUPS_KEPT:
                 del groups[key]
         return allocation
+
+    def _count_unleased(self, allocation: Allocation, sign: int) -> None:
+        request = allocation.request
+        if request.persistent or allocation.expires_ns is not None:
+            return
+        pair = (request.owner, request.purpose)
+        held = self.unleased.setdefault(pair, [0, 0])
+        held[0] += sign * allocation.size_bytes
+        held[1] += sign
+        if not held[1]:
+            del self.unleased[pair]
 
     def _give_back(self, actual_bytes: int) -> None:
         """Count what the device has back. Readings on their way may show it already: not a second time."""

@@ -1,7 +1,7 @@
 """Headroom and pressure: what readings, limits and the ledger mean together. Pure."""
 
 from protocol.record import Record
-from protocol.results import Limits, PressureSignal, PressureThresholds
+from protocol.results import Limits, PressureThresholds
 from protocol.vocabulary import DEFAULT_THRESHOLDS, INT64_MAX, PressureLevel, Source
 from worker.records import Readings
 
@@ -97,14 +97,6 @@ def level_of(percentage: float | None, thresholds: PressureThresholds) -> Pressu
     if percentage >= thresholds.moderate:
         return PressureLevel.MODERATE
     return PressureLevel.LOW
-
-
-def signals(room: Headroom, thresholds: PressureThresholds) -> tuple[PressureSignal, ...]:
-    """Return every reason for the level, each with its own."""
-    if room.pressure_percentage is None or room.budget_source is None:
-        return ()
-    level = level_of(room.pressure_percentage, thresholds)
-    return (PressureSignal("budget_used_percentage", room.pressure_percentage, level, room.budget_source),)
 
 
 def worst(levels: list[PressureLevel]) -> PressureLevel:

@@ -1,7 +1,11 @@
 """Which actions are worth taking on a device, what each frees, costs, and why. Pure."""
 
 from protocol.results import Fragmentation, Recommendation
+from worker.clock import NS_PER_S
 from worker.records import Readings
+
+IDLE_NS = 60 * NS_PER_S
+"""Unloading a model is proposed by name when nobody used it for so long."""
 
 RETURN_COST_NS_PER_BYTE = 0.1
 """Unmapping touched 4 KiB pages: 97-110 ms/GiB measured; huge pages take 4 ms/GiB."""

@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from protocol.results import BudgetChangedData
 from protocol.vocabulary import EventName
 from worker.clock import NS_PER_MS, Clock
 from worker.stream.alarm import Alarm
@@ -28,6 +30,8 @@ class EventChannel:
         self._wanted: frozenset[EventName] = frozenset()
         self._sequence = 0
         self._sent_ns: dict[tuple[EventName, str], int] = {}
+        self._sent: dict[tuple[EventName, str], Any] = {}
+        """The last that was sent of what goes from one state to another."""
         self._waiting: dict[tuple[EventName, str], Any] = {}
 
     def subscribe(self, events: tuple[EventName, ...]) -> None:
@@ -35,6 +39,7 @@ class EventChannel:
         with self._lock:
             self._wanted = frozenset(events)
             self._waiting.clear()
+            self._sent.clear()
 
     def wanted(self, event: EventName) -> bool:
         """Tell whether the host asked for an event."""
@@ -47,12 +52,14 @@ class EventChannel:
         key, now = (event, about), self._clock.now_ns()
         with self._lock:
             due = self._sent_ns.get(key, now - self._interval_ns) + self._interval_ns
+            if due > now and key not in self._waiting and _comes_late(data, self._sent.get(key)):
+                return
             if key in self._waiting or due > now:
                 if key not in self._waiting:
                     self._alarm.at(due, lambda: self._send_waiting(key))
                 self._waiting[key] = _merged(self._waiting.get(key), data)
                 return
-            self._note_sent(key, now)
+            self._note_sent(key, now, data)
         self._send(event, data)
 
     def _send_waiting(self, key: tuple[EventName, str]) -> None:
@@ -60,14 +67,17 @@ class EventChannel:
             data = self._waiting.pop(key, None)
             if data is None or key[0] not in self._wanted:
                 return
-            self._note_sent(key, self._clock.now_ns())
-        if not (isinstance(data, dict) and data.get("from") == data.get("to")):
+            self._note_sent(key, self._clock.now_ns(), data)
+        if not _is_none(data):
             self._send(key[0], data)
 
-    def _note_sent(self, key: tuple[EventName, str], now: int) -> None:
+    def _note_sent(self, key: tuple[EventName, str], now: int, data: Any) -> None:
         if len(self._sent_ns) > 4096:  # noqa: PLR2004 - many things were told of once: start over
             self._sent_ns.clear()
+            self._sent.clear()
         self._sent_ns[key] = now
+        if isinstance(data, dict) and "from" in data:
+            self._sent[key] = data
 
     def _send(self, event: EventName, data: Any) -> None:
         def numbered() -> bytes:
@@ -77,8 +87,26 @@ class EventChannel:
         self._write(numbered)
 
 
+def _comes_late(data: Any, other: Any) -> bool:
+    """Tell whether a step comes after the one that followed it: two threads saw one each, and one was faster."""
+    if not isinstance(data, dict) or not isinstance(other, dict) or "from" not in data:
+        return False
+    return bool(other["from"] == data["to"] and other["to"] != data["from"])
+
+
 def _merged(waiting: Any, data: Any) -> Any:
     """Let the later event stand for both: from where the first began."""
+    if _comes_late(data, waiting):
+        return {**waiting, "from": data["from"]}
     if isinstance(waiting, dict) and "from" in waiting:
         return {**data, "from": waiting["from"]}
+    if isinstance(waiting, BudgetChangedData):
+        return replace(data, previous_bytes=waiting.previous_bytes)
     return data
+
+
+def _is_none(data: Any) -> bool:
+    """Tell whether it came to nothing: what changed is back where it was."""
+    if isinstance(data, BudgetChangedData):
+        return data.previous_bytes == data.budget_bytes
+    return isinstance(data, dict) and data.get("from") == data.get("to")

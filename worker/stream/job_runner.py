@@ -143,6 +143,13 @@ class JobRunner:
 
         self._lanes.admit(Job(request_id, work, CancelToken(self._clock.now_ns), start, give_up))
 
+    def submit_if_free(self, work: Work) -> bool:
+        """Run work that nobody waits for, but only if it need not wait for any request. Returns whether it runs."""
+        if self._draining or not self._lanes.free(work.claims):
+            return False
+        self.submit(work)
+        return True
+
     def cancel(self, request_id: str) -> Callable[[], None] | None:
         """Return what cancels an unfinished request; None if there is none."""
         job = self._lanes.find(request_id)

@@ -30,18 +30,8 @@ class CgroupMemory:
     @classmethod
     def of_this_process(cls, root: Path = Path("/")) -> Self | None:
         """Find this process's groups below ``root``'s /proc and mounts. None if it is in none."""
-        try:
-            groups = (root / "proc/self/cgroup").read_text().splitlines()
-            mounts = (root / "proc/self/mountinfo").read_text().splitlines()
-        except OSError:
-            return None
         for version, controller in ((_V1, "memory"), (_V2, "")):
-            group = _group_path(groups, controller)
-            mount = _mount(mounts, controller)
-            if group is None or mount is None:
-                continue
-            mount_root, mount_point = mount
-            folders = _folders(root / mount_point.lstrip("/"), mount_root, group)
+            folders = group_folders(controller, root)
             folders = tuple(folder for folder in folders if (folder / version.limit).is_file())
             if folders:
                 return cls(version, folders)
@@ -66,6 +56,20 @@ class CgroupMemory:
             return 0
         wanted = self._version.reclaimable
         return next((int(value) for name, value in map(str.split, lines) if name == wanted), 0)
+
+
+def group_folders(controller: str, root: Path = Path("/")) -> tuple[Path, ...]:
+    """Return the folders of this process's group and its ancestors; ``""`` is version 2."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ()
+    group, mount = _group_path(groups, controller), _mount(mounts, controller)
+    if group is None or mount is None:
+        return ()
+    mount_root, mount_point = mount
+    return _folders(root / mount_point.lstrip("/"), mount_root, group)
 
 
 def _group_path(lines: list[str], controller: str) -> str | None:

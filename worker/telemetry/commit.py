@@ -4,19 +4,32 @@ import ctypes
 import sys
 from pathlib import Path
 
+from protocol.record import Record
+
 _STRICT_OVERCOMMIT = "2"
 """/proc/sys/vm/overcommit_memory: the kernel refuses maps above the commit limit."""
 
 
-def commit_headroom_bytes(proc: Path = Path("/proc")) -> int | None:
-    """Return the smaller of what RLIMIT_AS and strict overcommit leave; None if neither is set.
+class Commitment(Record):
+    """A limit on what may be mapped, and what is left of it. Bytes."""
 
-    On Windows, which always counts promises: what the system and a job object leave.
+    name: str
+    limit_bytes: int
+    room_bytes: int
+
+
+def commitments(proc: Path = Path("/proc")) -> tuple[Commitment, ...]:
+    """Return what RLIMIT_AS and strict overcommit allow; nothing where neither is set.
+
+    On Windows, which always counts promises: what the system and a job object allow.
     """
-    if sys.platform == "win32":
-        return _windows_room()
-    rooms = [room for room in (_address_space_room(proc), _overcommit_room(proc)) if room is not None]
-    return max(0, min(rooms)) if rooms else None
+    found = (_windows(),) if sys.platform == "win32" else (_address_space(proc), _overcommit(proc))
+    return tuple(each for each in found if each is not None)
+
+
+def commit_headroom_bytes(proc: Path = Path("/proc")) -> int | None:
+    """Return the smaller of what RLIMIT_AS and strict overcommit leave; None if neither is set."""
+    return min((each.room_bytes for each in commitments(proc)), default=None)
 
 
 class _MemoryStatus(ctypes.Structure):
@@ -39,14 +52,14 @@ if ctypes.sizeof(_MemoryStatus) != 64:  # noqa: PLR2004 - as the header has it
     raise ImportError("MEMORYSTATUSEX has another size than Windows gives it")
 
 
-def _windows_room() -> int | None:
+def _windows() -> Commitment | None:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     if not ctypes.CDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
         return None
-    return int(status.available_page_file)
+    return Commitment("commit", int(status.total_page_file), int(status.available_page_file))
 
 
-def _address_space_room(proc: Path) -> int | None:
+def _address_space(proc: Path) -> Commitment | None:
     if sys.platform == "win32":
         return None
     import resource  # noqa: PLC0415 - does not exist on Windows
@@ -58,10 +71,10 @@ def _address_space_room(proc: Path) -> int | None:
         pages = int((proc / "self/statm").read_text().split()[0])
     except OSError:
         return None
-    return limit - pages * resource.getpagesize()
+    return Commitment("address_space", limit, max(0, limit - pages * resource.getpagesize()))
 
 
-def _overcommit_room(proc: Path) -> int | None:
+def _overcommit(proc: Path) -> Commitment | None:
     try:
         if (proc / "sys/vm/overcommit_memory").read_text().strip() != _STRICT_OVERCOMMIT:
             return None
@@ -69,4 +82,5 @@ def _overcommit_room(proc: Path) -> int | None:
     except OSError:
         return None
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return (kib["CommitLimit"] - kib["Committed_AS"]) * 1024
+    limit = kib["CommitLimit"]
+    return Commitment("commit", limit * 1024, max(0, limit - kib["Committed_AS"]) * 1024)

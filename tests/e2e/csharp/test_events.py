@@ -105,6 +105,43 @@ def test_each_reader_gets_what_it_asked_for(fake: Make, journal: Path) -> None:
     one.stop()
 
 
+def test_every_event_has_its_type(fake: Make, journal: Path) -> None:
+    """What the worker tells of pressure, budgets, leaks and models arrives typed, with its figures."""
+    leak = {
+        "device_id": "cpu", "kind": "process", "owner": None, "purpose": None, "allocation_count": None,
+        "allocated_bytes": 5, "oldest_age_ms": 6, "bytes_per_second": 0.5, "confidence": 0.999, "evidence": "it grows",
+    }  # fmt: skip
+    forecast = {
+        "device_id": "cpu", "bytes_per_second": 2.5, "available_bytes": 5, "seconds_to_exhaustion": 2.0,
+        "low_seconds": 1.0, "high_seconds": 3.0,
+    }  # fmt: skip
+    budget = {
+        "device_id": "cpu", "previous_bytes": 1, "budget_bytes": 2, "budget_source": "os", "available_bytes": None,
+    }  # fmt: skip
+    optimized = {
+        "device_id": "cpu", "pressure_level": "high", "steps": [], "returned_bytes": 7, "helped": True,
+        "next_in_ms": 8, "reason": "automatic",
+    }  # fmt: skip
+    gone = {"model_id": "m", "device_id": "cpu", "freed_bytes": 1, "returned_bytes": None, "reason": "idle"}
+    told = {
+        "memory.exhaustion_forecast": forecast,
+        "memory.budget_changed": budget,
+        "memory.leak_suspected": leak,
+        "memory.optimized": optimized,
+        "memory.model_unloaded": gone,
+    }
+    service = fake("--journal", str(journal))
+    names = ("ExhaustionForecast", "BudgetChanged", "LeakSuspected", "Optimized", "ModelUnloaded")
+    reading = Reading(service, *(f"Memory{name}" for name in names))
+    subscribed(journal, 1)
+    ask(service, "fake.events", events=[{"event": event, "data": data} for event, data in told.items()])
+    one, two, three, four, five = reading.wait_for(5)
+    assert [type(event).__name__ for event in reading.seen] == [f"{name}Event" for name in names]
+    assert (one.Data.SecondsToExhaustion, two.Data.BudgetBytes, three.Data.Confidence) == (2.0, 2, 0.999)
+    assert (four.Data.Helped, five.Data.ModelId) == (True, "m")
+    reading.stop()
+
+
 def test_a_device_that_is_lost_and_back(fake: Make, journal: Path) -> None:
     """What was lost with a device is named, and its return is told of."""
     service = fake("--journal", str(journal))

@@ -16,6 +16,13 @@ public abstract record WorkerEvent(long Sequence, int ProcessId)
         {
             "memory.pressure_changed" =>
                 new PressureChangedEvent(sequence, processId, PressureChangedData.Read(ref reader, strict: false)),
+            "memory.exhaustion_forecast" =>
+                new ExhaustionForecastEvent(sequence, processId, ExhaustionForecastData.Read(ref reader, strict: false)),
+            "memory.budget_changed" =>
+                new BudgetChangedEvent(sequence, processId, BudgetChangedData.Read(ref reader, strict: false)),
+            "memory.leak_suspected" =>
+                new LeakSuspectedEvent(sequence, processId, LeakSuspectedData.Read(ref reader, strict: false)),
+            "memory.optimized" => new OptimizedEvent(sequence, processId, OptimizedData.Read(ref reader, strict: false)),
             "memory.allocation_expired" =>
                 new AllocationExpiredEvent(sequence, processId, AllocationExpiredData.Read(ref reader, strict: false)),
             "memory.model_unloaded" =>
@@ -32,6 +39,22 @@ public abstract record WorkerEvent(long Sequence, int ProcessId)
 
 /// <summary>A device came to another level of pressure.</summary>
 public sealed record PressureChangedEvent(long Sequence, int ProcessId, PressureChangedData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>A device is about to run out if it goes on like this; or, with nulls, is not any more.</summary>
+public sealed record ExhaustionForecastEvent(long Sequence, int ProcessId, ExhaustionForecastData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>The most that the worker may use of a device changed.</summary>
+public sealed record BudgetChangedEvent(long Sequence, int ProcessId, BudgetChangedData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>Something looks like a leak.</summary>
+public sealed record LeakSuspectedEvent(long Sequence, int ProcessId, LeakSuspectedData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>The worker made room by itself.</summary>
+public sealed record OptimizedEvent(long Sequence, int ProcessId, OptimizedData Data)
     : WorkerEvent(Sequence, ProcessId);
 
 /// <summary>A lease ran out and its allocation was freed.</summary>

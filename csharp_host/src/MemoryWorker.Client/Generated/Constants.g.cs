@@ -31,6 +31,18 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="PressureChangedData"/>.</summary>
     public const string PressureChanged = "memory.pressure_changed";
 
+    /// <summary>Its data is a <see cref="ExhaustionForecastData"/>.</summary>
+    public const string ExhaustionForecast = "memory.exhaustion_forecast";
+
+    /// <summary>Its data is a <see cref="BudgetChangedData"/>.</summary>
+    public const string BudgetChanged = "memory.budget_changed";
+
+    /// <summary>Its data is a <see cref="LeakSuspectedData"/>.</summary>
+    public const string LeakSuspected = "memory.leak_suspected";
+
+    /// <summary>Its data is a <see cref="OptimizedData"/>.</summary>
+    public const string Optimized = "memory.optimized";
+
     /// <summary>Its data is a <see cref="AllocationExpiredData"/>.</summary>
     public const string AllocationExpired = "memory.allocation_expired";
 

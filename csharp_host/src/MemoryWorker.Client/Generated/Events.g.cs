@@ -154,6 +154,438 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
     }
 }
 
+/// <summary>A device is about to run out, if it goes on like this; all null once it is not any more.</summary>
+public sealed record ExhaustionForecastData : IWireRecord<ExhaustionForecastData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>bytes_per_second</c></summary>
+    public required double? BytesPerSecond { get; init; }
+
+    /// <summary><c>available_bytes</c></summary>
+    public required long? AvailableBytes { get; init; }
+
+    /// <summary><c>seconds_to_exhaustion</c></summary>
+    public required double? SecondsToExhaustion { get; init; }
+
+    /// <summary><c>low_seconds</c></summary>
+    public required double? LowSeconds { get; init; }
+
+    /// <summary><c>high_seconds</c></summary>
+    public required double? HighSeconds { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ExhaustionForecastData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ExhaustionForecastData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ExhaustionForecastData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes_per_second"u8))
+            {
+                BytesPerSecond = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "bytes_per_second", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
+            {
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "seconds_to_exhaustion"u8))
+            {
+                SecondsToExhaustion = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "seconds_to_exhaustion", strict);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "low_seconds"u8))
+            {
+                LowSeconds = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "low_seconds", strict);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "high_seconds"u8))
+            {
+                HighSeconds = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "high_seconds", strict);
+                seen |= 0x20;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ExhaustionForecastData", refuse: strict);
+            }
+        }
+        if (seen != 0x3f)
+        {
+            WireReader.Require(seen, "ExhaustionForecastData", "device_id", "bytes_per_second", "available_bytes", "seconds_to_exhaustion", "low_seconds", "high_seconds");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ExhaustionForecastData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("bytes_per_second"u8);
+        WireWriter.Value(writer, BytesPerSecond);
+        writer.WritePropertyName("available_bytes"u8);
+        WireWriter.Value(writer, AvailableBytes);
+        writer.WritePropertyName("seconds_to_exhaustion"u8);
+        WireWriter.Value(writer, SecondsToExhaustion);
+        writer.WritePropertyName("low_seconds"u8);
+        WireWriter.Value(writer, LowSeconds);
+        writer.WritePropertyName("high_seconds"u8);
+        WireWriter.Value(writer, HighSeconds);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The most that this worker may use of a device is another than before.</summary>
+public sealed record BudgetChangedData : IWireRecord<BudgetChangedData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>previous_bytes</c></summary>
+    public required long? PreviousBytes { get; init; }
+
+    /// <summary><c>budget_bytes</c></summary>
+    public required long? BudgetBytes { get; init; }
+
+    /// <summary><c>budget_source</c></summary>
+    public required Source? BudgetSource { get; init; }
+
+    /// <summary><c>available_bytes</c></summary>
+    public required long? AvailableBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public BudgetChangedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private BudgetChangedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "BudgetChangedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "previous_bytes"u8))
+            {
+                PreviousBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "previous_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "budget_bytes"u8))
+            {
+                BudgetBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "budget_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "budget_source"u8))
+            {
+                BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source");
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
+            {
+                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "BudgetChangedData", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "BudgetChangedData", "device_id", "previous_bytes", "budget_bytes", "budget_source", "available_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static BudgetChangedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("previous_bytes"u8);
+        WireWriter.Value(writer, PreviousBytes);
+        writer.WritePropertyName("budget_bytes"u8);
+        WireWriter.Value(writer, BudgetBytes);
+        writer.WritePropertyName("budget_source"u8);
+        WireWriter.Value(writer, this.BudgetSource?.ToWord());
+        writer.WritePropertyName("available_bytes"u8);
+        WireWriter.Value(writer, AvailableBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Something looks like a leak; told again when it has doubled.</summary>
+public sealed record LeakSuspectedData : IWireRecord<LeakSuspectedData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required LeakKind Kind { get; init; }
+
+    /// <summary><c>owner</c></summary>
+    public required string? Owner { get; init; }
+
+    /// <summary><c>purpose</c></summary>
+    public required string? Purpose { get; init; }
+
+    /// <summary><c>allocation_count</c></summary>
+    public required long? AllocationCount { get; init; }
+
+    /// <summary><c>allocated_bytes</c></summary>
+    public required long AllocatedBytes { get; init; }
+
+    /// <summary><c>oldest_age_ms</c></summary>
+    public required long OldestAgeMs { get; init; }
+
+    /// <summary><c>bytes_per_second</c></summary>
+    public required double? BytesPerSecond { get; init; }
+
+    /// <summary><c>confidence</c></summary>
+    public required double Confidence { get; init; }
+
+    /// <summary><c>evidence</c></summary>
+    public required string Evidence { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public LeakSuspectedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private LeakSuspectedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "LeakSuspectedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireWords.ReadLeakKind(ref reader, "kind");
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "owner"u8))
+            {
+                Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "purpose"u8))
+            {
+                Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "allocation_count"u8))
+            {
+                AllocationCount = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
+            {
+                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "oldest_age_ms"u8))
+            {
+                OldestAgeMs = WireReader.Int64(ref reader, "oldest_age_ms", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes_per_second"u8))
+            {
+                BytesPerSecond = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "bytes_per_second", strict);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "confidence"u8))
+            {
+                Confidence = WireReader.Double(ref reader, "confidence", strict, minimum: 0, maximum: 1);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "evidence"u8))
+            {
+                Evidence = WireReader.String(ref reader, "evidence", strict);
+                seen |= 0x200;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "LeakSuspectedData", refuse: strict);
+            }
+        }
+        if (seen != 0x3ff)
+        {
+            WireReader.Require(seen, "LeakSuspectedData", "device_id", "kind", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "bytes_per_second", "confidence", "evidence");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static LeakSuspectedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, this.Kind.ToWord());
+        writer.WritePropertyName("owner"u8);
+        WireWriter.Value(writer, Owner);
+        writer.WritePropertyName("purpose"u8);
+        WireWriter.Value(writer, Purpose);
+        writer.WritePropertyName("allocation_count"u8);
+        WireWriter.Value(writer, AllocationCount);
+        writer.WritePropertyName("allocated_bytes"u8);
+        WireWriter.Value(writer, AllocatedBytes);
+        writer.WritePropertyName("oldest_age_ms"u8);
+        WireWriter.Value(writer, OldestAgeMs);
+        writer.WritePropertyName("bytes_per_second"u8);
+        WireWriter.Value(writer, BytesPerSecond);
+        writer.WritePropertyName("confidence"u8);
+        WireWriter.Value(writer, Confidence);
+        writer.WritePropertyName("evidence"u8);
+        WireWriter.Value(writer, Evidence);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The worker made room by itself (<c>--auto-optimize</c>), and why.</summary>
+public sealed record OptimizedData : IWireRecord<OptimizedData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary>Which was sustained, and so led to it.</summary>
+    public required PressureLevel PressureLevel { get; init; }
+
+    /// <summary><c>steps</c></summary>
+    public required IReadOnlyList<OptimizeStep> Steps { get; init; }
+
+    /// <summary><c>returned_bytes</c></summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary><c>helped</c></summary>
+    public required bool Helped { get; init; }
+
+    /// <summary>It does nothing more before this is over.</summary>
+    public required long NextInMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OptimizedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OptimizedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OptimizedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
+            {
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "steps"u8))
+            {
+                Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<OptimizeStep>(ref reader, member, strict));
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "helped"u8))
+            {
+                Helped = WireReader.Boolean(ref reader, "helped");
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "next_in_ms"u8))
+            {
+                NextInMs = WireReader.Int64(ref reader, "next_in_ms", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x40;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OptimizedData", refuse: strict);
+            }
+        }
+        if (seen != 0x7f)
+        {
+            WireReader.Require(seen, "OptimizedData", "device_id", "pressure_level", "steps", "returned_bytes", "helped", "next_in_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OptimizedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("pressure_level"u8);
+        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        writer.WritePropertyName("steps"u8);
+        WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("helped"u8);
+        WireWriter.Value(writer, Helped);
+        writer.WritePropertyName("next_in_ms"u8);
+        WireWriter.Value(writer, NextInMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>A lease ran out and the allocation was freed.</summary>
 public sealed record AllocationExpiredData : IWireRecord<AllocationExpiredData>
 {

@@ -3310,26 +3310,35 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     }
 }
 
-/// <summary>An owner whose allocations only ever grow, with the evidence.</summary>
+/// <summary>Something that only ever grows, with the evidence. Suspected, not declared.</summary>
 public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
 {
     /// <summary><c>device_id</c></summary>
     public required string DeviceId { get; init; }
 
-    /// <summary><c>owner</c></summary>
+    /// <summary><c>kind</c></summary>
+    public required LeakKind Kind { get; init; }
+
+    /// <summary>Of Python objects: the file and line that made them.</summary>
     public required string? Owner { get; init; }
 
     /// <summary><c>purpose</c></summary>
     public required string? Purpose { get; init; }
 
     /// <summary><c>allocation_count</c></summary>
-    public required long AllocationCount { get; init; }
+    public required long? AllocationCount { get; init; }
 
-    /// <summary><c>allocated_bytes</c></summary>
+    /// <summary>What is held now: live allocations, or what nothing explains.</summary>
     public required long AllocatedBytes { get; init; }
 
     /// <summary><c>oldest_age_ms</c></summary>
     public required long OldestAgeMs { get; init; }
+
+    /// <summary>How fast it grows; null where it was not watched for long enough.</summary>
+    public required double? BytesPerSecond { get; init; }
+
+    /// <summary><c>confidence</c></summary>
+    public required double Confidence { get; init; }
 
     /// <summary><c>evidence</c></summary>
     public required string Evidence { get; init; }
@@ -3351,44 +3360,59 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
                 DeviceId = WireReader.String(ref reader, "device_id", strict);
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireWords.ReadLeakKind(ref reader, "kind");
+                seen |= 0x2;
+            }
             else if (WireReader.IsAt(ref reader, "owner"u8))
             {
                 Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
-                seen |= 0x2;
+                seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "purpose"u8))
             {
                 Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict);
-                seen |= 0x4;
+                seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "allocation_count"u8))
             {
-                AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
-                seen |= 0x8;
+                AllocationCount = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
+                seen |= 0x10;
             }
             else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
                 AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
-                seen |= 0x10;
+                seen |= 0x20;
             }
             else if (WireReader.IsAt(ref reader, "oldest_age_ms"u8))
             {
                 OldestAgeMs = WireReader.Int64(ref reader, "oldest_age_ms", strict, minimum: 0);
-                seen |= 0x20;
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes_per_second"u8))
+            {
+                BytesPerSecond = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "bytes_per_second", strict);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "confidence"u8))
+            {
+                Confidence = WireReader.Double(ref reader, "confidence", strict, minimum: 0, maximum: 1);
+                seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "evidence"u8))
             {
                 Evidence = WireReader.String(ref reader, "evidence", strict);
-                seen |= 0x40;
+                seen |= 0x200;
             }
             else
             {
                 WireReader.Unknown(ref reader, "SuspectedLeak", refuse: strict);
             }
         }
-        if (seen != 0x7f)
+        if (seen != 0x3ff)
         {
-            WireReader.Require(seen, "SuspectedLeak", "device_id", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "evidence");
+            WireReader.Require(seen, "SuspectedLeak", "device_id", "kind", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "bytes_per_second", "confidence", "evidence");
         }
     }
 
@@ -3402,6 +3426,8 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
         writer.WriteStartObject();
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, this.Kind.ToWord());
         writer.WritePropertyName("owner"u8);
         WireWriter.Value(writer, Owner);
         writer.WritePropertyName("purpose"u8);
@@ -3412,6 +3438,10 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
         WireWriter.Value(writer, AllocatedBytes);
         writer.WritePropertyName("oldest_age_ms"u8);
         WireWriter.Value(writer, OldestAgeMs);
+        writer.WritePropertyName("bytes_per_second"u8);
+        WireWriter.Value(writer, BytesPerSecond);
+        writer.WritePropertyName("confidence"u8);
+        WireWriter.Value(writer, Confidence);
         writer.WritePropertyName("evidence"u8);
         WireWriter.Value(writer, Evidence);
         writer.WriteEndObject();

@@ -329,6 +329,19 @@ public enum AnalyticsSection
     Expirations,
 }
 
+/// <summary>What grows.</summary>
+public enum LeakKind
+{
+    /// <summary><c>allocations</c></summary>
+    Allocations,
+
+    /// <summary><c>process</c></summary>
+    Process,
+
+    /// <summary><c>python</c></summary>
+    Python,
+}
+
 /// <summary>How a model gives up its memory on the device.</summary>
 public enum UnloadMode
 {
@@ -344,6 +357,18 @@ public enum EventName
 {
     /// <summary><c>memory.pressure_changed</c></summary>
     MemoryPressureChanged,
+
+    /// <summary><c>memory.exhaustion_forecast</c></summary>
+    MemoryExhaustionForecast,
+
+    /// <summary><c>memory.budget_changed</c></summary>
+    MemoryBudgetChanged,
+
+    /// <summary><c>memory.leak_suspected</c></summary>
+    MemoryLeakSuspected,
+
+    /// <summary><c>memory.optimized</c></summary>
+    MemoryOptimized,
 
     /// <summary><c>memory.allocation_expired</c></summary>
     MemoryAllocationExpired,
@@ -1248,6 +1273,47 @@ public static class WireWords
         throw WireReader.UnknownWord(ref reader, member, "actions, timeline, leaks, evictions, expirations");
     }
 
+    /// <summary>The word of a <see cref="LeakKind"/>.</summary>
+    public static string ToWord(this LeakKind value) => value switch
+    {
+        LeakKind.Allocations => "allocations",
+        LeakKind.Process => "process",
+        LeakKind.Python => "python",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+    };
+
+    /// <summary>Finds the <see cref="LeakKind"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out LeakKind value)
+    {
+        (LeakKind found, bool known) = word switch
+        {
+            "allocations" => (LeakKind.Allocations, true),
+            "process" => (LeakKind.Process, true),
+            "python" => (LeakKind.Python, true),
+            _ => (default, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static LeakKind ReadLeakKind(ref Utf8JsonReader reader, string member)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("allocations"u8))
+        {
+            return LeakKind.Allocations;
+        }
+        if (reader.ValueTextEquals("process"u8))
+        {
+            return LeakKind.Process;
+        }
+        if (reader.ValueTextEquals("python"u8))
+        {
+            return LeakKind.Python;
+        }
+        throw WireReader.UnknownWord(ref reader, member, "allocations, process, python");
+    }
+
     /// <summary>The word of a <see cref="UnloadMode"/>.</summary>
     public static string ToWord(this UnloadMode value) => value switch
     {
@@ -1287,6 +1353,10 @@ public static class WireWords
     public static string ToWord(this EventName value) => value switch
     {
         EventName.MemoryPressureChanged => "memory.pressure_changed",
+        EventName.MemoryExhaustionForecast => "memory.exhaustion_forecast",
+        EventName.MemoryBudgetChanged => "memory.budget_changed",
+        EventName.MemoryLeakSuspected => "memory.leak_suspected",
+        EventName.MemoryOptimized => "memory.optimized",
         EventName.MemoryAllocationExpired => "memory.allocation_expired",
         EventName.MemoryModelUnloaded => "memory.model_unloaded",
         EventName.MemoryUnloadRequested => "memory.unload_requested",
@@ -1301,6 +1371,10 @@ public static class WireWords
         (EventName found, bool known) = word switch
         {
             "memory.pressure_changed" => (EventName.MemoryPressureChanged, true),
+            "memory.exhaustion_forecast" => (EventName.MemoryExhaustionForecast, true),
+            "memory.budget_changed" => (EventName.MemoryBudgetChanged, true),
+            "memory.leak_suspected" => (EventName.MemoryLeakSuspected, true),
+            "memory.optimized" => (EventName.MemoryOptimized, true),
             "memory.allocation_expired" => (EventName.MemoryAllocationExpired, true),
             "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
@@ -1318,6 +1392,22 @@ public static class WireWords
         if (reader.ValueTextEquals("memory.pressure_changed"u8))
         {
             return EventName.MemoryPressureChanged;
+        }
+        if (reader.ValueTextEquals("memory.exhaustion_forecast"u8))
+        {
+            return EventName.MemoryExhaustionForecast;
+        }
+        if (reader.ValueTextEquals("memory.budget_changed"u8))
+        {
+            return EventName.MemoryBudgetChanged;
+        }
+        if (reader.ValueTextEquals("memory.leak_suspected"u8))
+        {
+            return EventName.MemoryLeakSuspected;
+        }
+        if (reader.ValueTextEquals("memory.optimized"u8))
+        {
+            return EventName.MemoryOptimized;
         }
         if (reader.ValueTextEquals("memory.allocation_expired"u8))
         {
@@ -1339,6 +1429,6 @@ public static class WireWords
         {
             return EventName.DeviceRecovered;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered");
+        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered");
     }
 }

@@ -32,6 +32,10 @@ internal sealed class EventHub
         private static EventName NameOf(WorkerEvent one) => one switch
         {
             PressureChangedEvent => EventName.MemoryPressureChanged,
+            ExhaustionForecastEvent => EventName.MemoryExhaustionForecast,
+            BudgetChangedEvent => EventName.MemoryBudgetChanged,
+            LeakSuspectedEvent => EventName.MemoryLeakSuspected,
+            OptimizedEvent => EventName.MemoryOptimized,
             AllocationExpiredEvent => EventName.MemoryAllocationExpired,
             ModelUnloadedEvent => EventName.MemoryModelUnloaded,
             UnloadRequestedEvent => EventName.MemoryUnloadRequested,

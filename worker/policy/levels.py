@@ -1,0 +1,120 @@
+"""The level of each signal, held so that it never flaps: up at once, down only late and only when clear. Pure."""
+
+from protocol.record import Record
+from protocol.results import PressureSignal, PressureThresholds
+from protocol.vocabulary import PressureLevel, Source
+from worker.clock import NS_PER_S
+from worker.policy.pressure import SEVERITY, level_of
+from worker.records import Gauge, GaugeKind
+
+MARGIN = 2.0
+"""A signal has to lie this many points below a threshold before its level begins to fall."""
+
+DWELL_NS = 3 * NS_PER_S
+"""How long it has to stay there before the level falls."""
+
+STALL_THRESHOLDS = {
+    GaugeKind.SOME_STALLED: PressureThresholds(10.0, 40.0, 101.0),
+    GaugeKind.ALL_STALLED: PressureThresholds(1.0, 10.0, 40.0),
+}
+"""Percent of the last ten seconds in which some, or all, processes waited for memory. Others are slow before
+they are dead: that some wait is never critical."""
+
+SWAP_WORST = PressureLevel.MODERATE
+"""A swap that is full holds what nobody asked for lately: by itself it is no emergency."""
+
+
+_FALLING = (PressureLevel.LOW, PressureLevel.MODERATE, PressureLevel.HIGH)
+_NEVER_CLEAR = (None, None, None)
+
+
+class HeldLevel(Record):
+    """A signal's level as it is told, and how far it is on the way down."""
+
+    level: PressureLevel
+    clear_since_ns: tuple[int | None, ...] = _NEVER_CLEAR
+    """Since when the signal has been low, at most moderate, and at most high, each clear by the margin."""
+
+
+def gauge_level(gauge: Gauge, thresholds: PressureThresholds, margin: float = 0.0) -> PressureLevel:
+    """Name the level of a gauge, as if it stood ``margin`` points higher.
+
+    1. Shares of something that can be used up go by the device's own thresholds,
+    2. except swap, which by itself is never worse than moderate.
+    3. Stalls go by how much time is lost to them.
+    4. The system's own word is taken as it is.
+    """
+    margin = min(margin, thresholds.moderate / 2)  # so that there is a way down also from a low threshold
+    match gauge.kind:
+        case GaugeKind.USED:  # 1
+            return level_of(gauge.value + margin, thresholds)
+        case GaugeKind.SWAP_USED:  # 2
+            level = level_of(gauge.value + margin, thresholds)
+            return min(level, SWAP_WORST, key=SEVERITY.__getitem__)
+        case GaugeKind.SOME_STALLED | GaugeKind.ALL_STALLED:  # 3
+            # Stalls fade by themselves, and a margin of points would hold the lowest level for ever.
+            return level_of(gauge.value * (1.25 if margin else 1.0), STALL_THRESHOLDS[gauge.kind])
+        case GaugeKind.NOTIFIED:  # 4
+            return _NOTIFIED[int(gauge.value)]
+
+
+_NOTIFIED = (PressureLevel.LOW, PressureLevel.HIGH, PressureLevel.CRITICAL)
+"""Windows: plenty; neither plenty nor low, which is under about 200 MiB available; low, about 64 MiB."""
+
+
+def settle(
+    held: HeldLevel | None, level: PressureLevel, clear_level: PressureLevel, now_ns: int, dwell_ns: int
+) -> HeldLevel:
+    """Move a held level on. ``clear_level`` is what the signal would say with the margin added.
+
+    1. Nothing was known, or it got worse: told at once.
+    2. It is clear of the level by the margin: the time runs for every lower level that would do.
+    3. It falls to the lowest for which it has been clear long enough; else it stays.
+    """
+    if held is None or SEVERITY[level] > SEVERITY[held.level]:  # 1
+        return HeldLevel(level)
+    if held.clear_since_ns is _NEVER_CLEAR and SEVERITY[clear_level] >= SEVERITY[held.level]:
+        return held
+    clear_since = tuple(  # 2
+        None if SEVERITY[clear_level] > SEVERITY[lower] else now_ns if since is None else since
+        for lower, since in zip(_FALLING, held.clear_since_ns, strict=True)
+    )
+    for lower, since in zip(_FALLING, clear_since, strict=True):  # 3
+        if SEVERITY[lower] >= SEVERITY[held.level]:
+            break
+        if since is not None and now_ns - since >= dwell_ns:
+            return HeldLevel(lower, clear_since)
+    return HeldLevel(held.level, clear_since)
+
+
+def settle_all(
+    held: dict[str, HeldLevel],
+    gauges: tuple[Gauge, ...],
+    thresholds: PressureThresholds,
+    now_ns: int,
+    dwell_ns: int,
+) -> dict[str, HeldLevel]:
+    """Move the levels of all signals on; what is no longer measured has none."""
+    return {
+        gauge.name: settle(
+            held.get(gauge.name),
+            gauge_level(gauge, thresholds),
+            gauge_level(gauge, thresholds, MARGIN),
+            now_ns,
+            dwell_ns,
+        )
+        for gauge in gauges
+    }
+
+
+def as_signals(gauges: tuple[Gauge, ...], held: dict[str, HeldLevel]) -> tuple[PressureSignal, ...]:
+    """Return every reason for the level, each with its own, the worst first."""
+    rows = [PressureSignal(each.name, each.value, held[each.name].level, each.source) for each in gauges]
+    return tuple(sorted(rows, key=lambda row: -SEVERITY[row.level]))
+
+
+def budget_gauge(percentage: float | None, source: Source | None) -> tuple[Gauge, ...]:
+    """Return use against the budget as a gauge; nothing where it can't be told."""
+    if percentage is None or source is None:
+        return ()
+    return (Gauge("budget_used_percentage", percentage, source),)
