@@ -46,10 +46,10 @@ class LateEvent:
 
 
 class TorchOnCpu(TorchDevice):
-    """``cuda:0`` of ``total_bytes``. Set ``failure`` and the next call that works on the device raises it."""
+    """A device of ``total_bytes``. Set ``failure`` and the next call that works on the device raises it."""
 
-    def __init__(self, total_bytes: int) -> None:
-        super().__init__("cuda:0", "cpu", 0)
+    def __init__(self, total_bytes: int, device_id: str = "cuda:0") -> None:
+        super().__init__(device_id, "cpu", 0)
         self.total_bytes = total_bytes
         self.failure: Exception | None = None
         self.refuses_locking = False

@@ -1,11 +1,12 @@
 """Records and errors as plain JSON values, and back. Each side trusts only what has the right shape."""
 
+from enum import Enum
 from typing import Any
 
 from protocol.results import Fragmentation, SharedMemory
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
 from worker import errors
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Gauge, GaugeKind, Readings
 
 _CLASSES = {
     kind.code: kind
@@ -27,6 +28,8 @@ class RemoteError(RuntimeError):
 
 def packed(value: Any) -> Any:
     """Return a result as plain values: records as their fields, sets and tuples as lists."""
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, frozenset | tuple):
         return [packed(each) for each in value]
     if hasattr(value, "__dataclass_fields__"):
@@ -60,9 +63,14 @@ def readings_of(data: dict[str, Any]) -> Readings:
             | {
                 "budget_source": None if source is None else Source(source),
                 "fragmentation": None if pieces is None else Fragmentation(**pieces),
+                "gauges": tuple(map(_gauge_of, data["gauges"])),
             }
         )
     )
+
+
+def _gauge_of(data: dict[str, Any]) -> Gauge:
+    return Gauge(**(data | {"source": Source(data["source"]), "kind": GaugeKind(data["kind"])}))
 
 
 def block_of(data: dict[str, Any]) -> Block:
