@@ -28,11 +28,14 @@ Bytes = Annotated[int, Field(ge=0, le=INT64_MAX)]
 _UNLESS_EXTERNAL = ("path", "loader", "factory", "dtype")
 _EXTERNAL = {
     **dict.fromkeys(
-        (*_UNLESS_EXTERNAL, "offload", "fallback"), (False, "has no meaning with external: true")
+        (*_UNLESS_EXTERNAL, "offload", "fallback", "placement"), (False, "has no meaning with external: true")
     ),
     "declared_bytes": (True, "is needed with external: true: nothing else tells its size"),
 }
-_MODULE = {"factory": (True, "is missing; the loader module needs one")}
+_MODULE = {
+    "factory": (True, "is missing; the loader module needs one"),
+    "placement": (False, "has no meaning with the loader module: its code decides"),
+}
 _FROM_FILE = {
     "loader": (True, "is missing"),
     "path": (True, "is missing"),
@@ -70,6 +73,10 @@ class ModelEntry(BaseModel):
     """Whether it may go to the machine's own memory instead of being unloaded."""
     fallback: Id | None = None
     """The model to use where this one has no room."""
+    placement: Literal["auto", "map", "copy"] = "auto"
+    """Where weights in the machine's own memory are: `map` in the file, mapped and not copied; `copy` in memory of
+    the worker's own; `auto`: mapped where the file allows it and the system holds off who would write to it, else
+    copied."""
     external: bool = False
     """Whether another process holds it: then it has no path and no loader, and `declared_bytes` says its size."""
 
@@ -85,7 +92,7 @@ class ModelEntry(BaseModel):
 
 
 def _given(value: object) -> bool:
-    return value is not None and value is not False
+    return value not in {None, False, "auto"}
 
 
 class ModelsFile(BaseModel):
@@ -113,12 +120,16 @@ def models_schema() -> dict[str, Any]:
         "properties": {
             "declared_bytes": {"not": {"type": "null"}},
             "offload": {"const": False},
+            "placement": {"const": "auto"},
             **{key: {"type": "null"} for key in (*_UNLESS_EXTERNAL, "fallback")},
         },
     }
     entry["else"] = {
         "if": module,
-        "then": {"required": ["factory"], "properties": {"factory": given["factory"]}},
+        "then": {
+            "required": ["factory"],
+            "properties": {"factory": given["factory"], "placement": {"const": "auto"}},
+        },
         "else": {
             "required": ["loader", "path"],
             "properties": {"loader": given["loader"], "path": given["path"], "factory": {"type": "null"}},

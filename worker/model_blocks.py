@@ -1,15 +1,17 @@
 """Models' weights in memory: filled from a file, the operator's code or a copy, read, and given back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from protocol.record import Record
-from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, Write
+from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, MapsFiles, Write
+from worker.backends.pieces import Done
 from worker.books.model_book import ModelEntry, Residence
 from worker.cancellation import CancelToken
 from worker.clock import Clock
 from worker.device_watch import DeviceWatch
 from worker.errors import OutOfMemoryError
 from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, TensorInfo, WeightFile
+from worker.loaders.mapping import map_weights
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import loader_of
 from worker.manager_models import HOST
@@ -78,38 +80,48 @@ class ModelBlocks:
             block = self._objects.load(handle, lambda: make(entry.spec, device_id))
             return block, block.actual_bytes
 
-        def fill(view: memoryview | None, write: Write) -> None:
-            total = source.size_bytes
-            if source.copy is not None:
-                self._bring_back(source.copy, view, write, token, lambda done: report(done, total))
-            elif source.file is not None and view is not None:
-                place(source.file, view, token, lambda done: report(done, total))
-            elif source.file is not None:
-                place_through(source.file, write, token, lambda done: report(done, total))
+        total, backend = source.size_bytes, self._backends[device_id]
 
-        request = AllocationRequest(device_id, source.size_bytes, purpose="model")
-        backend = self._backends[device_id]
-        with self._watch.watching_for_loss():
-            try:
-                block = backend.load(handle, request, fill, token)
-            except OutOfMemoryError:
-                # There is room, but maybe not in one piece.
-                backend.trim(device_id)
-                backend.defragment(device_id)
-                block = backend.load(handle, request, fill, token)
+        def done(completed: int) -> None:
+            report(min(completed, total), total)
+
+        if source.file is not None:
+            mapped = map_weights(entry.spec, source.file, backend, handle, token, done)
+            if mapped is not None:
+                block, self._tensors[handle] = mapped
+                return block, total
+        block = self._copy(source, AllocationRequest(device_id, total, purpose="model"), handle, token, done)
         if source.file is not None:
             self._tensors[handle] = source.file.tensors
         elif source.copy is not None:
             self._tensors[handle] = self._tensors[source.copy.handle]
-        return block, request.size_bytes
+        return block, total
+
+    def _copy(
+        self, source: Source, request: AllocationRequest, handle: str, token: CancelToken, done: Done
+    ) -> Block:
+        """Fill a block, on the device of the request."""
+
+        def fill(view: memoryview | None, write: Write) -> None:
+            if source.copy is not None:
+                self._bring_back(source.copy, view, write, token, done)
+            elif source.file is not None and view is not None:
+                place(source.file, view, token, done)
+            elif source.file is not None:
+                place_through(source.file, write, token, done)
+
+        backend = self._backends[request.device_id]
+        with self._watch.watching_for_loss():
+            try:
+                return backend.load(handle, request, fill, token)
+            except OutOfMemoryError:
+                # There is room, but maybe not in one piece.
+                backend.trim(request.device_id)
+                backend.defragment(request.device_id)
+                return backend.load(handle, request, fill, token)
 
     def _bring_back(
-        self,
-        copy: Residence,
-        view: memoryview | None,
-        write: Write,
-        token: CancelToken,
-        done: Callable[[int], None],
+        self, copy: Residence, view: memoryview | None, write: Write, token: CancelToken, done: Done
     ) -> None:
         source = self._backends[copy.device_id].view(copy.handle, writable=False)
         if source is None:
@@ -168,6 +180,11 @@ class ModelBlocks:
         token = CancelToken(self._clock.now_ns)
         with self._watch.watching_for_loss():
             self._backends[residence.device_id].read(residence.handle, offset, into, token)
+
+    def is_stale(self, residence: Residence) -> bool:
+        """Tell whether a model lies in a file that is not any more what was mapped."""
+        backend = self._backends[residence.device_id]
+        return isinstance(backend, MapsFiles) and backend.is_stale(residence.handle)
 
     def live(self) -> frozenset[str]:
         """Return the handles of all models that are objects."""

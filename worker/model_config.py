@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.loaders.base import ModelSpec
+from worker.loaders.base import ModelSpec, Placement
 from worker.loaders.model_path import confined
 from worker.loaders.registry import is_loader, loader_names
 
@@ -157,4 +157,5 @@ def _spec(entry: "ModelEntry", model_root: Path) -> ModelSpec:
         offload=entry.offload,
         fallback=entry.fallback,
         factory=entry.factory,
+        placement=Placement(entry.placement),
     )

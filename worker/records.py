@@ -91,6 +91,18 @@ class Floor(Record):
     bytes: int
 
 
+class FileRange(Record):
+    """A part of an open file, to be mapped where it is."""
+
+    descriptor: int
+    """Whoever maps it makes a copy."""
+    start: int
+    """A multiple of what the system maps by."""
+    size_bytes: int
+    identity: tuple[int, int]
+    """What the file was when it was opened (``file_identity``)."""
+
+
 class Block(Record):
     """What a backend made for an allocation."""
 

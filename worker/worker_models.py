@@ -125,13 +125,16 @@ class ModelWorker:
             entry = self.models.book.get(model_id)
             if residence is None:
                 return self._load(entry, device_id, token, report, make_room=make_room, until_ns=until_ns)
-            if device_id is None or residence.device_id == device_id:
+            stale = self.blocks.is_stale(residence)
+            if not stale and (device_id is None or residence.device_id == device_id):
                 return Taken(entry, residence, ())
             try:
-                self._check_move(entry, residence, device_id, make_room=make_room)
+                if device_id is not None and residence.device_id != device_id:
+                    self._check_move(entry, residence, device_id, make_room=make_room)
             finally:
                 self.models.release(model_id, residence.handle)
-            self.unload(model_id, token, reason=f"unloaded: it is to be on {device_id}", forced=True)
+            why = "its file was written to" if stale else f"it is to be on {device_id}"
+            self.unload(model_id, token, reason=f"unloaded: {why}", forced=True)
 
     def _check_move(
         self, entry: ModelEntry, residence: Residence, device_id: str, *, make_room: bool

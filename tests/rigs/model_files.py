@@ -32,4 +32,5 @@ def write_model(path: Path, *sizes: int, seed: int = 0) -> dict[str, bytes]:
 
 def spec(path: Path, model_id: str | None = None, **more: Any) -> ModelSpec:
     """Declare a file as a model."""
-    return ModelSpec(model_id or path.stem, loader="safetensors", path=path, model_root=path.parent, **more)
+    declared = {"loader": "safetensors", "path": path, "model_root": path.parent} | more
+    return ModelSpec(model_id or path.stem, **declared)

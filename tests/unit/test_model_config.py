@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from protocol.model_config import models_schema
-from worker.loaders.base import ModelSpec
+from worker.loaders.base import ModelSpec, Placement
 from worker.model_config import ModelConfigError, read_models
 
 GOOD = """\
@@ -25,6 +25,7 @@ models:
     declared_bytes: 4294967296
     offload: true
     fallback: small
+    placement: map
   - {id: small, path: sub/small.pt, loader: torch, keep_alive_seconds: 0.5}
   - id: code
     loader: module
@@ -68,7 +69,9 @@ def test_every_key_is_read(tmp_path):
         True,
         "small",
         None,
+        Placement.MAP,
     )
+    assert small.placement is Placement.AUTO
     assert small == ModelSpec("small", "torch", root / "sub/small.pt", root, keep_alive_ns=500_000_000)
     assert (code.path, code.factory, code.keep_alive_ns) == (None, "package.module:make", 600 * 10**9)
     assert theirs.external and not small.external and theirs.declared_bytes == 10
@@ -87,6 +90,9 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         one("external: true"),
         one("external: true", "declared_bytes: 1", "path: x"),
         one("external: true", "declared_bytes: 1", "offload: true"),
+        one("external: true", "declared_bytes: 1", "placement: copy"),
+        one("loader: module", "factory: a:b", "placement: map"),
+        one("loader: torch", "path: x", "placement: Map"),
         one("path: x", "loader: torch", "dtype: I8"),
         one("path: x", "loader: torch", "priority: '1'"),
     ):

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from protocol.vocabulary import Initialize
+from worker.backends.pieces import Done
 from worker.cancellation import CancelToken
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings, Restarted
 
 COPY_CHUNK_BYTES = 8 * 2**20
 """Transfers go in pieces of this size: each is one step that progress shows and cancelling ends."""
@@ -108,6 +109,24 @@ class OwnProcess(Protocol):
 
     def restart(self, token: CancelToken) -> Restarted:
         """Replace the process, and carry over all that lives in it through host memory."""
+        ...
+
+
+@runtime_checkable
+class MapsFiles(Protocol):
+    """What a device whose memory is the machine's own can do with a model's file."""
+
+    def map_file(
+        self, handle: str, file: FileRange, token: CancelToken, done: Done, *, guarded: bool
+    ) -> Block:
+        """Make a block of a file's bytes where they are, all of them in memory; ``unload`` gives it up.
+
+        OSError where it can't be mapped, or where ``guarded`` and the system does not hold writers off.
+        """
+        ...
+
+    def is_stale(self, handle: str) -> bool:
+        """Tell whether a block's file, and so the block, is not any more what was mapped."""
         ...
 
 

@@ -1,22 +1,15 @@
 """Moving bytes between two blocks, by the shortest way that both backends allow."""
 
-import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
 from worker.backends.host_memory import address_of, copy
+from worker.backends.pieces import PARALLEL_FROM_BYTES, Done, take_turns
 from worker.cancellation import CancelToken
-
-_PARALLEL_FROM_BYTES = 32 * 2**20
-"""Below this a second thread costs more to start than it saves."""
 
 _PIECE_BYTES = 256 * 2**20
 """Memory to memory goes in pieces of this size (15-30 ms), not of a chunk's: memcpy by-passes the caches only
 for long copies (240 MiB on the machine measured), which makes them 1.4 times as fast."""
-
-Done = Callable[[int], None]
-"""Called with the completed bytes, after each chunk."""
 
 
 def copy_block(
@@ -57,37 +50,14 @@ def copy_block(
 
 
 def _copy_memory(target: memoryview, origin: memoryview, size: int, token: CancelToken, done: Done) -> None:
-    """Copy with this thread and one more; each takes the next piece until none is left."""
-    threads = 2 if size >= _PARALLEL_FROM_BYTES else 1
+    """Copy with this thread and one more."""
+    threads = 2 if size >= PARALLEL_FROM_BYTES else 1
     piece = min(_PIECE_BYTES, -(-size // threads))
     to_address, from_address = address_of(target), address_of(origin)
-    offsets = iter(range(0, size, piece))
-    lock = threading.Lock()
-    failures: list[BaseException] = []
-    completed = 0
 
-    def work() -> None:
-        nonlocal completed
-        try:
-            while not failures:
-                token.check()
-                with lock:
-                    offset = next(offsets, None)
-                if offset is None:
-                    return
-                length = min(piece, size - offset)
-                copy(to_address + offset, from_address + offset, length)
-                with lock:
-                    completed += length
-                    done(completed)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            failures.append(error)
+    def move(offset: int) -> int:
+        length = min(piece, size - offset)
+        copy(to_address + offset, from_address + offset, length)
+        return length
 
-    helper = threading.Thread(target=work, name="copy") if threads > 1 else None
-    if helper is not None:
-        helper.start()
-    work()
-    if helper is not None:
-        helper.join()
-    if failures:
-        raise failures[0]
+    take_turns(range(0, size, piece), move, token, done, total_bytes=size)

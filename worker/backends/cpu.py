@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from protocol.results import SharedMemory
 from protocol.vocabulary import DeviceKind, Initialize, MemoryType
@@ -12,13 +13,19 @@ from worker.backends.buffer_pool import BufferPool
 from worker.backends.host_memory import (
     PAGE_BYTES,
     AnonymousBuffer,
+    Buffer,
     page_rounded,
 )
+from worker.backends.pieces import Done
 from worker.backends.shared_files import SharedBuffer, SharedFiles
 from worker.cancellation import CancelToken
-from worker.errors import UnsupportedError
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.errors import OutOfMemoryError, UnsupportedError
+from worker.log import log
+from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings
 from worker.telemetry.system import SystemReading
+
+if TYPE_CHECKING:
+    from worker.backends.mapped_file import MappedFile
 
 DEVICE_ID = "cpu"
 _ROOM_CHECK_BYTES = 2**20
@@ -43,8 +50,9 @@ class CpuBackend:
         self._pool = BufferPool(pool_bytes, now_ns)
         self._files = SharedFiles(shared_folder)
         self._lock = threading.Lock()
-        # All mutable state besides the pool: the live buffers by allocation id.
-        self._buffers: dict[str, AnonymousBuffer | SharedBuffer] = {}
+        # All mutable state besides the pool: the live buffers by allocation id, and those of them that are files.
+        self._buffers: dict[str, Buffer] = {}
+        self._mapped: dict[str, MappedFile] = {}
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         """Return the one CPU."""
@@ -59,8 +67,10 @@ class CpuBackend:
         system = self._read_system()
         with self._lock:
             buffers = list(self._buffers.values())
+            in_place = _in_place_bytes(self._mapped)
         resident = _touched_bytes(buffers)
-        promised = sum(buffer.actual_bytes for buffer in buffers if not buffer.touched)
+        # The system counts a mapped file's pages as free, for it may drop them; weights are to stay.
+        promised = in_place + sum(buffer.actual_bytes for buffer in buffers if not buffer.touched)
         free = system.free_bytes
         return Readings(
             total_bytes=system.total_bytes,
@@ -77,10 +87,10 @@ class CpuBackend:
         )
 
     def held_bytes(self) -> int:
-        """Return the touched bytes: of live buffers, and of those kept for reuse."""
+        """Return the touched bytes: of live buffers but for mapped files, and of those kept for reuse."""
         with self._lock:
-            buffers = list(self._buffers.values())
-        return self._pool.cached_bytes + _touched_bytes(buffers)
+            touched = _touched_bytes(list(self._buffers.values())) - _in_place_bytes(self._mapped)
+        return self._pool.cached_bytes + touched
 
     def check(self, request: AllocationRequest) -> None:
         """Refuse pinned memory, which only a GPU driver can give."""
@@ -159,9 +169,32 @@ class CpuBackend:
             self._buffers[handle] = buffer
         return Block(buffer.actual_bytes)
 
+    def map_file(
+        self, handle: str, file: FileRange, token: CancelToken, done: Done, *, guarded: bool
+    ) -> Block:
+        """Map it, and have all of it in memory."""
+        from worker.backends.mapped_file import MappedFile  # noqa: PLC0415 - only for models, which few workers have
+
+        self._make_way(file.size_bytes)
+        buffer = MappedFile(file, guarded=guarded)
+        try:
+            buffer.populate(token, done)
+        except BaseException:
+            buffer.close()
+            raise
+        with self._lock:
+            self._buffers[handle] = self._mapped[handle] = buffer
+        return Block(buffer.actual_bytes)
+
+    def is_stale(self, handle: str) -> bool:
+        """Ask the file."""
+        mapped = self._mapped.get(handle)
+        return mapped is not None and mapped.stale
+
     def unload(self, handle: str) -> int | None:
         """Unmap a buffer."""
         with self._lock:
+            self._mapped.pop(handle, None)
             buffer = self._buffers.pop(handle)
         return buffer.close()
 
@@ -170,9 +203,14 @@ class CpuBackend:
         return self._pool.drop()
 
     def tick(self) -> None:
-        """Give up what the pool kept for nothing, and files that no host maps any more."""
+        """Give up what nobody uses any more: kept buffers, shared files, and mapped ones that a writer waits for."""
         self._pool.drop_idle()
         self._files.remove_left()
+        with self._lock:
+            mapped = list(self._mapped.values())
+        for buffer in mapped:
+            if buffer.is_wanted():
+                threading.Thread(target=_give_way, args=(buffer,), name="give way", daemon=True).start()
 
     def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002
         """Do nothing: virtual memory does not fragment."""
@@ -226,5 +264,17 @@ class CpuBackend:
                 self._pool.drop()
 
 
-def _touched_bytes(buffers: list[AnonymousBuffer | SharedBuffer]) -> int:
+def _touched_bytes(buffers: list[Buffer]) -> int:
     return sum(buffer.actual_bytes for buffer in buffers if buffer.touched)
+
+
+def _in_place_bytes(mapped: "dict[str, MappedFile]") -> int:
+    return sum(buffer.actual_bytes for buffer in mapped.values() if buffer.in_place)
+
+
+def _give_way(buffer: "MappedFile") -> None:
+    """Copy it into memory; a gibibyte takes about a second, and the writer waits."""
+    try:
+        buffer.give_way()
+    except (OSError, OutOfMemoryError) as error:
+        log("error", f"weights in a file that is to be written to can't be copied out of it: {error}")

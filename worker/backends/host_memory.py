@@ -6,6 +6,7 @@ import mmap
 import sys
 from typing import Any, Protocol
 
+from worker.backends.raw_pages import POPULATE_WRITE, fault_in
 from worker.cancellation import CancelToken
 from worker.errors import OutOfMemoryError
 
@@ -16,8 +17,6 @@ _STEP_BYTES = 64 * 2**20
 
 _MADV_DONTNEED = 4
 _MADV_HUGEPAGE = 14
-_MADV_POPULATE_WRITE = 23
-"""From linux/mman.h, Linux 5.14: fault all pages in at once, or fail with an error instead of a signal."""
 
 _LINUX = sys.platform == "linux"
 _libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform != "win32" else None
@@ -123,17 +122,11 @@ def fill_with_zeros(address: int, length: int, token: CancelToken, *, fresh: boo
 
 def _populate(address: int, length: int) -> bool:
     """Fault pages in. False where the kernel does not know how; OutOfMemoryError where it has none."""
-    if not _LINUX:
-        return False
-    while _libc.madvise(address, length, _MADV_POPULATE_WRITE) != 0:
-        code = ctypes.get_errno()
-        if code in {errno.EINTR, errno.EAGAIN}:
-            continue
-        if code == errno.EINVAL:
-            return False
-        message = f"the system has no pages for {length} bytes: {errno.errorcode.get(code, code)}"
-        raise OutOfMemoryError(message, requested_bytes=length)
-    return True
+    code = fault_in(address, length, POPULATE_WRITE)
+    if code in {0, errno.EINVAL}:
+        return code == 0
+    message = f"the system has no pages for {length} bytes: {errno.errorcode.get(code, code)}"
+    raise OutOfMemoryError(message, requested_bytes=length)
 
 
 def resident_bytes(address: int, length: int) -> int | None:

@@ -31,9 +31,9 @@ class LeastRecentlyUsed(Policy):
 
     name = "lru"
 
-    def worth(self, model: ModelUse, history: UseHistory) -> float:  # noqa: ARG002 - part of the protocol
-        """Rank by last use."""
-        return model.last_tick
+    def worth(self, model: ModelUse, history: UseHistory) -> float:
+        """Rank by the rate of use if the model comes back after as long as it was away."""
+        return 1 / (history.age(model) + 1)
 
 
 class LeastFrequentlyUsed(Policy):

@@ -1,4 +1,4 @@
-"""The adaptive strategy: candidate policies in simulated caches over the live uses, the cheapest leads."""
+"""The adaptive strategy: policies in simulated caches over the live uses, weighed by what those cost."""
 
 import math
 from collections.abc import Sequence
@@ -7,18 +7,16 @@ from worker.eviction.planner import choose
 from worker.eviction.policies import Policy
 from worker.eviction.use_history import ModelUse, UseHistory
 
-HALF_LIFE = 150
-"""Uses after which a reload in a shadow counts half: what was cheap of late leads."""
+HALF_LIFE = 300
+"""Uses after which a reload in a shadow counts half: what was cheap of late weighs more."""
 
 _DECAY = 0.5 ** (1 / HALF_LIFE)
 
-LOADS_TO_LEAVE = 1.0
-LOADS_TO_RETURN = 0.5
-"""A challenger must be cheaper by this many average loads; to return to a cautious policy takes less."""
-
-NOISE_TO_LEAVE = 0.3
-NOISE_TO_RETURN = -0.4
-"""And by so many standard deviations of the difference."""
+DOUBT = 0.7
+HEAD_START = 3.0
+_LEAST_WEIGHT = 0.01
+_LEAST_WORTH = 1e-300
+"""In the place of nothing, which has no logarithm: a model that was never used."""
 
 
 class ShadowCache:
@@ -34,8 +32,8 @@ class ShadowCache:
         self._sizes: dict[str, int] = {}
         self._used_bytes = 0
 
-    def use(self, model: ModelUse, history: UseHistory, capacity_bytes: int) -> bool:
-        """Follow one use: load what is missing, evict what is in its way; say whether it was missing.
+    def use(self, model: ModelUse, history: UseHistory, capacity_bytes: int) -> None:
+        """Follow one use: load what is missing, evict what is in its way.
 
         1. A resident model of the same size costs nothing.
         2. One that is missing costs its load; one above the capacity is not kept (a pin or a lease can
@@ -44,13 +42,12 @@ class ShadowCache:
         """
         self.recent_ms *= _DECAY
         size = model.size_bytes
-        present = model.id in self._resident
-        if not present:  # 2
+        if model.id not in self._resident:  # 2
             cost = history.cost_ms(model)
             self.recent_ms += cost
             self.total_ms += cost
             if size > capacity_bytes:
-                return True
+                return
         self._used_bytes += size - self._sizes.pop(model.id, 0)
         self._resident.pop(model.id, None)
         excess = self._used_bytes - capacity_bytes
@@ -65,7 +62,6 @@ class ShadowCache:
         self._resident[model.id] = model
         self._sizes[model.id] = size
         self.policy.used(model, history)
-        return not present
 
     def _evict(self, model: ModelUse) -> None:
         del self._resident[model.id]
@@ -74,60 +70,48 @@ class ShadowCache:
 
 
 class Adaptive(Policy):
-    """Ranks as the policy does whose shadow was cheapest of late.
+    """Ranks by the opinions of several policies, each weighing as much as its shadow has shown it to be worth.
 
-    The guard against switching on noise: two shadows differ only where one has a model and the other
-    has not. If that were chance, the difference of their recent costs would have the variance of the
-    sum of those loads squared. A challenger takes the lead when
-      1. its recent cost is below the leader's by more than ``LOADS_TO_LEAVE`` average loads
-      2. plus ``NOISE_TO_LEAVE`` standard deviations; ``.._TO_RETURN`` where the challenger is one of the
-         cautious policies, which no pattern of use can mislead by much;
-      3. and of several such, the cheapest does; of equals, the first.
+    All of them say what a byte kept saves, so that opinions can be averaged: the logarithms of the worths are.
+    A policy's weight falls by a factor of e for each 1 / ``DOUBT`` average loads that its shadow has cost more
+    of late than the cheapest one's. No threshold, hence no switching on noise: weights move by a load at a time.
+    The first policy has a head start of ``HEAD_START`` in that exponent: it is outweighed only by others that
+    have saved several loads, which is what bounds the loss where nothing can be foretold.
     """
 
     name = "adaptive"
 
-    def __init__(self, cautious: Sequence[Policy], bold: Sequence[Policy], capacity_bytes: int) -> None:
-        """Take the policies to choose from; the first cautious one leads until another proves cheaper."""
-        self.shadows = tuple(ShadowCache(policy) for policy in (*cautious, *bold))
-        self._cautious = len(cautious)
+    def __init__(self, policies: Sequence[Policy], capacity_bytes: int) -> None:
+        """Take the policies to weigh; the first is believed until others prove cheaper."""
+        self.shadows = tuple(ShadowCache(policy) for policy in policies)
         # Mutable: these, by used; the capacity by its owner.
         self.capacity_bytes = capacity_bytes
-        self.switches = 0
-        self._leader = 0
         self._mean_load_ms = 0.0
-        self._variance = [[0.0] * len(self.shadows) for _ in self.shadows]
-        """Of the difference between the recent costs of two shadows, in square milliseconds."""
+        self._weights = [1.0, *(0.0 for _ in self.shadows[1:])]
 
     @property
     def leader(self) -> str:
-        """The name of the policy that ranks now."""
-        return self.shadows[self._leader].policy.name
+        """The name of the policy that weighs most now."""
+        return self.shadows[self._weights.index(max(self._weights))].policy.name
 
     def used(self, model: ModelUse, history: UseHistory) -> None:
-        """Follow one use in every shadow, then see who leads."""
-        cost = history.cost_ms(model)
-        self._mean_load_ms += (cost - self._mean_load_ms) / history.tick
-        loaded = [shadow.use(model, history, self.capacity_bytes) for shadow in self.shadows]
-        for row, one in zip(self._variance, loaded, strict=True):
-            row[:] = [
-                value * _DECAY + (cost * cost if one is not other else 0.0)
-                for value, other in zip(row, loaded, strict=True)
-            ]
-        recent = self.shadows[self._leader].recent_ms
-        best = self._leader
-        for index, shadow in enumerate(self.shadows):
-            back = index < self._cautious
-            loads, noise = (LOADS_TO_RETURN, NOISE_TO_RETURN) if back else (LOADS_TO_LEAVE, NOISE_TO_LEAVE)
-            deviation = math.sqrt(self._variance[self._leader][index])
-            margin = loads * self._mean_load_ms + noise * deviation  # 1, 2
-            cheaper = shadow.recent_ms < self.shadows[best].recent_ms  # 3
-            if cheaper and shadow.recent_ms + margin < recent:
-                best = index
-        if best != self._leader:
-            self._leader = best
-            self.switches += 1
+        """Follow one use in every shadow, then weigh them anew."""
+        self._mean_load_ms += (history.cost_ms(model) - self._mean_load_ms) / history.tick
+        for shadow in self.shadows:
+            shadow.use(model, history, self.capacity_bytes)
+        least = min(shadow.recent_ms for shadow in self.shadows)
+        doubt = DOUBT / (self._mean_load_ms or 1.0)
+        raw = [math.exp((least - shadow.recent_ms) * doubt) for shadow in self.shadows]
+        raw[0] *= math.exp(HEAD_START)
+        whole = sum(raw)
+        self._weights = [weight / whole for weight in raw]
 
     def worth(self, model: ModelUse, history: UseHistory) -> float:
-        """Rank as the leader does."""
-        return self.shadows[self._leader].policy.worth(model, history)
+        """Give the weighted geometric mean; whoever weighs next to nothing is not asked."""
+        return math.exp(
+            sum(
+                weight * math.log(max(shadow.policy.worth(model, history), _LEAST_WORTH))
+                for shadow, weight in zip(self.shadows, self._weights, strict=True)
+                if weight > _LEAST_WEIGHT
+            )
+        )

@@ -87,7 +87,7 @@ class EvictionState:
 
     @property
     def leader(self) -> str:
-        """The policy that ``adaptive`` follows now."""
+        """The policy that weighs most in ``adaptive`` now."""
         return self._adaptive.leader
 
     @property
@@ -102,12 +102,11 @@ class EvictionState:
 
 
 def _adaptive(capacity_bytes: int) -> Adaptive:
-    """Give the policies that ``adaptive`` chooses from: docs/eviction.md says what each is good for."""
+    """Give the policies that ``adaptive`` weighs: docs/eviction.md says what each is good for."""
     forecast = ReuseForecast()
     rates = [DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256)]
     mixed = [Between(rates[1], forecast), Between(rates[2], forecast)]  # both after their parts
-    cautious = (CostPerAge(), LeastRecentlyUsed())
-    return Adaptive(cautious, (*rates, forecast, *mixed), capacity_bytes)
+    return Adaptive((LeastRecentlyUsed(), CostPerAge(), *rates, forecast, *mixed), capacity_bytes)
 
 
 class _PolicyRanking(Record):
@@ -143,7 +142,7 @@ class _PolicyRanking(Record):
                 cost = "reload not measured" if model.load_ms is None else f"reload {model.load_ms} ms"
                 text = f"{_times(model.count)}, {last}, {cost} for {candidate.size_bytes} bytes"
                 if isinstance(self.policy, Adaptive):
-                    return f"{text} (adaptive follows {self.policy.leader})"
+                    return f"{text} (adaptive, mostly by {self.policy.leader})"
                 return text
 
     def _model(self, candidate: Candidate) -> ModelUse:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,11 +10,23 @@ from protocol.record import Record
 from worker.cancellation import CancelToken
 from worker.errors import ModelLoadFailedError
 from worker.loaders.dtypes import ITEM_BYTES
+from worker.records import FileRange
 
 ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
 
 DEFAULT_KEEP_ALIVE_NS = 600 * 10**9
+
+
+class Placement(StrEnum):
+    """Where the weights of a model in the machine's own memory are. On any other device they are copies."""
+
+    AUTO = "auto"
+    """Mapped where the file allows it and the system holds writers off, else copied."""
+    MAP = "map"
+    """In the file, mapped; what can't be is not loaded."""
+    COPY = "copy"
+    """In memory of the worker's own."""
 
 
 class ModelSpec(Record):
@@ -37,6 +50,7 @@ class ModelSpec(Record):
     offload: bool = False
     fallback: str | None = None
     factory: str | None = None
+    placement: Placement = Placement.AUTO
 
     @property
     def external(self) -> bool:
@@ -73,6 +87,22 @@ class WeightFile(Protocol):
 
     def close(self) -> None:
         """Give the file up. Idempotent."""
+        ...
+
+
+class InPlace(Record):
+    """What of a file is to be mapped, and how the tensors lie in that."""
+
+    file: FileRange
+    tensors: tuple[TensorInfo, ...]
+
+
+@runtime_checkable
+class MappableFile(Protocol):
+    """A WeightFile whose tensors may lie in the file as they would in a block."""
+
+    def in_place(self) -> InPlace:
+        """Say where. ModelLoadFailedError with the cause why they do not."""
         ...
 
 

@@ -1,17 +1,12 @@
 """Getting all of a file's tensors into a block: straight where it is addressable, in chunks where not."""
 
-import threading
 from collections.abc import Callable, Iterator
 
 from worker.backends.base import COPY_CHUNK_BYTES
+from worker.backends.pieces import Done, take_turns
 from worker.cancellation import CancelToken
 from worker.loaders.base import WeightFile
 
-_PARALLEL_FROM_BYTES = 32 * 2**20
-"""Below this a second thread costs more to start than it saves."""
-
-Done = Callable[[int], None]
-"""Called with the completed bytes, alignment left out, after each piece."""
 Write = Callable[[int, memoryview], None]
 """Writes to a place in the block: a backend's ``write`` with the allocation and token filled in."""
 
@@ -21,39 +16,15 @@ def place(file: WeightFile, block: memoryview, token: CancelToken, done: Done | 
 
     Errors: what ``read_into`` raises, and what ``token`` does between pieces; both threads have ended then.
     """
-    pieces = _pieces(file)
-    lock = threading.Lock()
-    failures: list[BaseException] = []
-    completed = 0
 
-    def work() -> None:
-        nonlocal completed
-        try:
-            while not failures:
-                token.check()
-                with lock:
-                    piece = next(pieces, None)
-                if piece is None:
-                    return
-                index, start, length = piece
-                at = file.tensors[index].offset + start
-                with block[at : at + length] as target:
-                    file.read_into(index, start, target, token)
-                with lock:
-                    completed += length
-                    if done is not None:
-                        done(completed)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            failures.append(error)
+    def read(piece: tuple[int, int, int]) -> int:
+        index, start, length = piece
+        at = file.tensors[index].offset + start
+        with block[at : at + length] as target:
+            file.read_into(index, start, target, token)
+        return length
 
-    helper = threading.Thread(target=work, name="load") if file.total_bytes >= _PARALLEL_FROM_BYTES else None
-    if helper is not None:
-        helper.start()
-    work()
-    if helper is not None:
-        helper.join()
-    if failures:
-        raise failures[0]
+    take_turns(_pieces(file), read, token, done, total_bytes=file.total_bytes)
 
 
 def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done | None = None) -> None:

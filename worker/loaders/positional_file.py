@@ -9,6 +9,8 @@ import os
 import sys
 import threading
 
+from worker.backends.mapped_file import file_identity
+
 _AHEAD_BYTES = 64 * 2**20
 _AHEAD_FROM_BYTES = 2**20
 """Two readers in turn look random to the system, which then reads too little ahead: it is told what is next."""
@@ -19,19 +21,27 @@ class PositionalFile:
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         self.size_bytes = size_bytes
+        self.identity = file_identity(descriptor)
+        """As it was when it was opened."""
         # All mutable state: the descriptor until it is closed, and on Windows its position.
         self._descriptor: int | None = descriptor
         self._lock = threading.Lock()
 
-    def read_into(self, offset: int, target: memoryview) -> int:
-        """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
+    @property
+    def descriptor(self) -> int:
+        """The open descriptor. ValueError once it is closed."""
         if self._descriptor is None:
             raise ValueError("the file is closed")
+        return self._descriptor
+
+    def read_into(self, offset: int, target: memoryview) -> int:
+        """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
+        descriptor = self.descriptor
         self._read_ahead(offset, target.nbytes)
         done = 0
         while done < target.nbytes:
             with target[done:] as rest:
-                got = self._read(self._descriptor, offset + done, rest)
+                got = self._read(descriptor, offset + done, rest)
             if got == 0:
                 break
             done += got

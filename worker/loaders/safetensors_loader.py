@@ -1,10 +1,12 @@
 """Weights in a safetensors file."""
 
+import mmap
+from dataclasses import replace
 from importlib.util import find_spec
 
 from worker.cancellation import CancelToken
 from worker.errors import ModelLoadFailedError
-from worker.loaders.base import ModelSpec, lay_out, load_failed
+from worker.loaders.base import InPlace, ModelSpec, lay_out, load_failed
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.model_path import open_file
 from worker.loaders.positional_file import PositionalFile
@@ -16,6 +18,7 @@ from worker.loaders.safetensors_header import (
     parse_header,
 )
 from worker.loaders.tensors import flat_tensor
+from worker.records import FileRange
 
 _SCRATCH_BYTES = 4 * 2**20
 """What a cast reads at a time: all that a thread takes beside the block."""
@@ -48,7 +51,7 @@ class SafetensorsLoader:
 
 
 class SafetensorsFile:
-    """A WeightFile."""
+    """A WeightFile, and a MappableFile."""
 
     def __init__(
         self, spec: ModelSpec, file: PositionalFile, data_start: int, stored: tuple[StoredTensor, ...]
@@ -75,6 +78,25 @@ class SafetensorsFile:
                 source = scratch[: part.nbytes // item * stored_item]
                 self._read(index, (start + offset) // item * stored_item, source)
                 flat_tensor(part, info.dtype).copy_(flat_tensor(source, info.stored_dtype))
+
+    def in_place(self) -> InPlace:
+        """Map from the first tensor on: the header stays out."""
+        first = min(self._begins, default=self._file.size_bytes)
+        start = first // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        size = self._file.size_bytes - start
+        if not size or first == self._file.size_bytes:
+            raise load_failed(self._spec, "it has no bytes to be mapped")
+        tensors = []
+        for info, begin in zip(self.tensors, self._begins, strict=True):
+            if info.dtype != info.stored_dtype:
+                cause = f"can't be mapped: it is cast from {info.stored_dtype} to {info.dtype}"
+                raise load_failed(self._spec, f"tensor {info.name!r} {cause}")
+            if begin % ITEM_BYTES[info.dtype]:
+                cause = f"can't be mapped: it begins at byte {begin}, and is of {info.dtype}"
+                raise load_failed(self._spec, f"tensor {info.name!r} {cause}")
+            tensors.append(replace(info, offset=begin - start))
+        file = FileRange(self._file.descriptor, start, size, self._file.identity)
+        return InPlace(file, tuple(tensors))
 
     def close(self) -> None:
         """Close the descriptor."""

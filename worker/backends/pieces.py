@@ -1,0 +1,58 @@
+"""Work in pieces, of which this thread and one more take the next in turns."""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from worker.cancellation import CancelToken
+
+PARALLEL_FROM_BYTES = 32 * 2**20
+"""Below this a second thread costs more to start than it saves."""
+
+Done = Callable[[int], None]
+"""Called with the completed bytes, after each piece."""
+Piece = TypeVar("Piece")
+
+
+def take_turns(
+    pieces: Iterable[Piece],
+    work: Callable[[Piece], int],
+    token: CancelToken,
+    done: Done | None = None,
+    *,
+    total_bytes: int,
+) -> None:
+    """Do every piece; ``work`` returns its bytes. Small work is this thread's alone.
+
+    Errors: what ``work`` raises, and what ``token`` does between pieces; both threads have ended then.
+    """
+    left = iter(pieces)
+    lock = threading.Lock()
+    failures: list[BaseException] = []
+    completed = 0
+
+    def run() -> None:
+        nonlocal completed
+        try:
+            while not failures:
+                token.check()
+                with lock:
+                    piece = next(left, None)
+                if piece is None:
+                    return
+                length = work(piece)
+                with lock:
+                    completed += length
+                    if done is not None:
+                        done(completed)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+            failures.append(error)
+
+    helper = threading.Thread(target=run, name="pieces") if total_bytes >= PARALLEL_FROM_BYTES else None
+    if helper is not None:
+        helper.start()
+    run()
+    if helper is not None:
+        helper.join()
+    if failures:
+        raise failures[0]
