@@ -101,6 +101,24 @@ def test_any_readings(steps: list[tuple[int, int]]) -> None:
     assert may_run_out(samples)
 
 
+def test_readings_a_moment_apart() -> None:
+    """Several readings within nanoseconds, between others seconds apart, break nothing."""
+    times = [
+        2,
+        2,
+        2,
+        4,
+        S + 4,
+        S + S // 1000 + 4,
+        S + S // 1000 + 5,
+        S + S // 1000 + 7,
+        S + S // 1000 + 8,
+        2 * S,
+    ]
+    rooms = [10**9 - 4096 * n - (10**7 if n else 0) for n in range(len(times))]
+    forecast([RoomSample(at, room) for at, room in zip(times, rooms, strict=True)])
+
+
 CURVES = [curve for seed in (3, 5) for curve in generated(seed)]
 
 
