@@ -12,7 +12,8 @@ from protocol.vocabulary import DeviceState, EventName, PressureLevel
 from worker.backends.base import DeviceBackend, OwnProcess
 from worker.cancellation import CancelToken
 from worker.errors import DeviceLostError, DeviceUnavailableError
-from worker.manager_memory import MemoryManager, unavailable
+from worker.manager_devices import unavailable
+from worker.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
 from worker.records import DeviceInfo, Lost, Readings
 from worker.worker_analytics import AnalyticsWorker, age_order

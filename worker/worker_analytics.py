@@ -16,7 +16,8 @@ from worker.books.history import History
 from worker.books.totals import DeviceTotals, Totals
 from worker.clock import NS_PER_S, Clock
 from worker.leak_watch import LeakWatch
-from worker.manager_memory import MemoryManager, utilization_percentage
+from worker.manager_devices import utilization_percentage
+from worker.manager_memory import MemoryManager
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.records import Allocation
 from worker.trend_watch import TrendWatch

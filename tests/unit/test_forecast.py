@@ -101,6 +101,25 @@ def test_any_readings(steps: list[tuple[int, int]]) -> None:
     assert may_run_out(samples)
 
 
+def test_readings_a_moment_apart() -> None:
+    """Several readings within nanoseconds, between others seconds apart, break nothing."""
+    moment = S // 1000
+    times = (
+        2,
+        2,
+        2,
+        4,
+        S + 4,
+        S + moment + 4,
+        S + moment + 5,
+        S + moment + 7,
+        S + moment + 8,
+        S + 2 * moment + 8,
+    )
+    taken = (0, 10**7, 10004096, 20004096, 30004096, 30008192, 30012288, 30016384, 30020480, 30020480)
+    forecast([RoomSample(at, 10**9 - size) for at, size in zip(times, taken, strict=True)])
+
+
 CURVES = [curve for seed in (3, 5) for curve in generated(seed)]
 
 

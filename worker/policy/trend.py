@@ -199,7 +199,12 @@ def _filter(
             c = (2.0 + jumps * (times[index] - times[index - 1])) / dt**2 + turns * dt / 3
             continue
         room += slope * dt
-        a += dt * (2 * b + dt * c) + jumps * (times[index] - times[index - 1]) + turns * dt**3 / 3
+        # Readings a moment apart make huge figures that cancel: what is left may lie a little below nothing.
+        a = (
+            max(0.0, a + dt * (2 * b + dt * c))
+            + jumps * (times[index] - times[index - 1])
+            + turns * dt**3 / 3
+        )
         b += dt * c + turns * dt**2 / 2
         c += turns * dt
         total = a + 1.0
@@ -209,7 +214,7 @@ def _filter(
         gain, gain_slope = a / total, b / total
         room += gain * surprise
         slope += gain_slope * surprise
-        c -= gain_slope * b
+        c = max(0.0, c - gain_slope * b)
         b *= 1 - gain
         a *= 1 - gain
     count = len(times) - 2
