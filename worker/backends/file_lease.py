@@ -21,16 +21,20 @@ class FileLease:
     def __init__(self, descriptor: int) -> None:
         """Take it. OSError where the system grants none; the file is then as it was."""
         self._descriptor = descriptor
-        if sys.platform != "linux":
+        if sys.platform == "linux":
+            # The default, SIGIO, would end the process; this one is ignored. Asking is enough for us.
+            fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        else:
             raise OSError("this system has no leases on files")
-        # The default, SIGIO, would end the process; this one is ignored. Asking is enough for us.
-        fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
 
     @property
     def wanted(self) -> bool:
         """Whether somebody waits for it to be given up."""
-        return sys.platform == "linux" and fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+        if sys.platform == "linux":
+            return fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+        else:  # noqa: RET505 - what only Linux has the type checker reads only there
+            return False
 
     def release(self) -> None:
         """Give it up: whoever waits goes on. Idempotent."""

@@ -146,7 +146,7 @@ class MappedFile:
 
     def _fault_in(self, offset: int, length: int) -> None:
         code = fault_in(self.address + offset, length, POPULATE_READ)
-        if code == errno.EINVAL and hasattr(os, "preadv"):
+        if code == errno.EINVAL and sys.platform != "win32":
             # The system has no such advice. Reading brings the pages in too, and fails without a signal.
             scratch = memoryview(bytearray(min(_SCRATCH_BYTES, length)))
             for begin in range(offset, offset + length, _SCRATCH_BYTES):
@@ -201,6 +201,8 @@ def _map(descriptor: int, file: FileRange) -> mmap.mmap:
 
 def _read(descriptor: int, offset: int, target: memoryview) -> int:
     """Fill ``target``. Returns the bytes read, which are fewer only where the file ends."""
+    if sys.platform == "win32":
+        raise OSError("Windows keeps a mapped file as it is: nothing is read from beside it")
     done = 0
     while done < target.nbytes:
         got = os.preadv(descriptor, [target[done : done + _STEP_BYTES]], offset + done)

@@ -61,6 +61,8 @@ def cached_bytes(descriptor: int, start: int, length: int) -> int | None:
 
 def map_anonymous(length: int, address: int | None = None) -> int:
     """Map pages of this process's own, at an address in place of what is there. OutOfMemoryError."""
+    if sys.platform == "win32":
+        raise OutOfMemoryError("Windows maps no pages at an address", requested_bytes=length)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (0 if address is None else _MAP_FIXED)
     found = _libc.mmap(address, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
     if found is None or found == _FAILED:

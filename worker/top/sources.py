@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import socket
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -169,6 +170,8 @@ class RecordSource:
 
 
 def _connect(path: Path) -> socket.socket:
+    if sys.platform == "win32":
+        raise OSError("Windows has no such sockets: follow a record file")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(str(path))
