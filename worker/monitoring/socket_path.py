@@ -12,8 +12,10 @@ def default_path(pid: int) -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "memory-worker" / f"{pid}.sock"
-    owner = os.getuid() if sys.platform != "win32" else 0
-    return Path(tempfile.gettempdir()) / f"memory-worker-{owner}" / f"{pid}.sock"
+    owner = ""  # on Windows, each user has a temp folder of their own
+    if sys.platform != "win32":
+        owner = f"-{os.getuid()}"
+    return Path(tempfile.gettempdir()) / f"memory-worker{owner}" / f"{pid}.sock"
 
 
 def make_private(folder: Path) -> None:
