@@ -2,20 +2,16 @@
 
 import gc
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.vocabulary import EventName
 from worker import __version__
-from worker.backends.base import DeviceBackend, OwnProcess
+from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.backends.cpu import DEVICE_ID as CPU
-from worker.backends.cpu import CpuBackend
-from worker.backends.shared_files import default_folder
 from worker.books.history import History
 from worker.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.command_line import Arguments, fail
-from worker.composition_devices import accelerators, devices_of, may_come
+from worker.composition_devices import accelerators, devices_of, host, may_come
 from worker.composition_pressure import build_pressure
 from worker.device_watch import DeviceWatch, Publish
 from worker.instructor_memory import Instructor
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
     from worker.composition_monitoring import Watchers
     from worker.interface_models import ModelInterface
 
-_POOL_SHARE = 16
 _DETERMINISTIC_PID = 1
 
 
@@ -121,7 +116,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     log("info", "serving", version=__version__)
     gc.freeze()
     gc.enable()
-    loop.run()
+    loop.run(memory.probe_here)
 
 
 def build_memory(
@@ -136,24 +131,15 @@ def build_memory(
 ) -> MemoryInterface:
     """Build the devices and what keeps their books. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
-    reading = system.read()
-    budget = reading.budget_bytes or 0
-    cpu = CpuBackend(
-        system.read,
-        clock.now_ns,
-        budget // _POOL_SHARE if arguments.pool_bytes is None else arguments.pool_bytes,
-        default_folder() if arguments.shared_folder is None else Path(arguments.shared_folder),
-        system.notes(),
-    )
-    if isinstance(system, FixedSystemMemory):
-        system.held_bytes = cpu.held_bytes
-    for orphan in cpu.remove_orphans():
-        log("info", "removed what a killed worker left behind", path=str(orphan))
+    budget = system.read().budget_bytes or 0
     # A fixed clock does not move by itself, so that a level would never fall.
     manager = MemoryManager(clock, dwell_ns=0 if arguments.deterministic else DWELL_NS)
     backends: dict[str, DeviceBackend] = {}
-    everything: list[DeviceBackend] = [cpu]
-    everything.extend(accelerators(arguments, clock))
+
+    def begin(later: ProbedBeside) -> None:
+        watch.begin(later)
+
+    everything = (host(arguments, clock, system), *accelerators(arguments, clock, begin))
     for backend in everything:
         for info in devices_of(backend):
             on_cpu = info.device_id == CPU
@@ -186,7 +172,7 @@ def build_memory(
 
     for backend in everything:
         if isinstance(backend, OwnProcess):
-            backend.begin(partial(watch.note_devices, backend))
+            watch.begin(backend)
     memory = MemoryInterface(manager, backends, workers, clock, default, publish, watch, models)
     if arguments.models is not None:
         memory.models.worker.estimate()

@@ -5,11 +5,12 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from protocol.results import DeviceLostData, DeviceRecoveredData, PressureChangedData
 from protocol.vocabulary import DeviceState, EventName, PressureLevel
-from worker.backends.base import DeviceBackend, OwnProcess
+from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.cancellation import CancelToken
 from worker.errors import DeviceLostError, DeviceUnavailableError
 from worker.manager_devices import unavailable
@@ -49,6 +50,11 @@ class DeviceWatch:
         """Called with every device that was observed."""
 
     # ---- which are there ----
+
+    def begin(self, backend: ProbedBeside) -> None:
+        """Have a backend look for its devices, and list those that it expects meanwhile."""
+        self.note_devices(backend, backend.devices)
+        backend.begin(partial(self.note_devices, backend))
 
     def note_devices(self, backend: DeviceBackend, found: tuple[DeviceInfo, ...]) -> None:
         """Take over what a backend says of its devices: found, lost, or there again."""

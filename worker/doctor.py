@@ -3,13 +3,13 @@
 import platform
 
 from protocol.results import DeviceStatus
-from protocol.vocabulary import DeviceKind
 from worker import __version__
 from worker.books.history import History
 from worker.cancellation import CancelToken
 from worker.clock import SystemClock
 from worker.command_line import Arguments
 from worker.composition import build_memory
+from worker.composition_devices import why_none
 
 _FIGURES = (
     ("total_bytes", "total"),
@@ -19,16 +19,12 @@ _FIGURES = (
     ("available_bytes", "available to one allocation"),
 )
 
-_NOT_LOOKED_FOR = {
-    DeviceKind.CUDA: "--isolate cuda does",
-    DeviceKind.DIRECTML: "--directml-python PATH names an interpreter that has torch_directml, and does",
-}
-
 
 def examine(arguments: Arguments) -> int:
     """Print what this machine offers. Returns the exit code."""
     clock = SystemClock()
     memory = build_memory(arguments, clock, History(clock), lambda *_: None, lambda *_: None)
+    memory.probe_here()
     memory.wait_until_known(CancelToken(clock.now_ns))
     status = memory.status(memory.device_ids(None), refresh=True)
     print(f"memory-worker {__version__}, Python {platform.python_version()}, {platform.platform()}")
@@ -43,9 +39,9 @@ def examine(arguments: Arguments) -> int:
         for note in memory.notes(device.device_id):
             print(f"  - {note}")
     kinds = {device.kind for device in status.devices}
-    for kind, why in _NOT_LOOKED_FOR.items():
+    for kind, why in why_none().items():
         if kind not in kinds:
-            print(f"\n{kind}  not looked for: {why}")
+            print(f"\n{kind}  none: {why}")
     memory.close()
     return 0
 

@@ -43,7 +43,7 @@ from protocol.vocabulary import (
     PressureLevel,
     TransferType,
 )
-from worker.backends.base import DeviceBackend
+from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_MS, Clock
 from worker.device_watch import READINGS_MAX_AGE_MS, DeviceWatch, Publish
@@ -153,9 +153,18 @@ class MemoryInterface:
 
     # ---- which device ----
 
+    def probe_here(self) -> None:
+        """Begin to look for the devices whose libraries this process imports: that can hold all its threads up."""
+        for backend in dict.fromkeys(self._backends.values()):
+            if isinstance(backend, ProbedBeside) and not isinstance(backend, OwnProcess):
+                self._watch.begin(backend)
+
     def wait_until_known(self, token: CancelToken) -> None:
-        """Wait for the end of every probe."""
-        self._watch.wait_until_known(self.device_ids(None), token)
+        """Wait for the end of every probe, also of devices that one of them reveals."""
+        known: tuple[str, ...] = ()
+        while (there := self.device_ids(None)) != known:
+            self._watch.wait_until_known(there, token)
+            known = there
 
     def device_ids(self, device_id: str | None) -> tuple[str, ...]:
         """Return the devices that are meant. DeviceNotFoundError if there is none of that name."""

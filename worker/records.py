@@ -72,8 +72,8 @@ class Readings(Record):
     cached_bytes: int
     fragmentation: Fragmentation | None
     restart_returns_bytes: int | None = None
-    """What only a new process in place of the device's gives back, a part of ``cached_bytes``; None where none
-    would help."""
+    """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
+    back otherwise; None where no restart is needed, or none is possible."""
     gauges: tuple[Gauge, ...] = ()
 
 

@@ -60,14 +60,20 @@ class StdioLoop:
         self._turn = threading.Lock()
         """Held while lines are answered, so that the end comes between two of them."""
 
-    def run(self) -> None:
-        """Serve until the end of input, then finish what was asked."""
+    def run(self, once_answered: Callable[[], None] | None = None) -> None:
+        """Serve until the end of input, then finish what was asked.
+
+        ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
+        """
         watch_signals(lambda: self._end("SIGTERM", _DRAIN_SECONDS, _CANCEL_SECONDS))
         if self._fixed_clock is not None:
             self._fixed_clock.on_parked = self._runner.wake
         splitter = LineSplitter(self.max_frame_bytes)
         while chunk := self._read():
             self._answer(splitter.feed(chunk))
+            if once_answered is not None:
+                once_answered()
+                once_answered = None
         self._answer(splitter.close())
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.

@@ -94,18 +94,27 @@ class DeviceBackend(Protocol):
         ...
 
 
+OnChange = Callable[[tuple[DeviceInfo, ...]], None]
+"""Called with a backend's devices whenever one is another than before; must not call back."""
+
+
 @runtime_checkable
-class OwnProcess(Protocol):
-    """What a backend has besides if its devices live in a process of their own, and so can come and go."""
+class ProbedBeside(DeviceBackend, Protocol):
+    """What a backend has besides if looking for its devices takes long, and so must keep nobody waiting."""
 
     @property
     def devices(self) -> tuple[DeviceInfo, ...]:
         """The devices, as far as is known by now: probing, at first."""
         ...
 
-    def begin(self, on_change: Callable[[tuple[DeviceInfo, ...]], None]) -> None:
+    def begin(self, on_change: OnChange) -> None:
         """Look for the devices, beside everything else, and tell of them whenever one changes."""
         ...
+
+
+@runtime_checkable
+class OwnProcess(ProbedBeside, Protocol):
+    """What a backend has besides if its devices live in a process of their own, and so can come and go."""
 
     def restart(self, token: CancelToken) -> Restarted:
         """Replace the process, and carry over all that lives in it through host memory."""

@@ -9,8 +9,8 @@ from functools import partial
 from traceback import clear_frames
 from typing import TYPE_CHECKING
 
-from protocol.vocabulary import DeviceState, Initialize, MemoryType
-from worker.backends.base import Fill
+from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
+from worker.backends.base import Fill, OnChange
 from worker.backends.cuda_probe import Found, find_devices
 from worker.backends.host_memory import address_of
 from worker.backends.pinned_buffer import PinnedBuffer
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _HOST_RESERVE_BYTES = 256 * 2**20
 """Locked pages can't be swapped: this much of the system's free memory is left to everyone else."""
+
+_EXPECTED = DeviceInfo("cuda:0", DeviceKind.CUDA, "First CUDA device", DeviceState.PROBING)
+_NO_GPU = "its driver is installed, and finds no GPU (as where CUDA_VISIBLE_DEVICES hides them)"
 
 _NOTES = (
     (
@@ -75,6 +78,22 @@ class CudaBackend:
                 }
                 self._found = found
             return self._found.infos
+
+    @property
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """The devices, as far as is known by now: one that is being looked for, at first."""
+        if self._found is None:
+            return (_EXPECTED,)
+        return self._found.infos or (replace(_EXPECTED, state=DeviceState.UNAVAILABLE, state_reason=_NO_GPU),)
+
+    def begin(self, on_change: OnChange) -> None:
+        """Look for the devices on a thread of its own, for importing torch takes seconds, and tell of them."""
+
+        def look() -> None:
+            self.probe()
+            on_change(self.devices)
+
+        threading.Thread(target=look, name="cuda-probe", daemon=True).start()
 
     def readings(self, device_id: str) -> Readings:
         """Ask the driver, NVML and torch's allocator."""

@@ -38,7 +38,7 @@ _NO_ADAPTER = (
 _NOTES = {
     UntiledMemory.name: (
         (
-            "allocator: untiled, one resource a block: freed memory goes back in place, a block has up to"
+            "untiled: one resource a block: freed memory goes back in place, a block has up to"
             f" {UntiledMemory.limit_bytes} bytes, running out is an error and not the process's end"
         ),
         "the system's budget is held by the worker, which this allocator does not do",
@@ -46,7 +46,7 @@ _NOTES = {
     ),
     TiledMemory.name: (
         (
-            "allocator: tiled, a pool that never shrinks: what was freed goes back to the system only by a"
+            "tiled: a pool that never shrinks: what was freed goes back to the system only by a"
             " restart of the device's process (defragment, aggressive)"
         ),
         "its budget is frozen when the process starts; what the system grants later counts against its growth",
@@ -60,11 +60,13 @@ class DirectMlBackend(LoadsThroughCopies):
 
     quick_bytes = -1
 
-    def __init__(self, allocator: str = "untiled", only: int | None = None) -> None:
-        if allocator not in ALLOCATORS:
+    def __init__(self, allocator: str | None = None, only: int | None = None) -> None:
+        """``allocator`` is the one that was asked for; ``only`` one adapter is used, the others are just listed."""
+        if allocator not in {None, *ALLOCATORS}:
             message = f"there is no allocator {allocator!r}; there is {', '.join(ALLOCATORS)}"
             raise ValueError(message)
-        self.allocator = allocator
+        self._asked = allocator
+        allocator = allocator or ALLOCATORS[0]
         torch = importlib.import_module("torch")
         directml = importlib.import_module("torch_directml")
         if allocator == UntiledMemory.name:
@@ -72,6 +74,10 @@ class DirectMlBackend(LoadsThroughCopies):
         # With no adapter every other call of the library would end the process.
         count = directml.device_count() if directml.is_available() else 0
         self._adapters, self._missing = _adapters(count, lambda index: _name(directml, index))
+        self._names = tuple(
+            _name(directml, index) if adapter is None else adapter.name
+            for index, adapter in enumerate(self._adapters)
+        )
         self._devices = {
             f"dml:{index}": _AdapterMemory(torch, directml, index, adapter, allocator)
             for index, adapter in enumerate(self._adapters)
@@ -82,8 +88,8 @@ class DirectMlBackend(LoadsThroughCopies):
         self._places: dict[str, _AdapterMemory] = {}
 
     def probe(self) -> tuple[DeviceInfo, ...]:
-        """Return the adapters, in the library's order."""
-        if not self._devices:
+        """Return the adapters, in the library's order, also those that another process uses."""
+        if not self._names:
             return (
                 DeviceInfo(
                     "dml:0",
@@ -94,7 +100,7 @@ class DirectMlBackend(LoadsThroughCopies):
                 ),
             )
         return tuple(
-            DeviceInfo(device_id, DeviceKind.DIRECTML, each.name) for device_id, each in self._devices.items()
+            DeviceInfo(f"dml:{index}", DeviceKind.DIRECTML, name) for index, name in enumerate(self._names)
         )
 
     def readings(self, device_id: str) -> Readings:
@@ -161,7 +167,10 @@ class DirectMlBackend(LoadsThroughCopies):
     def notes(self) -> tuple[str, ...]:
         """Say which allocator is on and what that means, and where figures are missing."""
         nothing_asked = "a figure is null where neither DXCore, DXGI nor PDH answers it"
-        return (*_NOTES[self.allocator], *self._missing, nothing_asked)
+        used = dict.fromkeys(each.allocator for each in self._devices.values())
+        why = [self._why(each) for each in self._devices.values()]
+        said = [note for allocator in used for note in _NOTES[allocator]]
+        return (*why, *said, *self._missing, nothing_asked)
 
     def live(self) -> frozenset[str]:
         """Return the ids of all buffers."""
@@ -179,6 +188,15 @@ class DirectMlBackend(LoadsThroughCopies):
             if adapter is not None:
                 adapter.close()
 
+    def _why(self, device: "_AdapterMemory") -> str:
+        if self._asked is None:
+            why = "the default: memory that was freed goes back at once, and running out ends no process"
+        elif device.allocator == self._asked:
+            why = "as --directml-allocator says"
+        else:
+            why = f"{self._asked} was asked for, but this adapter has no tiled resources"
+        return f"allocator of {device.device_id}: {device.allocator}, {why}"
+
     def _device(self, device_id: str) -> "_AdapterMemory":
         return self._devices[device_id]
 
@@ -190,7 +208,6 @@ class _AdapterMemory:
         self, torch: Any, directml: Any, index: int, adapter: Adapter | None, allocator: str
     ) -> None:
         self.device_id = f"dml:{index}"
-        self.name = _name(directml, index) if adapter is None else adapter.name
         self._adapter = adapter
         budget = self._read().budget_bytes  # before the library looks at it, and freezes it
         device = self._device = DirectMlDevice(torch, directml, index)
@@ -200,6 +217,7 @@ class _AdapterMemory:
             self._memory = TiledMemory(device, self._read, usable_bytes(budget))
         else:
             self._memory = UntiledMemory(device, self._read)
+        self.allocator = self._memory.name
         self._lock = threading.Lock()
         # All mutable state: the buffers, and whether the device is gone, and what it took with it.
         self._tensors: dict[str, tuple[Any, int]] = {}
@@ -223,6 +241,7 @@ class _AdapterMemory:
             largest_block_bytes=largest,
             resident_bytes=live,
             cached_bytes=room.cached_bytes,
+            restart_returns_bytes=room.restart_returns_bytes,
             fragmentation=self._fragmentation(free, largest),
         )
 

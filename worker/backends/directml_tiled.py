@@ -59,7 +59,9 @@ class TiledMemory:
         if room is not None and room < growth:
             growth = min(room, self._largest_step(room))  # one step at a time: the next is looked at anew
         free = max(0, cached + growth)
-        return Room(free, min(free, self._largest(tiles, room)), cached)
+        # A new pool is larger than its blocks too: that much of what is dead no restart returns.
+        dead = min(cached, max(0, held - _pool_bytes(live)))
+        return Room(free, min(free, self._largest(tiles, room)), cached, dead)
 
     def allocate(self, size: int) -> Any:
         """Make a buffer where the pool has a run for it or may grow by one. OutOfMemoryError otherwise."""
@@ -155,6 +157,13 @@ def _capacities(usable: int | None, chunks: int) -> list[int]:
     if usable is None:
         return [CHUNK_BYTES] * chunks
     return [min(CHUNK_BYTES, max(0, usable - n * CHUNK_BYTES)) for n in range(chunks)]
+
+
+def _pool_bytes(live: int) -> int:
+    """Return about what a pool that starts anew holds for blocks of so many bytes."""
+    if live > _STEP_BYTES:
+        return -(-live // _STEP_BYTES) * _STEP_BYTES
+    return 1 << max(0, live - 1).bit_length()
 
 
 def _safe_step(held: int, room: int) -> int:

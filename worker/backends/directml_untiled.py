@@ -33,6 +33,8 @@ class Room(Record):
     free_bytes: int | None
     largest_block_bytes: int | None
     cached_bytes: int
+    restart_returns_bytes: int | None = None
+    """Part of ``cached_bytes`` that goes back only with the process; None where it goes back in place."""
 
 
 class FreedCache:

@@ -5,13 +5,13 @@ What was on its devices is gone then, and said so; ``restart`` is the other way:
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from protocol.results import DefragmentStep
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.base import Fill
+from worker.backends.base import Fill, OnChange
 from worker.backends.isolation import codec
 from worker.backends.isolation.carrying import Held, give_up, read_out, write_back
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
@@ -33,9 +33,6 @@ _LOOK_AGAIN_S = 0.05
 _RESTARTS_TRIED = 3
 """What is carried over is still safe in host memory when a new process fails to start."""
 
-OnChange = Callable[[tuple[DeviceInfo, ...]], None]
-"""Called with the devices whenever one is another than before; must not call back."""
-
 
 class IsolatedBackend:
     """One backend in a process. Its devices are ``expected`` until that has said which there really are."""
@@ -49,9 +46,15 @@ class IsolatedBackend:
         clock: Clock,
         remedies: dict[str, str] | None = None,
         *,
+        others: OnChange | None = None,
         slots_as_file: bool = False,
     ) -> None:
+        """``others`` is told of devices that the process found and nobody expected: they are not this one's.
+
+        Without it they all are.
+        """
         self._launch = launch
+        self._others = others
         self._now_ns = clock.now_ns
         self._slots = Slots.create(as_file=slots_as_file)
         self._on_change: OnChange = lambda _: None
@@ -113,6 +116,10 @@ class IsolatedBackend:
 
     def _arrived(self, child: ChildProcess, found: tuple[DeviceInfo, ...]) -> bool:
         """Take a new process into use. False if it has no device that could be used."""
+        if self._others is not None:
+            mine = {each.device_id for each in self.devices}
+            self._others(tuple(each for each in found if each.device_id not in mine))
+            found = tuple(each for each in found if each.device_id in mine)
         if not any(each.state is DeviceState.AVAILABLE for each in found):
             child.stop()
             self._failed(f"{self._launch.python} finds no such device", found)

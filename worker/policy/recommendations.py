@@ -28,7 +28,8 @@ def recommend(device_id: str, readings: Readings) -> tuple[Recommendation, ...]:
     """Return what would help, cheapest per byte first; what frees nothing comes last."""
     found = []
     in_restart = readings.restart_returns_bytes or 0
-    in_place = readings.cached_bytes - in_restart
+    # Where caches go back with the process only, what a restart would not return is what it starts with.
+    in_place = 0 if readings.restart_returns_bytes is not None else readings.cached_bytes
     if in_place > 0:
         found.append(
             Recommendation(

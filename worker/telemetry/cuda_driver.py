@@ -12,6 +12,7 @@ from uuid import UUID
 
 from protocol.record import Record
 
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _SUCCESS = 0
 _NO_DEVICE = 100
 _STUB_LIBRARY = 34
@@ -49,6 +50,16 @@ class _Uuid(ctypes.Structure):
 assert ctypes.sizeof(_Uuid) == 16  # noqa: S101, PLR2004 - CUuuid in cuda.h
 
 
+def looked_for() -> str:
+    """Return what tells of a driver here, in words."""
+    return _LIBRARY if sys.platform == "win32" else f"{_LIBRARY} (NVIDIA), /dev/kfd (AMD)"
+
+
+def has_driver(root: Path = Path("/")) -> bool:
+    """Tell whether a driver is installed, which takes under a millisecond; starting it may take a second."""
+    return _library() is not None or _has_amd(root)
+
+
 def find_driver(root: Path = Path("/")) -> Driver | None:
     """Look for a driver and its devices. None if there is no driver, or nothing for it to drive.
 
@@ -57,15 +68,16 @@ def find_driver(root: Path = Path("/")) -> Driver | None:
     library = _library()
     if library is not None:
         return _nvidia(library)
-    if sys.platform == "linux" and (root / "dev/kfd").exists():
-        return Driver(Vendor.AMD, (DriverDevice("AMD GPU", None),))
-    return None
+    return Driver(Vendor.AMD, (DriverDevice("AMD GPU", None),)) if _has_amd(root) else None
+
+
+def _has_amd(root: Path) -> bool:
+    return sys.platform == "linux" and (root / "dev/kfd").exists()
 
 
 def _library() -> Any:
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        return ctypes.CDLL(name)  # on Windows its functions are stdcall, which x64 does not tell apart
+        return ctypes.CDLL(_LIBRARY)  # on Windows its functions are stdcall, which x64 does not tell apart
     except OSError:
         return None
 
