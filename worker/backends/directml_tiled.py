@@ -22,6 +22,9 @@ _WHOLE_CHUNK_MB = 5000
 FIRST_HEAP_BYTES = 2**20
 """Every chunk begins with one heap of this size."""
 
+_FIRST_TILES = 2
+"""As ``gpu_memory`` counts that heap."""
+
 _STEP_BYTES = 2**30
 _STEP_SLACK_BYTES = 100 * MB
 """Steps end up to 80 MB above a multiple of 1 GiB (measured)."""
@@ -45,7 +48,7 @@ class TiledMemory:
         self._capacities = _capacities(usable, chunks)
         self.limit_bytes = max(self._capacities) - FIRST_HEAP_BYTES
         # All mutable state: the tiles that each chunk holds, and room that is kept for copies.
-        self._tiles = [2] * chunks
+        self._tiles = [_FIRST_TILES] * chunks
         self._for_copies: Any = None
         self._for_copies = self._grow_by(HIDDEN_BYTES)
 
@@ -54,13 +57,15 @@ class TiledMemory:
         tiles = self._device.tiles(1)
         held, live = len(tiles) * MB, round(sum(tiles) * MB)
         cached = max(0, held - live)
-        growth = sum(self._capacities) - held
+        # The last step may have taken a chunk past its capacity: what is in the pool can be had all the same.
+        growth = sum(fits for fits, _ in self._steps(None))
         room = self._driver_room(reading)
         if room is not None and room < growth:
             growth = min(room, self._largest_step(room))  # one step at a time: the next is looked at anew
         free = max(0, cached + growth)
-        # A new pool is larger than its blocks too: that much of what is dead no restart returns.
-        dead = min(cached, max(0, held - _pool_bytes(live)))
+        # A new pool is larger than its blocks too, from the room for copies on: that much no restart returns.
+        anew = _pool_bytes(live + HIDDEN_BYTES) + _FIRST_TILES * MB * len(self._tiles)
+        dead = min(cached, max(0, held - anew))
         return Room(free, min(free, self._largest(tiles, room)), cached, dead)
 
     def allocate(self, size: int) -> Any:

@@ -1,0 +1,248 @@
+"""DirectML as a host sees it: a real worker, the real library, and the driver's own books as witness."""
+
+import hashlib
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.process import MIB, Worker, eventually
+from tests.rigs.directml.rig import GIB, Factory, Rig
+from tests.rigs.model_files import write_model
+
+DML = {"device_id": "dml:0"}
+LOSSES = {"events": ["device.lost", "device.recovered", "memory.pressure_changed"]}
+
+StartWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def start(directml_python: Path, directml_rig: Rig) -> Iterator[StartWorker]:
+    """Return what starts a worker on a simulated machine."""
+    with ExitStack() as stack:
+
+        def begin(*options: str, **machine: Any) -> Worker:
+            environment = directml_rig.environment(**machine)
+            command = ("--directml-python", str(directml_python), "--pool-bytes", "0", *options)
+            return stack.enter_context(Worker(*command, environment=environment))
+
+        yield begin
+
+
+def status(worker: Worker, device_id: str = "dml:0", **more: Any) -> dict[str, Any]:
+    """Return a device's figures, read now."""
+    (device,) = worker.call("memory.get_status", {"device_id": device_id, "refresh": True, **more})["devices"]
+    found: dict[str, Any] = device
+    return found
+
+
+def allocate(worker: Worker, size: int, device_id: str = "dml:0", **more: Any) -> str:
+    """Allocate, which waits for the end of a probe. Returns the id."""
+    made = worker.call("memory.allocate", {"size_bytes": size, "device_id": device_id, **more})
+    return str(made["allocation_id"])
+
+
+def free(worker: Worker, allocation_id: str) -> int:
+    """Free; returns what went back."""
+    return int(worker.call("memory.deallocate", {"allocation_id": allocation_id})["returned_bytes"])
+
+
+def copy(worker: Worker, source: str, device_id: str) -> tuple[str, str]:
+    """Copy to a device, compared there. Returns the id of the copy, and the checksum."""
+    data = {"source_allocation_id": source, "destination_device_id": device_id, "verify": True}
+    done = worker.call("memory.transfer", {**data, "transfer_type": "copy"})
+    return str(done["destination_allocation_id"]), str(done["checksum"])
+
+
+def random_content(worker: Worker, size: int, seed: int) -> str:
+    """Return a shared allocation on the CPU with contents that no two seeds share."""
+    made = worker.call("memory.allocate", {"size_bytes": size, "device_id": "cpu", "memory_type": "shared"})
+    with Path(made["shared_memory"]["path"]).open("r+b") as file:
+        block = hashlib.shake_256(str(seed).encode()).digest(MIB)
+        for start in range(0, size, MIB):
+            file.write(block[: min(MIB, size - start)])
+    return str(made["allocation_id"])
+
+
+def agrees(worker: Worker, rig: Rig, device_id: str = "dml:0") -> int:
+    """Hold what the worker says its processes have against what the driver says. Returns that."""
+    adapter = int(device_id[-1])
+    said, held = status(worker, device_id)["process_used_bytes"], rig.witness.device_bytes(adapter)
+    assert abs(said - held) <= MIB
+    return held
+
+
+def processes(worker: Worker, rig: Rig, adapter: int) -> list[psutil.Process]:
+    """Return the worker's children that hold memory on an adapter."""
+    holding = {pid for pid, each in rig.witness.living(adapter).items() if each.device_bytes > MIB}
+    return [each for each in psutil.Process(worker.pid).children() if each.pid in holding]
+
+
+def test_a_device_from_its_probe_to_its_loss_and_back(start: StartWorker, directml_rig: Rig) -> None:
+    """Probing, then there with figures; what is said is what the driver says; killed it is told of, and back."""
+    worker = start(budget_bytes=GIB)
+    assert status(worker)["state"] == "probing"
+    worker.call("worker.subscribe", LOSSES)
+    first = allocate(worker, 64 * MIB)
+    found = status(worker)
+    assert (found["state"], found["name"], found["budget_bytes"]) == ("available", "Simulated GPU 0", GIB)
+    assert (found["budget_source"], found["total_bytes"]) == ("dxcore", GIB)
+    assert agrees(worker, directml_rig) >= 64 * MIB
+
+    source = random_content(worker, 40 * MIB + 12_345, 1)
+    there, checksum = copy(worker, source, "dml:0")
+    back, same = copy(worker, there, "cpu")
+    assert same == checksum
+    assert agrees(worker, directml_rig) >= 104 * MIB
+    assert free(worker, there) >= 40 * MIB
+    worker.call("memory.clear", {**DML, "clear_type": "cache"})
+    held = agrees(worker, directml_rig)
+    assert 64 * MIB <= held < 65 * MIB
+    assert free(worker, first) >= 64 * MIB
+    assert agrees(worker, directml_rig) < MIB
+
+    before = status(worker)
+    kept = allocate(worker, 300 * MIB)
+    directml_rig.witness.set_budget(0, 400 * MIB)
+    after = status(worker)
+    assert after["available_bytes"] <= 100 * MIB < before["available_bytes"]
+    assert (before["pressure_level"], after["budget_bytes"]) == ("low", 400 * MIB)
+    assert after["pressure_level"] != "low"
+    refused = worker.refused("memory.allocate", {"size_bytes": 200 * MIB, **DML})
+    assert refused["code"] == "out_of_memory"
+    directml_rig.witness.set_budget(0, None)
+
+    (process,) = processes(worker, directml_rig, 0)
+    process.send_signal(signal.SIGKILL)
+    lost = worker.event("device.lost")["data"]
+    assert (lost["device_id"], lost["allocation_ids"]) == ("dml:0", [kept])
+    assert "SIGKILL" in lost["reason"]
+    assert worker.event("device.recovered")["data"]["device_id"] == "dml:0"
+    again, checksum_again = copy(worker, back, "dml:0")
+    assert checksum_again == checksum
+    assert agrees(worker, directml_rig) >= 40 * MIB
+    assert free(worker, again) >= 40 * MIB
+
+
+def test_a_pool_that_only_a_restart_gives_back(start: StartWorker, directml_rig: Rig) -> None:
+    """Tiled: what is dead is proposed for a restart, which returns it; what lives is as it was.
+
+    Where what is free lies in pieces, an allocation that may make room gets it by a restart.
+    """
+    worker = start("--directml-allocator", "tiled", budget_bytes=1280 * MIB)
+    source = random_content(worker, 40 * MIB, 2)
+    _, checksum = copy(worker, source, "cpu")
+    names = [copy(worker, source, "dml:0")[0]]
+    while len(names) < 40:
+        reply = worker.ask("memory.allocate", {"size_bytes": 40 * MIB, **DML})
+        if not reply["success"]:
+            break
+        names.append(reply["data"]["allocation_id"])
+    assert len(names) * 40 * MIB >= 0.9 * agrees(worker, directml_rig), "as much as is in the pool"
+    freed = names[1:-1:2]
+    for name in freed:
+        assert free(worker, name) == 0
+    kept = [name for name in names if name not in freed]
+    large = {"size_bytes": 160 * MIB, **DML}
+    pieces = status(worker, include_fragmentation=True)["fragmentation"]
+    assert pieces["largest_free_block_bytes"] < 160 * MIB <= pieces["free_bytes"]
+    assert worker.refused("memory.allocate", large)["code"] == "out_of_memory"
+    made = worker.call("memory.allocate", {**large, "make_room": True})["allocation_id"]
+    assert status(worker)["allocated_bytes"] == 160 * MIB + len(kept) * 40 * MIB
+    assert copy(worker, kept[0], "cpu")[1] == checksum
+
+    for name in (made, *kept[1:]):
+        assert free(worker, name) == 0
+    worker.call("memory.clear", {**DML, "clear_type": "cache"})
+    held, live = agrees(worker, directml_rig), 40 * MIB
+    (proposed,) = worker.call("memory.get_pressure", DML)["devices"][0]["recommended_actions"]
+    assert (proposed["action"], proposed["data"]) == ("memory.defragment", {**DML, "aggressive": True})
+    dead = proposed["expected_freed_bytes"]
+    assert dead >= 0.8 * (held - live)
+    done = worker.call("memory.defragment", proposed["data"])
+    assert (done["allocations_moved"], done["returned_bytes"]) == (1, held - agrees(worker, directml_rig))
+    assert done["returned_bytes"] >= 0.99 * dead
+    after = worker.call("memory.get_pressure", DML)["devices"][0]["recommended_actions"]
+    assert not any(row["expected_freed_bytes"] for row in after), "a new pool is not to be replaced at once"
+    assert copy(worker, kept[0], "cpu")[1] == checksum
+
+
+def test_adapters_live_apart(start: StartWorker, directml_rig: Rig) -> None:
+    """The second is found by the first's probe; each has a process whose end or restart is its own."""
+    worker = start(adapters=2, budget_bytes=[GIB, 2 * GIB])
+    worker.call("worker.subscribe", LOSSES)
+    one = allocate(worker, 50 * MIB)
+    source = random_content(worker, 20 * MIB, 3)
+    other, checksum = copy(worker, source, "dml:1")
+    assert status(worker, "dml:1")["budget_bytes"] == 2 * GIB
+    assert 50 * MIB <= agrees(worker, directml_rig) < 51 * MIB
+    assert 20 * MIB <= agrees(worker, directml_rig, "dml:1") < 36 * MIB, "with the copy's hidden buffers"
+    (first,), (second,) = (processes(worker, directml_rig, adapter) for adapter in (0, 1))
+    assert first != second
+
+    done = worker.call("memory.defragment", {"device_id": "dml:1", "aggressive": True})
+    assert done["allocations_moved"] == 1
+    assert first.is_running() and not second.is_running()
+    first.send_signal(signal.SIGKILL)
+    assert worker.event("device.lost")["data"]["allocation_ids"] == [one]
+    assert status(worker, "dml:1")["state"] == "available"
+    assert copy(worker, other, "cpu")[1] == checksum
+    assert worker.event("device.recovered")["data"]["device_id"] == "dml:0"
+    assert copy(worker, other, "dml:0")[1] == checksum, "from one adapter to the other, through host memory"
+
+
+@pytest.mark.parametrize(
+    ("machine", "cause"),
+    [
+        ({"adapters": 0}, "no adapter that Direct3D 12 can compute on"),
+        ({"factory": Factory.FAILS}, "-2147467259"),
+        ({"factory": Factory.CRASHES}, "did not survive"),
+    ],
+)
+def test_what_can_not_be_used_says_why(start: StartWorker, machine: dict[str, Any], cause: str) -> None:
+    """No adapter, a factory that fails, a probe that ends its process: a cause, and an unharmed worker."""
+    worker = start(**machine)
+    assert allocate(worker, MIB, "cpu")
+    error = worker.refused("memory.allocate", {"size_bytes": MIB, **DML})
+    assert error["code"] == "device_unavailable"
+    found = status(worker)
+    assert found["state"] == "unavailable"
+    assert cause in found["state_reason"]
+    assert worker.call("memory.allocate", {"size_bytes": 1})["device_id"] == "cpu"
+
+
+def test_weights_are_the_same_to_the_bit(start: StartWorker, directml_rig: Rig, tmp_path: Path) -> None:
+    """Loaded from a file, offloaded to host memory and brought back, and after a restart of their device."""
+    tensors = write_model(tmp_path / "m.safetensors", 30 * MIB, 7, 10 * MIB + 1)
+    row = {"id": "m", "path": "m.safetensors", "loader": "safetensors", "device": "dml:0", "offload": True}
+    models = tmp_path / "models.yaml"
+    models.write_text(json.dumps({"models": [row]}))
+    worker = start("--models", str(models), "--plugin", "tests.rigs.digest_plugin")
+
+    def seen() -> Any:
+        return worker.call("test.digest", {"model_id": "m"})["tensors"]
+
+    expected = {name: hashlib.blake2b(data).hexdigest() for name, data in tensors.items()}
+    assert seen() == expected
+    assert agrees(worker, directml_rig) >= 40 * MIB
+    offloaded = worker.call("memory.unload_model", {"model_id": "m", "mode": "offload"})
+    assert offloaded["returned_bytes"] >= 40 * MIB
+    assert agrees(worker, directml_rig) < MIB
+    assert seen() == expected
+    (process,) = processes(worker, directml_rig, 0)
+    worker.call("memory.defragment", {**DML, "aggressive": True})
+    assert not process.is_running()
+    assert seen() == expected
+    (row,) = worker.call("memory.get_model_status", {"model_id": "m"})["models"]
+    assert (row["device_id"], row["load_count"]) == ("dml:0", 2)
+    worker.call("worker.subscribe", LOSSES)
+    (process,) = processes(worker, directml_rig, 0)
+    process.send_signal(signal.SIGKILL)
+    assert worker.event("device.lost")["data"]["model_ids"] == ["m"]
+    eventually(lambda: status(worker)["state"] == "available", "it is back")
+    assert seen() == expected
