@@ -32,6 +32,7 @@ from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.worker_allocation import AllocationWorker, OnLease
 from worker.worker_analytics import AnalyticsWorker
 from worker.worker_reclaim import ReclaimWorker
+from worker.worker_restart import RestartWorker
 from worker.worker_transfer import TransferWorker
 
 if TYPE_CHECKING:
@@ -160,13 +161,14 @@ def build_memory(
         transfers=TransferWorker(manager, backends, allocations, clock),
         reclaim=ReclaimWorker(manager, backends, allocations),
         analytics=analytics,
+        restarts=RestartWorker(manager, backends, watch),
     )
 
     def models() -> "ModelInterface":
         from worker.composition_models import build_models  # noqa: PLC0415 - only when something asks for models
 
         return build_models(
-            arguments, manager, backends, watch, history, clock, publish, listening, on_idle,
+            arguments, manager, backends, watch, workers.restarts, history, clock, publish, listening, on_idle,
             lambda: system.read().process_rss_bytes, default, record,
         )  # fmt: skip
 

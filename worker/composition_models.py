@@ -20,6 +20,7 @@ from worker.process_growth import ProcessGrowth
 from worker.records import Decision, OnIdle
 from worker.worker_external import ExternalWorker
 from worker.worker_models import ModelWorker
+from worker.worker_restart import RestartWorker
 
 
 def build_models(
@@ -27,6 +28,7 @@ def build_models(
     manager: MemoryManager,
     backends: dict[str, DeviceBackend],
     watch: DeviceWatch,
+    restarts: RestartWorker,
     history: History,
     clock: Clock,
     publish: Publish,
@@ -41,7 +43,7 @@ def build_models(
     worker = ModelWorker(
         manager, booked, ModelBlocks(backends, watch, clock, ModelObjects(process_bytes)),
         ExternalWorker(booked, history, clock, publish, listening), watch, history, clock, publish,
-        default_device, ProcessGrowth(manager, process_bytes),
+        default_device, ProcessGrowth(manager, process_bytes), restarts.restart_for,
     )  # fmt: skip
     return ModelInterface(manager, worker, watch, clock)
 

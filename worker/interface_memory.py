@@ -94,6 +94,7 @@ class Workers(Record):
     transfers: TransferWorker
     reclaim: ReclaimWorker
     analytics: AnalyticsWorker
+    restarts: RestartWorker
 
 
 class _Status(Record):
@@ -134,7 +135,7 @@ class MemoryInterface:
         self._analytics = workers.analytics
         self._publish = publish
         self.watch = self._watch = watch
-        self._restarts = RestartWorker(manager, backends, watch)
+        self._restarts = workers.restarts
         self._build_models = build_models
         self._building = threading.Lock()
         # None until something asks for it.
@@ -280,12 +281,10 @@ class MemoryInterface:
         If that fails, the models return.
         """
         device_id, backend = request.device_id, self._backends[request.device_id]
-        if self._restart_helps(request):  # 3
+        if self._restarts.restart_for(request, token, self._check_unused):  # 3
             try:
-                self._restarts.restart(device_id, token, self._check_unused)
-                self._watch.refresh((device_id,), max_age_ms=0)
                 return self._allocations.allocate(allocation_id, request, token)
-            except (ModelBusyError, OutOfMemoryError):
+            except OutOfMemoryError:
                 if self._is_gone(device_id):
                     raise
         models = self.models.worker  # 4
@@ -626,14 +625,6 @@ class MemoryInterface:
     def _check_unused(self, device_ids: tuple[str, ...]) -> None:
         if self._models is not None:
             self._models.worker.models.check_unused(device_ids)
-
-    def _restart_helps(self, request: AllocationRequest) -> bool:
-        """Tell whether a device has the room, in pieces that only a new process joins."""
-        readings = self._manager.readings(request.device_id)
-        if readings is None or readings.restart_returns_bytes is None:
-            return False
-        largest, free = readings.largest_block_bytes, readings.free_bytes
-        return largest is not None and free is not None and largest < request.size_bytes <= free
 
     def _evictable_bytes(self, device_id: str) -> int:
         return 0 if self._models is None else self._models.worker.models.evictable_bytes(device_id)

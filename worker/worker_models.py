@@ -1,5 +1,6 @@
 """Loading and unloading models: hold room, unload what goes for it, load, enter; or roll back."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -35,6 +36,11 @@ _WITH_HEADER = frozenset(BUILT_IN) - {"module"}
 """Loaders that read a size from a file without importing anything heavy, or running the model's code."""
 
 
+CheckUnused = Callable[[tuple[str, ...]], None]
+JoinPieces = Callable[[AllocationRequest, CancelToken, CheckUnused], object]
+"""Joins a device's free memory where what is needed is there, but in pieces that cannot be joined in place."""
+
+
 class Taken(Record):
     """A lease on a loaded model, and what went for it."""
 
@@ -60,6 +66,7 @@ class ModelWorker:
         publish: Publish,
         default_device: str | None,
         growth: ProcessGrowth,
+        join_pieces: JoinPieces,
     ) -> None:
         self.models = models
         self.blocks = blocks
@@ -70,6 +77,7 @@ class ModelWorker:
         self._unloader = ModelUnloader(models, blocks, watch, history, publish)
         self._asked_default = default_device
         self._growth = growth
+        self._join_pieces = join_pieces
         self._margins = FootprintMargins()
         # Mutable, as the margins are: whether the worker ends, and brings nothing back any more.
         self._closing = False
@@ -214,6 +222,10 @@ class ModelWorker:
         if source.loader is not None and entry.measured_bytes is None:
             size = self._margins.expected_bytes(entry.spec.loader, device_id, size)
         request = AllocationRequest(device_id, size, purpose="model")
+        if make_room and device_id != HOST:
+            with self._watch.watching_for_loss():
+                self._watch.refresh((device_id,), max_age_ms=0)
+                self._join_pieces(request, token, self.models.check_unused)
         return self._room(request, entry, token, make_room=make_room, until_ns=until_ns)
 
     def _room(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from protocol.results import DefragmentResult, DefragmentStep, Fragmentation
-from protocol.vocabulary import Initialize
+from protocol.vocabulary import DeviceState, Initialize
 from worker.backends.base import DeviceBackend, OwnProcess
 from worker.cancellation import CancelToken
 from worker.device_watch import DeviceWatch
@@ -70,6 +70,26 @@ class RestartWorker:
             why = "; ".join(sorted(set(done.failed.values())))
             self._watch.lose_part(each, frozenset(done.failed), f"not brought back after a restart: {why}")
         return done
+
+    def restart_for(self, request: AllocationRequest, token: CancelToken, check_unused: CheckUnused) -> bool:
+        """Restart where the room that is needed is there, in pieces that only a new process joins.
+
+        False where it is not, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
+        """
+        readings = self._manager.readings(request.device_id)
+        if readings is None or readings.restart_returns_bytes is None:
+            return False
+        largest, free = readings.largest_block_bytes, readings.free_bytes
+        if largest is None or free is None or not largest < request.size_bytes <= free:
+            return False
+        try:
+            self.restart(request.device_id, token, check_unused)
+        except (ModelBusyError, OutOfMemoryError):
+            if self._manager.device(request.device_id).state is not DeviceState.AVAILABLE:
+                raise
+            return False
+        self._watch.refresh((request.device_id,), max_age_ms=0)
+        return True
 
     def defragment(
         self,

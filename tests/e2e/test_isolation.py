@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.e2e.process import MIB, ROOT, Worker, eventually
+from tests.rigs.model_files import write_model
 
 ISOLATED = ("--isolate", "simulated", "--simulated-device")
 DEVICE = {"device_id": "sim:0"}
@@ -85,6 +86,29 @@ def test_restart() -> None:
         assert worker.call("memory.transfer", {**back, "verify": True})["checksum"] == copied["checksum"]
 
 
+def test_model_that_only_fits_after_a_restart(tmp_path: Path) -> None:
+    """Free memory that lies in pieces is joined for a model by a new process, and no other model goes for it."""
+    for name, size in (("small", 10 * MIB), ("large", 50 * MIB)):
+        write_model(tmp_path / f"{name}.safetensors", size)
+    row = "- {id: %s, path: %s.safetensors, loader: safetensors, device: 'sim:0'}"
+    models = tmp_path / "models.yaml"
+    models.write_text("models:\n" + "\n".join(row % (name, name) for name in ("small", "large")))
+    with Worker(*ISOLATED, "100MiB,pooled=1", "--models", str(models)) as worker:
+        worker.call("memory.load_model", {"model_id": "small"})
+        names = [allocate(worker, 10 * MIB) for _ in range(9)]
+        for name in names[1::2] + names[-1:]:
+            worker.call("memory.deallocate", {"allocation_id": name})
+        first = process_of(worker)
+        refused = worker.refused("memory.load_model", {"model_id": "large", "make_room": False})
+        assert refused["code"] == "out_of_memory"
+        assert first.is_running()
+        loaded = worker.call("memory.load_model", {"model_id": "large"})
+        assert loaded["models_unloaded"] == []
+        assert not first.is_running()
+        states = {each["state"] for each in worker.call("memory.get_model_status")["models"]}
+        assert states == {"loaded"}
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_is_left(how: signal.Signals) -> None:
     """However the worker ends, its device's process ends too."""
@@ -159,3 +183,4 @@ def test_doctor() -> None:
     assert "in a process of its own: " in done.stdout and sys.executable in done.stdout
     assert "because: no process can be started with /nowhere/python: No such file or directory" in done.stdout
     assert "probing" not in done.stdout
+    assert "\ncuda" in done.stdout, "looked for, whatever came of it"

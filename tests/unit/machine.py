@@ -31,6 +31,7 @@ from worker.worker_analytics import AnalyticsWorker
 from worker.worker_external import ExternalWorker
 from worker.worker_models import ModelWorker
 from worker.worker_reclaim import ReclaimWorker
+from worker.worker_restart import RestartWorker
 from worker.worker_transfer import TransferWorker
 
 MIB = 2**20
@@ -85,6 +86,7 @@ class Machine:
             self.booked, self.history, self.clock, self._publish, lambda _event: self.listening
         )
         objects = ModelObjects(self._process_bytes)
+        restarts = RestartWorker(self.manager, self.backends, watch)
         self.models = ModelWorker(
             self.manager,
             self.booked,
@@ -96,6 +98,7 @@ class Machine:
             self._publish,
             "sim:0" if devices else "cpu",
             ProcessGrowth(self.manager, self._process_bytes),
+            restarts.restart_for,
         )
         self.memory = MemoryInterface(
             self.manager,
@@ -105,6 +108,7 @@ class Machine:
                 transfers=self.transfers,
                 reclaim=ReclaimWorker(self.manager, self.backends, self.allocations),
                 analytics=analytics,
+                restarts=restarts,
             ),
             self.clock,
             "cpu",
