@@ -1,9 +1,10 @@
 """Models' weights in memory: filled from a file, the operator's code or a copy, read, and given back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from protocol.record import Record
-from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, MapsFiles, Write
+from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, MapsFiles, OwnProcess, RemoteWork, Write
 from worker.backends.pieces import Done
 from worker.books.model_book import ModelEntry, Residence
 from worker.cancellation import CancelToken
@@ -185,6 +186,16 @@ class ModelBlocks:
         """Tell whether a model lies in a file that is not any more what was mapped."""
         backend = self._backends[residence.device_id]
         return isinstance(backend, MapsFiles) and backend.is_stale(residence.handle)
+
+    def work_there(
+        self, residence: Residence, make_work: Callable[[], RemoteWork], token: CancelToken, report: Report
+    ) -> tuple[Any] | None:
+        """Do work where a model is and return its result; None where that is here."""
+        backend = self._backends[residence.device_id]
+        if not isinstance(backend, OwnProcess):
+            return None
+        with self._watch.watching_for_loss():
+            return (backend.work(residence.handle, make_work(), token, report),)
 
     def live(self) -> frozenset[str]:
         """Return the handles of all models that are objects."""

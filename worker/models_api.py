@@ -5,13 +5,15 @@ A model in use is never unloaded, whoever asks for its memory, and its use is wh
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worker.cancellation import CancelToken
 from worker.clock import NS_PER_S, Clock
 from worker.loaders.base import TensorInfo
 from worker.loaders.tensors import Weights
 from worker.model_blocks import ModelBlocks
+from worker.plugin_work import ModelAction, work_of
+from worker.stream.work import Call
 from worker.worker_models import ModelWorker, Taken
 
 if TYPE_CHECKING:
@@ -63,6 +65,13 @@ class LeasedModel(Mapping[str, memoryview]):
     def content(self) -> object:
         """Return what the operator's own factory made. KeyError for a model from a file."""
         return self._blocks.content(self._residence)
+
+    def do(self, run: ModelAction, data: dict[str, Any], call: Call) -> Any:
+        """Do a plugin's work on it in the process where it is: it is handed this, or the same over there."""
+        there = self._blocks.work_there(
+            self._residence, lambda: work_of(run, self, data), call.token, call.report
+        )
+        return run(self, data, call) if there is None else there[0]
 
     def close(self) -> None:
         """Let go of the memory."""

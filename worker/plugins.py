@@ -3,12 +3,15 @@
 The module defines ``register(host)`` and adds actions in it. See docs/plugins.md.
 """
 
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from protocol.actions import ACTIONS, OLDER_NAMES
 from worker.models_api import Models
 from worker.operations import Operations
-from worker.stream.work import PluginAction
+from worker.plugin_work import ModelAction, check_can_go
+from worker.stream.work import Call, PluginAction
 
 RESERVED = ("memory.", "worker.")
 
@@ -25,6 +28,23 @@ class PluginHost:
         self.operation = operations.operation
         """``with host.operation("embed"):`` measures what is done inside."""
         self.actions: dict[str, PluginAction] = {}
+
+    def add_model_action(
+        self, name: str, run: ModelAction, model: str | Callable[[dict[str, Any]], str]
+    ) -> None:
+        """Add an action that works on a model, where that is: ``run(weights, data, call)``.
+
+        ``model`` is its id, or tells it from ``data``. ValueError as ``add_action``, and for a ``run`` that is no
+        function of its module.
+        """
+        check_can_go(run)
+
+        def lease_and_run(data: dict[str, Any], call: Call) -> Any:
+            model_id = model if isinstance(model, str) else model(data)
+            with self.models.use(model_id, token=call.token) as weights:
+                return weights.do(run, data, call)
+
+        self.add_action(name, lease_and_run)
 
     def add_action(self, name: str, run: PluginAction) -> None:
         """Add an action. ValueError for a name that is taken, or is of the protocol's own."""

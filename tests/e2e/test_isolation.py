@@ -1,5 +1,6 @@
 """Devices in processes of their own, as a host sees them: lost, back, restarted, probed beside everything else."""
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -84,6 +85,34 @@ def test_restart() -> None:
         assert not first.is_running()
         back = {"source_allocation_id": copied["destination_allocation_id"], "destination_device_id": "cpu"}
         assert worker.call("memory.transfer", {**back, "verify": True})["checksum"] == copied["checksum"]
+
+
+def test_plugin_follows_its_model(tmp_path: Path) -> None:
+    """Work on a model runs in its device's process, with progress; cancelled it ends, and a loss is said."""
+    tensors = write_model(tmp_path / "m.safetensors", 3 * MIB, 5)
+    models = tmp_path / "models.yaml"
+    models.write_text(
+        "models: [{id: m, path: m.safetensors, loader: safetensors, device: 'sim:0'},"
+        " {id: here, path: m.safetensors, loader: safetensors, device: cpu}]"
+    )
+    plugin = ("--plugin", "tests.rigs.following_plugin")
+    with Worker(*ISOLATED, "100MiB", "--models", str(models), *plugin) as worker:
+        expected = {name: hashlib.blake2b(data).hexdigest() for name, data in tensors.items()}
+        for model_id in ("m", "here"):
+            done = worker.call("test.follow", {"model_id": model_id})
+            pid = process_of(worker).pid if model_id == "m" else worker.pid
+            assert done == {"pid": pid, "model_id": model_id, "tensors": expected}
+        request = worker.send("test.follow", {"model_id": "m", "wait": True}, meta={"progress": True})
+        assert worker.event("progress", request)["data"]["completed_bytes"] == 1
+        refused = worker.refused("memory.defragment", {**DEVICE, "aggressive": True})
+        assert refused["code"] == "model_busy"
+        worker.call("worker.cancel", {"request_id": request})
+        assert worker.reply(request)["error"]["code"] == "cancelled"
+        assert worker.refused("test.follow", {"model_id": "m", "wait": 7})["code"] == "invalid_request"
+        again = worker.send("test.follow", {"model_id": "m", "wait": True}, meta={"progress": True})
+        worker.event("progress", again)
+        process_of(worker).send_signal(signal.SIGKILL)
+        assert worker.reply(again)["error"]["code"] == "device_unavailable"
 
 
 def test_model_that_only_fits_after_a_restart(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from protocol.record import Record
 from protocol.vocabulary import Initialize
 from worker.backends.pieces import Done
 from worker.cancellation import CancelToken
@@ -98,6 +99,17 @@ OnChange = Callable[[tuple[DeviceInfo, ...]], None]
 """Called with a backend's devices whenever one is another than before; must not call back."""
 
 
+class RemoteWork(Record):
+    """Work on a block, to be done in the process that has it."""
+
+    entry: str
+    """``module:function``, called there with backend, block's name, token, report and the arguments."""
+    arguments: dict[str, Any]
+    """Plain values, by name."""
+    lent: dict[str, str]
+    """Top-level packages that may be imported there, and the folders in which they lie."""
+
+
 @runtime_checkable
 class ProbedBeside(DeviceBackend, Protocol):
     """What a backend has besides if looking for its devices takes long, and so must keep nobody waiting."""
@@ -115,6 +127,12 @@ class ProbedBeside(DeviceBackend, Protocol):
 @runtime_checkable
 class OwnProcess(ProbedBeside, Protocol):
     """What a backend has besides if its devices live in a process of their own, and so can come and go."""
+
+    def work(
+        self, name: str, work: RemoteWork, token: CancelToken, report: Callable[[int, int], None]
+    ) -> Any:
+        """Do work on a block where it is. Raises what that raises; DeviceUnavailableError if the process ends."""
+        ...
 
     def restart(self, token: CancelToken) -> Restarted:
         """Replace the process, and carry over all that lives in it through host memory."""

@@ -5,16 +5,18 @@ ends, which is how it learns that the worker is gone; then it just goes, and its
 """
 
 import ctypes
-import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from worker.backends.base import DeviceBackend
+from worker.backends.isolation.bootstrap import Lent
 from worker.backends.isolation.codec import packed, packed_error, request_of
 from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
@@ -84,7 +86,7 @@ class _Server:
 
     def _do_start(self, _: CancelToken) -> object:
         module, _, name = self._setup["factory"].partition(":")
-        make: Callable[..., DeviceBackend] = getattr(importlib.import_module(module), name)
+        make: Callable[..., DeviceBackend] = getattr(import_module(module), name)
         self._backend = make(**self._setup["options"])
         return self._backend.probe()
 
@@ -119,6 +121,20 @@ class _Server:
 
     def _do_unload(self, _: CancelToken, handle: str) -> object:
         return self._backend.unload(handle)
+
+    def _do_work(
+        self, token: CancelToken, name: str, entry: str, arguments: dict[str, Any], lent: dict[str, str]
+    ) -> object:
+        if not any(isinstance(each, Lent) and each.lends(lent) for each in sys.meta_path):
+            sys.meta_path.append(Lent(lent))
+        module, _, function = entry.partition(":")
+        call = next(number for number, each in self._tokens.items() if each is token)
+
+        def report(completed: int, total: int) -> None:
+            with suppress(OSError):  # the worker is gone, and the answer will find that out
+                self._pipe.send({"call": call, "report": [completed, total]})
+
+        return getattr(import_module(module), function)(self._backend, name, token, report, **arguments)
 
     def _do_trim(self, _: CancelToken, device_id: str) -> object:
         return self._backend.trim(device_id)

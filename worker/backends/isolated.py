@@ -5,13 +5,14 @@ What was on its devices is gone then, and said so; ``restart`` is the other way:
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 from protocol.results import DefragmentStep
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.base import Fill, OnChange
+from worker.backends.base import Fill, OnChange, RemoteWork
 from worker.backends.isolation import codec
 from worker.backends.isolation.carrying import Held, give_up, read_out, write_back
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
@@ -300,6 +301,15 @@ class IsolatedBackend:
             block = codec.block_of(child.call("filled", handle, True))  # noqa: FBT003
             self._hold(child, handle, Held(request, block.actual_bytes, weights=True))
             return block
+
+    def work(
+        self, name: str, work: RemoteWork, token: CancelToken, report: Callable[[int, int], None]
+    ) -> Any:
+        """Have work done there; what it reports on its way is passed on."""
+        with self._using(self._place_of(name), Executed.UNKNOWN) as child:
+            return child.call(
+                "work", name, work.entry, work.arguments, work.lent, token=token, on_report=report
+            )
 
     def trim(self, device_id: str) -> int | None:
         """Give up caches there."""

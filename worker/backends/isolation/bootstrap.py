@@ -23,6 +23,10 @@ class Lent:
     def __init__(self, folders: dict[str, str]) -> None:
         self._folders = folders
 
+    def lends(self, folders: dict[str, str]) -> bool:
+        """Tell whether it has all of these."""
+        return folders.items() <= self._folders.items()
+
     def find_spec(
         self,
         name: str,

@@ -60,16 +60,27 @@ class EndedError(Exception):
         self.end = end
 
 
+OnReport = Callable[[int, int], None]
+"""Called, by the thread that reads answers, with how much of a call is done, and how much there is."""
+
+
+def _no_report(_completed: int, _total: int) -> None:
+    """Nobody asked for progress."""
+
+
 class Call:
     """One call on its way. ``done`` is cancelled by the answer: that is what a clock can wait for."""
 
-    __slots__ = ("answer", "do", "done", "number", "on_answer")
+    __slots__ = ("answer", "do", "done", "number", "on_answer", "on_report")
 
-    def __init__(self, number: int, do: str, done: CancelToken, on_answer: Callable[[], None]) -> None:
+    def __init__(
+        self, number: int, do: str, done: CancelToken, on_answer: Callable[[], None], on_report: OnReport
+    ) -> None:
         self.number = number
         self.do = do
         self.done = done
         self.on_answer = on_answer
+        self.on_report = on_report
         self.answer: Message | Ending | None = None
 
 
@@ -107,13 +118,14 @@ class ChildProcess:
     # ---- calling ----
 
     def call(
-        self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None
-    ) -> Any:
+        self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None,
+        on_report: OnReport = _no_report,
+    ) -> Any:  # fmt: skip
         """Call, and wait for the answer. Raises its error, or EndedError.
 
         A process that has not answered after ``patience_s`` hangs, and is killed.
         """
-        call = self.begin(do, *arguments, token=token)
+        call = self.begin(do, *arguments, token=token, on_report=on_report)
         if token is None:
             return self.finish(call, patience_s)
         with token.telling(lambda: self.cancel(call)):
@@ -121,10 +133,10 @@ class ChildProcess:
 
     def begin(
         self, do: str, *arguments: Any, token: CancelToken | None = None,
-        on_answer: Callable[[], None] = lambda: None,
+        on_answer: Callable[[], None] = lambda: None, on_report: OnReport = _no_report,
     ) -> Call:  # fmt: skip
         """Call, and go on; ``on_answer`` is called once it is answered, or never will be."""
-        call = Call(next(self._numbers), do, CancelToken(self._clock.now_ns), on_answer)
+        call = Call(next(self._numbers), do, CancelToken(self._clock.now_ns), on_answer, on_report)
         left_ns = None if token is None else token.left_ns
         with self._lock:
             end = self._end
@@ -190,10 +202,14 @@ class ChildProcess:
         try:
             while (message := self._pipe.receive()) is not None:
                 with self._lock:
-                    call = self._calls.pop(message["call"], None)
-                if call is not None:
+                    reported = message.get("report")
+                    take = self._calls.get if reported else self._calls.pop
+                    call = take(message["call"], None)
+                if call is not None and reported:
+                    call.on_report(*map(int, reported))
+                elif call is not None:
                     self._answer(call, message)
-        except (BrokenFrameError, KeyError, OSError):
+        except (BrokenFrameError, KeyError, OSError, TypeError, ValueError):
             self._why = self._why or "wrote what is no answer, and was killed"
         try:
             self._process.wait(1)

@@ -104,6 +104,8 @@ def error_of(data: dict[str, Any]) -> Exception:
         if data["type"] == "KeyError":
             return KeyError(data["message"])
         return RemoteError(data["type"], data["message"], data["module"])
+    if data["code"] == errors.InvalidRequestError.code:
+        return errors.InvalidRequestError(data["details"]["errors"])
     kind = errors.DeviceLostError if data["lost"] else _CLASSES[data["code"]]
     error = kind(data["message"], **data["details"])
     error.executed = Executed(data["executed"])
