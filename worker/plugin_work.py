@@ -101,18 +101,38 @@ class LeasedThere(Mapping[str, memoryview]):
     def __len__(self) -> int:
         return len(self.infos)
 
-    def tensors(self) -> "dict[str, torch.Tensor]":
-        """Return the tensors over the device's own memory. TypeError for a device that torch does not know."""
+    def tensors(self) -> "Mapping[str, torch.Tensor]":
+        """Return the tensors on the device. TypeError for a device that torch does not know."""
         whole_of = getattr(self._backend, "tensor", None)
         if whole_of is None:
             message = f"{self.device_id} is no device of torch's"
             raise TypeError(message)
+        return _TensorsThere(self, whole_of(self._handle))
+
+
+class _TensorsThere(Mapping[str, "torch.Tensor"]):
+    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot look into that."""
+
+    def __init__(self, weights: LeasedThere, whole: "torch.Tensor") -> None:
+        self._weights = weights
+        self._whole = whole
+
+    def __getitem__(self, name: str) -> "torch.Tensor":
         import torch  # noqa: PLC0415 - only where the device is torch's
 
-        whole = whole_of(self._handle)
-        return {
-            name: whole[info.offset : info.offset + info.placed_bytes]
-            .view(getattr(torch, TORCH_NAMES[info.dtype]))
-            .reshape(info.shape)
-            for name, info in self.infos.items()
-        }
+        info = self._weights.infos[name]
+        dtype: torch.dtype = getattr(torch, TORCH_NAMES[info.dtype])
+        if not info.placed_bytes:
+            return torch.empty(info.shape, dtype=dtype, device=self._whole.device)
+        part = self._whole[info.offset : info.offset + info.placed_bytes]
+        try:
+            return part.view(dtype).reshape(info.shape)
+        except NotImplementedError:  # DirectML's memory is opaque: bytes stay bytes there
+            content = bytearray(self._weights[name])
+            return torch.frombuffer(content, dtype=dtype).reshape(info.shape).to(self._whole.device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)

@@ -12,15 +12,22 @@ if TYPE_CHECKING:
     from worker.stream.work import Call
 
 
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(content).hexdigest()
+
+
 def follow(weights: "LeasedModel", data: dict[str, Any], call: "Call") -> dict[str, Any]:
-    """Digest every tensor; ``wait`` until cancelled, if asked."""
+    """Digest every tensor, as torch has it if asked; ``wait`` until cancelled, if asked."""
     if data.get("wait") not in {None, True}:
         raise InvalidRequestError.at("data.wait", "is true, or left out")
     call.report(1, 2)
     if data.get("wait"):
         call.token.wait(None)
         call.token.check()
-    found = {name: hashlib.blake2b(weights[name]).hexdigest() for name in weights}
+    if data.get("torch"):
+        found = {name: _digest(tensor.cpu().numpy()) for name, tensor in weights.tensors().items()}
+    else:
+        found = {name: _digest(weights[name]) for name in weights}
     return {"pid": os.getpid(), "model_id": weights.model_id, "tensors": found}
 
 

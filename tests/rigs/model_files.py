@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.loaders.base import ModelSpec
+from worker.loaders.dtypes import ITEM_BYTES
 
 
 def contents(size: int, seed: int) -> bytes:
@@ -15,14 +16,18 @@ def contents(size: int, seed: int) -> bytes:
     return (block * (size // len(block) + 1))[:size] if size else b""
 
 
-def write_model(path: Path, *sizes: int, seed: int = 0) -> dict[str, bytes]:
-    """Write a file with a tensor of each size in bytes. Returns what is in each."""
+def write_model(path: Path, *sizes: int, seed: int = 0, dtype: str = "U8") -> dict[str, bytes]:
+    """Write a file with a tensor of each size in bytes, whole elements. Returns what is in each."""
     entries: dict[str, Any] = {}
     tensors: dict[str, bytes] = {}
     end = 0
     for index, size in enumerate(sizes):
         name = f"layer.{index}"
-        entries[name] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
+        entries[name] = {
+            "dtype": dtype,
+            "shape": [size // ITEM_BYTES[dtype]],
+            "data_offsets": [end, end + size],
+        }
         tensors[name] = contents(size, seed * 1000 + index)
         end += size
     header = json.dumps(entries).encode()

@@ -142,6 +142,10 @@ class DirectMlBackend(LoadsThroughCopies):
         """Return None: the library's storage is opaque."""
         return None
 
+    def tensor(self, allocation_id: str) -> Any:
+        """Return a buffer as torch sees it. Whoever keeps it keeps the memory."""
+        return self._places[allocation_id].tensor(allocation_id)
+
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a buffer."""
         self._places[allocation_id].copy("read", allocation_id, offset, into, token)
@@ -317,6 +321,11 @@ class _AdapterMemory:
                 self._memory.tick()
         except DeviceUnavailableError:
             return
+
+    def tensor(self, name: str) -> Any:
+        """Return a buffer's tensor. DeviceLostError once the device is gone."""
+        self.check_present()
+        return self._tensors[name][0]
 
     def has(self, name: str) -> bool:
         """Tell whether a block is still there."""

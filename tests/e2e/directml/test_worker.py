@@ -15,6 +15,7 @@ from tests.e2e.process import MIB, Worker, eventually
 from tests.rigs.directml.rig import GIB, Factory, Rig
 from tests.rigs.model_files import write_model
 
+FOLLOWING = "tests.rigs.following_plugin"
 DML = {"device_id": "dml:0"}
 LOSSES = {"events": ["device.lost", "device.recovered", "memory.pressure_changed"]}
 
@@ -218,11 +219,11 @@ def test_what_can_not_be_used_says_why(start: StartWorker, machine: dict[str, An
 
 def test_weights_are_the_same_to_the_bit(start: StartWorker, directml_rig: Rig, tmp_path: Path) -> None:
     """Loaded from a file, offloaded to host memory and brought back, and after a restart of their device."""
-    tensors = write_model(tmp_path / "m.safetensors", 30 * MIB, 7, 10 * MIB + 1)
+    tensors = write_model(tmp_path / "m.safetensors", 30 * MIB, 8, 10 * MIB, dtype="I16")
     row = {"id": "m", "path": "m.safetensors", "loader": "safetensors", "device": "dml:0", "offload": True}
     models = tmp_path / "models.yaml"
     models.write_text(json.dumps({"models": [row]}))
-    worker = start("--models", str(models), "--plugin", "tests.rigs.digest_plugin")
+    worker = start("--models", str(models), "--plugin", "tests.rigs.digest_plugin", "--plugin", FOLLOWING)
 
     def seen() -> Any:
         return worker.call("test.digest", {"model_id": "m"})["tensors"]
@@ -230,6 +231,10 @@ def test_weights_are_the_same_to_the_bit(start: StartWorker, directml_rig: Rig, 
     expected = {name: hashlib.blake2b(data).hexdigest() for name, data in tensors.items()}
     assert seen() == expected
     assert agrees(worker, directml_rig) >= 40 * MIB
+    (process,) = processes(worker, directml_rig, 0)
+    there = {"pid": process.pid, "model_id": "m", "tensors": expected}
+    for way in ({}, {"torch": True}):
+        assert worker.call("test.follow", {"model_id": "m", **way}) == there, "where the weights are"
     offloaded = worker.call("memory.unload_model", {"model_id": "m", "mode": "offload"})
     assert offloaded["returned_bytes"] >= 40 * MIB
     assert agrees(worker, directml_rig) < MIB
