@@ -20,6 +20,7 @@ _STATE_STYLES = {
 }
 _CURVE = "▁▂▃▄▅▆▇█"
 _PLAIN_CURVE = "_.-=oO#@"
+_CURVE_WIDTH = 16
 _FRAME = 6
 """Lines that are there whatever is shown: the title, three heads, a blank one, the keys."""
 _STEADY_SHARE = 0.01
@@ -96,9 +97,11 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
     for row in rows:
         level = row.level if row.state == "available" else row.state
         style = _LEVEL_STYLES.get(level, "bold red" if row.state != "available" else "")
-        trend = Text(trend_of(row))
+        trend = Text(trend_of(row, brief=width < _WIDE))
         if width >= _WIDE:
-            trend.append(" " + curve(row.curve, _PLAIN_CURVE if plain else _CURVE), style="cyan")
+            trend.append(
+                " " + curve(row.curve, _PLAIN_CURVE if plain else _CURVE, _CURVE_WIDTH), style="cyan"
+            )
         table.add_row(
             words(row.device_id, "bold"),
             words(level, style),
@@ -169,12 +172,13 @@ def words(text: str, style: str = "") -> Text:
     return Text("".join(each if each.isprintable() else "�" for each in text), style=style)
 
 
-def trend_of(row: DeviceRow) -> str:
-    """Say where a device is heading; nothing where nobody knows."""
+def trend_of(row: DeviceRow, *, brief: bool = False) -> str:
+    """Say where a device is heading; nothing where nobody knows. ``brief``: the end, or else the speed."""
     if row.bytes_per_second is None:
         return ""
-    if row.seconds_left is not None:  # first: it is what has to be seen where there is no room for both
-        return f"full in {duration(int(row.seconds_left * 1000))}, {rate(row.bytes_per_second)}"
+    if row.seconds_left is not None:
+        text = f"full in {duration(int(row.seconds_left * 1000))}"
+        return text if brief else f"{text}, {rate(row.bytes_per_second)}"
     if abs(row.bytes_per_second) * 60 < _STEADY_SHARE * (row.budget_bytes or 0):
         return "steady"
     return rate(row.bytes_per_second)
