@@ -1,8 +1,9 @@
 """What goes into the record beside the decisions: samples, model states, events, refusals, action statistics.
 
-A sample says what there is, why its level is what it is, and where it is heading. It is written once a second at most, where something changed, and every half minute else; what was
-only there in between shows as its peak. Everything here is a question: the worker's own work waits for none
-of it. docs/monitoring.md says what the lines hold.
+A sample says what there is, why its level is what it is, and where it is heading. It is written once a
+second at most, where something changed, and every half minute else; what was only there in between shows as
+its peak. Everything here is a question: the worker's own work waits for none of it. docs/monitoring.md says
+what the lines hold.
 """
 
 from collections.abc import Callable
