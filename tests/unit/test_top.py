@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.unit.test_report import HEADER, sample
 from worker.report.happenings import Happening
 from worker.report.words import duration
-from worker.top.snapshot import DeviceRow, ModelRow, OwnerRow, Snapshot
+from worker.top.snapshot import DeviceRow, ModelRow, OwnerRow, Replies, Snapshot, of_replies
 from worker.top.sources import RecordSource, SourceError
 from worker.top.view import View, curve, trend_of
 
@@ -193,3 +193,18 @@ def test_a_record_has_the_trend_and_what_was_done_by_itself(tmp_path: Path) -> N
     text = "\n".join(screen(shown))
     assert "full in 1m35s" in text
     assert "automatic: unloaded llama" in text
+
+
+def test_the_curve_of_a_live_worker_has_a_point_for_each_second() -> None:
+    """A point that stands for three seconds is three: its most, and then what was left of it."""
+    point = {"device_id": "cpu", "allocated_bytes": 4, "peak_allocated_bytes": 4, "span_ms": 1000}
+    long = point | {"allocated_bytes": 2, "peak_allocated_bytes": 9, "span_ms": 3400}
+    status = {
+        "device_id": "cpu", "state": "available", "pressure_level": "low", "budget_bytes": 9, "available_bytes": 5,
+        "usage": [],
+    }  # fmt: skip
+    replies = Replies(
+        hello={"worker_version": "1", "pid": 7}, ping={"uptime_ms": 1}, pressure={"devices": []},
+        status={"devices": [status]}, models={"models": []}, timeline={"timeline": [point, long, point]},
+    )  # fmt: skip
+    assert of_replies("s", replies, (), ended=False).devices[0].curve == (4, 9, 2, 2, 4)
