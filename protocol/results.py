@@ -453,7 +453,8 @@ class TimelinePoint(Record):
     device_id: str
     ms_ago: Milliseconds
     span_ms: Milliseconds
-    """1 second over the last minute, 10 over the last hour, 60 over the last day."""
+    """How long it stands for: until the next point, where nothing changed meanwhile. From 1 second on over the
+    last minute, 10 over the last hour, 60 over the last day."""
     allocated_bytes: Bytes
     peak_allocated_bytes: Bytes
     process_used_bytes: Bytes | None

@@ -192,6 +192,54 @@ def test_no_point_is_told_twice_and_the_present_is_always_there(pauses_ms: list[
     assert (points[-1].ms_ago, points[-1].allocated_bytes) == (0, len(pauses_ms) - 1)
 
 
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=300))
+def test_points_stand_for_all_the_time_since_the_first_without_a_gap(pauses_ms: list[int]) -> None:
+    """However rarely it is looked when all is calm, each moment has one point, and it is what was so then."""
+    record = Record()
+    entered: list[tuple[int, int]] = []
+    for number, pause in enumerate(pauses_ms):
+        record.history.record_memory(point(number))
+        entered.append((record.clock.now_ns() // 10**6, number))
+        record.pass_ms(pause)
+    now = record.clock.now_ns() // 10**6
+    points = record.history.timeline(("cpu",), DAY_MS)
+    starts = [(now - each.ms_ago) // 1000 * 1000 for each in points if each.span_ms < 10_000]
+    fine = points[len(points) - len(starts) :]
+    for start, following in pairwise(zip(starts, fine, strict=True)):
+        assert start[0] + start[1].span_ms == following[0]
+    assert sum(each.span_ms for each in points) >= now - entered[0][0]
+    for start, each in zip(starts, fine, strict=True):
+        within = [number for at, number in entered if at < start + each.span_ms]
+        assert each.allocated_bytes == within[-1]
+
+
+def test_what_nobody_looked_at_for_long_is_not_known() -> None:
+    """A worker that stood still, with its machine, does not say that all was as before meanwhile."""
+    record = Record()
+    record.history.record_memory(point(1))
+    record.pass_ms(4200)
+    assert [each.span_ms for each in record.history.timeline(("cpu",), 100)] == [4200]
+    record.pass_ms(HOUR_MS)
+    assert record.history.timeline(("cpu",), MINUTE_MS) == ()
+    record.history.record_memory(point(2))
+    assert [each.span_ms for each in record.history.timeline(("cpu",), DAY_MS)] == [10_000, 1000]
+
+
+def test_resolutions_meet_without_a_gap_or_an_overlap() -> None:
+    """Where seconds are forgotten their ten seconds begin, and so with the minutes."""
+    record = Record()
+    record.pass_ms(3_700)
+    for number in range(2 * 60 * 60):
+        record.pass_ms(1000)
+        record.history.record_memory(point(number))
+    points = record.history.timeline(("cpu",), DAY_MS)
+    now = record.clock.now_ns() // 10**6
+    starts = [(now - each.ms_ago) // each.span_ms * each.span_ms for each in points]
+    ends = [start + each.span_ms for start, each in zip(starts, points, strict=True)]
+    assert ends[:-1] == starts[1:]
+    assert {each.span_ms for each in points} == {1000, 10_000, 60_000}
+
+
 def test_timeline_is_bounded() -> None:
     """Two days of seconds take the room of a minute, an hour and a day."""
     record = Record()

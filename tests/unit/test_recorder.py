@@ -108,6 +108,50 @@ def test_events_and_the_end(watched: Watched) -> None:
     assert kinds == ["sample", "sample", "actions", "end"]
 
 
+def test_a_sample_says_why_its_level_is_what_it_is(watched: Watched) -> None:
+    """The signals above low, with their figures; nothing where all is calm."""
+    assert [note["signals"] for note in watched.notes if note.get("sample") == "sim:0"][-1] == []
+    watched.machine.allocate("sim:0", 58 * MIB)
+    (note,) = watched.tick()
+    assert note["pressure_level"] == "high"
+    assert note["signals"] == [{"name": "budget_used_percentage", "value": 90.625, "level": "high"}]
+
+
+def _run_out(watched: Watched, seconds: int) -> list[dict[str, Any]]:
+    """Take a mebibyte a second. Returns the samples of the device."""
+    notes = []
+    for _ in range(seconds):
+        watched.machine.allocate("sim:0", MIB)
+        watched.machine.memory.look()
+        notes += [note for note in watched.tick() if note.get("sample") == "sim:0"]
+    return notes
+
+
+def test_a_sample_has_the_trend(watched: Watched) -> None:
+    """How fast, and when it is full with an interval; a change of that alone is worth a line, too."""
+    grown = _run_out(watched, 40)
+    trend = grown[-1]["trend"]
+    assert trend.bytes_per_second == pytest.approx(MIB, rel=0.1)
+    assert trend.low_seconds <= trend.seconds_to_exhaustion <= trend.high_seconds
+    assert trend.seconds_to_exhaustion == pytest.approx(24, rel=0.2)
+
+    def rest() -> list[dict[str, Any]]:
+        watched.machine.memory.look()
+        return [note for note in watched.tick() if note.get("sample") == "sim:0"]
+
+    after = [note for _ in range(29) for note in rest()]
+    assert {note["allocated_bytes"] for note in after} == {40 * MIB}
+    assert after[-1]["trend"].seconds_to_exhaustion is None
+    assert len([note for _ in range(30) for note in rest()]) <= 2  # and then it is quiet
+
+
+def test_events_that_a_machine_tells_are_noted_as_they_are(watched: Watched) -> None:
+    """The record has what a subscriber has, of every kind."""
+    for name in EventName:
+        watched.recorder.event(name, {"device_id": "sim:0"})
+    assert [note["event"] for note in watched.notes[-len(EventName) :]] == list(EventName)
+
+
 def test_owners_are_bounded() -> None:
     """A thousand owners are twelve rows and one."""
     rows = owner_rows(tuple(OwnerFlow(f"o{n}", 1000 - n, 1, 1000, 2) for n in range(1000)))

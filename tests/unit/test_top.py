@@ -1,5 +1,6 @@
 """The live view: what it shows of a snapshot at any size, and how it follows a record as it grows."""
 
+import contextlib
 import io
 import json
 from pathlib import Path
@@ -12,9 +13,10 @@ from rich.console import Console
 
 from tests.unit.test_report import HEADER, sample
 from worker.report.happenings import Happening
-from worker.top.snapshot import DeviceRow, ModelRow, OwnerRow, Snapshot
+from worker.report.words import duration
+from worker.top.snapshot import DeviceRow, ModelRow, OwnerRow, Replies, Snapshot, of_replies
 from worker.top.sources import RecordSource, SourceError
-from worker.top.view import View, curve, duration
+from worker.top.view import View, curve, trend_of
 
 GIB = 2**30
 
@@ -75,9 +77,11 @@ def test_everything_has_its_place_on_80_by_24() -> None:
 def test_the_trend_is_in_words_where_there_is_room() -> None:
     """How fast, and how long it lasts; nothing where nobody knows."""
     wide = "\n".join(screen(SHOWN, 120))
-    assert "+1.5 MiB/s, full in 1m35s" in wide
-    steady = Snapshot("s", "w", 0, (device("cpu", bytes_per_second=None, seconds_left=None),), (), (), ())
-    assert "/s" not in "\n".join(screen(steady, 120))
+    assert "full in 1m35s, +1.5 MiB/s" in wide
+    assert "full in 1m35s" in "\n".join(screen(SHOWN))  # also where there is room for only one of both
+    for speed, said in ((None, ""), (3.0, "steady"), (-2.0 * 2**30, "-2.0 GiB/s")):
+        text = trend_of(device("cpu", bytes_per_second=speed, seconds_left=None))
+        assert text == said
 
 
 def test_the_end_and_a_pause_are_said() -> None:
@@ -143,7 +147,7 @@ def test_a_record_is_followed_as_it_grows(tmp_path: Path) -> None:
         file.write(line + line[:20])
     assert source.snapshot().owners == (OwnerRow("cpu", "kv", 100, 1),)
     with path.open("a") as file:
-        file.write(line[20:].replace('"t_ms": 2000', '"t_ms": 3000'))
+        file.write(line[20:].replace('_ms": 2000', '_ms": 3000'))
     assert len(source.snapshot().devices[0].curve) == 2
     path.replace(tmp_path / "r.jsonl.1")
     path.write_text(
@@ -159,3 +163,48 @@ def test_a_record_that_is_not_there_is_said(tmp_path: Path) -> None:
     """With its name."""
     with pytest.raises(SourceError, match="none.jsonl"):
         RecordSource(tmp_path / "none.jsonl")
+
+
+def test_a_record_has_the_trend_and_what_was_done_by_itself(tmp_path: Path) -> None:
+    """The last sample's trend; the curve by the second, though a sample is there only where it changed."""
+    path = tmp_path / "r.jsonl"
+    trend = {
+        "bytes_per_second": 1e6,
+        "seconds_to_exhaustion": 95.4,
+        "low_seconds": 80.0,
+        "high_seconds": 120.0,
+    }
+    done = {
+        "device_id": "cpu", "pressure_level": "high", "helped": True, "next_in_ms": 30_000, "returned_bytes": GIB,
+        "steps": [{"step": "memory.unload_model", "data": {"model_id": "llama"}, "expected_bytes": GIB}],
+    }  # fmt: skip
+    rows = [
+        sample(1000, 100),
+        {"event": "memory.optimized", "t_ms": 4000, "data": done},
+        sample(6000, 300, peak_bytes=500, trend=trend),
+        sample(8000, 200, peak_bytes=200, trend=trend),
+    ]
+    path.write_text("\n".join(map(json.dumps, (HEADER, *rows, ""))))
+    with contextlib.closing(RecordSource(path)) as source:
+        shown = source.snapshot()
+    (cpu,) = shown.devices
+    assert (cpu.bytes_per_second, cpu.seconds_left) == (1e6, 95.4)
+    assert cpu.curve == (100, 100, 100, 100, 100, 500, 300, 200)
+    text = "\n".join(screen(shown))
+    assert "full in 1m35s" in text
+    assert "automatic: unloaded llama" in text
+
+
+def test_the_curve_of_a_live_worker_has_a_point_for_each_second() -> None:
+    """A point that stands for three seconds is three: its most, and then what was left of it."""
+    point = {"device_id": "cpu", "allocated_bytes": 4, "peak_allocated_bytes": 4, "span_ms": 1000}
+    long = point | {"allocated_bytes": 2, "peak_allocated_bytes": 9, "span_ms": 3400}
+    status = {
+        "device_id": "cpu", "state": "available", "pressure_level": "low", "budget_bytes": 9, "available_bytes": 5,
+        "usage": [],
+    }  # fmt: skip
+    replies = Replies(
+        hello={"worker_version": "1", "pid": 7}, ping={"uptime_ms": 1}, pressure={"devices": []},
+        status={"devices": [status]}, models={"models": []}, timeline={"timeline": [point, long, point]},
+    )  # fmt: skip
+    assert of_replies("s", replies, (), ended=False).devices[0].curve == (4, 9, 2, 2, 4)

@@ -6,21 +6,31 @@ into their minute. Pure; its owner locks.
 
 from collections import deque
 from dataclasses import replace
+from itertools import pairwise
 
 from protocol.results import TimelinePoint
 from worker.clock import NS_PER_MS, NS_PER_S
+
+CARRIED_NS = 10 * NS_PER_S
+"""What was found is the case for at most this long while nobody looks: in calm it is looked half as rarely.
+Longer, and the worker, or the machine, stood still: nobody knows."""
 
 
 class _Span:
     """A span of time: its last point, when that was, and the most that was allocated within."""
 
-    __slots__ = ("at_ns", "number", "peak_bytes", "point")
+    __slots__ = ("at_ns", "peak_bytes", "point", "start_ns", "width_ns")
 
-    def __init__(self, number: int, at_ns: int, point: TimelinePoint, peak_bytes: int) -> None:
-        self.number = number
+    def __init__(self, start_ns: int, width_ns: int, at_ns: int, point: TimelinePoint, peak: int) -> None:
+        self.start_ns = start_ns
+        self.width_ns = width_ns
         self.at_ns = at_ns
         self.point = point
-        self.peak_bytes = peak_bytes
+        self.peak_bytes = peak
+
+    def end_ns(self, following_ns: int) -> int:
+        """Return how far it holds, where the next one begins at a time."""
+        return min(following_ns, self.start_ns + max(self.width_ns, CARRIED_NS))
 
 
 class _Series:
@@ -30,15 +40,19 @@ class _Series:
         self.width_ns = width_ns
         self.spans: deque[_Span] = deque(maxlen=kept)
 
+    @property
+    def is_full(self) -> bool:
+        return len(self.spans) == self.spans.maxlen
+
     def add(self, at_ns: int, point: TimelinePoint, peak_bytes: int) -> _Span | None:
         """Enter a point. Returns the span that is over by it."""
-        number = at_ns // self.width_ns
+        start_ns = at_ns - at_ns % self.width_ns
         last = self.spans[-1] if self.spans else None
-        if last is not None and last.number == number:
+        if last is not None and last.start_ns == start_ns:
             last.at_ns, last.point = at_ns, point
             last.peak_bytes = max(last.peak_bytes, peak_bytes)
             return None
-        self.spans.append(_Span(number, at_ns, point, peak_bytes))
+        self.spans.append(_Span(start_ns, self.width_ns, at_ns, point, peak_bytes))
         return last
 
 
@@ -57,14 +71,34 @@ class Timeline:
             over = series.add(over.at_ns, over.point, over.peak_bytes)
 
     def points(self, now_ns: int, since_ns: int) -> list[tuple[int, TimelinePoint]]:
-        """Return the points from a time on, oldest first, each at the finest resolution there is."""
-        found: list[tuple[int, TimelinePoint]] = []
-        until_ns = now_ns + 1
-        for series in self._series:
-            spans = [span for span in series.spans if since_ns <= span.at_ns < until_ns]
-            found[:0] = [(span.at_ns, _told(span, series.width_ns, now_ns)) for span in spans]
-            if series.spans:
-                until_ns = min(until_ns, series.spans[0].at_ns)
+        """Return what held at some time from ``since_ns`` on, oldest first, at the finest resolution there is.
+
+        Each point holds until the next one begins: where nobody looked, nothing had changed.
+        """
+        spans = self._finest()
+        if not spans:
+            return []
+        ends = [one.end_ns(two.start_ns) for one, two in pairwise(spans)]
+        ends.append(spans[-1].end_ns(max(now_ns, spans[-1].start_ns + spans[-1].width_ns)))
+        return [
+            (span.at_ns, _told(span, end_ns, now_ns))
+            for span, end_ns in zip(spans, ends, strict=True)
+            if end_ns > since_ns
+        ]
+
+    def _finest(self) -> list[_Span]:
+        """Return spans that do not overlap, oldest first, each of the finest resolution that has it."""
+        found: list[_Span] = []
+        until_ns = None
+        for series, coarser in zip(self._series, (*self._series[1:], None), strict=True):
+            spans = [span for span in series.spans if until_ns is None or span.start_ns < until_ns]
+            if coarser is not None and series.is_full:
+                # What was pushed out shares a coarser span with what is left: from the next one on it is whole.
+                until_ns = -(-series.spans[0].start_ns // coarser.width_ns) * coarser.width_ns
+                found[:0] = [span for span in spans if span.start_ns >= until_ns]
+            else:
+                found[:0] = spans
+                return found
         return found
 
     def peak_bytes(self, since_ns: int) -> int | None:
@@ -74,10 +108,10 @@ class Timeline:
         )
 
 
-def _told(span: _Span, width_ns: int, now_ns: int) -> TimelinePoint:
+def _told(span: _Span, end_ns: int, now_ns: int) -> TimelinePoint:
     return replace(
         span.point,
         ms_ago=max(0, now_ns - span.at_ns) // NS_PER_MS,
-        span_ms=width_ns // NS_PER_MS,
+        span_ms=(end_ns - span.start_ns) // NS_PER_MS,
         peak_allocated_bytes=span.peak_bytes,
     )

@@ -1,16 +1,17 @@
 """What goes into the record beside the decisions: samples, model states, events, refusals, action statistics.
 
-A sample is written once a second at most, where something changed, and every half minute else; what was
-only there in between shows as its peak. Everything here is a question: the worker's own work waits for none
-of it. docs/monitoring.md says what the lines hold.
+A sample says what there is, why its level is what it is, and where it is heading. It is written once a
+second at most, where something changed, and every half minute else; what was only there in between shows as
+its peak. Everything here is a question: the worker's own work waits for none of it. docs/monitoring.md says
+what the lines hold.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from protocol.record import Record
-from protocol.results import DeviceStatus, ModelStatus
-from protocol.vocabulary import AnalyticsSection, EventName
+from protocol.results import DeviceStatus, ModelStatus, PressureSignal, PressureTrend
+from protocol.vocabulary import AnalyticsSection, EventName, PressureLevel
 from worker.books.history import History
 from worker.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.interface_memory import MemoryInterface
@@ -20,6 +21,8 @@ _STATISTICS_NS = 60 * NS_PER_S
 _QUIET_NS = 30 * NS_PER_S
 _NOTABLE_SHARE = 100
 """Figures of the whole machine move all the time: by a hundredth of its memory they have changed."""
+_QUIET_LEVELS = {PressureLevel.LOW, PressureLevel.UNKNOWN}
+"""A signal at such a level explains nothing."""
 _OWNERS = 12
 """The largest have their own rows in a sample, the others one together."""
 _INTERVENTIONS = (
@@ -36,6 +39,7 @@ class _Last(Record):
     at_ns: int
     exact: tuple[Any, ...]
     rough: tuple[int | None, ...]
+    trend: PressureTrend | None = None
 
 
 class Recorder:
@@ -82,15 +86,18 @@ class Recorder:
         since_ns = now_ns - NS_PER_S if last is None else last.at_ns
         peak = max(self._history.peak_bytes(device_id, since_ns) or 0, status.allocated_bytes)
         flows = self._memory.flows(device_id)
+        signals = self._signals(device_id)
         exact = (
             status.state, status.allocated_bytes, status.model_bytes, status.external_bytes, status.pressure_level,
-            peak, limits, sum(flow.made_count for flow in flows),
+            peak, limits, sum(flow.made_count for flow in flows), tuple(each.name for each in signals),
         )  # fmt: skip
         rough = (status.used_bytes, status.process_used_bytes, status.available_bytes, status.budget_bytes)
         present = _Last(now_ns, exact, rough)
-        if last is not None and not _differs(last, present, status.total_bytes):
+        differs = last is None or _differs(last, present, status.total_bytes)
+        trend = self._trend(status, last, differs=differs)
+        if not differs and (last is None or not _turned(last.trend, trend, status.total_bytes)):
             return
-        self._samples[device_id] = present
+        self._samples[device_id] = _Last(now_ns, exact, rough, trend)
         self._note(
             {
                 "sample": device_id,
@@ -109,9 +116,25 @@ class Recorder:
                 "external_bytes": status.external_bytes,
                 "model_bytes": status.model_bytes,
                 "cached_bytes": status.cached_bytes,
+                "signals": [
+                    {"name": each.name, "value": each.value, "level": each.level} for each in signals
+                ],
+                "trend": trend,
                 "owners": owner_rows(flows),
             }
         )
+
+    def _signals(self, device_id: str) -> tuple[PressureSignal, ...]:
+        """Return what makes the level what it is; nothing where all is calm."""
+        signals = self._memory.manager.signals(device_id)
+        return tuple(signal for signal in signals if signal.level not in _QUIET_LEVELS)
+
+    def _trend(self, status: DeviceStatus, last: _Last | None, *, differs: bool) -> PressureTrend | None:
+        """Return where a device is heading; a question that takes ms, so of one at rest only now and then."""
+        trends = self._memory.trends
+        if differs or (last is not None and _turned(last.trend, None, status.total_bytes)):
+            return trends.trend(status.device_id)
+        return trends.alarming_trend(status.device_id)
 
     def _model_states(self) -> None:
         if not self._memory.has_models:
@@ -202,3 +225,15 @@ def _differs(last: _Last, present: _Last, total_bytes: int | None) -> bool:
         (before is None) != (now is None) or abs((before or 0) - (now or 0)) > notable
         for before, now in zip(last.rough, present.rough, strict=True)
     )
+
+
+def _turned(last: PressureTrend | None, present: PressureTrend | None, total_bytes: int | None) -> bool:
+    """Tell whether a trend is worth a line: it has an end in sight, or no longer, or leads elsewhere."""
+    before, now = last or _STEADY, present or _STEADY
+    if now.seconds_to_exhaustion is not None or before.seconds_to_exhaustion is not None:
+        return before != now
+    led_to = abs(now.bytes_per_second - before.bytes_per_second) * _QUIET_NS / NS_PER_S
+    return led_to > (total_bytes or 0) // _NOTABLE_SHARE
+
+
+_STEADY = PressureTrend(0.0, None, None, None)

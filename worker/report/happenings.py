@@ -3,18 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.vocabulary import EventName, PressureLevel
+from worker.report.events import told
 
 MAX_HAPPENINGS = 3000
 _SAME_WITHIN_MS = 1000
-
-_SEVERITY = {
-    PressureLevel.LOW: 0,
-    PressureLevel.MODERATE: 1,
-    PressureLevel.HIGH: 2,
-    PressureLevel.CRITICAL: 3,
-}
-_SEVERE_EVENTS = {"device.lost": 3, "memory.exhaustion_forecast": 2, "memory.leak_suspected": 2}
+_SAMPLED_WITHIN_MS = 1500
+"""A sample comes within a second of what it is of."""
 
 
 @dataclass
@@ -64,9 +58,20 @@ class Happenings:
             done = Happening(at_ms, "done", "", f"{line['done']} was carried out", "", 0, times)
             self.put(done)
         elif "event" in line:
-            found = _of_event(str(line["event"]), dict(line.get("data") or {}), at_ms)
+            data = dict(line.get("data") or {})
+            found = told(str(line["event"]), data)
             if found is not None:
-                self.put(found)
+                device_id = str(data.get("device_id", ""))
+                self.put(Happening(at_ms, found.kind, device_id, found.title, found.reason, found.severity))
+
+    def explain_level(self, device_id: str, level: str, reason: str, at_ms: int) -> None:
+        """Say which signal led to a level that was told of just now; its event says only how full it was."""
+        for row in reversed(self.rows[-8:]):
+            if at_ms - row.t_ms > _SAMPLED_WITHIN_MS:
+                return
+            if row.kind == "level" and row.device_id == device_id and row.title.endswith(f" {level}"):
+                row.reason = reason
+                return
 
     def told(self) -> list[Happening]:
         """Return the rows, at most so many."""
@@ -78,25 +83,3 @@ class Happenings:
         keep = sorted(self.rows, key=lambda row: (-row.severity, -row.t_ms))[:MAX_HAPPENINGS]
         self.left_out += len(self.rows) - len(keep)
         self.rows = sorted(keep, key=lambda row: row.t_ms)
-
-
-def _of_event(event: str, data: dict[str, Any], at_ms: int) -> Happening | None:
-    device_id = str(data.get("device_id", ""))
-    if event == EventName.MODEL_UNLOADED:
-        return None  # the decision says it, with the reason
-    if event == EventName.PRESSURE_CHANGED:
-        before, now = str(data.get("from")), str(data.get("to"))
-        percent = data.get("pressure_percentage")
-        reason = "" if percent is None else f"{percent:.1f} % of the budget taken"
-        severity = _SEVERITY.get(PressureLevel(now), 0)
-        return Happening(at_ms, "level", device_id, f"{before} → {now}", reason, severity)
-    if event == EventName.ALLOCATION_EXPIRED:
-        owner = data.get("owner") or "nobody named"
-        reason = f"{data.get('allocation_id')} of {owner}, {data.get('freed_bytes', 0):,} bytes"
-        return Happening(at_ms, "expired", device_id, "a lease ran out", reason, 0)
-    if event == EventName.DEVICE_LOST:
-        return Happening(at_ms, "lost", device_id, f"{device_id} is lost", str(data.get("reason", "")), 3)
-    rest = ", ".join(
-        f"{key} {value}" for key, value in data.items() if key != "device_id" and value is not None
-    )
-    return Happening(at_ms, "event", device_id, event, rest, _SEVERE_EVENTS.get(event, 1))

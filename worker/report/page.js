@@ -118,6 +118,9 @@
     entry("most in between", "border-color:var(--ink)", true);
     entry("budget", "border-color:var(--budget)", true);
     if (device.limit_bytes.some((n) => n !== null)) entry("limit", "border-color:var(--limit)", true);
+    if (device.forecasts.length) entry("foretold", "border-color:var(--high)", true);
+    if (data.happenings.some((row) => row[1] === "automatic" && row[2] === device.id))
+      legend.append(html("span", {}, html("i", { class: "diamond" }), "made room by itself"));
     box.append(html("div", { class: "head" }, html("h2", {}, device.id), legend, html("label", {}, whole, " up to the budget")));
     const svg = el("svg", { height, tabindex: "0", role: "img",
       "aria-label": `Memory of ${device.id} over time by owner, with its budget and pressure levels` });
@@ -161,12 +164,17 @@
         if (!known.length) return 0;
         if (shown.some((n) => n !== null))
           svg.append(el("path", { d: stepPath(device.t, shown, x, y, data.span), fill: "none", stroke: color, "stroke-width": 1.6, "stroke-dasharray": dash }));
-        else return `${name} ${size(known[known.length - 1])} is above`;
+        else {
+          // A line that lies above the chart still says that it moved.
+          const moves = known.filter((n, i) => i === 0 || Math.abs(n - known[i - 1]) > 0.01 * known[i - 1]);
+          return `${name} ${moves.slice(-4).map(size).join(" → ")} is above`;
+        }
         return 0;
       };
       const off = [line(device.budget_bytes, "var(--budget)", "budget", "7 4"), line(device.limit_bytes, "var(--limit)", "limit", "3 3")];
       off.filter(Boolean).forEach((text, index) =>
         svg.append(el("text", { x: width - RIGHT - 4, y: top + 12 + 14 * index, "text-anchor": "end" }, "↑ " + text)));
+      drawForecasts(svg, device, totals, x, y, highest);
       drawLevels(svg, device, x, bottom + 2, 8);
       drawMarks(svg, device.id, x, top);
       svg.append(el("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: bottom, y2: bottom }));
@@ -178,6 +186,11 @@
       rows.push(["available", size(device.available_bytes[i])], ["this process", size(device.process_used_bytes[i])],
         ["all processes", size(device.used_bytes[i])], ["budget", size(device.budget_bytes[i])],
         ["level", levelAt(device, t)]);
+      device.signals[i].forEach((text) => rows.push(["because of", text]));
+      const [rate, seconds, low, high] = device.trend[i] || [];
+      if (seconds !== undefined && seconds !== null)
+        rows.push(["full in", `${seconds.toFixed(0)} s` + (low === null ? "" : ` (${low.toFixed(0)} to ${high.toFixed(0)} s)`)]);
+      if (rate) rows.push(["trend", `${rate > 0 ? "+" : "−"}${size(Math.abs(Math.round(rate)))}/s`]);
       return [`${device.id} at ${clock(t, true)}`, rows, nearby(device.id, t)];
     };
     whole.addEventListener("change", draw);
@@ -201,6 +214,21 @@
       if (to - from > 60) svg.append(el("text", { x: from + 4, y: top + height - 1, style: "font-size:9px;fill:var(--card);font-weight:600" }, level));
     });
   };
+  // Where it was said to be full: from the use of then up to the room of then, with the interval at the end.
+  const drawForecasts = (svg, device, totals, x, y, highest) => {
+    device.forecasts.forEach(([t, seconds, low, high, room], n) => {
+      if (t < view.from || t > view.to || room === null) return;
+      const next = n + 1 < device.forecasts.length ? device.forecasts[n + 1][0] : Infinity;
+      const used = totals[indexAt(device.t, t)], full = used + room, end = t + seconds * 1000;
+      // Up to the edge of the chart, or to where it was said anew.
+      const share = Math.min(1, (Math.min(view.to, next) - t) / (end - t), room ? Math.max(0, (highest - used) / room) : 1);
+      const line = el("path", { d: `M${x(t)} ${y(used)}L${x(t + share * (end - t))} ${y(used + share * room)}`, class: "forecast" });
+      line.append(el("title", {}, `said at ${clock(t, true)}: full at ${clock(end, true)}`));
+      svg.append(line);
+      if (share === 1 && low !== null && high !== null)
+        svg.append(el("path", { d: `M${x(clampTime(t + low * 1000))} ${y(full) - 4}v8m0-4H${x(clampTime(t + high * 1000))}m0-4v8`, class: "interval" }));
+    });
+  };
   const nearby = (where, t) => {
     const reach = (view.to - view.from) / 160;
     return data.happenings.filter((row) => Math.abs(row[0] - t) <= reach && (row[2] === where || row[2] === "" || where === null)).slice(0, 4);
@@ -212,13 +240,15 @@
       // The others are in the lanes, the band and the table; there are too many of them to mark here.
       if (kind === "load" || kind === "expired" || kind === "level") return;
       const at = x(t);
-      if (at - lastX < 4 && severity <= lastSeverity) return;
+      if (at - lastX < 4 && severity <= lastSeverity && kind !== "automatic") return;
       lastX = at; lastSeverity = severity;
-      const mark = el("path", { d: `M${at - 4} ${top - 12}h8l-4 8z`, fill: SEVERITY[severity], class: "mark", style: "cursor:pointer" });
+      const automatic = kind === "automatic";
+      const shape = automatic ? `M${at} ${top - 16}l6 6l-6 6l-6-6z` : `M${at - 4} ${top - 12}h8l-4 8z`;
+      const mark = el("path", { d: shape, fill: automatic ? "var(--accent)" : SEVERITY[severity], class: automatic ? "mark automatic" : "mark", style: "cursor:pointer" });
       mark.append(el("title", {}, `${clock(t, true)} ${title}${count > 1 ? " ×" + count : ""}${reason ? "\n" + reason : ""}`));
       mark.addEventListener("click", () => show(index));
       svg.append(mark);
-      if (severity >= 2) svg.append(el("line", { x1: at, x2: at, y1: top - 4, y2: svg.viewBox.baseVal.height - 34, stroke: SEVERITY[severity], "stroke-opacity": .35 }));
+      if (severity >= 2 || automatic || kind === "budget") svg.append(el("line", { x1: at, x2: at, y1: top - 4, y2: svg.viewBox.baseVal.height - 34, stroke: automatic ? "var(--accent)" : SEVERITY[severity], "stroke-opacity": .35 }));
     });
   };
 

@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from worker.report.recording import ModelLane, Recording, mebibytes
+from worker.report.recording import ModelLane, Recording
 from worker.report.samples import FIGURES, OTHERS, RANK, DeviceSamples
+from worker.report.words import mebibytes
 
 _FOLDER = Path(__file__).parent
 _OWNERS_DRAWN = 8
@@ -97,6 +98,18 @@ def _device(device_id: str, device: DeviceSamples, first_ms: int, drawn: list[st
         "t": [sample["t_ms"] - first_ms for sample in device.samples],
         "owners": [[name, sizes] for name, sizes in layers.items()],
         "levels": [[at - first_ms, level] for at, level in device.levels],
+        "trend": [sample["trend"] for sample in device.samples],
+        "signals": [sample["signals"] for sample in device.samples],
+        "forecasts": [
+            [
+                at - first_ms,
+                data["seconds_to_exhaustion"],
+                data.get("low_seconds"),
+                data.get("high_seconds"),
+                data.get("available_bytes"),
+            ]
+            for at, data in device.forecasts
+        ],
     } | {name: [sample[name] for sample in device.samples] for name in FIGURES}
 
 
@@ -134,11 +147,13 @@ def _summary(recording: Recording) -> str:
         rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
         cards.append(f'<section class="card"><h2>{escape(device_id)}</h2><dl>{rows}</dl></section>')
     evictions = sum(row.kind == "evict" for row in recording.happenings.told())
+    automatic = sum(row.kind == "automatic" for row in recording.happenings.told())
     failed = sum(row.count for row in recording.happenings.told() if row.kind == "refused")
     facts = [
         ("models loaded", f"{sum(lane.load_count for lane in recording.models.values()):,}"),
         ("models went", f"{evictions:,}"),
         ("requests failed", f"{failed:,}"),
+        ("made room by itself", f"{automatic:,}"),
         ("uses of models", f"{sum(lane.use_count for lane in recording.models.values()):,}"),
     ]
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)

@@ -11,7 +11,8 @@ from typing import Any
 
 from protocol.vocabulary import EventName, PressureLevel
 from worker.report.happenings import Happening, Happenings
-from worker.report.samples import DeviceSamples
+from worker.report.samples import BUDGET_SIGNAL, DeviceSamples, signal_text
+from worker.report.words import mebibytes
 
 _SPANS_KEPT = 2000
 _USES_KEPT = 4000
@@ -116,12 +117,18 @@ class Recording:
             device = self.devices[device_id] = DeviceSamples()
         for change in device.add(line, at):
             self.happenings.put(Happening(at, "limit", device_id, change, "", 0))
+        level = line.get("pressure_level")
+        signals = [row for row in line.get("signals") or () if row["level"] == level]
+        if signals and not any(row["name"] == BUDGET_SIGNAL for row in signals):
+            self.happenings.explain_level(device_id, str(level), ", ".join(map(signal_text, signals)), at)
 
     def _event(self, line: dict[str, Any], at: int) -> None:
         data = line.get("data") or {}
         device = self.devices.get(str(data.get("device_id")))
         if line["event"] == EventName.PRESSURE_CHANGED and device is not None:
             device.note_level(PressureLevel(data["to"]), at)
+        if line["event"] == EventName.EXHAUSTION_FORECAST and device is not None:
+            device.note_forecast(data, at)
 
     def _load(self, line: dict[str, Any], at: int) -> None:
         model_id, device_id = str(line["load"]), str(line.get("device_id", ""))
@@ -163,11 +170,3 @@ def read_recording(lines: Iterable[str]) -> Recording:
     if recording.first_ms is None:
         raise RecordingError("no line of it is of a record that --record wrote")
     return recording
-
-
-def mebibytes(size: int) -> str:
-    """Write a size for people."""
-    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} B"

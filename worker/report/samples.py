@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from protocol.vocabulary import PressureLevel
+from worker.report.words import mebibytes
 
 MAX_SAMPLES = 2048
 """Twice what is wide on a screen."""
+MAX_FORECASTS = 100
 FIGURES = (
     "total_bytes", "budget_bytes", "limit_bytes", "reserve_bytes", "used_bytes", "process_used_bytes",
     "available_bytes", "allocated_bytes", "peak_bytes", "external_bytes", "model_bytes", "cached_bytes",
 )  # fmt: skip
+BUDGET_SIGNAL = "budget_used_percentage"
+"""What a level is by, unless it is said otherwise."""
 OTHERS = "(others)"
 """Whom a sample does not name."""
 RANK = ("unknown", "low", "moderate", "high", "critical")
-_NOTABLE = 0.01
-"""A budget that moved by less is the system's breathing."""
+"""From what nobody can tell to the worst."""
 
 
 class DeviceSamples:
@@ -26,6 +29,8 @@ class DeviceSamples:
         self.samples: list[dict[str, Any]] = []
         self.levels: list[tuple[int, str]] = []
         """When each level began."""
+        self.forecasts: list[tuple[int, dict[str, Any]]] = []
+        """When it was foretold, and what."""
         self.owner_peaks: dict[str | None, int] = {}
         self.last: dict[str, Any] = {}
 
@@ -35,6 +40,8 @@ class DeviceSamples:
         sample["t_ms"] = at_ms
         owners = {_owner(row): int(row["allocated_bytes"]) for row in line.get("owners", ())}
         sample["owners"] = owners
+        sample["signals"] = [signal_text(row) for row in line.get("signals") or ()]
+        sample["trend"] = _trend(line.get("trend"))
         self.note_level(PressureLevel(line.get("pressure_level", PressureLevel.UNKNOWN)), at_ms)
         for owner, size in owners.items():
             self.owner_peaks[owner] = max(self.owner_peaks.get(owner, 0), size)
@@ -51,6 +58,12 @@ class DeviceSamples:
             self.levels.append((at_ms, level))
             if len(self.levels) > 2 * MAX_SAMPLES:
                 self.levels = list(_worse_of_pairs(self.levels))
+
+    def note_forecast(self, data: dict[str, Any], at_ms: int) -> None:
+        """Note when a device was said to run full."""
+        if data.get("seconds_to_exhaustion") is not None:
+            self.forecasts.append((at_ms, data))
+            del self.forecasts[:-MAX_FORECASTS]
 
 
 def _halved(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -88,13 +101,27 @@ def _size(value: object) -> int | None:
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for name in ("limit_bytes", "reserve_bytes"):
         if before.get(name) != now.get(name):
-            yield f"{name} {_said(before.get(name))} → {_said(now.get(name))}"
-    old, new = before.get("budget_bytes"), now.get("budget_bytes")
-    if type(old) is int and type(new) is int and abs(new - old) > _NOTABLE * max(old, 1):
-        yield f"budget_bytes {old:,} → {new:,}"
+            word = name.removesuffix("_bytes")
+            yield f"{word} {_said(before.get(name))} → {_said(now.get(name))}"
     if before.get("state") != now.get("state"):
         yield f"state {before.get('state')} → {now.get('state')}"
 
 
 def _said(value: object) -> str:
-    return f"{value:,}" if type(value) is int else "none"
+    return mebibytes(value) if type(value) is int else "none"
+
+
+def signal_text(row: dict[str, Any]) -> str:
+    """Say what makes a level: a share in percent, or the system's word."""
+    name, value = str(row["name"]), float(row["value"])
+    if not name.endswith("_percentage"):
+        return f"{name.replace('_', ' ')} {value:g}"
+    return f"{name.removesuffix('_percentage').replace('_', ' ')} {value:.1f} %"
+
+
+def _trend(trend: dict[str, Any] | None) -> list[float | None] | None:
+    """Return bytes a second, and the seconds until it is full with their interval; None for no trend."""
+    if trend is None:
+        return None
+    names = ("bytes_per_second", "seconds_to_exhaustion", "low_seconds", "high_seconds")
+    return [None if trend.get(name) is None else float(trend[name]) for name in names]

@@ -77,7 +77,10 @@ def of_replies(source: str, replies: Replies, happenings: Iterable[Happening], *
     pressures = {row["device_id"]: row for row in replies.pressure["devices"]}
     curves: dict[str, list[int]] = {}
     for point in replies.timeline["timeline"] or ():
-        curves.setdefault(point["device_id"], []).append(point["peak_allocated_bytes"])
+        # A point stands for as many seconds as nothing changed; the most was in the first of them.
+        held = point["span_ms"] // 1000 - 1
+        values = curves.setdefault(point["device_id"], [])
+        values += [point["peak_allocated_bytes"], *[point["allocated_bytes"]] * held]
     devices = tuple(
         _device(row, pressures.get(row["device_id"], {}), curves.get(row["device_id"], []))
         for row in replies.status["devices"]
@@ -118,14 +121,14 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
     rows: list[DeviceRow] = []
     owners: list[OwnerRow] = []
     for device_id, device in recording.devices.items():
-        last, since = device.last, recording.last_ms - _CURVE * 1000
-        curve = [sample["peak_bytes"] or 0 for sample in device.samples if sample["t_ms"] >= since]
+        last, trend = device.last, device.last.get("trend") or {}
+        curve = _by_the_second(device.samples, recording.last_ms)
         budget, room = last.get("budget_bytes"), last.get("available_bytes")
         percentage = None if not budget or room is None else max(0.0, 100 * (1 - room / budget))
         rows.append(
             DeviceRow(
                 device_id, str(last.get("state")), str(last.get("pressure_level")), percentage, budget,
-                _taken(last), room, None, None, tuple(curve[-_CURVE:]),
+                _taken(last), room, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
             )
         )  # fmt: skip
         owners.extend(
@@ -177,6 +180,19 @@ def _device(row: dict[str, Any], pressure: dict[str, Any], curve: list[int]) -> 
         seconds_left=trend.get("seconds_to_exhaustion"),
         curve=tuple(curve[-_CURVE:]),
     )
+
+
+def _by_the_second(samples: list[dict[str, Any]], now_ms: int) -> tuple[int, ...]:
+    """Return the most of each second of the last minute; a sample holds until the next."""
+    values: list[int] = []
+    since = now_ms - _CURVE * 1000
+    ends = [sample["t_ms"] for sample in samples[1:]] + [now_ms + 1000]
+    for sample, end_ms in zip(samples, ends, strict=True):
+        seconds = (end_ms - max(since, sample["t_ms"])) / 1000
+        if seconds > 0:
+            held = max(0, round(seconds) - 1)
+            values += [sample["peak_bytes"] or 0, *[sample["allocated_bytes"] or 0] * held]
+    return tuple(values[-_CURVE:])
 
 
 def _taken(row: dict[str, Any]) -> int:

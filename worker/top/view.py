@@ -6,7 +6,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from worker.report.recording import mebibytes
+from worker.report.words import duration, mebibytes, rate
 from worker.top.snapshot import DeviceRow, ModelRow, OwnerRow, Snapshot
 
 _LEVEL_STYLES = {"low": "green", "moderate": "yellow", "high": "bold orange3", "critical": "bold red"}
@@ -20,8 +20,11 @@ _STATE_STYLES = {
 }
 _CURVE = "▁▂▃▄▅▆▇█"
 _PLAIN_CURVE = "_.-=oO#@"
+_CURVE_WIDTH = 16
 _FRAME = 6
 """Lines that are there whatever is shown: the title, three heads, a blank one, the keys."""
+_STEADY_SHARE = 0.01
+"""A device whose use moves by less of its budget a minute stands still."""
 _WIDE = 100
 """From so many columns on there is room for the curves."""
 
@@ -84,23 +87,25 @@ class View:
 def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool) -> Table:
     table = _table(width)
     table.add_column(
-        "device" if not hidden else f"device +{hidden}", ratio=2, no_wrap=True, overflow="ellipsis"
+        "device" if not hidden else f"device +{hidden}", ratio=1, no_wrap=True, overflow="ellipsis"
     )
     table.add_column("level", width=8, no_wrap=True)
-    table.add_column("taken of budget", width=20, no_wrap=True)
+    table.add_column("taken of budget", width=17, no_wrap=True)
     for name in ("taken", "free", "budget"):
         table.add_column(name, width=9, justify="right", no_wrap=True)
-    table.add_column("trend", ratio=3, no_wrap=True, overflow="ellipsis")
+    table.add_column("trend", ratio=2, no_wrap=True, overflow="ellipsis")
     for row in rows:
         level = row.level if row.state == "available" else row.state
         style = _LEVEL_STYLES.get(level, "bold red" if row.state != "available" else "")
-        trend = Text(trend_of(row))
+        trend = Text(trend_of(row, brief=width < _WIDE))
         if width >= _WIDE:
-            trend.append(" " + curve(row.curve, _PLAIN_CURVE if plain else _CURVE), style="cyan")
+            trend.append(
+                " " + curve(row.curve, _PLAIN_CURVE if plain else _CURVE, _CURVE_WIDTH), style="cyan"
+            )
         table.add_row(
             words(row.device_id, "bold"),
             words(level, style),
-            _bar(row.percentage, 14, style, plain=plain),
+            _bar(row.percentage, 11, style, plain=plain),
             size(row.taken_bytes), size(row.available_bytes), size(row.budget_bytes),
             trend,
         )  # fmt: skip
@@ -167,13 +172,16 @@ def words(text: str, style: str = "") -> Text:
     return Text("".join(each if each.isprintable() else "�" for each in text), style=style)
 
 
-def trend_of(row: DeviceRow) -> str:
-    """Say where a device is heading; nothing where nobody knows."""
+def trend_of(row: DeviceRow, *, brief: bool = False) -> str:
+    """Say where a device is heading; nothing where nobody knows. ``brief``: the end, or else the speed."""
     if row.bytes_per_second is None:
         return ""
-    sign = "+" if row.bytes_per_second >= 0 else "-"
-    text = f"{sign}{size(int(abs(row.bytes_per_second)))}/s"
-    return text if row.seconds_left is None else f"{text}, full in {duration(int(row.seconds_left * 1000))}"
+    if row.seconds_left is not None:
+        text = f"full in {duration(int(row.seconds_left * 1000))}"
+        return text if brief else f"{text}, {rate(row.bytes_per_second)}"
+    if abs(row.bytes_per_second) * 60 < _STEADY_SHARE * (row.budget_bytes or 0):
+        return "steady"
+    return rate(row.bytes_per_second)
 
 
 def curve(values: tuple[int, ...], marks: str, width: int = 20) -> str:
@@ -186,18 +194,6 @@ def curve(values: tuple[int, ...], marks: str, width: int = 20) -> str:
 def size(value: int | None) -> str:
     """Write a size in at most nine characters."""
     return "unknown" if value is None else mebibytes(value)
-
-
-def duration(milliseconds: int) -> str:
-    """Write a time in at most eight characters."""
-    seconds = milliseconds // 1000
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds}s"
-    if seconds < 3600:  # noqa: PLR2004
-        return f"{seconds // 60}m{seconds % 60:02}s"
-    if seconds < 86400:  # noqa: PLR2004
-        return f"{seconds // 3600}h{seconds % 3600 // 60:02}m"
-    return f"{seconds // 86400}d{seconds % 86400 // 3600:02}h"
 
 
 def _table(width: int) -> Table:

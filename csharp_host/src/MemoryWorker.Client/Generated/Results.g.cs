@@ -3201,7 +3201,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     /// <summary><c>ms_ago</c></summary>
     public required long MsAgo { get; init; }
 
-    /// <summary>1 second over the last minute, 10 over the last hour, 60 over the last day.</summary>
+    /// <summary>How long it stands for: until the next point, where nothing changed meanwhile. From 1 second on over the last minute, 10 over the last hour, 60 over the last day.</summary>
     public required long SpanMs { get; init; }
 
     /// <summary><c>allocated_bytes</c></summary>
