@@ -21,10 +21,14 @@ _POOL_SHARE = 16
 Begin = Callable[[ProbedBeside], None]
 """Takes a backend in that came later than the others."""
 
+_DIRECTML = (
+    "pip install torch-directml==0.2.5.dev240914 there (it needs Python 3.8 to 3.12), or name an interpreter that"
+    " has it with --directml-python"
+)
 _REMEDIES = {
-    "torch_directml": "pip install torch-directml==0.2.5.dev240914 there (it needs Python 3.8 to 3.12), or name an"
-    " interpreter that has it with --directml-python",
-    "torch": "pip install torch there",
+    DeviceKind.DIRECTML: {"torch_directml": _DIRECTML, "torch": _DIRECTML},
+    DeviceKind.CUDA: {"torch": "pip install torch there"},
+    DeviceKind.SIMULATED: dict[str, str](),
 }
 """What to do about a module that a device's process does not find."""
 
@@ -130,4 +134,4 @@ def _isolated(
     from worker.backends.isolation.child_process import Launch  # noqa: PLC0415
 
     launch = Launch(python, factory, options)
-    return IsolatedBackend(launch, (expected,), SystemClock(), _REMEDIES, others=others)
+    return IsolatedBackend(launch, (expected,), SystemClock(), _REMEDIES[expected.kind], others=others)

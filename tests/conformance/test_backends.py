@@ -14,7 +14,6 @@ import pytest
 
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
 from tests.rigs.directml.rig import Rig
-from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.cuda import CudaBackend
@@ -62,7 +61,10 @@ def cuda(_: Path) -> DeviceBackend:
 
 
 def torch_on_cpu(_: Path) -> DeviceBackend:
-    """Return the same backend over torch's CPU tensors."""
+    """Return the same backend over torch's CPU tensors. Skips where there is no torch."""
+    pytest.importorskip("torch")
+    from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
+
     return backend_on_cpu(TorchOnCpu(300 * MIB + 1000, "rig:0"), SystemClock().now_ns)
 
 

@@ -21,6 +21,7 @@ def figures(started: Worker, *, peaks: bool = False) -> dict[str, Any]:
         "unattributed_bytes",
         "available_bytes",
         "utilization_percentage",
+        "pressure_level",  # held for a while after it was high
     )
     found = {}
     for device in status["devices"]:

@@ -1,5 +1,6 @@
 """Models come, go and come back whole; figures, books and devices agree at every step."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def test_a_load_that_fails_leaves_nothing(make: Make, tmp_path: Path, cause: str
             path.write_bytes(path.read_bytes()[:-1])
         case _:
             path.write_bytes(b"\x80\x04pickle me" * 10)
+    gc.collect()  # what earlier tests left behind must not be closed in between
     before, descriptors = machine.figures(), len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(ModelLoadFailedError):
         machine.load("a")
