@@ -8,15 +8,17 @@ import os
 import shutil
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.rigs.windows.fetch import WindowsError, laid_out
 
 _TOOLS = ("wine", "wineserver", "wineboot")
 _BOOT_SECONDS = 180
+_LAST_WORDS_SECONDS = 2.0
 _RANDOM = "bcryptprimitives.dll"
 """Wheels written in Rust import its one function; Wine 8 does not have it."""
 
@@ -37,11 +39,29 @@ class WindowsPython:
     def run(
         self, arguments: Sequence[str], *, root: Path, sent: bytes = b"", timeout: float = 180
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run ``python ARGUMENTS`` in ``root``. Streams are pipes: a Windows Python dies of plain files."""
-        return subprocess.run(
-            (*self.command, *arguments), cwd=root, env=self.environment(root), input=sent, capture_output=True,
-            timeout=timeout, check=False,
-        )  # fmt: skip
+        """Run ``python ARGUMENTS`` in ``root``. Streams are pipes: a Windows Python dies of plain files.
+
+        Its end is waited for, not the pipes': what Wine itself started meanwhile may hold them open for ever.
+        """
+        with self.popen(arguments, root=root) as process:
+            said: dict[int, list[bytes]] = {1: [], 2: []}
+            readers = [
+                threading.Thread(target=_drain, args=(stream, said[number]), daemon=True)
+                for number, stream in ((1, process.stdout), (2, process.stderr))
+            ]
+            for reader in readers:
+                reader.start()
+            try:
+                process.stdin.write(sent)  # type: ignore[union-attr] - it is a pipe
+                process.stdin.close()  # type: ignore[union-attr]
+                process.wait(timeout)
+            finally:
+                process.kill()
+            for reader in readers:
+                reader.join(_LAST_WORDS_SECONDS)
+            return subprocess.CompletedProcess(
+                process.args, process.returncode, b"".join(said[1]), b"".join(said[2])
+            )
 
     def popen(self, arguments: Sequence[str], *, root: Path) -> "subprocess.Popen[bytes]":
         """Start ``python ARGUMENTS`` with three pipes."""
@@ -50,6 +70,11 @@ class WindowsPython:
             (*self.command, *arguments), cwd=root, env=self.environment(root), stdin=pipe, stdout=pipe,
             stderr=pipe, bufsize=0,
         )  # fmt: skip
+
+
+def _drain(stream: IO[bytes], into: list[bytes]) -> None:
+    while piece := os.read(stream.fileno(), 1 << 20):
+        into.append(piece)
 
 
 def windows_path(path: Path) -> str:

@@ -21,6 +21,9 @@ from worker.records import DeviceInfo
 PROBE_PATIENCE_S = 60.0
 """Importing torch from a cold disk takes 20 s; what takes longer than this hangs."""
 
+_STARTING_S = 10.0
+"""The system starts a process, and ends it again, in far less."""
+
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 30.0
 """A process that ended is started again after 0.1 s, then twice as long each time; one that held out for the
@@ -98,11 +101,13 @@ class Launching:
         return started.result()
 
     def close(self) -> None:
-        """Start nothing more."""
+        """Start nothing more, and return when nothing is being started: a process must not outlive the worker."""
         with self._beginning:
             self._closed = True
             self._tasks.put(None)
         self._closing.cancel()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_STARTING_S)
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
@@ -135,6 +140,8 @@ class Launching:
 
     def _start(self) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
         python = self._launch.python
+        if self._closed:
+            raise LaunchError("the worker ends")
         self._started_ns = self._clock.now_ns()
         try:
             child = ChildProcess(self._launch, self._slots, self._clock, self._on_end)
