@@ -21,12 +21,12 @@ def figures(started: Worker, *, peaks: bool = False) -> dict[str, Any]:
         "unattributed_bytes",
         "available_bytes",
         "utilization_percentage",
-        "pressure_level",  # held for a while after it was high
     )
     found = {}
     for device in status["devices"]:
         left_out = of_the_system if device["device_id"] == "cpu" else ()
         kept = {key: value for key, value in device.items() if key not in left_out}
+        del kept["pressure_level"]  # held for a while after it was high
         kept["allocations"] = [row["allocation_id"] for row in device["allocations"]]
         if not peaks:
             del kept["peak_allocated_bytes"]
