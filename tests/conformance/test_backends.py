@@ -21,10 +21,10 @@ from worker.backends.host_memory import address_of
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
-from worker.cancellation import CancelToken
-from worker.clock import FixedClock, SystemClock
-from worker.errors import CancelledError, OutOfMemoryError, UnsupportedError, WorkerError
-from worker.records import AllocationRequest, DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import FixedClock, SystemClock
+from worker.core.errors import CancelledError, OutOfMemoryError, UnsupportedError, WorkerError
+from worker.core.records import AllocationRequest, DeviceInfo
 from worker.telemetry.system import SystemMemory
 
 MIB = 2**20
@@ -584,9 +584,9 @@ from protocol.vocabulary import MemoryType
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
-from worker.cancellation import CancelToken
-from worker.clock import SystemClock
-from worker.records import AllocationRequest, DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.records import AllocationRequest, DeviceInfo
 from worker.telemetry.system import SystemMemory
 now = SystemClock().now_ns
 backend = CpuBackend(SystemMemory().read, now, 0, Path(sys.argv[1]))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from protocol.vocabulary import EventName, ModelState, OptimizationLevel, PressureLevel
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
-from worker.auto_optimize import AutoOptimizer
 from worker.backends.simulated import SimulatedDevice
+from worker.background.auto_optimize import AutoOptimizer
 from worker.policy.auto import (
     COOL_DOWN_MAX_NS,
     COOL_DOWN_NS,

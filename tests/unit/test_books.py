@@ -12,12 +12,12 @@ from protocol.vocabulary import TRANSFER_CAPACITY, PressureLevel, TransferState
 from worker.backends.address_space import AddressSpace
 from worker.backends.buffer_pool import KEEP_NS, MIN_BYTES, BufferPool
 from worker.backends.host_memory import AnonymousBuffer, page_rounded, resident_bytes
-from worker.books.histogram import bucket, highest_value, merge, quantile
-from worker.books.history import History
-from worker.books.transfer_book import TransferBook
-from worker.cancellation import CancelToken
-from worker.clock import FixedClock
-from worker.errors import InvalidRequestError
+from worker.core.cancellation import CancelToken
+from worker.core.clock import FixedClock
+from worker.core.errors import InvalidRequestError
+from worker.manager.transfer_table import TransferBook
+from worker.metrics.histogram import bucket, highest_value, merge, quantile
+from worker.metrics.history import History
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 

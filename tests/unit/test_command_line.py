@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.command_line import parse, simulated_device, size
+from worker.app.options import parse, simulated_device, size
 
 
 @pytest.mark.parametrize(

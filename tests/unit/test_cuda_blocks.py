@@ -13,15 +13,15 @@ from worker.backends.cuda_probe import Found
 from worker.backends.host_memory import PAGE_BYTES
 from worker.backends.size_churn import KEEP_NS
 from worker.backends.torch_copy import STAGE_BYTES
-from worker.cancellation import CancelToken
-from worker.errors import (
+from worker.core.cancellation import CancelToken
+from worker.core.errors import (
     CancelledError,
     DeviceLostError,
     DeviceUnavailableError,
     OutOfMemoryError,
     UnsupportedError,
 )
-from worker.records import AllocationRequest, DeviceInfo
+from worker.core.records import AllocationRequest, DeviceInfo
 
 MIB = 2**20
 TOTAL_BYTES = 64 * MIB

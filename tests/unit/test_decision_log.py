@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from worker.decision_log import DecisionLog
-from worker.records import Decision, DecisionKind
-from worker.simulation.trace_file import read_trace
+from worker.core.records import Decision, DecisionKind
+from worker.export.decision_log import DecisionLog
+from worker.tools.simulate.trace_file import read_trace
 
 
 def decision(kind: DecisionKind, model_id: str, at: int) -> Decision:

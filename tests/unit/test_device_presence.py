@@ -19,14 +19,14 @@ from tests.rigs.model_files import spec, write_model
 from tests.unit.isolation import MIB, RIGS, NoDelay, isolated, kill, never, wait_for, wait_for_another
 from tests.unit.machine import Machine
 from worker.backends.isolated import IsolatedBackend
-from worker.errors import (
+from worker.core.errors import (
     DeviceUnavailableError,
     ModelBusyError,
     OutOfMemoryError,
     WorkerError,
 )
-from worker.loaders.base import ModelSpec
-from worker.records import AllocationRequest
+from worker.core.models import ModelSpec
+from worker.core.records import AllocationRequest
 
 KILLS = 200
 

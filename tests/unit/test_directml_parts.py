@@ -8,7 +8,7 @@ from worker.backends.directml_adapters import AdapterReading
 from worker.backends.directml_device import PIECE_BYTES, pieces
 from worker.backends.directml_tiled import TiledMemory, usable_bytes
 from worker.backends.directml_untiled import FreedCache
-from worker.errors import OutOfMemoryError
+from worker.core.errors import OutOfMemoryError
 
 MIB, GIB = 2**20, 2**30
 

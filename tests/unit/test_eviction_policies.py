@@ -11,8 +11,8 @@ from worker.eviction.policies import CostAware, LargestFirst, LeastFrequentlyUse
 from worker.eviction.shadow_caches import Adaptive
 from worker.eviction.state import EvictionState
 from worker.eviction.use_history import FOLLOWERS, GAPS, UseHistory
-from worker.simulation.replay import replay
-from worker.simulation.trace_file import Trace, TraceModel
+from worker.tools.simulate.replay import replay
+from worker.tools.simulate.trace_file import Trace, TraceModel
 
 DEVICE = "sim:0"
 

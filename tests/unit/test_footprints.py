@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.errors import OutOfMemoryError
-from worker.loaders.base import ModelSpec
-from worker.policy.footprints import HIGHEST, TELLING_FROM_BYTES, FootprintMargins
+from worker.core.errors import OutOfMemoryError
+from worker.core.models import ModelSpec
+from worker.manager.footprints import HIGHEST, TELLING_FROM_BYTES, FootprintMargins
 
 SAID = TELLING_FROM_BYTES
 

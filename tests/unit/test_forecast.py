@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.forecast import looks
 from benchmarks.forecast_curves import Curve, generated, recorded
 from protocol.results import PressureTrend
-from worker.books.room_series import CAPACITY, REACH_NS, STEP_NS, RoomSeries
+from worker.core.records import RoomSample
 from worker.policy.forecast_alarm import (
     ALARM_SECONDS,
     CONFIRM_NS,
@@ -19,7 +19,7 @@ from worker.policy.forecast_alarm import (
 )
 from worker.policy.polling import CALM_NS, NEAR_NS, SOONEST_NS, TIDY_NS, next_look_ns
 from worker.policy.trend import CONFIDENCE, MIN_SAMPLES, forecast, may_run_out
-from worker.records import RoomSample
+from worker.watch.headroom_series import CAPACITY, REACH_NS, STEP_NS, RoomSeries
 
 S = 10**9
 MIB = 2**20

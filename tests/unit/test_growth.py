@@ -10,10 +10,10 @@ import pytest
 from protocol.vocabulary import AnalyticsSection, LeakKind
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.books.floors import CAPACITY, WINDOW_NS, Floors
-from worker.leak_watch import PYTHON_NS, SAMPLE_NS
 from worker.policy.growth import MIN_CONFIDENCE, MIN_WINDOWS, Growth, growth
 from worker.telemetry.python_memory import PythonMemory
+from worker.watch.leaks import PYTHON_NS, SAMPLE_NS
+from worker.watch.low_water import CAPACITY, WINDOW_NS, Floors
 
 S = 10**9
 GIB = 2**30

@@ -30,15 +30,15 @@ from tests.unit.isolation import (
 from worker.backends.isolated import PATIENCE_S, IsolatedBackend
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.launching import PROBE_PATIENCE_S
-from worker.cancellation import CancelToken
-from worker.errors import (
+from worker.core.cancellation import CancelToken
+from worker.core.errors import (
     CancelledError,
     ChecksumMismatchError,
     DeviceUnavailableError,
     OutOfMemoryError,
     UnsupportedError,
 )
-from worker.records import AllocationRequest
+from worker.core.records import AllocationRequest
 
 
 @pytest.fixture(autouse=True)

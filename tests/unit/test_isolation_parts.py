@@ -8,13 +8,13 @@ import pytest
 
 from protocol.results import Fragmentation, SharedMemory
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
-from worker import errors
 from worker.backends.isolation import codec
 from worker.backends.isolation.bootstrap import Lent
 from worker.backends.isolation.endings import ending
 from worker.backends.isolation.frames import BrokenFrameError, FramePipe
 from worker.backends.isolation.slots import SLOT_BYTES, SLOTS, Slots
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core import errors
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from protocol.results import PressureThresholds
 from protocol.vocabulary import PressureLevel, Source
+from worker.core.records import Gauge, GaugeKind
 from worker.policy.levels import DWELL_NS, MARGIN, HeldLevel, as_signals, gauge_level, settle, settle_all
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
-from worker.records import Gauge, GaugeKind
 
 LOW, MODERATE, HIGH, CRITICAL = (
     PressureLevel.LOW,

@@ -17,9 +17,10 @@ pytest.importorskip("safetensors")
 from safetensors.torch import save_file
 
 from worker.backends.host_memory import AnonymousBuffer
-from worker.cancellation import CancelToken
-from worker.errors import CancelledError, ModelLoadFailedError
-from worker.loaders.base import ALIGNMENT_BYTES, FileLoader, ModelSpec, ObjectLoader
+from worker.core.cancellation import CancelToken
+from worker.core.errors import CancelledError, ModelLoadFailedError
+from worker.core.models import ModelSpec
+from worker.loaders.base import ALIGNMENT_BYTES, FileLoader, ObjectLoader
 from worker.loaders.dtypes import FROM_TORCH, TORCH_NAMES
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import loader_names, loader_of

@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as reference_load
 from safetensors.torch import save as reference_save
 
-from worker.cancellation import CancelToken
-from worker.errors import ModelLoadFailedError
-from worker.loaders.base import ModelSpec
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ModelLoadFailedError
+from worker.core.models import ModelSpec
 from worker.loaders.placing import place
 from worker.loaders.registry import loader_of
 from worker.loaders.safetensors_header import HeaderError, parse_header

@@ -20,7 +20,7 @@ from protocol.vocabulary import (
 )
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.errors import (
+from worker.core.errors import (
     DeviceUnavailableError,
     LimitExceededError,
     OutOfMemoryError,

@@ -22,12 +22,12 @@ from worker.backends.cpu import CpuBackend
 from worker.backends.file_lease import FileLease
 from worker.backends.mapped_file import MappedFile, file_identity
 from worker.backends.simulated import SimulatedDevice
-from worker.cancellation import CancelToken
-from worker.errors import CancelledError, ModelBusyError, ModelLoadFailedError, OutOfMemoryError
-from worker.loaders.base import Placement
+from worker.core.cancellation import CancelToken
+from worker.core.errors import CancelledError, ModelBusyError, ModelLoadFailedError, OutOfMemoryError
+from worker.core.models import Placement
+from worker.core.records import FileRange
 from worker.loaders.registry import loader_of
-from worker.models_api import Models
-from worker.records import FileRange
+from worker.plugins.leases import Models
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="leases on files and smaps are Linux's")
 Make = Callable[..., Machine]

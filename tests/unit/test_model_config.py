@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from protocol.model_config import models_schema
-from worker.loaders.base import ModelSpec, Placement
-from worker.model_config import ModelConfigError, read_models
+from worker.core.models import ModelSpec, Placement
+from worker.loaders.models_file import ModelConfigError, read_models
 
 GOOD = """\
 models:
@@ -250,7 +250,7 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path):
 
 def test_neither_yaml_nor_torch_is_imported_before_it_is_needed():
     code = (
-        "import sys, worker.model_config, worker.loaders.placing, worker.loaders.tensors,"
+        "import sys, worker.loaders.models_file, worker.loaders.placing, worker.loaders.tensors,"
         " worker.loaders.safetensors_loader, worker.loaders.torch_loader, worker.loaders.module_loader;"
         " print([name for name in ('yaml', 'torch', 'pydantic', 'importlib.metadata') if name in sys.modules])"
     )

@@ -12,8 +12,8 @@ from protocol.vocabulary import ClearType, EventName, ModelState, OptimizationLe
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.clock import NS_PER_S
-from worker.errors import (
+from worker.core.clock import NS_PER_S
+from worker.core.errors import (
     CancelledError,
     DeviceUnavailableError,
     LimitExceededError,
@@ -23,9 +23,9 @@ from worker.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
-from worker.loaders.base import ModelSpec
-from worker.models_api import Models
-from worker.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
+from worker.core.models import ModelSpec
+from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
+from worker.plugins.leases import Models
 
 Make = Callable[..., Machine]
 CALM = PressureThresholds(75, 90, 95)

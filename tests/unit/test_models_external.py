@@ -11,10 +11,9 @@ from protocol.vocabulary import INT64_MAX, ClearType, EventName, Executed, Model
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.books.model_book import ModelEntry
-from worker.cancellation import CancelToken
-from worker.clock import NS_PER_S, SystemClock
-from worker.errors import (
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_S, SystemClock
+from worker.core.errors import (
     CancelledError,
     InvalidRequestError,
     LimitExceededError,
@@ -22,9 +21,10 @@ from worker.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
-from worker.loaders.base import ModelSpec
-from worker.models_api import Models
-from worker.records import AllocationRequest, ModelDemand, WayToPlan
+from worker.core.models import ModelSpec
+from worker.core.records import AllocationRequest, ModelDemand, WayToPlan
+from worker.manager.model_table import ModelEntry
+from worker.plugins.leases import Models
 
 DEVICE = "sim:0"
 

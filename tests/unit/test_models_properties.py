@@ -13,9 +13,9 @@ from protocol.vocabulary import ClearType, EvictionStrategy, ModelState, Optimiz
 from tests.rigs.model_files import contents, spec, write_model
 from tests.unit.machine import Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.errors import WorkerError
-from worker.models_api import LeasedModel, Models
-from worker.records import AllocationRequest, ModelDemand
+from worker.core.errors import WorkerError
+from worker.core.records import AllocationRequest, ModelDemand
+from worker.plugins.leases import LeasedModel, Models
 
 KIB = 1024
 SIZES = (64 * KIB, 100 * KIB, 33 * KIB, 1, 250 * KIB)

@@ -10,17 +10,17 @@ from protocol.vocabulary import Executed, Initialize, ModelState
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.clock import NS_PER_S
-from worker.errors import (
+from worker.core.clock import NS_PER_S
+from worker.core.errors import (
     CancelledError,
     DeviceUnavailableError,
     ModelLoadFailedError,
     OutOfMemoryError,
     WorkerError,
 )
-from worker.loaders.base import ModelSpec
-from worker.models_api import Models
-from worker.records import AllocationRequest
+from worker.core.models import ModelSpec
+from worker.core.records import AllocationRequest
+from worker.plugins.leases import Models
 
 Make = Callable[..., Machine]
 DEVICE = "sim:0"

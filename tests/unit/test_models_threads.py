@@ -11,10 +11,10 @@ import pytest
 from tests.rigs.model_files import contents, spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.clock import FixedClock
-from worker.errors import OutOfMemoryError
-from worker.models_api import Models
-from worker.records import AllocationRequest, DecisionKind
+from worker.core.clock import FixedClock
+from worker.core.errors import OutOfMemoryError
+from worker.core.records import AllocationRequest, DecisionKind
+from worker.plugins.leases import Models
 
 HOUR_S = 3600
 

@@ -13,10 +13,10 @@ from protocol.vocabulary import PressureLevel
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.books.histogram import Counts, bucket, merge
-from worker.books.totals import ActionTotals, DeviceTotals, Totals
-from worker.openmetrics import CONTENT_TYPE, Figures, openmetrics
-from worker.records import OwnerFlow
+from worker.core.records import OwnerFlow
+from worker.metrics.histogram import Counts, bucket, merge
+from worker.metrics.openmetrics import CONTENT_TYPE, Figures, openmetrics
+from worker.metrics.totals import ActionTotals, DeviceTotals, Totals
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from worker.books.history import History
-from worker.cancellation import CancelToken
-from worker.clock import NS_PER_S, FixedClock, SystemClock
-from worker.operations import Operations
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_S, FixedClock, SystemClock
+from worker.metrics.history import History
+from worker.plugins.operations import Operations
 from worker.telemetry.system import SystemMemory
 
 MIB = 2**20

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from protocol.results import Fragmentation, Limits, PressureThresholds
 from protocol.vocabulary import INT64_MAX, PressureLevel, Source
-from worker.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
+from worker.core.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
+from worker.core.records import Readings
 from worker.policy.batches import plan_batches
 from worker.policy.pressure import (
     DEFAULT_LIMITS,
@@ -17,7 +18,6 @@ from worker.policy.pressure import (
     worst,
 )
 from worker.policy.recommendations import cheapest_first, recommend
-from worker.records import Readings
 
 CALM = DEFAULT_LIMITS.thresholds
 GIB = 2**30

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protocol.vocabulary import Source
-from worker.records import GaugeKind
+from worker.core.records import GaugeKind
 from worker.telemetry.commit import commitments
 from worker.telemetry.low_memory import LOW, NEITHER, PLENTY, LowMemoryNotification
 from worker.telemetry.stalls import MemoryStalls

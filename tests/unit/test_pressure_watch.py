@@ -11,8 +11,8 @@ import pytest
 from protocol.vocabulary import EventName
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
+from worker.background.pressure_monitor import PressureWatch
 from worker.policy.polling import CALM_NS, NEAR_NS, SOONEST_NS
-from worker.pressure_watch import PressureWatch
 from worker.stream.alarm import Alarm
 
 S = 10**9

@@ -9,9 +9,9 @@ from protocol.vocabulary import EventName
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.clock import NS_PER_S
-from worker.monitoring.recorder import Recorder, owner_rows
-from worker.records import OwnerFlow
+from worker.core.clock import NS_PER_S
+from worker.core.records import OwnerFlow
+from worker.export.recorder import Recorder, owner_rows
 
 
 class Watched:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.vocabulary import EventName
-from worker.report.command import main
-from worker.report.events import told
-from worker.report.happenings import MAX_HAPPENINGS
-from worker.report.page import page_data, render
-from worker.report.recording import RecordingError, read_recording
-from worker.report.samples import MAX_SAMPLES
+from worker.tools.report.command import main
+from worker.tools.report.events import told
+from worker.tools.report.happenings import MAX_HAPPENINGS
+from worker.tools.report.page import page_data, render
+from worker.tools.report.recording import RecordingError, read_recording
+from worker.tools.report.samples import MAX_SAMPLES
 
 MIB = 2**20
 HEADER = {

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.vocabulary import EvictionStrategy as Strategy
-from worker.simulation import command as simulate_command
-from worker.simulation.optimum import offline_optimum
-from worker.simulation.replay import replay, replay_all
-from worker.simulation.trace_file import Trace, TraceError, TraceModel, read_trace
+from worker.tools.simulate import command as simulate_command
+from worker.tools.simulate.optimum import offline_optimum
+from worker.tools.simulate.replay import replay, replay_all
+from worker.tools.simulate.trace_file import Trace, TraceError, TraceModel, read_trace
 
 HEADER = '{"models": {"a": {"size_bytes": 4, "load_ms": 10}, "b": {"size_bytes": 6, "load_ms": 20}}, "capacity_bytes": 8}'
 
@@ -81,7 +81,7 @@ def test_without_the_solver_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) ->
     def missing(_name: str) -> None:
         raise ImportError
 
-    monkeypatch.setattr("worker.simulation.optimum.importlib.import_module", missing)
+    monkeypatch.setattr("worker.tools.simulate.optimum.importlib.import_module", missing)
     best = offline_optimum(read_trace([HEADER, *['{"use": "a"}', '{"use": "b"}'] * 3]))
     assert (best.reload_ms, best.proven) == (30, False)
     assert best.method == "first loads only; install the extra 'optimum'"

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from protocol.results import BudgetChangedData
 from protocol.vocabulary import REPLAY_CAPACITY, EventName, Source
-from worker.cancellation import CancelToken
-from worker.clock import FixedClock, SystemClock
-from worker.errors import (
+from worker.core.cancellation import CancelToken
+from worker.core.clock import FixedClock, SystemClock
+from worker.core.errors import (
     CancelledError,
     DeadlineExceededError,
     DuplicateRequestIdError,

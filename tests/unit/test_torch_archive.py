@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.e2e.process import ROOT
-from worker.loaders.base import ModelSpec
+from worker.core.models import ModelSpec
 from worker.loaders.registry import loader_of
 from worker.loaders.torch_archive import NotDescribedError, described_tensors
 
@@ -92,8 +92,8 @@ def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_pat
     saved(tmp_path / "m.pt", {"x": torch.zeros(1000)})
     (tmp_path / "models.yaml").write_text("models: [{id: m, path: m.pt, loader: torch, device: cpu}]\n")
     ask = (
-        "import sys; from worker.command_line import parse; from worker.composition import build_memory\n"
-        "from worker.books.history import History; from worker.clock import SystemClock\n"
+        "import sys; from worker.app.options import parse; from worker.app.serve import build_memory\n"
+        "from worker.metrics.history import History; from worker.core.clock import SystemClock\n"
         "clock = SystemClock()\n"
         "memory = build_memory(parse(['--models', sys.argv[1]]), clock, History(clock), lambda *_: None, lambda *_: None)\n"
         "print(memory.models.status('m', ('cpu',)).models[0].estimated_bytes, 'torch' in sys.modules)"

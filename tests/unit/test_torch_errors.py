@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from worker.backends.torch_errors import Cause, as_worker_error, cause_of, cause_of_death
-from worker.errors import CancelledError, DeviceLostError, OutOfMemoryError
+from worker.core.errors import CancelledError, DeviceLostError, OutOfMemoryError
 
 MEMORY, LOST, OTHER = Cause.OUT_OF_MEMORY, Cause.DEVICE_LOST, Cause.OTHER
 

@@ -19,9 +19,9 @@ from protocol.vocabulary import (
 )
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
-from worker.cancellation import CancelToken
-from worker.clock import FixedClock
-from worker.errors import (
+from worker.core.cancellation import CancelToken
+from worker.core.clock import FixedClock
+from worker.core.errors import (
     AllocationNotFoundError,
     CancelledError,
     ChecksumMismatchError,
@@ -34,9 +34,9 @@ from worker.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
-from worker.manager_memory import MemoryManager
+from worker.core.records import AllocationRequest, Block, DeviceInfo, Lost, Readings, Reservation
+from worker.manager.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.records import AllocationRequest, Block, DeviceInfo, Lost, Readings, Reservation
 
 
 def hold(manager: MemoryManager, request: AllocationRequest) -> Reservation:

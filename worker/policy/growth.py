@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from protocol.record import Record
-from worker.clock import NS_PER_S
-from worker.records import Floor
+from worker.core.clock import NS_PER_S
+from worker.core.records import Floor
 
 MIN_WINDOWS = 8
 MIN_CONFIDENCE = 0.999

@@ -12,10 +12,10 @@ from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType,
 from tests.rigs.directml.rig import Factory, Rig
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
-from worker.cancellation import CancelToken
-from worker.clock import SystemClock
-from worker.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError
-from worker.records import AllocationRequest, DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError
+from worker.core.records import AllocationRequest, DeviceInfo
 
 MIB, GIB = 2**20, 2**30
 TOKEN = CancelToken(SystemClock().now_ns)
