@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from tests.unit.test_report import HEADER, sample
+from tests.unit.tools.test_report import HEADER, sample
 from worker.tools.report.happenings import Happening
 from worker.tools.report.words import duration
 from worker.tools.top.snapshot import DeviceRow, ModelRow, OwnerRow, Replies, Snapshot, of_replies

@@ -12,7 +12,7 @@ import pytest
 
 from worker.telemetry.cuda_driver import Driver, DriverDevice, Vendor, find_driver
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 UUID = "00010203-0405-0607-0809-0a0b0c0d0e0f"
 NOT_AVAILABLE = "-1"
 """NVML_VALUE_NOT_AVAILABLE, as strtol reads it."""

@@ -320,7 +320,7 @@ def test_no_orphans() -> None:
         "from tests.unit.isolation import *\n"
         "with isolated() as made: made.probe(); print(made.pid, flush=True); sys.stdin.read()\n"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     command, pipe = [sys.executable, "-c", script, root], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as worker:
         assert worker.stdout is not None
