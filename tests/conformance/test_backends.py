@@ -38,7 +38,7 @@ def cpu(pool_bytes: int) -> Make:
 
 def simulated(**knobs: float) -> Make:
     """Return what makes a simulated device, of a size that is no multiple of anything."""
-    device = SimulatedDevice(total_bytes=300 * MIB + 1000, **knobs)  # type: ignore[arg-type]
+    device = SimulatedDevice(total_bytes=300 * MIB + 1000, **knobs)
     return lambda _: SimulatedBackend(0, device, FixedClock())
 
 
@@ -179,7 +179,7 @@ def ask(
     device_id: str, size: int, initialize: Initialize = Initialize.ZERO, **more: object
 ) -> AllocationRequest:
     """Make a request."""
-    return AllocationRequest(device_id, size, initialize=initialize, **more)  # type: ignore[arg-type]
+    return AllocationRequest(device_id, size, initialize=initialize, **more)
 
 
 def contents(backend: DeviceBackend, name: str, size: int, token: CancelToken) -> bytes:

@@ -117,7 +117,7 @@ class IsRemoved(_Simulated):
 class HangsInReadings(_Simulated):
     """As a driver may, later."""
 
-    def readings(self, device_id: str) -> object:  # type: ignore[override]
+    def readings(self, device_id: str) -> object:
         threading.Event().wait()
 
 

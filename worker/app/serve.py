@@ -110,14 +110,19 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             ),
         )
     if fixed_clock is None:
-        pressure.start()
         if watchers is not None:
             _tick_every_second(alarm, clock, watchers)
         alarm.start()
     log("info", "serving", version=__version__)
     gc.freeze()
     gc.enable()
-    loop.run(memory.probe_here)
+
+    def go_on() -> None:
+        if fixed_clock is None:
+            pressure.start()
+        memory.probe_here()
+
+    loop.run(go_on)  # looking around would only keep the first answer waiting
 
 
 def build_memory(

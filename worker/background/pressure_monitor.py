@@ -4,7 +4,6 @@ The ledger's own changes are seen at once, through the device watch; looking is 
 """
 
 import threading
-import traceback
 from collections.abc import Callable
 
 from protocol.results import BudgetChangedData, ExhaustionForecastData, LeakSuspectedData, PressureTrend
@@ -96,6 +95,8 @@ class PressureWatch:
         try:
             self.look()
         except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
+            import traceback  # noqa: PLC0415 - never, it is to be hoped
+
             log("error", "looking at devices failed", traceback="".join(traceback.format_exception(error)))
         waits = [self._wait_ns(device_id) for device_id in self._memory.device_ids(None)]
         self._schedule(self._clock.now_ns() + min(waits, default=CALM_NS))

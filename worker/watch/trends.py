@@ -6,7 +6,6 @@ from protocol.results import Limits, PressureTrend
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.records import RoomSample
 from worker.manager.manager_memory import MemoryManager
-from worker.policy.trend import forecast, may_run_out
 from worker.watch.headroom_series import RoomSeries
 
 _SPEED_OVER_NS = NS_PER_S // 2
@@ -41,10 +40,14 @@ class TrendWatch:
 
     def trend(self, device_id: str) -> PressureTrend | None:
         """Return where a device's room is heading. Costs up to some ms."""
+        from worker.policy.trend import forecast  # noqa: PLC0415 - not for the first answer
+
         return forecast(self._samples(device_id))
 
     def alarming_trend(self, device_id: str) -> PressureTrend | None:
         """Return the trend of a device that may run out; None, at next to no cost, for one that cannot."""
+        from worker.policy.trend import forecast, may_run_out  # noqa: PLC0415 - as above
+
         samples = self._samples(device_id)
         return forecast(samples) if may_run_out(samples) else None
 

@@ -78,7 +78,7 @@ def backend(device: TorchOnCpu, time: Time) -> Iterator[CudaBackend]:
 
 
 def ask(size: int, memory_type: MemoryType = MemoryType.DEVICE, **more: object) -> AllocationRequest:
-    return AllocationRequest("cuda:0", size, memory_type, **more)  # type: ignore[arg-type]
+    return AllocationRequest("cuda:0", size, memory_type, **more)
 
 
 def contents(backend: CudaBackend, name: str, offset: int, length: int) -> bytes:

@@ -84,7 +84,7 @@ class Pool:
 def test_pool_grows_no_further_than_the_driver(room: int | None, largest: int) -> None:
     """The most that a block can get is what a step may add within the driver's room, or a free run."""
     reading = AdapterReading(8 * GIB, None, None, None, None if room is None else 8 * GIB - room)
-    memory = TiledMemory(Pool([0.0, 0.0], [0.0, 0.0]), lambda: reading, 8_000_000_000)  # type: ignore[arg-type]
+    memory = TiledMemory(Pool([0.0, 0.0], [0.0, 0.0]), lambda: reading, 8_000_000_000)
     found = memory.room(reading).largest_block_bytes
     assert found is not None
     assert largest * 0.99 - 1_000_000 <= found <= max(largest, 2_000_000)
@@ -94,7 +94,7 @@ def test_the_first_chunk_that_fits_grows() -> None:
     """A small request is refused where its chunk's step is too large, though a larger one's elsewhere is not."""
     reading = AdapterReading(8 * GIB, None, None, None, 8 * GIB - GIB)
     pool = Pool([1.0] * 1074, [0.0, 0.0])
-    memory = TiledMemory(pool, lambda: reading, 5_500_000_000)  # type: ignore[arg-type]
+    memory = TiledMemory(pool, lambda: reading, 5_500_000_000)
     memory._tiles = [1074, 2]
     with pytest.raises(OutOfMemoryError):
         memory.allocate(100 * MIB)

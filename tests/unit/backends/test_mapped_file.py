@@ -244,7 +244,7 @@ def test_a_file_of_no_bytes_is_no_reason_to_fail(make: Make, path: Path):
 
 def test_a_file_that_is_written_to_while_it_is_opened_is_not_mapped(path: Path):
     wants = spec(path, placement=Placement.MAP)
-    opened = loader_of(wants).open(wants)  # type: ignore[union-attr]
+    opened = loader_of(wants).open(wants)
     os.truncate(path, MIB)
     with pytest.raises(OSError, match="written to while it was opened"):
         MappedFile(opened.in_place().file, guarded=False)
@@ -317,7 +317,7 @@ def test_what_user_code_writes_reaches_neither_the_file_nor_a_signal(make: Make,
     machine.load("m")
     residence = machine.booked.book.get("m").residence
     assert residence is not None
-    with cpu(machine).view(residence.handle, writable=False) as view:  # type: ignore[union-attr]
+    with cpu(machine).view(residence.handle, writable=False) as view:
         view[-5:] = b"12345"
         assert view[-5:] == b"12345"
     assert path.read_bytes() == stored
@@ -328,7 +328,7 @@ def test_what_outlives_its_model_reads_zeros_and_lets_the_file_go(make: Make, pa
     machine = make()
     machine.load("m")
     residence = machine.booked.book.get("m").residence
-    kept = cpu(machine).view(residence.handle, writable=False)  # type: ignore[union-attr]
+    kept = cpu(machine).view(residence.handle, writable=False)
     assert kept is not None and any(kept[-100:])
     machine.memory.models.unload("m", UnloadMode.UNLOAD, machine.token())
     os.close(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK))

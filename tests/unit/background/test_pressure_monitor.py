@@ -41,7 +41,7 @@ class Rig:
             assert seen.free_bytes is not None
             return replace(seen, free_bytes=max(0, seen.free_bytes - self.others), largest_block_bytes=None)
 
-        backend.readings = readings  # type: ignore[method-assign]
+        backend.readings = readings
         self.watch = PressureWatch(self.memory, self.machine.clock, self.machine._publish, self.alarm.at)
         self.watch.start()
         self.alarm.run_due()
@@ -153,7 +153,7 @@ def test_a_look_that_fails(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
 
     look, rig.memory.look = rig.memory.look, broken  # type: ignore[method-assign,assignment]
     rig.run(CALM_NS / S)
-    rig.memory.look = look  # type: ignore[method-assign]
+    rig.memory.look = look
     rig.looks.clear()
     rig.run(2 * CALM_NS / S)
     assert rig.looks

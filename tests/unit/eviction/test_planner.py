@@ -23,13 +23,13 @@ class ByWorth:
 
 
 def model(model_id: str, size_bytes: int = 10, **figures: object) -> Candidate:
-    return Candidate(model_id, str(figures.pop("device_id", DEVICE)), size_bytes, **figures)  # type: ignore[arg-type]
+    return Candidate(model_id, str(figures.pop("device_id", DEVICE)), size_bytes, **figures)
 
 
 def plan(
     candidates: list[Candidate], free_bytes: int, *, worth: ByWorth | None = None, **need: object
 ) -> EvictionPlan:
-    return plan_eviction(candidates, Need(DEVICE, free_bytes, **need), worth or ByWorth())  # type: ignore[arg-type]
+    return plan_eviction(candidates, Need(DEVICE, free_bytes, **need), worth or ByWorth())
 
 
 def gone(result: EvictionPlan) -> list[str]:

@@ -52,7 +52,7 @@ class AnySequence(RuleBasedStateMachine):
     def start(self, knobs: dict[str, int | None], size: int) -> None:
         """Start a worker with one device that fails and one that does not."""
         self.folder = tempfile.TemporaryDirectory()
-        failing = SimulatedDevice(total_bytes=size, **knobs)  # type: ignore[arg-type]
+        failing = SimulatedDevice(total_bytes=size, **knobs)
         self.machine = Machine(Path(self.folder.name), failing, SimulatedDevice(16 * MIB, latency_ms=1.0))
 
     def pick(self, data: Any) -> str:

@@ -363,7 +363,7 @@ def test_transfer_that_fails(
     memory_type: MemoryType,
 ) -> None:
     """Whatever ends a transfer half-way, both ledgers are as before and the record says why."""
-    machine = Machine(tmp_path, SimulatedDevice(64 * MIB, **knob))  # type: ignore[arg-type]
+    machine = Machine(tmp_path, SimulatedDevice(64 * MIB, **knob))
     ends = ("cpu", "sim:0") if direction == "to" else ("sim:0", "cpu")
     if direction == "to":
         memory_type = MemoryType.DEVICE

@@ -37,7 +37,7 @@ def device(name: str, **more: object) -> DeviceRow:
         "taken_bytes": 7 * GIB, "available_bytes": GIB, "bytes_per_second": 1.5 * 2**20, "seconds_left": 95.0,
         "curve": (0, 5, 10),
     }  # fmt: skip
-    return DeviceRow(**(row | more))  # type: ignore[arg-type]
+    return DeviceRow(**(row | more))
 
 
 SHOWN = Snapshot(

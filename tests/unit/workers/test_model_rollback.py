@@ -172,7 +172,7 @@ def test_the_whole_line_of_fallbacks_is_tried_and_named(make: Make) -> None:
         machine.load("c")
     assert refused.value.details["requested_bytes"] == 8 * MIB
     assert refused.value.details["fallbacks_tried"] == ["b", "a"]
-    machine.booked.book.get("a").spec = spec(machine.booked.book.get("a").spec.path, device_id="cpu")  # type: ignore[arg-type]
+    machine.booked.book.get("a").spec = spec(machine.booked.book.get("a").spec.path, device_id="cpu")
     assert machine.load("c").model_id == "a"
 
 
