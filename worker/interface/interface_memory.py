@@ -38,6 +38,7 @@ from worker.core.errors import (
     AllocationNotFoundError,
     LimitExceededError,
     ModelBusyError,
+    NoFileRoomError,
     OutOfMemoryError,
     WorkerError,
 )
@@ -130,7 +131,8 @@ class MemoryInterface(DeviceAnswers):
             try:
                 allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
             except (OutOfMemoryError, LimitExceededError) as error:
-                if request.memory_type is MemoryType.EXTERNAL or self._is_gone(device_id):
+                elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
+                if elsewhere or self._is_gone(device_id):
                     raise
                 error.details["evictable_bytes"] = self._evictable_bytes(device_id)
                 if not make_room:
