@@ -13,7 +13,7 @@ from worker.loaders.dtypes import FROM_TORCH, ITEM_BYTES
 from worker.loaders.pickle_reader import Named, OddKey, PassedOver, PickleError
 
 MAX_TENSORS = 100_000
-MAX_VISITS = 1_000_000
+MAX_VISITS = 500_000
 """Values that are looked at: containers may be shared, so that a small file stands for any number."""
 _MAX_NAME_CHARACTERS = 1000
 _MAX_DEPTH = 64

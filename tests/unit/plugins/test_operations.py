@@ -1,6 +1,5 @@
 """Operations of in-process code are in the record with their time and memory, however they end."""
 
-import gc
 import threading
 
 import pytest
@@ -105,7 +104,6 @@ def test_real_memory() -> None:
     """What is kept past the end shows as growth, as the system counts it."""
     clock = SystemClock()
     history, system = History(clock), SystemMemory()
-    gc.collect()  # what earlier tests left must not go back meanwhile
     with Operations(history, clock, lambda: system.read().process_rss_bytes).operation("keep"):
         kept = bytearray(b"x") * (64 * MIB)
     (row,) = history.actions(HOUR_MS)
