@@ -73,8 +73,7 @@ def parse_header(text: bytes, data_bytes: int) -> tuple[StoredTensor, ...]:
         at = tensor.end
     if at != data_bytes:
         what = "is truncated" if data_bytes < at else "has more than its header says"
-        again = "; download it again" if data_bytes < at else ""
-        raise HeaderError(f"the file {what}: its tensors take {at} bytes, it has {data_bytes}{again}")
+        raise HeaderError(f"the file {what}: its tensors take {at} bytes, it has {data_bytes}")
     return tuple(tensors)
 
 
