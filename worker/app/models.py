@@ -1,6 +1,7 @@
 """Where the models' parts are put together. Imported only when something asks for models."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from worker.app.devices import may_come
@@ -8,9 +9,10 @@ from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend
 from worker.core.clock import Clock
 from worker.core.events import Event, Publish
-from worker.core.models import ModelSpec
+from worker.core.log import log
 from worker.core.records import Decision, OnIdle
 from worker.interface.models import ModelInterface
+from worker.loaders.models_file import DeclaredModels, ModelConfigError, declared_models
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.models import ModelManager
 from worker.metrics.history import History
@@ -39,7 +41,8 @@ def build_models(
     record: Callable[[Decision], None] | None,
 ) -> ModelInterface:
     """Build what keeps the models. Exits with 2 for a file that can't be used."""
-    booked = ModelManager(manager, clock, _declared_models(arguments, backends), on_idle, record)
+    declared = declared_in(arguments, backends)
+    booked = ModelManager(manager, clock, declared.specs, on_idle, record)
     worker = ModelWorker(
         manager, booked, ModelBlocks(backends, watch, clock, ModelObjects(process_bytes)),
         ExternalWorker(booked, history, clock, publish, listening), watch, history, clock, publish,
@@ -48,19 +51,29 @@ def build_models(
     return ModelInterface(manager, worker, watch, clock)
 
 
-def _declared_models(arguments: Arguments, backends: dict[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
-    """Read ``--models``. Exits with 2 and a line for each problem."""
+def declared_in(arguments: Arguments, backends: dict[str, DeviceBackend]) -> DeclaredModels:
+    """Read ``--models``; what is wrong with one model is logged, and refuses that one. Exits with 2 for no such file."""
     if arguments.models is None:
-        return ()
-    from worker.loaders.models_file import ModelConfigError, read_models  # noqa: PLC0415 - reads YAML, which costs
-
-    path = Path(arguments.models)
-    root = path.parent if arguments.model_root is None else Path(arguments.model_root)
+        return DeclaredModels((), (), ())
     try:
-        specs = read_models(path, root)
+        found = read_declared(arguments, backends)
     except (ModelConfigError, OSError) as error:
         fail(f"--models: {error}")
-    for spec in specs:
+    for problem in found.problems:
+        log("warning", "a model is refused", problem=problem)
+    return found
+
+
+def read_declared(arguments: Arguments, backends: dict[str, DeviceBackend]) -> DeclaredModels:
+    """Read ``--models``. ModelConfigError or OSError for no such file."""
+    path = Path(str(arguments.models))
+    root = path.parent if arguments.model_root is None else Path(arguments.model_root)
+    found = declared_models(path, root)
+    specs, problems = [], list(found.problems)
+    for spec in found.specs:
+        refused = None
         if spec.device_id is not None and not may_come(spec.device_id, backends):
-            fail(f"--models: {spec.model_id} is for {spec.device_id}; there is {', '.join(backends)}")
-    return specs
+            refused = f"it is for {spec.device_id}; there is {', '.join(backends)}"
+            problems.append(f"{path}: {spec.model_id}: {refused}")
+        specs.append(spec if refused is None else replace(spec, refused=refused))
+    return DeclaredModels(tuple(specs), found.roles, tuple(problems))

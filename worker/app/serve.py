@@ -119,6 +119,8 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     log("info", "serving", version=__version__)
     gc.freeze()
     gc.enable()
+    if arguments.models is not None:
+        memory.models.worker.estimate(beside=fixed_clock is None)
 
     def go_on() -> None:
         if fixed_clock is None:
@@ -183,10 +185,7 @@ def build_memory(
     for backend in everything:
         if isinstance(backend, OwnProcess):
             watch.begin(backend)
-    memory = MemoryInterface(manager, backends, workers, clock, default, publish, watch, models)
-    if arguments.models is not None:
-        memory.models.worker.estimate()
-    return memory
+    return MemoryInterface(manager, backends, workers, clock, default, publish, watch, models)
 
 
 def _watchers(arguments: Arguments, clock: Clock, history: History, publish: Publish) -> "Watchers | None":

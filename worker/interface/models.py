@@ -21,6 +21,9 @@ from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.workers.model_load import ModelWorker
 
+_ESTIMATES_S = 0.25
+"""How long a question about models waits for their files to be looked at."""
+
 
 class ModelInterface:
     """All models of the worker."""
@@ -93,7 +96,11 @@ class ModelInterface:
     # ---- questions ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the configured models, without what would help: see ``recommendations``."""
+        """Return the configured models, without what would help: see ``recommendations``.
+
+        Files that are just being looked at are waited for, but not for long.
+        """
+        self.worker.estimates.wait(_ESTIMATES_S)
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
 

@@ -32,6 +32,8 @@ def is_loader(name: str) -> bool:
 def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
     """Return the model's loader. ModelLoadFailedError if there is none, or it is not one."""
     name = spec.loader
+    if spec.refused is not None:
+        raise load_failed(spec, spec.refused)
     if name is None:
         raise load_failed(spec, "it is external: another process holds it")
     try:

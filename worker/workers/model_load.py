@@ -20,7 +20,6 @@ from worker.core.errors import (
 from worker.core.events import Publish
 from worker.core.log import log
 from worker.core.records import AllocationRequest, Report, Reservation
-from worker.loaders.registry import BUILT_IN, loader_of
 from worker.manager.footprints import FootprintMargins
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_rooms import Asking, Room
@@ -28,14 +27,11 @@ from worker.manager.model_table import ModelEntry, Residence
 from worker.manager.models import HOST, ModelManager
 from worker.metrics.history import History
 from worker.watch.device_monitor import DeviceWatch
+from worker.workers.model_estimates import ModelEstimates
 from worker.workers.model_owners import Answers, ExternalWorker
 from worker.workers.model_unload import ModelUnloader
 from worker.workers.process_growth import ProcessGrowth
 from worker.workers.weights import ModelBlocks, Source
-
-_WITH_HEADER = frozenset(BUILT_IN) - {"module"}
-"""Loaders that read a size from a file without importing anything heavy, or running the model's code."""
-
 
 CheckUnused = Callable[[tuple[str, ...], CancelToken], None]
 JoinPieces = Callable[[AllocationRequest, CancelToken, CheckUnused], object]
@@ -80,6 +76,7 @@ class ModelWorker:
         self._growth = growth
         self._join_pieces = join_pieces
         self._margins = FootprintMargins()
+        self.estimates = ModelEstimates(manager)
         # Mutable, as the margins are: whether the worker ends, and brings nothing back any more.
         self._closing = False
 
@@ -165,7 +162,8 @@ class ModelWorker:
         """Refuse to take a loaded model to a device where it could not be loaded: it would be gone here too."""
         if residence.handle in self.blocks.live():
             raise _made_here(entry, device_id)
-        request, checked = AllocationRequest(device_id, residence.size_bytes), False
+        size = residence.size_bytes + entry.working_bytes
+        request, checked = AllocationRequest(device_id, size), False
         while not checked:
             with self._watch.watching_for_loss():
                 self._watch.refresh(_with_host(device_id), max_age_ms=0, forced=True)
@@ -194,6 +192,8 @@ class ModelWorker:
             self._unloader.unload_all(room, unloaded)
             residence = self._fill(entry, source, room, token, report, for_use=for_use)  # 3
         except BaseException as error:
+            if isinstance(error, ModelLoadFailedError):
+                entry.state_reason = str(error.details["cause"])
             self.models.failed(entry, room, blamed=isinstance(error, ModelLoadFailedError))
             if room is not None:
                 self.bring_back(unloaded, room.reservation.request.device_id, error)  # 4
@@ -224,7 +224,7 @@ class ModelWorker:
         default = self.default_device
         choice = (default, *(each for each in self._manager.device_ids() if each != default))
         self._watch.refresh(choice, max_age_ms=0)
-        with_room = (each for each in choice if self._has_room(each, source.size_bytes))
+        with_room = (each for each in choice if self._has_room(each, source.size_bytes + entry.working_bytes))
         return next(with_room, default)
 
     def _has_room(self, device_id: str, size_bytes: int) -> bool:
@@ -235,7 +235,7 @@ class ModelWorker:
         self, entry: ModelEntry, source: Source, device_id: str, token: CancelToken, *,
         make_room: bool, until_ns: int | None,
     ) -> tuple[Room, tuple[UnloadedModel, ...]]:  # fmt: skip
-        size = source.size_bytes
+        size = source.size_bytes + entry.working_bytes
         if source.loader is not None and entry.measured_bytes is None:
             size = self._margins.expected_bytes(entry.spec.loader, device_id, size)
         request = AllocationRequest(device_id, size, purpose="model")
@@ -386,12 +386,12 @@ class ModelWorker:
 
     # ---- on its own ----
 
-    def estimate(self) -> None:
+    def estimate(self, *, beside: bool = False) -> None:
         """Read what models will take, where a header says so without anything being imported for it."""
-        for entry in self.models.book:
-            if entry.spec.loader in _WITH_HEADER:
-                with suppress(ModelLoadFailedError):  # loading it says why
-                    entry.estimated_bytes = loader_of(entry.spec).estimate(entry.spec)
+        if beside:
+            self.estimates.begin(self.models.book)
+        else:
+            self.estimates.look(self.models.book)
 
     def close(self) -> None:
         """Unload everything that is not in use, and tell nobody: the worker ends."""

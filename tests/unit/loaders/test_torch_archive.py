@@ -284,6 +284,7 @@ def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_pat
         "from worker.metrics.history import History; from worker.core.clock import SystemClock\n"
         "clock = SystemClock()\n"
         "memory = build_memory(parse(['--models', sys.argv[1]]), clock, History(clock), lambda *_: None, lambda *_: None)\n"
+        "memory.models.worker.estimate()\n"
         "print(memory.models.status('m', ('cpu',)).models[0].estimated_bytes, 'torch' in sys.modules)"
     )
     done = subprocess.run(
