@@ -270,7 +270,11 @@ def books_of(device: Device) -> Books:
     """Return what the ledger counts against a device's room."""
     ledger = device.ledger
     taken = ledger.allocated_bytes + ledger.model_bytes
-    return Books(taken, ledger.reserved_bytes, ledger.drift_bytes)
+    process_bytes = (device.readings or NO_READINGS).process_used_bytes
+    # Working memory that is in use shows as more of the process than the ledger has: it is not kept free again.
+    in_use = 0 if process_bytes is None else max(0, process_bytes - ledger.taken_bytes)
+    promised = ledger.reserved_bytes + max(0, ledger.working_bytes - in_use)
+    return Books(taken, promised, ledger.drift_bytes)
 
 
 def unavailable(info: DeviceInfo) -> DeviceUnavailableError:

@@ -38,9 +38,11 @@ class DeviceLedger:
         """How often room was held, taken or given back."""
         self.looks: dict[int, int] = {}
         """What readings that are being taken now will show of it, at the least."""
-        self.weights: dict[str, tuple[int, int]] = {}
-        """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
+        self.weights: dict[str, tuple[int, int, int]] = {}
+        """Bytes as asked for and as the device rounds them, of each model's weights by handle; and its working memory."""
         self.model_bytes = 0
+        self.working_bytes = 0
+        """What models were declared to take beside their weights."""
         self.outside: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
@@ -135,16 +137,18 @@ class DeviceLedger:
         for look in self.looks:
             self.looks[look] -= actual_bytes
 
-    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int) -> None:
-        """Enter a model's weights."""
-        self.weights[handle] = (size_bytes, actual_bytes)
+    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int, working_bytes: int = 0) -> None:
+        """Enter a model's weights, and the working memory that is kept free for it."""
+        self.weights[handle] = (size_bytes, actual_bytes, working_bytes)
         self.model_bytes += size_bytes
         self.taken_bytes += actual_bytes
+        self.working_bytes += working_bytes
 
     def remove_weights(self, handle: str) -> None:
         """Strike a model's weights out, if they are there."""
-        size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
+        size_bytes, actual_bytes, working_bytes = self.weights.pop(handle, (0, 0, 0))
         self.model_bytes -= size_bytes
+        self.working_bytes -= working_bytes
         self._give_back(actual_bytes)
 
     def drop_weights(self) -> None:

@@ -166,15 +166,20 @@ class MemoryManager(DeviceBooks):
             return reservation
 
     def enter_weights(
-        self, reservation: Reservation, handle: str, size_bytes: int, actual_bytes: int
+        self,
+        reservation: Reservation,
+        handle: str,
+        size_bytes: int,
+        actual_bytes: int,
+        working_bytes: int = 0,
     ) -> None:
-        """Enter a model's weights, by what they turned out to take. DeviceUnavailableError if the device went away meanwhile."""
+        """Enter a model's weights, by what they turned out to take, and what is kept free for its work. DeviceUnavailableError if the device went away meanwhile."""
         with self._lock:
             device = self._get(reservation.request.device_id)
             if not device.ledger.holds(reservation):
                 raise went_with_its_device(device.info)
             device.ledger.release(reservation)
-            device.ledger.add_weights(handle, size_bytes, actual_bytes)
+            device.ledger.add_weights(handle, size_bytes, actual_bytes, working_bytes)
             device.stale = True
             self.version += 1
 

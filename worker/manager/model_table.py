@@ -7,7 +7,7 @@ from protocol.results import ModelStatus
 from protocol.vocabulary import ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
-from worker.core.models import ModelSpec
+from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.eviction.planner import Candidate
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -102,7 +102,7 @@ class ModelEntry:
             state=self.state,
             state_reason=self.state_reason,
             device_id=place.device_id if place is not None else self.spec.device_id,
-            loader=self.spec.loader,
+            loader=None if self.spec.loader == AUTO_LOADER else self.spec.loader,
             declared_bytes=self.spec.declared_bytes,
             estimated_bytes=self.estimated_bytes,
             measured_bytes=self.measured_bytes,

@@ -130,8 +130,9 @@ class ModelManager:
         request = room.reservation.request
         with self._changed:
             residence = Residence(request.device_id, self.handle_of(room), size_bytes, actual_bytes)
-            footprint = size_bytes + entry.working_bytes
-            self._manager.enter_weights(room.reservation, residence.handle, footprint, actual_bytes)
+            self._manager.enter_weights(
+                room.reservation, residence.handle, size_bytes, actual_bytes, entry.working_bytes
+            )
             entry.state_reason = None
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence

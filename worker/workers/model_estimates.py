@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from protocol.vocabulary import INT64_MAX, ModelState
 from worker.core.errors import ModelLoadFailedError
+from worker.core.models import AUTO_LOADER
 from worker.loaders.registry import BUILT_IN, loader_of
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
@@ -35,7 +36,7 @@ class ModelEstimates:
     def look(self, entries: Iterable[ModelEntry]) -> None:
         """Look at all of them, here."""
         for entry in tuple(entries):
-            if entry.spec.refused is None and entry.spec.loader not in _WITH_HEADER:
+            if entry.spec.refused is None and entry.spec.loader not in {AUTO_LOADER, *_WITH_HEADER}:
                 continue
             if self._hung >= _MAX_HUNG:
                 entry.state_reason = "it was not looked at: the storage of other models does not answer"

@@ -144,7 +144,8 @@ class ModelWorker:
             stays = False
             try:
                 stale = self.blocks.is_stale(residence)
-                stays = not stale and (device_id is None or residence.device_id == device_id)
+                replaced = not stale and self._was_replaced(entry, residence)
+                stays = not (stale or replaced) and (device_id is None or residence.device_id == device_id)
             finally:
                 if not stays:  # before anything is waited for: two moves might wait for each other
                     self.models.let_go(model_id, residence.handle)
@@ -153,8 +154,21 @@ class ModelWorker:
                 return Taken(entry, residence, ())
             if device_id is not None and residence.device_id != device_id:
                 self._check_move(entry, residence, device_id, token, make_room=make_room)
-            why = "its file was written to" if stale else f"it is to be on {device_id}"
+            why = f"it is to be on {device_id}"
+            if stale or replaced:
+                why = "its file was written to" if stale else "its file was replaced"
             self.unload(model_id, token, reason=f"unloaded: {why}", forced=True)
+
+    def _was_replaced(self, entry: ModelEntry, residence: Residence) -> bool:
+        """Tell whether a model that nobody else uses is to be loaded from new files; from broken ones it is not."""
+        if entry.in_use or not self.blocks.was_replaced(residence):
+            return False
+        try:
+            self.blocks.open(entry).close()
+        except ModelLoadFailedError as error:
+            log("warning", "a model's new file can't be loaded; the old one stays", error=error.message)
+            return False
+        return True
 
     def _check_move(
         self, entry: ModelEntry, residence: Residence, device_id: str, token: CancelToken, *, make_room: bool
