@@ -75,5 +75,5 @@ def read_declared(arguments: Arguments, backends: dict[str, DeviceBackend]) -> D
         if spec.device_id is not None and not may_come(spec.device_id, backends):
             refused = f"it is for {spec.device_id}; there is {', '.join(backends)}"
             problems.append(f"{path}: {spec.model_id}: {refused}")
-        specs.append(spec if refused is None else replace(spec, refused=refused))
+        specs.append(spec if refused is None else replace(spec, refused=refused, device_id=None))
     return DeclaredModels(tuple(specs), found.roles, tuple(problems))
