@@ -6,7 +6,7 @@ from worker.core.clock import NS_PER_MS
 from worker.core.records import ModelDemand, WayToPlan
 from worker.instructor.binding import Claims
 from worker.interface.interface_memory import MemoryInterface
-from worker.stream.work import Call, Claim
+from worker.stream.work import Call, Claim, model_claim
 
 
 class ModelHandlers:
@@ -75,8 +75,3 @@ class ModelHandlers:
             for each in params.candidates
         )
         return self._memory.models.plan(ways, allow_eviction=params.allow_eviction)
-
-
-def model_claim(model_id: str) -> Claim:
-    """Return what work on a model claims: one at a time, in arrival order."""
-    return Claim(f"model {model_id}", alone=True)

@@ -23,7 +23,7 @@ class Watched:
         self.machine = Machine(folder, SimulatedDevice(64 * MIB), models=models)
         self.notes: list[dict[str, Any]] = []
         machine = self.machine
-        self.recorder = Recorder(self.notes.append, machine.memory, machine.history, machine.clock)
+        self.recorder = Recorder(self.notes.append, machine.core, machine.memory, machine.parts.trends)
 
     def tick(self) -> list[dict[str, Any]]:
         """Let a second pass. Returns what is noted then."""
@@ -101,7 +101,7 @@ def test_refusals_and_what_was_done_are_noted_once(watched: Watched) -> None:
 
 def test_events_and_the_end(watched: Watched) -> None:
     """An event is noted as a subscriber sees it; the last lines say how it stood."""
-    watched.recorder.event(EventName.DEVICE_LOST, {"device_id": "sim:0"})
+    watched.recorder.event(EventName.DEVICE_LOST, "sim:0", {"device_id": "sim:0"})
     assert watched.notes[-1]["event"] == "device.lost"
     watched.recorder.finish()
     kinds = [next(iter(note)) for note in watched.notes[-4:]]
@@ -122,7 +122,7 @@ def _run_out(watched: Watched, seconds: int) -> list[dict[str, Any]]:
     notes = []
     for _ in range(seconds):
         watched.machine.allocate("sim:0", MIB)
-        watched.machine.memory.look()
+        watched.machine.memory.sample()
         notes += [note for note in watched.tick() if note.get("sample") == "sim:0"]
     return notes
 
@@ -136,7 +136,7 @@ def test_a_sample_has_the_trend(watched: Watched) -> None:
     assert trend.seconds_to_exhaustion == pytest.approx(24, rel=0.2)
 
     def rest() -> list[dict[str, Any]]:
-        watched.machine.memory.look()
+        watched.machine.memory.sample()
         return [note for note in watched.tick() if note.get("sample") == "sim:0"]
 
     after = [note for _ in range(29) for note in rest()]
@@ -148,7 +148,7 @@ def test_a_sample_has_the_trend(watched: Watched) -> None:
 def test_events_that_a_machine_tells_are_noted_as_they_are(watched: Watched) -> None:
     """The record has what a subscriber has, of every kind."""
     for name in EventName:
-        watched.recorder.event(name, {"device_id": "sim:0"})
+        watched.recorder.event(name, "sim:0", {"device_id": "sim:0"})
     assert [note["event"] for note in watched.notes[-len(EventName) :]] == list(EventName)
 
 
