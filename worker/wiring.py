@@ -1,12 +1,12 @@
 """What nearly every part above the manager needs, made once by ``worker.app`` and handed on as one record."""
 
 from collections.abc import MutableMapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from protocol.record import Record
-from protocol.vocabulary import EventName
 from worker.backends.base import DeviceBackend
 from worker.core.clock import Clock
+from worker.core.events import Event
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 
@@ -14,22 +14,22 @@ from worker.metrics.history import History
 class Events(Protocol):
     """Where events go."""
 
-    def publish(self, event: EventName, about: str, data: Any) -> None:
-        """Tell of something. Of two events of one name about the same thing, the later may replace the earlier."""
+    def publish(self, event: Event) -> None:
+        """Tell of something. Of two events of one kind about the same thing, one may stand for both."""
         ...
 
-    def wanted(self, event: EventName) -> bool:
-        """Tell whether the host asked for an event."""
+    def wanted(self, kind: type[Event]) -> bool:
+        """Tell whether the host asked for a kind of event."""
         ...
 
 
 class NoEvents:
     """Events that no one follows."""
 
-    def publish(self, event: EventName, about: str, data: Any) -> None:
+    def publish(self, event: Event) -> None:
         """Tell no one."""
 
-    def wanted(self, _event: EventName) -> bool:
+    def wanted(self, _kind: type[Event]) -> bool:
         """Say that no one asked."""
         return False
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from protocol.results import LoadModelResult
-from protocol.vocabulary import EventName, GroupBy, Initialize, MemoryType, TransferType
+from protocol.vocabulary import GroupBy, Initialize, MemoryType, TransferType
 from worker.app.devices import Begin
 from worker.app.memory import Surroundings, compose
 from worker.backends.base import DeviceBackend
@@ -15,6 +15,7 @@ from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.background.expiry import Reaper
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock
+from worker.core.events import Event, UnloadRequested
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, Decision
 from worker.manager.manager_memory import MemoryManager
@@ -25,6 +26,8 @@ from worker.telemetry.system import FixedSystemMemory
 from worker.wiring import Core
 
 MIB = 2**20
+
+AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
 class Machine:
@@ -43,9 +46,10 @@ class Machine:
         apart: tuple[IsolatedBackend, ...] = (),
         python_lines: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
+        self.folder = folder
         self.clock = clock or FixedClock()
         self.history = History(self.clock)
-        self.events: list[tuple[EventName, str, Any]] = []
+        self.events: list[Event] = []
         self.decisions: list[Decision] = []
         self.process_bytes: Callable[[], int | None] = lambda: None
         self.listening = True
@@ -89,15 +93,19 @@ class Machine:
     def _run(self, work: Work) -> None:
         work.run(Call(self.token(), lambda _completed, _total: None))
 
-    def publish(self, name: EventName, about: str, data: Any) -> None:
+    def publish(self, event: Event) -> None:
         """Keep what is told."""
-        self.events.append((name, about, data))
-        if name is EventName.UNLOAD_REQUESTED:
-            self.on_unload_requested(about)
+        self.events.append(event)
+        if isinstance(event, UnloadRequested):
+            self.on_unload_requested(event.model_id)
 
-    def wanted(self, _event: EventName) -> bool:
+    def wanted(self, _kind: type[Event]) -> bool:
         """Tell whether the host listens."""
         return self.listening
+
+    def told(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+        """Return the events of a kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     def load(self, model_id: str, **more: Any) -> LoadModelResult:
         """Load a model, as a request does."""

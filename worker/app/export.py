@@ -15,6 +15,7 @@ from worker.export.event_hub import EventHub
 from worker.export.metrics_file import MetricsFile
 from worker.export.monitor_socket import MonitorSocket, PrepareFor, default_path
 from worker.export.recorder import Recorder
+from worker.instructor.events import wire_event
 from worker.stream.alarm import Alarm
 
 
@@ -37,8 +38,8 @@ class Watchers:
         self._log = log
         self._recorder = None
         if log is not None:
-            self._recorder = Recorder(log.note, core, memory, parts.trends)
-            events.follow(self._recorder.event)
+            self._recorder = recorder = Recorder(log.note, core, memory, parts.trends)
+            events.follow(lambda event: recorder.event(*wire_event(event)))
         self._metrics = self._socket = None
         if arguments.metrics_file is not None:
             path, seconds = Path(arguments.metrics_file), arguments.metrics_seconds
@@ -47,7 +48,7 @@ class Watchers:
             asked = arguments.monitor_socket
             path = Path(asked) if asked else default_path(os.getpid())
             try:
-                self._socket = MonitorSocket(path, prepare_for, core.clock, timers)
+                self._socket = MonitorSocket(path, prepare_for, core.clock, timers, wire_event)
             except OSError as error:
                 fail(f"--monitor-socket: {error}")
         if self._socket is not None:

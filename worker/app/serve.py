@@ -12,6 +12,7 @@ from worker.background.due_thread import start
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.log import log, set_level
+from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
@@ -39,7 +40,8 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     timers, history, started_ns = Alarm(clock), History(clock), clock.now_ns()
     broken = CancelToken(clock.now_ns)  # "cancelled" once nothing more can be written
     writer = FrameWriter(write_fd, broken.cancel)
-    channel = EventChannel(writer.write_made, clock, timers, 0 if fixed_clock is not None else INTERVAL_NS)
+    interval_ns = 0 if fixed_clock is not None else INTERVAL_NS
+    channel = EventChannel(writer.write_made, clock, timers, interval_ns, wire_event)
     runner = JobRunner(
         writer,
         clock,

@@ -5,9 +5,9 @@ The ledger's own changes are seen at once, by the device monitor; sampling is fo
 
 from collections.abc import Callable
 
-from protocol.results import ExhaustionForecastData, LeakSuspectedData, PressureTrend
-from protocol.vocabulary import EventName, PressureLevel
+from protocol.vocabulary import PressureLevel
 from worker.core.clock import NS_PER_MS, NS_PER_S
+from worker.core.events import ExhaustionForecast, LeakSuspected
 from worker.core.log import log
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.forecast_alarm import ForecastAlarm, consider
@@ -47,7 +47,7 @@ class PressureMonitor:
         self.next_ns = pace.next_ns
         # All mutable state, of the one thread that samples.
         self._alarms: dict[str, ForecastAlarm] = {}
-        self._told_leaks: dict[tuple[str, ...], int] = {}
+        self._told_leaks: dict[str, int] = {}
         self._ticked_ns = self._leaks_ns = 0
 
     def run_due(self) -> None:
@@ -108,29 +108,20 @@ class PressureMonitor:
         alarm, say = consider(self._alarms.get(device_id, ForecastAlarm()), trend, self._clock.now_ns())
         self._alarms[device_id] = alarm
         if say:
-            said = trend if trend is not None and alarm.end_ns is not None else _NOTHING
-            data = ExhaustionForecastData(
-                device_id,
-                None if said is _NOTHING else said.bytes_per_second,
-                self._manager.pressure.headroom(device_id).available_bytes,
-                said.seconds_to_exhaustion,
-                said.low_seconds,
-                said.high_seconds,
-            )
-            self._publish(EventName.EXHAUSTION_FORECAST, device_id, data)
+            available = self._manager.pressure.headroom(device_id).available_bytes
+            expected = None if alarm.end_ns is None else trend
+            self._publish(ExhaustionForecast(device_id, available, expected))
 
     def _tell_leaks(self, device_ids: tuple[str, ...]) -> None:
         """Tell of each suspicion once, and again when it has doubled."""
         told = 0
         for leak in self._leaks.suspects(device_ids):
-            key = (leak.device_id, leak.kind, repr(leak.owner), repr(leak.purpose))
+            event = LeakSuspected(leak)
+            key = event.about
             if leak.allocated_bytes < 2 * self._told_leaks.get(key, 0) or told == _LEAKS_AT_ONCE:
                 continue
             told += 1
             if key not in self._told_leaks and len(self._told_leaks) >= _TOLD_LEAKS_MAX:
                 self._told_leaks.clear()
             self._told_leaks[key] = leak.allocated_bytes
-            self._publish(EventName.LEAK_SUSPECTED, " ".join(key), LeakSuspectedData(**vars(leak)))
-
-
-_NOTHING = PressureTrend(0.0, None, None, None)
+            self._publish(event)

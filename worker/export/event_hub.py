@@ -1,13 +1,7 @@
 """Events to everyone who follows them: the host first, then the record and the live views."""
 
-from collections.abc import Callable
-from typing import Any
-
-from protocol.vocabulary import EventName
+from worker.core.events import Event, Publish
 from worker.stream.event_channel import EventChannel
-
-Follow = Callable[[EventName, str, Any], None]
-"""Called with an event, what it is about, and its data. Must not wait."""
 
 
 class EventHub:
@@ -17,14 +11,14 @@ class EventHub:
         self._host = host
         self.wanted = host.wanted
         # All mutable state: who follows beside the host.
-        self._followers: tuple[Follow, ...] = ()
+        self._followers: tuple[Publish, ...] = ()
 
-    def follow(self, follow: Follow) -> None:
-        """Pass events on to one more, from now on."""
-        self._followers = (*self._followers, follow)
+    def follow(self, publish: Publish) -> None:
+        """Pass events on to one more, from now on. What is called must not wait."""
+        self._followers = (*self._followers, publish)
 
-    def publish(self, event: EventName, about: str, data: Any) -> None:
+    def publish(self, event: Event) -> None:
         """Tell everyone."""
-        self._host.publish(event, about, data)
-        for follow in self._followers:
-            follow(event, about, data)
+        self._host.publish(event)
+        for publish in self._followers:
+            publish(event)

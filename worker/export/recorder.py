@@ -60,7 +60,7 @@ class Recorder:
         self._done: dict[str, int] = {}
         self._statistics_ns = core.clock.now_ns()
 
-    def event(self, event: EventName, _about: str, data: Any) -> None:
+    def event(self, event: EventName, data: Any) -> None:
         """Note an event, as a subscriber sees it."""
         self._note({"event": event, "t_ms": self._now_ms(), "data": data})
 

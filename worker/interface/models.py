@@ -7,10 +7,10 @@ from protocol.results import (
     ModelOptimizeResult,
     ModelStatus,
     PlanResult,
-    Recommendation,
     UnloadedModel,
 )
 from protocol.vocabulary import UnloadMode
+from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.records import ModelDemand, Report, WayToPlan
 from worker.interface.model_optimize import ModelOptimizer, merged
@@ -98,6 +98,11 @@ class ModelInterface:
         self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
 
+    @property
+    def configured(self) -> bool:
+        """Whether there are any."""
+        return len(self._table) > 0
+
     def rows(self) -> tuple[ModelStatus, ...]:
         """Return the configured models, without readings and advice: for whoever asks all the time."""
         now_ns = self._clock.now_ns()
@@ -108,9 +113,7 @@ class ModelInterface:
         """Choose the first way that fits."""
         return self._optimizer.plan(ways, allow_eviction=allow_eviction)
 
-    def recommendations(
-        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
-    ) -> tuple[Recommendation, ...]:
+    def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Return what unloading would bring; by name, where a model was not used for so long."""
         return self._optimizer.recommendations(device_ids, idle_ns)
 

@@ -1,23 +1,17 @@
 """Sampling devices: readings when they are needed, and what follows when they show something new."""
 
-import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from protocol.results import (
-    BudgetChangedData,
-    DeviceLostData,
-    DeviceRecoveredData,
-    PressureChangedData,
-    TimelinePoint,
-)
-from protocol.vocabulary import DeviceState, EventName, PressureLevel
+from protocol.results import TimelinePoint
+from protocol.vocabulary import DeviceState, PressureLevel
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
+from worker.core.events import BudgetChanged, DeviceLost, DeviceRecovered, PressureChanged
 from worker.core.records import DeviceInfo, Lost, Readings, age_order
 from worker.manager.devices import unavailable
 from worker.manager.pressure_table import Observation
@@ -44,7 +38,6 @@ class DeviceMonitor:
         self._pace = pace
         self._known = threading.Condition()
         """Notified when a device is found to be there, or not to be."""
-        self._losses = itertools.count(1)
 
     # ---- which are there ----
 
@@ -65,8 +58,7 @@ class DeviceMonitor:
                 self._lose(info.device_id, info.state_reason or "its process ended")
             elif before is DeviceState.LOST and info.state is DeviceState.AVAILABLE:
                 lost_ms = self._devices.recover(info)
-                data = DeviceRecoveredData(info.device_id, lost_ms)
-                self._publish(EventName.DEVICE_RECOVERED, self._once(info.device_id), data)
+                self._publish(DeviceRecovered(info.device_id, lost_ms))
             elif before is not DeviceState.LOST:
                 self._devices.change(info)
         with self._known:
@@ -151,30 +143,20 @@ class DeviceMonitor:
 
     def _tell(self, seen: Observation) -> None:
         device_id, now, before = seen.status.device_id, seen.status.pressure_level, seen.previous_level
-        change = seen.budget_change
+        change, available = seen.budget_change, seen.headroom.available_bytes
         if change is not None:
-            data = BudgetChangedData(
-                device_id,
-                change.previous_bytes,
-                change.budget_bytes,
-                change.source,
-                seen.headroom.available_bytes,
+            self._publish(
+                BudgetChanged(device_id, change.previous_bytes, change.budget_bytes, change.source, available)
             )
-            self._publish(EventName.BUDGET_CHANGED, device_id, data)
         if before is None:
             return
         if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH]:
             with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
                 self._backends[device_id].trim(device_id)
         if before is not PressureLevel.UNKNOWN:
-            step: PressureChangedData = {
-                "device_id": device_id,
-                "from": before,
-                "to": now,
-                "pressure_percentage": seen.headroom.pressure_percentage,
-                "available_bytes": seen.headroom.available_bytes,
-            }
-            self._publish(EventName.PRESSURE_CHANGED, device_id, step)
+            self._publish(
+                PressureChanged(device_id, before, now, seen.headroom.pressure_percentage, available)
+            )
 
     @contextmanager
     def watching_for_loss(self) -> Iterator[None]:
@@ -212,9 +194,4 @@ class DeviceMonitor:
 
     def _tell_of_loss(self, device_id: str, reason: str, lost: Lost) -> None:
         names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
-        data = DeviceLostData(device_id, reason, names, lost.model_ids)
-        self._publish(EventName.DEVICE_LOST, self._once(device_id), data)
-
-    def _once(self, device_id: str) -> str:
-        """Return what an event is about, so that none replaces an earlier one: each names other things."""
-        return f"{device_id} {next(self._losses)}"
+        self._publish(DeviceLost(device_id, reason, names, lost.model_ids))

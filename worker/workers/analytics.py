@@ -7,10 +7,10 @@ from protocol.results import (
     DeviceStatus,
     DeviceUsage,
     GetAnalyticsResult,
-    Recommendation,
 )
 from protocol.vocabulary import AnalyticsSection, GroupBy
 from worker import __version__
+from worker.core.actions import Recommended
 from worker.core.clock import NS_PER_S
 from worker.core.records import age_order
 from worker.manager.devices import utilization_percentage
@@ -50,8 +50,8 @@ class AnalyticsWorker:
         allocated, peak, groups = self._manager.usage.groups(device_id, group_by)
         return DeviceUsage(device_id, allocated, peak, groups)
 
-    def pressure(self, device_id: str, recommended_actions: tuple[Recommendation, ...]) -> DevicePressure:
-        """Return how close a device is to running out, beside what is recommended there."""
+    def pressure(self, device_id: str) -> DevicePressure:
+        """Return how close a device is to running out. What would help is for who answers to add."""
         headroom = self._manager.pressure.headroom(device_id)
         readings = self._manager.samples.latest(device_id)
         return DevicePressure(
@@ -64,12 +64,12 @@ class AnalyticsWorker:
             thresholds=self._manager.devices.limits(device_id).thresholds,
             signals=self._manager.pressure.signals(device_id),
             trend=self._trends.trend(device_id),
-            recommended_actions=recommended_actions,
+            recommended_actions=(),
         )
 
-    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
+    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommended, ...]:
         """Return the actions worth taking, cheapest per byte first."""
-        found: list[Recommendation] = []
+        found: list[Recommended] = []
         for device_id in device_ids:
             readings = self._manager.samples.latest(device_id)
             if readings is not None:

@@ -2,9 +2,9 @@
 
 from contextlib import suppress
 
-from protocol.results import Eviction, ModelUnloadedData, UnloadedModel
-from protocol.vocabulary import EventName
+from protocol.results import Eviction, UnloadedModel
 from worker.core.errors import WorkerError
+from worker.core.events import ModelUnloaded
 from worker.core.records import HOST
 from worker.manager.model_table import EvictingReservation, PendingEviction
 from worker.manager.models import ModelManager
@@ -56,9 +56,9 @@ class ModelUnloader:
             self._models.evicted(eviction, copy)
         row = UnloadedModel(entry.model_id, residence.size_bytes, returned, eviction.reload_ms, reason)
         device_id, freed = residence.device_id, residence.size_bytes
-        self._history.record_eviction(Eviction(entry.model_id, device_id, 0, freed, returned, reason))
-        data = ModelUnloadedData(entry.model_id, device_id, freed, returned, reason)
-        self._publish(EventName.MODEL_UNLOADED, entry.model_id, data)
+        recorded = Eviction(entry.model_id, device_id, 0, freed, returned, reason)
+        self._history.record_eviction(recorded)
+        self._publish(ModelUnloaded(recorded))
         return row
 
     def observe(self, device_ids: tuple[str, ...]) -> None:

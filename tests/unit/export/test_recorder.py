@@ -101,7 +101,7 @@ def test_refusals_and_what_was_done_are_noted_once(watched: Watched) -> None:
 
 def test_events_and_the_end(watched: Watched) -> None:
     """An event is noted as a subscriber sees it; the last lines say how it stood."""
-    watched.recorder.event(EventName.DEVICE_LOST, "sim:0", {"device_id": "sim:0"})
+    watched.recorder.event(EventName.DEVICE_LOST, {"device_id": "sim:0"})
     assert watched.notes[-1]["event"] == "device.lost"
     watched.recorder.finish()
     kinds = [next(iter(note)) for note in watched.notes[-4:]]
@@ -148,7 +148,7 @@ def test_a_sample_has_the_trend(watched: Watched) -> None:
 def test_events_that_a_machine_tells_are_noted_as_they_are(watched: Watched) -> None:
     """The record has what a subscriber has, of every kind."""
     for name in EventName:
-        watched.recorder.event(name, "sim:0", {"device_id": "sim:0"})
+        watched.recorder.event(name, {"device_id": "sim:0"})
     assert [note["event"] for note in watched.notes[-len(EventName) :]] == list(EventName)
 
 
