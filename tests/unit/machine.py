@@ -122,8 +122,8 @@ class Machine:
         """Allocate; returns the id."""
         more.setdefault("initialize", Initialize.NONE)
         request = AllocationRequest(device_id, size, **more)
-        allocation_id = self.memory.new_allocation_id()
-        return self.memory.allocate(allocation_id, request, self.token()).allocation_id
+        allocation_id = self.memory.allocations.new_id()
+        return self.memory.allocations.allocate(allocation_id, request, self.token()).allocation_id
 
     def transfer(
         self,
@@ -137,10 +137,10 @@ class Machine:
         report: Callable[[int, int], None] = lambda _completed, _total: None,
     ) -> str:
         """Transfer; returns the destination's id."""
-        opened = self.memory.open_transfer(source_id, device_id, memory_type)
-        done = self.memory.perform_transfer(
+        opened = self.memory.transfers.open(source_id, device_id, memory_type)
+        done = self.memory.transfers.perform(
             opened.transfer_id,
-            self.memory.new_allocation_id(),
+            self.memory.allocations.new_id(),
             kind,
             memory_type,
             token or self.token(),

@@ -104,7 +104,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         if fixed_clock is None:
             parts.pace.set(clock.now_ns())
             start(pressure, clock, "pressure")
-        memory.probe_here()
+        memory.devices.probe_here()
 
     loop.run(go_on)  # looking around would only keep the first answer waiting
 

@@ -66,8 +66,8 @@ class Recorder:
 
     def tick(self) -> None:
         """Note what changed."""
-        devices = self._memory.device_ids(None)
-        for status in self._memory.status(devices).devices:
+        devices = self._memory.devices.ids(None)
+        for status in self._memory.questions.status(devices).devices:
             self._sample(status)
         self._model_states()
         self._refused()
@@ -79,7 +79,7 @@ class Recorder:
         """Note how it stands at the end, changed or not."""
         self._samples.clear()
         self.tick()
-        self._statistics(self._memory.device_ids(None))
+        self._statistics(self._memory.devices.ids(None))
         self._note({"end": True, "t_ms": self._now_ms()})
 
     def _sample(self, status: DeviceStatus) -> None:
@@ -140,9 +140,10 @@ class Recorder:
         return trends.alarming_trend(status.device_id)
 
     def _model_states(self) -> None:
-        if not self._memory.has_models:
+        models = self._memory.built_models
+        if models is None:
             return
-        rows = self._memory.models.rows()
+        rows = models.rows()
         states = tuple(_state(row) for row in rows)
         if states == self._models:
             return
@@ -177,7 +178,7 @@ class Recorder:
     def _statistics(self, device_ids: tuple[str, ...]) -> None:
         self._statistics_ns = self._clock.now_ns()
         since_start_ms = 7 * 24 * 3600 * 1000
-        rows = self._memory.analytics(
+        rows = self._memory.questions.analytics(
             device_ids, since_start_ms, frozenset({AnalyticsSection.ACTIONS})
         ).actions
         self._note({"actions": rows, "t_ms": self._now_ms()})

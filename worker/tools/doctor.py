@@ -27,19 +27,19 @@ def examine(arguments: Arguments) -> int:
     clock = SystemClock()
     core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})
     memory = build_memory(arguments, core).memory
-    memory.probe_here()
-    memory.wait_until_known(CancelToken(clock.now_ns))
-    status = memory.status(memory.device_ids(None), refresh=True)
+    memory.devices.probe_here()
+    memory.devices.wait_until_known(CancelToken(clock.now_ns))
+    status = memory.questions.status(memory.devices.ids(None), refresh=True)
     print(f"memory-worker {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for device in status.devices:
-        marker = "  (default)" if device.device_id == memory.default_device else ""
+        marker = "  (default)" if device.device_id == memory.devices.default else ""
         print(f"\n{device.device_id}  {device.name}, {device.state}{marker}")
         if device.state_reason is not None:
             print(f"  because: {device.state_reason}")
         for field, label in _FIGURES:
             print(f"  {label:28} {_bytes(getattr(device, field))}{_source(device, field)}")
         print(f"  {'pressure':28} {device.pressure_level}")
-        for note in memory.notes(device.device_id):
+        for note in memory.devices.notes(device.device_id):
             print(f"  - {note}")
     kinds = {device.kind for device in status.devices}
     for kind, why in why_none().items():
