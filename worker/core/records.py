@@ -232,8 +232,11 @@ class WayToPlan(Record):
     """One way to do the work, and what it takes."""
 
     name: str
-    required_bytes: int
-    device_id: str
+    required_bytes: int | None
+    """None with a model."""
+    device_id: str | None
+    """None for wherever a model goes."""
+    model_id: str | None = None
 
 
 def age_order(allocation: Allocation) -> int:

@@ -36,6 +36,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.errors import (
     AllocationNotFoundError,
+    InvalidRequestError,
     LimitExceededError,
     ModelBusyError,
     NoFileRoomError,
@@ -54,6 +55,7 @@ from worker.workers.transfer import TransferWorker
 
 if TYPE_CHECKING:
     from worker.interface.models import ModelInterface
+    from worker.manager.plan_table import Plan
 
 _EXACT_FROM_BYTES = 2**20
 """Allocations from this size are admitted by readings taken now; smaller ones cannot move the headroom much."""
@@ -113,8 +115,9 @@ class MemoryInterface(DeviceAnswers):
         self._manager.unused_allocation_id(allocation_id)
 
     def allocate(
-        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, make_room: bool = False
-    ) -> AllocateResult:
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, make_room: bool = False,
+        plan_id: str | None = None,
+    ) -> AllocateResult:  # fmt: skip
         """Allocate.
 
         1. Small requests are admitted by recent readings, larger ones by readings taken now.
@@ -122,22 +125,21 @@ class MemoryInterface(DeviceAnswers):
         3. Still, room may be made, and the device's process keeps it in pieces: that process is replaced.
         4. Still, or over a limit, and models may go: enough of them are unloaded, and it is tried a last
            time in the room that was held meanwhile.
+        A plan that is taken up is 4 at once, and what it said goes.
         """
         device_id, unloaded = request.device_id, list[UnloadedModel]()
         self._watch.wait_until_known((device_id,), token)
         with self._watch.watching_for_loss():
-            exact = request.size_bytes >= _EXACT_FROM_BYTES
-            self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
-            try:
-                allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
-            except (OutOfMemoryError, LimitExceededError) as error:
-                elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
-                if elsewhere or self._is_gone(device_id):
-                    raise
-                error.details["evictable_bytes"] = self._evictable_bytes(device_id)
-                if not make_room:
-                    raise
-                allocation = self._allocate_making_room(allocation_id, request, token, unloaded)
+            if plan_id is not None:
+                if request.memory_type is MemoryType.EXTERNAL:
+                    message = "a record of what the host holds takes no room, so there is no plan for it"
+                    raise InvalidRequestError.at("data.plan_id", message)
+                plan = self.models.plan_for(plan_id, device_id, size_bytes=request.size_bytes)
+                allocation = self._allocate_in_held_room(allocation_id, request, token, unloaded, plan)
+            else:
+                allocation = self._allocate_without_plan(
+                    allocation_id, request, token, unloaded, make_room=make_room
+                )
         self._after_change(device_id, request.size_bytes)
         return AllocateResult(
             allocation_id=allocation.allocation_id,
@@ -149,6 +151,23 @@ class MemoryInterface(DeviceAnswers):
             available_bytes=self._manager.headroom(device_id).available_bytes,
             models_unloaded=tuple(unloaded),
         )
+
+    def _allocate_without_plan(
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
+        *, make_room: bool,
+    ) -> Allocation:  # fmt: skip
+        device_id, exact = request.device_id, request.size_bytes >= _EXACT_FROM_BYTES
+        self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
+        try:
+            return self._allocate_as_it_is(allocation_id, request, token, exact=exact)
+        except (OutOfMemoryError, LimitExceededError) as error:
+            elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
+            if elsewhere or self._is_gone(device_id):
+                raise
+            error.details["evictable_bytes"] = self._evictable_bytes(device_id)
+            if not make_room:
+                raise
+            return self._allocate_making_room(allocation_id, request, token, unloaded)
 
     def _allocate_as_it_is(
         self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, exact: bool
@@ -170,20 +189,23 @@ class MemoryInterface(DeviceAnswers):
         token: CancelToken,
         unloaded: list[UnloadedModel],
     ) -> Allocation:
-        """Allocate in room that a restart or models made; free memory in pieces is joined first.
-
-        If that fails, the models return.
-        """
-        device_id, backend = request.device_id, self._backends[request.device_id]
+        """Allocate in room that a restart or models made; free memory in pieces is joined first."""
         if self._restarts.restart_for(request, token, self._check_unused):  # 3
             try:
                 return self._allocations.allocate(allocation_id, request, token)
             except OutOfMemoryError:
-                if self._is_gone(device_id):
+                if self._is_gone(request.device_id):
                     raise
-        models = self.models.worker  # 4
+        return self._allocate_in_held_room(allocation_id, request, token, unloaded)
+
+    def _allocate_in_held_room(
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
+        plan: "Plan | None" = None,
+    ) -> Allocation:  # fmt: skip
+        """Allocate in room that models made, by this plan or by one made now. If that fails, the models return."""
+        device_id, backend, models = request.device_id, self._backends[request.device_id], self.models.worker
         try:
-            reservation = models.reserve_making_room(allocation_id, request, token, unloaded)
+            reservation = models.reserve_making_room(allocation_id, request, token, unloaded, plan)  # 4
             try:
                 largest = backend.readings(device_id).largest_block_bytes
                 if largest is not None and largest < request.size_bytes:

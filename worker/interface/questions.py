@@ -141,6 +141,10 @@ class DeviceAnswers:
         """Tell whether making or freeing that many bytes keeps nobody waiting."""
         return touched_bytes <= self._backends[device_id].quick_bytes
 
+    def planned_device(self, plan_id: str) -> str:
+        """Return the device that a plan is for. PlanStaleError for one that can't be taken up."""
+        return self.models.worker.models.plans.get(plan_id).device_id
+
     def knows(self, allocation_id: str) -> bool:
         """Tell whether an allocation is live."""
         return self._manager.knows(allocation_id)
