@@ -553,6 +553,8 @@ class PlannedCandidate(Record):
     evictions: tuple[PlannedEviction, ...]
     reload_ms: Milliseconds | None
     """To bring back what went; null where one of them was never measured."""
+    required_bytes: Bytes | None = None
+    """What it needs: of a model, what is not there yet; null for a model that can't be loaded."""
 
 
 class PlanResult(Record):
@@ -561,6 +563,9 @@ class PlanResult(Record):
     selected: str | None
     reason: str
     candidates: tuple[PlannedCandidate, ...]
+    plan_id: str | None = None
+    """Has ``memory.allocate`` or ``memory.load_model`` do what was selected; null where there is nothing to do."""
+    plan_expires_in_ms: Milliseconds | None = None
 
 
 class PlanBatchesResult(Record):

@@ -238,8 +238,11 @@ class WayToPlan(Record):
     """One way to do the work, and what it takes."""
 
     name: str
-    required_bytes: int
-    device_id: str
+    required_bytes: int | None
+    """None with a model."""
+    device_id: str | None
+    """None for wherever a model goes."""
+    model_id: str | None = None
 
 
 def sum_if_known(values: Iterable[int | None]) -> int | None:

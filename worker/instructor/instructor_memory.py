@@ -92,7 +92,7 @@ class Instructor:
         bind("memory.get_optimization_recommendations", self._get_optimization_recommendations)
         bind("memory.load_model", models.load_model, models.claims_of_load_model)
         bind("memory.unload_model", models.unload_model, models.claims_of_unload_model)
-        bind("memory.plan", models.plan)
+        bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits)
 
@@ -202,7 +202,7 @@ class Instructor:
 
     def _allocate(self, params: p.AllocateParams, call: Call, allocation_id: str) -> r.AllocateResult:
         request = AllocationRequest(
-            device_id=self._memory.devices.one(params.device_id, call.token),
+            device_id=self._memory.devices.one(self._asked_device(params), call.token),
             size_bytes=params.size_bytes,
             memory_type=params.memory_type,
             initialize=params.initialize,
@@ -213,16 +213,23 @@ class Instructor:
             lease_ns=None if params.lease_ms is None else params.lease_ms * NS_PER_MS,
         )
         return self._memory.allocations.allocate(
-            allocation_id, request, call.token, make_room=params.make_room
+            allocation_id, request, call.token, make_room=params.make_room, plan_id=params.plan_id
         )
 
+    def _asked_device(self, params: p.AllocateParams) -> str | None:
+        if params.device_id is None and params.plan_id is not None:
+            return self._memory.models.planned(params.plan_id).device_id
+        return params.device_id
+
     def _claims_of_allocate(self, params: p.AllocateParams) -> Claims:
-        device_id = self._memory.devices.one(params.device_id)
+        asked = self._asked_device(params)
+        device_id = self._memory.devices.one(asked)
         untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
         touched = 0 if untouched else params.size_bytes
-        places = (Claim(each, alone=False) for each in self._memory.devices.candidates(params.device_id))
+        places = (Claim(each, alone=False) for each in self._memory.devices.candidates(asked))
         claims = (*places, Claim(_IDS, alone=False))
-        return claims, not params.make_room and self._memory.devices.is_quick(device_id, touched)
+        unloads = params.make_room or params.plan_id is not None
+        return claims, not unloads and self._memory.devices.is_quick(device_id, touched)
 
     def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
         return self._memory.allocations.deallocate(params.allocation_id, force=params.force)
@@ -312,7 +319,9 @@ class Instructor:
         if params.thresholds is not None:
             changes["thresholds"] = r.PressureThresholds(**params.thresholds.model_dump())
         device_id = self._memory.devices.one(params.device_id)
-        return self._memory.relief.set_limits(device_id, replace(self._memory.relief.limits(device_id), **changes))
+        return self._memory.relief.set_limits(
+            device_id, replace(self._memory.relief.limits(device_id), **changes)
+        )
 
     def _plan_batches(self, params: p.PlanBatchesParams, _: Call) -> r.PlanBatchesResult:
         device_id = self._memory.devices.one(params.device_id)

@@ -1,12 +1,14 @@
 """Allocating and freeing: what to try when a device is full, and what follows from a change."""
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from protocol.results import AllocateResult, DeallocateResult, UnloadedModel
 from protocol.vocabulary import DeviceState, MemoryType
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
     AllocationNotFoundError,
+    InvalidRequestError,
     LimitExceededError,
     NoFileRoomError,
     OutOfMemoryError,
@@ -19,6 +21,9 @@ from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.restart import CheckUnused, RestartWorker
+
+if TYPE_CHECKING:
+    from worker.manager.plan_table import Plan
 
 _EXACT_FROM_BYTES = 2**20
 """Allocations from this size are admitted by readings taken now; smaller ones cannot move the headroom much."""
@@ -53,31 +58,31 @@ class Allocations:
         return allocation.device_id, allocation.size_bytes
 
     def allocate(
-        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, make_room: bool = False
-    ) -> AllocateResult:
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, make_room: bool = False,
+        plan_id: str | None = None,
+    ) -> AllocateResult:  # fmt: skip
         """Allocate.
 
         1. Small requests are admitted by recent readings, larger ones by readings taken now.
         2. Out of memory: caches are given up. If that, or newer readings, can help, it is tried once more.
-        3. Still, room may be made, and the device's process keeps it in pieces: that process is replaced.
+        3. Still, headroom may be made, and the device's process keeps it in pieces: that process is replaced.
         4. Still, or over a limit, and models may go: enough of them are unloaded, and it is tried a last
-           time in the room that was held meanwhile.
+           time in the headroom that was held meanwhile.
+        A plan that is taken up is 4 at once, and what it said goes.
         """
         device_id, unloaded = request.device_id, list[UnloadedModel]()
         self._monitor.wait_until_known((device_id,), token)
         with self._monitor.watching_for_loss():
-            exact = request.size_bytes >= _EXACT_FROM_BYTES
-            self._monitor.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
-            try:
-                allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
-            except (OutOfMemoryError, LimitExceededError) as error:
-                elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
-                if elsewhere or self._is_gone(device_id):
-                    raise
-                error.details["evictable_bytes"] = self._evictable_bytes(device_id)
-                if not make_room:
-                    raise
-                allocation = self._allocate_making_room(allocation_id, request, token, unloaded)
+            if plan_id is not None:
+                if request.memory_type is MemoryType.EXTERNAL:
+                    message = "a record of what the host holds takes no room, so there is no plan for it"
+                    raise InvalidRequestError.at("data.plan_id", message)
+                plan = self._models.get().plan_for(plan_id, device_id, size_bytes=request.size_bytes)
+                allocation = self._allocate_in_held(allocation_id, request, token, unloaded, plan)
+            else:
+                allocation = self._allocate_without_plan(
+                    allocation_id, request, token, unloaded, make_room=make_room
+                )
         seen = self._after_change(device_id, request.size_bytes)
         return AllocateResult(
             allocation_id=allocation.allocation_id,
@@ -89,6 +94,23 @@ class Allocations:
             available_bytes=seen.headroom.available_bytes,
             models_unloaded=tuple(unloaded),
         )
+
+    def _allocate_without_plan(
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
+        *, make_room: bool,
+    ) -> Allocation:  # fmt: skip
+        device_id, exact = request.device_id, request.size_bytes >= _EXACT_FROM_BYTES
+        self._monitor.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
+        try:
+            return self._allocate_as_it_is(allocation_id, request, token, exact=exact)
+        except (OutOfMemoryError, LimitExceededError) as error:
+            elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
+            if elsewhere or self._is_gone(device_id):
+                raise
+            error.details["evictable_bytes"] = self._evictable_bytes(device_id)
+            if not make_room:
+                raise
+            return self._allocate_making_room(allocation_id, request, token, unloaded)
 
     def _allocate_as_it_is(
         self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, exact: bool
@@ -110,20 +132,24 @@ class Allocations:
         token: CancelToken,
         unloaded: list[UnloadedModel],
     ) -> Allocation:
-        """Allocate in room that a restart or models made; free memory in pieces is joined first.
-
-        If that fails, the models return.
-        """
-        device_id, backend = request.device_id, self._backends[request.device_id]
+        """Allocate in headroom that a restart or models made; free memory in pieces is joined first."""
         if self._restarts.restart_for(request, token, self._check_unused):  # 3
             try:
                 return self._worker.allocate(allocation_id, request, token)
             except OutOfMemoryError:
-                if self._is_gone(device_id):
+                if self._is_gone(request.device_id):
                     raise
-        models = self._models.get().worker  # 4
+        return self._allocate_in_held(allocation_id, request, token, unloaded)
+
+    def _allocate_in_held(
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
+        plan: "Plan | None" = None,
+    ) -> Allocation:  # fmt: skip
+        """Allocate in headroom that models made, by this plan or one made now. If that fails, the models return."""
+        device_id, models = request.device_id, self._models.get().worker
+        backend = self._backends[device_id]
         try:
-            reservation = models.reserve_making_room(allocation_id, request, token, unloaded)
+            reservation = models.reserve_making_room(allocation_id, request, token, unloaded, plan)  # 4
             try:
                 largest = backend.readings(device_id).largest_block_bytes
                 if largest is not None and largest < request.size_bytes:

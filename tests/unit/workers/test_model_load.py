@@ -356,13 +356,18 @@ def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
         WayToPlan("half", 5 * MIB, "sim:0"),
         WayToPlan("tiny", MIB, "sim:0"),
     )
-    result = machine.memory.models.plan(ways, allow_eviction=True)
+    result = machine.memory.models.plan(ways, machine.token(), allow_eviction=True)
     assert result.selected == "half"
     assert str(11 * MIB) in result.reason and str(2 * MIB) in result.reason
     assert [row.shortfall_bytes for row in result.candidates] == [MIB, 0, 0]
     assert len(result.candidates[1].evictions) == 1
-    assert machine.memory.models.plan(ways, allow_eviction=False).selected == "tiny"
-    assert machine.memory.models.plan(ways[:1], allow_eviction=False).candidates[0].shortfall_bytes == 9 * MIB
+    assert machine.memory.models.plan(ways, machine.token(), allow_eviction=False).selected == "tiny"
+    assert (
+        machine.memory.models.plan(ways[:1], machine.token(), allow_eviction=False)
+        .candidates[0]
+        .shortfall_bytes
+        == 9 * MIB
+    )
     assert machine.figures() == before
 
 

@@ -174,7 +174,9 @@ def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
 
 def test_plans_count_only_what_the_worker_holds(make: Make) -> None:
     machine, _ = make()
-    plan = machine.memory.models.plan((WayToPlan("w", 8 * MIB, DEVICE),), allow_eviction=True)
+    plan = machine.memory.models.plan(
+        (WayToPlan("w", 8 * MIB, DEVICE),), machine.token(), allow_eviction=True
+    )
     assert (plan.selected, plan.candidates[0].shortfall_bytes) == (None, 4 * MIB)
     assert machine.booked.evictable_bytes(DEVICE) == 0
 

@@ -3989,8 +3989,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 }
 
 /// <summary>The first way that fits, and why. Nothing was changed.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanResult : IWireRecord<PlanResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>selected</c></summary>
     public required string? Selected { get; init; }
 
@@ -3999,6 +4002,16 @@ public sealed record PlanResult : IWireRecord<PlanResult>
 
     /// <summary><c>candidates</c></summary>
     public required IReadOnlyList<PlannedCandidate> Candidates { get; init; }
+
+    private readonly string? _planId;
+
+    /// <summary>Has <c>memory.allocate</c> or <c>memory.load_model</c> do what was selected; null where there is nothing to do.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x1; } }
+
+    private readonly long? _planExpiresInMs;
+
+    /// <summary><c>plan_expires_in_ms</c></summary>
+    public long? PlanExpiresInMs { get => _planExpiresInMs; init { _planExpiresInMs = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanResult() { }
@@ -4027,6 +4040,14 @@ public sealed record PlanResult : IWireRecord<PlanResult>
                 Candidates = WireReader.List(ref reader, "candidates", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedCandidate>(ref reader, member, strict));
                 seen |= 0x4;
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "plan_expires_in_ms"u8))
+            {
+                PlanExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "plan_expires_in_ms", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanResult", refuse: strict);
@@ -4052,13 +4073,26 @@ public sealed record PlanResult : IWireRecord<PlanResult>
         WireWriter.Value(writer, Reason);
         writer.WritePropertyName("candidates"u8);
         WireWriter.List(writer, Candidates, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("plan_expires_in_ms"u8);
+            WireWriter.Value(writer, PlanExpiresInMs);
+        }
         writer.WriteEndObject();
     }
 }
 
 /// <summary>Whether one way fits, and what would have to go for it.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>name</c></summary>
     public required string Name { get; init; }
 
@@ -4076,6 +4110,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
 
     /// <summary>To bring back what went; null where one of them was never measured.</summary>
     public required long? ReloadMs { get; init; }
+
+    private readonly long? _requiredBytes;
+
+    /// <summary>What it needs: of a model, what is not there yet; null for a model that can't be loaded.</summary>
+    public long? RequiredBytes { get => _requiredBytes; init { _requiredBytes = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlannedCandidate() { }
@@ -4119,6 +4158,10 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
                 ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
                 seen |= 0x20;
             }
+            else if (WireReader.IsAt(ref reader, "required_bytes"u8))
+            {
+                RequiredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "required_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
@@ -4150,6 +4193,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         WireWriter.List(writer, Evictions, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("required_bytes"u8);
+            WireWriter.Value(writer, RequiredBytes);
+        }
         writer.WriteEndObject();
     }
 }
