@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.tools.top.sources import RecordSource, SocketSource, Source, SourceError, wait_for_socket
+from worker.tools.attached import SourceError, socket_of, wait_for_socket
+from worker.tools.top.sources import RecordSource, SocketSource, Source
 
 if TYPE_CHECKING:
     from worker.tools.top.snapshot import Snapshot
@@ -71,7 +72,7 @@ def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Sourc
     if arguments.record is not None:
         source: Source = RecordSource(Path(arguments.record))
     elif arguments.attach is not None:
-        source = SocketSource(_socket_path(arguments.attach))
+        source = SocketSource(socket_of(arguments.attach))
     else:
         with _started(options) as path:
             source = SocketSource(path)
@@ -80,12 +81,6 @@ def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Sourc
         return
     with contextlib.closing(source):
         yield source
-
-
-def _socket_path(attached: str) -> Path:
-    from worker.export.socket_path import default_path  # noqa: PLC0415 - POSIX only
-
-    return default_path(int(attached)) if attached.isdecimal() else Path(attached)
 
 
 @contextlib.contextmanager
