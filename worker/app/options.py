@@ -163,8 +163,8 @@ def parse(arguments: list[str]) -> Arguments:
         help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
     add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
-    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default /dev/shm,"
-        " else the temp folder)")  # fmt: skip
+    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default a folder of"
+        " yours in /dev/shm, else in the temp folder)")  # fmt: skip
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write what happens to it, for python -m worker report, top and"

@@ -18,8 +18,9 @@ from typing import Any
 from protocol.vocabulary import EventName
 from worker.core.clock import Clock
 from worker.core.log import log
+from worker.core.paths import make_private
 from worker.export.monitor_client import MonitorClient, Prepare
-from worker.export.socket_path import default_path, make_private
+from worker.export.socket_path import default_path
 from worker.stream.alarm import Alarm
 
 __all__ = ["MonitorSocket", "PrepareFor", "default_path"]
