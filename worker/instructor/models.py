@@ -4,6 +4,7 @@ from protocol import params as p
 from protocol import results as r
 from worker.core.clock import NS_PER_MS
 from worker.core.records import ModelDemand, WayToPlan
+from worker.instructor.binding import Claims
 from worker.interface.interface_memory import MemoryInterface
 from worker.stream.work import Call, Claim
 
@@ -50,14 +51,14 @@ class ModelHandlers:
         """Unload a model."""
         return self._memory.models.unload(params.model_id, params.mode, call.token, by_owner=params.by_owner)
 
-    def claims_of_load_model(self, params: p.LoadModelParams) -> tuple[tuple[Claim, ...], bool]:
+    def claims_of_load_model(self, params: p.LoadModelParams) -> Claims:
         """Return what loading touches, and that it is not quick; an owner's word touches nothing."""
         if self._memory.models.external(params.model_id):
             return (), True
         devices = self._memory.models.devices(params.model_id, params.device_id)
         return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
 
-    def claims_of_unload_model(self, params: p.UnloadModelParams) -> tuple[tuple[Claim, ...], bool]:
+    def claims_of_unload_model(self, params: p.UnloadModelParams) -> Claims:
         """Return what unloading touches, and that it is not quick.
 
         What another process holds is claimed by nobody: its owner's word must not wait behind the question.

@@ -383,9 +383,9 @@ class MemoryInterface(DeviceAnswers):
     def _is_gone(self, device_id: str) -> bool:
         return self._manager.device(device_id).state is not DeviceState.AVAILABLE
 
-    def _check_unused(self, device_ids: tuple[str, ...]) -> None:
+    def _check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
         if self._models is not None:
-            self._models.worker.models.check_unused(device_ids)
+            self._models.worker.models.check_unused(device_ids, token)
 
     def _evictable_bytes(self, device_id: str) -> int:
         return 0 if self._models is None else self._models.worker.models.evictable_bytes(device_id)
