@@ -1,6 +1,7 @@
 """Shared allocations: files that a host maps."""
 
 import contextlib
+import os
 import shutil
 import stat
 import subprocess
