@@ -18,6 +18,6 @@ def with_mounts(*commands: str) -> tuple[str, ...]:
         except FileNotFoundError:
             pytest.skip("namespaces are Linux's")
         if done.returncode == 0:
-            script = " && ".join((*commands, f'exec {shlex.quote(sys.executable)} -m worker "$@"'))
+            script = " && ".join((*commands, f'exec {shlex.quote(sys.executable)} -m memory_worker "$@"'))
             return (*words, "sh", "-c", script, "sh")
     pytest.skip(f"this user may not mount: {done.stderr.decode().strip()}")
