@@ -31,7 +31,7 @@ class Worker:
     def __init__(
         self,
         *options: str,
-        command: tuple[str, ...] = (sys.executable, "-m", "worker"),
+        command: tuple[str, ...] = (sys.executable, "-m", "memory_worker"),
         environment: dict[str, str] | None = None,
         reading: bool = True,
     ) -> None:

@@ -28,6 +28,7 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import Claim, PluginAction, Work
+from worker.telemetry.process_memory import ProcessMemory
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.watch.device_monitor import DeviceWatch
 from worker.workers.allocation import AllocationWorker, OnLease
@@ -205,15 +206,13 @@ def _plugins(
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    import psutil  # noqa: PLC0415 - only for --plugin
-
     from worker.plugins.host import PluginError, load_plugins  # noqa: PLC0415
     from worker.plugins.leases import Models  # noqa: PLC0415
     from worker.plugins.operations import Operations  # noqa: PLC0415
 
-    process = psutil.Process()
+    process = ProcessMemory()
     try:
-        operations = Operations(history, clock, lambda: process.memory_info().rss)
+        operations = Operations(history, clock, process.resident_bytes)
         return load_plugins(arguments.plugin, Models(memory.models.worker, clock), operations)
     except PluginError as error:
         fail(f"--plugin {error}")

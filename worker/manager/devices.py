@@ -13,7 +13,7 @@ from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.records import DeviceInfo, Gauge, Readings
 from worker.manager.ledger import DeviceLedger
 from worker.policy.levels import DWELL_NS, HeldLevel, as_signals, budget_gauge, settle_all
-from worker.policy.pressure import Books, Headroom, headroom, level_of, worst
+from worker.policy.pressure import Books, Headroom, follow_budget, headroom, level_of, worst
 
 
 class Device:
@@ -126,6 +126,10 @@ class DeviceBooks:
             ledger = device.ledger
             if look not in ledger.looks:
                 return  # the device was lost since: they are of what was there before
+            if device.readings is not None:
+                device.limits = follow_budget(
+                    device.limits, device.readings.budget_bytes, readings.budget_bytes
+                )
             device.readings = readings
             self.version += 1
             device.read_ns = self._clock.now_ns()

@@ -1,4 +1,4 @@
-"""``python -m worker mcp``: lets an editor or an agent look at a worker, by the Model Context Protocol. Changes nothing.
+"""``python -m memory_worker mcp``: lets an editor or an agent look at a worker, by the Model Context Protocol. Changes nothing.
 
 It asks a worker that runs already, through its ``--monitor-socket``, which answers questions only and lets its owner
 alone in. Each call connects anew, so that a worker that was replaced is found again.
@@ -76,7 +76,7 @@ def _tools(socket: Callable[[], Path]) -> tuple[Callable[..., dict[str, Any]], .
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m worker mcp",
+        prog="python -m memory_worker mcp",
         description="Serve read-only questions about a running worker to an MCP client on stdin and stdout.",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``python -m worker top``: attach to a worker, follow a record, or start a worker, and show it until q."""
+"""``python -m memory_worker top``: attach to a worker, follow a record, or start a worker, and show it until q."""
 
 import argparse
 import contextlib
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
             else:
                 _show(source, arguments.seconds)
     except SourceError as error:
-        print(f"python -m worker top: {error}", file=sys.stderr)
+        print(f"python -m memory_worker top: {error}", file=sys.stderr)
         return _BAD_INPUT
     except KeyboardInterrupt:
         pass
@@ -54,9 +54,9 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m worker top",
+        prog="python -m memory_worker top",
         description="Show a worker's devices, owners, models and decisions as they change. q quits.",
-        usage="python -m worker top [--attach PID|SOCKET | --record FILE | -- WORKER OPTIONS...]",
+        usage="python -m memory_worker top [--attach PID|SOCKET | --record FILE | -- WORKER OPTIONS...]",
         epilog="Without any of them a worker is started, with the options after --, and ended with the view.",
     )
     which = parser.add_mutually_exclusive_group()
@@ -88,7 +88,7 @@ def _started(options: list[str]) -> Iterator[Path]:
     """Start a worker that nobody else talks to; it ends with its input."""
     with tempfile.TemporaryDirectory(prefix="memory-worker-top-") as folder:  # made with mode 0700
         path = Path(folder) / "worker.sock"
-        command = [sys.executable, "-m", "worker", *options, "--monitor-socket", str(path)]
+        command = [sys.executable, "-m", "memory_worker", *options, "--monitor-socket", str(path)]
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # noqa: S603
         try:
             _wait_until_it_listens(worker, path)
