@@ -28,12 +28,21 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         from mcp.server.mcpserver import MCPServer  # noqa: PLC0415 - an extra; the rest of the worker does without
+        from mcp.server.mcpserver.exceptions import ToolError  # noqa: PLC0415
         from mcp.types import ToolAnnotations  # noqa: PLC0415
     except ImportError:
         print("mcp needs the protocol's own library: pip install 'memory-worker[mcp]'", file=sys.stderr)
         return _BAD_INPUT
     server = MCPServer("memory-worker", instructions=_INSTRUCTIONS, version=__version__)
-    for tool in _tools(lambda: _socket(arguments.attach)):
+
+    def ask(action: str, **data: Any) -> dict[str, Any]:
+        try:
+            with contextlib.closing(AttachedWorker(_socket(arguments.attach))) as worker:
+                return worker.ask(action, {name: value for name, value in data.items() if value is not None})
+        except (SourceError, OSError, EOFError) as error:
+            raise ToolError(str(error) or "the worker has gone") from error  # what a model is to read
+
+    for tool in _tools(ask):
         server.add_tool(
             tool, annotations=ToolAnnotations(readOnlyHint=True, openWorldHint=False), structured_output=True
         )
@@ -41,12 +50,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _tools(socket: Callable[[], Path]) -> tuple[Callable[..., dict[str, Any]], ...]:
+def _tools(ask: Callable[..., dict[str, Any]]) -> tuple[Callable[..., dict[str, Any]], ...]:
     """Return the questions. Their names, docstrings and parameters are what a model reads."""
-
-    def ask(action: str, **data: Any) -> dict[str, Any]:
-        with contextlib.closing(AttachedWorker(socket())) as worker:
-            return worker.ask(action, {name: value for name, value in data.items() if value is not None})
 
     def memory_status(device_id: str | None = None) -> dict[str, Any]:
         """Tell where the memory is: total, budget, used, allocated and available bytes of each device."""
