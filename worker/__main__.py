@@ -62,7 +62,9 @@ def _run_tool(name: str, arguments: "list[str]") -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - see above
+    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - see above
+    entry = os.path.join(here, "entry")  # noqa: PTH118
+    sys.path.insert(0, entry if os.path.isdir(entry) else os.path.dirname(here))  # noqa: PTH112, PTH120
     from memory_worker import prepare
 
     del sys.path[0]
