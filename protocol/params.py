@@ -58,7 +58,9 @@ PressureLevel = Annotated[words.PressureLevel, _WORD]
 class Params(BaseModel):
     """Base of every action's ``data``."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
 
 
 class GetStatusParams(Params):

@@ -23,6 +23,7 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction
+from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
 if TYPE_CHECKING:
@@ -113,15 +114,13 @@ def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    import psutil  # noqa: PLC0415 - only for --plugin
-
     from worker.plugins.host import PluginError, load_plugins  # noqa: PLC0415
     from worker.plugins.leases import Models  # noqa: PLC0415
     from worker.plugins.operations import Operations  # noqa: PLC0415
 
-    process, core = psutil.Process(), parts.core
+    core = parts.core
     try:
-        operations = Operations(core.history, core.clock, lambda: process.memory_info().rss)
+        operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
         return load_plugins(arguments.plugin, models, operations)
     except PluginError as error:

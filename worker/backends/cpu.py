@@ -43,7 +43,7 @@ class CpuBackend:
         read_system: Callable[[], SystemReading],
         now_ns: Callable[[], int],
         pool_bytes: int,
-        shared_folder: Path,
+        shared_folder: Path | None,
         system_notes: tuple[str, ...] = (),
     ) -> None:
         self._system_notes = system_notes
@@ -60,7 +60,7 @@ class CpuBackend:
         return (DeviceInfo(DEVICE_ID, DeviceKind.CPU, "System memory"),)
 
     def remove_orphans(self) -> tuple[Path, ...]:
-        """Remove shared files of workers that were killed."""
+        """Remove shared files of this user's workers that were killed."""
         return self._files.remove_orphans()
 
     def readings(self, device_id: str) -> Readings:  # noqa: ARG002 - there is one CPU
@@ -232,10 +232,7 @@ class CpuBackend:
         return (
             *self._system_notes,
             f"up to {self._pool.max_bytes} bytes are kept for reuse where a size comes and goes",
-            (
-                f"shared allocations are files in {self._files.folder}; what a free of one returns is"
-                " unknown while a host may map it"
-            ),
+            self._files.note(),
             f"returned bytes are counted by the system ({'working set' if sys.platform == 'win32' else 'mincore'})",
             "fragmentation is null: virtual memory does not fragment",
             "pinned memory is unsupported: it is a GPU driver's to give",

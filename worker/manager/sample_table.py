@@ -4,6 +4,7 @@ from protocol.vocabulary import DeviceState
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import Readings
 from worker.manager.devices import DeviceTable
+from worker.policy.pressure import follow_budget
 
 
 class SampleTable:
@@ -29,6 +30,9 @@ class SampleTable:
             ledger = device.ledger
             if sample not in ledger.samples:
                 return  # the device was lost since: they are of what was there before
+            if device.readings is not None:
+                before = device.readings.budget_bytes
+                device.limits = follow_budget(device.limits, before, readings.budget_bytes)
             device.readings = readings
             self._devices.version += 1
             device.read_ns = self._clock.now_ns()

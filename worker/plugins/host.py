@@ -4,10 +4,10 @@ The module defines ``register(host)`` and adds actions in it. See docs/plugins.m
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from protocol.actions import ACTIONS, OLDER_NAMES
+from worker.core.operator_code import import_operators
 from worker.plugins.leases import Models
 from worker.plugins.operations import Operations
 from worker.plugins.remote_action import ModelAction, check_can_go
@@ -58,7 +58,7 @@ def load_plugins(names: list[str], models: Models, operations: Operations) -> di
     host = PluginHost(models, operations)
     for name in names:
         try:
-            import_module(name).register(host)
+            import_operators(name).register(host)
         except Exception as error:
             raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
     return host.actions
