@@ -207,9 +207,9 @@ def _plugins(
         return {}
     import psutil  # noqa: PLC0415 - only for --plugin
 
-    from worker.plugins.host import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins.leases import Models  # noqa: PLC0415
-    from worker.plugins.operations import Operations  # noqa: PLC0415
+    from worker.plugins._leases import Models  # noqa: PLC0415
+    from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
+    from worker.plugins._operations import Operations  # noqa: PLC0415
 
     process = psutil.Process()
     try:

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.models import TensorInfo
-from worker.loaders.tensors import Weights
-from worker.plugins.remote_action import ModelAction, work_of
+from worker.plugins._remote_action import ModelAction, work_of
 from worker.stream.work import Call
-from worker.workers.model_load import ModelWorker, Taken
-from worker.workers.weights import ModelBlocks
 
 if TYPE_CHECKING:
     import torch
+
+    from worker.loaders.tensors import Weights
+    from worker.workers.model_load import ModelWorker, Taken
+    from worker.workers.weights import ModelBlocks
 
 
 class LeasedModel(Mapping[str, memoryview]):
     """A loaded model's tensors by name, as bytes. Valid until the lease ends."""
 
-    def __init__(self, blocks: ModelBlocks, taken: Taken) -> None:
+    def __init__(self, blocks: "ModelBlocks", taken: "Taken") -> None:
         residence = taken.residence
         self.model_id = taken.entry.model_id
         """Which it is: a fallback where the model asked for has no room."""
@@ -59,6 +60,8 @@ class LeasedModel(Mapping[str, memoryview]):
             message = f"{self.model_id} is on {self.device_id}: torch here can't see its memory"
             raise TypeError(message)
         if self._torch is None:
+            from worker.loaders.tensors import Weights  # noqa: PLC0415 - only where torch is used
+
             self._torch = Weights(self._view, self.infos.values())
         return self._torch
 
@@ -84,7 +87,7 @@ class LeasedModel(Mapping[str, memoryview]):
 class Models:
     """The models of this worker."""
 
-    def __init__(self, worker: ModelWorker, clock: Clock) -> None:
+    def __init__(self, worker: "ModelWorker", clock: Clock) -> None:
         self._worker = worker
         self._clock = clock
 
