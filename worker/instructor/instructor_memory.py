@@ -22,7 +22,7 @@ from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
-from worker.instructor.refusals import invalid, unknown_action
+from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.batches import plan_batches
@@ -105,6 +105,7 @@ class Instructor:
         if binding is None:
             return self._prepare_plugin(action, data)
         row, handler = binding.row, binding.handler
+        check_size(data)
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:

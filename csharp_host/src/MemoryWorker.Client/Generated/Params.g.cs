@@ -1095,7 +1095,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
             }
             else if (WireReader.IsAt(ref reader, "exclude_models"u8))
             {
-                ExcludeModels = WireReader.List(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256));
+                ExcludeModels = WireReader.List(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256), maximum: 10000);
             }
             else if (WireReader.IsAt(ref reader, "max_optimization_time_ms"u8))
             {
@@ -1261,7 +1261,7 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
             }
             else if (WireReader.IsAt(ref reader, "include"u8))
             {
-                Include = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "include", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadAnalyticsSection(ref reader, member), minimum: 1);
+                Include = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "include", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadAnalyticsSection(ref reader, member), minimum: 1, maximum: 100);
             }
             else
             {
@@ -2161,7 +2161,7 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         {
             if (WireReader.IsAt(ref reader, "events"u8))
             {
-                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
+                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member), maximum: 100);
                 seen |= 0x1;
             }
             else
