@@ -52,6 +52,7 @@ class Machine:
         clock: Clock | None = None,
         apart: tuple[IsolatedBackend, ...] = (),
     ) -> None:
+        self.folder = folder
         self.clock = clock or FixedClock()
         self.history = History(self.clock)
         self.events: list[Event] = []

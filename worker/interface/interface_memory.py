@@ -42,6 +42,7 @@ from worker.core.errors import (
     AllocationNotFoundError,
     LimitExceededError,
     ModelBusyError,
+    NoFileRoomError,
     OutOfMemoryError,
     WorkerError,
 )
@@ -124,7 +125,8 @@ class MemoryInterface(DeviceAnswers):
             try:
                 allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
             except (OutOfMemoryError, LimitExceededError) as error:
-                if request.memory_type is MemoryType.EXTERNAL or self._is_gone(device_id):
+                elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
+                if elsewhere or self._is_gone(device_id):
                     raise
                 error.details["evictable_bytes"] = self._evictable_bytes(device_id)
                 if not make_room:
@@ -355,9 +357,9 @@ class MemoryInterface(DeviceAnswers):
     def _is_gone(self, device_id: str) -> bool:
         return self._manager.device(device_id).state is not DeviceState.AVAILABLE
 
-    def _check_unused(self, device_ids: tuple[str, ...]) -> None:
+    def _check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
         if self._models is not None:
-            self._models.worker.models.check_unused(device_ids)
+            self._models.worker.models.check_unused(device_ids, token)
 
     def _evictable_bytes(self, device_id: str) -> int:
         return 0 if self._models is None else self._models.worker.models.evictable_bytes(device_id)

@@ -123,7 +123,7 @@ class ModelOptimizer:
                 continue
             try:
                 offload = victim.mode is EvictionMode.OFFLOAD
-                row_or_none = self._worker.evict(victim.model_id, victim.reason, offload=offload)
+                row_or_none = self._worker.evict(victim.model_id, victim.reason, token, offload=offload)
             except (ModelBusyError, OutOfMemoryError) as error:
                 progress.kept[victim.model_id] = f"stays: {error.message}"
                 continue
@@ -244,7 +244,8 @@ class ModelOptimizer:
                     if entry.state is ModelState.OFFLOADED:
                         unloaded.append(self._worker.unload(entry.model_id, token))
                         continue
-                    row = self._worker.evict(entry.model_id, "unloaded: cleared, as asked", forced=forced)
+                    why = "unloaded: cleared, as asked"
+                    row = self._worker.evict(entry.model_id, why, token, forced=forced)
                 except ModelBusyError as error:
                     more = "; force: true unloads it too" if error.details["cause"] == "pinned" else ""
                     kept.append(Kept(entry.model_id, f"{error.details['cause'].replace('_', ' ')}{more}"))

@@ -16,6 +16,7 @@ from worker.core.clock import Clock
 from worker.core.records import ModelDemand, Report, WayToPlan
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.manager.manager_memory import MemoryManager
+from worker.manager.model_table import ModelEntry
 from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.workers.model_load import ModelWorker
@@ -39,22 +40,34 @@ class ModelInterface:
     ) -> LoadModelResult:  # fmt: skip
         """Load a model, or note one more use of it; of one that another process holds, that it is loaded."""
         models, entry = self.worker.models, self.worker.models.book.get(model_id)
-        unloaded: tuple[UnloadedModel, ...] = ()
-        why = None
         if entry.spec.external:
             self.worker.external.loaded(
                 model_id, device_id or entry.spec.device_id or self.worker.default_device
             )
-        else:
-            taken = self.worker.take(
-                model_id, token, report, device_id=device_id, make_room=make_room, fallback=allow_fallback
+            return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
+        taken = self.worker.hold(
+            model_id, token, report, device_id=device_id, make_room=make_room, fallback=allow_fallback
+        )
+        try:  # held until the answer is there: so it is of the model as it was loaded, and a pin takes effect
+            return self._loaded(
+                taken.entry,
+                model_id,
+                taken.fallback_reason,
+                taken.unloaded,
+                pin=pin,
+                keep_alive_ns=keep_alive_ns,
             )
-            entry, unloaded, why = taken.entry, taken.unloaded, taken.fallback_reason
-            models.release(entry.model_id, taken.residence.handle)
-        models.configure(entry.model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
+        finally:
+            models.let_go(taken.entry.model_id, taken.residence.handle)
+
+    def _loaded(
+        self, entry: ModelEntry, requested_id: str, why: str | None, unloaded: tuple[UnloadedModel, ...], *,
+        pin: bool | None, keep_alive_ns: int | None,
+    ) -> LoadModelResult:  # fmt: skip
+        self.worker.models.configure(entry.model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
         return LoadModelResult(
             **vars(entry.status(self._clock.now_ns())),
-            requested_model_id=model_id,
+            requested_model_id=requested_id,
             fallback_reason=why,
             models_unloaded=unloaded,
         )

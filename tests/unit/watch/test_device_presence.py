@@ -15,6 +15,7 @@ from protocol.vocabulary import (
     OptimizationLevel,
 )
 from tests.rigs.model_files import spec, write_model
+from tests.unit.beside import Beside
 from tests.unit.isolation import MIB, RIGS, NoDelay, isolated, kill, never, wait_for, wait_for_another
 from tests.unit.machine import Machine
 from worker.backends.isolated import IsolatedBackend
@@ -247,6 +248,25 @@ def test_aggressive_defragment(tmp_path: Path, pooled: IsolatedBackend) -> None:
     assert machine.booked.book.get("m").state is ModelState.LOADED
     machine.check()
     assert not [row for row in machine.memory.recommendations(("sim:0",)) if row.action == restart]
+    machine.close()
+
+
+def test_a_restart_waits_for_a_load_to_be_answered(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """A model that has just been loaded is not in use: the restart comes after it, and carries it over."""
+    machine = Machine(tmp_path, apart=(pooled,), models=(model_of(tmp_path),))
+    restart = Beside(lambda: machine.memory.defragment(("sim:0",), machine.token(), aggressive=True))
+    observe, pid = machine.watch.observe, pooled.pid
+
+    def observed(device_ids: tuple[str, ...]) -> None:
+        if machine.booked.book.get("m").state is ModelState.LOADED:
+            restart.begin()
+        observe(device_ids)
+
+    machine.watch.observe = observed  # type: ignore[method-assign]
+    assert machine.load("m").state == "loaded"
+    assert restart.end().allocations_moved == 1
+    assert restart.waited and pooled.pid != pid
+    assert machine.booked.book.get("m").state is ModelState.LOADED
     machine.close()
 
 
