@@ -103,13 +103,15 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
     plugins = _plugins(arguments, memory, clock, history)
-    runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
+    runner.bind(Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare)
     if watchers is not None:
         watchers.start(
             memory,
             alarm,
             lambda session: (
-                Instructor(memory, session, clock, __version__, pid, plugins, started_ns=started_ns).prepare
+                Instructor(
+                    memory, session, clock, history, __version__, pid, plugins, started_ns=started_ns
+                ).prepare
             ),
         )
     if fixed_clock is None:

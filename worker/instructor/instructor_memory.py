@@ -25,6 +25,7 @@ from worker.instructor.recommendations import wire_outcome, wire_recommendations
 from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
+from worker.metrics.history import History
 from worker.policy.batches import plan_batches
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work
 
@@ -42,6 +43,7 @@ class Instructor:
         memory: MemoryInterface,
         session: Session,
         clock: Clock,
+        history: History,
         version: str,
         pid: int | None,
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
@@ -49,6 +51,7 @@ class Instructor:
     ) -> None:
         self._plugins = plugins
         self._memory = memory
+        self._history = history
         self._bindings = Bindings()
         self._bind_memory(self._bindings)
         own = SessionHandlers(
@@ -81,11 +84,11 @@ class Instructor:
         bind("memory.deallocate", self._deallocate, self._claims_of_deallocate)
         bind("memory.transfer", self._transfer, self._claims_of_transfer, makes_allocation=True)
         bind("memory.get_transfer", self._get_transfer)
-        bind("memory.clear", self._clear, self._claims_of_devices)
-        bind("memory.defragment", self._defragment, self._claims_of_devices)
-        bind("memory.optimize", self._optimize, self._claims_of_devices)
+        bind("memory.clear", self._clear, self._claims_of_devices, intervenes=True)
+        bind("memory.defragment", self._defragment, self._claims_of_devices, intervenes=True)
+        bind("memory.optimize", self._optimize, self._claims_of_devices, intervenes=True)
         bind("memory.get_model_status", models.get_model_status)
-        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices)
+        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices, intervenes=True)
         bind("memory.get_pressure", self._get_pressure)
         bind("memory.get_analytics", self._get_analytics)
         bind("memory.get_metrics", self._get_metrics)
@@ -94,7 +97,7 @@ class Instructor:
         bind("memory.unload_model", models.unload_model, models.claims_of_unload_model)
         bind("memory.plan", models.plan)
         bind("memory.plan_batches", self._plan_batches)
-        bind("memory.set_limits", self._set_limits, self._claims_of_set_limits)
+        bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
@@ -105,6 +108,8 @@ class Instructor:
         if binding is None:
             return self._prepare_plugin(action, data)
         row, handler = binding.row, binding.handler
+        if binding.intervenes and not data.get("dry_run"):
+            handler = partial(self._intervene, name, handler)
         check_size(data)
         try:
             params = row.params.model_validate(data)
@@ -133,6 +138,12 @@ class Instructor:
         if run is None:
             raise unknown_action(action, self._plugins)
         return Work(action=action, run=lambda call: run(data, call), quick=False)
+
+    def _intervene(self, name: str, run: Callable[..., Any], params: p.Params, call: Call) -> Any:
+        """Carry something out, and note that it was."""
+        result = run(params, call)
+        self._history.record_intervention(name)
+        return result
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""

@@ -297,6 +297,7 @@ class MemoryInterface(DeviceAnswers):
         )
         return OptimizeOutcome(
             steps,
+            claimed_bytes=0 if dry_run else total([step.recommended.expected_freed_bytes for step in steps]),
             returned_bytes=0 if dry_run else total([step.returned_bytes for step in steps]),
             pressure_before=before,
             pressure_after=before if dry_run else self.level_now(device_ids),

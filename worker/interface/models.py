@@ -17,6 +17,7 @@ from worker.core.records import ModelDemand, Report, WayToPlan
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
+from worker.policy.holders import HeldModel
 from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.workers.model_load import ModelWorker
@@ -107,6 +108,16 @@ class ModelInterface:
         now_ns = self._clock.now_ns()
         with self._manager.lock:
             return tuple(entry.status(now_ns) for entry in self.worker.models.book)
+
+    def held(self, device_id: str) -> tuple[HeldModel, ...]:
+        """Return the models whose weights take memory on a device, and who alone can free it."""
+        with self._manager.lock:
+            return tuple(
+                HeldModel(entry.model_id, place.size_bytes, entry.freed_by)
+                for entry in self.worker.models.book.on_device(device_id)
+                for place in (entry.residence, entry.host_copy)
+                if place is not None and place.device_id == device_id
+            )
 
     def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
         """Choose the first way that fits."""

@@ -183,6 +183,7 @@ class DeviceAnswers:
 
     def usage(self, device_ids: tuple[str, ...], group_by: GroupBy) -> tuple[DeviceUsage, ...]:
         """Return allocated bytes in groups."""
+        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return tuple(self._analytics.usage(device_id, group_by) for device_id in device_ids)
 
     def allocations(
@@ -217,7 +218,10 @@ class DeviceAnswers:
     def pressure(self, device_ids: tuple[str, ...]) -> GetPressureResult:
         """Return how close devices are to running out, without what would help: see ``recommendations``."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        rows = tuple(map(self._analytics.pressure, device_ids))
+        rows = tuple(
+            self._analytics.pressure(each, () if self._models is None else self._models.held(each))
+            for each in device_ids
+        )
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
 
     def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:

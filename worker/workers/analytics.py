@@ -7,17 +7,19 @@ from protocol.results import (
     DeviceStatus,
     DeviceUsage,
     GetAnalyticsResult,
+    Holder,
     TimelinePoint,
 )
-from protocol.vocabulary import AnalyticsSection, GroupBy
+from protocol.vocabulary import AnalyticsSection, GroupBy, LeakKind
 from worker import __version__
 from worker.core.actions import Recommended
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.records import age_order
-from worker.manager.devices import utilization_percentage
+from worker.manager.devices import NO_READINGS, utilization_percentage
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 from worker.metrics.totals import DeviceTotals, Totals
+from worker.policy.holders import HeldModel, Suspects, holders, unattributed_bytes
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.watch.leaks import LeakWatch
 from worker.watch.trends import TrendWatch
@@ -48,11 +50,38 @@ class AnalyticsWorker:
         )
 
     def usage(self, device_id: str, group_by: GroupBy) -> DeviceUsage:
-        """Return a device's allocated bytes in groups."""
-        allocated, peak, groups = self._manager.usage(device_id, group_by)
-        return DeviceUsage(device_id, allocated, peak, groups)
+        """Return a device's allocated bytes in groups, and what else takes its memory."""
+        readings = self._manager.readings(device_id) or NO_READINGS
+        with self._manager.lock:
+            allocated, peak, groups = self._manager.usage(device_id, group_by)
+            status = self._manager.status(device_id)
+        in_groups = sum(group.allocated_bytes for group in groups)
+        return DeviceUsage(
+            device_id=device_id,
+            allocated_bytes=allocated,
+            peak_allocated_bytes=peak,
+            external_bytes=status.external_bytes,
+            external_model_bytes=allocated + status.external_bytes - in_groups,
+            model_bytes=status.model_bytes,
+            resident_bytes=readings.resident_bytes,
+            cached_bytes=readings.cached_bytes,
+            unattributed_bytes=unattributed_bytes(readings),
+            process_used_bytes=readings.process_used_bytes,
+            groups=groups,
+        )
 
-    def pressure(self, device_id: str) -> DevicePressure:
+    def _held_by(self, device_id: str, models: tuple[HeldModel, ...]) -> tuple[Holder, ...]:
+        """Return what holds a device's memory, and who alone can free it."""
+        leaks = self.leaks.suspects((device_id,))
+        suspects = Suspects(
+            frozenset((each.owner, each.purpose) for each in leaks if each.kind is LeakKind.ALLOCATIONS),
+            any(each.kind is LeakKind.PROCESS for each in leaks),
+        )
+        readings = self._manager.readings(device_id) or NO_READINGS
+        allocations = self._manager.allocations(device_id)
+        return holders(allocations, models, readings, suspects, self._clock.now_ns())
+
+    def pressure(self, device_id: str, models: tuple[HeldModel, ...]) -> DevicePressure:
         """Return how close a device is to running out. What would help is for who answers to add."""
         room = self._manager.headroom(device_id)
         readings = self._manager.readings(device_id)
@@ -67,6 +96,7 @@ class AnalyticsWorker:
             signals=self._manager.signals(device_id),
             trend=self.trends.trend(device_id),
             recommended_actions=(),
+            held_by=self._held_by(device_id, models),
         )
 
     def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommended, ...]:

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from protocol.results import Eviction, UnloadedModel
+from worker.core.actions import with_returned
 from worker.core.errors import WorkerError
 from worker.core.events import ModelUnloaded, Publish
 from worker.manager.model_rooms import Fenced, Room
@@ -58,6 +59,7 @@ class ModelUnloader:
             returned = self._blocks.unload(residence)
         finally:
             self._models.gone(fenced, copy)
+        reason = with_returned(reason, residence.size_bytes, returned)
         row = UnloadedModel(entry.model_id, residence.size_bytes, returned, fenced.reload_ms, reason)
         device_id, freed = residence.device_id, residence.size_bytes
         eviction = Eviction(entry.model_id, device_id, 0, freed, returned, reason)

@@ -44,7 +44,7 @@ def _nothing(_data: dict[str, Any]) -> None:
 def _level(data: dict[str, Any]) -> Told:
     before, now = str(data.get("from")), str(data.get("to"))
     percent = data.get("pressure_percentage")
-    reason = "" if percent is None else f"{percent:.1f} % of the budget taken"
+    reason = "" if percent is None else f"{percent:.1f} % of the budget in use, by all processes"
     return Told("level", f"{before} → {now}", reason, _SEVERITY.get(PressureLevel(now), 0))
 
 

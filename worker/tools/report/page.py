@@ -137,11 +137,16 @@ def _summary(recording: Recording) -> str:
         last = device.samples[-1]
         peak = max((sample["peak_bytes"] or 0 for sample in device.samples), default=0)
         held = max((sample["model_bytes"] or 0 for sample in device.samples), default=0)
+        used = max(
+            (sample["used_bytes"] for sample in device.samples if sample["used_bytes"] is not None),
+            default=None,
+        )
         worst = max((level for _, level in device.levels), key=RANK.index)
         facts = [
             ("budget", _size(last["budget_bytes"])),
-            ("allocated at most", _size(peak)),
-            ("models at most", _size(held)),
+            ("in use at most, by all processes", _size(used)),
+            ("allocated here at most", _size(peak)),
+            ("models here at most", _size(held)),
             ("worst level", f'<span class="level {worst}">{worst}</span>'),
         ]
         rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)

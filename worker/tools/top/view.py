@@ -90,8 +90,8 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
         "device" if not hidden else f"device +{hidden}", ratio=1, no_wrap=True, overflow="ellipsis"
     )
     table.add_column("level", width=8, no_wrap=True)
-    table.add_column("taken of budget", width=17, no_wrap=True)
-    for name in ("taken", "free", "budget"):
+    table.add_column("budget in use", width=17, no_wrap=True)  # by all processes
+    for name in ("ours", "free", "budget"):
         table.add_column(name, width=9, justify="right", no_wrap=True)
     table.add_column("trend", ratio=2, no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -106,7 +106,7 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
             words(row.device_id, "bold"),
             words(level, style),
             _bar(row.percentage, 11, style, plain=plain),
-            size(row.taken_bytes), size(row.available_bytes), size(row.budget_bytes),
+            size(row.own_bytes), size(row.available_bytes), size(row.budget_bytes),
             trend,
         )  # fmt: skip
     return table
