@@ -32,7 +32,7 @@ from worker.stream.work import Answer, Call, Claim, PluginAction, Work
 _EVERYTHING = frozenset(AnalyticsSection)
 
 _IDS = "allocation ids"
-"""Claimed by what makes ids and, alone, by what names one that is not known yet: it may be in the making."""
+"""Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
 
 
 class Instructor:
@@ -292,7 +292,7 @@ class Instructor:
     def _get_transfer(self, params: p.GetTransferParams, _: Call) -> r.TransferResult:
         return self._memory.transfer(params.transfer_id)
 
-    # ---- making room ----
+    # ---- freeing memory, and how much may be taken ----
 
     def _clear(self, params: p.ClearParams, call: Call) -> r.ClearResult:
         devices = self._memory.device_ids(params.device_id)

@@ -19,7 +19,7 @@ ERRORS_TOLD = 100
 """Faults of a request that are named; the others are counted."""
 
 NAME_MAX = 64
-"""Longer names are cut where they are quoted, and no similar one is looked for: that takes the square of it."""
+"""Longer names are cut where they are quoted, and compared with no known one: that takes the square of their length."""
 
 
 def unknown_action(action: str, plugins: Iterable[str]) -> UnknownActionError:
@@ -32,7 +32,7 @@ def unknown_action(action: str, plugins: Iterable[str]) -> UnknownActionError:
 
 
 def check_size(data: dict[str, Any]) -> None:
-    """Refuse an object that can't be right before it is looked at key by key. InvalidRequestError."""
+    """Refuse an object that can't be right before it is read key by key. InvalidRequestError."""
     try:
         few_keys(data)
     except ValueError as error:

@@ -111,7 +111,7 @@ class LeasedThere(Mapping[str, memoryview]):
 
 
 class _TensorsThere(Mapping[str, "torch.Tensor"]):
-    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot look into that."""
+    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot address that."""
 
     def __init__(self, weights: LeasedThere, whole: "torch.Tensor") -> None:
         self._weights = weights

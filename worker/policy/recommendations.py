@@ -14,7 +14,7 @@ from worker.core.clock import NS_PER_S
 from worker.core.records import Readings
 
 IDLE_NS = 60 * NS_PER_S
-"""Unloading a model is proposed by name when nobody used it for so long."""
+"""Unloading a model is proposed by name once it was idle for so long."""
 
 RETURN_COST_NS_PER_BYTE = 0.1
 """Unmapping touched 4 KiB pages: 97-110 ms/GiB measured; huge pages take 4 ms/GiB."""

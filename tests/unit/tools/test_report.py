@@ -244,7 +244,7 @@ CLEARED = {"step": "memory.clear", "data": {}, "expected_bytes": MIB}
         ),
         (
             event("memory.exhaustion_forecast", seconds_to_exhaustion=None),
-            ("forecast", "no longer expected to run full", "it stopped growing, or room was made", 0),
+            ("forecast", "no longer expected to run full", "it stopped growing, or memory was freed", 0),
         ),
         (
             event(

@@ -51,7 +51,9 @@ def _level(data: dict[str, Any]) -> Told:
 def _forecast(data: dict[str, Any]) -> Told:
     seconds = data.get("seconds_to_exhaustion")
     if seconds is None:
-        return Told("forecast", "no longer expected to run full", "it stopped growing, or room was made", 0)
+        return Told(
+            "forecast", "no longer expected to run full", "it stopped growing, or memory was freed", 0
+        )
     title = end(seconds, data.get("low_seconds"), data.get("high_seconds"))
     reason = f"{size(data.get('available_bytes'))} left, {rate(data.get('bytes_per_second') or 0.0)}"
     return Told("forecast", title, reason, 3 if seconds < _SOON_SECONDS else 2)

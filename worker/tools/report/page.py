@@ -158,7 +158,7 @@ def _summary(recording: Recording) -> str:
         ("models loaded", f"{sum(lane.load_count for lane in recording.models.values()):,}"),
         ("models went", f"{evictions:,}"),
         ("requests failed", f"{failed:,}"),
-        ("made room by itself", f"{automatic:,}"),
+        ("freed memory by itself", f"{automatic:,}"),
         ("uses of models", f"{sum(lane.use_count for lane in recording.models.values()):,}"),
     ]
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
@@ -197,7 +197,7 @@ def _owners(recording: Recording) -> str:
             counts = f"<td class=n>{row['allocation_count']:,} of {row['made_count']:,}</td>"
             rows.append(f"<tr><td>{escape(device_id)}</td><td>{escape(str(owner))}</td>{cells}{counts}</tr>")
     if not rows:
-        return "<p>Nobody allocated anything.</p>"
+        return "<p>No owner allocated anything.</p>"
     heads = (
         "device",
         "owner",

@@ -36,7 +36,7 @@ class OwnerRow(Record):
 
 
 class ModelRow(Record):
-    """A model. ``expires_in_ms`` None: it stays until something needs its room."""
+    """A model. ``expires_in_ms`` None: it stays until something needs its memory."""
 
     model_id: str
     state: str
@@ -123,12 +123,12 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
     for device_id, device in recording.devices.items():
         last, trend = device.last, device.last.get("trend") or {}
         curve = _by_the_second(device.samples, recording.last_ms)
-        budget, room = last.get("budget_bytes"), last.get("available_bytes")
-        percentage = None if not budget or room is None else max(0.0, 100 * (1 - room / budget))
+        budget, headroom = last.get("budget_bytes"), last.get("available_bytes")
+        percentage = None if not budget or headroom is None else max(0.0, 100 * (1 - headroom / budget))
         rows.append(
             DeviceRow(
                 device_id, str(last.get("state")), str(last.get("pressure_level")), percentage, budget,
-                _own_bytes(last), room, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
+                _own_bytes(last), headroom, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
             )
         )  # fmt: skip
         owners.extend(

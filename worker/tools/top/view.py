@@ -26,7 +26,7 @@ _FRAME = 6
 _STEADY_SHARE = 0.01
 """A device whose use moves by less of its budget a minute stands still."""
 _WIDE = 100
-"""From so many columns on there is room for the curves."""
+"""From so many columns on the curves fit."""
 
 
 class View:
@@ -173,7 +173,7 @@ def words(text: str, style: str = "") -> Text:
 
 
 def trend_of(row: DeviceRow, *, brief: bool = False) -> str:
-    """Say where a device is heading; nothing where nobody knows. ``brief``: the end, or else the speed."""
+    """Say where a device is heading; nothing where it is unknown. ``brief``: the end, or else the speed."""
     if row.bytes_per_second is None:
         return ""
     if row.seconds_left is not None:
