@@ -12,10 +12,11 @@ from typing import Any
 from protocol.record import Record
 from protocol.results import DeviceStatus, ModelStatus, PressureSignal, PressureTrend
 from protocol.vocabulary import AnalyticsSection, EventName, PressureLevel
-from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.core.clock import NS_PER_MS, NS_PER_S
 from worker.core.records import OwnerFlow
 from worker.interface.interface_memory import MemoryInterface
-from worker.metrics.history import History
+from worker.watch.trends import TrendWatch
+from worker.wiring import Core
 
 _STATISTICS_NS = 60 * NS_PER_S
 _QUIET_NS = 30 * NS_PER_S
@@ -41,17 +42,19 @@ class _Last(Record):
 class Recorder:
     """Takes notes. ``tick`` is for one thread, about once a second; ``event`` for any."""
 
-    def __init__(self, note: Note, memory: MemoryInterface, history: History, clock: Clock) -> None:
+    def __init__(self, note: Note, core: Core, memory: MemoryInterface, trends: TrendWatch) -> None:
         self._note = note
         self._memory = memory
-        self._history = history
-        self._clock = clock
+        self._manager = core.manager
+        self._trends = trends
+        self._history = core.history
+        self._clock = core.clock
         # All mutable state: what was last told.
         self._samples: dict[str, _Last] = {}
         self._models: tuple[tuple[Any, ...], ...] = ()
         self._refusals = 0
         self._done: dict[str, int] = {}
-        self._statistics_ns = clock.now_ns()
+        self._statistics_ns = core.clock.now_ns()
 
     def event(self, event: EventName, data: Any) -> None:
         """Note an event, as a subscriber sees it."""
@@ -77,11 +80,11 @@ class Recorder:
 
     def _sample(self, status: DeviceStatus) -> None:
         now_ns, device_id = self._clock.now_ns(), status.device_id
-        limits = self._memory.limits(device_id)
+        limits = self._manager.devices.limits(device_id)
         last = self._samples.get(device_id)
         since_ns = now_ns - NS_PER_S if last is None else last.at_ns
         peak = max(self._history.peak_bytes(device_id, since_ns) or 0, status.allocated_bytes)
-        flows = self._memory.flows(device_id)
+        flows = self._manager.usage.flows(device_id)
         signals = self._signals(device_id)
         exact = (
             status.state, status.allocated_bytes, status.model_bytes, status.external_bytes, status.pressure_level,
@@ -122,12 +125,12 @@ class Recorder:
 
     def _signals(self, device_id: str) -> tuple[PressureSignal, ...]:
         """Return what makes the level what it is; nothing where all is calm."""
-        signals = self._memory.manager.signals(device_id)
+        signals = self._manager.pressure.signals(device_id)
         return tuple(signal for signal in signals if signal.level not in _QUIET_LEVELS)
 
     def _trend(self, status: DeviceStatus, last: _Last | None, *, differs: bool) -> PressureTrend | None:
         """Return where a device is heading; a question that takes ms, so of one at rest only now and then."""
-        trends = self._memory.trends
+        trends = self._trends
         if differs or (last is not None and _turned(last.trend, None, status.total_bytes)):
             return trends.trend(status.device_id)
         return trends.alarming_trend(status.device_id)

@@ -61,7 +61,7 @@ class Instructor:
             os.getpid() if pid is None else pid,
             clock.now_ns() if started_ns is None else started_ns,
             lambda: (*self._bindings, *self._plugins),
-            memory.look,
+            memory.sample,
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)

@@ -9,7 +9,7 @@ from worker.core.records import ModelDemand, WayToPlan
 from worker.instructor.binding import Claims
 from worker.instructor.recommendations import wire_recommendations
 from worker.interface.interface_memory import MemoryInterface
-from worker.stream.work import Call, Claim
+from worker.stream.work import Call, Claim, model_claim
 
 _OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
 
@@ -86,8 +86,3 @@ class ModelHandlers:
             for each in params.candidates
         )
         return self._memory.models.plan(ways, allow_eviction=params.allow_eviction)
-
-
-def model_claim(model_id: str) -> Claim:
-    """Return what work on a model claims: one at a time, in arrival order."""
-    return Claim(f"model {model_id}", alone=True)

@@ -3,7 +3,7 @@
 Counts no bytes itself: the manager does, by readings that are taken here when they are needed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,6 @@ from protocol.vocabulary import (
     OptimizationLevel,
     TransferType,
 )
-from worker.backends.base import DeviceBackend
 from worker.core.actions import (
     ClearCache,
     Defragment,
@@ -37,7 +36,6 @@ from worker.core.actions import (
     UnloadModel,
 )
 from worker.core.cancellation import CancelToken
-from worker.core.clock import Clock
 from worker.core.errors import (
     AllocationNotFoundError,
     LimitExceededError,
@@ -46,15 +44,16 @@ from worker.core.errors import (
     OutOfMemoryError,
     WorkerError,
 )
-from worker.core.events import AllocationExpired, Publish
-from worker.core.records import Allocation, AllocationRequest, ModelDemand, Report
+from worker.core.events import AllocationExpired
+from worker.core.records import Allocation, AllocationRequest, ModelDemand, Report, sum_if_known
 from worker.interface.questions import DeviceAnswers
-from worker.manager.manager_memory import MemoryManager
+from worker.manager.pressure_table import Observation
 from worker.policy.recommendations import is_allowed
-from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
+from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
+from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
-from worker.workers.reclaim import ReclaimWorker, total
+from worker.workers.reclaim import ReclaimWorker
 from worker.workers.restart import RestartWorker
 from worker.workers.transfer import TransferWorker
 
@@ -80,31 +79,28 @@ class MemoryInterface(DeviceAnswers):
 
     def __init__(
         self,
-        manager: MemoryManager,
-        backends: Mapping[str, DeviceBackend],
+        core: Core,
         workers: Workers,
-        clock: Clock,
+        monitor: DeviceMonitor,
         default_device: str | None,
-        publish: Publish,
-        watch: DeviceWatch,
         build_models: Callable[[], "ModelInterface"],
     ) -> None:
-        super().__init__(manager, backends, workers.analytics, clock, default_device, watch, build_models)
+        super().__init__(core, workers.analytics, monitor, default_device, build_models)
         self._allocations = workers.allocations
         self._transfers = workers.transfers
         self._reclaim = workers.reclaim
         self._restarts = workers.restarts
-        self._publish = publish
+        self._publish = core.events.publish
 
     # ---- changes ----
 
     def new_allocation_id(self) -> str:
         """Return the next id, for a request that is being admitted."""
-        return self._manager.new_allocation_id()
+        return self._manager.allocations.new_id()
 
     def unused_allocation_id(self, allocation_id: str) -> None:
         """Note that nothing came of an id."""
-        self._manager.unused_allocation_id(allocation_id)
+        self._manager.allocations.unused_id(allocation_id)
 
     def allocate(
         self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, make_room: bool = False
@@ -118,10 +114,10 @@ class MemoryInterface(DeviceAnswers):
            time in the room that was held meanwhile.
         """
         device_id, unloaded = request.device_id, list[UnloadedModel]()
-        self._watch.wait_until_known((device_id,), token)
-        with self._watch.watching_for_loss():
+        self._monitor.wait_until_known((device_id,), token)
+        with self._monitor.watching_for_loss():
             exact = request.size_bytes >= _EXACT_FROM_BYTES
-            self._watch.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
+            self._monitor.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS, exact=exact)  # 1
             try:
                 allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
             except (OutOfMemoryError, LimitExceededError) as error:
@@ -132,7 +128,7 @@ class MemoryInterface(DeviceAnswers):
                 if not make_room:
                     raise
                 allocation = self._allocate_making_room(allocation_id, request, token, unloaded)
-        self._after_change(device_id, request.size_bytes)
+        seen = self._after_change(device_id, request.size_bytes)
         return AllocateResult(
             allocation_id=allocation.allocation_id,
             device_id=device_id,
@@ -140,7 +136,7 @@ class MemoryInterface(DeviceAnswers):
             size_bytes=request.size_bytes,
             actual_bytes=allocation.block.actual_bytes,
             shared_memory=allocation.block.shared_memory,
-            available_bytes=self._manager.headroom(device_id).available_bytes,
+            available_bytes=seen.headroom.available_bytes,
             models_unloaded=tuple(unloaded),
         )
 
@@ -154,7 +150,7 @@ class MemoryInterface(DeviceAnswers):
         except OutOfMemoryError:  # 2
             if self._is_gone(device_id) or (not self._backends[device_id].trim(device_id) and exact):
                 raise
-            self._watch.refresh((device_id,), max_age_ms=0)
+            self._monitor.refresh((device_id,), max_age_ms=0)
             return self._allocations.allocate(allocation_id, request, token)
 
     def _allocate_making_room(
@@ -183,7 +179,7 @@ class MemoryInterface(DeviceAnswers):
                 if largest is not None and largest < request.size_bytes:
                     backend.defragment(device_id)
             except BaseException:
-                self._manager.release(reservation)
+                self._manager.allocations.release(reservation)
                 raise
             return self._allocations.allocate(allocation_id, request, token, reservation)
         except BaseException as error:
@@ -192,26 +188,25 @@ class MemoryInterface(DeviceAnswers):
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
         """Free one allocation."""
-        with self._watch.watching_for_loss():
+        with self._monitor.watching_for_loss():
             allocation, returned = self._allocations.free(allocation_id, force=force)
-        self._after_change(allocation.device_id, allocation.size_bytes)
+        seen = self._after_change(allocation.device_id, allocation.size_bytes)
         return DeallocateResult(
             allocation_id=allocation_id,
             device_id=allocation.device_id,
             freed_bytes=allocation.size_bytes,
             returned_bytes=returned,
-            available_bytes=self._manager.headroom(allocation.device_id).available_bytes,
+            available_bytes=seen.headroom.available_bytes,
         )
 
     def expire(self, allocation_id: str) -> None:
-        """Free an allocation whose lease ran out; one that is gone meanwhile is none of our business."""
-        with self._watch.watching_for_loss():
-            try:
-                expired = self._allocations.expire(allocation_id)
-            except AllocationNotFoundError:
-                return
+        """Free an allocation whose lease has ended, and tell of it; one that went or was renewed meanwhile is let be."""
+        with self._monitor.watching_for_loss():
+            expired = self._allocations.expire(allocation_id)
+        if expired is None:
+            return
         self._publish(AllocationExpired(expired))
-        self._watch.observe((expired.device_id,))
+        self._monitor.observe((expired.device_id,))
 
     def open_transfer(
         self, source_id: str, destination_device_id: str, memory_type: MemoryType
@@ -233,13 +228,13 @@ class MemoryInterface(DeviceAnswers):
         """Carry a transfer out."""
         devices = self._transfers.get(transfer_id)
         ends = (devices.source_device_id, devices.destination_device_id)
-        self._watch.wait_until_known(ends, token)
-        with self._watch.watching_for_loss():
-            self._watch.refresh(ends, max_age_ms=0)
+        self._monitor.wait_until_known(ends, token)
+        with self._monitor.watching_for_loss():
+            self._monitor.refresh(ends, max_age_ms=0)
             result = self._transfers.perform(
                 transfer_id, destination_id, kind, memory_type, token, report, verify=verify
             )
-        self._watch.observe(ends)
+        self._monitor.observe(ends)
         return result
 
     def abandon_transfer(self, transfer_id: str, error: WorkerError) -> None:
@@ -260,28 +255,28 @@ class MemoryInterface(DeviceAnswers):
         force: bool,
     ) -> ClearResult:
         """Give up caches, allocations or models."""
-        present = self._watch.available(device_ids, token)
-        with self._watch.watching_for_loss():
-            self._watch.refresh(present, max_age_ms=0)
+        present = self._monitor.available(device_ids, token)
+        with self._monitor.watching_for_loss():
+            self._monitor.refresh(present, max_age_ms=0)
             result = self._reclaim.clear(present, kind, owner, token, force=force)
             if self._models is not None and kind in {ClearType.MODELS, ClearType.ALL}:
                 result = self._models.clear(present, result, token, forced=force)
-        self._watch.observe(present)
+        self._monitor.observe(present, changed=True)
         return result
 
     def defragment(
         self, device_ids: tuple[str, ...], token: CancelToken, *, aggressive: bool = False
     ) -> DefragmentResult:
         """Join free memory; ``aggressive`` by replacing processes, where devices have some of their own."""
-        present = self._watch.available(device_ids, token)
-        with self._watch.watching_for_loss():
+        present = self._monitor.available(device_ids, token)
+        with self._monitor.watching_for_loss():
             if aggressive and any(map(self._restarts.can_restart, present)):
                 result = self._restarts.defragment(
                     present, lambda stay: self._reclaim.defragment(stay, token), token, self._check_unused
                 )
             else:
                 result = self._reclaim.defragment(present, token)
-        self._watch.observe(present)
+        self._monitor.observe(present, changed=True)
         return result
 
     def optimize(
@@ -297,8 +292,10 @@ class MemoryInterface(DeviceAnswers):
         )
         return OptimizeOutcome(
             steps,
-            claimed_bytes=0 if dry_run else total([step.recommended.expected_freed_bytes for step in steps]),
-            returned_bytes=0 if dry_run else total([step.returned_bytes for step in steps]),
+            claimed_bytes=(
+                0 if dry_run else sum_if_known(step.recommended.expected_freed_bytes for step in steps)
+            ),
+            returned_bytes=0 if dry_run else sum_if_known(step.returned_bytes for step in steps),
             pressure_before=before,
             pressure_after=before if dry_run else self.level_now(device_ids),
         )
@@ -324,15 +321,15 @@ class MemoryInterface(DeviceAnswers):
 
     def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
         """Replace a device's limits; says what lies over the new cap, and frees none of it."""
-        previous = self._manager.limits(device_id)
-        self._manager.set_limits(device_id, limits)
-        allocated, _, _ = self._manager.usage(device_id, GroupBy.OWNER)
-        taken = allocated + self._manager.model_bytes(device_id)
+        previous = self._manager.devices.limits(device_id)
+        self._manager.devices.set_limits(device_id, limits)
+        allocated, _, _ = self._manager.usage.groups(device_id, GroupBy.OWNER)
+        taken = allocated + self._manager.usage.model_bytes(device_id)
         over = 0 if limits.limit_bytes is None else max(0, taken - limits.limit_bytes)
         affected = 0
         if over:
-            affected = sum(not row.external for row in self._manager.allocations(device_id))
-        self._watch.observe((device_id,))
+            affected = sum(not row.external for row in self._manager.allocations.all(device_id))
+        self._monitor.observe((device_id,))
         return SetLimitsResult(previous, limits, affected, over)
 
     # ---- on its own ----
@@ -349,24 +346,24 @@ class MemoryInterface(DeviceAnswers):
                 stack.callback(backend.close)
             if self._models is not None:
                 stack.callback(self._models.worker.close)
-            for allocation in self._manager.allocations():
+            for allocation in self._manager.allocations.all():
                 with suppress(AllocationNotFoundError):  # it went by itself meanwhile
                     self._allocations.free(allocation.allocation_id)
 
     # ---- inside ----
 
     def _is_gone(self, device_id: str) -> bool:
-        return self._manager.device(device_id).state is not DeviceState.AVAILABLE
+        return self._manager.devices.info(device_id).state is not DeviceState.AVAILABLE
 
     def _check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
         if self._models is not None:
-            self._models.worker.models.check_unused(device_ids, token)
+            self._models.worker.check_unused(device_ids, token)
 
     def _evictable_bytes(self, device_id: str) -> int:
         return 0 if self._models is None else self._models.worker.models.evictable_bytes(device_id)
 
-    def _after_change(self, device_id: str, size_bytes: int) -> None:
-        """Enter a change; a large one with readings of its own, for it took time and others go on."""
+    def _after_change(self, device_id: str, size_bytes: int) -> Observation:
+        """Observe a change; a large one with readings of its own, for it took time and others go on."""
         if size_bytes >= _EXACT_FROM_BYTES:
-            self._watch.refresh((device_id,), max_age_ms=0)
-        self._watch.observe((device_id,))
+            self._monitor.refresh((device_id,), max_age_ms=0)
+        return self._monitor.observe_one(device_id)

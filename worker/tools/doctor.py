@@ -5,11 +5,13 @@ import platform
 from protocol.results import DeviceStatus
 from worker import __version__
 from worker.app.devices import why_none
+from worker.app.memory import build_memory
 from worker.app.options import Arguments
-from worker.app.serve import build_memory
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
+from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
+from worker.wiring import Core, NoEvents
 
 _FIGURES = (
     ("total_bytes", "total"),
@@ -23,7 +25,8 @@ _FIGURES = (
 def examine(arguments: Arguments) -> int:
     """Print what this machine offers. Returns the exit code."""
     clock = SystemClock()
-    memory = build_memory(arguments, clock, History(clock), lambda *_: None, lambda *_: None)
+    core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})
+    memory = build_memory(arguments, core).memory
     memory.probe_here()
     memory.wait_until_known(CancelToken(clock.now_ns))
     status = memory.status(memory.device_ids(None), refresh=True)

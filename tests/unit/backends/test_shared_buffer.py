@@ -55,7 +55,7 @@ def make(folder: Path, size: int) -> SharedBuffer:
 def share(machine: Machine, size: int = SIZE) -> tuple[str, Path]:
     """Allocate; returns the id and the file."""
     made = machine.allocate("cpu", size, memory_type=MemoryType.SHARED)
-    shared = machine.manager.allocation(made).block.shared_memory
+    shared = machine.manager.allocations.get(made).block.shared_memory
     assert shared is not None
     return made, Path(shared.path)
 
@@ -116,7 +116,7 @@ def test_no_model_goes_for_a_full_folder(small: Path, tmp_path: Path) -> None:
     with pytest.raises(NoFileRoomError):
         machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
     assert machine.memory.models.worker is machine.models
-    assert machine.manager.status("cpu").model_bytes
+    assert machine.manager.pressure.status("cpu").model_bytes
     machine.memory.close()
 
 
@@ -211,6 +211,6 @@ def test_contents_arrive(machine: Machine, memory_type: MemoryType) -> None:
         file.write(content)
     copy = machine.transfer(made, "cpu", memory_type=memory_type, verify=True)
     back = machine.transfer(copy, "cpu", memory_type=MemoryType.SHARED, verify=True)
-    shared = machine.manager.allocation(back).block.shared_memory
+    shared = machine.manager.allocations.get(back).block.shared_memory
     assert shared is not None
     assert Path(shared.path).read_bytes() == content

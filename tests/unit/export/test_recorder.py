@@ -23,7 +23,7 @@ class Watched:
         self.machine = Machine(folder, SimulatedDevice(64 * MIB), models=models)
         self.notes: list[dict[str, Any]] = []
         machine = self.machine
-        self.recorder = Recorder(self.notes.append, machine.memory, machine.history, machine.clock)
+        self.recorder = Recorder(self.notes.append, machine.core, machine.memory, machine.parts.trends)
 
     def tick(self) -> list[dict[str, Any]]:
         """Let a second pass. Returns what is noted then."""
@@ -122,7 +122,7 @@ def _run_out(watched: Watched, seconds: int) -> list[dict[str, Any]]:
     notes = []
     for _ in range(seconds):
         watched.machine.allocate("sim:0", MIB)
-        watched.machine.memory.look()
+        watched.machine.memory.sample()
         notes += [note for note in watched.tick() if note.get("sample") == "sim:0"]
     return notes
 
@@ -136,7 +136,7 @@ def test_a_sample_has_the_trend(watched: Watched) -> None:
     assert trend.seconds_to_exhaustion == pytest.approx(24, rel=0.2)
 
     def rest() -> list[dict[str, Any]]:
-        watched.machine.memory.look()
+        watched.machine.memory.sample()
         return [note for note in watched.tick() if note.get("sample") == "sim:0"]
 
     after = [note for _ in range(29) for note in rest()]

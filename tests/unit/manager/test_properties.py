@@ -57,7 +57,7 @@ class AnySequence(RuleBasedStateMachine):
 
     def pick(self, data: Any) -> str:
         """Choose a live allocation, or one that never was."""
-        ids = sorted(row.allocation_id for row in self.machine.manager.allocations())
+        ids = sorted(row.allocation_id for row in self.machine.manager.allocations.all())
         chosen: str = data.draw(st.sampled_from([*ids, "alloc-999999"]))
         return chosen
 
@@ -94,7 +94,7 @@ class AnySequence(RuleBasedStateMachine):
                 lease_ns=lease_ns,
             )
         except DeviceUnavailableError:
-            assert self.machine.manager.device(device_id).state is DeviceState.LOST
+            assert self.machine.manager.devices.info(device_id).state is DeviceState.LOST
         except WorkerError as error:
             assert isinstance(error, OutOfMemoryError | LimitExceededError | UnsupportedError)
             for known, (status, usage, rows, _, live) in self.machine.figures().items():
@@ -135,21 +135,21 @@ class AnySequence(RuleBasedStateMachine):
             if cancel_at is not None and completed >= cancel_at:
                 token.cancel()
 
-        before = {row.allocation_id for row in self.machine.manager.allocations()}
+        before = {row.allocation_id for row in self.machine.manager.allocations.all()}
         lost = {device for device in self.machine.backends if self.is_lost(device)}
         try:
             destination = self.machine.transfer(
                 source, device_id, kind, memory_type=memory_type, verify=verify, token=token, report=report
             )
         except WorkerError:
-            after = {row.allocation_id for row in self.machine.manager.allocations()}
+            after = {row.allocation_id for row in self.machine.manager.allocations.all()}
             assert after <= before
             assert after == before or lost != {
                 device for device in self.machine.backends if self.is_lost(device)
             }
         else:
-            assert self.machine.manager.knows(destination)
-            assert self.machine.manager.knows(source) == (kind is TransferType.COPY)
+            assert self.machine.manager.allocations.knows(destination)
+            assert self.machine.manager.allocations.knows(source) == (kind is TransferType.COPY)
 
     @rule(device_id=DEVICES | st.none(), kind=st.sampled_from(ClearType), owner=OWNERS, force=st.booleans())
     def clear(self, device_id: str | None, kind: ClearType, owner: str | None, *, force: bool) -> None:
@@ -216,7 +216,7 @@ class AnySequence(RuleBasedStateMachine):
 
     def is_lost(self, device_id: str) -> bool:
         """Tell whether a device is known to be lost."""
-        return self.machine.manager.device(device_id).state is DeviceState.LOST
+        return self.machine.manager.devices.info(device_id).state is DeviceState.LOST
 
     def any_lost(self) -> bool:
         """Tell whether any device is known to be lost."""

@@ -61,7 +61,7 @@ def model_of(folder: Path) -> ModelSpec:
 
 def content_of(machine: Machine, allocation_id: str) -> bytes:
     """Read an allocation."""
-    allocation = machine.manager.allocation(allocation_id)
+    allocation = machine.manager.allocations.get(allocation_id)
     into = bytearray(allocation.size_bytes)
     machine.backends[allocation.device_id].read(allocation_id, 0, memoryview(into), never())
     return bytes(into)
@@ -110,7 +110,7 @@ def test_killed_at_random_points(tmp_path: Path) -> None:
             lost = machine.told(DeviceLost)
             assert len(lost) == len(machine.told(DeviceRecovered)) == turn + 1
             assert set(lost[-1].allocation_ids) == there.keys()
-            assert not machine.manager.allocations("sim:0")
+            assert not machine.manager.allocations.all("sim:0")
             assert backend.live() == frozenset()
         assert {name: content_of(machine, name) for name in kept} == kept
         machine.close()
@@ -150,7 +150,7 @@ def test_models_on_a_lost_device(tmp_path: Path) -> None:
         with backend._telling:
             (lost,) = machine.told(DeviceLost)
         assert lost.model_ids == ("m",)
-        assert machine.booked.book.get("m").state is ModelState.UNLOADED
+        assert machine.manager.models.get("m").state is ModelState.UNLOADED
         machine.check()
         assert machine.load("m").device_id == "sim:0"
         machine.check()
@@ -167,7 +167,7 @@ def test_other_devices_never_notice(tmp_path: Path) -> None:
         pid = kill(backend)
         assert content_of(machine, machine.transfer(name, "cpu", verify=True)) == content
         wait_for_another(backend, pid)
-        assert machine.manager.device("sim:0").state is DeviceState.AVAILABLE
+        assert machine.manager.devices.info("sim:0").state is DeviceState.AVAILABLE
         machine.close()
 
 
@@ -183,7 +183,7 @@ def test_requests_wait_for_the_probe(tmp_path: Path) -> None:
         machine = Machine(tmp_path)
         (info,) = backend.devices
         machine.backends["sim:0"] = backend
-        machine.manager.add_device(info, machine.manager.limits("cpu"))
+        machine.manager.devices.add(info, machine.manager.devices.limits("cpu"))
         backend.begin(lambda devices: machine.watch.note_devices(backend, devices))
         (row,) = machine.memory.status(("sim:0",), refresh=True).devices
         assert (row.state, row.total_bytes, row.available_bytes) == (DeviceState.PROBING, None, None)
@@ -195,7 +195,7 @@ def test_requests_wait_for_the_probe(tmp_path: Path) -> None:
         assert not made
         hold.set()
         asking.join(30)
-        assert machine.manager.allocation(made[0]).device_id == "sim:0"
+        assert machine.manager.allocations.get(made[0]).device_id == "sim:0"
         machine.check()
         machine.close()
 
@@ -213,8 +213,8 @@ def test_default_device(tmp_path: Path, factory: str, state: DeviceState, defaul
         machine = Machine(tmp_path, apart=(backend,))
         wait_for(backend, state)
         machine.watch.wait_until_known(("sim:0",), never())
-        assert machine.manager.default_device(None, "cpu") == default
-        assert machine.manager.default_device("sim:0", "cpu") == "sim:0"
+        assert machine.manager.devices.default(None) == default
+        assert machine.manager.devices.default("sim:0") == "sim:0"
         machine.close()
 
 
@@ -245,7 +245,7 @@ def test_aggressive_defragment(tmp_path: Path, pooled: IsolatedBackend) -> None:
     assert sum(step.returned_bytes or 0 for step in done.steps) == done.returned_bytes
     assert all(content_of(machine, name) == content for name, content in blocks[1::2])
     assert machine.told(DeviceLost) == []
-    assert machine.booked.book.get("m").state is ModelState.LOADED
+    assert machine.manager.models.get("m").state is ModelState.LOADED
     machine.check()
     assert not [row for row in machine.memory.recommendations(("sim:0",)) if row.action == restart]
     machine.close()
@@ -257,16 +257,16 @@ def test_a_restart_waits_for_a_load_to_be_answered(tmp_path: Path, pooled: Isola
     restart = Beside(lambda: machine.memory.defragment(("sim:0",), machine.token(), aggressive=True))
     observe, pid = machine.watch.observe, pooled.pid
 
-    def observed(device_ids: tuple[str, ...]) -> None:
-        if machine.booked.book.get("m").state is ModelState.LOADED:
+    def observed(device_ids: tuple[str, ...], *, changed: bool = False) -> None:
+        if machine.manager.models.get("m").state is ModelState.LOADED:
             restart.begin()
-        observe(device_ids)
+        observe(device_ids, changed=changed)
 
     machine.watch.observe = observed  # type: ignore[method-assign]
     assert machine.load("m").state == "loaded"
     assert restart.end().allocations_moved == 1
     assert restart.waited and pooled.pid != pid
-    assert machine.booked.book.get("m").state is ModelState.LOADED
+    assert machine.manager.models.get("m").state is ModelState.LOADED
     machine.close()
 
 
@@ -274,11 +274,11 @@ def test_no_restart_under_a_lease(tmp_path: Path, pooled: IsolatedBackend) -> No
     """A model in use keeps its process; the refusal says so, and everything is as it was."""
     model = model_of(tmp_path)
     machine = Machine(tmp_path, apart=(pooled,), models=(model,))
-    taken = machine.models.take("m", machine.token())
+    taken = machine.models.acquire("m", machine.token())
     pid = pooled.pid
     with pytest.raises(ModelBusyError, match="'m' is in use on sim:0"):
         machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
-    assert machine.manager.device("sim:0").state is DeviceState.AVAILABLE
+    assert machine.manager.devices.info("sim:0").state is DeviceState.AVAILABLE
     several = machine.memory.defragment(("cpu", "sim:0"), machine.token(), aggressive=True)
     assert "not restarted: model 'm' is in use" in several.steps[-1].step
     assert pooled.pid == pid

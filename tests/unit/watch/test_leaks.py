@@ -13,7 +13,7 @@ from worker.backends.simulated import SimulatedDevice
 from worker.policy.growth import MIN_CONFIDENCE, MIN_WINDOWS, Growth, growth
 from worker.telemetry.python_memory import PythonMemory
 from worker.watch.leaks import PYTHON_NS, SAMPLE_NS
-from worker.watch.low_water import CAPACITY, WINDOW_NS, Floors
+from worker.watch.low_water import CAPACITY, WINDOW_NS, LowWaterMarks
 
 S = 10**9
 GIB = 2**30
@@ -21,7 +21,7 @@ GIB = 2**30
 
 def watched(size: Callable[[float], float], seconds: int) -> Growth | None:
     """Follow a size every two seconds."""
-    floors = Floors()
+    floors = LowWaterMarks()
     for at in range(0, seconds, 2):
         floors.add(at * S, round(size(at)))
     return growth(floors.closed())
@@ -70,7 +70,7 @@ def test_noise_is_hardly_ever_suspected() -> None:
 
 def test_floors_are_bounded() -> None:
     """However long it is watched, few windows are kept, from the first moment on, each with its least."""
-    floors = Floors()
+    floors = LowWaterMarks()
     for at in range(100_000):
         floors.add(at * S, 1000 if at % 10 else 3)
     kept = floors.closed()
@@ -109,30 +109,30 @@ def test_who_frees_less_than_he_takes(machine: Machine) -> None:
             for name in ids:
                 machine.memory.deallocate(name, force=False)
             ids.clear()
-        machine.memory.leaks.sample(("cpu", "sim:0"))
+        machine.parts.leaks.sample(("cpu", "sim:0"))
         machine.pass_time(SAMPLE_NS)
     assert suspects(machine) == [(LeakKind.ALLOCATIONS, "leaky", "kv")]
-    (leak,) = machine.memory.leaks.suspects(("sim:0",))
+    (leak,) = machine.parts.leaks.suspects(("sim:0",))
     assert (leak.allocation_count, leak.allocated_bytes) == (80, 40 * MIB)
     assert leak.bytes_per_second == pytest.approx(MIB / 4, rel=0.2)
-    assert machine.memory.leaks.suspects(("cpu",)) == ()
+    assert machine.parts.leaks.suspects(("cpu",)) == ()
 
 
 def test_sampled_at_most_every_two_seconds(machine: Machine) -> None:
     """However often it is looked, sampling is cheap."""
-    assert machine.memory.leaks.sample(("cpu",))
-    assert not machine.memory.leaks.sample(("cpu",))
+    assert machine.parts.leaks.sample(("cpu",))
+    assert not machine.parts.leaks.sample(("cpu",))
     machine.pass_time(SAMPLE_NS)
-    assert machine.memory.leaks.sample(("cpu",))
+    assert machine.parts.leaks.sample(("cpu",))
 
 
-def test_lines_of_python(machine: Machine) -> None:
+def test_lines_of_python(tmp_path: Path) -> None:
     """Objects that one line keeps making are suspected by that line; others are not."""
     sizes = {"leak.py:7": 0, "fine.py:9": 50 * MIB}
-    machine.memory.leaks.python_lines = lambda: dict(sizes)
+    machine = Machine(tmp_path, SimulatedDevice(MIB), python_lines=lambda: dict(sizes))
     for _ in range(40):
         sizes["leak.py:7"] += MIB
-        machine.memory.leaks.sample(("cpu",))
+        machine.parts.leaks.sample(("cpu",))
         machine.pass_time(PYTHON_NS)
     assert suspects(machine) == [(LeakKind.PYTHON, "leak.py:7", None)]
 

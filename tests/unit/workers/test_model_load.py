@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def state(machine: Machine, model_id: str) -> ModelState:
-    return machine.booked.book.get(model_id).state
+    return machine.manager.models.get(model_id).state
 
 
 def read(machine: Machine, model_id: str) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_a_model_is_loaded_once_and_counted(make: Make) -> None:
     assert first.state == "loaded" and first.device_id == "sim:0"
     assert (first.estimated_bytes, first.measured_bytes) == (4 * MIB, 4 * MIB)
     assert (again.load_count, again.use_count, again.in_use) == (1, 2, 0)
-    status = machine.manager.status("sim:0")
+    status = machine.manager.pressure.status("sim:0")
     assert (status.model_bytes, status.allocated_bytes, status.available_bytes) == (4 * MIB, 0, 6 * MIB)
     machine.check()
     machine.close()
@@ -86,7 +86,7 @@ def test_contents_are_the_files_after_load_reload_and_restore(
         assert state(machine, "a") is ModelState.OFFLOADED
         machine.check()
         assert read(machine, "a") == expected
-        assert machine.booked.book.get("a").host_copy is None
+        assert machine.manager.models.get("a").host_copy is None
     machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert read(machine, "a") == expected
     machine.close()
@@ -211,7 +211,7 @@ def test_a_load_that_breaks_or_is_cancelled_on_the_way_leaves_nothing(make: Make
         machine.load("a")
     assert state(machine, "a") is ModelState.UNLOADED
     machine.check()
-    assert machine.manager.status("sim:0").available_bytes == 10 * MIB
+    assert machine.manager.pressure.status("sim:0").available_bytes == 10 * MIB
     token = machine.token()
     token.cancel()
     with pytest.raises(CancelledError):
@@ -251,7 +251,7 @@ def test_offloading_comes_before_unloading(make: Make) -> None:
     result = machine.load("c")
     assert state(machine, "a") is ModelState.OFFLOADED
     assert result.models_unloaded[0].reason.startswith("offloaded")
-    assert machine.manager.status("cpu").model_bytes == 4 * MIB
+    assert machine.manager.pressure.status("cpu").model_bytes == 4 * MIB
     machine.check()
     unloaded = machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert unloaded.freed_bytes == 4 * MIB
@@ -276,7 +276,7 @@ def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
     with pytest.raises(OutOfMemoryError):
         machine.load("a", device_id="sim:0")
     assert state(machine, "a") is ModelState.LOADED
-    assert machine.booked.book.get("a").in_use == 0
+    assert machine.manager.models.get("a").in_use == 0
     machine.check()
 
 
@@ -304,7 +304,7 @@ def test_optimizing_stops_when_the_goal_is_met(make: Make) -> None:
     machine.load("a"), machine.load("b"), machine.load("c")
     planned = optimize(machine, min_bytes=5 * MIB, dry_run=True)
     assert not planned.optimization_triggered and planned.goal_met
-    assert machine.manager.status("sim:0").model_bytes == 12 * MIB
+    assert machine.manager.pressure.status("sim:0").model_bytes == 12 * MIB
     done = optimize(machine, min_bytes=5 * MIB)
     assert [row.model_id for row in done.models_unloaded] == [row.model_id for row in planned.models_unloaded]
     assert done.goal_met and done.memory_freed_bytes == done.memory_returned_bytes == 8 * MIB
@@ -324,7 +324,7 @@ def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
     done = optimize(machine, target=target)
     assert 3 - len(done.models_unloaded) == left
     assert done.goal_met
-    assert machine.manager.headroom("sim:0").pressure_percentage <= (
+    assert machine.manager.pressure.headroom("sim:0").pressure_percentage <= (
         target if isinstance(target, float) else 95
     )
 
@@ -394,7 +394,7 @@ def test_optimizing_by_level(make: Make) -> None:
     assert [len(each) for each in steps.values()] == [0, 1, 2]
     done = machine.memory.optimize(("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False)
     assert done.returned_bytes == 8 * MIB
-    assert machine.manager.status("sim:0").model_bytes == 0
+    assert machine.manager.pressure.status("sim:0").model_bytes == 0
 
 
 def test_every_decision_is_recorded(make: Make) -> None:
@@ -423,10 +423,10 @@ def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -
         assert list(first) == []
     status = machine.memory.models.status("made", machine.memory.device_ids(None)).models[0]
     assert (status.declared_bytes, status.measured_bytes, status.device_id) == (2 * MIB, 3 * MIB, "cpu")
-    assert machine.manager.status("cpu").model_bytes == 3 * MIB
+    assert machine.manager.pressure.status("cpu").model_bytes == 3 * MIB
     with pytest.raises(UnsupportedError):
         machine.load("made", device_id="sim:0")
     assert state(machine, "made") is ModelState.LOADED
     gone = machine.memory.models.unload("made", UnloadMode.UNLOAD, machine.token())
     assert (gone.freed_bytes, gone.returned_bytes) == (3 * MIB, 2 * MIB)
-    assert machine.models.blocks.live() == frozenset() == machine.manager.weights("cpu")
+    assert machine.models.weights.live() == frozenset() == machine.manager.weights.handles("cpu")

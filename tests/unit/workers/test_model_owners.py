@@ -78,7 +78,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def state(machine: Machine, model_id: str) -> ModelState:
-    return machine.booked.book.get(model_id).state
+    return machine.manager.models.get(model_id).state
 
 
 def asked_for(machine: Machine) -> list[UnloadRequested]:
@@ -87,11 +87,11 @@ def asked_for(machine: Machine) -> list[UnloadRequested]:
 
 def test_what_an_owner_says_is_recorded_and_takes_nothing(make: Make) -> None:
     machine, owner = make()
-    status = machine.manager.status(DEVICE)
+    status = machine.manager.pressure.status(DEVICE)
     assert (status.external_bytes, status.model_bytes, status.available_bytes) == (6 * MIB, 0, 4 * MIB)
     machine.check()
     owner.unload()
-    assert machine.manager.status(DEVICE).external_bytes == 0
+    assert machine.manager.pressure.status(DEVICE).external_bytes == 0
     assert state(machine, "theirs") is ModelState.UNLOADED
     assert [row.reason for row in machine.history.evictions((DEVICE,), 60_000)] == [
         "unloaded: its owner says so"
@@ -128,7 +128,7 @@ def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, 
     machine.listening = answer != "nobody listens"
     if answer == "keeps it":
         machine.on_unload_requested = owner.keep
-    before = machine.manager.status(DEVICE)
+    before = machine.manager.pressure.status(DEVICE)
     with pytest.raises(OutOfMemoryError) as refused:
         machine.memory.allocate(
             machine.memory.new_allocation_id(),
@@ -145,7 +145,7 @@ def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, 
     }
     assert said[answer] in refused.value.message
     assert (state(machine, "a"), state(machine, "theirs")) == (ModelState.LOADED, ModelState.LOADED)
-    assert machine.manager.status(DEVICE) == before
+    assert machine.manager.pressure.status(DEVICE) == before
     machine.check()
 
 
@@ -240,20 +240,22 @@ def test_nothing_of_it_can_be_used_moved_or_counted_past_the_largest_number(make
         machine.models.unload("theirs", machine.token(), UnloadMode.OFFLOAD)
     with pytest.raises(InvalidRequestError):
         machine.models.unload("a", machine.token(), by_owner=True)
-    before = machine.manager.status(DEVICE).external_bytes
-    machine.booked.book.get("theirs").spec = ModelSpec("theirs", declared_bytes=INT64_MAX, device_id=DEVICE)
+    before = machine.manager.pressure.status(DEVICE).external_bytes
+    machine.manager.models.get("theirs").spec = ModelSpec(
+        "theirs", declared_bytes=INT64_MAX, device_id=DEVICE
+    )
     machine.load("theirs")  # where it is, it counts as before
     machine.allocate("cpu", 1)
     with pytest.raises(LimitExceededError):
         machine.load("theirs", device_id="cpu")
-    assert machine.manager.status(DEVICE).external_bytes == before
+    assert machine.manager.pressure.status(DEVICE).external_bytes == before
 
 
 def test_what_others_hold_outlives_a_lost_device_here(make: Make) -> None:
     machine, _ = make()
     machine.manager.lose_device(DEVICE, "unplugged")
     assert state(machine, "theirs") is ModelState.LOADED
-    assert machine.manager.status(DEVICE).external_bytes == 6 * MIB
+    assert machine.manager.pressure.status(DEVICE).external_bytes == 6 * MIB
 
 
 def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
@@ -282,7 +284,7 @@ def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
 def test_an_owner_that_gave_in_vain_is_named(make: Make, tmp_path: Path) -> None:
     """Two were asked and only one gave: the request fails, and says what it has changed."""
     machine, owner = make()
-    machine.booked.book._entries["stubborn"] = ModelEntry(
+    machine.manager.models._entries["stubborn"] = ModelEntry(
         ModelSpec("stubborn", declared_bytes=4 * MIB, device_id=DEVICE)
     )
     stubborn = Owner(machine, "stubborn", 4 * MIB)

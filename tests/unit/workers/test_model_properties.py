@@ -75,7 +75,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule()
     def look_at_leases(self) -> None:
         for _, leased in self.leases:
-            entry = self.machine.booked.book.get(leased.model_id)
+            entry = self.machine.manager.models.get(leased.model_id)
             if entry.in_use:
                 index = int(leased.model_id[1:])
                 try:
@@ -125,7 +125,7 @@ class AnyUse(RuleBasedStateMachine):
     )
     def optimize(self, excluded: frozenset[str], max_models: int | None, percent: float | None, *, dry_run: bool, **demand: Any) -> None:  # fmt: skip
         stays = excluded | {
-            each.model_id for _, each in self.leases if self.machine.booked.book.get(each.model_id).in_use
+            each.model_id for _, each in self.leases if self.machine.manager.models.get(each.model_id).in_use
         }
         before = self.machine.figures() if dry_run else None
         done = self.machine.memory.models.optimize(
@@ -162,12 +162,12 @@ class AnyUse(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         self.machine.check()
-        for entry in self.machine.booked.book:
+        for entry in self.machine.manager.models:
             assert (entry.residence is not None) == (entry.state is ModelState.LOADED)
             assert (entry.host_copy is not None) == (entry.state is ModelState.OFFLOADED)
             assert entry.reserved_on is None
         for device_id in ("sim:0", "sim:1", "cpu"):
-            assert not self.machine.manager._get(device_id).ledger.reservations
+            assert not self.machine.manager.devices.get(device_id).ledger.reservations
 
     def teardown(self) -> None:
         if hasattr(self, "machine"):

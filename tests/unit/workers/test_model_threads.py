@@ -74,7 +74,7 @@ def test_twenty_threads_ask_for_ten_models_in_room_for_three(tmp_path: Path, see
         else:
             assert decision.model_id in resident
         assert len(resident) <= 3
-    assert all(entry.in_use == 0 for entry in machine.booked.book)
+    assert all(entry.in_use == 0 for entry in machine.manager.models)
     machine.close()
 
 
@@ -94,7 +94,7 @@ def test_concurrent_requests_share_one_load(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
-    entry = machine.booked.book.get("m0")
+    entry = machine.manager.models.get("m0")
     assert (entry.load_count, entry.use_count, entry.in_use) == (1, 8, 0)
     machine.close()
 
