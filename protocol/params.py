@@ -155,6 +155,14 @@ class DeallocateParams(Params):
     """Also while it is persistent."""
 
 
+class RenewLeaseParams(Params):
+    """Have an allocation's lease end later, or sooner; one without a lease gets one."""
+
+    allocation_id: Name
+    lease_ms: Annotated[int, Field(ge=1, le=INT64_MAX)]
+    """From now on, whatever was left of it."""
+
+
 class TransferParams(Params):
     """Copy or move an allocation's contents to a new allocation."""
 

@@ -254,6 +254,13 @@ class DeallocateResult(Record):
     """After."""
 
 
+class RenewLeaseResult(Record):
+    """How long the allocation stays now."""
+
+    allocation_id: str
+    lease_expires_in_ms: Milliseconds
+
+
 class ErrorBody(Record):
     """Why a request failed, and what the host may do about it."""
 

@@ -82,6 +82,7 @@ class Instructor:
         bind("memory.get_allocations", self._get_allocations)
         bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
         bind("memory.deallocate", self._deallocate, self._claims_of_deallocate)
+        bind("memory.renew_lease", self._renew_lease, self._claims_of_renew_lease)
         bind("memory.transfer", self._transfer, self._claims_of_transfer, makes_allocation=True)
         bind("memory.get_transfer", self._get_transfer)
         bind("memory.clear", self._clear, self._claims_of_devices, intervenes=True)
@@ -241,6 +242,15 @@ class Instructor:
         device_id, size = self._memory.place_of(params.allocation_id)
         claims = (Claim(params.allocation_id, alone=True), Claim(device_id, alone=False))
         return claims, self._memory.is_quick(device_id, size)
+
+    def _renew_lease(self, params: p.RenewLeaseParams, _: Call) -> r.RenewLeaseResult:
+        self._memory.renew_lease(params.allocation_id, params.lease_ms * NS_PER_MS)
+        return r.RenewLeaseResult(params.allocation_id, params.lease_ms)
+
+    def _claims_of_renew_lease(self, params: p.RenewLeaseParams) -> Claims:
+        if not self._memory.knows(params.allocation_id):
+            return (Claim(_IDS, alone=True),), True
+        return (Claim(params.allocation_id, alone=False),), True  # a copy of it may go on
 
     # ---- transfers ----
 

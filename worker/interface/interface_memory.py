@@ -199,6 +199,10 @@ class MemoryInterface(DeviceAnswers):
             available_bytes=seen.headroom.available_bytes,
         )
 
+    def renew_lease(self, allocation_id: str, lease_ns: int) -> None:
+        """Have an allocation's lease end so long from now. AllocationNotFoundError if it is not live."""
+        self._manager.allocations.renew(allocation_id, lease_ns)
+
     def expire(self, allocation_id: str) -> None:
         """Free an allocation whose lease has ended, and tell of it; one that went or was renewed meanwhile is let be."""
         with self._monitor.watching_for_loss():

@@ -1323,6 +1323,64 @@ public sealed record DeallocateResult : IWireRecord<DeallocateResult>
     }
 }
 
+/// <summary>How long the allocation stays now.</summary>
+public sealed record RenewLeaseResult : IWireRecord<RenewLeaseResult>
+{
+    /// <summary><c>allocation_id</c></summary>
+    public required string AllocationId { get; init; }
+
+    /// <summary><c>lease_expires_in_ms</c></summary>
+    public required long LeaseExpiresInMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RenewLeaseResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RenewLeaseResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RenewLeaseResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
+            {
+                AllocationId = WireReader.String(ref reader, "allocation_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "lease_expires_in_ms"u8))
+            {
+                LeaseExpiresInMs = WireReader.Int64(ref reader, "lease_expires_in_ms", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RenewLeaseResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "RenewLeaseResult", "allocation_id", "lease_expires_in_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RenewLeaseResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("allocation_id"u8);
+        WireWriter.Value(writer, AllocationId);
+        writer.WritePropertyName("lease_expires_in_ms"u8);
+        WireWriter.Value(writer, LeaseExpiresInMs);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>A transfer as it stands; <c>memory.transfer</c> and <c>memory.get_transfer</c> answer it alike.</summary>
 public sealed record TransferResult : IWireRecord<TransferResult>
 {
