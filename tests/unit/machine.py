@@ -22,7 +22,7 @@ from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 from worker.policy.pressure import DEFAULT_LIMITS
 from worker.stream.work import Call, Work
-from worker.telemetry.system import FixedSystemMemory
+from worker.telemetry.system import FixedSystemMemory, SystemMemory
 from worker.wiring import Core
 
 MIB = 2**20
@@ -45,6 +45,7 @@ class Machine:
         clock: Clock | None = None,
         apart: tuple[IsolatedBackend, ...] = (),
         python_lines: Callable[[], Mapping[str, int]] | None = None,
+        system: FixedSystemMemory | SystemMemory | None = None,
     ) -> None:
         self.folder = folder
         self.clock = clock or FixedClock()
@@ -60,7 +61,7 @@ class Machine:
         self.core = Core(self.clock, self.history, self, self.manager, self.backends)
 
         def backends(_begin: Begin) -> Iterator[DeviceBackend]:
-            yield CpuBackend(FixedSystemMemory().read, self.clock.now_ns, pool_bytes, folder)
+            yield CpuBackend((system or FixedSystemMemory()).read, self.clock.now_ns, pool_bytes, folder)
             for index, device in enumerate(devices):
                 yield SimulatedBackend(index, device, self.clock)
             for backend in apart:

@@ -10,8 +10,11 @@ import pytest
 from protocol.vocabulary import AnalyticsSection, LeakKind
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
+from worker.background.pressure_monitor import PressureMonitor
+from worker.core.events import LeakSuspected
 from worker.policy.growth import MIN_CONFIDENCE, MIN_WINDOWS, Growth, growth
 from worker.telemetry.python_memory import PythonMemory
+from worker.telemetry.system import SystemMemory
 from worker.watch.leaks import PYTHON_NS, SAMPLE_NS
 from worker.watch.low_water import CAPACITY, WINDOW_NS, LowWaterMarks
 
@@ -135,6 +138,37 @@ def test_lines_of_python(tmp_path: Path) -> None:
         machine.parts.leaks.sample(("cpu",))
         machine.pass_time(PYTHON_NS)
     assert suspects(machine) == [(LeakKind.PYTHON, "leak.py:7", None)]
+
+
+def test_a_process_that_grows_is_seen_and_suspected(tmp_path: Path) -> None:
+    """Real memory that code in the process keeps taking: in the timeline at once, told of within four minutes.
+
+    Only the clock is a test's: the figures are the system's, and come the way they come in a worker.
+    """
+    machine = Machine(tmp_path, SimulatedDevice(MIB), system=SystemMemory())
+    parts = machine.parts
+    monitor = PressureMonitor(parts.core, machine.memory, parts.trends, parts.leaks, parts.pace)
+    parts.pace.set(0)
+    leaked = []
+    for _ in range(240):
+        leaked.append(b"x" * (2 * MIB))
+        machine.allocate(
+            "cpu", 4096, lease_ns=3 * S
+        )  # what is busy with other things is watched all the same
+        machine.pass_time(S)
+        monitor.run_due()
+        if machine.told(LeakSuspected):
+            break
+    (event,) = machine.told(LeakSuspected)
+    assert (event.leak.kind, event.leak.device_id) == (LeakKind.PROCESS, "cpu")
+    assert event.leak.bytes_per_second == pytest.approx(2 * MIB, rel=0.5)
+    assert (LeakKind.PROCESS, None, None) in suspects(machine)
+    analytics = machine.memory.analytics(("cpu",), 300_000, frozenset({AnalyticsSection.TIMELINE}))
+    assert analytics.timeline is not None
+    known = [each.process_used_bytes for each in analytics.timeline if each.process_used_bytes is not None]
+    assert len(known) > len(analytics.timeline) // 2
+    assert known[-1] - known[0] > len(leaked) * MIB
+    machine.close()
 
 
 def test_python_tells_its_lines() -> None:
