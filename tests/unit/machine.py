@@ -195,11 +195,24 @@ class Machine:
             ]
             assert {place.handle for place in places} == weights
             assert status.model_bytes == sum(place.size_bytes for place in places)
+            self._check_usage(device_id)
             for group_by in GroupBy:
                 _, _, groups = self.manager.usage.groups(device_id, group_by)
                 assert sum(group.allocated_bytes for group in groups) == sum(row.size_bytes for row in rows)
                 assert sum(group.allocation_count for group in groups) == len(rows)
                 assert all(group.peak_bytes >= group.allocated_bytes for group in groups)
+
+    def _check_usage(self, device_id: str) -> None:
+        """Hold the sums of an answer to ``memory.get_usage``: what is in groups, and what the process uses."""
+        for group_by in GroupBy:
+            usage = self.memory._analytics.usage(device_id, group_by)
+            in_groups = sum(group.allocated_bytes for group in usage.groups)
+            recorded = usage.allocated_bytes + usage.external_bytes
+            assert in_groups + usage.external_model_bytes == recorded
+            if usage.process_used_bytes is not None and usage.unattributed_bytes is not None:
+                explained = usage.resident_bytes + usage.cached_bytes + usage.unattributed_bytes
+                assert explained >= usage.process_used_bytes
+                assert explained == usage.process_used_bytes or usage.unattributed_bytes == 0
 
     def close(self) -> None:
         """Free everything, and see that both sides agree that it is gone."""

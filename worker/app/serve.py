@@ -73,7 +73,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         from worker.app.export import Watchers  # noqa: PLC0415 - as above
 
         def prepare_for(session: "MonitorClient") -> "Prepare":
-            return Instructor(memory, session, clock, __version__, pid, plugins, started_ns).prepare
+            return Instructor(memory, session, clock, history, __version__, pid, plugins, started_ns).prepare
 
         watchers = Watchers(arguments, parts, hub, decisions, timers, prepare_for)
         close = partial(watchers.close, memory.close)
@@ -89,7 +89,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         fixed_clock=fixed_clock,
     )
     broken.on_cancel(loop.host_gone)
-    runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
+    runner.bind(Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare)
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -114,9 +114,9 @@ def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    from worker.plugins.host import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins.leases import Models  # noqa: PLC0415
-    from worker.plugins.operations import Operations  # noqa: PLC0415
+    from worker.plugins._leases import Models  # noqa: PLC0415
+    from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
+    from worker.plugins._operations import Operations  # noqa: PLC0415
 
     core = parts.core
     try:

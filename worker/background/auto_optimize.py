@@ -112,7 +112,8 @@ class AutoOptimizer:
     ) -> None:
         """Learn from what it brought, and say so."""
         after = self._pressure.headroom(device_id).total_bytes
-        promised = sum(step.recommended.expected_freed_bytes or 0 for step in steps)
+        claimed = sum_if_known(step.recommended.expected_freed_bytes for step in steps)
+        promised = claimed or 0
         gained = 0 if before is None or after is None else after - before
         helped = 2 * gained >= promised
         now = self._clock.now_ns()
@@ -122,7 +123,7 @@ class AutoOptimizer:
         pause_ms = (state.quiet_until_ns - now) // NS_PER_MS
         said = f"{why}; {gained} bytes of room gained of {promised} promised"
         log("info", "optimized by itself", device_id=device_id, reason=said, helped=helped)
-        self._publish(Optimized(device_id, level, steps, returned, helped, pause_ms, said))
+        self._publish(Optimized(device_id, level, steps, claimed, returned, helped, pause_ms, said))
 
     def _note_unloaded(self, device_id: str, row: Recommended) -> None:
         if isinstance(row.action, UnloadModel):

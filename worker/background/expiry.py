@@ -49,7 +49,7 @@ class Reaper:
 
     def _end_of_lease(self, device_id: str, allocation_id: str) -> Work:
         return Work(
-            action="memory.deallocate",
+            action="end of a lease",
             run=lambda _: self._memory.allocations.expire(allocation_id),
             claims=(Claim(allocation_id, alone=True), Claim(device_id, alone=False)),
             quick=False,
@@ -57,7 +57,7 @@ class Reaper:
 
     def _end_of_keep_alive(self, model_id: str) -> Work:
         return Work(
-            action="memory.unload_model",
+            action="end of a keep-alive",
             run=lambda _: self._memory.models.expire(model_id),
             claims=(model_claim(model_id),),
             quick=False,

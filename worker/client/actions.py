@@ -49,6 +49,13 @@ class Actions:
         """
         return self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
 
+    def renew_lease(self, *, allocation_id: str, lease_ms: int, options: CallOptions | None = None) -> results.RenewLeaseResult:
+        """Have an allocation's lease end later, or sooner; one without a lease gets one.
+
+        lease_ms: From now on, whatever was left of it.
+        """
+        return self._call("memory.renew_lease", results.RenewLeaseResult, {"allocation_id": allocation_id, "lease_ms": lease_ms}, options)
+
     def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
         """Copy or move an allocation's contents to a new allocation.
 
@@ -198,6 +205,13 @@ class AsyncActions:
         force: Also while it is persistent.
         """
         return await self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
+
+    async def renew_lease(self, *, allocation_id: str, lease_ms: int, options: CallOptions | None = None) -> results.RenewLeaseResult:
+        """Have an allocation's lease end later, or sooner; one without a lease gets one.
+
+        lease_ms: From now on, whatever was left of it.
+        """
+        return await self._call("memory.renew_lease", results.RenewLeaseResult, {"allocation_id": allocation_id, "lease_ms": lease_ms}, options)
 
     async def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
         """Copy or move an allocation's contents to a new allocation.

@@ -26,10 +26,6 @@ _QUIET_LEVELS = {PressureLevel.LOW, PressureLevel.UNKNOWN}
 """A signal at such a level explains nothing."""
 _OWNERS = 12
 """The largest have their own rows in a sample, the others one together."""
-_INTERVENTIONS = (
-    "memory.clear", "memory.defragment", "memory.model_optimize", "memory.optimize", "memory.set_limits",
-)  # fmt: skip
-"""What is done to make room, and noted each time."""
 
 Note = Callable[[dict[str, Any]], None]
 
@@ -168,12 +164,11 @@ class Recorder:
             )
 
     def _interventions(self) -> None:
-        for action in _INTERVENTIONS:
-            count = self._history.total_count(action)
-            if count != self._done.get(action, 0):
-                times = count - self._done.get(action, 0)
-                self._note({"done": action, "t_ms": self._now_ms(), "count": times})
+        for action, count in self._history.interventions().items():
+            times = count - self._done.get(action, 0)
+            if times:
                 self._done[action] = count
+                self._note({"done": action, "t_ms": self._now_ms(), "count": times})
 
     def _statistics(self, device_ids: tuple[str, ...]) -> None:
         self._statistics_ns = self._clock.now_ns()

@@ -22,16 +22,17 @@ from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
-from worker.instructor.refusals import invalid, unknown_action
+from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
+from worker.metrics.history import History
 from worker.policy.batches import plan_batches
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work
 
 _EVERYTHING = frozenset(AnalyticsSection)
 
 _IDS = "allocation ids"
-"""Claimed by what makes ids and, alone, by what names one that is not known yet: it may be in the making."""
+"""Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
 
 
 class Instructor:
@@ -42,6 +43,7 @@ class Instructor:
         memory: MemoryInterface,
         session: Session,
         clock: Clock,
+        history: History,
         version: str,
         pid: int | None,
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
@@ -49,6 +51,7 @@ class Instructor:
     ) -> None:
         self._plugins = plugins
         self._memory = memory
+        self._history = history
         self._bindings = Bindings()
         self._bind_memory(self._bindings)
         own = SessionHandlers(
@@ -79,13 +82,14 @@ class Instructor:
         bind("memory.get_allocations", self._get_allocations)
         bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
         bind("memory.deallocate", self._deallocate, self._claims_of_deallocate)
+        bind("memory.renew_lease", self._renew_lease, self._claims_of_renew_lease)
         bind("memory.transfer", self._transfer, self._claims_of_transfer, makes_allocation=True)
         bind("memory.get_transfer", self._get_transfer)
-        bind("memory.clear", self._clear, self._claims_of_devices)
-        bind("memory.defragment", self._defragment, self._claims_of_devices)
-        bind("memory.optimize", self._optimize, self._claims_of_devices)
+        bind("memory.clear", self._clear, self._claims_of_devices, intervenes=True)
+        bind("memory.defragment", self._defragment, self._claims_of_devices, intervenes=True)
+        bind("memory.optimize", self._optimize, self._claims_of_devices, intervenes=True)
         bind("memory.get_model_status", models.get_model_status)
-        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices)
+        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices, intervenes=True)
         bind("memory.get_pressure", self._get_pressure)
         bind("memory.get_analytics", self._get_analytics)
         bind("memory.get_metrics", self._get_metrics)
@@ -94,7 +98,7 @@ class Instructor:
         bind("memory.unload_model", models.unload_model, models.claims_of_unload_model)
         bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
-        bind("memory.set_limits", self._set_limits, self._claims_of_set_limits)
+        bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
@@ -105,6 +109,9 @@ class Instructor:
         if binding is None:
             return self._prepare_plugin(action, data)
         row, handler = binding.row, binding.handler
+        if binding.intervenes and not data.get("dry_run"):
+            handler = partial(self._intervene, name, handler)
+        check_size(data)
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:
@@ -132,6 +139,12 @@ class Instructor:
         if run is None:
             raise unknown_action(action, self._plugins)
         return Work(action=action, run=lambda call: run(data, call), quick=False)
+
+    def _intervene(self, name: str, run: Callable[..., Any], params: p.Params, call: Call) -> Any:
+        """Carry something out, and note that it was."""
+        result = run(params, call)
+        self._history.record_intervention(name)
+        return result
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
@@ -241,6 +254,15 @@ class Instructor:
         claims = (Claim(params.allocation_id, alone=True), Claim(device_id, alone=False))
         return claims, self._memory.devices.is_quick(device_id, size)
 
+    def _renew_lease(self, params: p.RenewLeaseParams, _: Call) -> r.RenewLeaseResult:
+        self._memory.allocations.renew(params.allocation_id, params.lease_ms * NS_PER_MS)
+        return r.RenewLeaseResult(params.allocation_id, params.lease_ms)
+
+    def _claims_of_renew_lease(self, params: p.RenewLeaseParams) -> Claims:
+        if not self._memory.allocations.knows(params.allocation_id):
+            return (Claim(_IDS, alone=True),), True
+        return (Claim(params.allocation_id, alone=False),), True  # a copy of it may go on
+
     # ---- transfers ----
 
     def _transfer(
@@ -291,7 +313,7 @@ class Instructor:
     def _get_transfer(self, params: p.GetTransferParams, _: Call) -> r.TransferResult:
         return self._memory.transfers.get(params.transfer_id)
 
-    # ---- making room ----
+    # ---- freeing memory, and how much may be taken ----
 
     def _clear(self, params: p.ClearParams, call: Call) -> r.ClearResult:
         devices = self._memory.devices.ids(params.device_id)

@@ -73,7 +73,7 @@ class ModelHandlers:
     def claims_of_unload_model(self, params: p.UnloadModelParams) -> Claims:
         """Return what unloading touches, and that it is not quick.
 
-        What another process holds is claimed by nobody: its owner's word must not wait behind the question.
+        What another process holds is claimed by no request: its owner's word must not wait behind the question.
         """
         if self._memory.models.external(params.model_id):
             return (), params.by_owner

@@ -50,7 +50,8 @@ class Allocations:
         self._check_unused = check_unused
         self._publish = core.events.publish
         table = core.manager.allocations
-        self.new_id, self.unused_id, self.knows = table.new_id, table.unused_id, table.knows
+        self.new_id, self.unused_id = table.new_id, table.unused_id
+        self.knows, self.renew = table.knows, table.renew
 
     def place_of(self, allocation_id: str) -> tuple[str, int]:
         """Return an allocation's device and bytes. AllocationNotFoundError if it is not live."""

@@ -305,6 +305,7 @@ class ModelOptimizer:
                         UnloadModel(victim.model_id),
                         expected_freed_bytes=victim.freed_bytes,
                         cost_ms=victim.reload_ms,
+                        cost_of="loading it again, when it is needed",
                         reason=f"{victim.model_id} was not used for {unused_ns // NS_PER_MS} ms",
                     )
                 )
@@ -316,6 +317,7 @@ class ModelOptimizer:
                         EvictBytes(device_id, freed),
                         expected_freed_bytes=freed,
                         cost_ms=sum_if_known([victim.reload_ms for victim in recent]),
+                        cost_of="loading them again, when they are needed",
                         reason=f"neither pinned nor in use, but used lately: {names}",
                     )
                 )

@@ -17,6 +17,7 @@ from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.interface.model_plan import ModelPlanner
 from worker.manager.model_table import ModelEntry
 from worker.manager.plan_table import Plan
+from worker.policy.holders import HeldModel
 from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
@@ -137,6 +138,16 @@ class ModelInterface:
             message = f"{plan_id!r} is for {what} of {plan.required_bytes} bytes on {plan.device_id}"
             raise InvalidRequestError.at("data.plan_id", message)
         return plan
+
+    def held(self, device_id: str) -> tuple[HeldModel, ...]:
+        """Return the models whose weights take memory on a device, and who alone can free it."""
+        with self._manager.lock:
+            return tuple(
+                HeldModel(entry.model_id, place.size_bytes, entry.freed_by)
+                for entry in self._table.on_device(device_id)
+                for place in (entry.residence, entry.host_copy)
+                if place is not None and place.device_id == device_id
+            )
 
     def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Return what unloading would bring; by name, where a model was not used for so long."""

@@ -82,6 +82,7 @@ class Questions:
 
     def usage(self, device_ids: tuple[str, ...], group_by: GroupBy) -> tuple[DeviceUsage, ...]:
         """Return allocated bytes in groups."""
+        self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return tuple(self._analytics.usage(device_id, group_by) for device_id in device_ids)
 
     def allocations(
@@ -118,7 +119,10 @@ class Questions:
     def pressure(self, device_ids: tuple[str, ...]) -> GetPressureResult:
         """Return how close devices are to running out, without what would help: see ``recommendations``."""
         self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        rows = tuple(map(self._analytics.pressure, device_ids))
+        built = self._models.built
+        rows = tuple(
+            self._analytics.pressure(each, () if built is None else built.held(each)) for each in device_ids
+        )
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
 
     def available_bytes(self, device_id: str) -> int | None:

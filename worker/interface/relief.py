@@ -104,6 +104,9 @@ class Relief:
         )
         return OptimizeOutcome(
             steps,
+            claimed_bytes=(
+                0 if dry_run else sum_if_known(step.recommended.expected_freed_bytes for step in steps)
+            ),
             returned_bytes=0 if dry_run else sum_if_known(step.returned_bytes for step in steps),
             pressure_before=before,
             pressure_after=before if dry_run else self.level_now(device_ids),

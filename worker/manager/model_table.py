@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from protocol.record import Record
 from protocol.results import ModelStatus
-from protocol.vocabulary import ModelState
+from protocol.vocabulary import FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
 from worker.core.models import ModelSpec
@@ -66,6 +66,15 @@ class ModelEntry:
         """The best figure for what it takes: measured, else from the header, else declared."""
         found = (self.measured_bytes, self.estimated_bytes, self.spec.declared_bytes)
         return next((each for each in found if each is not None), None)
+
+    @property
+    def freed_by(self) -> FreedBy:
+        """Who alone can free its weights, or the copy of them in host memory."""
+        if self.spec.external:
+            return FreedBy.HOST
+        if self.in_use or self.pinned:
+            return FreedBy.USE
+        return FreedBy.OWNER if self.state is ModelState.OFFLOADED else FreedBy.WORKER
 
     @property
     def settling(self) -> bool:

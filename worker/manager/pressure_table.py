@@ -7,6 +7,7 @@ from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import Gauge, Readings
 from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
 from worker.policy.admission import missing_bytes
+from worker.policy.holders import unattributed_bytes
 from worker.policy.levels import as_signals, budget_gauge, settle_all
 from worker.policy.pressure import Headroom, headroom, level_of, worst
 
@@ -135,8 +136,6 @@ class PressureTable:
     def _status(self, device: Device) -> DeviceStatus:
         ledger, readings, info = device.ledger, device.readings or NO_READINGS, device.info
         room = self.headroom_of(device)
-        process = readings.process_used_bytes
-        explained = readings.resident_bytes + readings.cached_bytes
         return DeviceStatus(
             device_id=info.device_id,
             kind=info.kind,
@@ -147,11 +146,11 @@ class PressureTable:
             budget_bytes=room.budget_bytes,
             budget_source=room.budget_source,
             used_bytes=readings.used_bytes,
-            process_used_bytes=process,
+            process_used_bytes=readings.process_used_bytes,
             allocated_bytes=ledger.allocated_bytes,
             external_bytes=ledger.external_bytes,
             cached_bytes=readings.cached_bytes,
-            unattributed_bytes=None if process is None else max(0, process - explained),
+            unattributed_bytes=unattributed_bytes(readings),
             available_bytes=room.available_bytes,
             peak_allocated_bytes=ledger.peak_allocated_bytes,
             allocation_count=len(ledger.allocations),

@@ -7,14 +7,16 @@ from protocol.results import (
     DeviceStatus,
     DeviceUsage,
     GetAnalyticsResult,
+    Holder,
 )
-from protocol.vocabulary import AnalyticsSection, GroupBy
+from protocol.vocabulary import AnalyticsSection, GroupBy, LeakKind
 from worker import __version__
 from worker.core.actions import Recommended
 from worker.core.clock import NS_PER_S
 from worker.core.records import age_order
-from worker.manager.devices import utilization_percentage
+from worker.manager.devices import NO_READINGS, utilization_percentage
 from worker.metrics.totals import DeviceTotals, Totals
+from worker.policy.holders import HeldModel, Suspects, holders, unattributed_bytes
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.watch.leaks import LeakWatch
 from worker.watch.trends import TrendWatch
@@ -46,11 +48,39 @@ class AnalyticsWorker:
         )
 
     def usage(self, device_id: str, group_by: GroupBy) -> DeviceUsage:
-        """Return a device's allocated bytes in groups."""
-        allocated, peak, groups = self._manager.usage.groups(device_id, group_by)
-        return DeviceUsage(device_id, allocated, peak, groups)
+        """Return a device's allocated bytes in groups, and what else takes its memory."""
+        manager = self._manager
+        readings = manager.samples.latest(device_id) or NO_READINGS
+        with manager.lock:
+            allocated, peak, groups = manager.usage.groups(device_id, group_by)
+            status = manager.pressure.status(device_id)
+        in_groups = sum(group.allocated_bytes for group in groups)
+        return DeviceUsage(
+            device_id=device_id,
+            allocated_bytes=allocated,
+            peak_allocated_bytes=peak,
+            external_bytes=status.external_bytes,
+            external_model_bytes=allocated + status.external_bytes - in_groups,
+            model_bytes=status.model_bytes,
+            resident_bytes=readings.resident_bytes,
+            cached_bytes=readings.cached_bytes,
+            unattributed_bytes=unattributed_bytes(readings),
+            process_used_bytes=readings.process_used_bytes,
+            groups=groups,
+        )
 
-    def pressure(self, device_id: str) -> DevicePressure:
+    def _held_by(self, device_id: str, models: tuple[HeldModel, ...]) -> tuple[Holder, ...]:
+        """Return what holds a device's memory, and who alone can free it."""
+        leaks = self._leaks.suspects((device_id,))
+        suspects = Suspects(
+            frozenset((each.owner, each.purpose) for each in leaks if each.kind is LeakKind.ALLOCATIONS),
+            any(each.kind is LeakKind.PROCESS for each in leaks),
+        )
+        readings = self._manager.samples.latest(device_id) or NO_READINGS
+        allocations = self._manager.allocations.all(device_id)
+        return holders(allocations, models, readings, suspects, self._clock.now_ns())
+
+    def pressure(self, device_id: str, models: tuple[HeldModel, ...]) -> DevicePressure:
         """Return how close a device is to running out. What would help is for who answers to add."""
         headroom = self._manager.pressure.headroom(device_id)
         readings = self._manager.samples.latest(device_id)
@@ -65,6 +95,7 @@ class AnalyticsWorker:
             signals=self._manager.pressure.signals(device_id),
             trend=self._trends.trend(device_id),
             recommended_actions=(),
+            held_by=self._held_by(device_id, models),
         )
 
     def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommended, ...]:

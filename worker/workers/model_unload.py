@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from protocol.results import Eviction, UnloadedModel
+from worker.core.actions import with_returned
 from worker.core.errors import WorkerError
 from worker.core.events import ModelUnloaded
 from worker.core.records import HOST
@@ -54,6 +55,7 @@ class ModelUnloader:
             returned = self._weights.unload(residence)
         finally:
             self._models.evicted(eviction, copy)
+        reason = with_returned(reason, residence.size_bytes, returned)
         row = UnloadedModel(entry.model_id, residence.size_bytes, returned, eviction.reload_ms, reason)
         device_id, freed = residence.device_id, residence.size_bytes
         recorded = Eviction(entry.model_id, device_id, 0, freed, returned, reason)

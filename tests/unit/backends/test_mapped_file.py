@@ -27,7 +27,7 @@ from worker.core.errors import CancelledError, ModelBusyError, ModelLoadFailedEr
 from worker.core.models import Placement
 from worker.core.records import FileRange
 from worker.loaders.registry import loader_of
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="leases on files and smaps are Linux's")
 Make = Callable[..., Machine]

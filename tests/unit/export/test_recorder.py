@@ -88,7 +88,7 @@ def test_refusals_and_what_was_done_are_noted_once(watched: Watched) -> None:
     """Each with its time, its code and its reason."""
     history = watched.machine.history
     history.record_refusal("memory.allocate", "out_of_memory", "no room", "sim:0")
-    history.record_action("memory.clear", watched.machine.clock.now_ns(), 1000, failed=False)
+    history.record_intervention("memory.clear")
     notes = watched.tick()
     assert [note.get("refused") or note.get("done") for note in notes] == ["memory.allocate", "memory.clear"]
     assert (notes[0]["code"], notes[0]["reason"], notes[0]["device_id"]) == (

@@ -426,6 +426,34 @@ def test_lease_and_its_record(machine: Machine) -> None:
     assert len(machine.events) == 1
 
 
+def test_renewed_lease(machine: Machine) -> None:
+    """A renewed lease ends so long after its renewal, sooner or later; an allocation without one gets one."""
+    leased, plain = machine.allocate("cpu", 4096, lease_ns=10**9), machine.allocate("cpu", 4096)
+    machine.pass_time(10**9 - 1)
+    for name in (leased, plain):
+        machine.memory.renew_lease(name, 2 * 10**9)
+    machine.pass_time(2 * 10**9 - 1)
+    machine.memory.renew_lease(plain, 5)
+    assert machine.manager.allocations.knows(leased)
+    machine.pass_time(1)
+    assert not machine.manager.allocations.knows(leased)
+    machine.pass_time(4)
+    assert not machine.manager.allocations.knows(plain)
+    machine.check()
+
+
+def test_renewing_what_is_gone_changes_nothing(machine: Machine) -> None:
+    """Whoever renews too late is told why, and every figure is as before."""
+    leased = machine.allocate("cpu", 4096, lease_ns=10**9)
+    machine.pass_time(10**9)
+    before = machine.figures()
+    for name, reason in ((leased, "lease_expired"), ("alloc-99", "never_existed")):
+        with pytest.raises(AllocationNotFoundError) as caught:
+            machine.memory.renew_lease(name, 10**9)
+        assert caught.value.details["reason"] == reason
+    assert machine.figures() == before
+
+
 def test_moved_allocation_keeps_its_lease(machine: Machine) -> None:
     """A lease goes along with a move and runs out when it would have."""
     leased = machine.allocate("cpu", 4096, lease_ns=3 * 10**9)

@@ -35,7 +35,7 @@ def device(name: str, **more: object) -> DeviceRow:
     """Make a device's row."""
     row = {
         "device_id": name, "state": "available", "level": "high", "percentage": 91.0, "budget_bytes": 8 * GIB,
-        "taken_bytes": 7 * GIB, "available_bytes": GIB, "bytes_per_second": 1.5 * 2**20, "seconds_left": 95.0,
+        "own_bytes": 7 * GIB, "available_bytes": GIB, "bytes_per_second": 1.5 * 2**20, "seconds_left": 95.0,
         "curve": (0, 5, 10),
     }  # fmt: skip
     return DeviceRow(**(row | more))

@@ -27,7 +27,7 @@ from worker.core.errors import (
 from worker.core.events import ModelUnloaded
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 Make = Callable[..., Machine]
 CALM = PressureThresholds(75, 90, 95)

@@ -25,7 +25,7 @@ from worker.core.events import UnloadRequested
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, ModelDemand, WayToPlan
 from worker.manager.model_table import ModelEntry
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 DEVICE = "sim:0"
 

@@ -15,7 +15,7 @@ from tests.unit.machine import Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.errors import WorkerError
 from worker.core.records import AllocationRequest, ModelDemand
-from worker.plugins.leases import LeasedModel, Models
+from worker.plugins._leases import LeasedModel, Models
 
 KIB = 1024
 SIZES = (64 * KIB, 100 * KIB, 33 * KIB, 1, 250 * KIB)

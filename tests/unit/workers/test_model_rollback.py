@@ -20,7 +20,7 @@ from worker.core.errors import (
 )
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 Make = Callable[..., Machine]
 DEVICE = "sim:0"

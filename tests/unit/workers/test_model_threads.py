@@ -14,7 +14,7 @@ from worker.backends.simulated import SimulatedDevice
 from worker.core.clock import FixedClock
 from worker.core.errors import OutOfMemoryError
 from worker.core.records import AllocationRequest, DecisionKind
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 HOUR_S = 3600
 

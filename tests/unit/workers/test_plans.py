@@ -16,7 +16,7 @@ from worker.core.errors import InvalidRequestError, ModelNotFoundError, OutOfMem
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, WayToPlan
 from worker.manager.plan_table import PLAN_LIFETIME_NS
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 DEVICE = "sim:0"
 

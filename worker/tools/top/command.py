@@ -85,7 +85,7 @@ def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Sourc
 
 @contextlib.contextmanager
 def _started(options: list[str]) -> Iterator[Path]:
-    """Start a worker that nobody else talks to; it ends with its input."""
+    """Start a worker that has no other client; it ends with its input."""
     with tempfile.TemporaryDirectory(prefix="memory-worker-top-") as folder:  # made with mode 0700
         path = Path(folder) / "worker.sock"
         command = [sys.executable, "-m", "memory_worker", *options, "--monitor-socket", str(path)]

@@ -1,4 +1,4 @@
-"""Where the live view gets its snapshots: a worker's socket, or a record that somebody writes."""
+"""Where the live view gets its snapshots: a worker's socket, or a record that a worker writes."""
 
 import os
 import socket

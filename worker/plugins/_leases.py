@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Any
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.models import TensorInfo
-from worker.loaders.tensors import Weights, dense_bytes
-from worker.plugins.remote_action import ModelAction, work_of
+from worker.loaders.tensors import dense_bytes
+from worker.plugins._remote_action import ModelAction, work_of
 from worker.stream.work import Call
-from worker.workers.model_load import Acquired, ModelWorker
-from worker.workers.weights import ModelWeights
 
 if TYPE_CHECKING:
     import torch
+
+    from worker.loaders.tensors import Weights
+    from worker.workers.model_load import Acquired, ModelWorker
+    from worker.workers.weights import ModelWeights
 
 
 class LeasedModel(Mapping[str, memoryview]):
     """A loaded model's tensors by name, as bytes. Valid until the lease ends."""
 
-    def __init__(self, weights: ModelWeights, acquired: Acquired) -> None:
+    def __init__(self, weights: "ModelWeights", acquired: "Acquired") -> None:
         residence = acquired.residence
         self.model_id = acquired.entry.model_id
-        """Which it is: a fallback where the model asked for has no room."""
+        """Which it is: a fallback where the model asked for has no headroom."""
         self.fallback_reason = acquired.fallback_reason
         """Why it is not the model asked for; None where it is."""
         self.device_id = residence.device_id
@@ -59,6 +61,8 @@ class LeasedModel(Mapping[str, memoryview]):
             message = f"{self.model_id} is on {self.device_id}: torch here can't see its memory"
             raise TypeError(message)
         if self._torch is None:
+            from worker.loaders.tensors import Weights  # noqa: PLC0415 - only where torch is used
+
             self._torch = Weights(self._view, self.infos.values())
         return self._torch
 
@@ -84,7 +88,7 @@ class LeasedModel(Mapping[str, memoryview]):
 class Models:
     """The models of this worker."""
 
-    def __init__(self, worker: ModelWorker, clock: Clock) -> None:
+    def __init__(self, worker: "ModelWorker", clock: Clock) -> None:
         self._worker = worker
         self._clock = clock
 
@@ -97,7 +101,7 @@ class Models:
 
         ``wait_s`` is how long to wait for others' leases to end where only they stand in the way: whoever
         holds a lease while waiting for another may wait in a circle, and gets OutOfMemoryError after it.
-        Where there is no room, the model's declared fallback is leased, unless that is not allowed:
+        Where there is no headroom, the model's declared fallback is leased, unless that is not allowed:
         ``model_id`` of what is yielded tells.
 
         Raises:
