@@ -205,7 +205,7 @@ class Machine:
     def _check_usage(self, device_id: str) -> None:
         """Hold the sums of an answer to ``memory.get_usage``: what is in groups, and what the process uses."""
         for group_by in GroupBy:
-            usage = self.memory._analytics.usage(device_id, group_by)
+            usage = self.memory.questions.usage((device_id,), group_by)[0]
             in_groups = sum(group.allocated_bytes for group in usage.groups)
             recorded = usage.allocated_bytes + usage.external_bytes
             assert in_groups + usage.external_model_bytes == recorded

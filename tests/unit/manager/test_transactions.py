@@ -431,9 +431,9 @@ def test_renewed_lease(machine: Machine) -> None:
     leased, plain = machine.allocate("cpu", 4096, lease_ns=10**9), machine.allocate("cpu", 4096)
     machine.pass_time(10**9 - 1)
     for name in (leased, plain):
-        machine.memory.renew_lease(name, 2 * 10**9)
+        machine.memory.allocations.renew(name, 2 * 10**9)
     machine.pass_time(2 * 10**9 - 1)
-    machine.memory.renew_lease(plain, 5)
+    machine.memory.allocations.renew(plain, 5)
     assert machine.manager.allocations.knows(leased)
     machine.pass_time(1)
     assert not machine.manager.allocations.knows(leased)
@@ -449,7 +449,7 @@ def test_renewing_what_is_gone_changes_nothing(machine: Machine) -> None:
     before = machine.figures()
     for name, reason in ((leased, "lease_expired"), ("alloc-99", "never_existed")):
         with pytest.raises(AllocationNotFoundError) as caught:
-            machine.memory.renew_lease(name, 10**9)
+            machine.memory.allocations.renew(name, 10**9)
         assert caught.value.details["reason"] == reason
     assert machine.figures() == before
 
