@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.models import TensorInfo
+from worker.loaders.tensors import Weights, dense_bytes
 from worker.plugins._remote_action import ModelAction, work_of
 from worker.stream.work import Call
 
 if TYPE_CHECKING:
     import torch
 
-    from worker.loaders.tensors import Weights
     from worker.workers.model_load import Acquired, ModelWorker
     from worker.workers.weights import ModelWeights
 
@@ -43,10 +43,10 @@ class LeasedModel(Mapping[str, memoryview]):
     def __getitem__(self, name: str) -> memoryview:
         info = self.infos[name]
         if self._view is not None:
-            return self._view[info.offset : info.offset + info.placed_bytes].toreadonly()
+            return dense_bytes(self._view[info.offset : info.offset + info.placed_bytes], info).toreadonly()
         copy = memoryview(bytearray(info.placed_bytes))
         self._weights.read(self._residence, info.offset, copy)
-        return copy.toreadonly()
+        return dense_bytes(copy, info).toreadonly()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
@@ -60,8 +60,6 @@ class LeasedModel(Mapping[str, memoryview]):
             message = f"{self.model_id} is on {self.device_id}: torch here can't see its memory"
             raise TypeError(message)
         if self._torch is None:
-            from worker.loaders.tensors import Weights  # noqa: PLC0415 - only where torch is used
-
             self._torch = Weights(self._view, self.infos.values())
         return self._torch
 
