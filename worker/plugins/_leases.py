@@ -17,7 +17,6 @@ from worker.stream.work import Call
 if TYPE_CHECKING:
     import torch
 
-    from worker.loaders.tensors import Weights
     from worker.workers.model_load import Acquired, ModelWorker
     from worker.workers.weights import ModelWeights
 
@@ -61,8 +60,6 @@ class LeasedModel(Mapping[str, memoryview]):
             message = f"{self.model_id} is on {self.device_id}: torch here can't see its memory"
             raise TypeError(message)
         if self._torch is None:
-            from worker.loaders.tensors import Weights  # noqa: PLC0415 - only where torch is used
-
             self._torch = Weights(self._view, self.infos.values())
         return self._torch
 
