@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
@@ -43,6 +44,10 @@ ALL_DEVICES = "all"
 CPU = "cpu"
 
 
+_Asked = tuple[tuple[str, ...], bool, bool, bool]
+"""Which devices were asked about, and which of the optional parts."""
+
+
 class _Status(Record):
     """An answer to ``memory.get_status``, good for as long as nothing changes."""
 
@@ -82,7 +87,7 @@ class DeviceAnswers:
         self._models: ModelInterface | None = None
         self._clock = clock
         # Derived, and made again whenever the manager's version is another.
-        self._last_status: dict[tuple[tuple[str, ...], bool, bool, bool], _Status] = {}
+        self._last_status: dict[_Asked, _Status] = {}
 
     @property
     def models(self) -> "ModelInterface":
@@ -179,7 +184,17 @@ class DeviceAnswers:
             if not allocations:  # rows of allocations have ages
                 self._last_status[key] = last
         age_ms = max(0, now - last.read_ns) // NS_PER_MS
-        return GetStatusResult(last.devices, last.host, last.pressure_level, age_ms)
+        return GetStatusResult(self._aged(key, last), last.host, last.pressure_level, age_ms)
+
+    def _aged(self, key: _Asked, last: _Status) -> tuple[DeviceStatus, ...]:
+        """Return the rows of an answer with the age that each device's figures have by now: new rows once a millisecond."""
+        ages = tuple(self._manager.age_ms(row.device_id) for row in last.devices)
+        if all(row.age_ms == age for row, age in zip(last.devices, ages, strict=True)):
+            return last.devices
+        rows = tuple(replace(row, age_ms=age) for row, age in zip(last.devices, ages, strict=True))
+        if key in self._last_status:
+            self._last_status[key] = replace(last, devices=rows)
+        return rows
 
     def usage(self, device_ids: tuple[str, ...], group_by: GroupBy) -> tuple[DeviceUsage, ...]:
         """Return allocated bytes in groups."""

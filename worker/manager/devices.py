@@ -181,6 +181,14 @@ class DeviceBooks:
             times = [device.read_ns for device in map(self._get, device_ids) if device.readings]
             return min(times, default=self._clock.now_ns())
 
+    def age_ms(self, device_id: str) -> int | None:
+        """Return how old a device's readings are; None where there are none."""
+        with self._lock:
+            device = self._get(device_id)
+            if device.readings is None:
+                return None
+            return max(0, self._clock.now_ns() - device.read_ns) // NS_PER_MS
+
     # ---- what they can give ----
 
     def headroom(self, device_id: str) -> Headroom:

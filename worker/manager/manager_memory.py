@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.results import AllocationRow, DeviceStatus, UsageGroup
-from protocol.vocabulary import DeviceState, GroupBy, MemoryType
+from protocol.vocabulary import DeviceKind, DeviceState, GroupBy, MemoryType
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
     AllocationNotFoundError,
@@ -24,6 +24,7 @@ from worker.core.records import (
 )
 from worker.manager.devices import (
     NO_READINGS,
+    Device,
     DeviceBooks,
     books_of,
     unavailable,
@@ -166,15 +167,24 @@ class MemoryManager(DeviceBooks):
             return reservation
 
     def enter_weights(
-        self, reservation: Reservation, handle: str, size_bytes: int, actual_bytes: int
+        self,
+        reservation: Reservation,
+        handle: str,
+        size_bytes: int,
+        actual_bytes: int,
+        *,
+        is_object: bool = False,
     ) -> None:
-        """Enter a model's weights, by what they turned out to take. DeviceUnavailableError if the device went away meanwhile."""
+        """Enter a model's weights, by what they turned out to take. DeviceUnavailableError if the device went away meanwhile.
+
+        ``is_object``: they are no block of the device's backend, but what this process grew by.
+        """
         with self._lock:
             device = self._get(reservation.request.device_id)
             if not device.ledger.holds(reservation):
                 raise went_with_its_device(device.info)
             device.ledger.release(reservation)
-            device.ledger.add_weights(handle, size_bytes, actual_bytes)
+            device.ledger.add_weights(handle, size_bytes, actual_bytes, is_object=is_object)
             device.stale = True
             self.version += 1
 
@@ -335,18 +345,23 @@ class MemoryManager(DeviceBooks):
             ledger, readings = device.ledger, device.readings or NO_READINGS
             room = self._headroom(device)
             process = readings.process_used_bytes
-            explained = readings.resident_bytes + readings.cached_bytes
+            explained = readings.resident_bytes + readings.cached_bytes + self._object_bytes(device)
             return DeviceStatus(
                 device_id=device_id,
                 kind=device.info.kind,
                 name=device.info.name,
                 state=device.info.state,
                 state_reason=device.info.state_reason,
+                age_ms=self.age_ms(device_id),
                 total_bytes=readings.total_bytes,
+                total_source=readings.total_source,
                 budget_bytes=room.budget_bytes,
                 budget_source=room.budget_source,
                 used_bytes=readings.used_bytes,
+                used_source=readings.used_source,
                 process_used_bytes=process,
+                process_used_source=readings.process_used_source,
+                child_process_bytes=readings.child_process_bytes,
                 allocated_bytes=ledger.allocated_bytes,
                 external_bytes=ledger.external_bytes,
                 cached_bytes=readings.cached_bytes,
@@ -363,6 +378,12 @@ class MemoryManager(DeviceBooks):
             )
 
     # ---- inside ----
+
+    def _object_bytes(self, device: Device) -> int:
+        """Return what models that are Python objects take of the process: host memory, whatever device they are for."""
+        if device.info.kind is not DeviceKind.CPU:
+            return 0
+        return sum(sum(each.ledger.objects.values()) for each in self._devices.values())
 
     def _ending(self, allocation_id: str) -> str:
         known = self._endings.get(allocation_id)

@@ -130,7 +130,13 @@ class ModelManager:
         request = room.reservation.request
         with self._changed:
             residence = Residence(request.device_id, self.handle_of(room), size_bytes, actual_bytes)
-            self._manager.enter_weights(room.reservation, residence.handle, size_bytes, actual_bytes)
+            self._manager.enter_weights(
+                room.reservation,
+                residence.handle,
+                size_bytes,
+                actual_bytes,
+                is_object=entry.spec.factory is not None,
+            )
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED

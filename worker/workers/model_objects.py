@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 
 from worker.core.records import Block
+from worker.workers.import_growth import ImportGrowth
 
 
 class ModelObjects:
@@ -18,13 +19,14 @@ class ModelObjects:
         self._objects: dict[str, object] = {}
 
     def load(self, handle: str, make: Callable[[], object]) -> Block:
-        """Make one, and measure it; the maker's error goes on, and nothing is kept."""
+        """Make one, and measure it without what it imports; the maker's error goes on, and nothing is kept."""
         with self._measuring:
             before = self._process_bytes()
-            value = make()
+            with ImportGrowth(self._process_bytes) as imports:
+                value = make()
             after = self._process_bytes()
             self._objects[handle] = value
-            return Block(0 if before is None or after is None else max(0, after - before))
+            return Block(0 if before is None or after is None else max(0, after - before - imports.bytes))
 
     def get(self, handle: str) -> object:
         """Return one."""
