@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.results import SharedMemory
-from protocol.vocabulary import DeviceKind, Initialize, MemoryType
+from protocol.vocabulary import DeviceKind, Initialize, MemoryType, Source
 from worker.backends.base import Fill
 from worker.backends.buffer_pool import BufferPool
 from worker.backends.host_memory import (
@@ -85,6 +85,10 @@ class CpuBackend:
             cached_bytes=self._pool.cached_bytes,
             fragmentation=None,
             gauges=system.gauges,
+            total_source=None if system.total_bytes is None else Source.OS,
+            used_source=None if system.used_bytes is None else Source.OS,
+            process_used_source=None if system.process_rss_bytes is None else Source.OS,
+            child_process_bytes=system.child_process_bytes,
         )
 
     def held_bytes(self) -> int:

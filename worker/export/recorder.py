@@ -90,7 +90,10 @@ class Recorder:
             status.state, status.allocated_bytes, status.model_bytes, status.external_bytes, status.pressure_level,
             peak, limits, sum(flow.made_count for flow in flows), tuple(each.name for each in signals),
         )  # fmt: skip
-        rough = (status.used_bytes, status.process_used_bytes, status.available_bytes, status.budget_bytes)
+        rough = (
+            status.used_bytes, status.process_used_bytes, status.child_process_bytes, status.available_bytes,
+            status.budget_bytes,
+        )  # fmt: skip
         present = _Last(now_ns, exact, rough)
         differs = last is None or _differs(last, present, status.total_bytes)
         trend = self._trend(status, last, differs=differs)
@@ -109,6 +112,7 @@ class Recorder:
                 "reserve_bytes": limits.reserve_bytes,
                 "used_bytes": status.used_bytes,
                 "process_used_bytes": status.process_used_bytes,
+                "child_process_bytes": status.child_process_bytes,
                 "available_bytes": status.available_bytes,
                 "allocated_bytes": status.allocated_bytes,
                 "peak_bytes": peak,

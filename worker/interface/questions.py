@@ -1,5 +1,7 @@
 """What can be said of all devices: the part of the interface that changes nothing."""
 
+from dataclasses import replace
+
 from protocol.record import Record
 from protocol.results import (
     DeviceStatus,
@@ -19,6 +21,9 @@ from worker.policy.pressure import worst
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.analytics import AnalyticsWorker
+
+_Asked = tuple[tuple[str, ...], bool, bool, bool]
+"""Which devices were asked about, and which of the optional parts."""
 
 
 class _Status(Record):
@@ -48,7 +53,7 @@ class Questions:
         self._clock = core.clock
         self.analytics = analytics.analytics
         # Derived, and made again whenever the manager's version is another.
-        self._last_status: dict[tuple[tuple[str, ...], bool, bool, bool], _Status] = {}
+        self._last_status: dict[_Asked, _Status] = {}
 
     def status(
         self,
@@ -78,7 +83,17 @@ class Questions:
             if not allocations:  # rows of allocations have ages
                 self._last_status[key] = last
         age_ms = max(0, now - last.read_ns) // NS_PER_MS
-        return GetStatusResult(last.devices, last.host, last.pressure_level, age_ms)
+        return GetStatusResult(self._aged(key, last), last.host, last.pressure_level, age_ms)
+
+    def _aged(self, key: _Asked, last: _Status) -> tuple[DeviceStatus, ...]:
+        """Return the rows of an answer with the age that each device's figures have by now: new rows once a millisecond."""
+        ages = tuple(self._manager.samples.age_ms(row.device_id) for row in last.devices)
+        if all(row.age_ms == age for row, age in zip(last.devices, ages, strict=True)):
+            return last.devices
+        rows = tuple(replace(row, age_ms=age) for row, age in zip(last.devices, ages, strict=True))
+        if key in self._last_status:
+            self._last_status[key] = replace(last, devices=rows)
+        return rows
 
     def usage(self, device_ids: tuple[str, ...], group_by: GroupBy) -> tuple[DeviceUsage, ...]:
         """Return allocated bytes in groups."""

@@ -128,7 +128,13 @@ class ModelManager:
         request = held.reservation.request
         with self._changed:
             residence = Residence(request.device_id, held.handle, size_bytes, actual_bytes)
-            self._manager.weights.add(held.reservation, residence.handle, size_bytes, actual_bytes)
+            self._manager.weights.add(
+                held.reservation,
+                residence.handle,
+                size_bytes,
+                actual_bytes,
+                is_object=entry.spec.factory is not None,
+            )
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.models import TensorInfo
-from worker.loaders.tensors import dense_bytes
+from worker.loaders.tensors import Weights, dense_bytes
 from worker.plugins._remote_action import ModelAction, work_of
 from worker.stream.work import Call
 

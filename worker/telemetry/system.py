@@ -21,8 +21,8 @@ from worker.telemetry.stalls import MemoryStalls
 GIB: Final = 2**30
 
 _SLOW_GAUGES_NS = 250_000_000
-"""Stalls and swap are read again after this: the kernel averages over seconds, and reading them costs as much
-as all the rest."""
+"""Stalls, swap and child processes are read again after this: the kernel averages over seconds, and reading them
+costs as much as all the rest."""
 
 
 class SystemReading(Record):
@@ -39,6 +39,8 @@ class SystemReading(Record):
     """What this process could still get: the smallest of all sources."""
     gauges: tuple[Gauge, ...] = ()
     """Every sign of pressure by itself."""
+    child_process_bytes: int | None = None
+    """What the processes take that this one started."""
 
     @property
     def used_bytes(self) -> int | None:
@@ -57,7 +59,7 @@ class SystemMemory:
         self._stalls = MemoryStalls()
         self._notification = LowMemoryNotification()
         # All mutable state: what is read more rarely, and when it was.
-        self._slow_gauges: tuple[Gauge, ...] = ()
+        self._slow_figures: tuple[tuple[Gauge, ...], int | None] = ((), None)
         self._slow_read_ns: int | None = None
 
     def notes(self) -> tuple[str, ...]:
@@ -94,6 +96,7 @@ class SystemMemory:
             for name, limit, room, source in sources
             if limit is not None and room is not None
         ]
+        slow_gauges, child_bytes = self._slow()
         return SystemReading(
             total_bytes=total,
             available_bytes=available,
@@ -101,15 +104,17 @@ class SystemMemory:
             budget_bytes=budget,
             budget_source=budget_source,
             free_bytes=free,
-            gauges=(*gauges, *self._slow()),
+            gauges=(*gauges, *slow_gauges),
+            child_process_bytes=child_bytes,
         )
 
-    def _slow(self) -> tuple[Gauge, ...]:
+    def _slow(self) -> tuple[tuple[Gauge, ...], int | None]:
         now = time.monotonic_ns()
         if self._slow_read_ns is None or now - self._slow_read_ns >= _SLOW_GAUGES_NS:
-            self._slow_gauges = (*self._stalls.gauges(), *_swap(), *self._notification.gauges())
+            gauges = (*self._stalls.gauges(), *_swap(), *self._notification.gauges())
+            self._slow_figures = gauges, self._process.child_resident_bytes()
             self._slow_read_ns = now
-        return self._slow_gauges
+        return self._slow_figures
 
 
 def _machine() -> tuple[int | None, int | None]:
@@ -160,4 +165,6 @@ class FixedSystemMemory:
         """Return the made-up machine."""
         held = self.held_bytes()
         free = max(0, 8 * GIB - held)
-        return SystemReading(16 * GIB, free, 64 * 2**20 + held, 16 * GIB, Source.OS, free)
+        return SystemReading(
+            16 * GIB, free, 64 * 2**20 + held, 16 * GIB, Source.OS, free, child_process_bytes=0
+        )

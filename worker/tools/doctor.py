@@ -25,6 +25,7 @@ _FIGURES = (
     ("budget_bytes", "budget"),
     ("used_bytes", "used, all processes"),
     ("process_used_bytes", "used by this worker"),
+    ("child_process_bytes", "used by its child processes"),
     ("available_bytes", "available to one allocation"),
 )
 
@@ -76,6 +77,8 @@ def _as_text(
         if device.state_reason is not None:
             yield f"  because: {device.state_reason}"
         for field, label in _FIGURES:
+            if field == "child_process_bytes" and device.kind is not DeviceKind.CPU:
+                continue  # they take the machine's memory
             yield f"  {label:28} {_bytes(getattr(device, field))}{_source(device, field)}"
         yield f"  {'pressure':28} {device.pressure_level}"
         for note in notes[device.device_id]:
@@ -85,9 +88,8 @@ def _as_text(
 
 
 def _source(device: DeviceStatus, field: str) -> str:
-    if field == "budget_bytes" and device.budget_source is not None:
-        return f"  from {device.budget_source}"
-    return ""
+    source = getattr(device, field.replace("_bytes", "_source"), None)
+    return "" if source is None else f"  from {source}"
 
 
 def _bytes(value: int | None) -> str:

@@ -19,6 +19,7 @@ from worker.loaders.registry import loader_of
 from worker.manager.model_table import ModelEntry, Residence
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.import_growth import ImportGrowth
 
 
 class Source(Record):
@@ -49,13 +50,14 @@ class _Objects:
         self._objects: dict[str, object] = {}
 
     def load(self, handle: str, make: Callable[[], object]) -> Block:
-        """Make one, and measure it; the maker's error goes on, and nothing is kept."""
+        """Make one, and measure it without what it imports; the maker's error goes on, and nothing is kept."""
         with self._measuring:
             before = self._process_bytes()
-            value = make()
+            with ImportGrowth(self._process_bytes) as imports:
+                value = make()
             after = self._process_bytes()
             self._objects[handle] = value
-            return Block(0 if before is None or after is None else max(0, after - before))
+            return Block(0 if before is None or after is None else max(0, after - before - imports.bytes))
 
     def get(self, handle: str) -> object:
         """Return one."""
