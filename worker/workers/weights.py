@@ -36,7 +36,7 @@ class Source(Record):
             self.file.close()
 
 
-class _Objects:
+class ModelObjects:
     """Models that the operator's code makes: Python objects, whose bytes only the process as a whole shows.
 
     What one takes is what the process grew by, so it is only about right.
@@ -86,7 +86,7 @@ class ModelWeights:
         self._clock = core.clock
         self._usage = core.manager.usage
         self._process_bytes = process_bytes
-        self._objects = _Objects(process_bytes)
+        self._objects = ModelObjects(process_bytes)
         # Mutable: how each loaded model's tensors lie in its block, by handle.
         self._tensors: dict[str, tuple[TensorInfo, ...]] = {}
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker.workers.model_objects import ModelObjects
 
 from tests.unit.machine import MIB, Machine
 from worker.core.models import ModelSpec
+from worker.workers.weights import ModelObjects
 
 LIBRARY = """
 import {other}, sys
