@@ -146,7 +146,7 @@ _FROM_FILE = {
 class ModelEntry(BaseModel):
     """One model."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
 
     id: Id
     """What requests call it. Unique."""
@@ -206,7 +206,7 @@ def _given(value: object) -> bool:
 class RoleEntry(BaseModel):
     """What stands for a model by what it is for: an agent, a task. Valid wherever a model id is."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
 
     model: Id
     """The model that does it."""

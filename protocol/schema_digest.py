@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "db03292f51dcb8dad5d67f7c5dbd7a6068fbb5e3412f91c2104ff772dc7b435a"
+SCHEMA_SHA256 = "df584fcbf78ac05c967dfd5cdd8ae673f11f08f622a7aa3fbf3e395b5e5780d3"

@@ -1,70 +1,59 @@
 """Where the models' parts are put together. Imported only when something asks for models."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from worker.app.devices import may_come
+from worker.app.memory import Surroundings
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend
-from worker.core.clock import Clock
-from worker.core.events import Event, Publish
 from worker.core.log import log
-from worker.core.records import Decision, OnIdle
+from worker.core.models import ModelSpec
 from worker.interface.models import ModelInterface
 from worker.loaders.models_file import DeclaredModels, ModelConfigError, declared_models
-from worker.manager.manager_memory import MemoryManager
 from worker.manager.models import ModelManager
-from worker.metrics.history import History
-from worker.watch.device_monitor import DeviceWatch
+from worker.watch.device_monitor import DeviceMonitor
+from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
-from worker.workers.model_objects import ModelObjects
 from worker.workers.model_owners import ExternalWorker
-from worker.workers.process_growth import ProcessGrowth
 from worker.workers.restart import RestartWorker
-from worker.workers.weights import ModelBlocks
+from worker.workers.weights import ModelWeights
 
 
 def build_models(
-    arguments: Arguments,
-    manager: MemoryManager,
-    backends: dict[str, DeviceBackend],
-    watch: DeviceWatch,
-    restarts: RestartWorker,
-    history: History,
-    clock: Clock,
-    publish: Publish,
-    listening: Callable[[type[Event]], bool],
-    on_idle: OnIdle,
-    process_bytes: Callable[[], int | None],
-    default_device: str | None,
-    record: Callable[[Decision], None] | None,
+    core: Core, monitor: DeviceMonitor, restarts: RestartWorker, surroundings: Surroundings
 ) -> ModelInterface:
     """Build what keeps the models. Exits with 2 for a file that can't be used."""
-    declared = declared_in(arguments, backends)
-    booked = ModelManager(manager, clock, declared.specs, on_idle, record)
+    for spec in surroundings.models():
+        core.manager.models.add(spec)
+    models = ModelManager(core.manager, core.clock, surroundings.record)
     worker = ModelWorker(
-        manager, booked, ModelBlocks(backends, watch, clock, ModelObjects(process_bytes)),
-        ExternalWorker(booked, history, clock, publish, listening), watch, history, clock, publish,
-        default_device, ProcessGrowth(manager, process_bytes), restarts.restart_for,
-    )  # fmt: skip
-    return ModelInterface(manager, worker, watch, clock)
+        core,
+        models,
+        ModelWeights(core, monitor, surroundings.process_bytes),
+        ExternalWorker(core, models),
+        monitor,
+        surroundings.default_device,
+        restarts.restart_for,
+    )
+    return ModelInterface(core, worker, monitor)
 
 
-def declared_in(arguments: Arguments, backends: dict[str, DeviceBackend]) -> DeclaredModels:
+def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
     """Read ``--models``; what is wrong with one model is logged, and refuses that one. Exits with 2 for no such file."""
     if arguments.models is None:
-        return DeclaredModels((), (), ())
+        return ()
     try:
-        found = read_declared(arguments, backends)
+        found = read_configured(arguments, backends)
     except (ModelConfigError, OSError) as error:
         fail(f"--models: {error}")
     for problem in found.problems:
         log("warning", "a model is refused", problem=problem)
-    return found
+    return found.specs
 
 
-def read_declared(arguments: Arguments, backends: dict[str, DeviceBackend]) -> DeclaredModels:
+def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
     """Read ``--models``. ModelConfigError or OSError for no such file."""
     path = Path(str(arguments.models))
     root = path.parent if arguments.model_root is None else Path(arguments.model_root)

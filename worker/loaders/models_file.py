@@ -110,7 +110,10 @@ def _rows(models: Any) -> list[tuple[_Place, Any]]:
         return [(("models", index), each) for index, each in enumerate(models)]
     if isinstance(models, dict):
         return [
-            (("models", str(key)), {"id": key, **each} if isinstance(each, dict) and "id" not in each else each)
+            (
+                ("models", str(key)),
+                {"id": key, **each} if isinstance(each, dict) and "id" not in each else each,
+            )
             for key, each in models.items()
         ]
     message = f"input should be a valid list, or keys and values by id, not {_shown(models)}"
