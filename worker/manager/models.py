@@ -15,7 +15,7 @@ from protocol.vocabulary import EvictionStrategy, ModelState
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
-from worker.core.models import ModelSpec
+from worker.core.models import FOREVER_NS, ModelSpec
 from worker.core.records import AllocationRequest, Decision, OnIdle
 from worker.eviction.planner import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
 from worker.manager.eviction_memory import LastUse, ModelMemories
@@ -136,6 +136,7 @@ class ModelManager:
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED
+            self._manager.pin_weights(residence.device_id, residence.handle, pinned=entry.pinned)
             entry.measured_bytes = actual_bytes
             entry.load_count += 1
             if load_ms is not None:
@@ -247,11 +248,16 @@ class ModelManager:
                 self._changed.notify_all()
 
     def configure(self, model_id: str, *, pinned: bool | None, keep_alive_ns: int | None) -> None:
-        """Pin a model or not, and set how long it stays; None leaves either as it is."""
+        """Pin a model or not, and set how long it stays, ``FOREVER_NS`` for until evicted; None leaves either as it is."""
         with self._changed:
             entry = self.book.get(model_id)
-            entry.pinned = entry.pinned if pinned is None else pinned
-            entry.keep_alive_ns = entry.keep_alive_ns if keep_alive_ns is None else keep_alive_ns
+            if pinned is not None:
+                entry.pinned = pinned
+                if entry.residence is not None:
+                    place = entry.residence
+                    self._manager.pin_weights(place.device_id, place.handle, pinned=pinned)
+            if keep_alive_ns is not None:
+                entry.keep_alive_ns = None if keep_alive_ns == FOREVER_NS else keep_alive_ns
             self.watch_idle(entry)
 
     def watch_idle(self, entry: ModelEntry) -> None:
@@ -488,7 +494,9 @@ class ModelManager:
         self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})
     ) -> OutOfMemoryError | LimitExceededError:
         room, limits = self._manager.headroom(request.device_id), self._manager.limits(request.device_id)
-        return does_not_fit(request, limits, room, self.evictable_bytes(request.device_id), asked)
+        error = does_not_fit(request, limits, room, self.evictable_bytes(request.device_id), asked)
+        error.retryable = error.retryable and self._manager.can_ever_fit(request)
+        return error
 
     def check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
         """Refuse what must not happen under a lease, and wait while a model comes, goes or is held there.

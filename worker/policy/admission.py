@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 from protocol.results import Limits
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import INT64_MAX, Source
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import AllocationRequest, Readings
 from worker.policy.pressure import Books, Headroom
+
+_MOVING_BUDGETS = frozenset({Source.DXGI, Source.DXCORE})
+"""What the system grants one process there rises and falls with what others need; the device's size does not."""
 
 
 def admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
@@ -52,6 +55,18 @@ def does_not_fit(
         evictable_bytes=evictable_bytes,
         **({"owners_asked": list(asked)} if asked else {}),
     )
+
+
+def can_ever_fit(size_bytes: int, readings: Readings, limits: Limits, staying_bytes: int) -> bool:
+    """Tell whether a size could fit if all went that may go; true where there are no figures.
+
+    ``staying_bytes``: what no eviction and no waiting frees, pinned models and persistent allocations.
+    """
+    moving = readings.budget_source in _MOVING_BUDGETS and readings.total_bytes is not None
+    budget = readings.total_bytes if moving else readings.budget_bytes
+    rooms = [] if budget is None else [budget - limits.reserve_bytes]
+    rooms += [] if limits.limit_bytes is None else [limits.limit_bytes]
+    return size_bytes <= min(rooms, default=INT64_MAX) - staying_bytes
 
 
 def count(request: AllocationRequest, counted: int) -> None:
