@@ -21,6 +21,7 @@ from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.models import ModelHandlers
+from worker.instructor.recommendations import wire_outcome, wire_recommendations
 from worker.instructor.refusals import invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
@@ -171,7 +172,12 @@ class Instructor:
         return self._memory.allocations(devices, params.owner, params.purpose, params.limit, params.after)
 
     def _get_pressure(self, params: p.GetPressureParams, _: Call) -> r.GetPressureResult:
-        return self._memory.pressure(self._memory.device_ids(params.device_id))
+        devices = self._memory.device_ids(params.device_id)
+        result = self._memory.pressure(devices)
+        rows = tuple(
+            replace(row, recommended_actions=self._recommended((row.device_id,))) for row in result.devices
+        )
+        return replace(result, devices=rows)
 
     def _get_analytics(self, params: p.GetAnalyticsParams, _: Call) -> r.GetAnalyticsResult:
         include = _EVERYTHING if params.include is None else frozenset(params.include)
@@ -185,7 +191,10 @@ class Instructor:
         self, params: p.GetOptimizationRecommendationsParams, _: Call
     ) -> r.GetOptimizationRecommendationsResult:
         devices = self._memory.device_ids(params.device_id)
-        return r.GetOptimizationRecommendationsResult(self._memory.recommendations(devices))
+        return r.GetOptimizationRecommendationsResult(self._recommended(devices))
+
+    def _recommended(self, device_ids: tuple[str, ...]) -> tuple[r.Recommendation, ...]:
+        return wire_recommendations(self._memory.recommendations(device_ids))
 
     # ---- allocations ----
 
@@ -292,7 +301,10 @@ class Instructor:
 
     def _optimize(self, params: p.OptimizeParams, call: Call) -> r.OptimizeResult:
         devices = self._memory.device_ids(params.device_id)
-        return self._memory.optimize(devices, params.optimization_level, call.token, dry_run=params.dry_run)
+        outcome = self._memory.optimize(
+            devices, params.optimization_level, call.token, dry_run=params.dry_run
+        )
+        return wire_outcome(outcome)
 
     def _set_limits(self, params: p.SetLimitsParams, _: Call) -> r.SetLimitsResult:
         changes: dict[str, Any] = {}

@@ -1,5 +1,7 @@
 """The handlers of the models' actions, wire to records and back, as the instructor's own."""
 
+from dataclasses import replace
+
 from protocol import params as p
 from protocol import results as r
 from protocol.vocabulary import FOREVER
@@ -7,8 +9,11 @@ from worker.core.clock import NS_PER_MS
 from worker.core.models import FOREVER_NS
 from worker.core.records import ModelDemand, WayToPlan
 from worker.instructor.binding import Claims
+from worker.instructor.recommendations import wire_recommendations
 from worker.interface.interface_memory import MemoryInterface
 from worker.stream.work import Call, Claim
+
+_OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
 
 
 class ModelHandlers:
@@ -19,7 +24,13 @@ class ModelHandlers:
 
     def get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
         """Answer with the configured models."""
-        return self._memory.models.status(params.model_id, self._memory.device_ids(params.device_id))
+        models, devices = self._memory.models, self._memory.device_ids(params.device_id)
+        result = models.status(params.model_id, devices)
+        return replace(
+            result,
+            available_operations=_OPERATIONS if models.configured else (),
+            optimization_recommendations=wire_recommendations(models.recommendations(devices)),
+        )
 
     def model_optimize(self, params: p.ModelOptimizeParams, call: Call) -> r.ModelOptimizeResult:
         """Unload models until the goals are met."""

@@ -6,10 +6,12 @@ from typing import Protocol
 from protocol import params as p
 from protocol import results as r
 from protocol.schema_digest import SCHEMA_SHA256
-from protocol.vocabulary import INT64_MAX, PROTOCOL_VERSION, EventName
+from protocol.vocabulary import INT64_MAX, PROTOCOL_VERSION
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import InvalidRequestError, UnsupportedError
+from worker.core.events import Event
 from worker.instructor.binding import Claims
+from worker.instructor.events import event_types
 from worker.stream.work import Answer, Call
 
 
@@ -23,7 +25,7 @@ class Session(Protocol):
         """Return what cancels a request that is queued or running; None if there is none."""
         ...
 
-    def subscribe(self, events: tuple[EventName, ...]) -> None:
+    def subscribe(self, events: tuple[type[Event], ...]) -> None:
         """Send these events from now on."""
         ...
 
@@ -96,7 +98,7 @@ class SessionHandlers:
         """Send these events from now on."""
         events = tuple(dict.fromkeys(params.events))
         self._look()  # what is the case now is no event; what changes from here on is
-        self._session.subscribe(events)
+        self._session.subscribe(event_types(events))
         return r.SubscribeResult(events)
 
     def shutdown(self, _params: p.ShutdownParams, _: Call) -> Answer:

@@ -7,10 +7,10 @@ from protocol.results import (
     ModelOptimizeResult,
     ModelStatus,
     PlanResult,
-    Recommendation,
     UnloadedModel,
 )
 from protocol.vocabulary import UnloadMode
+from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.errors import InvalidRequestError
@@ -105,9 +105,14 @@ class ModelInterface:
     # ---- questions ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the configured models."""
+        """Return the configured models, without what would help: see ``recommendations``."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
+
+    @property
+    def configured(self) -> bool:
+        """Whether there are any."""
+        return len(self.worker.models.book) > 0
 
     def rows(self) -> tuple[ModelStatus, ...]:
         """Return the configured models, without readings and advice: for whoever looks all the time."""
@@ -136,9 +141,7 @@ class ModelInterface:
             raise InvalidRequestError.at("data.plan_id", message)
         return plan
 
-    def recommendations(
-        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
-    ) -> tuple[Recommendation, ...]:
+    def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Return what unloading would bring; by name, where nobody used a model for so long."""
         return self._optimizer.recommendations(device_ids, idle_ns)
 

@@ -17,6 +17,7 @@ from worker.core.errors import (
     UnsupportedError,
     WorkerError,
 )
+from worker.core.events import Publish
 from worker.core.log import log
 from worker.core.records import AllocationRequest, Report, Reservation
 from worker.loaders.registry import BUILT_IN, loader_of
@@ -27,7 +28,7 @@ from worker.manager.model_table import ModelEntry, Residence
 from worker.manager.models import HOST, ModelManager
 from worker.manager.plan_table import Plan
 from worker.metrics.history import History
-from worker.watch.device_monitor import DeviceWatch, Publish
+from worker.watch.device_monitor import DeviceWatch
 from worker.workers.model_owners import Answers, ExternalWorker
 from worker.workers.model_unload import ModelUnloader
 from worker.workers.process_growth import ProcessGrowth
