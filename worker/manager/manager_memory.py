@@ -31,7 +31,7 @@ from worker.manager.devices import (
     utilization_percentage,
     went_with_its_device,
 )
-from worker.policy.admission import admit, can_ever_fit, count, missing_bytes
+from worker.policy.admission import admit, can_ever_fit, count, left_bytes, missing_bytes
 from worker.policy.levels import DWELL_NS
 
 _ENDINGS_KEPT = 1024
@@ -101,6 +101,19 @@ class MemoryManager(DeviceBooks):
                     error.retryable = self.can_ever_fit(request)
                     raise
             return self.hold(request, allocation_id)
+
+    def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
+        """Return what models can take where they have so much; None where that can't be told now.
+
+        It can't while something is made there, or before what changed is in the readings: a part of it would
+        count twice, or not at all.
+        """
+        with self._lock:
+            device = self._get(device_id)
+            if device.ledger.reserved_bytes or device.stale:
+                return None
+            left = left_bytes(device.readings or NO_READINGS, device.limits, books_of(device))
+            return None if left is None else max(0, left + resident_bytes)
 
     def can_ever_fit(self, request: AllocationRequest) -> bool:
         """Tell whether a request could fit if all went that may go; true where there are no figures."""

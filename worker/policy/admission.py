@@ -80,14 +80,17 @@ def count(request: AllocationRequest, counted: int) -> None:
 
 
 def missing_bytes(size_bytes: int, readings: Readings, limits: Limits, books: Books) -> int:
-    """Return how many bytes would have to be freed for a size to fit; none where there are no figures.
+    """Return how many bytes would have to be freed for a size to fit; none where there are no figures."""
+    left = left_bytes(readings, limits, books)
+    return 0 if left is None else max(0, size_bytes - left)
 
-    Unlike the headroom it does not stop at nothing: room that is promised to others is missing too.
-    """
+
+def left_bytes(readings: Readings, limits: Limits, books: Books) -> int | None:
+    """Return the headroom without stopping at nothing: what is promised to others is below it. None if unknown."""
     rooms = []
     if readings.free_bytes is not None:
         taken = books.drift_bytes + books.reserved_bytes + limits.reserve_bytes
         rooms.append(readings.free_bytes - taken)
     if limits.limit_bytes is not None:
         rooms.append(limits.limit_bytes - books.allocated_bytes - books.reserved_bytes)
-    return max(0, size_bytes - min(rooms, default=size_bytes))
+    return min(rooms, default=None)

@@ -26,7 +26,7 @@ from worker.core.errors import (
 )
 from worker.core.events import ModelUnloaded
 from worker.core.models import FOREVER_NS, ModelSpec
-from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
+from worker.core.records import AllocationRequest, DecisionKind, EvictionCause, ModelDemand, WayToPlan
 from worker.plugins.leases import Models
 
 Make = Callable[..., Machine]
@@ -267,6 +267,43 @@ def test_models_go_with_their_device(make: Make) -> None:
     assert {state(machine, each) for each in "abc"} == {ModelState.UNLOADED}
     machine.check()
     machine.close()
+
+
+def test_models_that_went_with_their_device_are_recorded(make: Make) -> None:
+    """The record says that they went, and why: their next load is no surprise to a replay."""
+    machine = make(lose_at=7)
+    machine.load("a")
+    with pytest.raises(DeviceUnavailableError):
+        machine.load("b"), machine.load("c")
+    gone = [row for row in machine.decisions if row.kind is DecisionKind.EVICT]
+    loaded = [row.model_id for row in machine.decisions if row.kind is DecisionKind.LOAD]
+    assert [row.model_id for row in gone] == loaded
+    assert gone[-1].cause is EvictionCause.LOST
+
+
+def test_the_record_tells_leases_keep_alives_and_why_models_went(make: Make) -> None:
+    """What a replay under another policy has to know, each with the moment and the device."""
+    machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}})
+    models = Models(machine.models, machine.clock)
+    with models.use("a"), models.use("a"):
+        machine.pass_time(60 * NS_PER_S)
+    machine.pass_time(10 * NS_PER_S)
+    machine.load("b", pin=True, keep_alive_ns=NS_PER_S)
+    machine.load("b", pin=False)
+    machine.memory.models.unload("b", UnloadMode.UNLOAD, machine.token())
+    for each in "abc":
+        machine.load(each)
+    told = [(row.kind, row.model_id, row.cause) for row in machine.decisions]
+    assert told[:6] == [
+        (DecisionKind.LOAD, "a", None), (DecisionKind.USE, "a", None), (DecisionKind.LEASE, "a", None),
+        (DecisionKind.USE, "a", None), (DecisionKind.RELEASE, "a", None), (DecisionKind.EVICT, "a", EvictionCause.IDLE),
+    ]  # fmt: skip
+    kept = [(row.keep_alive_ms, row.pinned) for row in machine.decisions if row.kind is DecisionKind.KEEP]
+    assert kept == [(1000, True), (1000, False)]
+    assert [row.cause for row in machine.decisions if row.kind is DecisionKind.EVICT] == [
+        EvictionCause.IDLE, EvictionCause.ASKED, EvictionCause.POLICY,
+    ]  # fmt: skip
+    assert {row.capacity_bytes for row in machine.decisions} == {10 * MIB}
 
 
 def test_idle_models_go_and_used_ones_stay(make: Make) -> None:
