@@ -41,6 +41,8 @@ class DeviceLedger:
         self.weights: dict[str, tuple[int, int]] = {}
         """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
         self.model_bytes = 0
+        self.pinned: set[str] = set()
+        """Handles of weights that stay until they are unloaded by name."""
         self.outside: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
@@ -145,7 +147,14 @@ class DeviceLedger:
         """Strike a model's weights out, if they are there."""
         size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
         self.model_bytes -= size_bytes
+        self.pinned.discard(handle)
         self._give_back(actual_bytes)
+
+    @property
+    def staying_bytes(self) -> int:
+        """What no eviction and no waiting frees: pinned models, and allocations that are kept for good."""
+        kept = (each for each in self.allocations.values() if each.request.persistent and not each.external)
+        return sum(each.size_bytes for each in kept) + sum(self.weights[each][0] for each in self.pinned)
 
     def drop_weights(self) -> None:
         """Strike all weights out: they went with the device."""

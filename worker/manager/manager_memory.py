@@ -13,6 +13,7 @@ from protocol.vocabulary import DeviceState, GroupBy, MemoryType
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
     AllocationNotFoundError,
+    OutOfMemoryError,
 )
 from worker.core.records import (
     Allocation,
@@ -30,7 +31,7 @@ from worker.manager.devices import (
     utilization_percentage,
     went_with_its_device,
 )
-from worker.policy.admission import admit, count, missing_bytes
+from worker.policy.admission import admit, can_ever_fit, count, left_bytes, missing_bytes
 from worker.policy.levels import DWELL_NS
 
 _ENDINGS_KEPT = 1024
@@ -94,8 +95,32 @@ class MemoryManager(DeviceBooks):
             if request.memory_type is MemoryType.EXTERNAL:
                 count(request, device.ledger.external_bytes + device.ledger.allocated_bytes)
             else:
-                admit(request, device.limits, self._headroom(device))
+                try:
+                    admit(request, device.limits, self._headroom(device))
+                except OutOfMemoryError as error:
+                    error.retryable = self.can_ever_fit(request)
+                    raise
             return self.hold(request, allocation_id)
+
+    def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
+        """Return what models can take where they have so much; None where that can't be told now.
+
+        It can't while something is made there, or before what changed is in the readings: a part of it would
+        count twice, or not at all.
+        """
+        with self._lock:
+            device = self._get(device_id)
+            if device.ledger.reserved_bytes or device.stale:
+                return None
+            left = left_bytes(device.readings or NO_READINGS, device.limits, books_of(device))
+            return None if left is None else max(0, left + resident_bytes)
+
+    def can_ever_fit(self, request: AllocationRequest) -> bool:
+        """Tell whether a request could fit if all went that may go; true where there are no figures."""
+        with self._lock:
+            device = self._get(request.device_id)
+            readings = device.readings or NO_READINGS
+            return can_ever_fit(request.size_bytes, readings, device.limits, device.ledger.staying_bytes)
 
     def release(self, reservation: Reservation) -> None:
         """Roll back: every figure is as before ``reserve``."""
@@ -177,6 +202,15 @@ class MemoryManager(DeviceBooks):
             device.ledger.add_weights(handle, size_bytes, actual_bytes)
             device.stale = True
             self.version += 1
+
+    def pin_weights(self, device_id: str, handle: str, *, pinned: bool) -> None:
+        """Note whether weights stay until they are unloaded by name."""
+        with self._lock:
+            ledger = self._get(device_id).ledger
+            if pinned and handle in ledger.weights:
+                ledger.pinned.add(handle)
+            else:
+                ledger.pinned.discard(handle)
 
     def changes_alone(self) -> int | None:
         """Count the changes on all devices so far; None while room is held for more than one thing."""

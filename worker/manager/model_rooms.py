@@ -1,7 +1,7 @@
 """What a plan for room holds and fences, as the models' parts hand it to one another."""
 
 from protocol.record import Record
-from worker.core.records import Reservation
+from worker.core.records import EvictionCause, Reservation
 from worker.manager.model_table import ModelEntry, Residence
 
 
@@ -13,6 +13,7 @@ class Fenced(Record):
     reason: str
     reload_ms: int | None
     last_look: int
+    cause: EvictionCause
     host_room: Reservation | None = None
     """Held in host memory, where it is offloaded."""
 

@@ -15,8 +15,8 @@ from protocol.vocabulary import EvictionStrategy, ModelState
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
-from worker.core.models import ModelSpec
-from worker.core.records import AllocationRequest, Decision, OnIdle
+from worker.core.models import FOREVER_NS, ModelSpec
+from worker.core.records import AllocationRequest, Decision, DecisionKind, EvictionCause, OnIdle
 from worker.eviction.planner import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
@@ -136,6 +136,7 @@ class ModelManager:
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED
+            self._manager.pin_weights(residence.device_id, residence.handle, pinned=entry.pinned)
             entry.measured_bytes = actual_bytes
             entry.load_count += 1
             if load_ms is not None:
@@ -225,6 +226,8 @@ class ModelManager:
             entry = self._having(model_id, handle)
             if entry is not None:
                 entry.in_use += 1
+                if entry.in_use == 1:
+                    self._memories.leased(entry, DecisionKind.LEASE)
             self.let_go(model_id, handle)
 
     def let_go(self, model_id: str, handle: str) -> None:
@@ -242,16 +245,25 @@ class ModelManager:
             entry = self._having(model_id, handle)
             if entry is not None:
                 entry.in_use -= 1
+                if not entry.in_use:
+                    self._memories.leased(entry, DecisionKind.RELEASE)
                 entry.last_used_ns = self._clock.now_ns()
                 self.watch_idle(entry)
                 self._changed.notify_all()
 
     def configure(self, model_id: str, *, pinned: bool | None, keep_alive_ns: int | None) -> None:
-        """Pin a model or not, and set how long it stays; None leaves either as it is."""
+        """Pin a model or not, and set how long it stays, ``FOREVER_NS`` for until evicted; None leaves either as it is."""
         with self._changed:
             entry = self.book.get(model_id)
-            entry.pinned = entry.pinned if pinned is None else pinned
-            entry.keep_alive_ns = entry.keep_alive_ns if keep_alive_ns is None else keep_alive_ns
+            if pinned is not None:
+                entry.pinned = pinned
+                if entry.residence is not None:
+                    place = entry.residence
+                    self._manager.pin_weights(place.device_id, place.handle, pinned=pinned)
+            if keep_alive_ns is not None:
+                entry.keep_alive_ns = None if keep_alive_ns == FOREVER_NS else keep_alive_ns
+            if pinned is not None or keep_alive_ns is not None:
+                self._memories.kept(entry)
             self.watch_idle(entry)
 
     def watch_idle(self, entry: ModelEntry) -> None:
@@ -265,7 +277,7 @@ class ModelManager:
 
     def fence(
         self, model_id: str, reason: str, *, token: CancelToken | None = None, forced: bool = False,
-        offload: bool = False,
+        offload: bool = False, cause: EvictionCause = EvictionCause.ASKED,
     ) -> Fenced | None:  # fmt: skip
         """Take a model out of everybody's reach, to unload it; None if it is not loaded.
 
@@ -281,8 +293,8 @@ class ModelManager:
                 return None
             leases = entry.in_use + entry.holds
             if leases or (entry.pinned and not forced):
-                cause = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
-                message = f"model {model_id!r} is {cause}"
+                why = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
+                message = f"model {model_id!r} is {why}"
                 raise ModelBusyError(message, model_id=model_id, cause="in_use" if leases else "pinned")
             if offload and entry.residence.device_id == HOST:
                 message = f"model {model_id!r} is in host memory: there is nowhere to offload it to"
@@ -290,7 +302,7 @@ class ModelManager:
             mode = EvictionMode.OFFLOAD if offload else EvictionMode.UNLOAD
             back = entry.restore_ms if offload else entry.load_ms
             victim = Victim(model_id, entry.residence.size_bytes, mode, back, reason)
-            return self._fence(victim)
+            return self._fence(victim, cause)
 
     def fence_expired(self, model_id: str) -> Fenced | None:
         """Fence a model that has been idle for too long; None if it has not, and then it is watched on."""
@@ -298,7 +310,8 @@ class ModelManager:
             kept_ms = self.expired_after_ms(model_id)
             if kept_ms is None:
                 return None
-            return self.fence(model_id, f"unloaded: idle past its keep-alive of {kept_ms} ms")
+            reason = f"unloaded: idle past its keep-alive of {kept_ms} ms"
+            return self.fence(model_id, reason, cause=EvictionCause.IDLE)
 
     def expired_after_ms(self, model_id: str) -> int | None:
         """Return the keep-alive that a model has been idle past; None if it has not, and then it is watched on."""
@@ -326,7 +339,7 @@ class ModelManager:
             if entry.residence is residence:
                 entry.residence = None
                 entry.state = ModelState.UNLOADED if host_copy is None else ModelState.OFFLOADED
-            self._memories.evicted(entry, residence.device_id, fenced.reason)
+            self._memories.evicted(entry, residence, fenced.cause, fenced.reason)
             self._changed.notify_all()
 
     def drop_host_copy(self, entry: ModelEntry) -> Residence | None:
@@ -445,7 +458,8 @@ class ModelManager:
         reservation = self._manager.hold(request, name or self._new_handle())
         if entry is not None:
             entry.reserved_on = request.device_id
-        return Room(reservation, tuple(self._fence(victim) for victim in victims))
+        cause = EvictionCause.ASKED if entry is None else EvictionCause.POLICY
+        return Room(reservation, tuple(self._fence(victim, cause) for victim in victims))
 
     def _having(self, model_id: str, handle: str) -> ModelEntry | None:
         """Return a model, unless its weights are others by now: their device went away, and holds and leases with it."""
@@ -462,7 +476,7 @@ class ModelManager:
         size = 0 if entry.residence is None else entry.residence.size_bytes
         return self.book.settling(HOST) and self._manager.missing_bytes(HOST, size) > 0
 
-    def _fence(self, victim: Victim) -> Fenced:
+    def _fence(self, victim: Victim, cause: EvictionCause) -> Fenced:
         entry = self.book.get(victim.model_id)
         residence = entry.residence
         if residence is None:
@@ -476,7 +490,7 @@ class ModelManager:
                 raise self._does_not_fit(request)
             host_room = self._manager.hold(request, self._new_handle())
         last_look = self._manager.last_look(residence.device_id)
-        return Fenced(entry, residence, victim.reason, victim.reload_ms, last_look, host_room)
+        return Fenced(entry, residence, victim.reason, victim.reload_ms, last_look, cause, host_room)
 
     def _new_handle(self) -> str:
         return f"weights-{next(self._handles)}"
@@ -488,7 +502,9 @@ class ModelManager:
         self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})
     ) -> OutOfMemoryError | LimitExceededError:
         room, limits = self._manager.headroom(request.device_id), self._manager.limits(request.device_id)
-        return does_not_fit(request, limits, room, self.evictable_bytes(request.device_id), asked)
+        error = does_not_fit(request, limits, room, self.evictable_bytes(request.device_id), asked)
+        error.retryable = error.retryable and self._manager.can_ever_fit(request)
+        return error
 
     def check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
         """Refuse what must not happen under a lease, and wait while a model comes, goes or is held there.
@@ -514,6 +530,7 @@ class ModelManager:
             if place is None or place.device_id != device_id or entry.spec.external:
                 continue  # of what another process holds, its owner knows what became of it
             if handles is None or place.handle in handles:
+                self._memories.evicted(entry, place, EvictionCause.LOST, "went with its device")
                 entry.residence, entry.in_use, entry.holds = None, 0, 0
                 entry.state = ModelState.UNLOADED
                 lost.append(entry.model_id)

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 from protocol.results import Limits
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import INT64_MAX, Source
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import AllocationRequest, Readings
 from worker.policy.pressure import Books, Headroom
+
+_MOVING_BUDGETS = frozenset({Source.DXGI, Source.DXCORE})
+"""What the system grants one process there rises and falls with what others need; the device's size does not."""
 
 
 def admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
@@ -54,6 +57,18 @@ def does_not_fit(
     )
 
 
+def can_ever_fit(size_bytes: int, readings: Readings, limits: Limits, staying_bytes: int) -> bool:
+    """Tell whether a size could fit if all went that may go; true where there are no figures.
+
+    ``staying_bytes``: what no eviction and no waiting frees, pinned models and persistent allocations.
+    """
+    moving = readings.budget_source in _MOVING_BUDGETS and readings.total_bytes is not None
+    budget = readings.total_bytes if moving else readings.budget_bytes
+    rooms = [] if budget is None else [budget - limits.reserve_bytes]
+    rooms += [] if limits.limit_bytes is None else [limits.limit_bytes]
+    return size_bytes <= min(rooms, default=INT64_MAX) - staying_bytes
+
+
 def count(request: AllocationRequest, counted: int) -> None:
     """Decide whether what the host holds can still be added up: records take no room."""
     if request.size_bytes > INT64_MAX - counted:
@@ -65,14 +80,17 @@ def count(request: AllocationRequest, counted: int) -> None:
 
 
 def missing_bytes(size_bytes: int, readings: Readings, limits: Limits, books: Books) -> int:
-    """Return how many bytes would have to be freed for a size to fit; none where there are no figures.
+    """Return how many bytes would have to be freed for a size to fit; none where there are no figures."""
+    left = left_bytes(readings, limits, books)
+    return 0 if left is None else max(0, size_bytes - left)
 
-    Unlike the headroom it does not stop at nothing: room that is promised to others is missing too.
-    """
+
+def left_bytes(readings: Readings, limits: Limits, books: Books) -> int | None:
+    """Return the headroom without stopping at nothing: what is promised to others is below it. None if unknown."""
     rooms = []
     if readings.free_bytes is not None:
         taken = books.drift_bytes + books.reserved_bytes + limits.reserve_bytes
         rooms.append(readings.free_bytes - taken)
     if limits.limit_bytes is not None:
         rooms.append(limits.limit_bytes - books.allocated_bytes - books.reserved_bytes)
-    return max(0, size_bytes - min(rooms, default=size_bytes))
+    return min(rooms, default=None)
