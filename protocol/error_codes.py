@@ -45,5 +45,7 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.DEADLINE_EXCEEDED: ErrorRule("shed or rolled back: as if never asked", retryable=True),
     ErrorCode.OVERLOADED: ErrorRule("more in flight than is admitted; `retry_after_ms`", retryable=True),
     ErrorCode.SHUTTING_DOWN: ErrorRule("draining", retryable=True),
-    ErrorCode.INTERNAL_ERROR: ErrorRule("a bug; `error_id` finds it in the log", Executed.UNKNOWN),
+    ErrorCode.INTERNAL_ERROR: ErrorRule(
+        "a bug, of the worker or of the `plugin` named; `error_id` finds it in the log", Executed.UNKNOWN
+    ),
 }

@@ -4,9 +4,9 @@
 """
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from protocol import vocabulary as words
 from protocol.vocabulary import FOREVER, INT64_MAX
@@ -27,6 +27,35 @@ def parse_duration_ms(text: str) -> int:
 def _power_of_two(value: int) -> int:
     if value & (value - 1):
         message = f"{value} is not a power of two"
+        raise ValueError(message)
+    return value
+
+
+KEYS_MAX = 32
+"""An object with more keys than this is refused without naming them: none has as many."""
+
+EVENTS_MAX = 100
+SECTIONS_MAX = 100
+EXCLUDED_MODELS_MAX = 10_000
+CANDIDATES_MAX = 1_000
+
+
+def _at_most(most: int) -> Any:
+    """Refuse a longer list before its items are looked at: pydantic makes an error of each that is wrong."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > most:
+            message = f"a list of {len(value)} items; at most {most} are taken"
+            raise ValueError(message)
+        return value
+
+    return BeforeValidator(check)
+
+
+def few_keys(value: Any) -> Any:
+    """Refuse an object with too many keys before they are looked at. ValueError with their number."""
+    if isinstance(value, dict) and len(value) > KEYS_MAX:
+        message = f"an object of {len(value)} keys; none has more than {KEYS_MAX}"
         raise ValueError(message)
     return value
 
@@ -58,7 +87,18 @@ PressureLevel = Annotated[words.PressureLevel, _WORD]
 class Params(BaseModel):
     """Base of every action's ``data``."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
+
+
+class Part(Params):
+    """Base of an object within ``data``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, value: Any) -> Any:
+        return few_keys(value)
 
 
 class GetStatusParams(Params):
@@ -117,6 +157,14 @@ class DeallocateParams(Params):
     allocation_id: Name
     force: bool = False
     """Also while it is persistent."""
+
+
+class RenewLeaseParams(Params):
+    """Have an allocation's lease end later, or sooner; one without a lease gets one."""
+
+    allocation_id: Name
+    lease_ms: Annotated[int, Field(ge=1, le=INT64_MAX)]
+    """From now on, whatever was left of it."""
 
 
 class TransferParams(Params):
@@ -183,7 +231,9 @@ class ModelOptimizeParams(Params):
     max_models_to_unload: Count | None = None
     min_memory_to_free_bytes: Bytes | None = None
     force_optimization: bool = False
-    exclude_models: tuple[Name, ...] = Field(default=(), strict=False)
+    exclude_models: Annotated[
+        tuple[Name, ...], Field(max_length=EXCLUDED_MODELS_MAX, strict=False), _at_most(EXCLUDED_MODELS_MAX)
+    ] = ()
     max_optimization_time_ms: Milliseconds | None = None
     dry_run: bool = False
 
@@ -216,7 +266,7 @@ class UnloadModelParams(Params):
     """The owner's word that it has unloaded the model, which another process than the worker held."""
 
 
-class PlanCandidate(Params):
+class PlanCandidate(Part):
     """One way to do the work, and what it takes: so many bytes, or a model."""
 
     model_config = ConfigDict(
@@ -246,7 +296,11 @@ class PlanCandidate(Params):
 class PlanParams(Params):
     """Ask which of several ways fits, in the order of preference. Changes nothing: ``plan_id`` takes it up."""
 
-    candidates: Annotated[tuple[PlanCandidate, ...], Field(min_length=1, max_length=1000, strict=False)]
+    candidates: Annotated[
+        tuple[PlanCandidate, ...],
+        Field(min_length=1, max_length=CANDIDATES_MAX, strict=False),
+        _at_most(CANDIDATES_MAX),
+    ]
     allow_eviction: bool = True
     """Models may be counted as room where they could be unloaded."""
 
@@ -262,7 +316,14 @@ class GetAnalyticsParams(Params):
 
     device_id: Name | None = None
     time_range: Duration = "1h"
-    include: Annotated[tuple[AnalyticsSection, ...], Field(min_length=1, strict=False)] | None = None
+    include: (
+        Annotated[
+            tuple[AnalyticsSection, ...],
+            Field(min_length=1, max_length=SECTIONS_MAX, strict=False),
+            _at_most(SECTIONS_MAX),
+        ]
+        | None
+    ) = None
     """Sections to answer; null for all."""
 
 
@@ -288,7 +349,7 @@ class PlanBatchesParams(Params):
     """Share of the device's headroom that a batch may take."""
 
 
-class Thresholds(Params):
+class Thresholds(Part):
     """Pressure percentages at which a device becomes moderate, high and critical."""
 
     moderate: Percent
@@ -336,7 +397,7 @@ class CancelParams(Params):
 class SubscribeParams(Params):
     """Ask for events. The list replaces the one before; an empty one ends the subscription."""
 
-    events: tuple[EventName, ...] = Field(strict=False)
+    events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), _at_most(EVENTS_MAX)]
 
 
 class ShutdownParams(Params):

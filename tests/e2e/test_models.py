@@ -116,7 +116,7 @@ def test_recorded_decisions_are_replayed(models: Path) -> None:
         started.close_input()
         assert started.exit_code() == 0
     done = subprocess.run(
-        [sys.executable, "-m", "worker", "simulate", str(record), "--json"],
+        [sys.executable, "-m", "memory_worker", "simulate", str(record), "--json"],
         cwd=ROOT,
         capture_output=True,
         check=True,
@@ -173,7 +173,7 @@ def test_the_record_of_two_devices_is_replayed_as_it_happened(tmp_path: Path) ->
         started.close_input()
         assert started.exit_code() == 0
     done = subprocess.run(
-        [sys.executable, "-m", "worker", "simulate", str(record), "--json", "--policy", "adaptive"],
+        [sys.executable, "-m", "memory_worker", "simulate", str(record), "--json", "--policy", "adaptive"],
         cwd=ROOT, capture_output=True, check=True,
     )  # fmt: skip
     (line_of_result,) = done.stdout.splitlines()

@@ -49,6 +49,13 @@ class Actions:
         """
         return self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
 
+    def renew_lease(self, *, allocation_id: str, lease_ms: int, options: CallOptions | None = None) -> results.RenewLeaseResult:
+        """Have an allocation's lease end later, or sooner; one without a lease gets one.
+
+        lease_ms: From now on, whatever was left of it.
+        """
+        return self._call("memory.renew_lease", results.RenewLeaseResult, {"allocation_id": allocation_id, "lease_ms": lease_ms}, options)
+
     def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
         """Copy or move an allocation's contents to a new allocation.
 
@@ -117,7 +124,7 @@ class Actions:
         device_id: Null for the model's own, else whichever has room.
         make_room: Other models may be unloaded to make it fit.
         pin: Whether it stays until unloaded by force; null leaves that as it is.
-        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use, -1 for until evicted; null leaves that as it is.
         allow_fallback: The model's declared fallback may be loaded where it has no room itself.
         plan_id: A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then ``make_room`` and ``allow_fallback`` have no say.
         """
@@ -199,6 +206,13 @@ class AsyncActions:
         """
         return await self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
 
+    async def renew_lease(self, *, allocation_id: str, lease_ms: int, options: CallOptions | None = None) -> results.RenewLeaseResult:
+        """Have an allocation's lease end later, or sooner; one without a lease gets one.
+
+        lease_ms: From now on, whatever was left of it.
+        """
+        return await self._call("memory.renew_lease", results.RenewLeaseResult, {"allocation_id": allocation_id, "lease_ms": lease_ms}, options)
+
     async def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
         """Copy or move an allocation's contents to a new allocation.
 
@@ -267,7 +281,7 @@ class AsyncActions:
         device_id: Null for the model's own, else whichever has room.
         make_room: Other models may be unloaded to make it fit.
         pin: Whether it stays until unloaded by force; null leaves that as it is.
-        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use, -1 for until evicted; null leaves that as it is.
         allow_fallback: The model's declared fallback may be loaded where it has no room itself.
         plan_id: A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then ``make_room`` and ``allow_fallback`` have no say.
         """

@@ -8,20 +8,21 @@ from worker.core.clock import NS_PER_MS
 from worker.core.errors import DeviceUnavailableError, ModelLoadFailedError, UnsupportedError
 from worker.core.records import WayToPlan
 from worker.eviction.planner import Victim
-from worker.manager.manager_memory import MemoryManager
 from worker.manager.plan_table import PLAN_LIFETIME_NS
-from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
+from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
+from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
 
 
 class ModelPlanner:
     """Answers ``memory.plan``. Changes nothing but the plans that it remembers."""
 
-    def __init__(self, manager: MemoryManager, worker: ModelWorker, watch: DeviceWatch) -> None:
-        self._manager = manager
+    def __init__(self, core: Core, worker: ModelWorker, monitor: DeviceMonitor) -> None:
+        self._manager = core.manager
+        self._pressure = core.manager.pressure
         self._worker = worker
         self._models = worker.models
-        self._watch = watch
+        self._monitor = monitor
 
     def plan(self, ways: tuple[WayToPlan, ...], token: CancelToken, *, allow_eviction: bool) -> PlanResult:
         """Choose the first way that fits, and keep the plan for it, unless nothing is to be done for it.
@@ -29,7 +30,7 @@ class ModelPlanner:
         ModelNotFoundError for a model that is not configured. A way whose model can't be loaded does not fit.
         """
         resolved = [self._resolved(way, token) for way in ways]
-        self._watch.refresh(
+        self._monitor.refresh(
             tuple({way.device_id for way, _ in resolved if way.device_id}), max_age_ms=READINGS_MAX_AGE_MS
         )
         rows, said = list[PlannedCandidate](), list[str]()
@@ -69,8 +70,8 @@ class ModelPlanner:
         if way.required_bytes is None:
             row = PlannedCandidate(way.name, False, device_id, None, (), None)  # noqa: FBT003 - a record's field
             return row, (), f"{way.name!r} can't be had: {broken}"
-        missing = self._manager.missing_bytes(device_id, way.required_bytes) if way.required_bytes else 0
-        available = self._manager.headroom(device_id).available_bytes
+        missing = self._pressure.missing_bytes(device_id, way.required_bytes) if way.required_bytes else 0
+        available = self._pressure.headroom(device_id).available_bytes
         plan = self._models.plan(device_id, missing)
         helps = allow_eviction and plan.meetable and missing > 0
         victims = plan.victims if helps else ()

@@ -6,35 +6,37 @@ from protocol.results import (
     LoadModelResult,
     ModelOptimizeResult,
     ModelStatus,
-    PlanResult,
     UnloadedModel,
 )
 from protocol.vocabulary import UnloadMode
 from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
-from worker.core.clock import Clock
 from worker.core.errors import InvalidRequestError
-from worker.core.records import ModelDemand, Report, WayToPlan
+from worker.core.records import ModelDemand, Report
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.interface.model_plan import ModelPlanner
-from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
 from worker.manager.plan_table import Plan
+from worker.policy.holders import HeldModel
 from worker.policy.recommendations import IDLE_NS
-from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
+from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
+from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
 
 
 class ModelInterface:
     """All models of the worker."""
 
-    def __init__(self, manager: MemoryManager, worker: ModelWorker, watch: DeviceWatch, clock: Clock) -> None:
+    def __init__(self, core: Core, worker: ModelWorker, monitor: DeviceMonitor) -> None:
         self.worker = worker
-        self._manager = manager
-        self._optimizer = ModelOptimizer(manager, worker, watch, clock)
-        self._planner = ModelPlanner(manager, worker, watch)
-        self._watch = watch
-        self._clock = clock
+        self._manager = core.manager
+        self._table = core.manager.models
+        self._optimizer = ModelOptimizer(core, worker, monitor)
+        self.plan = ModelPlanner(core, worker, monitor).plan
+        self.planned = worker.models.plans.get
+        self._monitor = monitor
+        self._clock = core.clock
+        self.expire = worker.expire
 
     # ---- changes ----
 
@@ -44,14 +46,14 @@ class ModelInterface:
         plan_id: str | None = None,
     ) -> LoadModelResult:  # fmt: skip
         """Load a model, or note one more use of it; of one that another process holds, that it is loaded."""
-        models, entry = self.worker.models, self.worker.models.book.get(model_id)
+        models, entry = self.worker.models, self._table.get(model_id)
         if entry.spec.external:
             self.worker.external.loaded(
                 model_id, device_id or entry.spec.device_id or self.worker.default_device
             )
             return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
         plan = None if plan_id is None else self.plan_for(plan_id, device_id, model_id=model_id)
-        taken = self.worker.hold(
+        acquired = self.worker.hold(
             model_id,
             token,
             report,
@@ -62,15 +64,15 @@ class ModelInterface:
         )
         try:  # held until the answer is there: so it is of the model as it was loaded, and a pin takes effect
             return self._loaded(
-                taken.entry,
+                acquired.entry,
                 model_id,
-                taken.fallback_reason,
-                taken.unloaded,
+                acquired.fallback_reason,
+                acquired.unloaded,
                 pin=pin,
                 keep_alive_ns=keep_alive_ns,
             )
         finally:
-            models.let_go(taken.entry.model_id, taken.residence.handle)
+            models.let_go(acquired.entry.model_id, acquired.residence.handle)
 
     def _loaded(
         self, entry: ModelEntry, requested_id: str, why: str | None, unloaded: tuple[UnloadedModel, ...], *,
@@ -105,24 +107,20 @@ class ModelInterface:
     # ---- questions ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the configured models, without what would help: see ``recommendations``."""
-        self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        """Return the configured models."""
+        self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
 
     @property
     def configured(self) -> bool:
         """Whether there are any."""
-        return len(self.worker.models.book) > 0
+        return len(self._table) > 0
 
     def rows(self) -> tuple[ModelStatus, ...]:
-        """Return the configured models, without readings and advice: for whoever looks all the time."""
+        """Return the configured models, without readings and advice: for whoever asks all the time."""
         now_ns = self._clock.now_ns()
         with self._manager.lock:
-            return tuple(entry.status(now_ns) for entry in self.worker.models.book)
-
-    def plan(self, ways: tuple[WayToPlan, ...], token: CancelToken, *, allow_eviction: bool) -> PlanResult:
-        """Choose the first way that fits."""
-        return self._planner.plan(ways, token, allow_eviction=allow_eviction)
+            return tuple(entry.status(now_ns) for entry in self._table)
 
     def plan_for(
         self,
@@ -141,22 +139,36 @@ class ModelInterface:
             raise InvalidRequestError.at("data.plan_id", message)
         return plan
 
+    def held(self, device_id: str) -> tuple[HeldModel, ...]:
+        """Return the models whose weights take memory on a device, and who alone can free it."""
+        with self._manager.lock:
+            return tuple(
+                HeldModel(entry.model_id, place.size_bytes, entry.freed_by)
+                for entry in self._table.on_device(device_id)
+                for place in (entry.residence, entry.host_copy)
+                if place is not None and place.device_id == device_id
+            )
+
     def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
-        """Return what unloading would bring; by name, where nobody used a model for so long."""
+        """Return what unloading would bring; by name, where a model was not used for so long."""
         return self._optimizer.recommendations(device_ids, idle_ns)
 
     def external(self, model_id: str) -> bool:
         """Tell whether another process holds a model. ModelNotFoundError for one not configured."""
-        return self.worker.models.book.get(model_id).spec.external
+        return self._table.get(model_id).spec.external
 
     def devices(self, model_id: str, device_id: str | None) -> tuple[str, ...]:
         """Return the devices that loading a model may touch. ModelNotFoundError for one not configured."""
         touched: dict[str, None] = {}
         at: str | None = model_id
         while at is not None:  # whichever of its fallbacks it comes to
-            spec = self.worker.models.book.get(at).spec
+            spec = self._table.get(at).spec
             fixed = device_id or spec.device_id
-            found = self._manager.device_ids() if fixed is None else (self._manager.device(fixed).device_id,)
+            found = (
+                self._manager.devices.ids()
+                if fixed is None
+                else (self._manager.devices.info(fixed).device_id,)
+            )
             touched |= dict.fromkeys(found)
             at = spec.fallback
         return tuple(touched)

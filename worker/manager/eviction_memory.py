@@ -12,7 +12,7 @@ from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import Decision, DecisionKind, EvictionCause
 from worker.eviction.planner import Candidate, Ranking
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelBook, ModelEntry, Residence
+from worker.manager.model_table import ModelEntry, ModelTable, Residence
 
 if TYPE_CHECKING:
     from worker.eviction.state import EvictionState
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class LastUse(Record):
     """A ranking: the least recently used goes first."""
 
-    book: ModelBook
+    table: ModelTable
 
     def worth(self, candidate: Candidate) -> tuple[float, ...]:
         """Rank by last use."""
-        return (self.book.get(candidate.model_id).last_used_ns or 0,)
+        return (self.table.get(candidate.model_id).last_used_ns or 0,)
 
     def because(self, _candidate: Candidate) -> str:
         """Say so."""
@@ -38,12 +38,11 @@ class ModelMemories:
     def __init__(
         self,
         manager: MemoryManager,
-        book: ModelBook,
         clock: Clock,
         record: Callable[[Decision], None] | None,
     ) -> None:
         self._manager = manager
-        self._book = book
+        self._table = manager.models
         self._clock = clock
         self._record = record
         # All mutable state: what each device's strategies remember, and what models could last take there.
@@ -51,7 +50,8 @@ class ModelMemories:
         self._capacities: dict[str, int] = {}
 
     def asked_for(self, entry: ModelEntry, device_id: str) -> None:
-        """Note a use, before room is made for it: what is used now tells what is used next."""
+        """Note a use, before headroom is made for it: what is used now tells what is used next."""
+        self._note_lost()
         state = self._state(device_id)
         state.set_capacity(self._capacity(device_id) or INT64_MAX)
         state.record_use(entry.model_id, self._now_ms())
@@ -110,11 +110,15 @@ class ModelMemories:
             )
         )
 
+    def _note_lost(self) -> None:
+        for entry, place in self._table.take_lost():
+            self.evicted(entry, place, EvictionCause.LOST, "went with its device")
+
     def _capacity(self, device_id: str) -> int | None:
         """Return what models may take on a device, as it could last be told; None before that."""
-        places = (entry.residence for entry in self._book if not entry.spec.external)
+        places = (entry.residence for entry in self._table if not entry.spec.external)
         resident = sum(each.size_bytes for each in places if each is not None and each.device_id == device_id)
-        capacity = self._manager.capacity_for(device_id, resident)
+        capacity = self._manager.pressure.capacity_for(device_id, resident)
         if capacity is not None:
             self._capacities[device_id] = capacity
         return self._capacities.get(device_id)
@@ -125,7 +129,7 @@ class ModelMemories:
             from worker.eviction.state import EvictionState  # noqa: PLC0415 - all policies; only models need them
 
             state = self._states[device_id] = EvictionState(self._capacity(device_id) or INT64_MAX)
-            for entry in self._book:
+            for entry in self._table:
                 if entry.known_bytes is not None and not entry.spec.external:
                     state.record_size(entry.model_id, entry.known_bytes)
         return state

@@ -16,7 +16,7 @@ from worker.core.errors import InvalidRequestError, ModelNotFoundError, OutOfMem
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, WayToPlan
 from worker.manager.plan_table import PLAN_LIFETIME_NS
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 DEVICE = "sim:0"
 
@@ -48,8 +48,8 @@ def of_model(model_id: str, device_id: str | None = None) -> WayToPlan:
 
 def allocate(machine: Machine, size: int, plan_id: str | None, **more: Any) -> AllocateResult:
     request = AllocationRequest(DEVICE, size, **more)
-    return machine.memory.allocate(
-        machine.memory.new_allocation_id(), request, machine.token(), plan_id=plan_id
+    return machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(), request, machine.token(), plan_id=plan_id
     )
 
 
@@ -127,7 +127,7 @@ def test_a_plan_for_another_device_takes_a_model_there(machine: Machine) -> None
     machine.allocate(DEVICE, 8 * MIB)
     with pytest.raises(PlanStaleError):
         machine.load("a", plan_id=said.plan_id)
-    assert machine.booked.book.get("a").state is ModelState.LOADED
+    assert machine.manager.models.get("a").state is ModelState.LOADED
     machine.check()
     machine.close()
 
@@ -172,7 +172,7 @@ def test_a_plan_is_stale_where_its_ground_has_changed(machine: Machine, kind: st
         take_up[kind]()
     assert stale.value.body().executed == "no" and stale.value.body().retryable
     assert machine.figures() == before
-    assert machine.booked.book.get("c").state is ModelState.UNLOADED
+    assert machine.manager.models.get("c").state is ModelState.UNLOADED
     machine.check()
 
 
@@ -207,8 +207,8 @@ def test_what_fails_after_a_plan_was_taken_up_is_taken_back(machine: Machine) ->
     backend.allocate = full_once  # type: ignore[method-assign]
     with pytest.raises(OutOfMemoryError):
         allocate(machine, 5 * MIB, said.plan_id)
-    assert {entry.state for entry in machine.booked.book.on_device(DEVICE)} == {ModelState.LOADED}
-    assert len(machine.booked.book.on_device(DEVICE)) == 2
+    assert {entry.state for entry in machine.manager.models.on_device(DEVICE)} == {ModelState.LOADED}
+    assert len(machine.manager.models.on_device(DEVICE)) == 2
     machine.check()
 
 

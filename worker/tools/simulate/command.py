@@ -1,17 +1,19 @@
-"""``python -m worker simulate FILE``: what a trace of uses costs under each policy, and at best."""
+"""``python -m memory_worker simulate FILE``: what a trace of uses costs under each policy, and at best."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from protocol.vocabulary import EvictionStrategy
+from worker.tools.output import Claim, as_it_is, put
 
 _BAD_INPUT = 2
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], claim: Claim = as_it_is) -> int:
     """Run the command: 0, or 2 with one line on stderr where the file cannot be read or replayed."""
     arguments = _parser().parse_args(argv)
+    out = claim()
     # Only now: ``--help`` and the worker itself do not wait for what a simulation needs.
     from worker.tools.simulate.results import as_json, as_table, simulate  # noqa: PLC0415
     from worker.tools.simulate.trace_file import TraceError, read_traces  # noqa: PLC0415
@@ -27,13 +29,12 @@ def main(argv: list[str]) -> int:
         device_id: simulate(trace, tuple(dict.fromkeys(strategies)), arguments.optimum_seconds)
         for device_id, trace in traces.items()
     }
-    print(as_json(results) if arguments.json else as_table(results))
-    return 0
+    return put(out, as_json(results) if arguments.json else as_table(results))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m worker simulate",
+        prog="python -m memory_worker simulate",
         description="Replay a trace of model uses (JSON lines) under each eviction policy, and at best.",
     )
     parser.add_argument("file", metavar="FILE", help="a trace, or a log written by --record")

@@ -558,6 +558,64 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
     }
 }
 
+/// <summary>Have an allocation's lease end later, or sooner; one without a lease gets one.</summary>
+public sealed record RenewLeaseParams : IWireRecord<RenewLeaseParams>
+{
+    /// <summary><c>allocation_id</c></summary>
+    public required string AllocationId { get; init; }
+
+    /// <summary>From now on, whatever was left of it.</summary>
+    public required long LeaseMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RenewLeaseParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RenewLeaseParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RenewLeaseParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
+            {
+                AllocationId = WireReader.String(ref reader, "allocation_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "lease_ms"u8))
+            {
+                LeaseMs = WireReader.Int64(ref reader, "lease_ms", strict, minimum: 1);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RenewLeaseParams", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "RenewLeaseParams", "allocation_id", "lease_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RenewLeaseParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("allocation_id"u8);
+        WireWriter.Value(writer, AllocationId);
+        writer.WritePropertyName("lease_ms"u8);
+        WireWriter.Value(writer, LeaseMs);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Copy or move an allocation's contents to a new allocation.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record TransferParams : IWireRecord<TransferParams>
@@ -1109,7 +1167,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
             }
             else if (WireReader.IsAt(ref reader, "exclude_models"u8))
             {
-                ExcludeModels = WireReader.List(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256));
+                ExcludeModels = WireReader.List(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256), maximum: 10000);
             }
             else if (WireReader.IsAt(ref reader, "max_optimization_time_ms"u8))
             {
@@ -1275,7 +1333,7 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
             }
             else if (WireReader.IsAt(ref reader, "include"u8))
             {
-                Include = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "include", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadAnalyticsSection(ref reader, member), minimum: 1);
+                Include = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "include", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadAnalyticsSection(ref reader, member), minimum: 1, maximum: 100);
             }
             else
             {
@@ -2211,7 +2269,7 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         {
             if (WireReader.IsAt(ref reader, "events"u8))
             {
-                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
+                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member), maximum: 100);
                 seen |= 0x1;
             }
             else
