@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import FOREVER, INT64_MAX
 
 DTYPES = {
     "F64": "F64", "F32": "F32", "F16": "F16", "BF16": "BF16",
@@ -30,9 +30,6 @@ DTYPES = {
 
 LOADER_NAMES = {"llama-cpp": "gguf", "llama.cpp": "gguf", "llama_cpp": "gguf"}
 """Other names of loaders."""
-
-FOREVER = -1
-"""``keep_alive_seconds`` of a model that stays until evicted."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|[KMGT]i?B)?")
 _UNITS = {"B": 1} | {

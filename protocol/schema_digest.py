@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "df584fcbf78ac05c967dfd5cdd8ae673f11f08f622a7aa3fbf3e395b5e5780d3"
+SCHEMA_SHA256 = "3f0d6b061ba2f41b098c7f58aab426a6fa5fdcbcd84dc157276c68b53d4b8652"

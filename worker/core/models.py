@@ -7,6 +7,8 @@ from typing import Any
 from protocol.record import Record
 
 DEFAULT_KEEP_ALIVE_NS = 600 * 10**9
+FOREVER_NS = -1
+"""In the place of a keep-alive: until evicted."""
 
 AUTO_LOADER = "auto"
 """The loader of a model whose file's contents say which it is."""

@@ -43,6 +43,8 @@ class DeviceLedger:
         self.model_bytes = 0
         self.working_bytes = 0
         """What models were declared to take beside their weights."""
+        self.pinned: set[str] = set()
+        """Handles of weights that stay until they are unloaded by name."""
         self.objects: dict[str, int] = {}
         """What the process grew by for each of them that is an object of Python's, by handle."""
         self.external_models: dict[str, int] = {}
@@ -164,7 +166,14 @@ class DeviceLedger:
         self.objects.pop(handle, None)
         self.model_bytes -= size_bytes
         self.working_bytes -= working_bytes
+        self.pinned.discard(handle)
         self._give_back(actual_bytes)
+
+    @property
+    def staying_bytes(self) -> int:
+        """What no eviction and no waiting frees: pinned models, and allocations that are kept for good."""
+        kept = (each for each in self.allocations.values() if each.request.persistent and not each.external)
+        return sum(each.size_bytes for each in kept) + sum(self.weights[each][0] for each in self.pinned)
 
     def drop_weights(self) -> None:
         """Remove all weights: they went with the device."""
