@@ -68,7 +68,7 @@ class RestartWorker:
         return done
 
     def restart_for(self, request: AllocationRequest, token: CancelToken, check_unused: CheckUnused) -> bool:
-        """Restart where the room that is needed is there, in pieces that only a new process joins.
+        """Restart where the headroom that is needed is there, in pieces that only a new process joins.
 
         False where it is not, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
         """
