@@ -87,7 +87,9 @@ PressureLevel = Annotated[words.PressureLevel, _WORD]
 class Params(BaseModel):
     """Base of every action's ``data``."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
 
 
 class Part(Params):
@@ -145,6 +147,8 @@ class AllocateParams(Params):
     """The allocation is freed when this runs out."""
     make_room: bool = False
     """Models may be unloaded to make it fit."""
+    plan_id: Name | None = None
+    """A plan for so many bytes, which is carried out as it was answered, or refused as ``plan_stale``."""
 
 
 class DeallocateParams(Params):
@@ -248,6 +252,9 @@ class LoadModelParams(Params):
     """How long it stays after its last use; null leaves that as it is."""
     allow_fallback: bool = True
     """The model's declared fallback may be loaded where it has no room itself."""
+    plan_id: Name | None = None
+    """A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then
+    ``make_room`` and ``allow_fallback`` have no say."""
 
 
 class UnloadModelParams(Params):
@@ -260,15 +267,34 @@ class UnloadModelParams(Params):
 
 
 class PlanCandidate(Part):
-    """One way to do the work, and what it takes."""
+    """One way to do the work, and what it takes: so many bytes, or a model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
+                for one, other in (("required_bytes", "model_id"), ("model_id", "required_bytes"))
+            ]
+        }
+    )
 
     name: Name
-    required_bytes: SizeBytes
+    required_bytes: Bytes | None = None
+    """0 for a way that needs nothing, such as a ladder's last rung."""
+    model_id: Name | None = None
+    """A model to load, which needs what its file says or it took before, and nothing where it is loaded."""
     device_id: Name | None = None
+    """Null for the default one, and with a model for its own, else whichever has room."""
+
+    @model_validator(mode="after")
+    def _one_need(self) -> Self:
+        if (self.required_bytes is None) is (self.model_id is None):
+            raise ValueError("exactly one of required_bytes and model_id is needed")
+        return self
 
 
 class PlanParams(Params):
-    """Ask which of several ways fits, in the order of preference. Changes nothing."""
+    """Ask which of several ways fits, in the order of preference. Changes nothing: ``plan_id`` takes it up."""
 
     candidates: Annotated[
         tuple[PlanCandidate, ...],

@@ -133,15 +133,23 @@ class DeviceStatus(Record):
     name: str
     state: DeviceState
     state_reason: str | None
+    age_ms: Milliseconds | None
+    """How old the figures are; null where there are none yet."""
     total_bytes: Bytes | None
+    total_source: Source | None
+    """Whose figure it is, as for the others."""
     budget_bytes: Bytes | None
     """The most that this worker may use: the smallest of all limits."""
     budget_source: Source | None
     """Where the smallest limit comes from."""
     used_bytes: Bytes | None
     """Whole device, every process."""
+    used_source: Source | None
     process_used_bytes: Bytes | None
     """This worker, as the operating system or driver sees it."""
+    process_used_source: Source | None
+    child_process_bytes: Bytes | None
+    """On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`."""
     allocated_bytes: Bytes
     """Ledger: live allocations, as asked for."""
     external_bytes: Bytes
@@ -611,6 +619,8 @@ class PlannedCandidate(Record):
     evictions: tuple[PlannedEviction, ...]
     reload_ms: Milliseconds | None
     """To bring back what went; null where one of them was never measured."""
+    required_bytes: Bytes | None = None
+    """What it needs: of a model, what is not there yet; null for a model that can't be loaded."""
 
 
 class PlanResult(Record):
@@ -619,6 +629,9 @@ class PlanResult(Record):
     selected: str | None
     reason: str
     candidates: tuple[PlannedCandidate, ...]
+    plan_id: str | None = None
+    """Has ``memory.allocate`` or ``memory.load_model`` do what was selected; null where there is nothing to do."""
+    plan_expires_in_ms: Milliseconds | None = None
 
 
 class PlanBatchesResult(Record):

@@ -230,6 +230,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_BUSY = "model_busy"
     MODEL_LOAD_FAILED = "model_load_failed"
+    PLAN_STALE = "plan_stale"
     OUT_OF_MEMORY = "out_of_memory"
     LIMIT_EXCEEDED = "limit_exceeded"
     UNSUPPORTED = "unsupported"

@@ -3,7 +3,7 @@
 Make the model, then start the worker with it::
 
     python -m examples.plugins.text_embedding models
-    python -m worker --models models/models.yaml --plugin examples.plugins.text_embedding
+    python -m memory_worker --models models/models.yaml --plugin examples.plugins.text_embedding
 
     {"request_id": "1", "action": "text.embed", "data": {"texts": ["a cat", "two cats", "a tax return"]}}
 """

@@ -122,8 +122,8 @@ class Machine:
         """Allocate; returns the id."""
         more.setdefault("initialize", Initialize.NONE)
         request = AllocationRequest(device_id, size, **more)
-        allocation_id = self.memory.new_allocation_id()
-        return self.memory.allocate(allocation_id, request, self.token()).allocation_id
+        allocation_id = self.memory.allocations.new_id()
+        return self.memory.allocations.allocate(allocation_id, request, self.token()).allocation_id
 
     def transfer(
         self,
@@ -137,10 +137,10 @@ class Machine:
         report: Callable[[int, int], None] = lambda _completed, _total: None,
     ) -> str:
         """Transfer; returns the destination's id."""
-        opened = self.memory.open_transfer(source_id, device_id, memory_type)
-        done = self.memory.perform_transfer(
+        opened = self.memory.transfers.open(source_id, device_id, memory_type)
+        done = self.memory.transfers.perform(
             opened.transfer_id,
-            self.memory.new_allocation_id(),
+            self.memory.allocations.new_id(),
             kind,
             memory_type,
             token or self.token(),
@@ -205,7 +205,7 @@ class Machine:
     def _check_usage(self, device_id: str) -> None:
         """Hold the sums of an answer to ``memory.get_usage``: what is in groups, and what the process uses."""
         for group_by in GroupBy:
-            usage = self.memory._analytics.usage(device_id, group_by)
+            usage = self.memory.questions.usage((device_id,), group_by)[0]
             in_groups = sum(group.allocated_bytes for group in usage.groups)
             recorded = usage.allocated_bytes + usage.external_bytes
             assert in_groups + usage.external_model_bytes == recorded

@@ -43,7 +43,7 @@ class Watchers:
         self._metrics = self._socket = None
         if arguments.metrics_file is not None:
             path, seconds = Path(arguments.metrics_file), arguments.metrics_seconds
-            self._metrics = MetricsFile(path, lambda: memory.metrics().text, seconds)
+            self._metrics = MetricsFile(path, lambda: memory.questions.metrics().text, seconds)
         if arguments.monitor_socket is not None:
             asked = arguments.monitor_socket
             path = Path(asked) if asked else default_path(os.getpid())

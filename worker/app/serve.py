@@ -23,6 +23,7 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction
+from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         if fixed_clock is None:
             parts.pace.set(clock.now_ns())
             start(pressure, clock, "pressure")
-        memory.probe_here()
+        memory.devices.probe_here()
 
     loop.run(go_on)  # looking around would only keep the first answer waiting
 
@@ -113,15 +114,13 @@ def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
-    import psutil  # noqa: PLC0415 - only for --plugin
-
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
     from worker.plugins._operations import Operations  # noqa: PLC0415
 
-    process, core = psutil.Process(), parts.core
+    core = parts.core
     try:
-        operations = Operations(core.history, core.clock, lambda: process.memory_info().rss)
+        operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
         return load_plugins(arguments.plugin, models, operations)
     except PluginError as error:

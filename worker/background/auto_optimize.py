@@ -80,7 +80,9 @@ class AutoOptimizer:
     ) -> None:
         """Do the cheapest that is recommended until the pressure is gone; only one thing after a failure."""
         worst = effort is OptimizationLevel.AGGRESSIVE
-        rows = self._memory.recommendations((device_id,), _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS)
+        rows = self._memory.relief.recommendations(
+            (device_id,), _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS
+        )
         rows = tuple(
             row for row in rows if isinstance(row.action, _TAKEN[effort]) and row.expected_freed_bytes
         )
@@ -93,10 +95,10 @@ class AutoOptimizer:
         before = self._pressure.headroom(device_id).total_bytes
         steps = []
         for row in rows[: 1 if state.restraint else None]:
-            returned = self._memory.carry_out(row.action, token, f"{why}, and {row.reason}")
+            returned = self._memory.relief.carry_out(row.action, token, f"{why}, and {row.reason}")
             self._note_unloaded(device_id, row)
             steps.append(Step(row, returned))
-            if SEVERITY[self._memory.level_now((device_id,))] < SEVERITY[self._from_level]:
+            if SEVERITY[self._memory.relief.level_now((device_id,))] < SEVERITY[self._from_level]:
                 break
         self._tell(device_id, level, tuple(steps), before, why)
 

@@ -50,7 +50,7 @@ class Reaper:
     def _end_of_lease(self, device_id: str, allocation_id: str) -> Work:
         return Work(
             action="end of a lease",
-            run=lambda _: self._memory.expire(allocation_id),
+            run=lambda _: self._memory.allocations.expire(allocation_id),
             claims=(Claim(allocation_id, alone=True), Claim(device_id, alone=False)),
             quick=False,
         )

@@ -81,6 +81,12 @@ class Readings(Record):
     """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
     back otherwise; None where no restart is needed, or none is possible."""
     gauges: tuple[Gauge, ...] = ()
+    total_source: Source | None = None
+    used_source: Source | None = None
+    process_used_source: Source | None = None
+    """Whose figure each of the three is; None where there is none."""
+    child_process_bytes: int | None = None
+    """What the processes take of it that this one started; None where the system does not say, or they take none."""
 
 
 class HeadroomSample(Record):
@@ -238,8 +244,11 @@ class WayToPlan(Record):
     """One way to do the work, and what it takes."""
 
     name: str
-    required_bytes: int
-    device_id: str
+    required_bytes: int | None
+    """None with a model."""
+    device_id: str | None
+    """None for wherever a model goes."""
+    model_id: str | None = None
 
 
 def sum_if_known(values: Iterable[int | None]) -> int | None:

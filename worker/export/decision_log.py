@@ -1,6 +1,6 @@
 """``--record FILE``: decisions about models, and notes of what else happened, as JSON lines.
 
-``python -m worker simulate`` replays the decisions and passes over the notes. A line that declares a model
+``python -m memory_worker simulate`` replays the decisions and passes over the notes. A line that declares a model
 comes before its first use, as that format wants it. The file is bounded: at the limit it becomes ``FILE.1``,
 in place of the one before, and a new one begins with all models known so far.
 """

@@ -17,8 +17,9 @@ from pathlib import Path
 from worker.core.clock import Clock
 from worker.core.events import Event
 from worker.core.log import log
+from worker.core.paths import make_private
 from worker.export.monitor_client import MonitorClient, Prepare
-from worker.export.socket_path import default_path, make_private
+from worker.export.socket_path import default_path
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import OnWire
 

@@ -62,8 +62,8 @@ class Recorder:
 
     def tick(self) -> None:
         """Note what changed."""
-        devices = self._memory.device_ids(None)
-        for status in self._memory.status(devices).devices:
+        devices = self._memory.devices.ids(None)
+        for status in self._memory.questions.status(devices).devices:
             self._sample(status)
         self._model_states()
         self._refused()
@@ -75,7 +75,7 @@ class Recorder:
         """Note how it stands at the end, changed or not."""
         self._samples.clear()
         self.tick()
-        self._statistics(self._memory.device_ids(None))
+        self._statistics(self._memory.devices.ids(None))
         self._note({"end": True, "t_ms": self._now_ms()})
 
     def _sample(self, status: DeviceStatus) -> None:
@@ -90,7 +90,10 @@ class Recorder:
             status.state, status.allocated_bytes, status.model_bytes, status.external_bytes, status.pressure_level,
             peak, limits, sum(flow.made_count for flow in flows), tuple(each.name for each in signals),
         )  # fmt: skip
-        rough = (status.used_bytes, status.process_used_bytes, status.available_bytes, status.budget_bytes)
+        rough = (
+            status.used_bytes, status.process_used_bytes, status.child_process_bytes, status.available_bytes,
+            status.budget_bytes,
+        )  # fmt: skip
         present = _Last(now_ns, exact, rough)
         differs = last is None or _differs(last, present, status.total_bytes)
         trend = self._trend(status, last, differs=differs)
@@ -109,6 +112,7 @@ class Recorder:
                 "reserve_bytes": limits.reserve_bytes,
                 "used_bytes": status.used_bytes,
                 "process_used_bytes": status.process_used_bytes,
+                "child_process_bytes": status.child_process_bytes,
                 "available_bytes": status.available_bytes,
                 "allocated_bytes": status.allocated_bytes,
                 "peak_bytes": peak,
@@ -136,9 +140,10 @@ class Recorder:
         return trends.alarming_trend(status.device_id)
 
     def _model_states(self) -> None:
-        if not self._memory.has_models:
+        models = self._memory.built_models
+        if models is None:
             return
-        rows = self._memory.models.rows()
+        rows = models.rows()
         states = tuple(_state(row) for row in rows)
         if states == self._models:
             return
@@ -172,7 +177,7 @@ class Recorder:
     def _statistics(self, device_ids: tuple[str, ...]) -> None:
         self._statistics_ns = self._clock.now_ns()
         since_start_ms = 7 * 24 * 3600 * 1000
-        rows = self._memory.analytics(
+        rows = self._memory.questions.analytics(
             device_ids, since_start_ms, frozenset({AnalyticsSection.ACTIONS})
         ).actions
         self._note({"actions": rows, "t_ms": self._now_ms()})

@@ -1,4 +1,4 @@
-"""What unloading models can do for a device: carried out, planned, or only recommended."""
+"""What unloading models can do for a device: carried out, or only recommended."""
 
 from dataclasses import replace
 
@@ -9,9 +9,6 @@ from protocol.results import (
     KeptModel,
     ModelOptimizeResult,
     PerformanceImpact,
-    PlannedCandidate,
-    PlannedEviction,
-    PlanResult,
     UnloadedModel,
 )
 from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
@@ -19,12 +16,12 @@ from worker.core.actions import EvictBytes, Recommended, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelBusyError, OutOfMemoryError
-from worker.core.records import HOST, ModelDemand, WayToPlan, sum_if_known
+from worker.core.records import HOST, ModelDemand, sum_if_known
 from worker.eviction.planner import EvictionMode, EvictionPlan
 from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
 from worker.policy.pressure import worst
 from worker.policy.recommendations import IDLE_NS, cheapest_first
-from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
+from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
 
@@ -270,44 +267,6 @@ class ModelOptimizer:
         kept += [Kept(each, said) for each, said in answers.items() if isinstance(said, str)]
         return [said for said in answers.values() if isinstance(said, UnloadedModel)], kept
 
-    # ---- planned ----
-
-    def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
-        """Choose the first way that fits. Changes nothing."""
-        self._monitor.refresh(tuple({way.device_id for way in ways}), max_age_ms=READINGS_MAX_AGE_MS)
-        rows = tuple(self._candidate(way, allow_eviction=allow_eviction) for way in ways)
-        said = []
-        for way, row in zip(ways, rows, strict=True):
-            room = self._manager.pressure.headroom(way.device_id)
-            there = "an unknown number of" if room.available_bytes is None else room.available_bytes
-            needs = f"{way.name!r} needs {way.required_bytes} bytes, {there} available on {way.device_id}"
-            if not row.fits:
-                said.append(f"{needs}: {_too_small(row, allow_eviction=allow_eviction)}")
-                continue
-            names = ", ".join(each.model_id for each in row.evictions)
-            freed = sum(each.freed_bytes for each in row.evictions)
-            said.append(
-                f"{needs}: chosen, " + (f"unloading {names} frees {freed} more" if names else "it fits")
-            )
-            return PlanResult(way.name, "; ".join(said), rows)
-        return PlanResult(None, "; ".join(said), rows)
-
-    def _candidate(self, way: WayToPlan, *, allow_eviction: bool) -> PlannedCandidate:
-        missing = self._manager.pressure.missing_bytes(way.device_id, way.required_bytes)
-        unknown = self._manager.pressure.headroom(way.device_id).available_bytes is None
-        plan = self._models.plan(way.device_id, missing)
-        helps = allow_eviction and plan.meetable and missing > 0
-        evictions = tuple(
-            PlannedEviction(each.model_id, each.freed_bytes, each.reload_ms, each.reason)
-            for each in (plan.victims if helps else ())
-        )
-        fits = not unknown and (missing == 0 or helps)
-        shortfall = 0 if fits else missing - (plan.ceiling_bytes if allow_eviction else 0)
-        reload_ms = plan.reload_ms if helps else 0
-        return PlannedCandidate(
-            way.name, fits, way.device_id, None if unknown else shortfall, evictions, reload_ms
-        )
-
     # ---- answered ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
@@ -370,13 +329,6 @@ class ModelOptimizer:
     def _percentage(self, device_ids: tuple[str, ...]) -> float | None:
         rooms = [self._manager.pressure.headroom(device_id).pressure_percentage for device_id in device_ids]
         return max((room for room in rooms if room is not None), default=None)
-
-
-def _too_small(row: PlannedCandidate, *, allow_eviction: bool) -> str:
-    if row.shortfall_bytes is None:
-        return "its headroom can't be told"
-    after = " even if all models that may go went" if allow_eviction else ""
-    return f"{row.shortfall_bytes} short{after}"
 
 
 def merged(one: ClearResult, other: ClearResult) -> ClearResult:

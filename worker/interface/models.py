@@ -6,15 +6,17 @@ from protocol.results import (
     LoadModelResult,
     ModelOptimizeResult,
     ModelStatus,
-    PlanResult,
     UnloadedModel,
 )
 from protocol.vocabulary import UnloadMode
 from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
-from worker.core.records import ModelDemand, Report, WayToPlan
+from worker.core.errors import InvalidRequestError
+from worker.core.records import ModelDemand, Report
 from worker.interface.model_optimize import ModelOptimizer, merged
+from worker.interface.model_plan import ModelPlanner
 from worker.manager.model_table import ModelEntry
+from worker.manager.plan_table import Plan
 from worker.policy.holders import HeldModel
 from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
@@ -30,6 +32,8 @@ class ModelInterface:
         self._manager = core.manager
         self._table = core.manager.models
         self._optimizer = ModelOptimizer(core, worker, monitor)
+        self.plan = ModelPlanner(core, worker, monitor).plan
+        self.planned = worker.models.plans.get
         self._monitor = monitor
         self._clock = core.clock
         self.expire = worker.expire
@@ -39,6 +43,7 @@ class ModelInterface:
     def load(
         self, model_id: str, device_id: str | None, token: CancelToken, report: Report, *,
         make_room: bool, pin: bool | None, keep_alive_ns: int | None, allow_fallback: bool = True,
+        plan_id: str | None = None,
     ) -> LoadModelResult:  # fmt: skip
         """Load a model, or note one more use of it; of one that another process holds, that it is loaded."""
         models, entry = self.worker.models, self._table.get(model_id)
@@ -47,8 +52,15 @@ class ModelInterface:
                 model_id, device_id or entry.spec.device_id or self.worker.default_device
             )
             return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
+        plan = None if plan_id is None else self.plan_for(plan_id, device_id, model_id=model_id)
         acquired = self.worker.hold(
-            model_id, token, report, device_id=device_id, make_room=make_room, fallback=allow_fallback
+            model_id,
+            token,
+            report,
+            device_id=device_id,
+            make_room=make_room,
+            fallback=allow_fallback,
+            plan=plan,
         )
         try:  # held until the answer is there: so it is of the model as it was loaded, and a pin takes effect
             return self._loaded(
@@ -110,6 +122,23 @@ class ModelInterface:
         with self._manager.lock:
             return tuple(entry.status(now_ns) for entry in self._table)
 
+    def plan_for(
+        self,
+        plan_id: str,
+        device_id: str | None,
+        *,
+        model_id: str | None = None,
+        size_bytes: int | None = None,
+    ) -> Plan:
+        """Return a plan to be taken up. PlanStaleError if it can't be; InvalidRequestError if it is for something else."""
+        plan = self.worker.models.plans.get(plan_id)
+        same = device_id in {None, plan.device_id} and plan.model_id == model_id
+        if not same or (size_bytes is not None and size_bytes != plan.required_bytes):
+            what = "an allocation" if plan.model_id is None else f"model {plan.model_id!r}"
+            message = f"{plan_id!r} is for {what} of {plan.required_bytes} bytes on {plan.device_id}"
+            raise InvalidRequestError.at("data.plan_id", message)
+        return plan
+
     def held(self, device_id: str) -> tuple[HeldModel, ...]:
         """Return the models whose weights take memory on a device, and who alone can free it."""
         with self._manager.lock:
@@ -119,10 +148,6 @@ class ModelInterface:
                 for place in (entry.residence, entry.host_copy)
                 if place is not None and place.device_id == device_id
             )
-
-    def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
-        """Choose the first way that fits."""
-        return self._optimizer.plan(ways, allow_eviction=allow_eviction)
 
     def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Return what unloading would bring; by name, where a model was not used for so long."""

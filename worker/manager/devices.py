@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 from protocol.results import Limits
-from protocol.vocabulary import DeviceState, Executed, PressureLevel
+from protocol.vocabulary import DeviceKind, DeviceState, Executed, PressureLevel
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.records import HOST, DeviceInfo, Gauge, Readings
@@ -81,6 +81,15 @@ class DeviceTable:
     def all(self) -> tuple[Device, ...]:
         """Return the state of every device, for who holds the lock."""
         return tuple(self._devices.values())
+
+    def object_bytes(self, device: Device) -> int:
+        """Return what models that are Python objects take of a device, for who holds the lock.
+
+        They are host memory, whatever device they are for.
+        """
+        if device.info.kind is not DeviceKind.CPU:
+            return 0
+        return sum(sum(each.ledger.objects.values()) for each in self._devices.values())
 
     def info(self, device_id: str) -> DeviceInfo:
         """Return one device. DeviceNotFoundError if there is none of that name."""

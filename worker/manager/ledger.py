@@ -41,6 +41,8 @@ class DeviceLedger:
         self.weights: dict[str, tuple[int, int]] = {}
         """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
         self.model_bytes = 0
+        self.objects: dict[str, int] = {}
+        """What the process grew by for each of them that is an object of Python's, by handle."""
         self.external_models: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
@@ -143,8 +145,10 @@ class DeviceLedger:
         for sample in self.samples:
             self.samples[sample] -= actual_bytes
 
-    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int) -> None:
+    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int, *, is_object: bool) -> None:
         """Add a model's weights."""
+        if is_object:
+            self.objects[handle] = actual_bytes
         self.weights[handle] = (size_bytes, actual_bytes)
         self.model_bytes += size_bytes
         self.committed_bytes += actual_bytes
@@ -152,6 +156,7 @@ class DeviceLedger:
     def remove_weights(self, handle: str) -> None:
         """Remove a model's weights, if they are there."""
         size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
+        self.objects.pop(handle, None)
         self.model_bytes -= size_bytes
         self._give_back(actual_bytes)
 

@@ -8,7 +8,7 @@ a circle.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -27,6 +27,7 @@ from worker.manager.model_table import (
     PendingEviction,
     Residence,
 )
+from worker.manager.plan_table import Plan, PlannedVictim, PlanTable
 from worker.policy.admission import does_not_fit
 
 
@@ -46,6 +47,7 @@ class ModelManager:
         self._memories = ModelMemories(manager, clock, record)
         self._changed = manager.models.changed
         self._handles = itertools.count(1)
+        self.plans = PlanTable(clock)
 
     # ---- coming ----
 
@@ -78,6 +80,7 @@ class ModelManager:
     def reserve(
         self, request: AllocationRequest, entry: ModelEntry | None, *, make_room: bool,
         until_ns: int | None = None, name: str | None = None, asked: Mapping[str, str] = MappingProxyType({}),
+        planned: Plan | None = None,
     ) -> EvictingReservation | OwnersToAsk:  # fmt: skip
         """Hold headroom, with the plan for what goes for it. After a wait the device is to be read again.
 
@@ -89,6 +92,8 @@ class ModelManager:
            ``asked`` before; nothing else goes until they have answered.
         5. Leases may end until ``until_ns``: wait for one.
         6. Out of memory, or over a limit, with what could be evicted, and who was asked in vain.
+        With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError.
+        With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError.
         """
         device_id = request.device_id
         with self._changed:
@@ -97,15 +102,13 @@ class ModelManager:
                 entry.use_noted = True
                 self._memories.asked_for(entry, device_id)
             missing = self._manager.pressure.missing_bytes(device_id, request.size_bytes)
-            if missing and self._table.settling(device_id):  # 2
+            if (missing or planned is not None) and self._table.settling(device_id):  # 2
                 raise SettlingError
+            if planned is not None:
+                return self._take_up(planned, request, entry, name)
             plan = self.plan(device_id, missing) if missing and make_room else None
             if not missing or (plan is not None and plan.meetable):  # 1, 3
-                reservation = self._manager.allocations.hold(request, name or self._new_handle())
-                if entry is not None:
-                    entry.reserved_on = device_id
-                victims = () if plan is None else plan.victims
-                return EvictingReservation(reservation, tuple(map(self._begin_eviction, victims)))
+                return self._hold(request, entry, name, () if plan is None else plan.victims)
             if plan is not None:  # 4
                 owners = self.owners_to_ask(
                     device_id, missing - plan.ceiling_bytes, excluded=frozenset(asked)
@@ -125,7 +128,13 @@ class ModelManager:
         request = held.reservation.request
         with self._changed:
             residence = Residence(request.device_id, held.handle, size_bytes, actual_bytes)
-            self._manager.weights.add(held.reservation, residence.handle, size_bytes, actual_bytes)
+            self._manager.weights.add(
+                held.reservation,
+                residence.handle,
+                size_bytes,
+                actual_bytes,
+                is_object=entry.spec.factory is not None,
+            )
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED
@@ -199,9 +208,11 @@ class ModelManager:
 
     # ---- being used ----
 
-    def use(self, model_id: str, handle: str) -> None:
-        """Count a use of a model that is held."""
+    def use(self, model_id: str, handle: str, plan: Plan | None = None) -> None:
+        """Count a use of a model that is held; a plan for no more than that has been taken up."""
         with self._changed:
+            if plan is not None:
+                self.plans.remove(plan)
             entry = self._having(model_id, handle)
             if entry is not None and entry.residence is not None:
                 self._memories.asked_for(entry, entry.residence.device_id)
@@ -344,6 +355,48 @@ class ModelManager:
                 raise SettlingError
             raise self._does_not_fit(request)
 
+    def propose(
+        self, device_id: str, required_bytes: int, model_id: str | None, victims: Iterable[Victim]
+    ) -> Plan:
+        """Keep a plan, to be taken up as it is; the lock is held since it was made."""
+        with self._changed:
+            planned = []
+            for victim in victims:
+                entry = self._table.get(victim.model_id)
+                if entry.residence is None:
+                    raise AssertionError(victim)
+                planned.append(PlannedVictim(victim, entry.residence.handle, entry.use_count))
+            return self.plans.add(device_id, required_bytes, model_id, tuple(planned))
+
+    def check_plan(self, plan: Plan) -> None:
+        """Raise PlanStaleError where a plan can't be carried out exactly as it was said any more.
+
+        1. It was taken up by another, or its time is over.
+        2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
+        3. More has to go than it said: something took room meanwhile.
+        4. Less has to go: room was made meanwhile.
+        """
+        with self._changed:
+            self.plans.get(plan.plan_id)  # 1
+            for each in plan.victims:  # 2
+                entry = self._table.get(each.victim.model_id)
+                there = entry.residence is not None and entry.residence.handle == each.handle
+                if not there or entry.state is not ModelState.LOADED:
+                    raise plan.stale(f"model {entry.model_id!r} is not there any more")
+                if entry.in_use or entry.pinned or entry.use_count != each.use_count:
+                    raise plan.stale(f"model {entry.model_id!r} was used or pinned since")
+            offloaded = [
+                each.victim.freed_bytes for each in plan.victims if each.victim.mode is EvictionMode.OFFLOAD
+            ]
+            if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
+                raise plan.stale("host memory has no room any more for what it would offload")
+            missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
+            freed = [each.victim.freed_bytes for each in plan.victims]
+            if sum(freed) < missing:  # 3
+                raise plan.stale(f"{missing - sum(freed)} bytes more are missing on {plan.device_id} by now")
+            if freed and sum(freed) - min(freed) >= missing:  # 4
+                raise plan.stale(f"fewer models have to go on {plan.device_id} by now")
+
     def evictable_bytes(self, device_id: str) -> int:
         """Return the most that unloading models could free on a device."""
         with self._changed:
@@ -361,6 +414,28 @@ class ModelManager:
                 raise SettlingError
 
     # ---- inside ----
+
+    def _take_up(
+        self, plan: Plan, request: AllocationRequest, entry: ModelEntry | None, name: str | None
+    ) -> EvictingReservation:
+        if request.size_bytes > plan.required_bytes:
+            raise plan.stale(f"{request.size_bytes} bytes are needed by now")
+        self.check_plan(plan)
+        held = self._hold(request, entry, name, tuple(each.victim for each in plan.victims))
+        self.plans.remove(plan)
+        return held
+
+    def _hold(
+        self,
+        request: AllocationRequest,
+        entry: ModelEntry | None,
+        name: str | None,
+        victims: tuple[Victim, ...],
+    ) -> EvictingReservation:
+        reservation = self._manager.allocations.hold(request, name or self._new_handle())
+        if entry is not None:
+            entry.reserved_on = request.device_id
+        return EvictingReservation(reservation, tuple(map(self._begin_eviction, victims)))
 
     def _having(self, model_id: str, handle: str) -> ModelEntry | None:
         """Return a model, unless its weights are others by now: their device went away, and holds and leases with it."""

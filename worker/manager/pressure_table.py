@@ -136,21 +136,29 @@ class PressureTable:
     def _status(self, device: Device) -> DeviceStatus:
         ledger, readings, info = device.ledger, device.readings or NO_READINGS, device.info
         room = self.headroom_of(device)
+        age_ms = None
+        if device.readings is not None:
+            age_ms = max(0, self._clock.now_ns() - device.read_ns) // NS_PER_MS
         return DeviceStatus(
             device_id=info.device_id,
             kind=info.kind,
             name=info.name,
             state=info.state,
             state_reason=info.state_reason,
+            age_ms=age_ms,
             total_bytes=readings.total_bytes,
+            total_source=readings.total_source,
             budget_bytes=room.budget_bytes,
             budget_source=room.budget_source,
             used_bytes=readings.used_bytes,
+            used_source=readings.used_source,
             process_used_bytes=readings.process_used_bytes,
+            process_used_source=readings.process_used_source,
+            child_process_bytes=readings.child_process_bytes,
             allocated_bytes=ledger.allocated_bytes,
             external_bytes=ledger.external_bytes,
             cached_bytes=readings.cached_bytes,
-            unattributed_bytes=unattributed_bytes(readings),
+            unattributed_bytes=unattributed_bytes(readings, self._devices.object_bytes(device)),
             available_bytes=room.available_bytes,
             peak_allocated_bytes=ledger.peak_allocated_bytes,
             allocation_count=len(ledger.allocations),

@@ -4,6 +4,7 @@ from protocol.vocabulary import DeviceState
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import Readings
 from worker.manager.devices import DeviceTable
+from worker.policy.pressure import follow_budget
 
 
 class SampleTable:
@@ -29,6 +30,9 @@ class SampleTable:
             ledger = device.ledger
             if sample not in ledger.samples:
                 return  # the device was lost since: they are of what was there before
+            if device.readings is not None:
+                before = device.readings.budget_bytes
+                device.limits = follow_budget(device.limits, before, readings.budget_bytes)
             device.readings = readings
             self._devices.version += 1
             device.read_ns = self._clock.now_ns()
@@ -63,6 +67,16 @@ class SampleTable:
         """Return a device's last readings."""
         with self._lock:
             return self._devices.get(device_id).readings
+
+    def age_ms(self, device_id: str) -> int | None:
+        """Return how old a device's readings are; None where there are none."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return (
+                None
+                if device.readings is None
+                else max(0, self._clock.now_ns() - device.read_ns) // NS_PER_MS
+            )
 
     def oldest_ns(self, device_ids: tuple[str, ...]) -> int:
         """Return when the oldest readings of these devices were taken; now, where there are none."""

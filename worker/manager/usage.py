@@ -52,6 +52,11 @@ class Usage:
         with self._lock:
             return self._devices.get(device_id).ledger.model_bytes
 
+    def object_bytes(self, device_id: str) -> int:
+        """Return what models that are Python objects take of a device: part of the process, in no backend's figures."""
+        with self._lock:
+            return self._devices.object_bytes(self._devices.get(device_id))
+
     def exclusive_changes(self) -> int | None:
         """Count the changes on all devices so far; None while headroom is held for more than one thing."""
         with self._lock:

@@ -13,9 +13,18 @@ class WeightTable:
         self._devices = devices
         self._lock = devices.lock
 
-    def add(self, reservation: Reservation, handle: str, size_bytes: int, actual_bytes: int) -> None:
+    def add(
+        self,
+        reservation: Reservation,
+        handle: str,
+        size_bytes: int,
+        actual_bytes: int,
+        *,
+        is_object: bool = False,
+    ) -> None:
         """Add a model's weights, by what they turned out to take, in place of what was held for them.
 
+        ``is_object``: they are no block of the device's backend, but what this process grew by.
         DeviceUnavailableError if the device went away meanwhile.
         """
         with self._lock:
@@ -23,7 +32,7 @@ class WeightTable:
             if not device.ledger.holds(reservation):
                 raise went_with_its_device(device.info)
             device.ledger.release(reservation)
-            device.ledger.add_weights(handle, size_bytes, actual_bytes)
+            device.ledger.add_weights(handle, size_bytes, actual_bytes, is_object=is_object)
             device.stale = True
             self._devices.version += 1
 

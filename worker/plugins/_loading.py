@@ -1,7 +1,6 @@
 """``--plugin package.module``: importing plugins, and what they add."""
 
-from importlib import import_module
-
+from worker.core.operator_code import import_operators
 from worker.plugins._guard import guarded
 from worker.plugins._host import PluginHost
 from worker.plugins._leases import Models
@@ -19,7 +18,7 @@ def load_plugins(names: list[str], models: Models, operations: Operations) -> di
     for name in names:
         try:
             known = set(actions)
-            import_module(name).register(PluginHost(models, operations, actions))
+            import_operators(name).register(PluginHost(models, operations, actions))
         except Exception as error:
             raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
         for action in actions.keys() - known:

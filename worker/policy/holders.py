@@ -33,11 +33,12 @@ def holders(
     allocations: Iterable[Allocation],
     models: Iterable[HeldModel],
     readings: Readings,
+    unattributed: int | None,
     suspects: Suspects,
     now_ns: int,
 ) -> tuple[Holder, ...]:
     """Return what holds memory, the largest first: allocations by owner and purpose, models, and all others."""
-    found = [*_allocations(allocations, suspects, now_ns), *_others(readings, suspects)]
+    found = [*_allocations(allocations, suspects, now_ns), *_others(readings, unattributed, suspects)]
     found += [
         Holder(each.model_id, "model", each.size_bytes, None, None, suspected=False, freed_by=each.freed_by)
         for each in models
@@ -67,21 +68,23 @@ def _allocations(allocations: Iterable[Allocation], suspects: Suspects, now_ns: 
         )
 
 
-def _others(readings: Readings, suspects: Suspects) -> Iterable[Holder]:
+def _others(readings: Readings, unattributed: int | None, suspects: Suspects) -> Iterable[Holder]:
     def row(purpose: str, size: int | None, freed_by: FreedBy, *, suspected: bool = False) -> list[Holder]:
         return [Holder(None, purpose, size, None, None, suspected, freed_by)] if size else []
 
     process = readings.process_used_bytes
     yield from row("cache", readings.cached_bytes, FreedBy.WORKER)
-    yield from row(
-        "unattributed", unattributed_bytes(readings), FreedBy.PROCESS_END, suspected=suspects.process
-    )
+    yield from row("unattributed", unattributed, FreedBy.PROCESS_END, suspected=suspects.process)
     if readings.used_bytes is not None and process is not None:
         yield from row("other processes", max(0, readings.used_bytes - process), FreedBy.OTHER_PROCESS)
 
 
-def unattributed_bytes(readings: Readings) -> int | None:
-    """Return what the process uses beyond what ledger, models and caches explain; None where it is not known."""
+def unattributed_bytes(readings: Readings, object_bytes: int) -> int | None:
+    """Return what the process uses beyond what ledger, models and caches explain; None where it is not known.
+
+    ``object_bytes``: of models that are Python objects, which no backend counts.
+    """
     if readings.process_used_bytes is None:
         return None
-    return max(0, readings.process_used_bytes - readings.resident_bytes - readings.cached_bytes)
+    explained = readings.resident_bytes + readings.cached_bytes + object_bytes
+    return max(0, readings.process_used_bytes - explained)

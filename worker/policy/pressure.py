@@ -1,5 +1,7 @@
 """Headroom and pressure: what readings, limits and the ledger mean together. Pure."""
 
+from dataclasses import replace
+
 from protocol.record import Record
 from protocol.results import Limits, PressureThresholds
 from protocol.vocabulary import DEFAULT_THRESHOLDS, INT64_MAX, PressureLevel, Source
@@ -106,7 +108,16 @@ def worst(levels: list[PressureLevel]) -> PressureLevel:
 
 def default_limits(*, cpu_budget_bytes: int | None = None, limit_bytes: int | None = None) -> Limits:
     """Return the limits that a device starts with."""
-    reserve = 0
-    if cpu_budget_bytes is not None:
-        reserve = min(CPU_RESERVE_MAX_BYTES, cpu_budget_bytes // CPU_RESERVE_SHARE)
+    reserve = 0 if cpu_budget_bytes is None else _cpu_reserve(cpu_budget_bytes)
     return Limits(limit_bytes, reserve, DEFAULT_LIMITS.thresholds)
+
+
+def follow_budget(limits: Limits, before: int | None, now: int | None) -> Limits:
+    """Return limits for a budget that changed: a reserve that was that of the budget by default still is."""
+    if before is None or now is None or before == now or limits.reserve_bytes != _cpu_reserve(before):
+        return limits
+    return replace(limits, reserve_bytes=_cpu_reserve(now))
+
+
+def _cpu_reserve(budget_bytes: int) -> int:
+    return min(CPU_RESERVE_MAX_BYTES, budget_bytes // CPU_RESERVE_SHARE)

@@ -62,9 +62,9 @@ class AnalyticsWorker:
             external_bytes=status.external_bytes,
             external_model_bytes=allocated + status.external_bytes - in_groups,
             model_bytes=status.model_bytes,
-            resident_bytes=readings.resident_bytes,
+            resident_bytes=readings.resident_bytes + manager.usage.object_bytes(device_id),
             cached_bytes=readings.cached_bytes,
-            unattributed_bytes=unattributed_bytes(readings),
+            unattributed_bytes=status.unattributed_bytes,
             process_used_bytes=readings.process_used_bytes,
             groups=groups,
         )
@@ -78,7 +78,8 @@ class AnalyticsWorker:
         )
         readings = self._manager.samples.latest(device_id) or NO_READINGS
         allocations = self._manager.allocations.all(device_id)
-        return holders(allocations, models, readings, suspects, self._clock.now_ns())
+        unattributed = unattributed_bytes(readings, self._manager.usage.object_bytes(device_id))
+        return holders(allocations, models, readings, unattributed, suspects, self._clock.now_ns())
 
     def pressure(self, device_id: str, models: tuple[HeldModel, ...]) -> DevicePressure:
         """Return how close a device is to running out. What would help is for who answers to add."""

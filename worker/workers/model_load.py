@@ -7,7 +7,7 @@ from functools import partial
 
 from protocol.record import Record
 from protocol.results import UnloadedModel
-from protocol.vocabulary import DeviceState, Executed, UnloadMode
+from protocol.vocabulary import DeviceState, Executed, ModelState, UnloadMode
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import (
@@ -24,6 +24,7 @@ from worker.loaders.registry import BUILT_IN, loader_of
 from worker.manager.footprints import FootprintMargins
 from worker.manager.model_table import EvictingReservation, ModelEntry, Residence
 from worker.manager.models import ModelManager
+from worker.manager.plan_table import Plan
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.model_owners import Answers, ExternalWorker
@@ -92,12 +93,13 @@ class ModelWorker:
 
     def hold(
         self, model_id: str, token: CancelToken, report: Report, *, device_id: str | None = None,
-        make_room: bool = True, wait_ns: int = 0, fallback: bool = False,
+        make_room: bool = True, wait_ns: int = 0, fallback: bool = False, plan: Plan | None = None,
     ) -> Acquired:  # fmt: skip
         """Use a model, loading it first if need be, and hold it: whoever calls lets go of it, at once.
 
         ``wait_ns``: how long to wait for others' leases to end where only they stand in the way.
         ``fallback``: where there is no headroom, acquire the model that is declared for that, and so on down the line.
+        ``plan``: for this model, to be carried out as it was said; then nothing else makes headroom.
 
         Raises:
             ModelNotFoundError: not configured.
@@ -105,7 +107,12 @@ class ModelWorker:
             ModelLoadFailedError: with the cause.
             OutOfMemoryError, LimitExceededError: no headroom, and none to be made.
             UnsupportedError: another process holds it.
+            PlanStaleError: the plan can't be carried out as it was said.
         """
+        if plan is not None:
+            return self._acquire(
+                model_id, token, report, plan.device_id, make_room=False, wait_ns=0, plan=plan
+            )
         try:
             return self._acquire(model_id, token, report, device_id, make_room=make_room, wait_ns=wait_ns)
         except (OutOfMemoryError, LimitExceededError) as error:
@@ -129,31 +136,46 @@ class ModelWorker:
 
     def _acquire(
         self, model_id: str, token: CancelToken, report: Report, device_id: str | None, *,
-        make_room: bool, wait_ns: int,
+        make_room: bool, wait_ns: int, plan: Plan | None = None,
     ) -> Acquired:  # fmt: skip
         until_ns = self._clock.now_ns() + wait_ns if wait_ns else None
-        if self._table.get(model_id).spec.external:
-            message = f"model {model_id!r} is held by another process: there is nothing of it here to use"
-            raise UnsupportedError(message, model_id=model_id, device_id=device_id)
+        _check_ours(self._table.get(model_id), device_id)
+        moved: list[UnloadedModel] = []
+        came_from = ""
         while True:
             residence = once_settled(self._table, lambda: self.models.begin(model_id), token)
             entry = self._table.get(model_id)
             if residence is None:
-                return self._load(entry, device_id, token, report, make_room=make_room, until_ns=until_ns)
+                try:
+                    return self._load(
+                        entry, device_id, token, report, make_room=make_room, until_ns=until_ns, plan=plan
+                    )
+                except BaseException as error:
+                    self.bring_back(moved, came_from, error)
+                    raise
             stays = False
             try:
                 stale = self.weights.is_stale(residence)
                 stays = not stale and (device_id is None or residence.device_id == device_id)
+                if plan is not None and (stale or (stays and plan.victims)):
+                    stays = False
+                    raise plan.stale(
+                        "its file was written to since" if stale else "the model is loaded by now"
+                    )
             finally:
                 if not stays:  # before anything is waited for: two moves might wait for each other
                     self.models.let_go(model_id, residence.handle)
             if stays:
-                self.models.use(model_id, residence.handle)
+                self.models.use(model_id, residence.handle, plan)
                 return Acquired(entry, residence, ())
-            if device_id is not None and residence.device_id != device_id:
+            if plan is not None:
+                self.models.check_plan(plan)
+            elif device_id is not None and residence.device_id != device_id:
                 self._check_move(entry, residence, device_id, token, make_room=make_room)
             why = "its file was written to" if stale else f"it is to be on {device_id}"
-            self.unload(model_id, token, reason=f"unloaded: {why}", forced=True)
+            gone = self.unload(model_id, token, reason=f"unloaded: {why}", forced=True)
+            if not stale:
+                moved, came_from = [gone], residence.device_id
 
     def _check_move(
         self, entry: ModelEntry, residence: Residence, device_id: str, token: CancelToken, *, make_room: bool
@@ -176,7 +198,7 @@ class ModelWorker:
 
     def _load(
         self, entry: ModelEntry, device_id: str | None, token: CancelToken, report: Report, *,
-        make_room: bool, until_ns: int | None, for_use: bool = True,
+        make_room: bool, until_ns: int | None, for_use: bool = True, plan: Plan | None = None,
     ) -> Acquired:  # fmt: skip
         """Load a model that is this thread's to load.
 
@@ -191,7 +213,7 @@ class ModelWorker:
             source = self.weights.open(entry)  # 1
             target = self._choose_device(entry, source, device_id, token)
             held, owners = self._hold(
-                entry, source, target, token, make_room=make_room, until_ns=until_ns
+                entry, source, target, token, make_room=make_room, until_ns=until_ns, plan=plan
             )  # 2
             unloaded += owners
             self._unloader.unload_all(held, unloaded)
@@ -230,27 +252,46 @@ class ModelWorker:
         fitting = (each for each in choice if self._fits(each, source.size_bytes))
         return next(fitting, default)
 
+    def requirement(self, model_id: str, device_id: str | None, token: CancelToken) -> tuple[str, int]:
+        """Return where a model would be loaded, and the bytes that it needs there: none where it is loaded.
+
+        Reads its file's header. Errors as ``hold``, but those for want of headroom.
+        """
+        entry = self._table.get(model_id)
+        _check_ours(entry, device_id)
+        place = entry.residence
+        if place is not None and entry.state is ModelState.LOADED and device_id in {None, place.device_id}:
+            return place.device_id, 0
+        source = self.weights.open(entry)
+        try:
+            target = self._choose_device(entry, source, device_id, token)
+            return target, self._needed_bytes(entry, source, target)
+        finally:
+            source.close()
+
+    def _needed_bytes(self, entry: ModelEntry, source: Source, device_id: str) -> int:
+        if source.loader is not None and entry.measured_bytes is None:
+            return self._margins.expected_bytes(entry.spec.loader, device_id, source.size_bytes)
+        return source.size_bytes
+
     def _fits(self, device_id: str, size_bytes: int) -> bool:
         there = self._manager.devices.info(device_id).state is DeviceState.AVAILABLE
         return there and not self._manager.pressure.missing_bytes(device_id, size_bytes)
 
     def _hold(
         self, entry: ModelEntry, source: Source, device_id: str, token: CancelToken, *,
-        make_room: bool, until_ns: int | None,
+        make_room: bool, until_ns: int | None, plan: Plan | None,
     ) -> tuple[EvictingReservation, tuple[UnloadedModel, ...]]:  # fmt: skip
-        size = source.size_bytes
-        if source.loader is not None and entry.measured_bytes is None:
-            size = self._margins.expected_bytes(entry.spec.loader, device_id, size)
-        request = AllocationRequest(device_id, size, purpose="model")
-        if make_room and device_id != HOST:
+        request = AllocationRequest(device_id, self._needed_bytes(entry, source, device_id), purpose="model")
+        if (make_room or plan is not None) and device_id != HOST:
             with self._monitor.watching_for_loss():
                 self._monitor.refresh((device_id,), max_age_ms=0)
                 self._join_pieces(request, token, self.check_unused)
-        return self._hold_for(request, entry, token, make_room=make_room, until_ns=until_ns)
+        return self._hold_for(request, entry, token, make_room=make_room, until_ns=until_ns, plan=plan)
 
     def _hold_for(
         self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, *,
-        make_room: bool, until_ns: int | None = None, name: str | None = None,
+        make_room: bool, until_ns: int | None = None, name: str | None = None, plan: Plan | None = None,
     ) -> tuple[EvictingReservation, tuple[UnloadedModel, ...]]:  # fmt: skip
         """Hold headroom. Returns it, and what owners have unloaded for it."""
         asked: Answers = {}
@@ -260,7 +301,7 @@ class ModelWorker:
             gone = tuple(said for said in asked.values() if isinstance(said, UnloadedModel))
             reserve = partial(
                 self.models.reserve, request, entry,
-                make_room=make_room, until_ns=until_ns, name=name, asked=in_vain,
+                make_room=make_room, until_ns=until_ns, name=name, asked=in_vain, planned=plan,
             )  # fmt: skip
             try:
                 held = once_settled(self._table, reserve, token, refresh)
@@ -380,10 +421,14 @@ class ModelWorker:
         return None if eviction is None else self._unloader.unload_and_observe(eviction)
 
     def reserve_making_room(
-        self, name: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel]
-    ) -> Reservation:
-        """Hold headroom for an allocation, unloading what has to go, which is added. Errors as ``acquire``."""
-        held, owners = self._hold_for(request, None, token, make_room=True, name=name)
+        self, name: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
+        plan: Plan | None = None,
+    ) -> Reservation:  # fmt: skip
+        """Hold headroom for an allocation, unloading what has to go, or what the plan says; it is added.
+
+        Errors as ``hold``.
+        """
+        held, owners = self._hold_for(request, None, token, make_room=True, name=name, plan=plan)
         unloaded += owners
         try:
             self._unloader.unload_all(held, unloaded)
@@ -431,6 +476,12 @@ def _name_gone(error: WorkerError, gone: tuple[UnloadedModel, ...]) -> None:
     if gone:
         error.executed = Executed.YES
         error.details["models_unloaded"] = gone
+
+
+def _check_ours(entry: ModelEntry, device_id: str | None) -> None:
+    if entry.spec.external:
+        message = f"model {entry.model_id!r} is held by another process: there is nothing of it here to use"
+        raise UnsupportedError(message, model_id=entry.model_id, device_id=device_id)
 
 
 def _made_here(entry: ModelEntry, device_id: str | None) -> UnsupportedError:

@@ -19,6 +19,7 @@ from worker.loaders.registry import loader_of
 from worker.manager.model_table import ModelEntry, Residence
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.import_growth import ImportGrowth
 
 
 class Source(Record):
@@ -35,7 +36,7 @@ class Source(Record):
             self.file.close()
 
 
-class _Objects:
+class ModelObjects:
     """Models that the operator's code makes: Python objects, whose bytes only the process as a whole shows.
 
     What one takes is what the process grew by, so it is only about right.
@@ -49,13 +50,14 @@ class _Objects:
         self._objects: dict[str, object] = {}
 
     def load(self, handle: str, make: Callable[[], object]) -> Block:
-        """Make one, and measure it; the maker's error goes on, and nothing is kept."""
+        """Make one, and measure it without what it imports; the maker's error goes on, and nothing is kept."""
         with self._measuring:
             before = self._process_bytes()
-            value = make()
+            with ImportGrowth(self._process_bytes) as imports:
+                value = make()
             after = self._process_bytes()
             self._objects[handle] = value
-            return Block(0 if before is None or after is None else max(0, after - before))
+            return Block(0 if before is None or after is None else max(0, after - before - imports.bytes))
 
     def get(self, handle: str) -> object:
         """Return one."""
@@ -84,7 +86,7 @@ class ModelWeights:
         self._clock = core.clock
         self._usage = core.manager.usage
         self._process_bytes = process_bytes
-        self._objects = _Objects(process_bytes)
+        self._objects = ModelObjects(process_bytes)
         # Mutable: how each loaded model's tensors lie in its block, by handle.
         self._tensors: dict[str, tuple[TensorInfo, ...]] = {}
 

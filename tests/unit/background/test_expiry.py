@@ -38,7 +38,7 @@ def test_an_allocation_freed_before_its_lease_leaves_nothing_behind(machine: Mac
     def allocate_and_free(times: int) -> None:
         for _ in range(times):
             leased = machine.allocate("cpu", 4096, memory_type=MemoryType.EXTERNAL, lease_ns=DAY_NS)
-            machine.memory.deallocate(leased, force=False)
+            machine.memory.allocations.deallocate(leased, force=False)
 
     allocate_and_free(2000)  # what is bounded fills up
     tracemalloc.start()

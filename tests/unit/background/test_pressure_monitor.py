@@ -122,8 +122,8 @@ def test_budgets(rig: Rig) -> None:
     """Another budget is told with the one before, and what was measured against the old one is forgotten."""
     rig.run(20, grow=10 * MIB)
     limits = rig.machine.manager.devices.limits("sim:0")
-    rig.memory.set_limits("sim:0", replace(limits, limit_bytes=512 * MIB))
-    rig.memory.set_limits("sim:0", replace(limits, reserve_bytes=MIB))
+    rig.memory.relief.set_limits("sim:0", replace(limits, limit_bytes=512 * MIB))
+    rig.memory.relief.set_limits("sim:0", replace(limits, reserve_bytes=MIB))
     told = [(data.before, data.after) for data in rig.told(BudgetChanged)]
     assert told == [(TOTAL, 512 * MIB), (512 * MIB, TOTAL)]
     assert rig.machine.parts.trends.trend("sim:0") is None

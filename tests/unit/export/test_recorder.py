@@ -51,7 +51,7 @@ def test_what_does_not_change_is_not_noted_again_for_half_a_minute(watched: Watc
 def test_a_change_is_noted_once_with_its_owner(watched: Watched) -> None:
     """The sample says who has what now, and what was ever made."""
     first = watched.machine.allocate("sim:0", 5 * MIB, owner="kv")
-    watched.machine.memory.deallocate(first, force=False)
+    watched.machine.memory.allocations.deallocate(first, force=False)
     watched.machine.allocate("sim:0", 2 * MIB, owner="kv")
     (note,) = watched.tick()
     assert (note["sample"], note["allocated_bytes"], note["peak_bytes"]) == ("sim:0", 2 * MIB, 5 * MIB)
@@ -71,7 +71,7 @@ def test_a_change_is_noted_once_with_its_owner(watched: Watched) -> None:
 
 def test_what_came_and_went_between_two_ticks_is_noted(watched: Watched) -> None:
     """Nothing is left of it, but it was there."""
-    watched.machine.memory.deallocate(watched.machine.allocate("sim:0", 9 * MIB), force=False)
+    watched.machine.memory.allocations.deallocate(watched.machine.allocate("sim:0", 9 * MIB), force=False)
     (note,) = watched.tick()
     assert (note["allocated_bytes"], note["peak_bytes"]) == (0, 9 * MIB)
 

@@ -81,7 +81,7 @@ def test_models_are_admitted_by_what_the_others_turned_out_to_take(tmp_path: Pat
     with pytest.raises(OutOfMemoryError) as refused:
         machine.load("c", make_room=False)
     assert refused.value.details["requested_bytes"] == declared * 5 // 4
-    machine.memory.deallocate(held, force=True)
+    machine.memory.allocations.deallocate(held, force=True)
     assert machine.load("c").state == "loaded"
 
 

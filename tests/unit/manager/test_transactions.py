@@ -255,7 +255,7 @@ def test_each_step_failing(
 ) -> None:
     """Whichever step of an allocation fails, and however, every figure is as before."""
     machine.allocate(device_id, 5000, owner="before")
-    machine.memory.status((device_id,))
+    machine.memory.questions.status((device_id,))
     before, error = machine.figures(), FAILURES[failure]
     owner: object = (
         machine.manager.allocations if step in {"reserve", "commit"} else machine.backends[device_id]
@@ -278,7 +278,7 @@ def test_freeing_the_block_again_failing(machine: Machine, monkeypatch: pytest.M
         with pytest.raises((DeviceUnavailableError, RuntimeError)):
             machine.allocate("sim:0", MIB)
     machine.backends["sim:0"].free("alloc-1")
-    machine.memory.status(("sim:0",))
+    machine.memory.questions.status(("sim:0",))
     assert machine.manager.pressure.headroom("sim:0").available_bytes == 64 * MIB
     assert before is not None
 
@@ -383,7 +383,7 @@ def test_transfer_that_fails(
     assert before == {
         device: (row[0].allocated_bytes, row[2], row[4]) for device, row in machine.figures().items()
     }
-    record = machine.memory.transfer("transfer-1")
+    record = machine.memory.transfers.get("transfer-1")
     assert record.error is not None
     assert record.state in {"failed", "cancelled"}
     assert record.destination_allocation_id is None
@@ -402,10 +402,10 @@ def test_persistent_allocations_need_force(machine: Machine) -> None:
     """A persistent allocation goes only by force, by name as well as in a clear."""
     kept = machine.allocate("cpu", 1, persistent=True)
     with pytest.raises(InvalidRequestError):
-        machine.memory.deallocate(kept, force=False)
-    cleared = machine.memory.clear(("cpu",), ClearType.ALL, None, machine.token(), force=False)
+        machine.memory.allocations.deallocate(kept, force=False)
+    cleared = machine.memory.relief.clear(("cpu",), ClearType.ALL, None, machine.token(), force=False)
     assert [row.id for row in cleared.kept] == [kept]
-    machine.memory.deallocate(kept, force=True)
+    machine.memory.allocations.deallocate(kept, force=True)
 
 
 # ---- leases ----
@@ -418,11 +418,11 @@ def test_lease_and_its_record(machine: Machine) -> None:
     assert machine.manager.allocations.knows(leased)
     machine.pass_time(1)
     with pytest.raises(AllocationNotFoundError) as caught:
-        machine.memory.deallocate(leased, force=False)
+        machine.memory.allocations.deallocate(leased, force=False)
     assert caught.value.details["reason"] == "lease_expired"
     (entry,) = machine.history.expirations(("cpu",), 1000)
     assert (entry.allocation_id, entry.owner, entry.freed_bytes) == (leased, "me", 4096)
-    machine.memory.expire(leased)  # once more does nothing
+    machine.memory.allocations.expire(leased)  # once more does nothing
     assert len(machine.events) == 1
 
 
@@ -431,9 +431,9 @@ def test_renewed_lease(machine: Machine) -> None:
     leased, plain = machine.allocate("cpu", 4096, lease_ns=10**9), machine.allocate("cpu", 4096)
     machine.pass_time(10**9 - 1)
     for name in (leased, plain):
-        machine.memory.renew_lease(name, 2 * 10**9)
+        machine.memory.allocations.renew(name, 2 * 10**9)
     machine.pass_time(2 * 10**9 - 1)
-    machine.memory.renew_lease(plain, 5)
+    machine.memory.allocations.renew(plain, 5)
     assert machine.manager.allocations.knows(leased)
     machine.pass_time(1)
     assert not machine.manager.allocations.knows(leased)
@@ -449,7 +449,7 @@ def test_renewing_what_is_gone_changes_nothing(machine: Machine) -> None:
     before = machine.figures()
     for name, reason in ((leased, "lease_expired"), ("alloc-99", "never_existed")):
         with pytest.raises(AllocationNotFoundError) as caught:
-            machine.memory.renew_lease(name, 10**9)
+            machine.memory.allocations.renew(name, 10**9)
         assert caught.value.details["reason"] == reason
     assert machine.figures() == before
 
@@ -478,7 +478,7 @@ def test_lease_running_out_in_a_clear(machine: Machine, monkeypatch: pytest.Monk
         return free(allocation_id)
 
     monkeypatch.setattr(cpu, "free", free_and_expire)
-    machine.memory.clear(("cpu",), ClearType.ALLOCATIONS, None, machine.token(), force=False)
+    machine.memory.relief.clear(("cpu",), ClearType.ALLOCATIONS, None, machine.token(), force=False)
     assert not machine.manager.allocations.knows(third)
     machine.check()
 
@@ -492,11 +492,11 @@ def test_reply_promises_only_what_there_is(tmp_path: Path) -> None:
     machine = Machine(tmp_path, SimulatedDevice(1024 * kib))
     first = machine.allocate("sim:0", 256 * kib)
     machine.allocate("sim:0", 256 * kib)
-    machine.memory.deallocate(first, force=False)
-    machine.memory.status(("sim:0",))
+    machine.memory.allocations.deallocate(first, force=False)
+    machine.memory.questions.status(("sim:0",))
     request = AllocationRequest("sim:0", 300 * kib, initialize=Initialize.NONE)
-    allocation_id = machine.memory.new_allocation_id()
-    promised = machine.memory.allocate(allocation_id, request, machine.token()).available_bytes
+    allocation_id = machine.memory.allocations.new_id()
+    promised = machine.memory.allocations.allocate(allocation_id, request, machine.token()).available_bytes
     assert promised is not None
     machine.allocate("sim:0", promised)
     machine.close()
@@ -506,7 +506,7 @@ def test_reply_promises_only_what_there_is(tmp_path: Path) -> None:
 def test_device_of_odd_size(tmp_path: Path, total: int) -> None:
     """A device gives all that it says it has, whatever its size is a multiple of."""
     machine = Machine(tmp_path, SimulatedDevice(total))
-    available = machine.memory.status(("sim:0",)).devices[0].available_bytes
+    available = machine.memory.questions.status(("sim:0",)).devices[0].available_bytes
     if available:
         machine.allocate("sim:0", available)
     machine.close()
@@ -544,7 +544,9 @@ def hoard(machine: Machine, owner: str) -> None:
 
 def leaks(machine: Machine) -> list[str | None]:
     """Return the owners that are suspected."""
-    found = machine.memory.analytics(("cpu", "sim:0"), 3_600_000, frozenset(AnalyticsSection)).suspected_leaks
+    found = machine.memory.questions.analytics(
+        ("cpu", "sim:0"), 3_600_000, frozenset(AnalyticsSection)
+    ).suspected_leaks
     assert found is not None
     return [leak.owner for leak in found]
 
@@ -552,7 +554,7 @@ def leaks(machine: Machine) -> list[str | None]:
 def test_suspected_leaks(machine: Machine) -> None:
     """Who makes many allocations over a while and frees none is suspected; who frees, leases or keeps is not."""
     hoard(machine, "leaking")
-    machine.memory.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
+    machine.memory.allocations.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
     hoard(machine, "tidy")
     for _ in range(9):
         machine.allocate("sim:0", 256, owner="keeping", persistent=True)
@@ -565,8 +567,8 @@ def test_nobody_is_suspected_for_want_of_room(machine: Machine) -> None:
     """An owner who freed is not said to have freed nothing, however many others did so before."""
     for number in range(1100):
         name = machine.allocate("sim:0", 1, owner=f"o{number}", memory_type=MemoryType.EXTERNAL)
-        machine.memory.deallocate(name, force=False)
-    machine.memory.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
+        machine.memory.allocations.deallocate(name, force=False)
+    machine.memory.allocations.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
     hoard(machine, "tidy")
     assert leaks(machine) == []
 
@@ -575,7 +577,7 @@ def test_groups_are_bounded(machine: Machine) -> None:
     """Owners that hold nothing any more are remembered for their peaks, up to a bound; those that do, always."""
     kept = [machine.allocate("sim:0", 256, owner=f"live{number}") for number in range(20)]
     for number in range(3000):
-        machine.memory.deallocate(machine.allocate("sim:0", 1, owner=f"o{number}"), force=False)
+        machine.memory.allocations.deallocate(machine.allocate("sim:0", 1, owner=f"o{number}"), force=False)
     _, _, groups = machine.manager.usage.groups("sim:0", GroupBy.OWNER)
     assert len(groups) <= 1100
     assert sum(group.allocation_count for group in groups) == len(kept)

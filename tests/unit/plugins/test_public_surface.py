@@ -38,12 +38,12 @@ def test_every_name_is_there() -> None:
 
 def test_every_error_a_plugin_may_meet_is_exported() -> None:
     """A plugin that leases models or checks its data can name each code that it raises or may catch."""
-    of_the_stream = {
+    of_requests_alone = {
         ErrorCode.INVALID_JSON, ErrorCode.UNKNOWN_ACTION, ErrorCode.FRAME_TOO_LARGE,
-        ErrorCode.DUPLICATE_REQUEST_ID, ErrorCode.OVERLOADED, ErrorCode.SHUTTING_DOWN,
+        ErrorCode.DUPLICATE_REQUEST_ID, ErrorCode.OVERLOADED, ErrorCode.SHUTTING_DOWN, ErrorCode.PLAN_STALE,
     }  # fmt: skip
     exported = [getattr(worker.plugins, name) for name in worker.plugins.__all__ if name.endswith("Error")]
-    assert {kind.code for kind in exported if kind is not WorkerError} == set(ErrorCode) - of_the_stream
+    assert {kind.code for kind in exported if kind is not WorkerError} == set(ErrorCode) - of_requests_alone
 
 
 def test_it_can_be_imported_where_the_workers_dependencies_are_missing() -> None:

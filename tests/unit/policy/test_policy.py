@@ -14,6 +14,7 @@ from worker.policy.pressure import (
     DEFAULT_LIMITS,
     LedgerTotals,
     default_limits,
+    follow_budget,
     headroom,
     level_of,
     worst,
@@ -139,6 +140,18 @@ def test_default_limits() -> None:
     assert default_limits().reserve_bytes == 0
     assert default_limits(cpu_budget_bytes=GIB).reserve_bytes == GIB // 64
     assert default_limits(cpu_budget_bytes=1024 * GIB, limit_bytes=5) == Limits(5, 256 * 2**20, CALM)
+
+
+def test_a_default_reserve_follows_the_budget() -> None:
+    """Moved into a group of 512 MiB, a worker does not keep half of it free; what somebody set stays as it is."""
+    big, small = 1024 * GIB, GIB // 2
+    limits = default_limits(cpu_budget_bytes=big, limit_bytes=5)
+    assert follow_budget(limits, big, small) == Limits(5, small // 64, CALM)
+    assert follow_budget(follow_budget(limits, big, small), small, big) == limits
+    for before, now in ((None, small), (big, None), (big, big)):
+        assert follow_budget(limits, before, now) is limits
+    chosen = Limits(None, 100 * 2**20, CALM)
+    assert follow_budget(chosen, big, small) is chosen
 
 
 # ---- batches ----

@@ -12,10 +12,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tests.unit.tools.test_report import HEADER, sample
+from worker.tools.attached import SourceError
 from worker.tools.report.happenings import Happening
 from worker.tools.report.words import duration
 from worker.tools.top.snapshot import DeviceRow, ModelRow, OwnerRow, Replies, Snapshot, of_replies
-from worker.tools.top.sources import RecordSource, SourceError
+from worker.tools.top.sources import RecordSource
 from worker.tools.top.view import View, curve, trend_of
 
 GIB = 2**30

@@ -96,7 +96,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def suspects(machine: Machine) -> list[tuple[LeakKind, str | None, str | None]]:
     """Return what is suspected."""
-    found = machine.memory.analytics(("cpu", "sim:0"), 1, frozenset({AnalyticsSection.LEAKS})).suspected_leaks
+    found = machine.memory.questions.analytics(
+        ("cpu", "sim:0"), 1, frozenset({AnalyticsSection.LEAKS})
+    ).suspected_leaks
     assert found is not None
     assert all(0 < leak.confidence <= 1 and leak.evidence for leak in found)
     return [(leak.kind, leak.owner, leak.purpose) for leak in found]
@@ -110,7 +112,7 @@ def test_who_frees_less_than_he_takes(machine: Machine) -> None:
         ids += [machine.allocate("sim:0", MIB, owner=owner, purpose="kv") for owner in ("leaky", "tidy")]
         if step % 5 == 4:
             for name in ids:
-                machine.memory.deallocate(name, force=False)
+                machine.memory.allocations.deallocate(name, force=False)
             ids.clear()
         machine.parts.leaks.sample(("cpu", "sim:0"))
         machine.pass_time(SAMPLE_NS)
@@ -163,7 +165,7 @@ def test_a_process_that_grows_is_seen_and_suspected(tmp_path: Path) -> None:
     assert (event.leak.kind, event.leak.device_id) == (LeakKind.PROCESS, "cpu")
     assert event.leak.bytes_per_second == pytest.approx(2 * MIB, rel=0.5)
     assert (LeakKind.PROCESS, None, None) in suspects(machine)
-    analytics = machine.memory.analytics(("cpu",), 300_000, frozenset({AnalyticsSection.TIMELINE}))
+    analytics = machine.memory.questions.analytics(("cpu",), 300_000, frozenset({AnalyticsSection.TIMELINE}))
     assert analytics.timeline is not None
     known = [each.process_used_bytes for each in analytics.timeline if each.process_used_bytes is not None]
     assert len(known) > len(analytics.timeline) // 2

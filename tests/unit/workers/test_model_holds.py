@@ -56,8 +56,8 @@ def being_checked(machine: Machine, beside: Beside) -> None:
 
 def _allocate(machine: Machine) -> Any:
     request = AllocationRequest(DEVICE, 4 * MIB)
-    return machine.memory.allocate(
-        machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+    return machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(), request, machine.token(), make_room=True
     ).models_unloaded
 
 
@@ -67,7 +67,7 @@ def _optimize(machine: Machine) -> Any:
 
 
 def _clear(machine: Machine) -> Any:
-    return machine.memory.clear(
+    return machine.memory.relief.clear(
         (DEVICE,), ClearType.MODELS, None, machine.token(), force=False
     ).models_unloaded
 

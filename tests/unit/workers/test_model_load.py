@@ -147,10 +147,10 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
     machine.load("a"), machine.load("b")
     request = AllocationRequest("sim:0", 9 * MIB)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token())
+        machine.memory.allocations.allocate(machine.memory.allocations.new_id(), request, machine.token())
     assert refused.value.details["evictable_bytes"] == 8 * MIB
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(), request, machine.token(), make_room=True
     )
     assert {row.model_id for row in made.models_unloaded} == {"a", "b"}
     machine.check()
@@ -158,13 +158,13 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
 
 def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
     machine = make(room=64 * MIB)
-    machine.memory.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
+    machine.memory.relief.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
     machine.load("a"), machine.load("b")
     assert len(machine.load("c").models_unloaded) == 1
     with pytest.raises(LimitExceededError):
         machine.load("a", make_room=False)
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(),
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(),
         AllocationRequest("sim:0", 4 * MIB),
         machine.token(),
         make_room=True,
@@ -177,7 +177,7 @@ def test_memory_in_pieces_is_joined_for_a_load(make: Make) -> None:
     machine = make()
     first = [machine.allocate("sim:0", 2 * MIB) for _ in range(5)]
     for each in first[::2]:
-        machine.memory.deallocate(each, force=True)
+        machine.memory.allocations.deallocate(each, force=True)
     assert machine.load("a").state == "loaded"
     machine.check()
 
@@ -295,7 +295,7 @@ def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
 
 def optimize(machine: Machine, **demand: Any) -> Any:
     return machine.memory.models.optimize(
-        machine.memory.device_ids("sim:0"), ModelDemand(**demand), machine.token()
+        machine.memory.devices.ids("sim:0"), ModelDemand(**demand), machine.token()
     )
 
 
@@ -356,23 +356,28 @@ def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
         WayToPlan("half", 5 * MIB, "sim:0"),
         WayToPlan("tiny", MIB, "sim:0"),
     )
-    result = machine.memory.models.plan(ways, allow_eviction=True)
+    result = machine.memory.models.plan(ways, machine.token(), allow_eviction=True)
     assert result.selected == "half"
     assert str(11 * MIB) in result.reason and str(2 * MIB) in result.reason
     assert [row.shortfall_bytes for row in result.candidates] == [MIB, 0, 0]
     assert len(result.candidates[1].evictions) == 1
-    assert machine.memory.models.plan(ways, allow_eviction=False).selected == "tiny"
-    assert machine.memory.models.plan(ways[:1], allow_eviction=False).candidates[0].shortfall_bytes == 9 * MIB
+    assert machine.memory.models.plan(ways, machine.token(), allow_eviction=False).selected == "tiny"
+    assert (
+        machine.memory.models.plan(ways[:1], machine.token(), allow_eviction=False)
+        .candidates[0]
+        .shortfall_bytes
+        == 9 * MIB
+    )
     assert machine.figures() == before
 
 
 def test_clearing_models(make: Make) -> None:
     machine = make()
     machine.load("a"), machine.load("b", pin=True)
-    cleared = machine.memory.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
+    cleared = machine.memory.relief.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
     assert (cleared.cleared_bytes, cleared.returned_bytes) == (4 * MIB, 4 * MIB)
     assert [(row.id, row.reason) for row in cleared.kept] == [("b", "pinned; force: true unloads it too")]
-    forced = machine.memory.clear(("sim:0",), ClearType.ALL, None, machine.token(), force=True)
+    forced = machine.memory.relief.clear(("sim:0",), ClearType.ALL, None, machine.token(), force=True)
     assert [row.model_id for row in forced.models_unloaded] == ["b"]
     machine.check()
 
@@ -382,17 +387,19 @@ def test_optimizing_by_level(make: Make) -> None:
     machine.load("a")
     machine.pass_time(61 * NS_PER_S)
     machine.load("b")
-    rows = machine.memory.recommendations(("sim:0",))
+    rows = machine.memory.relief.recommendations(("sim:0",))
     assert [row.action for row in rows] == [UnloadModel("a"), EvictBytes("sim:0", 4 * MIB)]
     steps = {
         level: [
             step.recommended.action
-            for step in machine.memory.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
+            for step in machine.memory.relief.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
         ]
         for level in OptimizationLevel
     }
     assert [len(each) for each in steps.values()] == [0, 1, 2]
-    done = machine.memory.optimize(("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False)
+    done = machine.memory.relief.optimize(
+        ("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False
+    )
     assert done.returned_bytes == 8 * MIB
     assert machine.manager.pressure.status("sim:0").model_bytes == 0
 
@@ -421,7 +428,7 @@ def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -
     with models.use("made") as first, models.use("made") as second:
         assert first.content() is second.content()
         assert list(first) == []
-    status = machine.memory.models.status("made", machine.memory.device_ids(None)).models[0]
+    status = machine.memory.models.status("made", machine.memory.devices.ids(None)).models[0]
     assert (status.declared_bytes, status.measured_bytes, status.device_id) == (2 * MIB, 3 * MIB, "cpu")
     assert machine.manager.pressure.status("cpu").model_bytes == 3 * MIB
     with pytest.raises(UnsupportedError):

@@ -45,7 +45,7 @@ class Owner:
     def unload(self, _model_id: str = "") -> None:
         self.asked += 1
         assert self._memory is not None
-        self._machine.memory.deallocate(self._memory, force=True)
+        self._machine.memory.allocations.deallocate(self._memory, force=True)
         self._machine.memory.models.unload(
             self._model_id, UnloadMode.UNLOAD, self._machine.token(), by_owner=True
         )
@@ -108,8 +108,8 @@ def test_an_owner_is_asked_where_own_models_are_not_enough(make: Make) -> None:
     machine.pass_time(NS_PER_S)
     loaded = machine.load("b")
     assert ([row.model_id for row in loaded.models_unloaded], owner.asked) == (["a"], 0)
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(),
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(),
         AllocationRequest(DEVICE, 8 * MIB),
         machine.token(),
         make_room=True,
@@ -130,8 +130,8 @@ def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, 
         machine.on_unload_requested = owner.keep
     before = machine.manager.pressure.status(DEVICE)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 8 * MIB),
             machine.token(),
             make_room=True,
@@ -152,8 +152,8 @@ def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, 
 def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
     machine, owner = make()
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 11 * MIB),
             machine.token(),
             make_room=True,
@@ -161,8 +161,8 @@ def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
     assert "owners_asked" not in refused.value.details
     machine.load("theirs", pin=True)
     with pytest.raises(OutOfMemoryError):
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 8 * MIB),
             machine.token(),
             make_room=True,
@@ -174,7 +174,9 @@ def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
 
 def test_plans_count_only_what_the_worker_holds(make: Make) -> None:
     machine, _ = make()
-    plan = machine.memory.models.plan((WayToPlan("w", 8 * MIB, DEVICE),), allow_eviction=True)
+    plan = machine.memory.models.plan(
+        (WayToPlan("w", 8 * MIB, DEVICE),), machine.token(), allow_eviction=True
+    )
     assert (plan.selected, plan.candidates[0].shortfall_bytes) == (None, 4 * MIB)
     assert machine.booked.evictable_bytes(DEVICE) == 0
 
@@ -211,10 +213,10 @@ def test_the_time_of_an_optimization_bounds_the_wait(make: Make) -> None:
 
 def test_clearing_asks_every_owner(make: Make) -> None:
     machine, owner = make()
-    kept = machine.memory.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False).kept
+    kept = machine.memory.relief.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False).kept
     assert [row.id for row in kept] == ["theirs"]
     machine.on_unload_requested = owner.unload
-    cleared = machine.memory.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False)
+    cleared = machine.memory.relief.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False)
     assert [row.model_id for row in cleared.models_unloaded] == ["theirs"]
     machine.close()
 
@@ -291,8 +293,8 @@ def test_an_owner_that_gave_in_vain_is_named(make: Make, tmp_path: Path) -> None
     stubborn.load()
     machine.on_unload_requested = lambda each: owner.unload() if each == "theirs" else stubborn.keep(each)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 9 * MIB),
             machine.token(),
             make_room=True,

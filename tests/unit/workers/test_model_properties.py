@@ -102,8 +102,8 @@ class AnyUse(RuleBasedStateMachine):
     def allocate(self, device_id: str, size: int, *, make_room: bool) -> None:
         memory = self.machine.memory
         try:
-            name = memory.new_allocation_id()
-            memory.allocate(
+            name = memory.allocations.new_id()
+            memory.allocations.allocate(
                 name, AllocationRequest(device_id, size), self.machine.token(), make_room=make_room
             )
         except WorkerError:
@@ -112,7 +112,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(ClearType), force=st.booleans())
     def clear(self, kind: ClearType, *, force: bool) -> None:
         memory = self.machine.memory
-        memory.clear(memory.device_ids(None), kind, None, self.machine.token(), force=force)
+        memory.relief.clear(memory.devices.ids(None), kind, None, self.machine.token(), force=force)
 
     @rule(
         strategy=st.sampled_from(EvictionStrategy),
@@ -129,7 +129,7 @@ class AnyUse(RuleBasedStateMachine):
         }
         before = self.machine.figures() if dry_run else None
         done = self.machine.memory.models.optimize(
-            self.machine.memory.device_ids(None),
+            self.machine.memory.devices.ids(None),
             ModelDemand(target=percent, excluded=excluded, max_models=max_models, dry_run=dry_run, **demand),
             self.machine.token(),
         )
@@ -146,7 +146,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule(level=st.sampled_from(OptimizationLevel))
     def carry_out(self, level: OptimizationLevel) -> None:
         memory = self.machine.memory
-        memory.optimize(memory.device_ids(None), level, self.machine.token(), dry_run=False)
+        memory.relief.optimize(memory.devices.ids(None), level, self.machine.token(), dry_run=False)
 
     @rule(seconds=st.integers(0, 70))
     def pass_time(self, seconds: int) -> None:
@@ -155,7 +155,7 @@ class AnyUse(RuleBasedStateMachine):
 
     @rule(device_id=st.sampled_from(["sim:0", "sim:1"]), limit=st.none() | st.integers(1, 300 * KIB))
     def set_limits(self, device_id: str, limit: int | None) -> None:
-        self.machine.memory.set_limits(device_id, Limits(limit, 0, PressureThresholds(75, 90, 95)))
+        self.machine.memory.relief.set_limits(device_id, Limits(limit, 0, PressureThresholds(75, 90, 95)))
 
     @invariant()
     def accounts_agree(self) -> None:

@@ -109,7 +109,9 @@ def test_what_went_for_an_allocation_that_fails_comes_back(make: Make) -> None:
     machine.load("a"), machine.load("b")
     request = AllocationRequest(DEVICE, 9 * MIB, initialize=Initialize.NONE)
     with pytest.raises(WorkerError) as failed:
-        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(), request, machine.token(), make_room=True
+        )
     assert failed.value.executed is Executed.NO
     assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.LOADED)
     machine.check()

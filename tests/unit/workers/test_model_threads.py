@@ -118,10 +118,10 @@ def test_room_is_nobody_elses_between_plan_and_commit(tmp_path: Path) -> None:
         for _ in range(20):
             try:
                 request = AllocationRequest("sim:0", size)
-                made = machine.memory.allocate(
-                    machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+                made = machine.memory.allocations.allocate(
+                    machine.memory.allocations.new_id(), request, machine.token(), make_room=True
                 )
-                machine.memory.deallocate(made.allocation_id, force=True)
+                machine.memory.allocations.deallocate(made.allocation_id, force=True)
             except OutOfMemoryError:
                 pass
             except BaseException as error:  # noqa: BLE001 - shown where all have ended

@@ -59,6 +59,9 @@ class Snapshot(Record):
     happenings: tuple[Happening, ...]
     """The newest first; ``t_ms`` counts from the worker's start."""
     ended: bool = False
+    process_bytes: int | None = None
+    child_bytes: int | None = None
+    """What the worker takes of the machine's memory, and what the processes do that it started."""
 
 
 class Replies(Record):
@@ -113,6 +116,8 @@ def of_replies(source: str, replies: Replies, happenings: Iterable[Happening], *
         models=tuple(sorted(models, key=_model_order)),
         happenings=tuple(happenings),
         ended=ended,
+        process_bytes=_of_cpu(replies.status["devices"], "process_used_bytes"),
+        child_bytes=_of_cpu(replies.status["devices"], "child_process_bytes"),
     )
 
 
@@ -141,6 +146,7 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
             for row in last.get("owners", ())
             if row["allocation_count"]
         )
+    lasts = [{"device_id": device_id} | device.last for device_id, device in recording.devices.items()]
     models = [_recorded_model(name, lane, recording.last_ms) for name, lane in recording.models.items()]
     told = [
         Happening(
@@ -163,7 +169,14 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
         models=tuple(sorted(models, key=_model_order)),
         happenings=tuple(reversed(told)),
         ended=recording.ended,
+        process_bytes=_of_cpu(lasts, "process_used_bytes"),
+        child_bytes=_of_cpu(lasts, "child_process_bytes"),
     )
+
+
+def _of_cpu(rows: list[dict[str, Any]], figure: str) -> int | None:
+    """Return a figure of the CPU's; None where a worker or a record of before has none."""
+    return next((row.get(figure) for row in rows if row["device_id"] == "cpu"), None)
 
 
 def _device(row: dict[str, Any], pressure: dict[str, Any], curve: list[int]) -> DeviceRow:

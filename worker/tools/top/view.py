@@ -59,6 +59,10 @@ class View:
         title.append_text(words(f" {shown.worker}"))
         if shown.uptime_ms is not None:
             title.append(f" · up {duration(shown.uptime_ms)}")
+        if shown.process_bytes is not None:
+            title.append(f" · takes {mebibytes(shown.process_bytes)}")
+        if shown.child_bytes:
+            title.append(f", its processes {mebibytes(shown.child_bytes)}")
         title.append_text(words(f" · {shown.source}", "dim"))
         mark = "  ENDED" if shown.ended else "  PAUSED" if self._paused else ""
         title.truncate(width - len(mark), overflow="ellipsis")

@@ -66,7 +66,7 @@ public static class MemoryActions
     /// <summary>Unload a model that is not in use; where another process holds it, ask its owner to.</summary>
     public const string UnloadModel = "memory.unload_model";
 
-    /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing.</summary>
+    /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
     public const string Plan = "memory.plan";
 
     /// <summary>Ask how to cut work into batches that fit.</summary>

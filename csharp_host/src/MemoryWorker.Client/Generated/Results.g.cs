@@ -104,8 +104,14 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary><c>state_reason</c></summary>
     public required string? StateReason { get; init; }
 
+    /// <summary>How old the figures are; null where there are none yet.</summary>
+    public required long? AgeMs { get; init; }
+
     /// <summary><c>total_bytes</c></summary>
     public required long? TotalBytes { get; init; }
+
+    /// <summary>Whose figure it is, as for the others.</summary>
+    public required Source? TotalSource { get; init; }
 
     /// <summary>The most that this worker may use: the smallest of all limits.</summary>
     public required long? BudgetBytes { get; init; }
@@ -116,8 +122,17 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary>Whole device, every process.</summary>
     public required long? UsedBytes { get; init; }
 
+    /// <summary><c>used_source</c></summary>
+    public required Source? UsedSource { get; init; }
+
     /// <summary>This worker, as the operating system or driver sees it.</summary>
     public required long? ProcessUsedBytes { get; init; }
+
+    /// <summary><c>process_used_source</c></summary>
+    public required Source? ProcessUsedSource { get; init; }
+
+    /// <summary>On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`.</summary>
+    public required long? ChildProcessBytes { get; init; }
 
     /// <summary>Ledger: live allocations, as asked for.</summary>
     public required long AllocatedBytes { get; init; }
@@ -195,104 +210,129 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "age_ms"u8))
+            {
+                AgeMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "age_ms", strict, minimum: 0);
+                seen |= 0x20;
+            }
             else if (WireReader.IsAt(ref reader, "total_bytes"u8))
             {
                 TotalBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0);
-                seen |= 0x20;
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "total_source"u8))
+            {
+                TotalSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "total_source");
+                seen |= 0x80;
             }
             else if (WireReader.IsAt(ref reader, "budget_bytes"u8))
             {
                 BudgetBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "budget_bytes", strict, minimum: 0);
-                seen |= 0x40;
+                seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "budget_source"u8))
             {
                 BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source");
-                seen |= 0x80;
+                seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "used_bytes"u8))
             {
                 UsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "used_bytes", strict, minimum: 0);
-                seen |= 0x100;
+                seen |= 0x400;
+            }
+            else if (WireReader.IsAt(ref reader, "used_source"u8))
+            {
+                UsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "used_source");
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
             {
                 ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0);
-                seen |= 0x200;
+                seen |= 0x1000;
+            }
+            else if (WireReader.IsAt(ref reader, "process_used_source"u8))
+            {
+                ProcessUsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "process_used_source");
+                seen |= 0x2000;
+            }
+            else if (WireReader.IsAt(ref reader, "child_process_bytes"u8))
+            {
+                ChildProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "child_process_bytes", strict, minimum: 0);
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
                 AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "external_bytes"u8))
             {
                 ExternalBytes = WireReader.Int64(ref reader, "external_bytes", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x10000;
             }
             else if (WireReader.IsAt(ref reader, "cached_bytes"u8))
             {
                 CachedBytes = WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x20000;
             }
             else if (WireReader.IsAt(ref reader, "unattributed_bytes"u8))
             {
                 UnattributedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "unattributed_bytes", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
                 AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "peak_allocated_bytes"u8))
             {
                 PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x100000;
             }
             else if (WireReader.IsAt(ref reader, "allocation_count"u8))
             {
                 AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
-                seen |= 0x10000;
+                seen |= 0x200000;
             }
             else if (WireReader.IsAt(ref reader, "model_bytes"u8))
             {
                 ModelBytes = WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0);
-                seen |= 0x20000;
+                seen |= 0x400000;
             }
             else if (WireReader.IsAt(ref reader, "utilization_percentage"u8))
             {
                 UtilizationPercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "utilization_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 0x40000;
+                seen |= 0x800000;
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 0x80000;
+                seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "allocations"u8))
             {
                 Allocations = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "allocations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<AllocationRow>(ref reader, member, strict));
-                seen |= 0x100000;
+                seen |= 0x2000000;
             }
             else if (WireReader.IsAt(ref reader, "usage"u8))
             {
                 Usage = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "usage", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UsageGroup>(ref reader, member, strict));
-                seen |= 0x200000;
+                seen |= 0x4000000;
             }
             else if (WireReader.IsAt(ref reader, "fragmentation"u8))
             {
                 Fragmentation = WireReader.IsNull(ref reader) ? null : WireReader.Record<Fragmentation>(ref reader, "fragmentation", strict);
-                seen |= 0x400000;
+                seen |= 0x8000000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceStatus", refuse: strict);
             }
         }
-        if (seen != 0x7fffff)
+        if (seen != 0xfffffff)
         {
-            WireReader.Require(seen, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "total_bytes", "budget_bytes", "budget_source", "used_bytes", "process_used_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
+            WireReader.Require(seen, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "age_ms", "total_bytes", "total_source", "budget_bytes", "budget_source", "used_bytes", "used_source", "process_used_bytes", "process_used_source", "child_process_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
         }
     }
 
@@ -314,16 +354,26 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         WireWriter.Value(writer, this.State.ToWord());
         writer.WritePropertyName("state_reason"u8);
         WireWriter.Value(writer, StateReason);
+        writer.WritePropertyName("age_ms"u8);
+        WireWriter.Value(writer, AgeMs);
         writer.WritePropertyName("total_bytes"u8);
         WireWriter.Value(writer, TotalBytes);
+        writer.WritePropertyName("total_source"u8);
+        WireWriter.Value(writer, this.TotalSource?.ToWord());
         writer.WritePropertyName("budget_bytes"u8);
         WireWriter.Value(writer, BudgetBytes);
         writer.WritePropertyName("budget_source"u8);
         WireWriter.Value(writer, this.BudgetSource?.ToWord());
         writer.WritePropertyName("used_bytes"u8);
         WireWriter.Value(writer, UsedBytes);
+        writer.WritePropertyName("used_source"u8);
+        WireWriter.Value(writer, this.UsedSource?.ToWord());
         writer.WritePropertyName("process_used_bytes"u8);
         WireWriter.Value(writer, ProcessUsedBytes);
+        writer.WritePropertyName("process_used_source"u8);
+        WireWriter.Value(writer, this.ProcessUsedSource?.ToWord());
+        writer.WritePropertyName("child_process_bytes"u8);
+        WireWriter.Value(writer, ChildProcessBytes);
         writer.WritePropertyName("allocated_bytes"u8);
         WireWriter.Value(writer, AllocatedBytes);
         writer.WritePropertyName("external_bytes"u8);
@@ -4256,8 +4306,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 }
 
 /// <summary>The first way that fits, and why. Nothing was changed.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanResult : IWireRecord<PlanResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>selected</c></summary>
     public required string? Selected { get; init; }
 
@@ -4266,6 +4319,16 @@ public sealed record PlanResult : IWireRecord<PlanResult>
 
     /// <summary><c>candidates</c></summary>
     public required IReadOnlyList<PlannedCandidate> Candidates { get; init; }
+
+    private readonly string? _planId;
+
+    /// <summary>Has <c>memory.allocate</c> or <c>memory.load_model</c> do what was selected; null where there is nothing to do.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x1; } }
+
+    private readonly long? _planExpiresInMs;
+
+    /// <summary><c>plan_expires_in_ms</c></summary>
+    public long? PlanExpiresInMs { get => _planExpiresInMs; init { _planExpiresInMs = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanResult() { }
@@ -4294,6 +4357,14 @@ public sealed record PlanResult : IWireRecord<PlanResult>
                 Candidates = WireReader.List(ref reader, "candidates", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedCandidate>(ref reader, member, strict));
                 seen |= 0x4;
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "plan_expires_in_ms"u8))
+            {
+                PlanExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "plan_expires_in_ms", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanResult", refuse: strict);
@@ -4319,13 +4390,26 @@ public sealed record PlanResult : IWireRecord<PlanResult>
         WireWriter.Value(writer, Reason);
         writer.WritePropertyName("candidates"u8);
         WireWriter.List(writer, Candidates, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("plan_expires_in_ms"u8);
+            WireWriter.Value(writer, PlanExpiresInMs);
+        }
         writer.WriteEndObject();
     }
 }
 
 /// <summary>Whether one way fits, and what would have to go for it.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>name</c></summary>
     public required string Name { get; init; }
 
@@ -4343,6 +4427,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
 
     /// <summary>To bring back what went; null where one of them was never measured.</summary>
     public required long? ReloadMs { get; init; }
+
+    private readonly long? _requiredBytes;
+
+    /// <summary>What it needs: of a model, what is not there yet; null for a model that can't be loaded.</summary>
+    public long? RequiredBytes { get => _requiredBytes; init { _requiredBytes = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlannedCandidate() { }
@@ -4386,6 +4475,10 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
                 ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
                 seen |= 0x20;
             }
+            else if (WireReader.IsAt(ref reader, "required_bytes"u8))
+            {
+                RequiredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "required_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
@@ -4417,6 +4510,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         WireWriter.List(writer, Evictions, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("required_bytes"u8);
+            WireWriter.Value(writer, RequiredBytes);
+        }
         writer.WriteEndObject();
     }
 }

@@ -43,6 +43,9 @@ public enum ErrorCode
     /// <summary><c>model_load_failed</c></summary>
     ModelLoadFailed,
 
+    /// <summary><c>plan_stale</c></summary>
+    PlanStale,
+
     /// <summary><c>out_of_memory</c></summary>
     OutOfMemory,
 
@@ -428,6 +431,7 @@ public static class WireWords
         ErrorCode.ModelNotFound => "model_not_found",
         ErrorCode.ModelBusy => "model_busy",
         ErrorCode.ModelLoadFailed => "model_load_failed",
+        ErrorCode.PlanStale => "plan_stale",
         ErrorCode.OutOfMemory => "out_of_memory",
         ErrorCode.LimitExceeded => "limit_exceeded",
         ErrorCode.Unsupported => "unsupported",
@@ -456,6 +460,7 @@ public static class WireWords
             "model_not_found" => (ErrorCode.ModelNotFound, true),
             "model_busy" => (ErrorCode.ModelBusy, true),
             "model_load_failed" => (ErrorCode.ModelLoadFailed, true),
+            "plan_stale" => (ErrorCode.PlanStale, true),
             "out_of_memory" => (ErrorCode.OutOfMemory, true),
             "limit_exceeded" => (ErrorCode.LimitExceeded, true),
             "unsupported" => (ErrorCode.Unsupported, true),
@@ -518,6 +523,10 @@ public static class WireWords
         {
             return ErrorCode.ModelLoadFailed;
         }
+        if (reader.ValueTextEquals("plan_stale"u8))
+        {
+            return ErrorCode.PlanStale;
+        }
         if (reader.ValueTextEquals("out_of_memory"u8))
         {
             return ErrorCode.OutOfMemory;
@@ -554,7 +563,7 @@ public static class WireWords
         {
             return ErrorCode.InternalError;
         }
-        throw WireReader.UnknownWord(ref reader, member, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        throw WireReader.UnknownWord(ref reader, member, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
     }
 
     /// <summary>The word of a <see cref="Executed"/>.</summary>
