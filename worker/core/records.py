@@ -37,8 +37,8 @@ class DeviceInfo(Record):
     state_reason: str | None = None
 
 
-class GaugeKind(Enum):
-    """How a gauge's value is to be read."""
+class SignalKind(Enum):
+    """How a signal's value is to be read."""
 
     USED = "used"
     """Percent of something that can be used up."""
@@ -51,13 +51,13 @@ class GaugeKind(Enum):
     """The system's own word: 0 plenty, 1 neither, 2 low."""
 
 
-class Gauge(Record):
+class Signal(Record):
     """A sign of pressure beside the headroom, as its source gives it."""
 
     name: str
     value: float
     source: Source
-    kind: GaugeKind = GaugeKind.USED
+    kind: SignalKind = SignalKind.USED
 
 
 class Readings(Record):
@@ -80,7 +80,7 @@ class Readings(Record):
     restart_returns_bytes: int | None = None
     """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
     back otherwise; None where no restart is needed, or none is possible."""
-    gauges: tuple[Gauge, ...] = ()
+    signals: tuple[Signal, ...] = ()
     total_source: Source | None = None
     used_source: Source | None = None
     process_used_source: Source | None = None
