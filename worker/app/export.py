@@ -56,7 +56,9 @@ class Watchers:
             self._recorder.tick()
         if arguments.metrics_file is not None:
             path = Path(arguments.metrics_file)
-            metrics = MetricsFile(path, lambda: memory.metrics().text, arguments.metrics_seconds)
+            metrics = MetricsFile(
+                path, lambda: memory.metrics().text, arguments.metrics_seconds, arguments.metrics_mode
+            )
             try:
                 metrics.start()
             except OSError as error:
