@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker.core.paths import shown
 from worker.tools.output import Claim, as_it_is, put
 
 _BAD_INPUT = 2
@@ -17,7 +18,7 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
     arguments = _parser().parse_args(argv)
     printed_to = claim()
     from worker.tools.report.page import render  # noqa: PLC0415 - not for --help
-    from worker.tools.report.recording import RecordingError, read_recording  # noqa: PLC0415
+    from worker.tools.report.recording import MALFORMED, RecordingError, read_recording  # noqa: PLC0415
 
     source = Path(arguments.file)
     out = Path(arguments.out) if arguments.out is not None else source.with_suffix(".html")
@@ -25,9 +26,15 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
         page = render(read_recording(_lines(source)), source.name)
         out.write_text(page, encoding="utf-8", newline="\n")
     except (OSError, RecordingError) as error:
-        print(f"{source}: {error}", file=sys.stderr)
+        print(f"{shown(source)}: {error}", file=sys.stderr)
         return _BAD_INPUT
-    return put(printed_to, f"{out}: {len(page):,} characters")
+    except MALFORMED as error:
+        print(
+            f"{shown(source)}: it holds what no worker records ({type(error).__name__}: {error})",
+            file=sys.stderr,
+        )
+        return _BAD_INPUT
+    return put(printed_to, f"{shown(out)}: {len(page):,} characters")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,6 +19,10 @@ _USES_KEPT = 4000
 """Of each model: more than can be told apart on a screen."""
 
 
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of a line whose values are not what their names promise: a worker writes none, but others may."""
+
+
 class RecordingError(ValueError):
     """A file that holds no record."""
 
@@ -76,7 +80,7 @@ class Recording:
         try:
             line = json.loads(text)
             self._take(dict(line.items()))  # AttributeError for what is no object
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except MALFORMED:
             self.unreadable += 1
 
     def _take(self, line: dict[str, Any]) -> None:
@@ -101,7 +105,7 @@ class Recording:
             if key in line:
                 take(line, at)
         if "actions" in line:
-            self.actions = line["actions"]
+            self.actions = [dict(row) for row in line["actions"]]
         self.ended = self.ended or bool(line.get("end"))
         self.happenings.add(line, at)
 
