@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,22 @@ def test_what_is_no_record_at_all(tmp_path: Path, content: bytes, capsys: pytest
     path = tmp_path / "r.jsonl"
     path.write_bytes(content)
     is_shown(path, capsys)
+
+
+def test_a_line_without_an_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that is longer than any record's is passed over in pieces; what follows it is read."""
+    pytest.importorskip("rich")
+    for module in ("report.recording", "top.sources"):
+        monkeypatch.setattr(f"worker.tools.{module}.MAX_LINE", 1000)
+    monkeypatch.setattr("worker.tools.top.sources._CHUNK_BYTES", 300)
+    path = tmp_path / os.fsdecode(b"r\xff.jsonl")
+    long = json.dumps({"sample": "x" * 5000, "t_ms": 1})
+    path.write_text("\n".join([long, *map(json.dumps, GOOD)]) + "\n")
+    assert report([str(path)]) == 0
+    assert top(["--record", str(path), "--once"]) == 0
+    assert "xxxx" not in capsys.readouterr().out
+    page = path.with_suffix(".html").read_text()
+    assert "xxxx" not in page
+    assert "r\\xff.jsonl" in page
