@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-_TOOLS = ("simulate", "report", "top")
+_TOOLS = ("simulate", "report", "top", "mcp")
 
 
 def main() -> None:
@@ -46,6 +46,10 @@ def _run_tool(name: str, arguments: "list[str]") -> int:
         from worker.tools.top.command import main as top  # noqa: PLC0415 - takes the terminal as it is
 
         return top(arguments)
+    if name == "mcp":
+        from worker.tools.mcp import main as mcp  # noqa: PLC0415 - its library claims the output
+
+        return mcp(arguments)
     from worker.tools.output import claim_output  # noqa: PLC0415
 
     if name == "report":
@@ -58,7 +62,9 @@ def _run_tool(name: str, arguments: "list[str]") -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - see above
+    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - see above
+    entry = os.path.join(here, "entry")  # noqa: PTH118
+    sys.path.insert(0, entry if os.path.isdir(entry) else os.path.dirname(here))  # noqa: PTH112, PTH120
     from memory_worker import prepare
 
     del sys.path[0]

@@ -17,10 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from worker.core.errors import InvalidRequestError
-from worker.plugins.host import PluginHost
-from worker.plugins.leases import LeasedModel
-from worker.stream.work import Call
+from worker.plugins import Call, InvalidRequestError, LeasedModel, PluginHost
 
 MODEL_ID = "trigrams"
 ROWS, WIDTH = 4096, 64

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import ROOT, line
+from tests.e2e.process import ENTRY, ROOT, line
 from tests.rigs.model_files import write_model
 
-PACKAGED = ("memory_worker.py", "worker", "protocol", "pyproject.toml", "README.md")
+PACKAGED = ("worker", "protocol", "pyproject.toml", "README.md", "LICENSE")
 PING = line("worker.ping", request_id="1")
 BINARIES = "Scripts" if sys.platform == "win32" else "bin"
 
@@ -73,7 +73,7 @@ def test_the_lowest_declared_versions(environment: Path, tmp_path: Path) -> None
     conversation = (ROOT / "examples/conversation.jsonl").read_bytes()
     load = line("memory.load_model", {"model_id": "m", "device_id": "cpu"}, request_id="load")
     (tmp_path / "start.py").write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import memory_worker; memory_worker.main()\n"
+        f"import sys; sys.path.insert(0, {str(ENTRY)!r}); import memory_worker; memory_worker.main()\n"
     )
     start = [str(environment / BINARIES / "python"), "-W", "error", "start.py", "--models", "models.yaml"]
     done = run(*start, folder=tmp_path, sent=load + conversation)

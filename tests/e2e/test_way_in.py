@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import ROOT, line
+from tests.e2e.process import ENTRY, ROOT, line
 
 PING = line("worker.ping", request_id="1")
 IN_THE_WAY = "import sys; sys.exit('this is not ours: ' + __file__)\n"
@@ -21,7 +21,9 @@ def run(
     *words: str, folder: Path, sent: bytes = PING, python: str = sys.executable, **environment: str
 ) -> "subprocess.CompletedProcess[bytes]":
     """Start something in a folder, with this project on PYTHONPATH alone."""
-    paths = os.pathsep.join(each for each in (environment.pop("PYTHONPATH", ""), str(ROOT)) if each)
+    paths = os.pathsep.join(
+        each for each in (environment.pop("PYTHONPATH", ""), str(ENTRY), str(ROOT)) if each
+    )
     return subprocess.run(
         [python, *words], input=sent, capture_output=True, cwd=folder, check=False,
         env={**os.environ, "PYTHONPATH": paths, **environment},
@@ -94,7 +96,9 @@ def test_an_old_python(tmp_path: Path, module: str) -> None:
     assert "3.9.18" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("path", ["memory_worker.py", "worker/__init__.py", "worker/__main__.py"])
+@pytest.mark.parametrize(
+    "path", ["worker/entry/memory_worker/__init__.py", "worker/__init__.py", "worker/__main__.py"]
+)
 def test_an_old_python_understands_what_tells_it(path: str) -> None:
     """What is read before the version is looked at has nothing in it that Python 3.6 does not know."""
     ast.parse((ROOT / path).read_text(encoding="utf-8"), feature_version=(3, 6))

@@ -1,7 +1,7 @@
 """Which devices this worker looks for, and where each kind's backend lives: here, or in a process of its own."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def why_none() -> dict[DeviceKind, str]:
     }
 
 
-def may_come(device_id: str, backends: dict[str, DeviceBackend]) -> bool:
+def may_come(device_id: str, backends: Mapping[str, DeviceBackend]) -> bool:
     """Tell whether a device is there, or may be found by a probe that has not ended."""
     kind = device_id.partition(":")[0]
     return device_id in backends or any(

@@ -72,6 +72,11 @@ class Arguments(argparse.Namespace):
     deterministic: bool
     log_level: str
 
+    @property
+    def watched(self) -> bool:
+        """Whether anything beside the host follows what happens."""
+        return any(each is not None for each in (self.record, self.metrics_file, self.monitor_socket))
+
 
 def size(text: str) -> int:
     """Read ``"1048576"`` or ``"8GiB"`` as bytes. ArgumentTypeError for anything else, or none at all."""

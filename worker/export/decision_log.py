@@ -78,14 +78,14 @@ class DecisionLog:
 
     def _run(self) -> None:
         failed = False
-        while (taken := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if not failed:
-                if isinstance(taken, Decision):
-                    step = partial(self._write, taken)
+                if isinstance(item, Decision):
+                    step = partial(self._write, item)
                 else:
-                    step = partial(self._write_note, taken)
+                    step = partial(self._write_note, item)
                 failed = not self._survives(step)
-            # Decisions are taken over also after that, so that nothing piles up.
+            # Decisions are accepted also after that, so that nothing piles up.
         if not failed:
             self._survives(self._flush)
         self._sink.close()

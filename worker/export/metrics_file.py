@@ -13,7 +13,7 @@ from worker.export.private_file import PRIVATE, Lock, create
 
 
 class MetricsFile:
-    """Writes on a thread of its own, every so often; whoever reads gets the old text or the new one.
+    """Writes on a thread of its own, every so often; a reader gets the old text or the new one.
 
     ``mode``: who may read it; a collector of another user's needs more than the default.
     """
@@ -66,7 +66,7 @@ class MetricsFile:
                         path=shown(self._path),
                         error=str(error),
                     )
-                self._failing = True  # said once, and tried on: a disk that was full may have room again
+                self._failing = True  # said once, and tried on: a disk that was full may have space again
 
     def _write(self) -> None:
         self._next.unlink(

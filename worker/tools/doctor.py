@@ -11,12 +11,14 @@ from protocol.results import DeviceStatus
 from protocol.vocabulary import DeviceKind
 from worker import __version__
 from worker.app.devices import why_none
+from worker.app.memory import build_memory
 from worker.app.options import Arguments
-from worker.app.serve import build_memory
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
+from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 from worker.tools.output import put
+from worker.wiring import Core, NoEvents
 
 _FIGURES = (
     ("total_bytes", "total"),
@@ -31,13 +33,14 @@ _FIGURES = (
 def examine(arguments: Arguments, out: TextIO) -> int:
     """Print what this machine offers, for people or (``--json``) as one line. Returns the exit code."""
     clock = SystemClock()
-    memory = build_memory(arguments, clock, History(clock), lambda *_: None, lambda *_: None)
-    memory.probe_here()
-    memory.wait_until_known(CancelToken(clock.now_ns))
-    devices = memory.status(memory.device_ids(None), refresh=True).devices
-    notes = {each.device_id: memory.notes(each.device_id) for each in devices}
+    core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})
+    memory = build_memory(arguments, core).memory
+    memory.devices.probe_here()
+    memory.devices.wait_until_known(CancelToken(clock.now_ns))
+    devices = memory.questions.status(memory.devices.ids(None), refresh=True).devices
+    notes = {each.device_id: memory.devices.notes(each.device_id) for each in devices}
     absent = {kind: why for kind, why in why_none().items() if all(each.kind != kind for each in devices)}
-    default = memory.default_device
+    default = memory.devices.default
     memory.close()
     if arguments.json:
         return put(out, _as_json(devices, notes, absent, default))

@@ -120,7 +120,7 @@
     if (device.limit_bytes.some((n) => n !== null)) entry("limit", "border-color:var(--limit)", true);
     if (device.forecasts.length) entry("foretold", "border-color:var(--high)", true);
     if (data.happenings.some((row) => row[1] === "automatic" && row[2] === device.id))
-      legend.append(html("span", {}, html("i", { class: "diamond" }), "made room by itself"));
+      legend.append(html("span", {}, html("i", { class: "diamond" }), "freed memory by itself"));
     box.append(html("div", { class: "head" }, html("h2", {}, device.id), legend, html("label", {}, whole, " up to the budget")));
     const svg = el("svg", { height, tabindex: "0", role: "img",
       "aria-label": `Memory of ${device.id} over time by owner, with its budget and pressure levels` });

@@ -18,7 +18,7 @@ BUDGET_SIGNAL = "budget_used_percentage"
 OTHERS = "(others)"
 """Whom a sample does not name."""
 RANK = ("unknown", "low", "moderate", "high", "critical")
-"""From what nobody can tell to the worst."""
+"""From unknown to the worst."""
 
 
 class DeviceSamples:
@@ -71,8 +71,8 @@ def _halved(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         one, two = samples[index], samples[index + 1]
         larger = two if (two["allocated_bytes"] or 0) >= (one["allocated_bytes"] or 0) else one
         peaks = [each["peak_bytes"] for each in (one, two) if each["peak_bytes"] is not None]
-        rooms = [each["available_bytes"] for each in (one, two) if each["available_bytes"] is not None]
-        lowest, highest = min(rooms, default=None), max(peaks, default=None)
+        headrooms = [each["available_bytes"] for each in (one, two) if each["available_bytes"] is not None]
+        lowest, highest = min(headrooms, default=None), max(peaks, default=None)
         yield {**larger, "t_ms": two["t_ms"], "peak_bytes": highest, "available_bytes": lowest}
     if len(samples) % 2:
         yield samples[-1]

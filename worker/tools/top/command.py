@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker.tools.attached import SourceError, socket_of, wait_for_socket
 from worker.tools.report.recording import MALFORMED
-from worker.tools.top.sources import RecordSource, SocketSource, Source, SourceError, wait_for_socket
+from worker.tools.top.sources import RecordSource, SocketSource, Source
 
 if TYPE_CHECKING:
     from worker.tools.top.snapshot import Snapshot
@@ -76,7 +77,7 @@ def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Sourc
     if arguments.record is not None:
         source: Source = RecordSource(Path(arguments.record))
     elif arguments.attach is not None:
-        source = SocketSource(_socket_path(arguments.attach))
+        source = SocketSource(socket_of(arguments.attach))
     else:
         with _started(options) as path:
             source = SocketSource(path)
@@ -87,15 +88,9 @@ def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Sourc
         yield source
 
 
-def _socket_path(attached: str) -> Path:
-    from worker.export.socket_path import default_path  # noqa: PLC0415 - POSIX only
-
-    return default_path(int(attached)) if attached.isdecimal() else Path(attached)
-
-
 @contextlib.contextmanager
 def _started(options: list[str]) -> Iterator[Path]:
-    """Start a worker that nobody else talks to; it ends with its input."""
+    """Start a worker that has no other client; it ends with its input."""
     with tempfile.TemporaryDirectory(prefix="memory-worker-top-") as folder:  # made with mode 0700
         path = Path(folder) / "worker.sock"
         command = [sys.executable, "-m", "memory_worker", *options, "--monitor-socket", str(path)]

@@ -12,14 +12,14 @@ _CURVE = 60
 
 
 class DeviceRow(Record):
-    """A device. ``taken_bytes`` is what this worker has of it, by its books."""
+    """A device. ``percentage`` is of its budget, by all processes; ``own_bytes`` what this worker has, by its ledger."""
 
     device_id: str
     state: str
     level: str
     percentage: float | None
     budget_bytes: int | None
-    taken_bytes: int
+    own_bytes: int
     available_bytes: int | None
     bytes_per_second: float | None
     seconds_left: float | None
@@ -36,7 +36,7 @@ class OwnerRow(Record):
 
 
 class ModelRow(Record):
-    """A model. ``expires_in_ms`` None: it stays until something needs its room."""
+    """A model. ``expires_in_ms`` None: it stays until something needs its memory."""
 
     model_id: str
     state: str
@@ -128,12 +128,12 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
     for device_id, device in recording.devices.items():
         last, trend = device.last, device.last.get("trend") or {}
         curve = _by_the_second(device.samples, recording.last_ms)
-        budget, room = last.get("budget_bytes"), last.get("available_bytes")
-        percentage = None if not budget or room is None else max(0.0, 100 * (1 - room / budget))
+        budget, headroom = last.get("budget_bytes"), last.get("available_bytes")
+        percentage = None if not budget or headroom is None else max(0.0, 100 * (1 - headroom / budget))
         rows.append(
             DeviceRow(
                 device_id, str(last.get("state")), str(last.get("pressure_level")), percentage, budget,
-                _taken(last), room, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
+                _own_bytes(last), headroom, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
             )
         )  # fmt: skip
         owners.extend(
@@ -187,7 +187,7 @@ def _device(row: dict[str, Any], pressure: dict[str, Any], curve: list[int]) -> 
         level=pressure.get("pressure_level", row["pressure_level"]),
         percentage=pressure.get("pressure_percentage"),
         budget_bytes=row["budget_bytes"],
-        taken_bytes=_taken(row),
+        own_bytes=_own_bytes(row),
         available_bytes=row["available_bytes"],
         bytes_per_second=trend.get("bytes_per_second"),
         seconds_left=trend.get("seconds_to_exhaustion"),
@@ -208,7 +208,7 @@ def _by_the_second(samples: list[dict[str, Any]], now_ms: int) -> tuple[int, ...
     return tuple(values[-_CURVE:])
 
 
-def _taken(row: dict[str, Any]) -> int:
+def _own_bytes(row: dict[str, Any]) -> int:
     return int(row.get("allocated_bytes") or 0) + int(row.get("model_bytes") or 0)
 
 

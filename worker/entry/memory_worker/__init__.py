@@ -1,7 +1,7 @@
 """``python -m memory_worker``: the way in whose name is nobody else's.
 
-``worker`` and ``protocol`` are names that a host may have packages of. From here on they are the ones that lie
-beside this file, wherever the current folder or PYTHONPATH have others, and libraries are not looked for in the
+``worker`` and ``protocol`` are names that a host may have packages of. From here on they are the ones that were
+installed with this, wherever the current folder or PYTHONPATH have others, and libraries are not looked for in the
 current folder. It has to be understood by Python 3.6, to say that this is too old.
 """
 
@@ -12,7 +12,12 @@ from types import ModuleType
 
 _NEEDED = (3, 11)
 _OWN = ("worker", "protocol")
-_PLACE = os.path.dirname(os.path.realpath(__file__))
+_HERE = os.path.dirname(os.path.realpath(__file__))
+_BESIDE = os.path.dirname(_HERE)
+_PLACE = (
+    _BESIDE if os.path.isdir(os.path.join(_BESIDE, "worker")) else os.path.dirname(os.path.dirname(_BESIDE))
+)
+"""Where the packages lie: beside this one where they are installed, above it in a checkout."""
 
 
 class _OwnPackages:
@@ -70,7 +75,3 @@ def _current_folder() -> str:
 def _fail(message: str) -> None:
     sys.stderr.write("memory-worker: error: {}\n".format(message))
     raise SystemExit(2)
-
-
-if __name__ == "__main__":
-    main()
