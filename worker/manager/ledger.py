@@ -41,13 +41,15 @@ class DeviceLedger:
         self.weights: dict[str, tuple[int, int]] = {}
         """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
         self.model_bytes = 0
+        self.pinned: set[str] = set()
+        """Handles of weights that stay until they are unloaded by name."""
         self.objects: dict[str, int] = {}
         """What the process grew by for each of them that is an object of Python's, by handle."""
         self.external_models: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
         self.unleased: dict[tuple[str | None, str | None], list[int]] = {}
-        """Bytes and count by owner and purpose of what nobody said when it goes: neither kept nor leased."""
+        """Bytes and count by owner and purpose of what has no end that is known: neither persistent nor leased."""
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
@@ -158,7 +160,14 @@ class DeviceLedger:
         size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
         self.objects.pop(handle, None)
         self.model_bytes -= size_bytes
+        self.pinned.discard(handle)
         self._give_back(actual_bytes)
+
+    @property
+    def staying_bytes(self) -> int:
+        """What no eviction and no waiting frees: pinned models, and allocations that are kept for good."""
+        kept = (each for each in self.allocations.values() if each.request.persistent and not each.external)
+        return sum(each.size_bytes for each in kept) + sum(self.weights[each][0] for each in self.pinned)
 
     def drop_weights(self) -> None:
         """Remove all weights: they went with the device."""

@@ -68,7 +68,7 @@ class RestartWorker:
         return done
 
     def restart_for(self, request: AllocationRequest, token: CancelToken, check_unused: CheckUnused) -> bool:
-        """Restart where the room that is needed is there, in pieces that only a new process joins.
+        """Restart where the headroom that is needed is there, in pieces that only a new process joins.
 
         False where it is not, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
         """
@@ -141,4 +141,6 @@ class RestartWorker:
             return self._manager.allocations.reserve(request, f"contents of {devices[0]}")
         except (LimitExceededError, OutOfMemoryError) as error:
             message = f"{needed} bytes are to be carried over through host memory: {error.message}"
-            raise OutOfMemoryError(message, **error.details) from error
+            refused = OutOfMemoryError(message, **error.details)
+            refused.retryable = error.retryable
+            raise refused from error
