@@ -104,12 +104,14 @@ def kill(backend: IsolatedBackend) -> int:
 
 def wait_for(backend: IsolatedBackend, state: DeviceState) -> None:
     """Wait until the devices are in a state."""
-    with backend._changed:
-        reached = backend._changed.wait_for(lambda: all(each.state is state for each in backend.devices), 30)
+    with backend._presence.changed:
+        reached = backend._presence.changed.wait_for(
+            lambda: all(each.state is state for each in backend.devices), 30
+        )
     assert reached, backend.devices
 
 
 def wait_for_another(backend: IsolatedBackend, pid: int) -> None:
     """Wait until another process has taken over."""
-    with backend._changed:
-        assert backend._changed.wait_for(lambda: backend.pid not in {pid, None}, 30), backend.devices
+    with backend._presence.changed:
+        assert backend._presence.changed.wait_for(lambda: backend.pid not in {pid, None}, 30), backend.devices

@@ -168,6 +168,11 @@ class DirectMlBackend(LoadsThroughCopies):
         self._device(device_id).check_present()
         return None
 
+    def check_restart(self, more: list[int]) -> None:
+        """Raise OutOfMemoryError unless what is here would fit into a new process by today's figures."""
+        for device in self._devices.values():
+            device.check_restart(more)
+
     def notes(self) -> tuple[str, ...]:
         """Say which allocator is on and what that means, and where figures are missing."""
         nothing_asked = "a figure is null where neither DXCore, DXGI nor PDH answers it"
@@ -299,6 +304,24 @@ class _AdapterMemory:
             del tensor
             returned = self._memory.dropped(size)
             return min(size, returned or self._memory.trim()) if at_once else returned
+
+    def check_restart(self, more: list[int]) -> None:
+        """Raise OutOfMemoryError unless all buffers, and these, would fit into a new process now."""
+        with self._calling():
+            reading = self._read()
+            sizes = [*more, *(size for _, size in self._tensors.values())]
+            if self._memory.fits_anew(sizes, reading):
+                return
+        message = (
+            f"{self.device_id}: a new process would get {reading.room_anew_bytes} bytes, and {len(sizes)} blocks"
+            f" of {sum(sizes)} bytes and what copying them takes have no place in that; nothing was restarted"
+        )
+        raise OutOfMemoryError(
+            message,
+            device_id=self.device_id,
+            requested_bytes=sum(sizes),
+            available_bytes=reading.room_anew_bytes,
+        )
 
     def copy(self, how: str, name: str, offset: int, data: memoryview, token: CancelToken) -> None:
         """Copy between a buffer and the process's own memory: ``read`` or ``write``."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from protocol.record import Record
 from protocol.vocabulary import Source
@@ -29,6 +30,13 @@ class AdapterReading(Record):
         if self.total_bytes is not None and self.used_bytes is not None:
             rooms.append(self.total_bytes - self.used_bytes)
         return max(0, min(rooms)) if rooms else None
+
+    @property
+    def room_anew_bytes(self) -> int | None:
+        """What the system would leave a new process in place of this one."""
+        mine, used = self.process_used_bytes or 0, self.used_bytes
+        without = None if used is None else max(0, used - mine)
+        return replace(self, process_used_bytes=0, used_bytes=without).room_bytes
 
 
 UNKNOWN = AdapterReading(None, None, None, None, None)

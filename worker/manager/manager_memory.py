@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
-from protocol.results import AllocationRow, DeviceStatus, UsageGroup
+from protocol.results import AllocationRow, ContentsDisplacedData, DeviceStatus, UsageGroup
 from protocol.vocabulary import DeviceState, GroupBy, MemoryType
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
@@ -21,6 +21,7 @@ from worker.core.records import (
     Lost,
     OwnerFlow,
     Reservation,
+    age_order,
 )
 from worker.manager.devices import (
     NO_READINGS,
@@ -42,9 +43,10 @@ class MemoryManager(DeviceBooks):
 
     def __init__(self, clock: Clock, dwell_ns: int = DWELL_NS) -> None:
         super().__init__(clock, dwell_ns)
-        self.on_lost: Callable[[str, frozenset[str] | None], tuple[str, ...]] = _no_models
-        """Called with a device that went away, while the lock is held; or with what could not be brought back
-        to it. Returns the models that were lost."""
+        self.on_lost: Callable[[str], tuple[str, ...]] = lambda _device_id: ()
+        """Called with a device that went away, while the lock is held. Returns the models that were lost."""
+        self.models_of: Callable[[frozenset[str]], tuple[str, ...]] = lambda _handles: ()
+        """Called with the handles of weights, while the lock is held. Returns whose they are."""
         # All mutable state of the worker's accounting, besides the devices'.
         self._owning: dict[str, str] = {}
         """Device id of each live allocation."""
@@ -68,7 +70,7 @@ class MemoryManager(DeviceBooks):
                 self.remove(allocation.allocation_id, ending="device_lost")
             device.ledger.drop_weights()
             device.ledger.drop_reservations()
-            return Lost(lost, self.on_lost(device_id, None))
+            return Lost(lost, self.on_lost(device_id))
 
     # ---- one transaction ----
 
@@ -227,17 +229,23 @@ class MemoryManager(DeviceBooks):
             self._get(device_id).stale = True
             self.version += 1
 
-    def lose_part(self, device_id: str, names: frozenset[str]) -> Lost:
-        """Strike out what did not come back to a device that is there again."""
+    def displaced(self, device_id: str) -> ContentsDisplacedData:
+        """Return what of a device's contents is in host memory, until the device has room for it again."""
         with self._lock:
-            ledger = self._get(device_id).ledger
-            lost = tuple(each for name, each in ledger.allocations.items() if name in names)
-            for allocation in lost:
-                self.remove(allocation.allocation_id, ending="device_lost")
-            for handle in names & ledger.weights.keys():
-                ledger.remove_weights(handle)
-            self.mark_stale(device_id)
-            return Lost(lost, self.on_lost(device_id, names))
+            device = self._get(device_id)
+            names, ledger = device.info.displaced, device.ledger
+            allocations = sorted(
+                (ledger.allocations[each] for each in names & ledger.allocations.keys()), key=age_order
+            )
+            handles = names & ledger.weights.keys()
+            return ContentsDisplacedData(
+                device_id=device_id,
+                reason=device.info.state_reason if names else None,
+                displaced_bytes=sum(each.size_bytes for each in allocations)
+                + sum(ledger.weights[each][0] for each in handles),
+                allocation_ids=tuple(each.allocation_id for each in allocations),
+                model_ids=self.models_of(frozenset(handles)),
+            )
 
     def content_bytes(self, device_id: str) -> int:
         """Return what allocations and models have on a device, as asked for."""
@@ -381,8 +389,3 @@ class MemoryManager(DeviceBooks):
         self._endings[allocation_id] = ending
         if len(self._endings) > _ENDINGS_KEPT:
             self._endings.popitem(last=False)
-
-
-def _no_models(_device_id: str, _names: frozenset[str] | None) -> tuple[str, ...]:
-    """Return that no models went with a device: there are none."""
-    return ()

@@ -48,6 +48,7 @@ class ModelManager:
         self._changed = threading.Condition(manager.lock)
         self._handles = itertools.count(1)
         manager.on_lost = self._lose
+        manager.models_of = self._models_of
 
     # ---- coming ----
 
@@ -397,19 +398,23 @@ class ModelManager:
                     message = f"a model is on its way to or from {device_id}"
                     raise ModelBusyError(message, device_id=device_id, cause="in_transit")
 
-    def _lose(self, device_id: str, handles: frozenset[str] | None) -> tuple[str, ...]:
-        """Note that models went with their device: these, or all on it. The lock is held."""
+    def _lose(self, device_id: str) -> tuple[str, ...]:
+        """Note that models went with their device. The lock is held."""
         lost = []
         for entry in self.book.on_device(device_id):
             place = entry.residence
             if place is None or place.device_id != device_id or entry.spec.external:
                 continue  # of what another process holds, its owner knows what became of it
-            if handles is None or place.handle in handles:
-                entry.residence, entry.in_use = None, 0
-                entry.state = ModelState.UNLOADED
-                lost.append(entry.model_id)
+            entry.residence, entry.in_use = None, 0
+            entry.state = ModelState.UNLOADED
+            lost.append(entry.model_id)
         self._changed.notify_all()
         return tuple(lost)
+
+    def _models_of(self, handles: frozenset[str]) -> tuple[str, ...]:
+        """Return the models whose weights these are. The lock is held."""
+        places = ((each.model_id, each.residence) for each in self.book)
+        return tuple(model_id for model_id, place in places if place is not None and place.handle in handles)
 
     def _wait(self, token: CancelToken) -> None:
         token.check()

@@ -13,7 +13,7 @@ from protocol.vocabulary import DeviceState, EventName, PressureLevel
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
-from worker.core.records import DeviceInfo, Lost, Readings, age_order
+from worker.core.records import DeviceInfo, Readings, age_order
 from worker.manager.devices import unavailable
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
@@ -62,7 +62,8 @@ class DeviceWatch:
                 self._backends[info.device_id] = backend
                 self._manager.add_device(info, DEFAULT_LIMITS)
                 continue
-            before = self._manager.device(info.device_id).state
+            known = self._manager.device(info.device_id)
+            before = known.state
             if info.state is DeviceState.LOST:
                 self._lose(info.device_id, info.state_reason or "its process ended")
             elif before is DeviceState.LOST and info.state is DeviceState.AVAILABLE:
@@ -71,6 +72,9 @@ class DeviceWatch:
                 self._publish(EventName.DEVICE_RECOVERED, self._once(info.device_id), data)
             elif before is not DeviceState.LOST:
                 self._manager.change_device(info)
+                if info.displaced != known.displaced:
+                    displaced = self._manager.displaced(info.device_id)
+                    self._publish(EventName.CONTENTS_DISPLACED, info.device_id, displaced)
         with self._known:
             self._known.notify_all()
 
@@ -80,10 +84,6 @@ class DeviceWatch:
             while any(self._manager.device(each).state is DeviceState.PROBING for each in device_ids):
                 token.check()
                 self._known.wait(_LOOK_AGAIN_S)
-
-    def lose_part(self, device_id: str, names: frozenset[str], reason: str) -> None:
-        """Strike out what did not come back to a device that is there again, and tell of it."""
-        self._tell_of_loss(device_id, reason, self._manager.lose_part(device_id, names))
 
     def available(self, device_ids: tuple[str, ...], token: CancelToken | None = None) -> tuple[str, ...]:
         """Return the devices that can be asked. DeviceUnavailableError if the only one cannot.
@@ -172,12 +172,9 @@ class DeviceWatch:
     def _lose(self, device_id: str, reason: str) -> None:
         lost = self._manager.lose_device(device_id, reason)
         if lost is not None:
-            self._tell_of_loss(device_id, reason, lost)
-
-    def _tell_of_loss(self, device_id: str, reason: str, lost: Lost) -> None:
-        names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
-        data = DeviceLostData(device_id, reason, names, lost.model_ids)
-        self._publish(EventName.DEVICE_LOST, self._once(device_id), data)
+            names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
+            data = DeviceLostData(device_id, reason, names, lost.model_ids)
+            self._publish(EventName.DEVICE_LOST, self._once(device_id), data)
 
     def _once(self, device_id: str) -> str:
         """Return what an event is about, so that none replaces an earlier one: each names other things."""

@@ -79,6 +79,7 @@ class ReclaimWorker:
             fragmentation_before=before[0] if single else None,
             fragmentation_after=after[0] if single else None,
             steps=tuple(steps),
+            displaced=(),
         )
 
 
