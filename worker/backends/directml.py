@@ -146,6 +146,10 @@ class DirectMlBackend(LoadsThroughCopies):
         """Return a buffer as torch sees it. Whoever keeps it keeps the memory."""
         return self._places[allocation_id].tensor(allocation_id)
 
+    def copy_of(self, allocation_id: str, host: Any) -> Any:
+        """Copy a tensor of the host's to where a buffer is. UnsupportedError for a type that has no place there."""
+        return self._places[allocation_id].copy_of(host)
+
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a buffer."""
         self._places[allocation_id].copy("read", allocation_id, offset, into, token)
@@ -349,6 +353,11 @@ class _AdapterMemory:
         """Return a buffer's tensor. DeviceLostError once the device is gone."""
         self.check_present()
         return self._tensors[name][0]
+
+    def copy_of(self, host: Any) -> Any:
+        """Copy a tensor of the host's to the device."""
+        with self._calling():
+            return self._device.copy_of(host)
 
     def has(self, name: str) -> bool:
         """Tell whether a block is still there."""
