@@ -102,10 +102,7 @@ class IsolatedBackend:
 
     def _arrived(self, child: ChildProcess, found: tuple[DeviceInfo, ...]) -> bool:
         """Take a new process into use. False if it has no device that could be used."""
-        if self._others is not None:
-            mine = {each.device_id for each in self.devices}
-            self._others(tuple(each for each in found if each.device_id not in mine))
-            found = tuple(each for each in found if each.device_id in mine)
+        found = self._mine(found)
         if not any(each.state is DeviceState.AVAILABLE for each in found):
             child.stop()
             self._failed(f"{self._launch.python} finds no such device", found)
@@ -116,6 +113,14 @@ class IsolatedBackend:
         else:
             self._bring_back()
         return True
+
+    def _mine(self, found: tuple[DeviceInfo, ...]) -> tuple[DeviceInfo, ...]:
+        """Tell of devices that are not this one's, and return those that are."""
+        if self._others is None:
+            return found
+        mine = {each.device_id for each in self.devices}
+        self._others(tuple(each for each in found if each.device_id not in mine))
+        return tuple(each for each in found if each.device_id in mine)
 
     def _failed(self, why: str, found: tuple[DeviceInfo, ...] = ()) -> None:
         self._presence.become(
@@ -346,7 +351,8 @@ class IsolatedBackend:
                 raise lost(None, error.end, Executed.YES, None) from None
             self._presence.give_up()
             old.kill("was replaced")
-            done = replace_process(self._launching, self._slots, held, copies, CancelToken(self._now_ns))  # 4
+            never = CancelToken(self._now_ns)
+            done = replace_process(self._launching, self._slots, held, copies, there, never)  # 4
             self._displaced.put(held, copies, done.displaced)
             give_up(copies)
             if done.child is not None:
@@ -359,7 +365,7 @@ class IsolatedBackend:
                 self._failed(f"what was on it is in host memory until a new process starts: {done.why}")
                 self._launching.bring_back()
                 raise self._presence.unavailable(None)
-            self._presence.become(self._with_missing(done.found), done.child)
+            self._presence.become(self._with_missing(self._mine(done.found)), done.child)
             after = None
             with suppress(EndedError):
                 after = used_bytes(done.child, there, PATIENCE_S)

@@ -31,9 +31,10 @@ def replace(
     slots: Slots,
     held: dict[str, Held],
     copies: dict[str, AnonymousBuffer],
+    devices: list[str],
     token: CancelToken,
 ) -> Replaced:
-    """Start a process and make every block again there. The copies stay as they are."""
+    """Start a process and make every block again there, on these devices. The copies stay as they are."""
     why = ""
     for _ in range(_TRIED):
         try:
@@ -43,8 +44,8 @@ def replace(
             break
         try:
             back, displaced = write_back(child, slots, held, copies, token)
-            for info in found:
-                child.call("trim", info.device_id)  # the hidden buffers of all that copying
+            for device_id in devices:
+                child.call("trim", device_id)  # the hidden buffers of all that copying
         except Exception as error:  # noqa: BLE001 - whatever it is, the copies are still there
             why = str(error)
             child.kill("was stopped")
