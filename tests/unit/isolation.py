@@ -87,10 +87,10 @@ def fill(backend: IsolatedBackend, name: str, size: int, seed: int) -> bytes:
     return content
 
 
-def content_of(backend: IsolatedBackend, name: str, size: int) -> bytes:
+def content_of(backend: IsolatedBackend, name: str, size: int, token: CancelToken | None = None) -> bytes:
     """Read a block."""
     into = bytearray(size)
-    backend.read(name, 0, memoryview(into), never())
+    backend.read(name, 0, memoryview(into), token or never())
     return bytes(into)
 
 

@@ -256,6 +256,7 @@ class _AdapterMemory:
             cached_bytes=room.cached_bytes,
             restart_returns_bytes=room.restart_returns_bytes,
             fragmentation=self._fragmentation(free, largest),
+            gauges=reading.over_budget,
         )
 
     def check_size(self, size: int) -> None:
@@ -342,9 +343,13 @@ class _AdapterMemory:
             return self._memory.trim()
 
     def tick(self) -> None:
-        """Let the allocator tidy up; a device that turns out to be gone is told of when it is next asked."""
+        """Let the allocator tidy up, and see whether the device is there: figures are answered without it.
+
+        One that turns out to be gone is told of when it is next asked for them.
+        """
         try:
             with self._calling():
+                self._device.synchronize()
                 self._memory.tick()
         except DeviceUnavailableError:
             return

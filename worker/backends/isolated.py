@@ -12,8 +12,16 @@ from typing import Any
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.base import Fill, OnChange, RemoteWork
 from worker.backends.isolation import codec
+from worker.backends.isolation.asking import PATIENCE_S, Asking
 from worker.backends.isolation.carrying import Held, give_up, read_out
-from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
+from worker.backends.isolation.child_process import (
+    LAST_WORD_S,
+    Call,
+    ChildProcess,
+    EndedError,
+    Ending,
+    Launch,
+)
 from worker.backends.isolation.copying import receive, send
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.launching import Launching
@@ -27,9 +35,6 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
-
-PATIENCE_S = 20.0
-"""A process that has not answered a question within this time hangs."""
 
 
 class IsolatedBackend:
@@ -61,7 +66,9 @@ class IsolatedBackend:
         # with the last process, and the largest size of each kind that is known to be possible.
         self._held: dict[str, Held] = {}
         self._displaced = Displaced(self._slots)
+        self._asking = Asking(clock)
         self._returning = Returning(clock, self._return_displaced)
+        self._ticking: Call | None = None
         self._gone: frozenset[str] = frozenset()
         self._accepted: dict[tuple[object, ...], int] = {}
         self._launching = Launching(
@@ -176,9 +183,9 @@ class IsolatedBackend:
         return device_id
 
     def readings(self, device_id: str) -> Readings:
-        """Ask the process."""
-        with self._presence.using(device_id, Executed.NO) as child:
-            readings = codec.readings_of(child.call("readings", device_id, patience_s=PATIENCE_S))
+        """Ask the process. DeviceUnavailableError where it does not answer in a moment, or is being replaced."""
+        with self._presence.using(device_id, Executed.NO, waits=False) as child:
+            readings = self._asking.readings(child, device_id)
         promised = self._displaced.bytes_of(device_id)
         if not promised:
             return readings
@@ -201,8 +208,9 @@ class IsolatedBackend:
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
         """Make a block there."""
         token.check()
-        with self._presence.using(request.device_id, Executed.NO, request.size_bytes) as child:
-            made = child.call("allocate", allocation_id, codec.packed(request), token=token)
+        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
+            undo = ("free", allocation_id)
+            made = child.call("allocate", allocation_id, codec.packed(request), token=token, undo=undo)
             block = codec.block_of(made)
             self._hold(child, allocation_id, Held(request, block.actual_bytes, weights=False))
             return block
@@ -241,7 +249,7 @@ class IsolatedBackend:
         device_id = self._place_of(allocation_id)
         if self._displaced.read(allocation_id, offset, into):
             return
-        with self._presence.using(device_id, Executed.NO) as child:
+        with self._presence.using(device_id, Executed.NO, token=token) as child:
             if not self._displaced.read(allocation_id, offset, into):
                 receive(child, self._slots, allocation_id, offset, into, token)
 
@@ -250,24 +258,25 @@ class IsolatedBackend:
         device_id = self._place_of(allocation_id)
         if self._displaced.write(allocation_id, offset, data):
             return
-        with self._presence.using(device_id, Executed.UNKNOWN, len(data)) as child:
+        with self._presence.using(device_id, Executed.UNKNOWN, len(data), token=token) as child:
             if not self._displaced.write(allocation_id, offset, data):
                 send(child, self._slots, "write", allocation_id, offset, data, token)
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Have the backend load, and send it the bytes as they come."""
-        with self._presence.using(request.device_id, Executed.NO, request.size_bytes) as child:
-            child.call("load", handle, codec.packed(request), token=token)
+        with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
+            undo = ("filled", handle, False)
+            child.call("load", handle, codec.packed(request), token=token, undo=undo)
             try:
                 fill(
                     None,
                     lambda offset, data: send(child, self._slots, "fill", handle, offset, data, token),
                 )
             except BaseException:
-                with suppress(EndedError):
-                    child.call("filled", handle, False)  # noqa: FBT003 - as it goes over the wire
+                child.begin("filled", handle, False).done.wait(LAST_WORD_S)  # noqa: FBT003 - as on the wire
                 raise
-            block = codec.block_of(child.call("filled", handle, True))  # noqa: FBT003
+            made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003
+            block = codec.block_of(made)
             self._hold(child, handle, Held(request, block.actual_bytes, weights=True))
             return block
 
@@ -277,7 +286,7 @@ class IsolatedBackend:
         """Have work done there; what it reports on its way is passed on."""
         device_id = self._place_of(name)
         self._bring_back()
-        with self._presence.using(device_id, Executed.UNKNOWN) as child:
+        with self._presence.using(device_id, Executed.UNKNOWN, token=token) as child:
             if name in self._displaced.names():
                 message = f"{name} is not on {device_id}: {self._displaced.why(device_id)}"
                 raise DeviceUnavailableError(message, device_id=device_id, state=DeviceState.AVAILABLE)
@@ -292,12 +301,14 @@ class IsolatedBackend:
             return returned
 
     def tick(self) -> None:
-        """Let the backend give up what it keeps for nothing."""
-        if self._presence.replacing:  # nothing is kept for long, and timers must not wait
-            return
+        """Let the backend give up what it keeps for nothing. Waits for nobody: timers call it."""
         self._returning.look(needed=bool(self._displaced.names()))
-        with suppress(DeviceUnavailableError), self._presence.using(None, Executed.UNKNOWN) as child:
-            child.call("tick", patience_s=PATIENCE_S)
+        with (
+            suppress(DeviceUnavailableError),
+            self._presence.using(None, Executed.UNKNOWN, waits=False) as child,
+        ):
+            if self._ticking is None or self._ticking.answer is not None:
+                self._ticking = child.begin("tick")
 
     def defragment(self, device_id: str) -> Defragmented | None:
         """Join free memory there."""

@@ -334,3 +334,48 @@ def test_types_that_the_library_has_not(start: StartWorker, directml_rig: Rig, t
         assert (refused["code"], refused["details"]["device_id"]) == ("unsupported", "dml:0")
         assert TORCH_NAMES[dtype] in refused["message"]
     assert set(directml_rig.witness.living()) == there
+
+
+def test_a_pool_beyond_its_budget_is_pressure(start: StartWorker, directml_rig: Rig) -> None:
+    """What is free within a pool does not hide that the system wants most of it back."""
+    worker = start("--directml-allocator", "tiled", budget_bytes=1280 * MIB)
+    kept = [allocate(worker, 50 * MIB) for _ in range(12)]
+    for name in kept[2:]:
+        free(worker, name)
+    assert status(worker)["pressure_level"] in {"low", "moderate"}
+    directml_rig.witness.set_budget(0, 400 * MIB)
+    found = status(worker)
+    assert found["process_used_bytes"] > found["budget_bytes"] == 400 * MIB
+    assert found["pressure_level"] == "critical"
+    signals = worker.call("memory.get_pressure", DML)["devices"][0]["signals"]
+    assert {"process_budget_used_percentage", "dxcore"} <= {signals[0]["name"], signals[0]["source"]}, signals
+
+
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_a_device_that_is_removed_while_nobody_asks(
+    start: StartWorker, directml_rig: Rig, allocator: str
+) -> None:
+    """It is found out, and told of with what was on it."""
+    worker = start("--directml-allocator", allocator)
+    worker.call("worker.subscribe", LOSSES)
+    name = allocate(worker, 50 * MIB)
+    directml_rig.witness.set_device_removed(0)
+    lost = worker.event("device.lost")["data"]
+    assert lost["allocation_ids"] == [name]
+    directml_rig.witness.set_device_removed(0, removed=False)
+    assert worker.event("device.recovered")["data"]["device_id"] == "dml:0"
+
+
+def test_a_driver_that_hangs_keeps_nobody_waiting(start: StartWorker, directml_rig: Rig) -> None:
+    """Figures are the last ones, at once; what has a deadline ends by it; and the device goes on where it was."""
+    worker = start()
+    name = allocate(worker, 10 * MIB)
+    before = status(worker)
+    directml_rig.witness.set_device_hung(0)
+    hung = worker.send("memory.allocate", {"size_bytes": MIB, **DML}, meta={"deadline_ms": 500})
+    assert worker.reply(hung)["error"]["code"] == "deadline_exceeded"
+    assert status(worker)["process_used_bytes"] == before["process_used_bytes"]
+    assert worker.call("memory.get_allocations", DML)["allocations"][0]["allocation_id"] == name
+    directml_rig.witness.set_device_hung(0, hung=False)
+    eventually(lambda: status(worker)["allocated_bytes"] == 10 * MIB, "it goes on")
+    assert free(worker, name) == 0

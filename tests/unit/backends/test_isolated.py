@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ from tests.unit.isolation import (
 from worker.backends.isolated import PATIENCE_S, IsolatedBackend
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.launching import PROBE_PATIENCE_S
+from worker.backends.isolation.slots import SLOTS
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
     CancelledError,
     ChecksumMismatchError,
+    DeadlineExceededError,
     DeviceUnavailableError,
     OutOfMemoryError,
     UnsupportedError,
@@ -251,14 +254,50 @@ def test_removed_device() -> None:
 
 
 def test_process_that_hangs() -> None:
-    """A process that does not answer is killed: whoever only looks must not wait for ever."""
+    """Who only looks waits for a moment; a process that does not answer for long is killed."""
     clock = NoPatience(PATIENCE_S)
     with isolated("misbehaving_backends:HangsInReadings", clock=clock) as backend:
         backend.probe()
-        with pytest.raises(
-            DeviceUnavailableError, match="did not answer 'readings' within 20 s and was killed"
-        ):
+        backend.allocate("a", ask(10), never())
+        pid = backend.pid
+        with pytest.raises(DeviceUnavailableError, match="sim:0 has not answered for .* ms") as caught:
             backend.readings("sim:0")
+        assert (caught.value.executed, caught.value.details["state"]) == (Executed.NO, DeviceState.AVAILABLE)
+        wait_for_another(backend, pid or 0)
+        with pytest.raises(DeviceUnavailableError, match="a was lost with its device's process"):
+            content_of(backend, "a", 10)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+def test_what_waits_for_a_hung_process_can_be_given_up() -> None:
+    """A deadline, or a cancel, ends every wait in a moment; what was done in the end is undone, and no slot is lost."""
+    with isolated(standing=False) as backend:
+        backend.probe()
+        expected = fill(backend, "a", 5 * MIB, 1)
+        os.kill(backend.pid or 0, signal.SIGSTOP)
+        began = time.monotonic()
+        for call in (
+            lambda token: backend.allocate("b", ask(MIB), token),
+            lambda token: content_of(backend, "a", 5 * MIB, token),
+            lambda token: backend.load("w", ask(MIB), lambda _, _write: None, token),
+        ):
+            with pytest.raises(DeadlineExceededError):
+                call(CancelToken(time.monotonic_ns, time.monotonic_ns() + 10**7))
+        token = never()
+        cancel = threading.Timer(0.05, token.cancel)
+        cancel.start()
+        with pytest.raises(CancelledError):
+            backend.allocate("c", ask(MIB), token)
+        for _ in range(3):
+            with pytest.raises(DeviceUnavailableError, match="has not answered"):
+                backend.readings("sim:0")
+        backend.tick()
+        assert time.monotonic() - began < 10, "of 20 s that it is given to answer"
+        os.kill(backend.pid or 0, signal.SIGCONT)
+        while backend.live() != {"a"}:
+            threading.Event().wait(0.01)
+        assert content_of(backend, "a", 5 * MIB) == expected
+        assert len(backend._slots._free) == SLOTS
 
 
 @pytest.mark.parametrize(

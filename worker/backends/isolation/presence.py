@@ -97,15 +97,20 @@ class Presence:
 
     @contextmanager
     def using(
-        self, device_id: str | None, executed: Executed, requested_bytes: int | None = None
-    ) -> Iterator[ChildProcess]:
+        self, device_id: str | None, executed: Executed, requested_bytes: int | None = None, *,
+        token: CancelToken | None = None, waits: bool = True,
+    ) -> Iterator[ChildProcess]:  # fmt: skip
         """Hand out the process; says what its end means to whoever needed it.
 
         ``executed`` is what became of the call if the process ends, ``requested_bytes`` what it needed more.
+        While it is replaced it is waited for until the token ends, or not at all.
         """
         with self.changed:
-            self.changed.wait_for(lambda: not self.replacing)
-            child = self.child
+            while self.replacing and waits:
+                if token is not None:
+                    token.check()
+                self.changed.wait(_LOOK_AGAIN_S)
+            child = None if self.replacing else self.child
             if child is None:
                 raise self.unavailable(device_id)
             self._users += 1
@@ -147,9 +152,11 @@ class Presence:
             self.child = None
 
     def unavailable(self, device_id: str | None) -> DeviceUnavailableError:
-        """Make the error for a device that no process has."""
+        """Make the error for a device that no process has, or that is being replaced."""
         info = next((each for each in self.devices if each.device_id == device_id), self.devices[0])
-        message = f"{info.device_id} is {info.state}: {info.state_reason}"
+        replaced = self.replacing and info.state is DeviceState.AVAILABLE
+        why = "its process is being replaced" if replaced else info.state_reason
+        message = f"{info.device_id} is {info.state}: {why}"
         error = DeviceUnavailableError(message, device_id=info.device_id, state=info.state)
         error.executed = Executed.NO
         return error
