@@ -47,7 +47,7 @@ _FROM_FILE = {
 class ModelEntry(BaseModel):
     """One model."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
 
     id: Id
     """What requests call it. Unique."""
@@ -98,7 +98,7 @@ def _given(value: object) -> bool:
 class ModelsFile(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
 
     models: list[ModelEntry]
     """All models."""

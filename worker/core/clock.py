@@ -50,9 +50,13 @@ class FixedClock:
     def __init__(self) -> None:
         self.parked = 0
         """Threads that wait without end, until cancelled."""
-        self.on_parked: Callable[[], None] = lambda: None
         self._now_ns = 0
+        self._when_parked: tuple[Callable[[], None], ...] = ()
         self._lock = threading.Lock()
+
+    def when_parked(self, call: Callable[[], None]) -> None:
+        """Call this whenever a thread begins or ends to wait without end."""
+        self._when_parked = (*self._when_parked, call)
 
     def now_ns(self) -> int:
         """Return the nanoseconds that were waited for so far."""
@@ -83,4 +87,5 @@ class FixedClock:
     def _count(self, change: int) -> None:
         with self._lock:
             self.parked += change
-        self.on_parked()
+        for call in self._when_parked:
+            call()

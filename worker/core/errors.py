@@ -101,6 +101,12 @@ class ModelLoadFailedError(WorkerError):
     code = ErrorCode.MODEL_LOAD_FAILED
 
 
+class PlanStaleError(WorkerError):
+    """A plan can't be carried out as it was said any more; nothing was done."""
+
+    code = ErrorCode.PLAN_STALE
+
+
 class OutOfMemoryError(WorkerError):
     """It would not fit: the hardware, or what the system leaves of it."""
 

@@ -1,6 +1,6 @@
 """``--record FILE``: decisions about models, and notes of what else happened, as JSON lines.
 
-``python -m worker simulate`` replays the decisions and passes over the notes. A line that declares a model
+``python -m memory_worker simulate`` replays the decisions and passes over the notes. A line that declares a model
 comes before its first use, as that format wants it. The file is bounded: at the limit it becomes ``FILE.1``,
 in place of the one before, and a new one begins with all models known so far.
 """
@@ -20,11 +20,11 @@ from worker.core.records import Decision, DecisionKind
 
 MAX_BYTES = 64 * 2**20
 _MAX_WAITING = 10_000
-"""Notes beyond these, that the disk has not taken yet, are counted and dropped; decisions never are."""
+"""Notes beyond these, that the disk has not accepted yet, are counted and dropped; decisions never are."""
 
 
 class DecisionLog:
-    """Writes on a thread of its own: whoever decides never waits for a disk."""
+    """Writes on a thread of its own: a decision never waits for a disk."""
 
     def __init__(
         self, path: Path, max_bytes: int = MAX_BYTES, about: Mapping[str, Any] = MappingProxyType({})
@@ -61,14 +61,14 @@ class DecisionLog:
 
     def _run(self) -> None:
         failed = False
-        while (taken := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if not failed:
-                if isinstance(taken, Decision):
-                    step = partial(self._write, taken)
+                if isinstance(item, Decision):
+                    step = partial(self._write, item)
                 else:
-                    step = partial(self._write_note, taken)
+                    step = partial(self._write_note, item)
                 failed = not self._survives(step)
-            # Decisions are taken over also after that, so that nothing piles up.
+            # Decisions are accepted also after that, so that nothing piles up.
         self._survives(self._file.close)
 
     def _survives(self, step: Callable[[], None]) -> bool:

@@ -12,7 +12,7 @@ from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import Decision, DecisionKind
 from worker.eviction.planner import Candidate, Ranking
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelBook, ModelEntry
+from worker.manager.model_table import ModelEntry, ModelTable
 
 if TYPE_CHECKING:
     from worker.eviction.state import EvictionState
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class LastUse(Record):
     """A ranking: the least recently used goes first."""
 
-    book: ModelBook
+    table: ModelTable
 
     def worth(self, candidate: Candidate) -> tuple[float, ...]:
         """Rank by last use."""
-        return (self.book.get(candidate.model_id).last_used_ns or 0,)
+        return (self.table.get(candidate.model_id).last_used_ns or 0,)
 
     def because(self, _candidate: Candidate) -> str:
         """Say so."""
@@ -38,23 +38,22 @@ class ModelMemories:
     def __init__(
         self,
         manager: MemoryManager,
-        book: ModelBook,
         clock: Clock,
         record: Callable[[Decision], None] | None,
     ) -> None:
         self._manager = manager
-        self._book = book
+        self._table = manager.models
         self._clock = clock
         self._record = record
         # All mutable state: what each device's strategies remember.
         self._states: dict[str, EvictionState] = {}
 
     def asked_for(self, entry: ModelEntry, device_id: str) -> None:
-        """Note a use, before room is made for it: what is used now tells what is used next."""
+        """Note a use, before headroom is made for it: what is used now tells what is used next."""
         self._state(device_id).record_use(entry.model_id, self._now_ms())
 
     def used(self, entry: ModelEntry, device_id: str) -> None:
-        """Enter a use in the record."""
+        """Add a use to the record."""
         self._note(DecisionKind.USE, entry, device_id)
 
     def loaded(self, entry: ModelEntry, device_id: str, size_bytes: int) -> None:
@@ -83,8 +82,8 @@ class ModelMemories:
 
     def _capacity(self, device_id: str) -> int:
         """Return what models may take on a device: what they have, and what is left."""
-        room = self._manager.headroom(device_id).total_bytes or 0
-        return room + self._manager.model_bytes(device_id)
+        headroom = self._manager.pressure.headroom(device_id).total_bytes or 0
+        return headroom + self._manager.usage.model_bytes(device_id)
 
     def _state(self, device_id: str) -> "EvictionState":
         capacity = self._capacity(device_id)
@@ -93,7 +92,7 @@ class ModelMemories:
             from worker.eviction.state import EvictionState  # noqa: PLC0415 - all policies; only models need them
 
             state = self._states[device_id] = EvictionState(capacity)
-            for entry in self._book:
+            for entry in self._table:
                 if entry.known_bytes is not None and not entry.spec.external:
                     state.record_size(entry.model_id, entry.known_bytes)
         state.set_capacity(capacity)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from protocol.record import Record
 from worker.core.clock import NS_PER_S
-from worker.core.records import Floor
+from worker.core.records import LowWaterMark
 
 MIN_WINDOWS = 8
 MIN_CONFIDENCE = 0.999
@@ -26,7 +26,7 @@ class Growth(Record):
     windows: int
 
 
-def growth(floors: Sequence[Floor]) -> Growth | None:
+def growth(floors: Sequence[LowWaterMark]) -> Growth | None:
     """Return how the floor rises, None where it does not.
 
     1. Too few windows, or too little growth to matter.
@@ -58,7 +58,7 @@ def growth(floors: Sequence[Floor]) -> Growth | None:
 _LATE_CONFIDENCE = 0.9
 
 
-def _still(floors: Sequence[Floor]) -> bool:
+def _still(floors: Sequence[LowWaterMark]) -> bool:
     """Tell whether a fair share of the growth came in the last third of the time."""
     since = floors[-1].from_ns - (floors[-1].from_ns - floors[0].from_ns) // 3
     before = next(floor for floor in reversed(floors) if floor.from_ns <= since)

@@ -27,7 +27,7 @@ from worker.core.errors import (
 from worker.core.events import ModelUnloaded
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 Make = Callable[..., Machine]
 CALM = PressureThresholds(75, 90, 95)
@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def state(machine: Machine, model_id: str) -> ModelState:
-    return machine.booked.book.get(model_id).state
+    return machine.manager.models.get(model_id).state
 
 
 def read(machine: Machine, model_id: str) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_a_model_is_loaded_once_and_counted(make: Make) -> None:
     assert first.state == "loaded" and first.device_id == "sim:0"
     assert (first.estimated_bytes, first.measured_bytes) == (4 * MIB, 4 * MIB)
     assert (again.load_count, again.use_count, again.in_use) == (1, 2, 0)
-    status = machine.manager.status("sim:0")
+    status = machine.manager.pressure.status("sim:0")
     assert (status.model_bytes, status.allocated_bytes, status.available_bytes) == (4 * MIB, 0, 6 * MIB)
     machine.check()
     machine.close()
@@ -86,7 +86,7 @@ def test_contents_are_the_files_after_load_reload_and_restore(
         assert state(machine, "a") is ModelState.OFFLOADED
         machine.check()
         assert read(machine, "a") == expected
-        assert machine.booked.book.get("a").host_copy is None
+        assert machine.manager.models.get("a").host_copy is None
     machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert read(machine, "a") == expected
     machine.close()
@@ -147,10 +147,10 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
     machine.load("a"), machine.load("b")
     request = AllocationRequest("sim:0", 9 * MIB)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token())
+        machine.memory.allocations.allocate(machine.memory.allocations.new_id(), request, machine.token())
     assert refused.value.details["evictable_bytes"] == 8 * MIB
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(), request, machine.token(), make_room=True
     )
     assert {row.model_id for row in made.models_unloaded} == {"a", "b"}
     machine.check()
@@ -158,13 +158,13 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
 
 def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
     machine = make(room=64 * MIB)
-    machine.memory.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
+    machine.memory.relief.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
     machine.load("a"), machine.load("b")
     assert len(machine.load("c").models_unloaded) == 1
     with pytest.raises(LimitExceededError):
         machine.load("a", make_room=False)
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(),
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(),
         AllocationRequest("sim:0", 4 * MIB),
         machine.token(),
         make_room=True,
@@ -177,7 +177,7 @@ def test_memory_in_pieces_is_joined_for_a_load(make: Make) -> None:
     machine = make()
     first = [machine.allocate("sim:0", 2 * MIB) for _ in range(5)]
     for each in first[::2]:
-        machine.memory.deallocate(each, force=True)
+        machine.memory.allocations.deallocate(each, force=True)
     assert machine.load("a").state == "loaded"
     machine.check()
 
@@ -211,7 +211,7 @@ def test_a_load_that_breaks_or_is_cancelled_on_the_way_leaves_nothing(make: Make
         machine.load("a")
     assert state(machine, "a") is ModelState.UNLOADED
     machine.check()
-    assert machine.manager.status("sim:0").available_bytes == 10 * MIB
+    assert machine.manager.pressure.status("sim:0").available_bytes == 10 * MIB
     token = machine.token()
     token.cancel()
     with pytest.raises(CancelledError):
@@ -251,7 +251,7 @@ def test_offloading_comes_before_unloading(make: Make) -> None:
     result = machine.load("c")
     assert state(machine, "a") is ModelState.OFFLOADED
     assert result.models_unloaded[0].reason.startswith("offloaded")
-    assert machine.manager.status("cpu").model_bytes == 4 * MIB
+    assert machine.manager.pressure.status("cpu").model_bytes == 4 * MIB
     machine.check()
     unloaded = machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert unloaded.freed_bytes == 4 * MIB
@@ -276,7 +276,7 @@ def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
     with pytest.raises(OutOfMemoryError):
         machine.load("a", device_id="sim:0")
     assert state(machine, "a") is ModelState.LOADED
-    assert machine.booked.book.get("a").in_use == 0
+    assert machine.manager.models.get("a").in_use == 0
     machine.check()
 
 
@@ -295,7 +295,7 @@ def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
 
 def optimize(machine: Machine, **demand: Any) -> Any:
     return machine.memory.models.optimize(
-        machine.memory.device_ids("sim:0"), ModelDemand(**demand), machine.token()
+        machine.memory.devices.ids("sim:0"), ModelDemand(**demand), machine.token()
     )
 
 
@@ -304,7 +304,7 @@ def test_optimizing_stops_when_the_goal_is_met(make: Make) -> None:
     machine.load("a"), machine.load("b"), machine.load("c")
     planned = optimize(machine, min_bytes=5 * MIB, dry_run=True)
     assert not planned.optimization_triggered and planned.goal_met
-    assert machine.manager.status("sim:0").model_bytes == 12 * MIB
+    assert machine.manager.pressure.status("sim:0").model_bytes == 12 * MIB
     done = optimize(machine, min_bytes=5 * MIB)
     assert [row.model_id for row in done.models_unloaded] == [row.model_id for row in planned.models_unloaded]
     assert done.goal_met and done.memory_freed_bytes == done.memory_returned_bytes == 8 * MIB
@@ -324,7 +324,7 @@ def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
     done = optimize(machine, target=target)
     assert 3 - len(done.models_unloaded) == left
     assert done.goal_met
-    assert machine.manager.headroom("sim:0").pressure_percentage <= (
+    assert machine.manager.pressure.headroom("sim:0").pressure_percentage <= (
         target if isinstance(target, float) else 95
     )
 
@@ -356,23 +356,28 @@ def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
         WayToPlan("half", 5 * MIB, "sim:0"),
         WayToPlan("tiny", MIB, "sim:0"),
     )
-    result = machine.memory.models.plan(ways, allow_eviction=True)
+    result = machine.memory.models.plan(ways, machine.token(), allow_eviction=True)
     assert result.selected == "half"
     assert str(11 * MIB) in result.reason and str(2 * MIB) in result.reason
     assert [row.shortfall_bytes for row in result.candidates] == [MIB, 0, 0]
     assert len(result.candidates[1].evictions) == 1
-    assert machine.memory.models.plan(ways, allow_eviction=False).selected == "tiny"
-    assert machine.memory.models.plan(ways[:1], allow_eviction=False).candidates[0].shortfall_bytes == 9 * MIB
+    assert machine.memory.models.plan(ways, machine.token(), allow_eviction=False).selected == "tiny"
+    assert (
+        machine.memory.models.plan(ways[:1], machine.token(), allow_eviction=False)
+        .candidates[0]
+        .shortfall_bytes
+        == 9 * MIB
+    )
     assert machine.figures() == before
 
 
 def test_clearing_models(make: Make) -> None:
     machine = make()
     machine.load("a"), machine.load("b", pin=True)
-    cleared = machine.memory.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
+    cleared = machine.memory.relief.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
     assert (cleared.cleared_bytes, cleared.returned_bytes) == (4 * MIB, 4 * MIB)
     assert [(row.id, row.reason) for row in cleared.kept] == [("b", "pinned; force: true unloads it too")]
-    forced = machine.memory.clear(("sim:0",), ClearType.ALL, None, machine.token(), force=True)
+    forced = machine.memory.relief.clear(("sim:0",), ClearType.ALL, None, machine.token(), force=True)
     assert [row.model_id for row in forced.models_unloaded] == ["b"]
     machine.check()
 
@@ -382,19 +387,21 @@ def test_optimizing_by_level(make: Make) -> None:
     machine.load("a")
     machine.pass_time(61 * NS_PER_S)
     machine.load("b")
-    rows = machine.memory.recommendations(("sim:0",))
+    rows = machine.memory.relief.recommendations(("sim:0",))
     assert [row.action for row in rows] == [UnloadModel("a"), EvictBytes("sim:0", 4 * MIB)]
     steps = {
         level: [
             step.recommended.action
-            for step in machine.memory.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
+            for step in machine.memory.relief.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
         ]
         for level in OptimizationLevel
     }
     assert [len(each) for each in steps.values()] == [0, 1, 2]
-    done = machine.memory.optimize(("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False)
+    done = machine.memory.relief.optimize(
+        ("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False
+    )
     assert done.returned_bytes == 8 * MIB
-    assert machine.manager.status("sim:0").model_bytes == 0
+    assert machine.manager.pressure.status("sim:0").model_bytes == 0
 
 
 def test_every_decision_is_recorded(make: Make) -> None:
@@ -421,12 +428,12 @@ def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -
     with models.use("made") as first, models.use("made") as second:
         assert first.content() is second.content()
         assert list(first) == []
-    status = machine.memory.models.status("made", machine.memory.device_ids(None)).models[0]
+    status = machine.memory.models.status("made", machine.memory.devices.ids(None)).models[0]
     assert (status.declared_bytes, status.measured_bytes, status.device_id) == (2 * MIB, 3 * MIB, "cpu")
-    assert machine.manager.status("cpu").model_bytes == 3 * MIB
+    assert machine.manager.pressure.status("cpu").model_bytes == 3 * MIB
     with pytest.raises(UnsupportedError):
         machine.load("made", device_id="sim:0")
     assert state(machine, "made") is ModelState.LOADED
     gone = machine.memory.models.unload("made", UnloadMode.UNLOAD, machine.token())
     assert (gone.freed_bytes, gone.returned_bytes) == (3 * MIB, 2 * MIB)
-    assert machine.models.blocks.live() == frozenset() == machine.manager.weights("cpu")
+    assert machine.models.weights.live() == frozenset() == machine.manager.weights.handles("cpu")

@@ -1,4 +1,4 @@
-"""``python -m worker simulate FILE``: what a trace of uses costs under each policy, and at best."""
+"""``python -m memory_worker simulate FILE``: what a trace of uses costs under each policy, and at best."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.vocabulary import EvictionStrategy
+from worker.tools.output import Claim, as_it_is, put
 
 if TYPE_CHECKING:
     from worker.tools.simulate.optimum import Optimum
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 _BAD_INPUT = 2
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], claim: Claim = as_it_is) -> int:
     """Run the command: 0, or 2 with one line on stderr where the file cannot be read or replayed."""
     arguments = _parser().parse_args(argv)
+    out = claim()
     # Only now: ``--help`` and the worker itself do not wait for what a simulation needs.
     from worker.tools.simulate.optimum import offline_optimum  # noqa: PLC0415
     from worker.tools.simulate.replay import replay_all  # noqa: PLC0415
@@ -32,13 +34,12 @@ def main(argv: list[str]) -> int:
     strategies = tuple(EvictionStrategy(name) for name in arguments.policy or EvictionStrategy)
     costs = replay_all(trace, tuple(dict.fromkeys(strategies)))
     optimum = offline_optimum(trace, arguments.optimum_seconds)
-    print(_as_json(costs, optimum) if arguments.json else _as_table(costs, optimum))
-    return 0
+    return put(out, _as_json(costs, optimum) if arguments.json else _as_table(costs, optimum))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m worker simulate",
+        prog="python -m memory_worker simulate",
         description="Replay a trace of model uses (JSON lines) under each eviction policy, and at best.",
     )
     parser.add_argument("file", metavar="FILE", help="a trace, or a log written by --record")

@@ -129,7 +129,7 @@ def _info(fields: dict[str, Any]) -> TensorInfo:
 
 
 class _TensorsThere(Mapping[str, "torch.Tensor"]):
-    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot look into that.
+    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot address that.
 
     A copy is in a type that the device has, and holds the same values (DirectML: BF16 as float32, FP8 as float16).
     """
