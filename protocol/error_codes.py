@@ -32,7 +32,9 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
         "what a plan was made on has changed, or it was taken up or is too old; ask again", retryable=True
     ),
     ErrorCode.OUT_OF_MEMORY: ErrorRule(
-        "would not fit; with what was asked for, available, and could be evicted", retryable=True
+        "would not fit; with what was asked for, available, and could be evicted; `retryable: false` where no waiting "
+        "or evicting could ever make it fit: the device's budget, less what is pinned, persistent or reserved, is smaller",
+        retryable=True,
     ),
     ErrorCode.LIMIT_EXCEEDED: ErrorRule("a configured cap or reserve, not the hardware"),
     ErrorCode.UNSUPPORTED: ErrorRule("this device cannot do that"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from protocol import vocabulary as words
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import FOREVER, INT64_MAX
 
 _MILLISECONDS_PER_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 DURATION_PATTERN = r"^[1-9][0-9]{0,8}(ms|s|m|h|d)$"
@@ -248,8 +248,8 @@ class LoadModelParams(Params):
     """Other models may be unloaded to make it fit."""
     pin: bool | None = None
     """Whether it stays until unloaded by force; null leaves that as it is."""
-    keep_alive_ms: Milliseconds | None = None
-    """How long it stays after its last use; null leaves that as it is."""
+    keep_alive_ms: Annotated[int, Field(ge=FOREVER, le=INT64_MAX)] | None = None
+    """How long it stays after its last use, -1 for until evicted; null leaves that as it is."""
     allow_fallback: bool = True
     """The model's declared fallback may be loaded where it has no room itself."""
     plan_id: Name | None = None

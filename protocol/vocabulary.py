@@ -7,6 +7,9 @@ PROTOCOL_VERSION = 1
 INT64_MAX = 2**63 - 1
 """Largest integer on the wire: what a C# ``long`` holds."""
 
+FOREVER = -1
+"""A keep-alive in milliseconds or seconds: the model stays until evicted."""
+
 MAX_NESTING = 64
 """Deepest nesting of a request, the envelope being level 1."""
 

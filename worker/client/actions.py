@@ -124,7 +124,7 @@ class Actions:
         device_id: Null for the model's own, else whichever has room.
         make_room: Other models may be unloaded to make it fit.
         pin: Whether it stays until unloaded by force; null leaves that as it is.
-        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use, -1 for until evicted; null leaves that as it is.
         allow_fallback: The model's declared fallback may be loaded where it has no room itself.
         plan_id: A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then ``make_room`` and ``allow_fallback`` have no say.
         """
@@ -281,7 +281,7 @@ class AsyncActions:
         device_id: Null for the model's own, else whichever has room.
         make_room: Other models may be unloaded to make it fit.
         pin: Whether it stays until unloaded by force; null leaves that as it is.
-        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use, -1 for until evicted; null leaves that as it is.
         allow_fallback: The model's declared fallback may be loaded where it has no room itself.
         plan_id: A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then ``make_room`` and ``allow_fallback`` have no say.
         """

@@ -16,11 +16,12 @@ class WorkerError(Exception):
         super().__init__(message)
         self.message = message
         self.executed = ERRORS[self.code].executed
+        self.retryable = ERRORS[self.code].retryable
         self.details = details
 
     def body(self) -> ErrorBody:
         """Return what goes on the wire."""
-        return ErrorBody(self.code, self.message, self.executed, ERRORS[self.code].retryable, self.details)
+        return ErrorBody(self.code, self.message, self.executed, self.retryable, self.details)
 
 
 class InvalidJsonError(WorkerError):
@@ -108,7 +109,7 @@ class PlanStaleError(WorkerError):
 
 
 class OutOfMemoryError(WorkerError):
-    """It would not fit: the hardware, or what the system leaves of it."""
+    """It would not fit: the hardware, or what the system leaves of it. Not retryable where it never can."""
 
     code = ErrorCode.OUT_OF_MEMORY
 

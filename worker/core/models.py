@@ -6,6 +6,8 @@ from pathlib import Path
 from protocol.record import Record
 
 DEFAULT_KEEP_ALIVE_NS = 600 * 10**9
+FOREVER_NS = -1
+"""In the place of a keep-alive: until evicted."""
 
 
 class Placement(StrEnum):

@@ -213,6 +213,24 @@ class DecisionKind(StrEnum):
     USE = "use"
     LOAD = "load"
     EVICT = "evict"
+    LEASE = "lease"
+    """A use lasts until the release."""
+    RELEASE = "release"
+    KEEP = "keep"
+    """A keep-alive or pin was set."""
+
+
+class EvictionCause(StrEnum):
+    """What made a model go."""
+
+    POLICY = "policy"
+    """A plan chose it, for another model."""
+    IDLE = "idle"
+    """It was idle past its keep-alive."""
+    ASKED = "asked"
+    """A request or an optimization named it, or an allocation needed its memory."""
+    LOST = "lost"
+    """It went with its device."""
 
 
 class Decision(Record):
@@ -224,9 +242,13 @@ class Decision(Record):
     t_ms: int
     size_bytes: int
     load_ms: int
-    capacity_bytes: int
-    """What models could take on the device then."""
-    reason: str | None
+    capacity_bytes: int | None
+    """What models could take on the device then; None where that could not be told yet."""
+    reason: str | None = None
+    cause: EvictionCause | None = None
+    keep_alive_ms: int | None = None
+    """None for until evicted."""
+    pinned: bool = False
 
 
 class ModelDemand(Record):

@@ -1,8 +1,9 @@
 """``--record FILE``: decisions about models, and notes of what else happened, as JSON lines.
 
 ``python -m memory_worker simulate`` replays the decisions and passes over the notes. A line that declares a model
-comes before its first use, as that format wants it. The file is bounded: at the limit it becomes ``FILE.1``,
-in place of the one before, and a new one begins with all models known so far.
+comes before its first use, as that format wants it, and one with a device's capacity before what was decided in it. The
+file is bounded: at the limit it becomes ``FILE.1``, in place of the one before, and a new one begins with all
+models and capacities known so far.
 """
 
 import queue
@@ -38,8 +39,9 @@ class DecisionLog:
         # All mutable state, the writing thread's: the file, its size, and the figures told in it.
         self._file: TextIO = path.open("w", encoding="utf-8")
         self._written = 0
-        self._models: dict[str, dict[str, int]] = {}
-        self._capacity_bytes: int | None = None
+        self._models: dict[str, dict[str, Any]] = {}
+        self._capacities: dict[str, int] = {}
+        """Of each device, as last written."""
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
         self._thread.start()
 
@@ -84,13 +86,25 @@ class DecisionLog:
 
     def _write(self, decision: Decision) -> None:
         self._begin()
+        device_id, keep = (
+            decision.device_id,
+            {"keep_alive_ms": decision.keep_alive_ms, "pinned": decision.pinned},
+        )
+        about: dict[str, Any] = {"t_ms": decision.t_ms, "device_id": device_id}
+        capacity = decision.capacity_bytes
+        if capacity and self._capacities.get(device_id) != capacity:
+            self._capacities[device_id] = capacity
+            self._line({"capacity_bytes": capacity} | about)
         if decision.kind is DecisionKind.LOAD:
             figures = {"size_bytes": decision.size_bytes, "load_ms": decision.load_ms}
-            self._models[decision.model_id] = figures
-            self._capacity_bytes = decision.capacity_bytes
-            self._line({"models": {decision.model_id: figures}, "capacity_bytes": decision.capacity_bytes})
-        line: dict[str, Any] = {decision.kind.value: decision.model_id, "t_ms": decision.t_ms}
-        line["device_id"] = decision.device_id
+            self._models[decision.model_id] = figures | keep
+            self._line({"models": {decision.model_id: figures | keep}} | about)
+        line: dict[str, Any] = {decision.kind.value: decision.model_id} | about
+        if decision.kind is DecisionKind.KEEP:
+            line |= keep
+            self._models.get(decision.model_id, {}).update(keep)
+        if decision.cause is not None:
+            line["cause"] = decision.cause
         if decision.reason is not None:
             line["reason"] = decision.reason
         self._line(line)
@@ -107,8 +121,8 @@ class DecisionLog:
         if self._written > self._max_bytes:
             self._rotate()
         if not self._written:
-            capacity = {"capacity_bytes": self._capacity_bytes}
-            self._line({"models": self._models} | capacity | self._about)
+            devices = {each: {"capacity_bytes": size} for each, size in self._capacities.items()}
+            self._line({"models": self._models, "capacity_bytes": None, "devices": devices} | self._about)
 
     def _line(self, value: dict[str, Any]) -> None:
         text = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE).decode()

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from protocol import params as p
 from protocol import results as r
+from protocol.vocabulary import FOREVER
 from worker.core.clock import NS_PER_MS
+from worker.core.models import FOREVER_NS
 from worker.core.records import ModelDemand, WayToPlan
 from worker.instructor.binding import Claims
 from worker.instructor.recommendations import wire_recommendations
@@ -47,6 +49,7 @@ class ModelHandlers:
     def load_model(self, params: p.LoadModelParams, call: Call) -> r.LoadModelResult:
         """Load a model."""
         kept = params.keep_alive_ms
+        keep_alive_ns = FOREVER_NS if kept == FOREVER else None if kept is None else kept * NS_PER_MS
         return self._memory.models.load(
             params.model_id,
             None if params.device_id is None else self._memory.devices.one(params.device_id),
@@ -54,7 +57,7 @@ class ModelHandlers:
             call.report,
             make_room=params.make_room,
             pin=params.pin,
-            keep_alive_ns=None if kept is None else kept * NS_PER_MS,
+            keep_alive_ns=keep_alive_ns,
             allow_fallback=params.allow_fallback,
             plan_id=params.plan_id,
         )

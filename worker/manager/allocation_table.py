@@ -6,7 +6,7 @@ from dataclasses import replace
 from protocol.results import AllocationRow
 from protocol.vocabulary import DeviceState, MemoryType
 from worker.core.clock import NS_PER_MS, Clock
-from worker.core.errors import AllocationNotFoundError
+from worker.core.errors import AllocationNotFoundError, OutOfMemoryError
 from worker.core.records import Allocation, AllocationRequest, Block, Reservation
 from worker.manager.devices import DeviceTable, unavailable, went_with_its_device
 from worker.manager.due_table import DueTable
@@ -64,7 +64,11 @@ class AllocationTable:
             if request.memory_type is MemoryType.EXTERNAL:
                 count(request, device.ledger.external_bytes + device.ledger.allocated_bytes)
             else:
-                admit(request, device.limits, self._pressure.headroom_of(device))
+                try:
+                    admit(request, device.limits, self._pressure.headroom_of(device))
+                except OutOfMemoryError as error:
+                    error.retryable = self._pressure.can_ever_fit(request)
+                    raise
             return self.hold(request, allocation_id)
 
     def hold(self, request: AllocationRequest, name: str) -> Reservation:

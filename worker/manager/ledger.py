@@ -41,6 +41,8 @@ class DeviceLedger:
         self.weights: dict[str, tuple[int, int]] = {}
         """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
         self.model_bytes = 0
+        self.pinned: set[str] = set()
+        """Handles of weights that stay until they are unloaded by name."""
         self.objects: dict[str, int] = {}
         """What the process grew by for each of them that is an object of Python's, by handle."""
         self.external_models: dict[str, int] = {}
@@ -158,7 +160,14 @@ class DeviceLedger:
         size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
         self.objects.pop(handle, None)
         self.model_bytes -= size_bytes
+        self.pinned.discard(handle)
         self._give_back(actual_bytes)
+
+    @property
+    def staying_bytes(self) -> int:
+        """What no eviction and no waiting frees: pinned models, and allocations that are kept for good."""
+        kept = (each for each in self.allocations.values() if each.request.persistent and not each.external)
+        return sum(each.size_bytes for each in kept) + sum(self.weights[each][0] for each in self.pinned)
 
     def drop_weights(self) -> None:
         """Remove all weights: they went with the device."""

@@ -9,7 +9,7 @@ from protocol.vocabulary import FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
 from worker.core.models import ModelSpec
-from worker.core.records import Reservation
+from worker.core.records import EvictionCause, Reservation
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -126,6 +126,7 @@ class PendingEviction(Record):
     reason: str
     reload_ms: int | None
     last_sample: int
+    cause: EvictionCause
     host_reservation: Reservation | None = None
     """Headroom held in host memory, where it is offloaded."""
 
@@ -157,6 +158,7 @@ class ModelTable:
         self._due = due
         # All mutable state.
         self._entries: dict[str, ModelEntry] = {}
+        self._lost: list[tuple[ModelEntry, Residence]] = []
 
     def add(self, spec: ModelSpec) -> None:
         """Add a configured model, unloaded."""
@@ -195,6 +197,11 @@ class ModelTable:
             for entry in self
         )
 
+    def take_lost(self) -> list[tuple[ModelEntry, Residence]]:
+        """Return the models that went with their device since this was last asked, and where they were."""
+        found, self._lost = self._lost, []
+        return found
+
     def watch_idle(self, entry: ModelEntry) -> None:
         """Note when a model will have been idle for too long; of one that is held, when it is let go."""
         self._due.set_idle(entry.model_id, None if entry.holds else entry.expires_ns())
@@ -211,6 +218,7 @@ class ModelTable:
                 entry.state = ModelState.UNLOADED
                 self.watch_idle(entry)
                 lost.append(entry.model_id)
+                self._lost.append((entry, place))
             self.changed.notify_all()
         return tuple(lost)
 

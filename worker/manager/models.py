@@ -15,7 +15,8 @@ from types import MappingProxyType
 from protocol.vocabulary import EvictionStrategy, ModelState
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
-from worker.core.records import HOST, AllocationRequest, Decision
+from worker.core.models import FOREVER_NS
+from worker.core.records import HOST, AllocationRequest, Decision, DecisionKind, EvictionCause
 from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
@@ -93,7 +94,6 @@ class ModelManager:
         5. Leases may end until ``until_ns``: wait for one.
         6. Out of memory, or over a limit, with what could be evicted, and who was asked in vain.
         With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError.
-        With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError.
         """
         device_id = request.device_id
         with self._changed:
@@ -138,6 +138,7 @@ class ModelManager:
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED
+            self._manager.weights.pin(residence.device_id, residence.handle, pinned=entry.pinned)
             entry.measured_bytes = actual_bytes
             entry.load_count += 1
             if load_ms is not None:
@@ -224,6 +225,8 @@ class ModelManager:
             entry = self._having(model_id, handle)
             if entry is not None:
                 entry.in_use += 1
+                if entry.in_use == 1:
+                    self._memories.leased(entry, DecisionKind.LEASE)
                 self.let_go(model_id, handle)
 
     def let_go(self, model_id: str, handle: str) -> None:
@@ -241,16 +244,25 @@ class ModelManager:
             entry = self._having(model_id, handle)
             if entry is not None:
                 entry.in_use -= 1
+                if not entry.in_use:
+                    self._memories.leased(entry, DecisionKind.RELEASE)
                 entry.last_used_ns = self._clock.now_ns()
                 self._table.watch_idle(entry)
                 self._changed.notify_all()
 
     def configure(self, model_id: str, *, pinned: bool | None, keep_alive_ns: int | None) -> None:
-        """Pin a model or not, and set how long it stays; None leaves either as it is."""
+        """Pin a model or not, and set how long it stays, ``FOREVER_NS`` for until evicted; None leaves either as it is."""
         with self._changed:
             entry = self._table.get(model_id)
-            entry.pinned = entry.pinned if pinned is None else pinned
-            entry.keep_alive_ns = entry.keep_alive_ns if keep_alive_ns is None else keep_alive_ns
+            if pinned is not None:
+                entry.pinned = pinned
+                if entry.residence is not None:
+                    place = entry.residence
+                    self._manager.weights.pin(place.device_id, place.handle, pinned=pinned)
+            if keep_alive_ns is not None:
+                entry.keep_alive_ns = None if keep_alive_ns == FOREVER_NS else keep_alive_ns
+            if pinned is not None or keep_alive_ns is not None:
+                self._memories.kept(entry)
             self._table.watch_idle(entry)
 
     # ---- going ----
@@ -266,8 +278,9 @@ class ModelManager:
             return self.begin_eviction(model_id, reason, forced=forced, offload=offload)
 
     def begin_eviction(
-        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False
-    ) -> PendingEviction | None:
+        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False,
+        cause: EvictionCause = EvictionCause.ASKED,
+    ) -> PendingEviction | None:  # fmt: skip
         """Put a model out of reach, to unload it; None if it is not loaded.
 
         ModelBusyError if it is in use, or pinned and not forced; OutOfMemoryError where it is to be offloaded and
@@ -279,8 +292,8 @@ class ModelManager:
                 return None
             leases = entry.in_use + entry.holds
             if leases or (entry.pinned and not forced):
-                cause = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
-                message = f"model {model_id!r} is {cause}"
+                why = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
+                message = f"model {model_id!r} is {why}"
                 raise ModelBusyError(message, model_id=model_id, cause="in_use" if leases else "pinned")
             if offload and entry.residence.device_id == HOST:
                 message = f"model {model_id!r} is in host memory: there is nowhere to offload it to"
@@ -288,7 +301,7 @@ class ModelManager:
             mode = EvictionMode.OFFLOAD if offload else EvictionMode.UNLOAD
             back = entry.restore_ms if offload else entry.load_ms
             victim = Victim(model_id, entry.residence.size_bytes, mode, back, reason)
-            return self._begin_eviction(victim)
+            return self._begin_eviction(victim, cause)
 
     def expired_after_ms(self, model_id: str) -> int | None:
         """Return the keep-alive that a model has been idle past; None if it has not, and then it is watched on."""
@@ -313,7 +326,7 @@ class ModelManager:
             if entry.residence is residence:
                 entry.residence = None
                 entry.state = ModelState.UNLOADED if host_copy is None else ModelState.OFFLOADED
-            self._memories.evicted(entry, residence.device_id, eviction.reason)
+            self._memories.evicted(entry, residence, eviction.cause, eviction.reason)
             self._changed.notify_all()
 
     def drop_host_copy(self, entry: ModelEntry) -> Residence | None:
@@ -435,7 +448,8 @@ class ModelManager:
         reservation = self._manager.allocations.hold(request, name or self._new_handle())
         if entry is not None:
             entry.reserved_on = request.device_id
-        return EvictingReservation(reservation, tuple(map(self._begin_eviction, victims)))
+        cause = EvictionCause.ASKED if entry is None else EvictionCause.POLICY
+        return EvictingReservation(reservation, tuple(self._begin_eviction(each, cause) for each in victims))
 
     def _having(self, model_id: str, handle: str) -> ModelEntry | None:
         """Return a model, unless its weights are others by now: their device went away, and holds and leases with it."""
@@ -474,7 +488,7 @@ class ModelManager:
             if entry.state is ModelState.LOADED and entry.residence is not None
         )
 
-    def _begin_eviction(self, victim: Victim) -> PendingEviction:
+    def _begin_eviction(self, victim: Victim, cause: EvictionCause) -> PendingEviction:
         entry = self._table.get(victim.model_id)
         residence = entry.residence
         if residence is None:
@@ -489,7 +503,7 @@ class ModelManager:
             held = self._manager.allocations.hold(request, self._new_handle())
         self._table.watch_idle(entry)
         last_sample = self._manager.weights.last_sample(residence.device_id)
-        return PendingEviction(entry, residence, victim.reason, victim.reload_ms, last_sample, held)
+        return PendingEviction(entry, residence, victim.reason, victim.reload_ms, last_sample, cause, held)
 
     def _new_handle(self) -> str:
         return f"weights-{next(self._handles)}"
@@ -503,4 +517,6 @@ class ModelManager:
         device_id = request.device_id
         headroom = self._manager.pressure.headroom(device_id)
         limits = self._manager.devices.limits(device_id)
-        return does_not_fit(request, limits, headroom, self.evictable_bytes(device_id), asked)
+        error = does_not_fit(request, limits, headroom, self.evictable_bytes(device_id), asked)
+        error.retryable = error.retryable and self._manager.pressure.can_ever_fit(request)
+        return error

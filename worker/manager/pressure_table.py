@@ -4,9 +4,9 @@ from protocol.record import Record
 from protocol.results import DeviceStatus, Limits, PressureSignal
 from protocol.vocabulary import DeviceState, PressureLevel, Source
 from worker.core.clock import NS_PER_MS, Clock
-from worker.core.records import Gauge, Readings
+from worker.core.records import AllocationRequest, Gauge, Readings
 from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
-from worker.policy.admission import missing_bytes
+from worker.policy.admission import can_ever_fit, left_bytes, missing_bytes
 from worker.policy.holders import unattributed_bytes
 from worker.policy.levels import as_signals, budget_gauge, settle_all
 from worker.policy.pressure import Headroom, headroom, level_of, worst
@@ -54,6 +54,26 @@ class PressureTable:
         with self._lock:
             device = self._devices.get(device_id)
             return missing_bytes(size_bytes, device.readings or NO_READINGS, device.limits, device.totals())
+
+    def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
+        """Return what models can take where they have so much; None where that can't be told now.
+
+        It can't while something is made there, or before what changed is in the readings: a part of it would
+        count twice, or not at all.
+        """
+        with self._lock:
+            device = self._devices.get(device_id)
+            if device.ledger.reserved_bytes or device.stale:
+                return None
+            left = left_bytes(device.readings or NO_READINGS, device.limits, device.totals())
+            return None if left is None else max(0, left + resident_bytes)
+
+    def can_ever_fit(self, request: AllocationRequest) -> bool:
+        """Tell whether a request could fit if all went that may go; true where there are no figures."""
+        with self._lock:
+            device = self._devices.get(request.device_id)
+            readings, staying = device.readings or NO_READINGS, device.ledger.staying_bytes
+            return can_ever_fit(request.size_bytes, readings, device.limits, staying)
 
     def level(self, device_id: str) -> PressureLevel:
         """Return a device's pressure level: the worst of its signals', each held so that it does not flap."""

@@ -36,6 +36,15 @@ class WeightTable:
             device.stale = True
             self._devices.version += 1
 
+    def pin(self, device_id: str, handle: str, *, pinned: bool) -> None:
+        """Note whether weights stay until they are unloaded by name."""
+        with self._lock:
+            ledger = self._devices.get(device_id).ledger
+            if pinned and handle in ledger.weights:
+                ledger.pinned.add(handle)
+            else:
+                ledger.pinned.discard(handle)
+
     def last_sample(self, device_id: str) -> int:
         """Return a mark by which ``remove`` sees whether the device was read since."""
         with self._lock:

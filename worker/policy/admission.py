@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 from protocol.results import Limits
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import INT64_MAX, Source
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import AllocationRequest, Readings
 from worker.policy.pressure import Headroom, LedgerTotals
+
+_MOVING_BUDGETS = frozenset({Source.DXGI, Source.DXCORE})
+"""What the system grants one process there rises and falls with what others need; the device's size does not."""
 
 
 def admit(request: AllocationRequest, limits: Limits, headroom: Headroom) -> None:
@@ -58,6 +61,18 @@ def does_not_fit(
     )
 
 
+def can_ever_fit(size_bytes: int, readings: Readings, limits: Limits, staying_bytes: int) -> bool:
+    """Tell whether a size could fit if all went that may go; true where there are no figures.
+
+    ``staying_bytes``: what no eviction and no waiting frees, pinned models and persistent allocations.
+    """
+    moving = readings.budget_source in _MOVING_BUDGETS and readings.total_bytes is not None
+    budget = readings.total_bytes if moving else readings.budget_bytes
+    caps = [] if budget is None else [budget - limits.reserve_bytes]
+    caps += [] if limits.limit_bytes is None else [limits.limit_bytes]
+    return size_bytes <= min(caps, default=INT64_MAX) - staying_bytes
+
+
 def count(request: AllocationRequest, counted: int) -> None:
     """Decide whether what the host holds can still be added up: records take no headroom."""
     if request.size_bytes > INT64_MAX - counted:
@@ -69,14 +84,17 @@ def count(request: AllocationRequest, counted: int) -> None:
 
 
 def missing_bytes(size_bytes: int, readings: Readings, limits: Limits, ledger: LedgerTotals) -> int:
-    """Return how many bytes would have to be freed for a size to fit; none where there are no figures.
+    """Return how many bytes would have to be freed for a size to fit; none where there are no figures."""
+    left = left_bytes(readings, limits, ledger)
+    return 0 if left is None else max(0, size_bytes - left)
 
-    Unlike the headroom it does not stop at nothing: headroom that is promised to others is missing too.
-    """
+
+def left_bytes(readings: Readings, limits: Limits, ledger: LedgerTotals) -> int | None:
+    """Return the headroom without stopping at nothing: what is promised to others is below it. None if unknown."""
     headrooms = []
     if readings.free_bytes is not None:
         taken = ledger.drift_bytes + ledger.reserved_bytes + limits.reserve_bytes
         headrooms.append(readings.free_bytes - taken)
     if limits.limit_bytes is not None:
         headrooms.append(limits.limit_bytes - ledger.allocated_bytes - ledger.reserved_bytes)
-    return max(0, size_bytes - min(headrooms, default=size_bytes))
+    return min(headrooms, default=None)

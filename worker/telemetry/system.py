@@ -154,8 +154,12 @@ class FixedSystemMemory:
     """
 
     def __init__(self) -> None:
-        self.held_bytes: Callable[[], int] = lambda: 0
-        """Touched by the worker: live and kept for reuse."""
+        # All mutable state: who says what the worker holds of the machine, live and kept for reuse.
+        self._holding: tuple[Callable[[], int], ...] = ()
+
+    def count(self, held_bytes: Callable[[], int]) -> None:
+        """Have bytes noticed that are held from now on."""
+        self._holding = (*self._holding, held_bytes)
 
     def notes(self) -> tuple[str, ...]:
         """Say that it is made up."""
@@ -163,7 +167,7 @@ class FixedSystemMemory:
 
     def read(self) -> SystemReading:
         """Return the made-up machine."""
-        held = self.held_bytes()
+        held = sum(held_bytes() for held_bytes in self._holding)
         free = max(0, 8 * GIB - held)
         return SystemReading(
             16 * GIB, free, 64 * 2**20 + held, 16 * GIB, Source.OS, free, child_process_bytes=0

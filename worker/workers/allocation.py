@@ -121,3 +121,4 @@ class AllocationWorker:
             "evictable_bytes": 0,
         }
         error.details = complete | {**error.details, "requested_bytes": request.size_bytes}
+        error.retryable = error.retryable and self._manager.pressure.can_ever_fit(request)

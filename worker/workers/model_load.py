@@ -19,7 +19,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.log import log
-from worker.core.records import HOST, AllocationRequest, Report, Reservation, no_report
+from worker.core.records import HOST, AllocationRequest, EvictionCause, Report, Reservation, no_report
 from worker.loaders.registry import BUILT_IN, loader_of
 from worker.manager.footprints import FootprintMargins
 from worker.manager.model_table import EvictingReservation, ModelEntry, Residence
@@ -404,7 +404,7 @@ class ModelWorker:
             why = f"idle past its keep-alive of {kept_ms} ms"
             external = self._table.get(model_id).spec.external
             if kept_ms is not None and not external:
-                eviction = self.models.begin_eviction(model_id, f"unloaded: {why}")
+                eviction = self.models.begin_eviction(model_id, f"unloaded: {why}", cause=EvictionCause.IDLE)
         if kept_ms is not None and external:
             self.external.request(model_id, why)
         elif eviction is not None:

@@ -155,4 +155,6 @@ class RestartWorker:
             return self._manager.allocations.reserve(request, f"contents of {devices[0]}")
         except (LimitExceededError, OutOfMemoryError) as error:
             message = f"{needed} bytes are to be carried over through host memory: {error.message}"
-            raise OutOfMemoryError(message, **error.details) from error
+            refused = OutOfMemoryError(message, **error.details)
+            refused.retryable = error.retryable
+            raise refused from error

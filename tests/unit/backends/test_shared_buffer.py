@@ -87,6 +87,10 @@ def test_the_refusal_names_the_folders_own_room(small: Path, initialize: Initial
     }
     assert str(small) in refused.value.message
     assert "--shared-folder" in refused.value.message
+    assert refused.value.body().retryable
+    with pytest.raises(OutOfMemoryError) as never:
+        machine.allocate("cpu", 8 * MIB + 1, memory_type=MemoryType.SHARED, initialize=initialize)
+    assert not never.value.body().retryable
     assert machine.figures() == before
     assert len(list(small.iterdir())) == 2  # the kept file, and the lock
     machine.memory.allocations.deallocate(kept, force=False)

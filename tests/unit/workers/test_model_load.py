@@ -25,8 +25,8 @@ from worker.core.errors import (
     UnsupportedError,
 )
 from worker.core.events import ModelUnloaded
-from worker.core.models import ModelSpec
-from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
+from worker.core.models import FOREVER_NS, ModelSpec
+from worker.core.records import AllocationRequest, DecisionKind, EvictionCause, ModelDemand, WayToPlan
 from worker.plugins._leases import Models
 
 Make = Callable[..., Machine]
@@ -116,6 +116,45 @@ def test_nothing_goes_where_it_would_not_help(make: Make) -> None:
         "device_id": "sim:0", "requested_bytes": 12 * MIB, "available_bytes": 6 * MIB, "evictable_bytes": 4 * MIB,
     }  # fmt: skip
     assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.UNLOADED)
+    machine.check()
+
+
+def test_asking_again_can_help_unless_it_can_never_fit(make: Make) -> None:
+    """A lease ends and an allocation is freed; a pin, what is kept for good and the budget stay as they are."""
+    machine = make(sizes=(4 * MIB, 4 * MIB, 7 * MIB))
+    machine.load("a"), machine.load("b")
+    with Models(machine.models, machine.clock).use("a"), pytest.raises(OutOfMemoryError) as leased:
+        machine.load("c")
+    assert leased.value.body().retryable
+    machine.load("a", pin=True)
+    with pytest.raises(OutOfMemoryError) as pinned:
+        machine.load("c")
+    assert not pinned.value.body().retryable
+    machine.load("a", pin=False)
+    assert machine.load("c").state == "loaded"
+    held = machine.allocate("sim:0", 3 * MIB)
+    with pytest.raises(OutOfMemoryError) as held_back:
+        machine.allocate("sim:0", 8 * MIB)
+    assert held_back.value.body().retryable
+    machine.memory.allocations.deallocate(held, force=True)
+    machine.allocate("sim:0", 3 * MIB, persistent=True)
+    with pytest.raises(OutOfMemoryError) as kept:
+        machine.allocate("sim:0", 8 * MIB)
+    assert not kept.value.body().retryable
+    machine.check()
+
+
+def test_a_pin_goes_with_the_weights(make: Make) -> None:
+    """Loaded pinned, moved, and gone with force: what it takes counts as staying where it is, and nowhere else."""
+    machine = make(more={"a": {"pinned": True}}, sizes=(4 * MIB, 7 * MIB))
+    machine.load("a")
+    with pytest.raises(OutOfMemoryError) as refused:
+        machine.load("b")
+    assert not refused.value.body().retryable
+    machine.load("a", device_id="cpu")
+    assert machine.load("b").state == "loaded"
+    machine.memory.relief.clear(("cpu",), ClearType.ALL, None, machine.token(), force=True)
+    assert machine.manager.pressure.can_ever_fit(AllocationRequest("sim:0", 10 * MIB))
     machine.check()
 
 
@@ -230,6 +269,44 @@ def test_models_go_with_their_device(make: Make) -> None:
     machine.close()
 
 
+def test_models_that_went_with_their_device_are_recorded(make: Make) -> None:
+    """The record says that they went, and why: their next load is no surprise to a replay."""
+    machine = make(lose_at=7)
+    machine.load("a")
+    with pytest.raises(DeviceUnavailableError):
+        machine.load("b"), machine.load("c")
+    machine.load("a", device_id="cpu")
+    gone = [row for row in machine.decisions if row.kind is DecisionKind.EVICT]
+    loaded = [row.model_id for row in machine.decisions if row.kind is DecisionKind.LOAD]
+    assert [row.model_id for row in gone] == loaded[:-1]
+    assert gone[-1].cause is EvictionCause.LOST
+
+
+def test_the_record_tells_leases_keep_alives_and_why_models_went(make: Make) -> None:
+    """What a replay under another policy has to know, each with the moment and the device."""
+    machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}})
+    models = Models(machine.models, machine.clock)
+    with models.use("a"), models.use("a"):
+        machine.pass_time(60 * NS_PER_S)
+    machine.pass_time(10 * NS_PER_S)
+    machine.load("b", pin=True, keep_alive_ns=NS_PER_S)
+    machine.load("b", pin=False)
+    machine.memory.models.unload("b", UnloadMode.UNLOAD, machine.token())
+    for each in "abc":
+        machine.load(each)
+    told = [(row.kind, row.model_id, row.cause) for row in machine.decisions]
+    assert told[:6] == [
+        (DecisionKind.LOAD, "a", None), (DecisionKind.USE, "a", None), (DecisionKind.LEASE, "a", None),
+        (DecisionKind.USE, "a", None), (DecisionKind.RELEASE, "a", None), (DecisionKind.EVICT, "a", EvictionCause.IDLE),
+    ]  # fmt: skip
+    kept = [(row.keep_alive_ms, row.pinned) for row in machine.decisions if row.kind is DecisionKind.KEEP]
+    assert kept == [(1000, True), (1000, False)]
+    assert [row.cause for row in machine.decisions if row.kind is DecisionKind.EVICT] == [
+        EvictionCause.IDLE, EvictionCause.ASKED, EvictionCause.POLICY,
+    ]  # fmt: skip
+    assert {row.capacity_bytes for row in machine.decisions} == {10 * MIB}
+
+
 def test_idle_models_go_and_used_ones_stay(make: Make) -> None:
     machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}, "b": {"keep_alive_ns": None}})
     machine.load("a"), machine.load("b")
@@ -243,6 +320,21 @@ def test_idle_models_go_and_used_ones_stay(make: Make) -> None:
     machine.load("a", pin=True)
     machine.pass_time(60 * NS_PER_S)
     assert state(machine, "a") is ModelState.LOADED
+
+
+def test_a_request_keeps_a_model_for_ever(make: Make) -> None:
+    """As the file can: it stays until a later request says otherwise, and is evicted where room is needed."""
+    machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}})
+    kept = machine.load("a", keep_alive_ns=FOREVER_NS)
+    assert (kept.keep_alive_ms, kept.expires_in_ms) == (None, None)
+    machine.pass_time(3600 * NS_PER_S)
+    assert state(machine, "a") is ModelState.LOADED
+    assert machine.load("a").keep_alive_ms is None
+    machine.load("b")
+    assert [row.model_id for row in machine.load("c").models_unloaded] == ["a"]
+    assert machine.load("a", keep_alive_ns=NS_PER_S).keep_alive_ms == 1000
+    machine.pass_time(NS_PER_S)
+    assert state(machine, "a") is ModelState.UNLOADED
 
 
 def test_offloading_comes_before_unloading(make: Make) -> None:

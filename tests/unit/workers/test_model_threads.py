@@ -74,6 +74,7 @@ def test_twenty_threads_ask_for_ten_models_in_room_for_three(tmp_path: Path, see
         else:
             assert decision.model_id in resident
         assert len(resident) <= 3
+        assert decision.capacity_bytes == 3 * size, "what was being loaded counted as taken"
     assert all(entry.in_use == 0 for entry in machine.manager.models)
     machine.close()
 

@@ -82,12 +82,12 @@ def test_an_object_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     sizes = iter((100 * MIB, 100 * MIB, 130 * MIB))
     machine.process_bytes = lambda: next(sizes, 130 * MIB)
     machine.watch.refresh(("cpu",), max_age_ms=0)
-    alone = machine.manager.status("cpu").unattributed_bytes
+    alone = machine.manager.pressure.status("cpu").unattributed_bytes
     machine.load("m")
-    status = machine.manager.status("cpu")
+    status = machine.manager.pressure.status("cpu")
     assert status.model_bytes == 30 * MIB
     assert alone is not None
     assert status.unattributed_bytes == alone - 30 * MIB  # this stand-in for a process did not grow
     machine.close()
     machine.watch.refresh(("cpu",), max_age_ms=0)
-    assert machine.manager.status("cpu").unattributed_bytes == alone
+    assert machine.manager.pressure.status("cpu").unattributed_bytes == alone

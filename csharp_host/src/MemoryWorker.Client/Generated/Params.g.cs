@@ -1475,7 +1475,7 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
 
     private readonly long? _keepAliveMs;
 
-    /// <summary>How long it stays after its last use; null leaves that as it is.</summary>
+    /// <summary>How long it stays after its last use, -1 for until evicted; null leaves that as it is.</summary>
     public long? KeepAliveMs { get => _keepAliveMs; init { _keepAliveMs = value; _assigned |= 0x8; } }
 
     private readonly bool _allowFallback = true;
@@ -1519,7 +1519,7 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
-                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
+                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: -1);
             }
             else if (WireReader.IsAt(ref reader, "allow_fallback"u8))
             {
