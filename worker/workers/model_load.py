@@ -467,7 +467,7 @@ class ModelWorker:
             self.estimates.look(self._table)
 
     def close(self) -> None:
-        """Unload everything that is not in use, and tell nobody: the worker ends."""
+        """Unload everything that is not in use, and tell no one: the worker ends."""
         self._closing = True
         for entry in self._table:
             if entry.spec.external:
