@@ -97,7 +97,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     if fixed_clock is None:
         timers.start()
         start(reaper, clock, "expiry")
-        start(pressure, clock, "pressure")  # before the first readings: a thread takes addresses, which may be limited
+        start(
+            pressure, clock, "pressure"
+        )  # before the first readings: a thread takes addresses, which may be limited
     log("info", "serving", version=__version__)
     gc.freeze()
     gc.enable()
