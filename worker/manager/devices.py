@@ -7,7 +7,7 @@ from protocol.results import Limits
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, PressureLevel
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
-from worker.core.records import HOST, DeviceInfo, Gauge, Readings
+from worker.core.records import HOST, DeviceInfo, Readings, Signal
 from worker.manager.ledger import DeviceLedger
 from worker.policy.levels import HeldLevel
 from worker.policy.pressure import Headroom, LedgerTotals
@@ -35,7 +35,7 @@ class Device:
         """When it was lost last."""
         # Derived, and made again when the table's version is another: asked for several times a change.
         self.headroom: tuple[int, Headroom] | None = None
-        self.settled: tuple[int, int, tuple[Gauge, ...]] | None = None
+        self.settled: tuple[int, int, tuple[Signal, ...]] | None = None
         """By which version, when, and by which signals the levels were last moved on."""
 
     def totals(self) -> LedgerTotals:
