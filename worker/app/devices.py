@@ -44,7 +44,7 @@ def host(arguments: Arguments, clock: Clock, system: SystemMemory | FixedSystemM
         system.notes(),
     )
     if isinstance(system, FixedSystemMemory):
-        system.held_bytes = cpu.held_bytes
+        system.count(cpu.held_bytes)
     for orphan in cpu.remove_orphans():
         log("info", "removed what a killed worker left behind", path=shown(orphan))
     return cpu

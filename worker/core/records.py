@@ -35,10 +35,12 @@ class DeviceInfo(Record):
     name: str
     state: DeviceState = DeviceState.AVAILABLE
     state_reason: str | None = None
+    displaced: frozenset[str] = frozenset()
+    """Blocks whose contents are in host memory until the device has room for them; ``state_reason`` says why."""
 
 
-class GaugeKind(Enum):
-    """How a gauge's value is to be read."""
+class SignalKind(Enum):
+    """How a signal's value is to be read."""
 
     USED = "used"
     """Percent of something that can be used up."""
@@ -51,13 +53,13 @@ class GaugeKind(Enum):
     """The system's own word: 0 plenty, 1 neither, 2 low."""
 
 
-class Gauge(Record):
+class Signal(Record):
     """A sign of pressure beside the headroom, as its source gives it."""
 
     name: str
     value: float
     source: Source
-    kind: GaugeKind = GaugeKind.USED
+    kind: SignalKind = SignalKind.USED
 
 
 class Readings(Record):
@@ -80,7 +82,7 @@ class Readings(Record):
     restart_returns_bytes: int | None = None
     """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
     back otherwise; None where no restart is needed, or none is possible."""
-    gauges: tuple[Gauge, ...] = ()
+    signals: tuple[Signal, ...] = ()
     total_source: Source | None = None
     used_source: Source | None = None
     process_used_source: Source | None = None
@@ -90,7 +92,7 @@ class Readings(Record):
 
 
 class HeadroomSample(Record):
-    """The room of a device at one moment."""
+    """The headroom of a device at one moment."""
 
     at_ns: int
     headroom_bytes: int
@@ -135,8 +137,8 @@ class Restarted(Record):
     returned_bytes: int | None
     moved: int
     """Blocks that were carried over."""
-    failed: dict[str, str]
-    """Why, for each block that could not be brought back."""
+    displaced: dict[str, str]
+    """Why, for each block that stays in host memory until there is room for it."""
     steps: tuple[DefragmentStep, ...]
 
 

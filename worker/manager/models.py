@@ -134,7 +134,9 @@ class ModelManager:
                 size_bytes,
                 actual_bytes,
                 is_object=entry.spec.factory is not None,
+                working_bytes=entry.working_bytes,
             )
+            entry.state_reason = None
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED
@@ -386,8 +388,8 @@ class ModelManager:
 
         1. It was taken up by another, or its time is over.
         2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
-        3. More has to go than it said: something took room meanwhile.
-        4. Less has to go: room was made meanwhile.
+        3. More has to go than it said: headroom was used meanwhile.
+        4. Less has to go: headroom was made meanwhile.
         """
         with self._changed:
             self.plans.get(plan.plan_id)  # 1
@@ -402,7 +404,7 @@ class ModelManager:
                 each.victim.freed_bytes for each in plan.victims if each.victim.mode is EvictionMode.OFFLOAD
             ]
             if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
-                raise plan.stale("host memory has no room any more for what it would offload")
+                raise plan.stale("host memory has no headroom any more for what it would offload")
             missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
             freed = [each.victim.freed_bytes for each in plan.victims]
             if sum(freed) < missing:  # 3
@@ -473,7 +475,7 @@ class ModelManager:
             Candidate(
                 model_id=entry.model_id,
                 device_id=entry.residence.device_id,
-                size_bytes=entry.residence.size_bytes,
+                size_bytes=entry.residence.size_bytes + entry.working_bytes,
                 reload_ms=entry.load_ms,
                 restore_ms=entry.restore_ms,
                 in_use=entry.in_use,

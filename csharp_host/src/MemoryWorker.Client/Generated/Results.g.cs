@@ -1763,6 +1763,9 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
     /// <summary><c>steps</c></summary>
     public required IReadOnlyList<DefragmentStep> Steps { get; init; }
 
+    /// <summary>What a new process had no room for after all, and so waits in host memory.</summary>
+    public required IReadOnlyList<ContentsDisplacedData> Displaced { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DefragmentResult() { }
 
@@ -1800,14 +1803,19 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
                 Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DefragmentStep>(ref reader, member, strict));
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "displaced"u8))
+            {
+                Displaced = WireReader.List(ref reader, "displaced", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ContentsDisplacedData>(ref reader, member, strict));
+                seen |= 0x20;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "DefragmentResult", refuse: strict);
             }
         }
-        if (seen != 0x1f)
+        if (seen != 0x3f)
         {
-            WireReader.Require(seen, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps");
+            WireReader.Require(seen, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps", "displaced");
         }
     }
 
@@ -1829,6 +1837,8 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
         WireWriter.Value(writer, FragmentationAfter);
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("displaced"u8);
+        WireWriter.List(writer, Displaced, static (writer, item) => WireWriter.Value(writer, item));
         writer.WriteEndObject();
     }
 }
@@ -1887,6 +1897,95 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
         WireWriter.Value(writer, Step);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What of a device's contents is in host memory until the device has room for it; empty once all is back.</summary>
+/// <remarks>It can be read, written and freed meanwhile. It happens where the budget falls while a process is replaced.</remarks>
+public sealed record ContentsDisplacedData : IWireRecord<ContentsDisplacedData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string? Reason { get; init; }
+
+    /// <summary><c>displaced_bytes</c></summary>
+    public required long DisplacedBytes { get; init; }
+
+    /// <summary><c>allocation_ids</c></summary>
+    public required IReadOnlyList<string> AllocationIds { get; init; }
+
+    /// <summary><c>model_ids</c></summary>
+    public required IReadOnlyList<string> ModelIds { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ContentsDisplacedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ContentsDisplacedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ContentsDisplacedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "displaced_bytes"u8))
+            {
+                DisplacedBytes = WireReader.Int64(ref reader, "displaced_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "allocation_ids"u8))
+            {
+                AllocationIds = WireReader.List(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "model_ids"u8))
+            {
+                ModelIds = WireReader.List(ref reader, "model_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ContentsDisplacedData", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "ContentsDisplacedData", "device_id", "reason", "displaced_bytes", "allocation_ids", "model_ids");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ContentsDisplacedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WritePropertyName("displaced_bytes"u8);
+        WireWriter.Value(writer, DisplacedBytes);
+        writer.WritePropertyName("allocation_ids"u8);
+        WireWriter.List(writer, AllocationIds, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("model_ids"u8);
+        WireWriter.List(writer, ModelIds, static (writer, item) => WireWriter.Value(writer, item));
         writer.WriteEndObject();
     }
 }
@@ -2219,6 +2318,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
+    /// <summary>Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against it.</summary>
+    public required string? StateReason { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelStatus() { }
 
@@ -2316,14 +2418,19 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
                 seen |= 0x10000;
             }
+            else if (WireReader.IsAt(ref reader, "state_reason"u8))
+            {
+                StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
+                seen |= 0x20000;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0x1ffff)
+        if (seen != 0x3ffff)
         {
-            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
+            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
         }
     }
 
@@ -2369,6 +2476,8 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, KeepAliveMs);
         writer.WritePropertyName("expires_in_ms"u8);
         WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("state_reason"u8);
+        WireWriter.Value(writer, StateReason);
         writer.WriteEndObject();
     }
 }
@@ -4121,6 +4230,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
+    /// <summary><c>state_reason</c></summary>
+    public required string? StateReason { get; init; }
+
     /// <summary>Another than <c>model_id</c> where its fallback was loaded instead.</summary>
     public required string RequestedModelId { get; init; }
 
@@ -4227,29 +4339,34 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
                 seen |= 0x10000;
             }
+            else if (WireReader.IsAt(ref reader, "state_reason"u8))
+            {
+                StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
+                seen |= 0x20000;
+            }
             else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
             {
                 RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
-                seen |= 0x20000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
             {
                 FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
-                seen |= 0x40000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x80000;
+                seen |= 0x100000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0xfffff)
+        if (seen != 0x1fffff)
         {
-            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
         }
     }
 
@@ -4295,6 +4412,8 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, KeepAliveMs);
         writer.WritePropertyName("expires_in_ms"u8);
         WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("state_reason"u8);
+        WireWriter.Value(writer, StateReason);
         writer.WritePropertyName("requested_model_id"u8);
         WireWriter.Value(writer, RequestedModelId);
         writer.WritePropertyName("fallback_reason"u8);

@@ -412,6 +412,9 @@ public enum EventName
 
     /// <summary><c>device.recovered</c></summary>
     DeviceRecovered,
+
+    /// <summary><c>device.contents_displaced</c></summary>
+    DeviceContentsDisplaced,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -1461,6 +1464,7 @@ public static class WireWords
         EventName.MemoryUnloadRequested => "memory.unload_requested",
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
+        EventName.DeviceContentsDisplaced => "device.contents_displaced",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
     };
 
@@ -1479,6 +1483,7 @@ public static class WireWords
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
+            "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
             _ => (default, false),
         };
         value = found;
@@ -1528,6 +1533,10 @@ public static class WireWords
         {
             return EventName.DeviceRecovered;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered");
+        if (reader.ValueTextEquals("device.contents_displaced"u8))
+        {
+            return EventName.DeviceContentsDisplaced;
+        }
+        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
     }
 }
