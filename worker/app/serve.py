@@ -97,6 +97,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     if fixed_clock is None:
         timers.start()
         start(reaper, clock, "expiry")
+        start(
+            pressure, clock, "pressure"
+        )  # before the first readings: a thread takes addresses, which may be limited
     log("info", "serving", version=__version__)
     gc.freeze()
     gc.enable()
@@ -104,7 +107,6 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     def go_on() -> None:
         if fixed_clock is None:
             parts.pace.set(clock.now_ns())
-            start(pressure, clock, "pressure")
         memory.devices.probe_here()
 
     loop.run(go_on)  # sampling would only keep the first answer waiting
