@@ -8,7 +8,7 @@ from worker.app.devices import may_come
 from worker.app.memory import Surroundings
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend
-from worker.core.errors import ModelLoadFailedError, UnsupportedError
+from worker.core.errors import ModelLoadFailedError
 from worker.core.log import log
 from worker.interface.models import ModelInterface
 from worker.loaders.models_file import DeclaredModels, ModelConfigError, declared_models
