@@ -98,7 +98,7 @@ def _open(path: Path) -> int:
         if error.errno != errno.ENXIO:
             raise
         raise OSError(
-            errno.ENXIO, "it is a pipe that nobody reads: start its reader first", shown(path)
+            errno.ENXIO, "it is a pipe without a reader: start that first", shown(path)
         ) from error
 
 
