@@ -19,7 +19,6 @@ from tests.unit.isolation import (
     MIB,
     RIGS,
     NoDelay,
-    NoPatience,
     content_of,
     fill,
     isolated,
@@ -28,9 +27,9 @@ from tests.unit.isolation import (
     wait_for,
     wait_for_another,
 )
-from worker.backends.isolated import PATIENCE_S, IsolatedBackend
+from worker.backends.isolated import IsolatedBackend
+from worker.backends.isolation import asking, launching
 from worker.backends.isolation.child_process import ChildProcess
-from worker.backends.isolation.launching import PROBE_PATIENCE_S
 from worker.backends.isolation.slots import SLOTS
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
@@ -94,12 +93,13 @@ def test_probes_that_fail(name: str, said: str) -> None:
         assert not set(psutil.Process().children()) - others
 
 
-def test_probe_that_hangs() -> None:
+def test_probe_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A probe that does not end is ended, with the process."""
-    with isolated("misbehaving_backends:Hangs", clock=NoPatience(PROBE_PATIENCE_S)) as backend:
+    monkeypatch.setattr(launching, "PROBE_PATIENCE_S", 0.5)
+    with isolated("misbehaving_backends:Hangs") as backend:
         (info,) = backend.probe()
         assert info.state is DeviceState.UNAVAILABLE
-        assert "did not answer 'start' within 60 s and was killed" in (info.state_reason or "")
+        assert "did not answer 'start' within 0.5 s and was killed" in (info.state_reason or "")
 
 
 def test_no_such_interpreter() -> None:
@@ -253,10 +253,10 @@ def test_removed_device() -> None:
         assert backend.pid not in {pid, None}
 
 
-def test_process_that_hangs() -> None:
+def test_process_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who only looks waits for a moment; a process that does not answer for long is killed."""
-    clock = NoPatience(PATIENCE_S)
-    with isolated("misbehaving_backends:HangsInReadings", clock=clock) as backend:
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.5)
+    with isolated("misbehaving_backends:HangsInReadings") as backend:
         backend.probe()
         backend.allocate("a", ask(10), never())
         pid = backend.pid
