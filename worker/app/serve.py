@@ -107,7 +107,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             start(pressure, clock, "pressure")
         memory.devices.probe_here()
 
-    loop.run(go_on)  # looking around would only keep the first answer waiting
+    loop.run(go_on)  # sampling would only keep the first answer waiting
 
 
 def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:

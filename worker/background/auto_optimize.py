@@ -1,4 +1,4 @@
-"""``--auto-optimize LEVEL``: the worker makes room by itself where a level lasts, and learns when to leave off."""
+"""``--auto-optimize LEVEL``: the worker makes headroom by itself where a level lasts, and learns when to leave off."""
 
 import threading
 from collections.abc import Callable
@@ -121,7 +121,7 @@ class AutoOptimizer:
             state = self._states[device_id] = learn(self._states[device_id], helped=helped, now_ns=now)
         returned = sum_if_known(step.returned_bytes for step in steps)
         pause_ms = (state.quiet_until_ns - now) // NS_PER_MS
-        said = f"{why}; {gained} bytes of room gained of {promised} promised"
+        said = f"{why}; {gained} bytes of headroom gained of {promised} promised"
         log("info", "optimized by itself", device_id=device_id, reason=said, helped=helped)
         self._publish(Optimized(device_id, level, steps, claimed, returned, helped, pause_ms, said))
 

@@ -74,7 +74,7 @@ class FixedClock:
             self._advance(token.deadline_ns)
         else:
             # Whoever cancels takes the thread off the parked ones, before the thread itself can run:
-            # so that between the two the worker does not look idle.
+            # so that between the two the worker does not seem idle.
             self._count(1)
             token.on_cancel(lambda: self._count(-1))
             token.wait(None)

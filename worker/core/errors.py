@@ -119,7 +119,7 @@ class NoFileRoomError(OutOfMemoryError):
 
 
 class LimitExceededError(WorkerError):
-    """It would go over a configured cap, although the hardware has room."""
+    """It would go over a configured cap, although the hardware has headroom."""
 
     code = ErrorCode.LIMIT_EXCEEDED
 

@@ -33,7 +33,7 @@ class ModelSpec(Record):
     dtype: str | None = None
     """What floating-point tensors are cast to, as ``F16``; None for as stored."""
     device_id: str | None = None
-    """None for whichever device has room."""
+    """None for whichever device has headroom."""
     keep_alive_ns: int | None = DEFAULT_KEEP_ALIVE_NS
     """How long it stays after its last use; None for until evicted."""
     pinned: bool = False

@@ -92,7 +92,7 @@ class Readings(Record):
 
 
 class HeadroomSample(Record):
-    """The room of a device at one moment."""
+    """The headroom of a device at one moment."""
 
     at_ns: int
     headroom_bytes: int

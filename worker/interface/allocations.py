@@ -76,7 +76,7 @@ class Allocations:
         with self._monitor.watching_for_loss():
             if plan_id is not None:
                 if request.memory_type is MemoryType.EXTERNAL:
-                    message = "a record of what the host holds takes no room, so there is no plan for it"
+                    message = "a record of what the host holds takes no headroom, so there is no plan for it"
                     raise InvalidRequestError.at("data.plan_id", message)
                 plan = self._models.get().plan_for(plan_id, device_id, size_bytes=request.size_bytes)
                 allocation = self._allocate_in_held(allocation_id, request, token, unloaded, plan)

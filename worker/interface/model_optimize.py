@@ -177,9 +177,9 @@ class ModelOptimizer:
     def _need(self, device_id: str, goal: ModelGoal, progress: _Progress) -> int:
         if goal.everything:
             return INT64_MAX
-        room = self._manager.pressure.headroom(device_id)
+        headroom = self._manager.pressure.headroom(device_id)
         thresholds = self._manager.devices.limits(device_id).thresholds
-        for_target = bytes_to_free(goal.target, room, thresholds) or 0
+        for_target = bytes_to_free(goal.target, headroom, thresholds) or 0
         return max(for_target, goal.min_bytes - progress.freed_bytes, 0)
 
     def _reached(self, device_id: str, goal: ModelGoal, progress: _Progress) -> bool:
@@ -202,12 +202,13 @@ class ModelOptimizer:
                 if residence is not None:
                     freed[residence.device_id] += row.freed_bytes
         for device_id in device_ids:
-            room, limits = self._manager.pressure.headroom(device_id), self._manager.devices.limits(device_id)
+            headroom = self._manager.pressure.headroom(device_id)
+            limits = self._manager.devices.limits(device_id)
             if not demand.dry_run:
-                if not target_met(goal.target, room, limits.thresholds):
+                if not target_met(goal.target, headroom, limits.thresholds):
                     return False
                 continue
-            need = bytes_to_free(goal.target, room, limits.thresholds)
+            need = bytes_to_free(goal.target, headroom, limits.thresholds)
             if need is None or need > freed[device_id]:
                 return False
         return True
@@ -232,7 +233,7 @@ class ModelOptimizer:
     def clear(self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool) -> ClearResult:
         """Unload all models that are not in use, and not pinned unless forced."""
         token.check()
-        unloaded, kept = self._clear_outside(device_ids, token, forced=forced)
+        unloaded, kept = self._clear_external(device_ids, token, forced=forced)
         for device_id in device_ids:
             for entry in self._table.on_device(device_id):
                 if entry.spec.external:
@@ -252,15 +253,15 @@ class ModelOptimizer:
         cleared = sum(row.freed_bytes for row in unloaded)
         return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept))
 
-    def _clear_outside(
+    def _clear_external(
         self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool
     ) -> tuple[list[UnloadedModel], list[Kept]]:
         """Ask the owners of all models that other processes hold, and wait for their word."""
         found = [entry for each in device_ids for entry in self._table.on_device(each)]
-        outside = [entry for entry in found if entry.spec.external]
-        pinned = [entry.model_id for entry in outside if entry.pinned and not forced]
+        external = [entry for entry in found if entry.spec.external]
+        pinned = [entry.model_id for entry in external if entry.pinned and not forced]
         kept = [Kept(each, "pinned; force: true asks its owner too") for each in pinned]
-        owners = [entry.model_id for entry in outside if entry.model_id not in pinned]
+        owners = [entry.model_id for entry in external if entry.model_id not in pinned]
         if not owners:
             return [], kept
         answers = self._worker.external.ask(owners, "cleared, as asked", token)
@@ -327,8 +328,8 @@ class ModelOptimizer:
         return worst([self._manager.pressure.level_now(device_id) for device_id in device_ids])
 
     def _percentage(self, device_ids: tuple[str, ...]) -> float | None:
-        rooms = [self._manager.pressure.headroom(device_id).pressure_percentage for device_id in device_ids]
-        return max((room for room in rooms if room is not None), default=None)
+        shares = [self._manager.pressure.headroom(device_id).pressure_percentage for device_id in device_ids]
+        return max((share for share in shares if share is not None), default=None)
 
 
 def merged(one: ClearResult, other: ClearResult) -> ClearResult:

@@ -85,7 +85,7 @@ class Relief:
         return result
 
     def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
-        """Return the actions worth taking; models by name, where nobody used them for ``idle_ns``."""
+        """Return the actions worth taking; models by name, where they were not used for ``idle_ns``."""
         self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         built = self._models.built
         models = () if built is None else built.recommendations(device_ids, idle_ns)
@@ -138,8 +138,8 @@ class Relief:
         previous = self._manager.devices.limits(device_id)
         self._manager.devices.set_limits(device_id, limits)
         allocated, _, _ = self._manager.usage.groups(device_id, GroupBy.OWNER)
-        taken = allocated + self._manager.usage.model_bytes(device_id)
-        over = 0 if limits.limit_bytes is None else max(0, taken - limits.limit_bytes)
+        counted = allocated + self._manager.usage.model_bytes(device_id)
+        over = 0 if limits.limit_bytes is None else max(0, counted - limits.limit_bytes)
         affected = 0
         if over:
             affected = sum(not row.external for row in self._manager.allocations.all(device_id))

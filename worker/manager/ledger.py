@@ -49,7 +49,7 @@ class DeviceLedger:
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
         self.unleased: dict[tuple[str | None, str | None], list[int]] = {}
-        """Bytes and count by owner and purpose of what nobody said when it goes: neither kept nor leased."""
+        """Bytes and count by owner and purpose of what has no end that is known: neither persistent nor leased."""
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 

@@ -386,8 +386,8 @@ class ModelManager:
 
         1. It was taken up by another, or its time is over.
         2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
-        3. More has to go than it said: something took room meanwhile.
-        4. Less has to go: room was made meanwhile.
+        3. More has to go than it said: headroom was used meanwhile.
+        4. Less has to go: headroom was made meanwhile.
         """
         with self._changed:
             self.plans.get(plan.plan_id)  # 1
@@ -402,7 +402,7 @@ class ModelManager:
                 each.victim.freed_bytes for each in plan.victims if each.victim.mode is EvictionMode.OFFLOAD
             ]
             if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
-                raise plan.stale("host memory has no room any more for what it would offload")
+                raise plan.stale("host memory has no headroom any more for what it would offload")
             missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
             freed = [each.victim.freed_bytes for each in plan.victims]
             if sum(freed) < missing:  # 3

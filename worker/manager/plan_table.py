@@ -24,7 +24,7 @@ class PlannedVictim(Record):
 
 
 class Plan(Record):
-    """What was said: so much room on a device, for a model or an allocation, when these have gone."""
+    """What was said: so much headroom on a device, for a model or an allocation, when these have gone."""
 
     plan_id: str
     device_id: str

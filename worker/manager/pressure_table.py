@@ -107,17 +107,17 @@ class PressureTable:
         """Return a device as it is now, and what is new since the last call, as one step."""
         with self._lock:
             device = self._devices.get(device_id)
-            status, room = self._status(device), self.headroom_of(device)
+            status, now = self._status(device), self.headroom_of(device)
             before, device.observed_level = device.observed_level, status.pressure_level
             change, known = None, device.observed_budget
             if device.info.state is DeviceState.AVAILABLE:
-                device.observed_budget = (room.budget_bytes,)
+                device.observed_budget = (now.budget_bytes,)
                 if known is not None and known != device.observed_budget:
-                    change = BudgetChange(known[0], room.budget_bytes, room.budget_source)
+                    change = BudgetChange(known[0], now.budget_bytes, now.budget_source)
             return Observation(
                 status,
                 device.readings,
-                room,
+                now,
                 device.limits,
                 exact=not device.stale,
                 previous_level=before if before is not status.pressure_level else None,
@@ -128,8 +128,8 @@ class PressureTable:
         """Return what a device can still give, for who holds the lock."""
         version = self._devices.version
         if device.headroom is None or device.headroom[0] != version:
-            room = headroom(device.readings or NO_READINGS, device.limits, device.totals())
-            device.headroom = (version, room)
+            found = headroom(device.readings or NO_READINGS, device.limits, device.totals())
+            device.headroom = (version, found)
         return device.headroom[1]
 
     # ---- inside ----
@@ -141,8 +141,8 @@ class PressureTable:
             settled_by, settled_ns, gauges = device.settled
             if settled_by == version and now - settled_ns < NS_PER_MS:
                 return gauges
-        room = self.headroom_of(device)
-        gauges = budget_gauge(room.pressure_percentage, room.budget_source)
+        there = self.headroom_of(device)
+        gauges = budget_gauge(there.pressure_percentage, there.budget_source)
         if device.readings is not None:
             gauges += device.readings.gauges
         device.held = settle_all(device.held, gauges, device.limits.thresholds, now, self._dwell_ns)
@@ -155,7 +155,7 @@ class PressureTable:
 
     def _status(self, device: Device) -> DeviceStatus:
         ledger, readings, info = device.ledger, device.readings or NO_READINGS, device.info
-        room = self.headroom_of(device)
+        there = self.headroom_of(device)
         age_ms = None
         if device.readings is not None:
             age_ms = max(0, self._clock.now_ns() - device.read_ns) // NS_PER_MS
@@ -168,8 +168,8 @@ class PressureTable:
             age_ms=age_ms,
             total_bytes=readings.total_bytes,
             total_source=readings.total_source,
-            budget_bytes=room.budget_bytes,
-            budget_source=room.budget_source,
+            budget_bytes=there.budget_bytes,
+            budget_source=there.budget_source,
             used_bytes=readings.used_bytes,
             used_source=readings.used_source,
             process_used_bytes=readings.process_used_bytes,
@@ -179,7 +179,7 @@ class PressureTable:
             external_bytes=ledger.external_bytes,
             cached_bytes=readings.cached_bytes,
             unattributed_bytes=unattributed_bytes(readings, self._devices.object_bytes(device)),
-            available_bytes=room.available_bytes,
+            available_bytes=there.available_bytes,
             peak_allocated_bytes=ledger.peak_allocated_bytes,
             allocation_count=len(ledger.allocations),
             model_bytes=ledger.model_bytes,

@@ -12,8 +12,8 @@ from protocol.results import TimelinePoint
 from worker.core.clock import NS_PER_MS, NS_PER_S
 
 CARRIED_NS = 10 * NS_PER_S
-"""What was found is the case for at most this long while nobody looks: in calm it is looked half as rarely.
-Longer, and the worker, or the machine, stood still: nobody knows."""
+"""What was found is the case for at most this long while nothing samples: in calm it is sampled twice as often.
+Longer, and the worker, or the machine, stood still: it is not known."""
 
 
 class _Span:
@@ -88,7 +88,7 @@ class Timeline:
     def points(self, now_ns: int, since_ns: int) -> list[tuple[int, TimelinePoint]]:
         """Return what held at some time from ``since_ns`` on, oldest first, at the finest resolution there is.
 
-        Each point holds until the next one begins: where nobody looked, nothing had changed.
+        Each point holds until the next one begins: where nothing sampled, nothing had changed.
         """
         spans = self._finest()
         if not spans:
@@ -117,7 +117,7 @@ class Timeline:
         return found
 
     def peak_bytes(self, since_ns: int) -> int | None:
-        """Return the most that was allocated in the seconds from a time on; None where nothing was entered."""
+        """Return the most that was allocated in the seconds from a time on; None where nothing was added."""
         return max(
             (span.peak_bytes for span in self._series[0].spans if span.at_ns >= since_ns), default=None
         )

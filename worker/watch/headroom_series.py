@@ -1,4 +1,4 @@
-"""How much room a device had lately: dense for the last seconds, sparse further back. Pure; its owner locks."""
+"""How much headroom a device had lately: dense for the last seconds, sparse further back. Pure; its owner locks."""
 
 from worker.core.clock import NS_PER_MS, NS_PER_S
 from worker.core.records import HeadroomSample

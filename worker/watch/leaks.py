@@ -1,4 +1,4 @@
-"""What looks like a leak: owners, the process and lines of Python whose floor keeps rising."""
+"""What looks like a leak: owners, the process and lines of Python whose low-water mark keeps rising."""
 
 import threading
 from collections import defaultdict
@@ -14,7 +14,7 @@ from worker.policy.growth import Growth, growth
 from worker.watch.low_water import LowWaterMarks
 
 SAMPLE_NS = 2 * NS_PER_S
-"""Sampled at most this often, five times in a window: a floor is what it came down to between two samples."""
+"""Sampled at most this often, five times in a window: a low-water mark is what it came down to between two samples."""
 
 PYTHON_NS = 60 * NS_PER_S
 """Python's objects are counted this often: it stops the worker for as long as that takes."""
@@ -53,7 +53,7 @@ class LeakWatch:
         self._clock = clock
         self._lock = threading.Lock()
         # All mutable state.
-        self._floors: dict[Subject, LowWaterMarks] = {}
+        self._marks: dict[Subject, LowWaterMarks] = {}
         self._sizes: dict[Subject, int] = {}
         self._began: dict[Subject, int] = {}
         self._sampled_ns: int | None = None
@@ -88,8 +88,8 @@ class LeakWatch:
         now = self._clock.now_ns()
         found: dict[Subject, SuspectedLeak] = {}
         with self._lock:
-            for subject, floors in self._floors.items():
-                risen = growth(floors.closed())
+            for subject, marks in self._marks.items():
+                risen = growth(marks.closed())
                 if risen is not None and subject.device_id in device_ids:
                     found[subject] = self._risen(subject, risen, now)
         for device_id in device_ids:
@@ -108,12 +108,12 @@ class LeakWatch:
         if len(sizes) > _SUBJECTS_MAX:
             largest = sorted(sizes, key=lambda subject: -sizes[subject])[:_SUBJECTS_MAX]
             sizes = {subject: sizes[subject] for subject in largest}
-        for subject in [each for each in self._floors if each not in sizes]:
+        for subject in [each for each in self._marks if each not in sizes]:
             if subject.kind is LeakKind.PROCESS:
                 continue  # only not measured this time
-            del self._floors[subject], self._began[subject]
+            del self._marks[subject], self._began[subject]
         for subject, size in sizes.items():
-            self._floors.setdefault(subject, LowWaterMarks()).add(now, size)
+            self._marks.setdefault(subject, LowWaterMarks()).add(now, size)
             self._began.setdefault(subject, now)
         self._sizes = sizes
 
@@ -131,7 +131,7 @@ class LeakWatch:
             LeakKind.PYTHON: "what was made at this line",
         }[subject.kind]
         evidence = (
-            f"{what} came down to a higher floor again and again: {risen.grown_bytes} bytes in"
+            f"{what} came down to a higher low-water mark again and again: {risen.grown_bytes} bytes in"
             f" {risen.span_ns // NS_PER_MS} ms, {risen.windows} windows"
         )
         return SuspectedLeak(

@@ -13,23 +13,23 @@ class LowWaterMarks:
     def __init__(self) -> None:
         # All mutable state.
         self._width_ns = WINDOW_NS
-        self._floors: list[LowWaterMark] = []
+        self._marks: list[LowWaterMark] = []
 
     def add(self, now_ns: int, size: int) -> None:
         """Enter what it takes now."""
-        floors = self._floors
-        if floors and now_ns - floors[-1].from_ns < self._width_ns:
-            if size < floors[-1].bytes:
-                floors[-1] = LowWaterMark(floors[-1].from_ns, size)
+        marks = self._marks
+        if marks and now_ns - marks[-1].from_ns < self._width_ns:
+            if size < marks[-1].bytes:
+                marks[-1] = LowWaterMark(marks[-1].from_ns, size)
             return
-        if len(floors) == CAPACITY:
-            floors[:] = [
+        if len(marks) == CAPACITY:
+            marks[:] = [
                 LowWaterMark(one.from_ns, min(one.bytes, other.bytes))
-                for one, other in zip(floors[::2], floors[1::2], strict=True)
+                for one, other in zip(marks[::2], marks[1::2], strict=True)
             ]
             self._width_ns *= 2
-        floors.append(LowWaterMark(now_ns, size))
+        marks.append(LowWaterMark(now_ns, size))
 
     def closed(self) -> tuple[LowWaterMark, ...]:
-        """Return the windows that are over: the present one has not seen its floor yet."""
-        return tuple(self._floors[:-1])
+        """Return the windows that are over: the present one has not seen its least yet."""
+        return tuple(self._marks[:-1])

@@ -454,7 +454,7 @@ class ModelWorker:
                     entry.estimated_bytes = loader_of(entry.spec).estimate(entry.spec)
 
     def close(self) -> None:
-        """Unload everything that is not in use, and tell nobody: the worker ends."""
+        """Unload everything that is not in use, and tell no one: the worker ends."""
         self._closing = True
         for entry in self._table:
             if entry.spec.external:
