@@ -28,7 +28,7 @@ from tests.unit.isolation import (
     wait_for_another,
 )
 from worker.backends.isolated import IsolatedBackend
-from worker.backends.isolation import asking, launching
+from worker.backends.isolation import answers, asking, launching
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.slots import SLOTS
 from worker.core.cancellation import CancelToken
@@ -182,6 +182,43 @@ def test_a_copy_holds_up_nobody() -> None:
         thread.join(30)
         assert stuck == ["cancelled"]
         assert content_of(backend, "a", MIB) == expected
+
+
+def test_answers_that_a_thread_of_its_own_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a pipe can't be waited for with a time limit, everything is as it is elsewhere."""
+    monkeypatch.setattr(answers, "READS_ALONE", True)
+    with isolated(clock=NoDelay()) as backend:
+        backend.probe()
+        expected = fill(backend, "a", 20 * MIB, 1)
+        assert content_of(backend, "a", 20 * MIB) == expected
+        assert backend.restart(never()).moved == 1
+        assert content_of(backend, "a", MIB) == expected[:MIB]
+        wait_for_another(backend, kill(backend))
+        assert backend.live() == frozenset()
+
+
+def test_many_wait_for_answers_at_once() -> None:
+    """Who has its own answer hands the reading on: nobody waits for an answer that is there."""
+    with isolated() as backend:
+        backend.probe()
+        expected = [fill(backend, f"a{n}", 3 * MIB, n) for n in range(4)]
+        wrong: list[int] = []
+
+        def use(me: int) -> None:
+            for turn in range(30):
+                backend.allocate(f"{me}-{turn}", ask(4096), never())
+                if content_of(backend, f"a{me}", 3 * MIB) != expected[me]:
+                    wrong.append(me)
+                backend.free(f"{me}-{turn}")
+
+        threads = [threading.Thread(target=use, args=(me,)) for me in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert wrong == []
+        assert backend.live() == {f"a{n}" for n in range(4)}
 
 
 def test_copies_through_a_file() -> None:

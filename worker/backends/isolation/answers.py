@@ -27,6 +27,12 @@ _LOOK_AGAIN_S = 0.05
 LAST_WORD_S = 0.25
 """How long the answer to a call is waited for once it was cancelled, or its time is up."""
 
+READS_ALONE = sys.platform == "win32"
+"""Whether a thread of its own reads."""
+
+_LAST_ANSWERS_S = 5.0
+"""How long who reads is given to come to the end of what a process left in its pipe."""
+
 OnReport = Callable[[int, int], None]
 """Called, by whichever thread reads answers, with how much of a call is done, and how much there is."""
 
@@ -71,7 +77,7 @@ class Answers:
         self._more = True
         self.changed = 0
         """Calls answered that may have changed something there."""
-        if sys.platform == "win32":
+        if READS_ALONE:
             threading.Thread(target=self._read_all, name="device-answers", daemon=True).start()
 
     def begin(
@@ -160,10 +166,13 @@ class Answers:
 
     def end(self, end: Ending) -> None:
         """Read what is left, and fail what still waits for an answer."""
-        with self._reading:
-            if self._more:
-                self._read_for(None, 0)
-            self._more = False
+        if self._reading.acquire(timeout=_LAST_ANSWERS_S):
+            try:
+                if self._more:
+                    self._read_for(None, 0)
+            finally:
+                self._reading.release()
+        self._more = False
         with self._lock:
             self._end = end
             calls, self._calls = list(self._calls.values()), {}
