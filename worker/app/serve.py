@@ -12,8 +12,10 @@ from worker.app.pressure import build_pressure
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.backends.cpu import DEVICE_ID as CPU
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
-from worker.core.log import log, set_level
+from worker.core.errors import OutOfMemoryError
+from worker.core.log import log, serve_log, set_level
 from worker.core.records import Allocation, Decision, OnIdle
+from worker.core.shortages import RESERVE
 from worker.instructor.instructor_memory import Instructor
 from worker.instructor.models import model_claim
 from worker.interface.interface_memory import MemoryInterface, Workers
@@ -23,8 +25,9 @@ from worker.policy.levels import DWELL_NS
 from worker.policy.pressure import default_limits
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
+from worker.stream.event_writer import EventWriter
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.job_runner import JobRunner
+from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import Claim, PluginAction, Work
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
@@ -45,17 +48,21 @@ _DETERMINISTIC_PID = 1
 def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     """Serve requests until the host is done. Does not return: the process ends with 0."""
     set_level(arguments.log_level)
+    serve_log()
+    RESERVE.fill()
     fixed_clock = FixedClock() if arguments.deterministic else None
     clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
     alarm, history, started_ns = Alarm(clock), History(clock), clock.now_ns()
 
-    def on_broken() -> None:
-        loop.host_gone()
+    def on_broken(error: OSError) -> None:
+        loop.output_lost(error)
 
     writer = FrameWriter(write_fd, on_broken)
-    events = EventChannel(writer.write_made, clock, alarm, 0 if arguments.deterministic else INTERVAL_NS)
+    event_writer = EventWriter(writer)
+    events = EventChannel(event_writer.write, clock, alarm, 0 if arguments.deterministic else INTERVAL_NS)
     runner = JobRunner(
         writer,
+        event_writer,
         clock,
         alarm,
         history,
@@ -71,7 +78,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             claims=(Claim(allocation_id, alone=True), Claim(allocation.device_id, alone=False)),
             quick=False,
         )
-        alarm.at(expires_ns, lambda: runner.submit(expire, alone=True))
+        alarm.at(expires_ns, lambda: runner.submit(expire, brief=True))
 
     def on_idle(model_id: str, due_ns: int) -> None:
         expire = Work(
@@ -80,13 +87,14 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             claims=(model_claim(model_id),),
             quick=False,
         )
-        alarm.at(due_ns, lambda: runner.submit(expire))
+        alarm.at(due_ns, lambda: runner.submit(expire, brief=True))
 
     watchers = _watchers(arguments, clock, history, events.publish)
     publish, record = (events.publish, None) if watchers is None else (watchers.publish, watchers.record)
     memory = build_memory(arguments, clock, history, publish, on_lease, on_idle, events.wanted, record)
+    sampling = Alarm(clock, "sampling")  # what asks devices: that may take its time
     pressure = build_pressure(
-        memory, runner, alarm, clock, publish, arguments.auto_optimize, arguments.trace_python
+        memory, runner, sampling, clock, publish, arguments.auto_optimize, arguments.trace_python
     )
     loop = StdioLoop(
         read_fd,
@@ -100,7 +108,10 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     )
     pid = _DETERMINISTIC_PID if arguments.deterministic else None
     plugins = _plugins(arguments, memory, clock, history)
-    runner.bind(Instructor(memory, loop, clock, __version__, pid, plugins).prepare)
+    runner.bind(
+        Instructor(memory, loop, clock, __version__, pid, plugins).prepare,
+        lambda key: key in memory.device_ids(None),
+    )
     if watchers is not None:
         watchers.start(
             memory,
@@ -109,10 +120,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
                 Instructor(memory, session, clock, __version__, pid, plugins, started_ns=started_ns).prepare
             ),
         )
-    if fixed_clock is None:
-        if watchers is not None:
-            _tick_every_second(alarm, clock, watchers)
-        alarm.start()
+    if fixed_clock is None and watchers is not None:
+        _tick_every_second(sampling, clock, watchers)
+    _start_threads(runner, memory, plugins, () if fixed_clock else (alarm, sampling, event_writer))
     log("info", "serving", version=__version__)
     gc.freeze()
     gc.enable()
@@ -123,6 +133,22 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         memory.probe_here()
 
     loop.run(go_on)  # looking around would only keep the first answer waiting
+
+
+def _start_threads(
+    runner: JobRunner,
+    memory: MemoryInterface,
+    plugins: dict[str, PluginAction],
+    others: tuple[Alarm | EventWriter, ...],
+) -> None:
+    """Make a thread for each kind of work while there are some: later ones are only more of them."""
+    devices = memory.device_ids(None)
+    try:
+        runner.start(*devices, *(each + BRIEF for each in devices), *([PLUGINS] if plugins else []))
+        for each in others:
+            each.start()
+    except OutOfMemoryError as error:
+        fail(error.message)
 
 
 def build_memory(

@@ -20,7 +20,7 @@ _TOLD_LEAKS_MAX = 1024
 _LEAKS_AT_ONCE = 4
 """The largest come first; the others' turn is ten seconds later."""
 
-At = Callable[[int, Callable[[], None]], None]
+At = Callable[[int, Callable[[], None]], object]
 """Calls back at a time."""
 
 

@@ -57,8 +57,8 @@ class Session(Protocol):
         """Send these events from now on."""
         ...
 
-    def watch_host(self, pid: int) -> None:
-        """End within a second of that process."""
+    def watch_host(self, pid: int) -> bool:
+        """End within a second of that process. False where it can't be seen from here."""
         ...
 
     def drain(self) -> int:
@@ -176,7 +176,7 @@ class Instructor:
         run = self._plugins.get(action)
         if run is None:
             raise _unknown_action(action, self._plugins)
-        return Work(action=action, run=lambda call: run(data, call), quick=False)
+        return Work(action=action, run=lambda call: run(data, call), quick=False, plugin=True)
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
@@ -369,8 +369,7 @@ class Instructor:
             asked = f"at least {lowest}" if lowest > PROTOCOL_VERSION else f"at most {highest}"
             message = f"this worker speaks protocol {PROTOCOL_VERSION}; {asked} asked for"
             raise UnsupportedError(message, protocol=PROTOCOL_VERSION)
-        if params.host_pid is not None:
-            self._session.watch_host(params.host_pid)
+        watched = None if params.host_pid is None else self._session.watch_host(params.host_pid)
         return r.HelloResult(
             protocol=PROTOCOL_VERSION,
             worker_version=self._version,
@@ -378,6 +377,7 @@ class Instructor:
             actions=(*self._handlers, *self._plugins),
             limits=r.WorkerLimits(self._session.max_frame_bytes, self._session.max_inflight),
             schema_sha256=SCHEMA_SHA256,
+            host_watched=watched,
         )
 
     def _ping(self, _params: p.PingParams, _: Call) -> r.PingResult:

@@ -1,26 +1,38 @@
-"""Events to a host that asked for them: numbered without gaps, and only the latest where they come fast."""
+"""Events to a host that asked for them: numbered, and only the latest where they come fast.
 
+A gap in the numbers says that so many were dropped, because the host did not read.
+"""
+
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from protocol.results import BudgetChangedData
 from protocol.vocabulary import EventName
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.log import log
 from worker.stream.alarm import Alarm
 from worker.stream.frames import event_frame
+from worker.stream.json_values import json_of
 
+_FRAME_BYTES = 128
+"""About what a frame has around its data."""
 INTERVAL_NS = 250 * NS_PER_MS
 """The same event about the same thing is sent at most four times a second."""
+
+
+Write = Callable[[Callable[[], bytes], int, Callable[[], None]], None]
+"""Takes what makes a frame, its size in bytes, and what is to be called for each frame that it drops. Never waits."""
 
 
 class EventChannel:
     """The subscription. Bounded: for each event and thing at most one waits to be sent."""
 
-    def __init__(
-        self, write: Callable[[Callable[[], bytes]], None], clock: Clock, alarm: Alarm, interval_ns: int
-    ) -> None:
+    def __init__(self, write: Write, clock: Clock, alarm: Alarm, interval_ns: int) -> None:
         self._write = write
         self._clock = clock
         self._alarm = alarm
@@ -28,7 +40,7 @@ class EventChannel:
         self._lock = threading.Lock()
         # All mutable state.
         self._wanted: frozenset[EventName] = frozenset()
-        self._sequence = 0
+        self._numbers = itertools.count(1)
         self._sent_ns: dict[tuple[EventName, str], int] = {}
         self._sent: dict[tuple[EventName, str], Any] = {}
         """The last that was sent of what goes from one state to another."""
@@ -46,9 +58,15 @@ class EventChannel:
         return event in self._wanted
 
     def publish(self, event: EventName, about: str, data: Any) -> None:
-        """Send an event now, or hold it back until the interval is over."""
+        """Send an event now, or hold it back until the interval is over. Never raises: telling is no part of doing."""
         if event not in self._wanted:
             return
+        try:
+            self._publish(event, about, data)
+        except Exception as error:  # noqa: BLE001 - memory that is short, or a bug
+            log("error", "an event was lost", event=event, about=about, error=repr(error))
+
+    def _publish(self, event: EventName, about: str, data: Any) -> None:
         key, now = (event, about), self._clock.now_ns()
         with self._lock:
             due = self._sent_ns.get(key, now - self._interval_ns) + self._interval_ns
@@ -80,11 +98,18 @@ class EventChannel:
             self._sent[key] = data
 
     def _send(self, event: EventName, data: Any) -> None:
-        def numbered() -> bytes:
-            self._sequence += 1
-            return event_frame(event, None, self._sequence, data)
+        try:
+            body = orjson.Fragment(written := orjson.dumps(data))
+        except TypeError:
+            body = orjson.Fragment(written := orjson.dumps(json_of(data)))
 
-        self._write(numbered)
+        def numbered() -> bytes:
+            return event_frame(event, None, next(self._numbers), body)
+
+        self._write(numbered, len(written) + _FRAME_BYTES, self._skip)
+
+    def _skip(self) -> None:
+        next(self._numbers)
 
 
 def _comes_late(data: Any, other: Any) -> bool:

@@ -39,7 +39,9 @@ class Replay:
         return request_id in self._given
 
     def keep(self, request_id: str, body: bytes, frame: bytes) -> None:
-        """Remember an answer."""
+        """Remember an answer. The first stays: whoever has it may have acted on it."""
+        if request_id in self._given:
+            return
         self._given[request_id] = _Given(body, frame)
         self._bytes += len(frame) + len(body)
         while len(self._given) > REPLAY_CAPACITY or self._bytes > _MAX_BYTES:

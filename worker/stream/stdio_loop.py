@@ -6,29 +6,44 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from protocol.vocabulary import EventName
 from worker.core.clock import FixedClock
-from worker.core.errors import FrameTooLargeError, WorkerError
-from worker.core.log import log
+from worker.core.errors import FrameTooLargeError, OutOfMemoryError
+from worker.core.log import end_log, log
+from worker.core.shortages import patiently, start_thread
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import EventChannel
-from worker.stream.frame_writer import FrameWriter
+from worker.stream.failures import wire_error
+from worker.stream.frame_writer import FrameWriter, is_gone
 from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
-from worker.stream.host_watch import watch_process, watch_signals
+from worker.stream.host_watch import HostWatch, watch_signals
+from worker.stream.input import Input
 from worker.stream.job_runner import JobRunner
 
-_READ_BYTES, _READ_MORE_BYTES = 1 << 12, 1 << 16
-"""Most reads are short, and making room for long ones costs as much as the read itself."""
 _DRAIN_SECONDS = 5.0
 """How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
 _CANCEL_SECONDS = 2.0
 """How long cancelled work may take to notice before the process ends without it."""
 _ORPHAN_SECONDS = 0.3
 """The same where nobody waits for an answer any more."""
+_PATIENCE = {"SIGTERM": (_DRAIN_SECONDS, _CANCEL_SECONDS)}
+_NO_PATIENCE = (0.0, _ORPHAN_SECONDS)
+"""A terminal that was closed, or somebody at it, waits for nothing."""
 _LOOK_SECONDS = 0.25
 """How often it is looked whether the output still has a reader."""
+_CLOSE_SECONDS = 10.0
+"""How long freeing everything may take before the process ends without it."""
+_LOG_SECONDS = 0.5
+"""How long the last lines of the log may take to be read."""
+OUTPUT_LOST = 3
+"""Exit status where replies could not be written, as where stdout is a file on a full disk."""
+_HINT = """\
+This worker reads JSON requests, one a line, and answers each on stdout. Try: {"request_id": "1", "action": "memory.get_status"}
+Ctrl-D or Ctrl-C ends it; python -m worker --help tells more.
+"""
 
 
 class StdioLoop:
@@ -49,13 +64,13 @@ class StdioLoop:
         self.max_frame_bytes = max_frame_bytes
         self.max_inflight = runner.max_inflight
         self._read_fd = read_fd
-        self._read_bytes = _READ_BYTES
         self._writer = writer
         self._runner = runner
         self._events = events
         self._alarm = alarm
         self._close = close
         self._fixed_clock = fixed_clock
+        self._host = HostWatch(lambda pid: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
         self._exiting = threading.Lock()
         self._turn = threading.Lock()
         """Held while lines are answered, so that the end comes between two of them."""
@@ -65,16 +80,19 @@ class StdioLoop:
 
         ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
         """
-        watch_signals(lambda: self._end("SIGTERM", _DRAIN_SECONDS, _CANCEL_SECONDS))
+        by_hand = os.isatty(self._read_fd)
+        watch_signals(lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand)
+        if by_hand:
+            os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
             self._fixed_clock.on_parked = self._runner.wake
-        splitter = LineSplitter(self.max_frame_bytes)
-        while chunk := self._read():
-            self._answer(splitter.feed(chunk))
+        stream, splitter = Input(self._read_fd), LineSplitter(self.max_frame_bytes)
+        while chunk := stream.read():
+            self._answer(lambda: splitter.feed(chunk))
             if once_answered is not None:
                 once_answered()
                 once_answered = None
-        self._answer(splitter.close())
+        self._answer(splitter.close)
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
         while not self._runner.wait_for_all(_LOOK_SECONDS):
@@ -92,58 +110,72 @@ class StdioLoop:
         """Send these events from now on."""
         self._events.subscribe(events)
 
-    def watch_host(self, pid: int) -> None:
-        """End as soon as that process does; what runs is cancelled, for nobody waits for it."""
-        watch_process(pid, lambda: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
+    def watch_host(self, pid: int) -> bool:
+        """End as soon as that process does; what runs is cancelled, for nobody waits for it.
+
+        False where it can't be seen from here: then the end of the input decides alone.
+        """
+        return self._host.watch(pid)
 
     def drain(self) -> int:
         """Admit nothing more, finish or cancel what runs. Returns how many requests that was."""
-        unfinished = self._runner.stop_admitting() - 1
+        self._runner.stop_admitting()
         if not self._runner.wait_for_all(_DRAIN_SECONDS, besides=1):
             self._runner.cancel_all()
             self._runner.wait_for_all(_CANCEL_SECONDS, besides=1)
-        return unfinished
+        return self._runner.unfinished_at_shutdown
 
     def end(self) -> None:
         """Free everything and exit."""
         self._exit("worker.shutdown", _CANCEL_SECONDS)
 
-    def host_gone(self) -> None:
-        """End because nobody reads any more."""
-        arguments = ("the output is closed", 0, _ORPHAN_SECONDS)
-        threading.Thread(target=self._end, args=arguments, daemon=True).start()
+    def output_lost(self, error: OSError) -> None:
+        """End because nothing can be written any more."""
+        if is_gone(error):
+            arguments = ("the output is closed", 0.0, _ORPHAN_SECONDS, 0)
+        else:
+            log("error", "the output cannot be written: replies are lost", error=str(error))
+            arguments = (f"the output cannot be written: {error}", 0.0, _ORPHAN_SECONDS, OUTPUT_LOST)
+        try:
+            start_thread(lambda: self._end(*arguments), "ending")
+        except OutOfMemoryError:
+            self._end(*arguments)
 
     # ---- inside ----
 
-    def _read(self) -> bytes:
-        try:
-            chunk = os.read(self._read_fd, self._read_bytes)
-        except OSError as error:
-            log("warning", "the input cannot be read", error=str(error))
-            return b""
-        self._read_bytes = _READ_MORE_BYTES if len(chunk) == self._read_bytes else _READ_BYTES
-        return chunk
-
-    def _answer(self, lines: list[bytes | Oversize]) -> None:
+    def _answer(self, read: Callable[[], list[bytes | Oversize]]) -> None:
+        """Answer lines: the guard of the reading thread, which goes on whatever comes of one."""
         with self._turn:
-            for line in lines:
-                self._accept(line)
-            self._writer.flush()
+            for line in patiently(read):
+                try:
+                    self._accept(line)
+                except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
+                    self._refuse(line, error)
+            patiently(self._writer.flush)
+
+    def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:
+        """Answer a line that is no request."""
+        head = line.head if isinstance(line, Oversize) else line
+
+        def refuse() -> None:
+            wired = wire_error(error, "a line", None)
+            self._writer.batch(error_frame(find_request_id(head), wired, self.max_frame_bytes))
+
+        patiently(refuse)
 
     def _accept(self, line: bytes | Oversize) -> None:
         if self._fixed_clock is not None:
             self._writer.flush()
             self._settle(self._fixed_clock)
-        try:
-            request = read_request(line) if type(line) is bytes else self._refuse_oversize()
-        except WorkerError as error:
-            head = line.head if isinstance(line, Oversize) else line
-            self._writer.batch(error_frame(find_request_id(head), error, self.max_frame_bytes))
-            return
+        request = (
+            patiently(lambda: read_request(line)) if type(line) is bytes else self._refuse_oversize(line)
+        )
         if request is not None:
             self._runner.accept(request)
 
-    def _refuse_oversize(self) -> NoReturn:
+    def _refuse_oversize(self, line: "bytes | Oversize") -> NoReturn:
+        if isinstance(line, Oversize) and line.no_memory:
+            raise OutOfMemoryError("there is no memory for so long a line; try again", resource="memory")
         message = f"the line is longer than {self.max_frame_bytes} bytes; it was discarded"
         raise FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes)
 
@@ -153,23 +185,38 @@ class StdioLoop:
         self._alarm.run_due()
         self._runner.wait_settled(lambda: clock.parked)
 
-    def _end(self, reason: str, grace_seconds: float, cancel_seconds: float) -> None:
+    def _end(self, reason: str, grace_seconds: float, cancel_seconds: float, status: int = 0) -> None:
         """Finish what runs, or cancel it, then end the process. Does not return."""
         self._runner.stop_admitting()
         if not self._runner.wait_for_all(grace_seconds):
             # By another thread: the host may not read the answers, and must not keep us by that.
-            threading.Thread(target=self._runner.cancel_all, daemon=True).start()
+            try:
+                start_thread(self._runner.cancel_all, "cancelling")
+            except OutOfMemoryError:
+                log("warning", "no thread to cancel what runs", reason=reason)
             self._runner.wait_for_all(cancel_seconds)
-        self._exit(reason, cancel_seconds)
+        self._exit(reason, cancel_seconds, status)
 
-    def _exit(self, reason: str, turn_seconds: float) -> None:
+    def _exit(self, reason: str, turn_seconds: float, status: int = 0) -> None:
         if not self._exiting.acquire(blocking=False):
             threading.Event().wait()  # another thread is at it
         # What was accepted gets its answer first, unless nobody reads it.
         self._turn.acquire(timeout=turn_seconds)
         log("info", "ending", reason=reason)
+        with suppress(OutOfMemoryError):
+            start_thread(lambda: self._exit_at_last(status), "at last")
         try:
             self._close()
+        except BaseException as error:  # noqa: BLE001 - it ends all the same
+            wire_error(error, "ending", None)
         finally:
+            end_log(_LOG_SECONDS)
             # Not sys.exit: this may be any thread, and work that ignored its cancelling may be in others.
-            os._exit(0)
+            os._exit(status)
+
+    def _exit_at_last(self, status: int) -> None:
+        """End although closing hangs: a device's process, or a disk."""
+        threading.Event().wait(_CLOSE_SECONDS)
+        log("error", "ending without having closed everything: something hangs", seconds=_CLOSE_SECONDS)
+        end_log(_LOG_SECONDS)
+        os._exit(status)

@@ -17,6 +17,7 @@ from worker.core.records import DeviceInfo, Lost, Readings, age_order
 from worker.manager.devices import unavailable
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
+from worker.watch.readers import Reader
 
 READINGS_MAX_AGE_MS = 100
 """Readings are taken again after this, or at once when the ledger changed: one costs about 0.1 ms."""
@@ -45,6 +46,7 @@ class DeviceWatch:
         self._known = threading.Condition()
         """Notified when a device is found to be there, or not to be."""
         self._losses = itertools.count(1)
+        self._readers: dict[str, Reader] = {}
         self.on_observed: Callable[[str], None] = _nobody_watches
         """Called with every device that was observed."""
 
@@ -102,15 +104,24 @@ class DeviceWatch:
     def refresh(
         self, device_ids: tuple[str, ...], *, max_age_ms: int, exact: bool = True, forced: bool = False
     ) -> None:
-        """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
+        """Take readings where those at hand are too old (``exact``: or older than the ledger).
+
+        A device in another process is waited for 250 ms at most; its last figures have to do then.
+        """
         for device_id in device_ids:
             if self._manager.needs_readings(device_id, max_age_ms, exact=exact, forced=forced):
-                look = self._manager.begin_look(device_id)
-                try:
-                    with self._noting_loss():
-                        self._manager.note_readings(device_id, self._readings(device_id), look)
-                finally:
-                    self._manager.give_up_look(device_id, look)
+                backend = self._backends[device_id]
+                if isinstance(backend, ProbedBeside):  # it may hang
+                    self._reader(f"readings {device_id}", partial(self._take_readings, device_id)).read()
+                else:
+                    self._take_readings(device_id)
+
+    def tick(self, backend: DeviceBackend) -> None:
+        """Let a backend give up what it kept for nothing; one that may hang at its own time."""
+        if isinstance(backend, ProbedBeside):
+            self._reader(f"tick {backend.devices[0].device_id}", backend.tick).read(patience_s=0)
+        else:
+            backend.tick()
 
     def observe(self, device_ids: tuple[str, ...]) -> None:
         """After a change: enter it in the timeline, tell of a new level, give caches up under pressure."""
@@ -160,6 +171,18 @@ class DeviceWatch:
             pass  # its process ended or is replaced just now: whoever replaces it tells
 
     # ---- inside ----
+
+    def _reader(self, name: str, take: Callable[[], None]) -> Reader:
+        reader = self._readers.get(name)
+        return self._readers.setdefault(name, Reader(name, take)) if reader is None else reader
+
+    def _take_readings(self, device_id: str) -> None:
+        look = self._manager.begin_look(device_id)
+        try:
+            with self._noting_loss():
+                self._manager.note_readings(device_id, self._readings(device_id), look)
+        finally:
+            self._manager.give_up_look(device_id, look)
 
     def _readings(self, device_id: str) -> Readings:
         """Ask a device; a restart helps only one that has a process to restart."""

@@ -87,9 +87,7 @@ class TransferWorker:
             if kind is TransferType.MOVE:
                 self._allocations.free(source.allocation_id)
         except WorkerError as error:
-            stopped = isinstance(error, CancelledError | DeadlineExceededError)
-            state = TransferState.CANCELLED if stopped else TransferState.FAILED
-            self._book.update(transfer_id, state=state, error=error.body())
+            self._book.update(transfer_id, state=_state_after(error), error=error.body())
             error.details = {"transfer_id": transfer_id, **error.details}
             raise
         elapsed = self._clock.now_ns() - started
@@ -105,8 +103,8 @@ class TransferWorker:
         )
 
     def abandon(self, transfer_id: str, error: WorkerError) -> None:
-        """Note that a queued transfer will not be performed."""
-        self._book.update(transfer_id, state=TransferState.CANCELLED, error=error.body())
+        """Note that a transfer will not be performed, or failed by what nobody expected."""
+        self._book.update(transfer_id, state=_state_after(error), error=error.body())
 
     def _begin(
         self,
@@ -159,6 +157,11 @@ class TransferWorker:
             message = f"the copy has {found} where the source has {expected}; it was discarded"
             raise ChecksumMismatchError(message, expected=expected, found=found)
         return expected
+
+
+def _state_after(error: WorkerError) -> TransferState:
+    stopped = isinstance(error, CancelledError | DeadlineExceededError)
+    return TransferState.CANCELLED if stopped else TransferState.FAILED
 
 
 def _digest(backend: DeviceBackend, allocation_id: str, size: int, token: CancelToken) -> str:
