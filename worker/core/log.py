@@ -1,7 +1,7 @@
 """JSON lines on stderr: one object each, with a time, a level and a message.
 
 A process that serves has a thread that writes them: whoever logs never waits for who reads stderr. Where nobody
-reads, lines beyond a bound are dropped, and their number is the next line's ``dropped``.
+reads, lines beyond a bound are dropped, and a line tells how many once somebody does.
 """
 
 import _thread
@@ -179,7 +179,8 @@ class _Writer:
         self._waiting = deque[bytes]()
         self._wake = threading.Semaphore(0)
         self._idle = threading.Event()
-        # All mutable state besides: how many lines were dropped.
+        self._counting = threading.Lock()
+        # All mutable state besides: how many lines were dropped, and not told of yet.
         self._dropped = 0
 
     def start(self) -> None:
@@ -189,7 +190,8 @@ class _Writer:
     def put(self, line: bytes) -> None:
         """Take a line over, at once."""
         if len(self._waiting) >= MAX_WAITING:
-            self._dropped += 1
+            with self._counting:
+                self._dropped += 1
             return
         self._idle.clear()
         self._waiting.append(line)
@@ -206,11 +208,16 @@ class _Writer:
                 if not self._waiting:
                     self._idle.set()
                 self._wake.acquire()
-                left = memoryview(self._waiting[0])
-                while left:
-                    left = left[os.write(2, left) :]
+                self._write(self._waiting[0])
                 if self._dropped:
-                    dropped, self._dropped = self._dropped, 0
-                    log("warning", "nobody read stderr: lines were dropped", dropped=dropped)
+                    with self._counting:
+                        dropped, self._dropped = self._dropped, 0
+                    told = {"message": "nobody read stderr: lines were dropped", "dropped": dropped}
+                    self._write(_line({"time": round(time.time(), 3), "level": "warning", **told}))
             if self._waiting:
                 self._waiting.popleft()
+
+    def _write(self, line: bytes) -> None:
+        left = memoryview(line)
+        while left:
+            left = left[os.write(2, left) :]

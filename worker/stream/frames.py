@@ -230,8 +230,10 @@ def error_frame(request_id: str | None, error: WorkerError, max_frame_bytes: int
     reply = {"request_id": request_id, "success": False, "error": body}
     try:
         frame = orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
-        check_depth(frame)
+        plain = type(body.message) is str and type(body.details) is dict and not _too_deep(frame, None)
     except TypeError:
+        plain = False
+    if not plain:
         body = reply["error"] = replace(body, message=text_of(body.message), details=json_of(body.details))
         frame = orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
     if len(frame) <= max_frame_bytes:

@@ -23,8 +23,10 @@ class HostWatch:
     def __init__(self, on_gone: Callable[[int], None]) -> None:
         self._on_gone = on_gone
         self._lock = threading.Lock()
-        # All mutable state: the process, once there is one. The thread is begun with the first.
+        # All mutable state: the process, once there is one, and the one that the thread waits for. The thread is
+        # begun with the first.
         self._host: _Host | None = None
+        self._awaited: _Host | None = None
 
     def watch(self, pid: int) -> bool:
         """Call back once that process has ended.
@@ -45,12 +47,16 @@ class HostWatch:
             except OutOfMemoryError:
                 self._host = None
                 return False
-        if before is not None:
-            before.forget()
+            if before is not None:
+                before.forget(awaited=before is self._awaited)
         return True
 
     def _run(self) -> None:
-        while (host := self._host) is not None:
+        while True:
+            with self._lock:
+                host = self._awaited = self._host
+            if host is None:
+                return  # there was no thread to be had, and then there was
             if host.wait() and self._host is host:
                 self._on_gone(host.pid)
 
@@ -78,11 +84,14 @@ class _Host:
             if self._process.status() == psutil.STATUS_ZOMBIE:
                 raise psutil.NoSuchProcess(pid)
 
-    def forget(self) -> None:
+    def forget(self, *, awaited: bool) -> None:
         """Let the thread that waits return, without the process having ended."""
         self._forgotten.set()
         if sys.platform == "linux" and self._fds is not None:
-            os.eventfd_write(self._fds[1], 1)
+            if awaited:
+                os.eventfd_write(self._fds[1], 1)
+            else:
+                self._close(self._fds)
 
     def wait(self) -> bool:
         """Wait for its end. False if it was forgotten before."""
@@ -98,9 +107,12 @@ class _Host:
         for fd in self._fds:
             poller.register(fd, select.POLLIN)
         poller.poll()
-        for fd in self._fds:
-            os.close(fd)
+        self._close(self._fds)
         return not self._forgotten.is_set()
+
+    def _close(self, fds: tuple[int, int]) -> None:
+        for fd in fds:
+            os.close(fd)
 
 
 def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -> None:

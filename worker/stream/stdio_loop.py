@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from protocol.vocabulary import EventName
 from worker.core.clock import FixedClock
 from worker.core.errors import FrameTooLargeError, OutOfMemoryError
+from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import patiently, start_thread
 from worker.stream.alarm import Alarm
@@ -71,6 +71,7 @@ class StdioLoop:
         self._close = close
         self._fixed_clock = fixed_clock
         self._host = HostWatch(lambda pid: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
+        self._status = 0
         self._exiting = threading.Lock()
         self._turn = threading.Lock()
         """Held while lines are answered, so that the end comes between two of them."""
@@ -106,7 +107,7 @@ class StdioLoop:
         """Return what cancels a request that is queued or running; None if there is none."""
         return self._runner.cancel(request_id)
 
-    def subscribe(self, events: tuple[EventName, ...]) -> None:
+    def subscribe(self, events: tuple[type[Event], ...]) -> None:
         """Send these events from now on."""
         self._events.subscribe(events)
 
@@ -131,15 +132,15 @@ class StdioLoop:
 
     def output_lost(self, error: OSError) -> None:
         """End because nothing can be written any more."""
-        if is_gone(error):
-            arguments = ("the output is closed", 0.0, _ORPHAN_SECONDS, 0)
-        else:
+        reason = "the output is closed"
+        if not is_gone(error):
+            self._status = OUTPUT_LOST
+            reason = f"the output cannot be written: {error}"
             log("error", "the output cannot be written: replies are lost", error=str(error))
-            arguments = (f"the output cannot be written: {error}", 0.0, _ORPHAN_SECONDS, OUTPUT_LOST)
         try:
-            start_thread(lambda: self._end(*arguments), "ending")
+            start_thread(lambda: self._end(reason, 0, _ORPHAN_SECONDS), "ending")
         except OutOfMemoryError:
-            self._end(*arguments)
+            self._end(reason, 0, _ORPHAN_SECONDS)
 
     # ---- inside ----
 
@@ -185,7 +186,7 @@ class StdioLoop:
         self._alarm.run_due()
         self._runner.wait_settled(lambda: clock.parked)
 
-    def _end(self, reason: str, grace_seconds: float, cancel_seconds: float, status: int = 0) -> None:
+    def _end(self, reason: str, grace_seconds: float, cancel_seconds: float) -> None:
         """Finish what runs, or cancel it, then end the process. Does not return."""
         self._runner.stop_admitting()
         if not self._runner.wait_for_all(grace_seconds):
@@ -195,16 +196,16 @@ class StdioLoop:
             except OutOfMemoryError:
                 log("warning", "no thread to cancel what runs", reason=reason)
             self._runner.wait_for_all(cancel_seconds)
-        self._exit(reason, cancel_seconds, status)
+        self._exit(reason, cancel_seconds)
 
-    def _exit(self, reason: str, turn_seconds: float, status: int = 0) -> None:
+    def _exit(self, reason: str, turn_seconds: float) -> None:
         if not self._exiting.acquire(blocking=False):
             threading.Event().wait()  # another thread is at it
         # What was accepted gets its answer first, unless nobody reads it.
         self._turn.acquire(timeout=turn_seconds)
         log("info", "ending", reason=reason)
         with suppress(OutOfMemoryError):
-            start_thread(lambda: self._exit_at_last(status), "at last")
+            start_thread(self._exit_at_last, "at last")
         try:
             self._close()
         except BaseException as error:  # noqa: BLE001 - it ends all the same
@@ -212,11 +213,11 @@ class StdioLoop:
         finally:
             end_log(_LOG_SECONDS)
             # Not sys.exit: this may be any thread, and work that ignored its cancelling may be in others.
-            os._exit(status)
+            os._exit(self._status)
 
-    def _exit_at_last(self, status: int) -> None:
+    def _exit_at_last(self) -> None:
         """End although closing hangs: a device's process, or a disk."""
         threading.Event().wait(_CLOSE_SECONDS)
         log("error", "ending without having closed everything: something hangs", seconds=_CLOSE_SECONDS)
         end_log(_LOG_SECONDS)
-        os._exit(status)
+        os._exit(self._status)
