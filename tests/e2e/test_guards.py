@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
 from tests.e2e.process import MIB, ROOT, Worker, eventually, line, worker
@@ -60,7 +61,7 @@ def test_no_reply_is_deeper_than_a_client_reads() -> None:
     """A plugin's answer that nests deeper than 64 is an error, as a request is."""
     with worker(*PLUGIN) as started:
         assert started.refused("odd.deep")["code"] == "internal_error"
-        assert "nested deeper than 64" in started.stderr()
+        eventually(lambda: "nested deeper than 64" in started.stderr(), "the log says why")
 
 
 # ---- nobody waits for another's slow party ----
@@ -99,7 +100,7 @@ def test_a_device_whose_process_hangs_holds_up_no_other() -> None:
         states = lambda: [each["state"] for each in started.call("memory.get_status")["devices"]]  # noqa: E731
         eventually(lambda: states() == ["available", "available"], "the device's process is there")
         source = started.call("memory.allocate", {"size_bytes": 4096, "device_id": "cpu"})["allocation_id"]
-        child = int(subprocess.check_output(["pgrep", "-P", str(started.pid)]))
+        child = psutil.Process(started.pid).children()[0].pid
         os.kill(child, signal.SIGSTOP)
         started.call("memory.allocate", {"size_bytes": 4096, "device_id": "cpu", "lease_ms": 100})
         hung = started.send(
@@ -261,7 +262,7 @@ def test_at_a_terminal(end: bytes) -> None:
     """Where stdin is a terminal there is a hint what to type, and both usual keys end it."""
     master, slave = os.openpty()
     with subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-m", "worker"],
+        ["setsid", "--ctty", sys.executable, "-m", "worker"],  # noqa: S607
         stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
     ) as process:  # fmt: skip
         assert process.stderr is not None
@@ -279,7 +280,7 @@ def test_a_full_disk_behind_stdout_is_not_silent(tmp_path: Path) -> None:
     """Replies that could not be written are an error in the log and in the exit status."""
     with (tmp_path / "answers").open("wb") as answers:
         done = subprocess.run(
-            ["prlimit", "--fsize=4096:4096", sys.executable, "-m", "worker"],
+            ["prlimit", "--fsize=4096:4096", sys.executable, "-m", "worker"],  # noqa: S607
             input=line("worker.hello", {}, request_id="1") * 50,
             stdout=answers,
             stderr=subprocess.PIPE,

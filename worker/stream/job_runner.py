@@ -4,43 +4,35 @@ Every request has one guard, whatever goes wrong with it: ``accept`` for what ru
 thread runs. A guard answers with what it has, and releases what the request claimed.
 """
 
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from protocol.results import ProgressData
-from protocol.vocabulary import ErrorCode, Executed
+from protocol.vocabulary import Executed
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
     CancelledError,
     DeadlineExceededError,
-    FrameTooLargeError,
     OverloadedError,
     ShuttingDownError,
     UnknownActionError,
     WorkerError,
 )
-from worker.core.log import log, logs, note_request
-from worker.core.shortages import RESERVE, patiently, shortage
+from worker.core.log import log, logs
+from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 from worker.stream.event_writer import EventWriter
+from worker.stream.execution import Executor, no_report
 from worker.stream.failures import last_words, log_bug, wire_error
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import (
     Incoming,
-    check_depth,
-    error_frame,
-    event_frame,
-    replayed_frame,
-    success_frame,
 )
 from worker.stream.lanes import Job, Lanes
-from worker.stream.replay import Replay, body_of, duplicate
+from worker.stream.replay import Answers, body_of
 from worker.stream.thread_lanes import ThreadLane, ThreadLanes
 from worker.stream.work import Answer, Call, Work
 
@@ -52,10 +44,6 @@ PLUGINS, CONTROL, OTHERS = "plugins", "control", "others"
 """Lanes of threads besides those of devices."""
 BRIEF = " background"
 """Ends the name of a device's second lane, for what the worker does by itself."""
-
-
-def _no_report(_completed: int, _total: int) -> None:
-    """Tell nobody how far the work has come."""
 
 
 def _nobody_waits(_error: WorkerError) -> None:
@@ -86,16 +74,11 @@ class JobRunner:
         self._event_writer = event_writer
         self._clock = clock
         self._alarm = alarm
-        self._history = history
-        self._never = CancelToken(clock.now_ns)
-        self._plain_call = Call(self._never, _no_report)
+        self._executor = Executor(writer, clock, history, max_frame_bytes)
         self._threads = ThreadLanes(self._work_off)
-        self._lock = threading.Lock()
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
         self._lanes = Lanes()
-        self._replay = Replay()
-        self._in_flight: dict[str, tuple[bytes, int]] = {}
-        """Body, and how many repetitions wait for its answer, of each request in the lanes."""
+        self._answers = Answers()
         self._draining = False
         self.unfinished_at_shutdown = 0
         """How much was unfinished when ``worker.shutdown`` came."""
@@ -138,13 +121,13 @@ class JobRunner:
         except WorkerError as error:
             self._refuse(request, error)
             return
-        token = self._never
+        token = self._executor.never
         if request.deadline_ms is not None:
             token = CancelToken(self._clock.now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
         if lane is not None:
             self._enqueue(request, work, token, lane)
             return
-        frame, answer = self._execute(request, work, token, _no_report)  # 4
+        frame, answer = self._execute(request, work, token, no_report)  # 4
         self._batch(request, frame)
         if answer is not None:
             self._writer.flush()  # the host sees this reply before what it causes
@@ -255,24 +238,11 @@ class JobRunner:
 
     def _answered_again(self, request: Incoming, work: Work) -> bool:
         """Answer a repetition, now or with the first. DuplicateRequestIdError for an id of other work."""
-        request_id = request.request_id
-        if not (work.changes or request_id in self._replay or request_id in self._in_flight):
-            return False
-        body = body_of(work.action, request.data)
-        with self._lock:
-            frame = self._replay.find(request_id, body)
+        if work.changes or self._answers.knows(request.request_id):
+            frame = self._answers.again(request, body_of(work.action, request.data))
             if frame is not None:
-                self._batch(request, replayed_frame(frame))
-                return True
-            unanswered = self._in_flight.get(request_id)
-            if unanswered is not None:
-                if unanswered[0] != body:
-                    raise duplicate(request_id)
-                self._in_flight[request_id] = (body, unanswered[1] + 1)
-                request.answered = True  # with the one that is being made
-                return True
-        request.body = body
-        return False
+                self._batch(request, frame)
+        return request.answered
 
     def _admitted(self, work: Work) -> ThreadLane | None:
         """Return the threads that are to do it, None for this one. Raises why it is not admitted."""
@@ -289,13 +259,13 @@ class JobRunner:
         return lane
 
     def _refuse(self, request: Incoming, error: WorkerError) -> None:
-        self._batch(request, self._error_frame(request, error))
+        self._batch(request, self._executor.error_frame(request, error))
         if logs("debug"):
             told = {"request_id": request.request_id, "traceparent": request.traceparent}
             log("debug", "refused", action=request.action, code=error.code, **told)
         # What is no action is counted under one name, whatever it was: the record stays bounded.
         known = not isinstance(error, UnknownActionError)
-        self._record(request, failed=True, action=None if known else "unknown_action")
+        self._executor.record(request, failed=True, action=None if known else "unknown_action")
 
     def _refusal(self) -> WorkerError:
         if self._draining:
@@ -304,7 +274,7 @@ class JobRunner:
         return OverloadedError(message, max_inflight=self.max_inflight, retry_after_ms=_RETRY_AFTER_MS)
 
     def _enqueue(self, request: Incoming, work: Work, token: CancelToken, lane: ThreadLane) -> None:
-        if token is self._never:
+        if token is self._executor.never:
             token = CancelToken(self._clock.now_ns)
         body = body_of(work.action, request.data) if request.body is None else request.body
         spare = last_words(request.request_id)
@@ -312,26 +282,24 @@ class JobRunner:
         def give_up(error: WorkerError) -> None:
             if job.answered:
                 return
-            frame = self._error_frame(request, error)
+            frame = self._executor.error_frame(request, error)
             if work.changes:
-                self._keep(request.request_id, body, frame)
+                self._answers.keep(request.request_id, body, frame)
             self._lanes.answering(job)
-            self._reply(request, frame)
+            self._answers.give(request, frame, self._writer.write)
             job.answered = True
-            self._record(request, failed=True)
+            self._executor.record(request, failed=True)
 
         def run(job: Job) -> None:
             self._run_job(request, job, spare)
 
         job = Job(request.request_id, work, token, run, lane, give_up)
-        with self._lock:
-            self._in_flight[request.request_id] = (body, 0)
+        self._answers.expect(request.request_id, body)
         request.body = body
         try:
             self._lanes.admit(job)
         except BaseException:
-            with self._lock:
-                del self._in_flight[request.request_id]
+            self._answers.expect_no_more(request.request_id)
             raise
         request.answered = True  # from here on it is the job's guard that answers
         if token.deadline_ns is not None:
@@ -355,14 +323,14 @@ class JobRunner:
         """Run a request's work and answer it, with the frame that was made beforehand if there is no other."""
         frame, answer = spare, None
         try:
-            report = self._reporter(request) if request.progress else _no_report
+            report = self._executor.reporter(request) if request.progress else no_report
             frame, answer = self._execute(request, job.work, job.token, report)
         except BaseException as error:  # noqa: BLE001 - what could not even be made an error of
             failed = error
             patiently(lambda: log_bug(failed, job.work.action))
         if not job.answered:  # it was, where it took far too long
             patiently(lambda: self._lanes.answering(job))
-            patiently(lambda: self._reply(request, frame))
+            patiently(lambda: self._answers.give(request, frame, self._writer.write))
             job.answered = True
         if answer is not None:
             self._after(request, answer)
@@ -370,7 +338,7 @@ class JobRunner:
     def _quietly(self, job: Job) -> None:
         """Run work that nobody waits for. Its errors are where it keeps them; a bug is logged, and told to it."""
         try:
-            job.work.run(Call(job.token, _no_report))
+            job.work.run(Call(job.token, no_report))
         except WorkerError as error:
             log("info", "background work ended early", action=job.work.action, error=error.message)
         except BaseException as error:  # noqa: BLE001 - a bug, or short memory, and the worker goes on
@@ -381,59 +349,12 @@ class JobRunner:
     def _execute(
         self, request: Incoming, work: Work, token: CancelToken, report: Callable[[int, int], None]
     ) -> tuple[bytes, Answer | None]:
-        """Run work and make its reply. Every exception becomes one."""
-        answer: Answer | None = None
-        code: ErrorCode | None = None
-        noted = logs("debug")
-        if noted:
-            note_request(request.request_id, request.traceparent)
-        try:
-            if token is not self._never:
-                token.check()
-            result = self._result(work, self._plain_call if token is self._never else Call(token, report))
-            if type(result) is Answer:
-                answer, result = result, result.result
-            frame = success_frame(request.request_id, result)
-            if work.plugin:
-                check_depth(frame)
-            if len(frame) > self.max_frame_bytes:
-                too_large = self._reply_too_large(len(frame))
-                frame, code = self._error_frame(request, too_large), too_large.code
-        except BaseException as error:  # noqa: BLE001 - a bug, short memory, a plugin's exit: the worker goes on
-            failure = error
-            frame, code = patiently(lambda: self._failed(request, work, failure))
+        """Run work, and remember the reply of what changed something."""
+        frame, answer = self._executor.execute(request, work, token, report)
         if work.changes and request.body is not None:
-            body, kept = request.body, frame
-            patiently(lambda: self._keep(request.request_id, body, kept))
-        self._record(request, failed=code is not None, action=work.action)
-        if noted:
-            log("debug", "request", action=work.action, code=code)
-            note_request(None)
+            body = request.body
+            patiently(lambda: self._answers.keep(request.request_id, body, frame))
         return frame, answer
-
-    def _result(self, work: Work, call: Call) -> Any:
-        """Run work; a question that fails by a passing shortage once more, with what is held in reserve."""
-        try:
-            return work.run(call)
-        except (OSError, MemoryError) as error:
-            if work.changes or work.plugin or shortage(error) is None:
-                raise
-        RESERVE.release()
-        try:
-            return work.run(call)
-        finally:
-            RESERVE.fill()
-
-    def _failed(self, request: Incoming, work: Work, error: BaseException) -> tuple[bytes, ErrorCode]:
-        wired = wire_error(error, work.action, request.traceparent, changes=work.changes)
-        if error is wired:
-            device_id = wired.details.get("device_id")
-            self._history.record_refusal(work.action, wired.code, wired.message, device_id)
-        return self._error_frame(request, wired), wired.code
-
-    def _keep(self, request_id: str, body: bytes, frame: bytes) -> None:
-        with self._lock:
-            self._replay.keep(request_id, body, frame)
 
     # ---- inside: after it ran ----
 
@@ -447,25 +368,7 @@ class JobRunner:
         """Answer a request whose path here ended by something that nobody expected."""
         wired = wire_error(error, request.action, request.traceparent)
         if not request.answered:
-            self._batch(request, self._error_frame(request, wired))
-
-    def _reply(self, request: Incoming, frame: bytes) -> None:
-        """Answer from any other thread, repetitions included: only once, whichever thread comes first.
-
-        That one may call again where memory was short, and goes on.
-        """
-        replier = threading.get_ident()
-        with self._lock:
-            if request.owed is None:
-                repetitions = self._in_flight[request.request_id][1]
-                owed = [frame, *[replayed_frame(frame)] * repetitions]
-                request.replier, request.owed = replier, owed
-                del self._in_flight[request.request_id]
-            elif request.replier != replier:
-                return
-        while request.owed:
-            self._writer.write(request.owed[0])
-            del request.owed[0]
+            self._batch(request, self._executor.error_frame(request, wired))
 
     def _after(self, request: Incoming, answer: Answer) -> None:
         work = answer.background
@@ -478,37 +381,6 @@ class JobRunner:
                 patiently(lambda: give_up(wire_error(failure, work.action, request.traceparent)))
         if answer.then is not None:
             answer.then()
-
-    def _reporter(self, request: Incoming) -> Callable[[int, int], None]:
-        """Return what sends a request's progress: the first at once, then at most ten a second."""
-        sequence, sent_ns = 0, 0
-
-        def report(completed: int, total: int) -> None:
-            nonlocal sequence, sent_ns
-            now = self._clock.now_ns()
-            if sequence and now - sent_ns < _PROGRESS_INTERVAL_NS:
-                return
-            sequence, sent_ns = sequence + 1, now
-            data = ProgressData(completed, total)
-            self._writer.write(event_frame("progress", request.request_id, sequence, data))
-
-        return report
-
-    def _record(self, request: Incoming, *, failed: bool, action: str | None = None) -> None:
-        """Count a request. Its answer is made by then, so that what is short of memory here only goes uncounted."""
-        name = request.action if action is None else action
-        with suppress(MemoryError):
-            now = self._clock.now_ns()
-            self._history.record_action(name, now, now - request.arrived_ns, failed=failed)
-
-    def _error_frame(self, request: Incoming, error: WorkerError) -> bytes:
-        return error_frame(request.request_id, error, self.max_frame_bytes)
-
-    def _reply_too_large(self, size: int) -> FrameTooLargeError:
-        message = f"the reply has {size} bytes, more than the {self.max_frame_bytes} of a frame"
-        error = FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes, reply_bytes=size)
-        error.executed = Executed.YES
-        return error
 
 
 def _shutting_down() -> ShuttingDownError:
