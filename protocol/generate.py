@@ -13,6 +13,7 @@ from pathlib import Path
 
 from protocol.contract import contract_types, json_schema
 from protocol.csharp import generate as generate_csharp
+from protocol.generators.python import generate as generate_python
 from protocol.model_config import models_schema
 from protocol.reference import reference_page
 
@@ -36,6 +37,7 @@ def generated_files() -> dict[str, str]:
         "protocol/schema_digest.py": f'{constant}SCHEMA_SHA256 = "{digest}"\n',
         "docs/protocol.md": reference_page(),
         **generate_csharp(),
+        **generate_python(),
     }
 
 

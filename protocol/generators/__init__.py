@@ -1,0 +1,1 @@
+"""What writes the contract in another language: one package a language."""
