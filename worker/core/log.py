@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections import deque
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -177,7 +178,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._waiting = deque[bytes]()
-        self._wake = threading.Semaphore(0)
+        self._wake = SimpleQueue[None]()
         self._idle = threading.Event()
         self._counting = threading.Lock()
         # All mutable state besides: how many lines were dropped, and not told of yet.
@@ -195,7 +196,7 @@ class _Writer:
             return
         self._idle.clear()
         self._waiting.append(line)
-        self._wake.release()
+        self._wake.put(None)
 
     def end(self, seconds: float) -> None:
         """Wait until nothing waits."""
@@ -204,18 +205,23 @@ class _Writer:
 
     def _run(self) -> None:
         while True:
-            with contextlib.suppress(BaseException):  # a log must not end with a line
+            try:
                 if not self._waiting:
                     self._idle.set()
-                self._wake.acquire()
+                self._wake.get()
                 self._write(self._waiting[0])
                 if self._dropped:
-                    with self._counting:
-                        dropped, self._dropped = self._dropped, 0
-                    told = {"message": "nobody read stderr: lines were dropped", "dropped": dropped}
-                    self._write(_line({"time": round(time.time(), 3), "level": "warning", **told}))
+                    self._tell_dropped()
+            except BaseException:  # noqa: BLE001, S110 - a thread must not end, and where could it say so
+                pass
             if self._waiting:
                 self._waiting.popleft()
+
+    def _tell_dropped(self) -> None:
+        with self._counting:
+            dropped, self._dropped = self._dropped, 0
+        told = {"message": "nobody read stderr: lines were dropped", "dropped": dropped}
+        self._write(_line({"time": round(time.time(), 3), "level": "warning", **told}))
 
     def _write(self, line: bytes) -> None:
         left = memoryview(line)

@@ -16,7 +16,8 @@ from worker.core.errors import OutOfMemoryError
 
 _TRIES = 200
 _RESERVED_BYTES = 256 * 1024
-_NO_THREAD = "can't start new thread"
+_OF_RUNTIME = {"can't start new thread": "threads", "can't allocate lock": "memory"}
+"""What Python says by a RuntimeError."""
 
 T = TypeVar("T")
 
@@ -85,8 +86,8 @@ def shortage(error: BaseException) -> OutOfMemoryError | None:
     """Return what an exception is on the wire if it says that the system is short of something; else None."""
     if isinstance(error, MemoryError):
         return _short("memory", "the worker's own memory is short")
-    if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
-        return _short("threads", "the system starts no more threads")
+    if isinstance(error, RuntimeError) and str(error) in _OF_RUNTIME:
+        return _short(_OF_RUNTIME[str(error)], "the system is short of it")
     if isinstance(error, OSError):
         if error.errno in {errno.EMFILE, errno.ENFILE}:
             return _short("descriptors", "no more files can be open")

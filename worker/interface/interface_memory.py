@@ -48,6 +48,7 @@ from worker.core.errors import (
 )
 from worker.core.events import AllocationExpired, Publish
 from worker.core.records import Allocation, AllocationRequest, ModelDemand, Report
+from worker.core.shortages import patiently
 from worker.interface.questions import DeviceAnswers
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.recommendations import is_allowed
@@ -132,17 +133,21 @@ class MemoryInterface(DeviceAnswers):
                 if not make_room:
                     raise
                 allocation = self._allocate_making_room(allocation_id, request, token, unloaded)
-        self._after_change(device_id, request.size_bytes)
-        return AllocateResult(
-            allocation_id=allocation.allocation_id,
-            device_id=device_id,
-            memory_type=request.memory_type,
-            size_bytes=request.size_bytes,
-            actual_bytes=allocation.block.actual_bytes,
-            shared_memory=allocation.block.shared_memory,
-            available_bytes=self._manager.headroom(device_id).available_bytes,
-            models_unloaded=tuple(unloaded),
-        )
+        try:
+            self._after_change(device_id, request.size_bytes)
+            return AllocateResult(
+                allocation_id=allocation.allocation_id,
+                device_id=device_id,
+                memory_type=request.memory_type,
+                size_bytes=request.size_bytes,
+                actual_bytes=allocation.block.actual_bytes,
+                shared_memory=allocation.block.shared_memory,
+                available_bytes=self._manager.headroom(device_id).available_bytes,
+                models_unloaded=tuple(unloaded),
+            )
+        except BaseException:  # such as short memory: nothing that failed leaves a row
+            self._allocations.free(allocation.allocation_id)
+            raise
 
     def _allocate_as_it_is(
         self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, exact: bool
@@ -195,13 +200,17 @@ class MemoryInterface(DeviceAnswers):
         with self._watch.watching_for_loss():
             allocation, returned = self._allocations.free(allocation_id, force=force)
         self._after_change(allocation.device_id, allocation.size_bytes)
-        return DeallocateResult(
-            allocation_id=allocation_id,
-            device_id=allocation.device_id,
-            freed_bytes=allocation.size_bytes,
-            returned_bytes=returned,
-            available_bytes=self._manager.headroom(allocation.device_id).available_bytes,
-        )
+
+        def freed() -> DeallocateResult:
+            return DeallocateResult(
+                allocation_id=allocation_id,
+                device_id=allocation.device_id,
+                freed_bytes=allocation.size_bytes,
+                returned_bytes=returned,
+                available_bytes=self._manager.headroom(allocation.device_id).available_bytes,
+            )
+
+        return patiently(freed)
 
     def expire(self, allocation_id: str) -> None:
         """Free an allocation whose lease ran out; one that is gone meanwhile is none of our business."""

@@ -142,6 +142,17 @@ class MemoryManager(DeviceBooks):
                 self._remember_ending(allocation_id, ending)
             return allocation
 
+    def put_back(self, allocation: Allocation) -> None:
+        """Enter an allocation again that could not be freed after all: every figure is as before ``remove``."""
+        with self._lock:
+            if allocation.allocation_id in self._owning:
+                return
+            device = self._get(allocation.device_id)
+            device.ledger.put_back(allocation)
+            self.version += 1
+            device.stale = True
+            self._owning[allocation.allocation_id] = allocation.device_id
+
     # ---- weights ----
 
     def missing_bytes(self, device_id: str, size_bytes: int) -> int:

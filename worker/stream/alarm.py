@@ -93,16 +93,25 @@ class Alarm:
             with suppress(MemoryError):
                 self.at(self._clock.now_ns() + _TRY_AGAIN_NS, callback)
         except BaseException as error:  # noqa: BLE001 - a bug, and the other timers go on
-            log("error", "a bug in a timer", error=repr(error), timers=self._name)
+            _told(error, self._name)
 
     def _run(self) -> None:
         while True:
-            with suppress(MemoryError):  # what is due is still there
-                with self._changed:
-                    wait = None
-                    if self._due:
-                        wait = (self._due[0].due_ns - self._clock.now_ns()) / NS_PER_S
-                        wait = min(wait, threading.TIMEOUT_MAX)
-                    if wait is None or wait > 0:
-                        self._changed.wait(wait)
+            try:
+                self._wait()
                 self.run_due()
+            except BaseException as error:  # noqa: BLE001 - what is due is still there
+                _told(error, self._name)
+
+    def _wait(self) -> None:
+        with self._changed:
+            wait = None
+            if self._due:
+                wait = min((self._due[0].due_ns - self._clock.now_ns()) / NS_PER_S, threading.TIMEOUT_MAX)
+            if wait is None or wait > 0:
+                self._changed.wait(wait)
+
+
+def _told(error: BaseException, name: str) -> None:
+    if not isinstance(error, MemoryError):
+        log("error", "a bug in a timer", error=repr(error), timers=name)

@@ -1,7 +1,6 @@
 """One request's work done, and its reply made: whatever it raises, there is one, and it says what became of it."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from protocol.results import ProgressData
@@ -51,7 +50,11 @@ class Executor:
             result = self._result(work, self._plain_call if token is self.never else Call(token, report))
             if type(result) is Answer:
                 answer, result = result, result.result
-            frame = success_frame(request.request_id, result)
+            try:
+                frame = success_frame(request.request_id, result)
+            except MemoryError:  # it is done: only the telling is tried again
+                done = result
+                frame = patiently(lambda: success_frame(request.request_id, done))
             if work.plugin:
                 check_depth(frame)
             if len(frame) > self._max_frame_bytes:
@@ -104,9 +107,11 @@ class Executor:
     def record(self, request: Incoming, *, failed: bool, action: str | None = None) -> None:
         """Count a request. Its answer is made by then, so that what is short of memory here only goes uncounted."""
         name = request.action if action is None else action
-        with suppress(MemoryError):
+        try:
             now = self._clock.now_ns()
             self._history.record_action(name, now, now - request.arrived_ns, failed=failed)
+        except MemoryError:
+            pass
 
     def error_frame(self, request: Incoming, error: WorkerError) -> bytes:
         """Make the reply of a request that failed."""

@@ -4,9 +4,10 @@ import errno
 import os
 import select
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
+
+from worker.core.sure_lock import SureLock
 
 _BATCH_BYTES = 64 * 1024
 """What a pipe takes at once."""
@@ -26,7 +27,7 @@ class FrameWriter:
         self._fd = fd
         self._on_broken = on_broken
         """Called once, with the reason, when nothing more can be written."""
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         self._broken = False
         # The reading thread's replies of the present chunk: one system call for all of them.
         self._batch: list[bytes] = []
@@ -111,10 +112,9 @@ class FrameWriter:
         if len(batch) > 1:
             with suppress(MemoryError):
                 batch[:] = [b"".join(batch)]
-        while batch:  # taken out one by one: what was written is never written again
-            frame = batch[0]
+        while batch:  # taken out once it is written: where memory is short before that, it is written later
+            self.write(batch[0])
             del batch[0]
-            self.write(frame)
         self._batch_bytes = 0
 
 

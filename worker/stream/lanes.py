@@ -11,6 +11,7 @@ from typing import Protocol
 
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
+from worker.core.sure_lock import SureLock
 from worker.stream.alarm import Timer
 from worker.stream.work import Claim, Work
 
@@ -110,7 +111,8 @@ class Lanes:
     """All unfinished jobs, in arrival order. Every change can be repeated: what failed half-way is done again."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition(threading.Lock())
+        self._lock = SureLock()
+        self.changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # it has what is asked of one
         self._orders = itertools.count()
         # All mutable state.
         self._jobs: dict[Job, None] = {}
@@ -129,7 +131,7 @@ class Lanes:
 
     def free(self, claims: tuple[Claim, ...]) -> bool:
         """Tell whether work with these claims would not have to wait."""
-        with self.changed:
+        with self._lock:
             for claim in claims:
                 queue = self._queues.get(claim.key)
                 if queue is not None and (claim.alone or queue.exclusive):
@@ -138,7 +140,7 @@ class Lanes:
 
     def admit(self, job: Job) -> bool:
         """Add a job, and start it unless an earlier one is in its way. Returns whether it started."""
-        with self.changed:
+        with self._lock:
             job.order = next(self._orders)
             try:
                 self._jobs[job] = None
@@ -159,29 +161,29 @@ class Lanes:
 
     def begin(self, job: Job) -> bool:
         """Note that a thread has it. False if it was withdrawn."""
-        with self.changed:
+        with self._lock:
             job.begun = job in self._jobs
             return job.begun
 
     def finish(self, job: Job) -> None:
         """Take a job out, and start those that waited for it."""
-        with self.changed:
+        with self._lock:
             job.finished = True
             self._remove(job)
 
     def answering(self, job: Job) -> None:
         """Note that a job's answer is about to be written: who has read it may ask for more."""
-        with self.changed:
+        with self._lock:
             self._unanswered.pop(job, None)
 
     def find(self, request_id: str) -> Job | None:
         """Return the unfinished job of a request."""
-        with self.changed:
+        with self._lock:
             return next((job for job in self._jobs if job.request_id == request_id), None)
 
     def withdraw(self, job: Job) -> bool:
         """Take out a job that has not begun. False if it has, or is done."""
-        with self.changed:
+        with self._lock:
             if job.begun or job not in self._jobs:
                 return False
             job.finished = True
@@ -190,7 +192,7 @@ class Lanes:
 
     def jobs(self) -> tuple[Job, ...]:
         """Return all unfinished jobs."""
-        with self.changed:
+        with self._lock:
             return tuple(self._jobs)
 
     def running(self) -> int:
@@ -203,12 +205,12 @@ class Lanes:
             return self.changed.wait_for(reached, seconds)
 
     def _remove(self, job: Job) -> None:
-        for key in job.claims:
+        for key, exclusive in job.claims.items():
             queue = self._queues.get(key)
             if queue is None:
                 continue
             # Those that come after it may be many: it is no use to look at them where it was in nobody's way.
-            in_the_way = job in queue.exclusive or bool(queue.exclusive)
+            in_the_way = exclusive or bool(queue.exclusive)
             queue.jobs.pop(job, None)
             queue.exclusive.pop(job, None)
             if not queue.jobs:

@@ -11,6 +11,7 @@ import orjson
 from protocol.record import Record
 from protocol.vocabulary import REPLAY_CAPACITY
 from worker.core.errors import DuplicateRequestIdError
+from worker.core.sure_lock import SureLock
 from worker.stream.frames import Incoming, replayed_frame
 
 _MAX_BYTES = 64 * 2**20
@@ -56,7 +57,7 @@ class Answers:
     """What was answered, and what is being answered: one reply for each request, and for each repetition. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state.
         self._replay = Replay()
         self._in_flight: dict[str, tuple[bytes, int]] = {}

@@ -13,7 +13,7 @@ from worker.core.clock import FixedClock
 from worker.core.errors import FrameTooLargeError, OutOfMemoryError
 from worker.core.events import Event
 from worker.core.log import end_log, log
-from worker.core.shortages import patiently, start_thread
+from worker.core.shortages import RESERVE, patiently, start_thread
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
@@ -72,6 +72,10 @@ class StdioLoop:
         self._fixed_clock = fixed_clock
         self._host = HostWatch(lambda pid: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
         self._status = 0
+        # The reading thread's: the lines that were read, the first one last, and what is done of that.
+        self._lines: list[bytes | Oversize] = []
+        self._begun = False
+        self._failure: BaseException | None = None
         self._exiting = threading.Lock()
         self._turn = threading.Lock()
         """Held while lines are answered, so that the end comes between two of them."""
@@ -87,13 +91,7 @@ class StdioLoop:
             os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
             self._fixed_clock.on_parked = self._runner.wake
-        stream, splitter = Input(self._read_fd), LineSplitter(self.max_frame_bytes)
-        while chunk := stream.read():
-            self._answer(lambda: splitter.feed(chunk))
-            if once_answered is not None:
-                once_answered()
-                once_answered = None
-        self._answer(splitter.close)
+        self._read_all(once_answered)
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
         while not self._runner.wait_for_all(_LOOK_SECONDS):
@@ -144,15 +142,51 @@ class StdioLoop:
 
     # ---- inside ----
 
-    def _answer(self, read: Callable[[], list[bytes | Oversize]]) -> None:
-        """Answer lines: the guard of the reading thread, which goes on whatever comes of one."""
-        with self._turn:
-            for line in patiently(read):
+    def _read_all(self, once_answered: Callable[[], None] | None) -> None:
+        """Answer every line until the end of the input: the guard of the reading thread.
+
+        Whatever fails is done again from where it was: no line is lost, and none is answered twice.
+        """
+        stream, splitter = Input(self._read_fd), LineSplitter(self.max_frame_bytes)
+        taken = False
+        while True:
+            try:
+                if stream.chunk is None:
+                    stream.fill()
+                if not taken:
+                    lines = splitter.feed(stream.chunk) if stream.chunk else splitter.close()
+                    lines.reverse()
+                    self._lines, taken = lines, True
+                with self._turn:
+                    self._answer_lines()
+                if not stream.chunk:
+                    return
+                stream.chunk, taken = None, False
+                if once_answered is not None:
+                    go_on, once_answered = once_answered, None
+                    go_on()
+            except MemoryError:
+                RESERVE.release()
+            except BaseException as error:  # noqa: BLE001 - a bug: what comes next may be answered all the same
+                wire_error(error, "reading", None)
+                stream.chunk, taken = None, False
+
+    def _answer_lines(self) -> None:
+        """Answer what was read, the first line last in the list."""
+        while self._lines:
+            line = self._lines[-1]
+            if not self._begun:
+                self._begun = True
                 try:
                     self._accept(line)
                 except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
-                    self._refuse(line, error)
-            patiently(self._writer.flush)
+                    self._failure = error
+            if self._failure is not None:
+                self._refuse(line, self._failure)
+                self._failure = None
+            del self._lines[-1]
+            self._begun = False
+        self._writer.flush()
 
     def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:
         """Answer a line that is no request."""

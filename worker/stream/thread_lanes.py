@@ -1,12 +1,13 @@
 """Threads that run jobs: lanes of them, so that what is slow in one holds up nothing in another."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureLock
 from worker.stream.lanes import Job
 
 THREADS_MAX = 4
@@ -24,56 +25,56 @@ class ThreadLane:
         self.name = name
         self._work_off = work_off
         self._threads_max = threads_max
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = SureLock()
+        self._tokens = SimpleQueue[None]()
+        """One for each job that was put: waiting for it takes no memory, so that it can't fail."""
         # All mutable state.
         self._ready = deque[Job]()
-        self._idle = 0
-        self._threads = 0
+        self._threads: list[list[bool]] = []
+        """Of each thread whether it waits for a job. Only itself assigns to it."""
         self._grow()
 
     def put(self, job: Job) -> None:
         """Take a job over, at once. It can be put again where that failed half-way."""
-        with self._changed:
+        with self._lock:
             if not job.queued:
                 self._ready.append(job)
                 job.queued = True
-            if self._idle < len(self._ready) and self._threads < self._threads_max:
-                with suppress(OutOfMemoryError):
+            idle = sum(waits for (waits,) in self._threads)
+            if idle < len(self._ready) and len(self._threads) < self._threads_max:
+                with suppress(OutOfMemoryError):  # it waits for those there are
                     self._grow()
-            self._changed.notify()
+            self._tokens.put(None)
 
     def discard(self, job: Job) -> None:
         """Let go of a job that was withdrawn."""
-        with self._changed, suppress(ValueError):
+        with self._lock, suppress(ValueError):
             self._ready.remove(job)
 
     def _grow(self) -> None:
-        start_thread(self._serve, f"{self.name}-{self._threads + 1}")
-        self._threads += 1
+        waits = [True]
+        start_thread(lambda: self._serve(waits), f"{self.name}-{len(self._threads) + 1}")
+        self._threads.append(waits)
 
-    def _serve(self) -> None:
-        job = None
+    def _serve(self, waits: list[bool]) -> None:
+        """Work jobs off. What is left half-way by a shortage of memory is done again: no job may keep its claims."""
+        job: Job | None = None
+        tries = 0
         while True:
-            with suppress(MemoryError):
-                job = None
-                job = self._take()
-            tries = 0
-            # What is left half-way by a shortage of memory is done again: a job must not keep its claims.
-            while job is not None and tries < _TRIES:
-                with suppress(BaseException):
-                    self._work_off(job)
-                    break
+            try:
+                if job is None:
+                    tries = 0
+                    if not self._ready:
+                        waits[0] = True
+                        self._tokens.get()
+                    waits[0] = False
+                    job = self._ready.popleft()
                 tries += 1
-
-    def _take(self) -> Job:
-        with self._changed:
-            while not self._ready:
-                self._idle += 1
-                try:
-                    self._changed.wait()
-                finally:
-                    self._idle -= 1
-            return self._ready.popleft()
+                self._work_off(job)
+                job = None
+            except BaseException:  # noqa: BLE001 - a thread must not end; IndexError where another was faster
+                if tries > _TRIES:
+                    job = None
 
 
 class ThreadLanes:
@@ -81,7 +82,7 @@ class ThreadLanes:
 
     def __init__(self, work_off: Callable[[Job], None]) -> None:
         self._work_off = work_off
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state.
         self._lanes: dict[str, ThreadLane] = {}
 

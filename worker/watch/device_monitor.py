@@ -11,7 +11,9 @@ from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
 from worker.core.events import DeviceLost, DeviceRecovered, PressureChanged, Publish
+from worker.core.log import log
 from worker.core.records import DeviceInfo, Lost, Readings, age_order
+from worker.core.shortages import shortage
 from worker.manager.devices import unavailable
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
@@ -117,27 +119,36 @@ class DeviceWatch:
             backend.tick()
 
     def observe(self, device_ids: tuple[str, ...]) -> None:
-        """After a change: enter it in the timeline, tell of a new level, give caches up under pressure."""
+        """After a change: enter it in the timeline, tell of a new level, give caches up under pressure.
+
+        Never raises: the change is made, and what follows from it is no part of it.
+        """
         for device_id in device_ids:
-            self._manager.mark_stale(device_id)
-            readings = self._manager.readings(device_id)
-            if readings is not None and readings.largest_block_bytes is not None:
-                # Where memory lies in pieces, what can be had now cannot be worked out from before.
-                self.refresh((device_id,), max_age_ms=0)
-            self._record(device_id)
-            self.on_observed(device_id)
-            change = self._manager.level_change(device_id)
-            if change is None:
-                continue
-            before, now = change
-            if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH] and now is not before:
-                with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
-                    self._backends[device_id].trim(device_id)
-            if before is not PressureLevel.UNKNOWN:
-                room = self._manager.headroom(device_id)
-                self._publish(
-                    PressureChanged(device_id, before, now, room.pressure_percentage, room.available_bytes)
-                )
+            try:
+                self._observe(device_id)
+            except Exception as error:  # noqa: BLE001 - short memory, a device that fails just now, or a bug
+                log("error", "what follows from a change failed", device_id=device_id, error=repr(error))
+
+    def _observe(self, device_id: str) -> None:
+        self._manager.mark_stale(device_id)
+        readings = self._manager.readings(device_id)
+        if readings is not None and readings.largest_block_bytes is not None:
+            # Where memory lies in pieces, what can be had now cannot be worked out from before.
+            self.refresh((device_id,), max_age_ms=0)
+        self._record(device_id)
+        self.on_observed(device_id)
+        change = self._manager.level_change(device_id)
+        if change is None:
+            return
+        before, now = change
+        if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH] and now is not before:
+            with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
+                self._backends[device_id].trim(device_id)
+        if before is not PressureLevel.UNKNOWN:
+            room = self._manager.headroom(device_id)
+            self._publish(
+                PressureChanged(device_id, before, now, room.pressure_percentage, room.available_bytes)
+            )
 
     @contextmanager
     def watching_for_loss(self) -> Iterator[None]:
@@ -169,6 +180,12 @@ class DeviceWatch:
         try:
             with self._noting_loss():
                 self._manager.note_readings(device_id, self._readings(device_id), look)
+        except OSError as error:
+            if shortage(error) is not None:
+                raise  # whoever asked may have something in reserve
+            log("error", "a device's readings failed", device_id=device_id, error=repr(error))
+        except Exception as error:  # noqa: BLE001 - a library's own error: its last figures have to do
+            log("error", "a device's readings failed", device_id=device_id, error=repr(error))
         finally:
             self._manager.give_up_look(device_id, look)
 

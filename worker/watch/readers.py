@@ -41,15 +41,18 @@ class Reader:
 
     def _run(self) -> None:
         while True:
-            with suppress(MemoryError):
+            try:
                 with self._changed:
                     while self._asked <= self._over:
                         self._changed.wait()
-                try:
-                    self._take()
-                except Exception as error:  # noqa: BLE001 - the next ones may come
+                self._take()
+            except BaseException as error:  # noqa: BLE001 - the next ones may come
+                if not isinstance(error, MemoryError):
                     log("error", "asking a device failed", about=self._name, error=repr(error))
-                with self._changed:
-                    self._over += 1
-                    self._late = False
-                    self._changed.notify_all()
+            self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._over = max(self._over + 1, self._asked - 1)
+            self._late = False
+            self._changed.notify_all()

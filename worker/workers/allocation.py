@@ -7,8 +7,10 @@ from protocol.results import Expiration
 from protocol.vocabulary import MemoryType
 from worker.backends.base import DeviceBackend
 from worker.core.cancellation import CancelToken
-from worker.core.errors import InvalidRequestError, OutOfMemoryError
+from worker.core.errors import DeviceUnavailableError, InvalidRequestError, OutOfMemoryError
+from worker.core.log import log
 from worker.core.records import Allocation, AllocationRequest, Block, Reservation
+from worker.core.shortages import patiently
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 
@@ -82,7 +84,11 @@ class AllocationWorker:
             self.undo(made)
             raise
         if allocation.expires_ns is not None:
-            self._on_lease(allocation, allocation.expires_ns)
+            try:
+                self._on_lease(allocation, allocation.expires_ns)
+            except BaseException:
+                self._remove(allocation)
+                raise
         return allocation
 
     def undo(self, made: Unfinished) -> None:
@@ -103,13 +109,11 @@ class AllocationWorker:
         if allocation.request.persistent and not force:
             message = f"{allocation_id} is persistent; send force: true to free it"
             raise InvalidRequestError.at("data.force", message)
-        self._manager.remove(allocation_id)
-        return allocation, self._free_block(allocation)
+        return self._remove(allocation)
 
     def expire(self, allocation_id: str) -> Expiration:
         """Free an allocation whose lease ran out, and record it."""
-        allocation = self._manager.remove(allocation_id, ending="lease_expired")
-        returned = self._free_block(allocation)
+        allocation, returned = self._remove(self._manager.allocation(allocation_id), ending="lease_expired")
         expiration = Expiration(
             allocation_id=allocation_id,
             device_id=allocation.device_id,
@@ -121,10 +125,25 @@ class AllocationWorker:
         self._history.record_expiration(expiration)
         return expiration
 
-    def _free_block(self, allocation: Allocation) -> int | None:
+    def _remove(
+        self, allocation: Allocation, *, ending: str = "already_freed"
+    ) -> tuple[Allocation, int | None]:
+        """Strike a row out and free its block: both, or neither."""
+        allocation_id = allocation.allocation_id
+        self._manager.remove(allocation_id, ending=ending)
         if allocation.external:
-            return None
-        return self._backends[allocation.device_id].free(allocation.allocation_id)
+            return allocation, None
+        backend = self._backends[allocation.device_id]
+        try:
+            return allocation, backend.free(allocation_id)
+        except DeviceUnavailableError:
+            raise  # it went with its device
+        except BaseException as error:
+            if allocation_id in backend.live():
+                patiently(lambda: self._manager.put_back(allocation))
+                raise
+            log("error", "freeing failed, and it is gone", allocation_id=allocation_id, error=repr(error))
+            return allocation, None
 
     def _complete_details(self, error: OutOfMemoryError, request: AllocationRequest) -> None:
         room = self._manager.headroom(request.device_id)

@@ -14,10 +14,12 @@ from worker.core.errors import (
     CancelledError,
     ChecksumMismatchError,
     DeadlineExceededError,
+    InternalError,
     UnsupportedError,
     WorkerError,
 )
 from worker.core.records import Allocation, AllocationRequest, Report
+from worker.core.shortages import patiently
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.transfer_table import TransferBook
 from worker.workers.allocation import AllocationWorker, Unfinished
@@ -85,26 +87,44 @@ class TransferWorker:
                 raise
             destination = self._allocations.finish(made)
             if kind is TransferType.MOVE:
-                self._allocations.free(source.allocation_id)
+                self._free_moved(source, destination)
         except WorkerError as error:
-            self._book.update(transfer_id, state=_state_after(error), error=error.body())
+            self._fail(transfer_id, error)
             error.details = {"transfer_id": transfer_id, **error.details}
             raise
+        except BaseException:
+            self._fail(transfer_id, InternalError("a bug in the worker, or memory was short; the log has it"))
+            raise
         elapsed = self._clock.now_ns() - started
-        return self._book.update(
-            transfer_id,
-            state=TransferState.COMPLETED,
-            destination_allocation_id=destination.allocation_id,
-            completed_bytes=record.size_bytes,
-            duration_us=elapsed // NS_PER_US,
-            bytes_per_second=record.size_bytes * NS_PER_S // elapsed if elapsed else None,
-            checksum=checksum,
-            shared_memory=destination.block.shared_memory,
-        )
+
+        def completed() -> TransferResult:
+            return self._book.update(
+                transfer_id,
+                state=TransferState.COMPLETED,
+                destination_allocation_id=destination.allocation_id,
+                completed_bytes=record.size_bytes,
+                duration_us=elapsed // NS_PER_US,
+                bytes_per_second=record.size_bytes * NS_PER_S // elapsed if elapsed else None,
+                checksum=checksum,
+                shared_memory=destination.block.shared_memory,
+            )
+
+        return patiently(completed)
+
+    def _free_moved(self, source: Allocation, destination: Allocation) -> None:
+        """Free the source of a move, or else its destination: it is in one place, whatever fails."""
+        try:
+            self._allocations.free(source.allocation_id)
+        except BaseException:
+            self._allocations.free(destination.allocation_id)
+            raise
+
+    def _fail(self, transfer_id: str, error: WorkerError) -> None:
+        patiently(lambda: self._book.update(transfer_id, state=_state_after(error), error=error.body()))
 
     def abandon(self, transfer_id: str, error: WorkerError) -> None:
         """Note that a transfer will not be performed, or failed by what nobody expected."""
-        self._book.update(transfer_id, state=_state_after(error), error=error.body())
+        self._fail(transfer_id, error)
 
     def _begin(
         self,
