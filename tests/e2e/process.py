@@ -17,6 +17,8 @@ import orjson
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+ENTRY = ROOT / "worker" / "entry"
+"""Where ``memory_worker`` lies in a checkout."""
 PATIENCE_SECONDS = 20.0
 """How long anything may take on a busy machine before a test calls it lost."""
 
@@ -31,10 +33,12 @@ class Worker:
     def __init__(
         self,
         *options: str,
-        command: tuple[str, ...] = (sys.executable, "-m", "worker"),
+        command: tuple[str, ...] = (sys.executable, "-m", "memory_worker"),
         environment: dict[str, str] | None = None,
         reading: bool = True,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
+        self._patience = patience
         self._errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*command, *options],
@@ -214,7 +218,7 @@ class Worker:
                 self._changed.notify_all()
 
     def _wait_for(self, look: Callable[[], T | None], what: str) -> T:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self._patience
         with self._changed:
             while (found := look()) is None:
                 left = deadline - time.monotonic()

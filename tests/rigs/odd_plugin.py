@@ -5,8 +5,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from worker.errors import UnsupportedError
 from worker.plugins.host import PluginHost
+
+from worker.errors import UnsupportedError
 from worker.stream.work import Call
 
 

@@ -26,13 +26,13 @@ _KNOBS = {
 _EPILOG = """\
 Try it: paste this line into a shell. One JSON object a line goes in, one comes back for each.
 
-  echo '{"request_id": "1", "action": "memory.get_status"}' | python -m worker
+  echo '{"request_id": "1", "action": "memory.get_status"}' | python -m memory_worker
 
-  python -m worker doctor                  what can and can't be measured on this machine, and why
-  python -m worker < examples/conversation.jsonl      a walk through the operations
-  python -m worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
-  python -m worker top --attach PID        the same as it happens, in a terminal
-  python -m worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
+  python -m memory_worker doctor                  what can and can't be measured on this machine, and why
+  python -m memory_worker < examples/conversation.jsonl      a walk through the operations
+  python -m memory_worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
+  python -m memory_worker top --attach PID        the same as it happens, in a terminal
+  python -m memory_worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 
 A simulated device takes knobs after its size, for hosts without a GPU and for faults on demand:
 
@@ -50,6 +50,7 @@ class Arguments(argparse.Namespace):
     """What was asked for."""
 
     command: str
+    json: bool
     limit_bytes: int | None
     default_device: str | None
     simulated_device: list[dict[str, int | float]]
@@ -64,6 +65,7 @@ class Arguments(argparse.Namespace):
     model_root: str | None
     record: str | None
     metrics_file: str | None
+    metrics_mode: int
     metrics_seconds: float
     monitor_socket: str | None
     plugin: list[str]
@@ -71,6 +73,11 @@ class Arguments(argparse.Namespace):
     trace_python: int | None
     deterministic: bool
     log_level: str
+
+    @property
+    def watched(self) -> bool:
+        """Whether anything beside the host follows what happens."""
+        return any(each is not None for each in (self.record, self.metrics_file, self.monitor_socket))
 
 
 def size(text: str) -> int:
@@ -115,6 +122,15 @@ def _seconds(text: str) -> float:
     return milliseconds / 1000
 
 
+def _mode(text: str) -> int:
+    readable = {0o600, 0o640, 0o644, 0o660, 0o664, 0o666, 0o400, 0o440, 0o444}
+    mode = int(text, 8) if text.isdecimal() and set(text) <= set("01234567") else -1
+    if mode not in readable:
+        message = f"{text!r} is not a file's mode in octal digits, such as 0600, 0640 or 0644"
+        raise argparse.ArgumentTypeError(message)
+    return mode
+
+
 def _frames(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MOST_FRAMES:
         message = f"{text!r} is not a number of frames from 1 to {_MOST_FRAMES}"
@@ -136,7 +152,7 @@ def _at_least(lowest: int) -> "type[int]":
 def parse(arguments: list[str]) -> Arguments:
     """Read the command line. Exits with a message on stderr, and 2, if it cannot be understood."""
     parser = argparse.ArgumentParser(
-        prog="python -m worker",
+        prog="python -m memory_worker",
         description="Knows, in bytes, where an AI application's memory is, and makes room before it runs out."
         " Reads JSON requests from stdin, one a line, and answers each on stdout.",
         epilog=_EPILOG,
@@ -145,6 +161,7 @@ def parse(arguments: list[str]) -> Arguments:
     )
     add = parser.add_argument
     add("command", nargs="?", choices=("serve", "doctor"), default="serve", help="default: serve")
+    add("--json", action="store_true", help="doctor's findings as one JSON object")
     add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
     add("--default-device", metavar="ID", help="device of requests that name none (default: the first"
         " accelerator, else cpu)")  # fmt: skip
@@ -165,19 +182,21 @@ def parse(arguments: list[str]) -> Arguments:
         help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
     add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
-    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default /dev/shm,"
-        " else the temp folder)")  # fmt: skip
+    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default a folder of"
+        " yours in /dev/shm, else in the temp folder)")  # fmt: skip
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
-    add("--record", metavar="FILE", help="write what happens to it, for python -m worker report, top and"
+    add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"
         " simulate; at 64 MiB it becomes FILE.1")  # fmt: skip
     add(
         "--metrics-file",
         metavar="PATH",
         help="keep an OpenMetrics text there, for a collector that reads files",
     )
+    add("--metrics-mode", type=_mode, default=0o600, metavar="MODE", help="who may read it, as for chmod: 0644 for a"
+        " collector that another user runs (default 0600, as all files for watchers)")  # fmt: skip
     add("--metrics-seconds", type=_seconds, default=15.0, metavar="S", help="how often (default 15)")
-    add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m worker top attach, on a"
+    add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m memory_worker top attach, on a"
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
     add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
         " yours; repeatable; see docs/plugins.md")  # fmt: skip
@@ -198,5 +217,5 @@ def fail(message: str) -> NoReturn:
     """Exit with 2 and a message, as for any argument that cannot be used."""
     text = "\n".join(map(printable, message.split("\n")))
     with suppress(OSError):
-        os.write(2, f"python -m worker: error: {text}\n".encode())
+        os.write(2, f"memory-worker: error: {text}\n".encode())
     raise SystemExit(2)

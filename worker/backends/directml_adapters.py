@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from protocol.record import Record
 from protocol.vocabulary import Source
+from worker.core.records import Gauge
 from worker.telemetry import dxcore, dxgi, pdh
 
 VISIBLE = "DML_VISIBLE_DEVICES"
@@ -19,6 +21,9 @@ class AdapterReading(Record):
     budget_source: Source | None
     process_used_bytes: int | None
     used_bytes: int | None
+    total_source: Source | None = None
+    used_source: Source | None = None
+    process_used_source: Source | None = None
 
     @property
     def room_bytes(self) -> int | None:
@@ -29,6 +34,21 @@ class AdapterReading(Record):
         if self.total_bytes is not None and self.used_bytes is not None:
             rooms.append(self.total_bytes - self.used_bytes)
         return max(0, min(rooms)) if rooms else None
+
+    @property
+    def over_budget(self) -> tuple[Gauge, ...]:
+        """Say that this process holds more than the system grants it: others wait for that, whatever is free in it."""
+        budget, used, source = self.budget_bytes, self.process_used_bytes, self.budget_source
+        if budget is None or used is None or source is None or used <= budget:
+            return ()
+        return (Gauge("process_budget_used_percentage", 100.0, source),)
+
+    @property
+    def room_anew_bytes(self) -> int | None:
+        """What the system would leave a new process in place of this one."""
+        mine, used = self.process_used_bytes or 0, self.used_bytes
+        without = None if used is None else max(0, used - mine)
+        return replace(self, process_used_bytes=0, used_bytes=without).room_bytes
 
 
 UNKNOWN = AdapterReading(None, None, None, None, None)
@@ -44,13 +64,21 @@ def read_adapter(adapter: dxcore.Adapter | None) -> AdapterReading:
             found = dxgi.video_memory(adapter.luid)
             if found.budget_bytes is not None and found.usage_bytes is not None:
                 budget, source = dxcore.Budget(found.budget_bytes, found.usage_bytes), Source.DXGI
-    used = adapter.used_bytes()
+    process, process_source = adapter.process_used_bytes(os.getpid()), Source.DXCORE
+    if budget is not None:
+        process, process_source = budget.usage_bytes, source
+    used, used_source = adapter.used_bytes(), Source.DXCORE
+    if used is None:
+        used, used_source = pdh.adapter_used_bytes(adapter.luid), Source.PDH
     return AdapterReading(
         total_bytes=adapter.total_bytes,
         budget_bytes=None if budget is None else budget.budget_bytes,
         budget_source=None if budget is None else source,
-        process_used_bytes=adapter.process_used_bytes(os.getpid()) if budget is None else budget.usage_bytes,
-        used_bytes=pdh.adapter_used_bytes(adapter.luid) if used is None else used,
+        process_used_bytes=process,
+        used_bytes=used,
+        total_source=Source.DXCORE,
+        used_source=None if used is None else used_source,
+        process_used_source=None if process is None else process_source,
     )
 
 

@@ -87,6 +87,9 @@ class SimulatedBackend(LoadsThroughCopies):
             cached_bytes=used - live,
             fragmentation=Fragmentation(free, largest, round(100 * (1 - largest / free), 3) if free else 0.0),
             restart_returns_bytes=used - live if self._device.pooled else None,
+            total_source=Source.CONFIG,
+            used_source=Source.LEDGER,
+            process_used_source=Source.LEDGER,
         )
 
     def check(self, request: AllocationRequest) -> None:
@@ -163,6 +166,14 @@ class SimulatedBackend(LoadsThroughCopies):
             return None
         with self._lock:
             return Defragmented(self._space.compact(), 0)
+
+    def check_restart(self, more: list[int]) -> None:
+        """Raise OutOfMemoryError unless what is here and these would fit: a new process has the same size."""
+        with self._lock:
+            needed = self._space.used_bytes + sum(more)
+        if needed > self._capacity:
+            message = f"{self.device_id} has {self._capacity} bytes, and {needed} would be on it"
+            raise OutOfMemoryError(message, device_id=self.device_id, requested_bytes=needed)
 
     def notes(self) -> tuple[str, ...]:
         """Say what it is."""

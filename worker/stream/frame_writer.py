@@ -23,10 +23,10 @@ else:
 class FrameWriter:
     """Writes to a descriptor. A host that does not read makes the writer wait, and nobody keeps frames for it."""
 
-    def __init__(self, fd: int, on_broken: Callable[[OSError], None]) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._on_broken = on_broken
-        """Called once, with the reason, when nothing more can be written."""
+        self.on_broken: Callable[[OSError], None] = lambda _error: None
+        """Called once, with the reason, when nothing more can be written. Whoever ends the worker then takes it."""
         self._lock = SureLock()
         self._broken = False
         # The reading thread's replies of the present chunk: one system call for all of them.
@@ -38,14 +38,14 @@ class FrameWriter:
         with self._lock:
             broke = self._write(frame)
         if broke is not None:
-            self._on_broken(broke)
+            self.on_broken(broke)
 
     def write_made(self, make: Callable[[], bytes]) -> None:
         """Write a frame that is made under the lock, so that a number in it is in the stream's order."""
         with self._lock:
             broke = self._write(make())
         if broke is not None:
-            self._on_broken(broke)
+            self.on_broken(broke)
 
     def write_made_at_once(self, make: Callable[[], bytes], size_bytes: int) -> bool:
         """Write a frame of about this size if that need not wait for anybody. Returns whether it did."""
@@ -60,7 +60,7 @@ class FrameWriter:
         finally:
             self._lock.release()
         if broke is not None:
-            self._on_broken(broke)
+            self.on_broken(broke)
         return True
 
     def _write(self, frame: bytes) -> OSError | None:

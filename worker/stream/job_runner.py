@@ -83,10 +83,10 @@ class JobRunner:
         self.unfinished_at_shutdown = 0
         """How much was unfinished when ``worker.shutdown`` came."""
 
-    def bind(self, prepare: Prepare, is_device: Callable[[str], bool]) -> None:
+    def bind(self, prepare: Prepare, devices: Callable[[], tuple[str, ...]]) -> None:
         """Name what turns requests into work, and which claims name devices: it needs the loop, so it comes last."""
         self._prepare = prepare
-        self._is_device = is_device
+        self._devices = devices
 
     def start(self, *lanes: str) -> None:
         """Make these lanes' first threads now, and control's. OutOfMemoryError where the system has none."""
@@ -199,7 +199,7 @@ class JobRunner:
             return self._threads.lane(CONTROL)
         if work.plugin:
             return self._threads.lane(PLUGINS)
-        devices = {claim.key for claim in work.claims if self._is_device(claim.key)}
+        devices = {claim.key for claim in work.claims}.intersection(self._devices())
         # The machine's own memory is never what is slow about work that also needs another device.
         slow = sorted(devices - {"cpu"}) or sorted(devices)
         return self._threads.lane((" ".join(slow) or OTHERS) + ending)

@@ -14,7 +14,6 @@ from worker.core.errors import FrameTooLargeError, OutOfMemoryError
 from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
-from worker.stream.alarm import Alarm
 from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter, is_gone
@@ -55,7 +54,7 @@ class StdioLoop:
         writer: FrameWriter,
         runner: JobRunner,
         events: EventChannel,
-        alarm: Alarm,
+        due: tuple[Callable[[], None], ...],
         close: Callable[[], None],
         *,
         max_frame_bytes: int,
@@ -67,7 +66,8 @@ class StdioLoop:
         self._writer = writer
         self._runner = runner
         self._events = events
-        self._alarm = alarm
+        self._due = due
+        """Do what is due; with a fixed clock no threads of their own do."""
         self._close = close
         self._fixed_clock = fixed_clock
         self._host = HostWatch(lambda pid: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
@@ -90,7 +90,7 @@ class StdioLoop:
         if by_hand:
             os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
-            self._fixed_clock.on_parked = self._runner.wake
+            self._fixed_clock.when_parked(self._runner.wake)
         self._read_all(once_answered)
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
@@ -217,7 +217,8 @@ class StdioLoop:
     def _settle(self, clock: FixedClock) -> None:
         """With a fixed clock, one line is over before the next: order and figures are always the same."""
         self._runner.wait_settled(lambda: clock.parked)
-        self._alarm.run_due()
+        for run_due in self._due:
+            run_due()
         self._runner.wait_settled(lambda: clock.parked)
 
     def _end(self, reason: str, grace_seconds: float, cancel_seconds: float) -> None:

@@ -1,7 +1,6 @@
 """Copying or moving an allocation: reserve the destination, copy in chunks, verify, commit, or roll back."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 
 from protocol.results import TransferResult
@@ -9,7 +8,7 @@ from protocol.vocabulary import Initialize, MemoryType, TransferState, TransferT
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
 from worker.backends.block_copy import copy_block
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_S, NS_PER_US, Clock
+from worker.core.clock import NS_PER_S, NS_PER_US
 from worker.core.errors import (
     CancelledError,
     ChecksumMismatchError,
@@ -20,37 +19,31 @@ from worker.core.errors import (
 )
 from worker.core.records import Allocation, AllocationRequest, Report
 from worker.core.shortages import patiently
-from worker.manager.manager_memory import MemoryManager
-from worker.manager.transfer_table import TransferBook
+from worker.manager.transfer_table import TransferTable
+from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker, Unfinished
 
 
 class TransferWorker:
     """Transfers between any two devices, by way of the worker's own memory where they share none."""
 
-    def __init__(
-        self,
-        manager: MemoryManager,
-        backends: Mapping[str, DeviceBackend],
-        allocations: AllocationWorker,
-        clock: Clock,
-    ) -> None:
-        self._manager = manager
-        self._backends = backends
+    def __init__(self, core: Core, allocations: AllocationWorker) -> None:
+        self._rows = core.manager.allocations
+        self._backends = core.backends
         self._allocations = allocations
-        self._clock = clock
-        self._book = TransferBook()
+        self._clock = core.clock
+        self._table = TransferTable()
 
     def open(self, source_id: str, destination_device_id: str, memory_type: MemoryType) -> TransferResult:
-        """Enter a transfer, running from here on. AllocationNotFoundError or UnsupportedError if it can't be."""
-        source = self._manager.allocation(source_id)
+        """Add a transfer, running from here on. AllocationNotFoundError or UnsupportedError if it can't be."""
+        source = self._rows.get(source_id)
         if memory_type is MemoryType.EXTERNAL:
             message = "external memory is held by the host: the worker has nothing to copy into"
             raise UnsupportedError(message, memory_type=memory_type)
         if source.external:
             message = f"{source_id} is held by the host: the worker has only the record of it"
             raise UnsupportedError(message, allocation_id=source_id, memory_type=MemoryType.EXTERNAL)
-        return self._book.open(
+        return self._table.open(
             state=TransferState.RUNNING,
             source_allocation_id=source_id,
             source_device_id=source.device_id,
@@ -60,7 +53,7 @@ class TransferWorker:
 
     def get(self, transfer_id: str) -> TransferResult:
         """Return a transfer as it stands. InvalidRequestError if there is none."""
-        return self._book.get(transfer_id)
+        return self._table.get(transfer_id)
 
     def perform(
         self,
@@ -75,10 +68,10 @@ class TransferWorker:
     ) -> TransferResult:
         """Carry a transfer out. On any failure both ledgers are as before, and the record has the error."""
         started = self._clock.now_ns()
-        record = self._book.get(transfer_id)
+        record = self._table.get(transfer_id)
         try:
             token.check()
-            source = self._manager.allocation(record.source_allocation_id)
+            source = self._rows.get(record.source_allocation_id)
             made = self._begin(source, destination_id, record, memory_type, kind, token)
             try:
                 checksum = self._copy(source, made, transfer_id, token, report, verify=verify)
@@ -89,16 +82,18 @@ class TransferWorker:
             if kind is TransferType.MOVE:
                 self._free_moved(source, destination)
         except WorkerError as error:
-            self._fail(transfer_id, error)
+            self.abandon(transfer_id, error)
             error.details = {"transfer_id": transfer_id, **error.details}
             raise
         except BaseException:
-            self._fail(transfer_id, InternalError("a bug in the worker, or memory was short; the log has it"))
+            self.abandon(
+                transfer_id, InternalError("a bug in the worker, or memory was short; the log has it")
+            )
             raise
         elapsed = self._clock.now_ns() - started
 
         def completed() -> TransferResult:
-            return self._book.update(
+            return self._table.update(
                 transfer_id,
                 state=TransferState.COMPLETED,
                 destination_allocation_id=destination.allocation_id,
@@ -111,6 +106,12 @@ class TransferWorker:
 
         return patiently(completed)
 
+    def abandon(self, transfer_id: str, error: WorkerError) -> None:
+        """Note how a transfer ended that was not completed, or will not be performed."""
+        stopped = isinstance(error, CancelledError | DeadlineExceededError)
+        state = TransferState.CANCELLED if stopped else TransferState.FAILED
+        patiently(lambda: self._table.update(transfer_id, state=state, error=error.body()))
+
     def _free_moved(self, source: Allocation, destination: Allocation) -> None:
         """Free the source of a move, or else its destination: it is in one place, whatever fails."""
         try:
@@ -118,13 +119,6 @@ class TransferWorker:
         except BaseException:
             self._allocations.free(destination.allocation_id)
             raise
-
-    def _fail(self, transfer_id: str, error: WorkerError) -> None:
-        patiently(lambda: self._book.update(transfer_id, state=_state_after(error), error=error.body()))
-
-    def abandon(self, transfer_id: str, error: WorkerError) -> None:
-        """Note that a transfer will not be performed, or failed by what nobody expected."""
-        self._fail(transfer_id, error)
 
     def _begin(
         self,
@@ -163,7 +157,7 @@ class TransferWorker:
         size = source.size_bytes
 
         def done(completed: int) -> None:
-            self._book.update(transfer_id, completed_bytes=completed)
+            self._table.update(transfer_id, completed_bytes=completed)
             report(completed, size)
 
         place, destination_id = made.reservation.request.device_id, made.reservation.allocation_id
@@ -177,11 +171,6 @@ class TransferWorker:
             message = f"the copy has {found} where the source has {expected}; it was discarded"
             raise ChecksumMismatchError(message, expected=expected, found=found)
         return expected
-
-
-def _state_after(error: WorkerError) -> TransferState:
-    stopped = isinstance(error, CancelledError | DeadlineExceededError)
-    return TransferState.CANCELLED if stopped else TransferState.FAILED
 
 
 def _digest(backend: DeviceBackend, allocation_id: str, size: int, token: CancelToken) -> str:

@@ -49,19 +49,32 @@ def request_of(data: dict[str, Any]) -> AllocationRequest:
 def infos_of(data: list[dict[str, Any]]) -> tuple[DeviceInfo, ...]:
     """Return devices."""
     return tuple(
-        DeviceInfo(**(each | {"kind": DeviceKind(each["kind"]), "state": DeviceState(each["state"])}))
+        DeviceInfo(
+            **(
+                each
+                | {
+                    "kind": DeviceKind(each["kind"]),
+                    "state": DeviceState(each["state"]),
+                    "displaced": frozenset(each["displaced"]),
+                }
+            )
+        )
         for each in data
     )
 
 
+_SOURCES = ("budget_source", "total_source", "used_source", "process_used_source")
+
+
 def readings_of(data: dict[str, Any]) -> Readings:
     """Return readings."""
-    source, pieces = data["budget_source"], data["fragmentation"]
+    pieces = data["fragmentation"]
+    sources = {name: data[name] and Source(data[name]) for name in _SOURCES}
     return Readings(
         **(
             data
+            | sources
             | {
-                "budget_source": None if source is None else Source(source),
                 "fragmentation": None if pieces is None else Fragmentation(**pieces),
                 "gauges": tuple(map(_gauge_of, data["gauges"])),
             }

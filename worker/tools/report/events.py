@@ -44,14 +44,16 @@ def _nothing(_data: dict[str, Any]) -> None:
 def _level(data: dict[str, Any]) -> Told:
     before, now = str(data.get("from")), str(data.get("to"))
     percent = data.get("pressure_percentage")
-    reason = "" if percent is None else f"{percent:.1f} % of the budget taken"
+    reason = "" if percent is None else f"{percent:.1f} % of the budget in use, by all processes"
     return Told("level", f"{before} → {now}", reason, _SEVERITY.get(PressureLevel(now), 0))
 
 
 def _forecast(data: dict[str, Any]) -> Told:
     seconds = data.get("seconds_to_exhaustion")
     if seconds is None:
-        return Told("forecast", "no longer expected to run full", "it stopped growing, or room was made", 0)
+        return Told(
+            "forecast", "no longer expected to run full", "it stopped growing, or memory was freed", 0
+        )
     title = end(seconds, data.get("low_seconds"), data.get("high_seconds"))
     reason = f"{size(data.get('available_bytes'))} left, {rate(data.get('bytes_per_second') or 0.0)}"
     return Told("forecast", title, reason, 3 if seconds < _SOON_SECONDS else 2)
@@ -141,6 +143,13 @@ def _recovered(data: dict[str, Any]) -> Told:
     return Told("recovered", title, "nothing that was on it came back", 0)
 
 
+def _displaced(data: dict[str, Any]) -> Told:
+    if not data.get("displaced_bytes"):
+        return Told("displaced", f"all contents of {data.get('device_id')} are on it again", "", 0)
+    title = f"{size(data['displaced_bytes'])} of {data.get('device_id')} wait in host memory"
+    return Told("displaced", title, str(data.get("reason", "")), 2)
+
+
 _SENTENCES: dict[str, Callable[[dict[str, Any]], Told | None]] = {
     EventName.PRESSURE_CHANGED: _level,
     EventName.EXHAUSTION_FORECAST: _forecast,
@@ -152,4 +161,5 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], Told | None]] = {
     EventName.UNLOAD_REQUESTED: _unload_requested,
     EventName.DEVICE_LOST: _lost,
     EventName.DEVICE_RECOVERED: _recovered,
+    EventName.CONTENTS_DISPLACED: _displaced,
 }

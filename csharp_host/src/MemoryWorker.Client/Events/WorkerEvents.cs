@@ -32,6 +32,8 @@ public abstract record WorkerEvent(long Sequence, int ProcessId)
             "device.lost" => new DeviceLostEvent(sequence, processId, DeviceLostData.Read(ref reader, strict: false)),
             "device.recovered" =>
                 new DeviceRecoveredEvent(sequence, processId, DeviceRecoveredData.Read(ref reader, strict: false)),
+            "device.contents_displaced" =>
+                new ContentsDisplacedEvent(sequence, processId, ContentsDisplacedData.Read(ref reader, strict: false)),
             _ => null,
         };
     }
@@ -79,4 +81,8 @@ public sealed record DeviceLostEvent(long Sequence, int ProcessId, DeviceLostDat
 
 /// <summary>A device that was lost can be asked for memory again.</summary>
 public sealed record DeviceRecoveredEvent(long Sequence, int ProcessId, DeviceRecoveredData Data)
+    : WorkerEvent(Sequence, ProcessId);
+
+/// <summary>Contents of a device wait in host memory until it has room for them; with no bytes, none do any more.</summary>
+public sealed record ContentsDisplacedEvent(long Sequence, int ProcessId, ContentsDisplacedData Data)
     : WorkerEvent(Sequence, ProcessId);

@@ -57,4 +57,7 @@ public static class WireEvents
 
     /// <summary>Its data is a <see cref="DeviceRecoveredData"/>.</summary>
     public const string DeviceRecovered = "device.recovered";
+
+    /// <summary>Its data is a <see cref="ContentsDisplacedData"/>.</summary>
+    public const string ContentsDisplaced = "device.contents_displaced";
 }

@@ -43,6 +43,9 @@ public enum ErrorCode
     /// <summary><c>model_load_failed</c></summary>
     ModelLoadFailed,
 
+    /// <summary><c>plan_stale</c></summary>
+    PlanStale,
+
     /// <summary><c>out_of_memory</c></summary>
     OutOfMemory,
 
@@ -310,6 +313,31 @@ public enum EvictionStrategy
     Priority,
 }
 
+/// <summary>Who alone can free what is held.</summary>
+public enum FreedBy
+{
+    /// <summary><c>owner</c></summary>
+    Owner,
+
+    /// <summary><c>lease</c></summary>
+    Lease,
+
+    /// <summary><c>host</c></summary>
+    Host,
+
+    /// <summary><c>worker</c></summary>
+    Worker,
+
+    /// <summary><c>use</c></summary>
+    Use,
+
+    /// <summary><c>process_end</c></summary>
+    ProcessEnd,
+
+    /// <summary><c>other_process</c></summary>
+    OtherProcess,
+}
+
 /// <summary>A part of the <c>memory.get_analytics</c> answer.</summary>
 public enum AnalyticsSection
 {
@@ -384,6 +412,9 @@ public enum EventName
 
     /// <summary><c>device.recovered</c></summary>
     DeviceRecovered,
+
+    /// <summary><c>device.contents_displaced</c></summary>
+    DeviceContentsDisplaced,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -403,6 +434,7 @@ public static class WireWords
         ErrorCode.ModelNotFound => "model_not_found",
         ErrorCode.ModelBusy => "model_busy",
         ErrorCode.ModelLoadFailed => "model_load_failed",
+        ErrorCode.PlanStale => "plan_stale",
         ErrorCode.OutOfMemory => "out_of_memory",
         ErrorCode.LimitExceeded => "limit_exceeded",
         ErrorCode.Unsupported => "unsupported",
@@ -431,6 +463,7 @@ public static class WireWords
             "model_not_found" => (ErrorCode.ModelNotFound, true),
             "model_busy" => (ErrorCode.ModelBusy, true),
             "model_load_failed" => (ErrorCode.ModelLoadFailed, true),
+            "plan_stale" => (ErrorCode.PlanStale, true),
             "out_of_memory" => (ErrorCode.OutOfMemory, true),
             "limit_exceeded" => (ErrorCode.LimitExceeded, true),
             "unsupported" => (ErrorCode.Unsupported, true),
@@ -493,6 +526,10 @@ public static class WireWords
         {
             return ErrorCode.ModelLoadFailed;
         }
+        if (reader.ValueTextEquals("plan_stale"u8))
+        {
+            return ErrorCode.PlanStale;
+        }
         if (reader.ValueTextEquals("out_of_memory"u8))
         {
             return ErrorCode.OutOfMemory;
@@ -529,7 +566,7 @@ public static class WireWords
         {
             return ErrorCode.InternalError;
         }
-        throw WireReader.UnknownWord(ref reader, member, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        throw WireReader.UnknownWord(ref reader, member, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
     }
 
     /// <summary>The word of a <see cref="Executed"/>.</summary>
@@ -1220,6 +1257,71 @@ public static class WireWords
         throw WireReader.UnknownWord(ref reader, member, "adaptive, cost_aware, lru, lfu, largest_first, priority");
     }
 
+    /// <summary>The word of a <see cref="FreedBy"/>.</summary>
+    public static string ToWord(this FreedBy value) => value switch
+    {
+        FreedBy.Owner => "owner",
+        FreedBy.Lease => "lease",
+        FreedBy.Host => "host",
+        FreedBy.Worker => "worker",
+        FreedBy.Use => "use",
+        FreedBy.ProcessEnd => "process_end",
+        FreedBy.OtherProcess => "other_process",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+    };
+
+    /// <summary>Finds the <see cref="FreedBy"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out FreedBy value)
+    {
+        (FreedBy found, bool known) = word switch
+        {
+            "owner" => (FreedBy.Owner, true),
+            "lease" => (FreedBy.Lease, true),
+            "host" => (FreedBy.Host, true),
+            "worker" => (FreedBy.Worker, true),
+            "use" => (FreedBy.Use, true),
+            "process_end" => (FreedBy.ProcessEnd, true),
+            "other_process" => (FreedBy.OtherProcess, true),
+            _ => (default, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static FreedBy ReadFreedBy(ref Utf8JsonReader reader, string member)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("owner"u8))
+        {
+            return FreedBy.Owner;
+        }
+        if (reader.ValueTextEquals("lease"u8))
+        {
+            return FreedBy.Lease;
+        }
+        if (reader.ValueTextEquals("host"u8))
+        {
+            return FreedBy.Host;
+        }
+        if (reader.ValueTextEquals("worker"u8))
+        {
+            return FreedBy.Worker;
+        }
+        if (reader.ValueTextEquals("use"u8))
+        {
+            return FreedBy.Use;
+        }
+        if (reader.ValueTextEquals("process_end"u8))
+        {
+            return FreedBy.ProcessEnd;
+        }
+        if (reader.ValueTextEquals("other_process"u8))
+        {
+            return FreedBy.OtherProcess;
+        }
+        throw WireReader.UnknownWord(ref reader, member, "owner, lease, host, worker, use, process_end, other_process");
+    }
+
     /// <summary>The word of a <see cref="AnalyticsSection"/>.</summary>
     public static string ToWord(this AnalyticsSection value) => value switch
     {
@@ -1362,6 +1464,7 @@ public static class WireWords
         EventName.MemoryUnloadRequested => "memory.unload_requested",
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
+        EventName.DeviceContentsDisplaced => "device.contents_displaced",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
     };
 
@@ -1380,6 +1483,7 @@ public static class WireWords
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
+            "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
             _ => (default, false),
         };
         value = found;
@@ -1429,6 +1533,10 @@ public static class WireWords
         {
             return EventName.DeviceRecovered;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered");
+        if (reader.ValueTextEquals("device.contents_displaced"u8))
+        {
+            return EventName.DeviceContentsDisplaced;
+        }
+        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
     }
 }

@@ -40,6 +40,7 @@ internal sealed class EventHub
             ModelUnloadedEvent => EventName.MemoryModelUnloaded,
             UnloadRequestedEvent => EventName.MemoryUnloadRequested,
             DeviceRecoveredEvent => EventName.DeviceRecovered,
+            ContentsDisplacedEvent => EventName.DeviceContentsDisplaced,
             _ => EventName.DeviceLost,
         };
     }
