@@ -16,12 +16,11 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import orjson
-from worker.plugins.host import PluginHost
 
 from worker.backends.cpu import CpuBackend
 from worker.backends.simulated import SimulatedBackend
+from worker.plugins import Call, PluginHost
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.work import Call
 
 try:
     import _testcapi

@@ -84,8 +84,8 @@ def test_work_that_does_not_notice_is_answered_for() -> None:
     """Neither a deadline nor a cancel waits for what hangs; what became of it is not known."""
     with worker(*PLUGIN) as started:
         late = started.send("odd.hang", {"seconds": 30}, meta={"deadline_ms": 300})
-        cancelled = started.send("odd.hang", {"seconds": 30})
-        started.call("worker.ping")
+        cancelled = started.send("odd.hang", {"seconds": 30}, meta={"progress": True})
+        started.event("progress", cancelled)
         started.call("worker.cancel", {"request_id": cancelled})
         assert started.reply(late)["error"]["code"] == "deadline_exceeded"
         assert started.reply(cancelled)["error"]["code"] == "cancelled"

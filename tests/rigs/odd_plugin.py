@@ -5,10 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from worker.plugins.host import PluginHost
-
-from worker.errors import UnsupportedError
-from worker.stream.work import Call
+from worker.plugins import Call, PluginHost, UnsupportedError
 
 
 def _raise(make: Callable[[], BaseException]) -> Callable[[dict[str, Any], Call], Any]:
@@ -34,7 +31,8 @@ def _progress(_data: dict[str, Any], call: Call) -> Any:
     return {}
 
 
-def _hang(data: dict[str, Any], _call: Call) -> Any:
+def _hang(data: dict[str, Any], call: Call) -> Any:
+    call.report(0, 1)  # it has begun
     threading.Event().wait(data["seconds"])  # and notices nothing meanwhile
     return {}
 
