@@ -13,7 +13,7 @@ from worker.stream.work import Claim, Work
 
 
 def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
-    """Build what ends leases and keep-alives."""
+    """Build what ends leases and keep-alives, beside whatever long work has the threads of requests."""
     return Reaper(parts.core, parts.memory, partial(runner.submit, brief=True))
 
 

@@ -378,6 +378,15 @@ def test_a_change_back_is_none() -> None:
     assert channel.changes() == [("low", "high")]
 
 
+def test_losses_are_told_one_by_one() -> None:
+    """Each names other things that are gone: none stands for another, and none waits."""
+    channel = Channel()
+    channel.channel.subscribe((DeviceLost,))
+    for name in ("alloc-1", "alloc-2"):
+        channel.channel.publish(DeviceLost("sim:0", "gone", (name,), ()))
+    assert [event["data"]["allocation_ids"] for event in channel.sent] == [["alloc-1"], ["alloc-2"]]
+
+
 def test_two_threads_that_overtake_each_other() -> None:
     """A step that is told after the one that followed it does not bring the old level back."""
     channel = Channel()
