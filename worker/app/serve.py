@@ -99,7 +99,11 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
         _tick_every_second(timers, clock, watchers)
-    by_clock = (timers.start, event_writer.start, partial(start, reaper, clock, "expiry"))
+    # All threads before the first readings: they take addresses, which may be limited.
+    by_clock = (
+        timers.start, event_writer.start, partial(start, reaper, clock, "expiry"),
+        partial(start, pressure, clock, "pressure"),
+    )  # fmt: skip
     _start_threads(runner, manager, plugins, by_clock if fixed_clock is None else ())
     log("info", "serving", version=__version__)
     gc.freeze()
@@ -108,7 +112,6 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     def go_on() -> None:
         if fixed_clock is None:
             parts.pace.set(clock.now_ns())
-            start(pressure, clock, "pressure")
         memory.devices.probe_here()
 
     loop.run(go_on)  # sampling would only keep the first answer waiting
