@@ -1,11 +1,13 @@
 """The command line. Standard library only: it is read before the descriptors are claimed."""
 
 import argparse
-import sys
+import os
+from contextlib import suppress
 from typing import NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel
 from worker import __version__
+from worker.core.text import printable
 
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
@@ -63,6 +65,7 @@ class Arguments(argparse.Namespace):
     model_root: str | None
     record: str | None
     metrics_file: str | None
+    metrics_mode: int
     metrics_seconds: float
     monitor_socket: str | None
     plugin: list[str]
@@ -117,6 +120,15 @@ def _seconds(text: str) -> float:
         message = f"{text!r} is not a time of at least 0.1 s"
         raise argparse.ArgumentTypeError(message)
     return milliseconds / 1000
+
+
+def _mode(text: str) -> int:
+    readable = {0o600, 0o640, 0o644, 0o660, 0o664, 0o666, 0o400, 0o440, 0o444}
+    mode = int(text, 8) if text.isdecimal() and set(text) <= set("01234567") else -1
+    if mode not in readable:
+        message = f"{text!r} is not a file's mode in octal digits, such as 0600, 0640 or 0644"
+        raise argparse.ArgumentTypeError(message)
+    return mode
 
 
 def _frames(text: str) -> int:
@@ -181,6 +193,8 @@ def parse(arguments: list[str]) -> Arguments:
         metavar="PATH",
         help="keep an OpenMetrics text there, for a collector that reads files",
     )
+    add("--metrics-mode", type=_mode, default=0o600, metavar="MODE", help="who may read it, as for chmod: 0644 for a"
+        " collector that another user runs (default 0600, as all files for watchers)")  # fmt: skip
     add("--metrics-seconds", type=_seconds, default=15.0, metavar="S", help="how often (default 15)")
     add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m memory_worker top attach, on a"
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
@@ -201,5 +215,7 @@ def parse(arguments: list[str]) -> Arguments:
 
 def fail(message: str) -> NoReturn:
     """Exit with 2 and a message, as for any argument that cannot be used."""
-    sys.stderr.write(f"memory-worker: error: {message}\n")
+    text = "\n".join(map(printable, message.split("\n")))
+    with suppress(OSError):
+        os.write(2, f"memory-worker: error: {text}\n".encode())
     raise SystemExit(2)
