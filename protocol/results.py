@@ -391,6 +391,9 @@ class ModelStatus(Record):
     last_used_ms_ago: Milliseconds | None
     keep_alive_ms: Milliseconds | None
     expires_in_ms: Milliseconds | None
+    state_reason: str | None
+    """Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against
+    it."""
 
 
 class LoadModelResult(ModelStatus):
@@ -696,6 +699,9 @@ class HelloResult(Record):
     actions: tuple[str, ...]
     limits: WorkerLimits
     schema_sha256: str
+    host_watched: bool | None = None
+    """Whether the worker ends with the process that ``host_pid`` names; false where it cannot be seen, as across
+    containers: then only the end of the input ends it. Null without ``host_pid``."""
 
 
 class PingResult(Record):

@@ -42,7 +42,11 @@ class Device:
         """Return what the ledger counts against the device's headroom."""
         ledger = self.ledger
         allocated = ledger.allocated_bytes + ledger.model_bytes
-        return LedgerTotals(allocated, ledger.reserved_bytes, ledger.drift_bytes)
+        process_bytes = (self.readings or NO_READINGS).process_used_bytes
+        # Working memory that is in use shows as more of the process than the ledger has: it is not kept free again.
+        working = 0 if process_bytes is None else max(0, process_bytes - ledger.committed_bytes)
+        reserved = ledger.reserved_bytes + max(0, ledger.working_bytes - working)
+        return LedgerTotals(allocated, reserved, ledger.drift_bytes)
 
 
 class DeviceTable:

@@ -130,7 +130,7 @@ class EvictionPlans:
             Candidate(
                 model_id=entry.model_id,
                 device_id=entry.residence.device_id,
-                size_bytes=entry.residence.size_bytes,
+                size_bytes=entry.residence.size_bytes + entry.working_bytes,
                 reload_ms=entry.load_ms,
                 restore_ms=entry.restore_ms,
                 in_use=entry.in_use,

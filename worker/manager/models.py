@@ -129,7 +129,9 @@ class ModelManager:
                 size_bytes,
                 actual_bytes,
                 is_object=entry.spec.factory is not None,
+                working_bytes=entry.working_bytes,
             )
+            entry.state_reason = None
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED

@@ -2318,6 +2318,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
+    /// <summary>Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against it.</summary>
+    public required string? StateReason { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelStatus() { }
 
@@ -2415,14 +2418,19 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
                 seen |= 0x10000;
             }
+            else if (WireReader.IsAt(ref reader, "state_reason"u8))
+            {
+                StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
+                seen |= 0x20000;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0x1ffff)
+        if (seen != 0x3ffff)
         {
-            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
+            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
         }
     }
 
@@ -2468,6 +2476,8 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, KeepAliveMs);
         writer.WritePropertyName("expires_in_ms"u8);
         WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("state_reason"u8);
+        WireWriter.Value(writer, StateReason);
         writer.WriteEndObject();
     }
 }
@@ -4220,6 +4230,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
+    /// <summary><c>state_reason</c></summary>
+    public required string? StateReason { get; init; }
+
     /// <summary>Another than <c>model_id</c> where its fallback was loaded instead.</summary>
     public required string RequestedModelId { get; init; }
 
@@ -4326,29 +4339,34 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
                 seen |= 0x10000;
             }
+            else if (WireReader.IsAt(ref reader, "state_reason"u8))
+            {
+                StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
+                seen |= 0x20000;
+            }
             else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
             {
                 RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
-                seen |= 0x20000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
             {
                 FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
-                seen |= 0x40000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x80000;
+                seen |= 0x100000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0xfffff)
+        if (seen != 0x1fffff)
         {
-            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
         }
     }
 
@@ -4394,6 +4412,8 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, KeepAliveMs);
         writer.WritePropertyName("expires_in_ms"u8);
         WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("state_reason"u8);
+        WireWriter.Value(writer, StateReason);
         writer.WritePropertyName("requested_model_id"u8);
         WireWriter.Value(writer, RequestedModelId);
         writer.WritePropertyName("fallback_reason"u8);
@@ -4931,8 +4951,11 @@ public sealed record Limits : IWireRecord<Limits>
 }
 
 /// <summary>Who answers, and what it can be asked.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloResult : IWireRecord<HelloResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>protocol</c></summary>
     public required long Protocol { get; init; }
 
@@ -4950,6 +4973,11 @@ public sealed record HelloResult : IWireRecord<HelloResult>
 
     /// <summary><c>schema_sha256</c></summary>
     public required string SchemaSha256 { get; init; }
+
+    private readonly bool? _hostWatched;
+
+    /// <summary>Whether the worker ends with the process that <c>host_pid</c> names; false where it cannot be seen, as across containers: then only the end of the input ends it. Null without <c>host_pid</c>.</summary>
+    public bool? HostWatched { get => _hostWatched; init { _hostWatched = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public HelloResult() { }
@@ -4993,6 +5021,10 @@ public sealed record HelloResult : IWireRecord<HelloResult>
                 SchemaSha256 = WireReader.String(ref reader, "schema_sha256", strict);
                 seen |= 0x20;
             }
+            else if (WireReader.IsAt(ref reader, "host_watched"u8))
+            {
+                HostWatched = WireReader.IsNull(ref reader) ? null : WireReader.Boolean(ref reader, "host_watched");
+            }
             else
             {
                 WireReader.Unknown(ref reader, "HelloResult", refuse: strict);
@@ -5024,6 +5056,11 @@ public sealed record HelloResult : IWireRecord<HelloResult>
         WireWriter.Value(writer, Limits);
         writer.WritePropertyName("schema_sha256"u8);
         WireWriter.Value(writer, SchemaSha256);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("host_watched"u8);
+            WireWriter.Value(writer, HostWatched);
+        }
         writer.WriteEndObject();
     }
 }
