@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "fe01cb810b52151ad01f5f40bf9c2a67edb0d9ca1b0bbc1cd2479372f3df480f"
+SCHEMA_SHA256 = "fbf204d287d9f19867ee27d2d363894d200cfc82c1c57cb6d0fb6eb04b1b8e98"
