@@ -106,7 +106,8 @@ def _adaptive(capacity_bytes: int) -> Adaptive:
     forecast = ReuseForecast()
     rates = [DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256)]
     mixed = [Between(rates[1], forecast), Between(rates[2], forecast)]  # both after their parts
-    return Adaptive((LeastRecentlyUsed(), CostPerAge(), *rates, forecast, *mixed), capacity_bytes)
+    others = (CostPerAge(), *rates, *mixed)
+    return Adaptive((LeastRecentlyUsed(), forecast, *others), capacity_bytes, trusted=2)
 
 
 class _PolicyRanking(Record):
