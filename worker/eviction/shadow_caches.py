@@ -37,7 +37,7 @@ class ShadowCache:
 
         1. A resident model of the same size costs nothing.
         2. One that is missing costs its load; one above the capacity is not kept (a pin or a lease can
-           leave less room than a model takes).
+           leave less than a model takes).
         3. What is too much goes, as in a live plan.
         """
         self.recent_ms *= _DECAY

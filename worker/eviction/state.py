@@ -23,7 +23,7 @@ class EvictionState:
 
     Every event goes in as it happens, in order:
       1. ``record_size`` when a model's size is first known, declared or estimated;
-      2. ``record_use`` when a model is asked for: before room is made for it, because what is used now
+      2. ``record_use`` when a model is asked for: before memory is freed for it, because what is used now
          tells what is used next;
       3. ``record_eviction`` when one went, whoever decided it;
       4. ``record_load`` when one became resident, with its measured size and time.
