@@ -86,7 +86,12 @@ class StdioLoop:
         ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
         """
         by_hand = os.isatty(self._read_fd)
-        watch_signals(lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand)
+        try:
+            watch_signals(
+                lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand
+            )
+        except OutOfMemoryError as error:
+            log("warning", "signals end the worker without order", error=error.message)
         if by_hand:
             os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
