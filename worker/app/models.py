@@ -58,11 +58,9 @@ def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend
 
 
 def reread_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
-    """Read ``--models`` again. UnsupportedError without one, ModelLoadFailedError for what is no such file any more."""
+    """Read ``--models`` again. ModelLoadFailedError for what is no such file any more."""
     if arguments.models is None:
-        raise UnsupportedError(
-            "there is no file of models to be read again: the worker was started without --models"
-        )
+        return DeclaredModels((), (), ())
     try:
         return read_configured(arguments, backends)
     except (ModelConfigError, OSError) as error:
