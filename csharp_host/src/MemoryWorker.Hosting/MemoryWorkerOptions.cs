@@ -74,20 +74,3 @@ public sealed class MemoryWorkerOptions
         };
     }
 }
-
-/// <summary>Holds configured options to the same rules as the client's own.</summary>
-internal sealed class MemoryWorkerOptionsValidator : IValidateOptions<MemoryWorkerOptions>
-{
-    public ValidateOptionsResult Validate(string? name, MemoryWorkerOptions options)
-    {
-        try
-        {
-            options.ToClient(TimeProvider.System).Validate();
-            return ValidateOptionsResult.Success;
-        }
-        catch (ArgumentException problem)
-        {
-            return ValidateOptionsResult.Fail($"{MemoryWorkerOptions.Section}: {problem.Message}");
-        }
-    }
-}

@@ -4,22 +4,6 @@ using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client.Transport;
 
-/// <summary>The time a call has. <paramref name="Expired"/> is cancelled when it runs out.</summary>
-internal readonly record struct CallLimit(TimeSpan Time, CancellationToken Expired, DateTimeOffset Until)
-{
-    public WorkerTimeoutException Exceeded(string action, WorkerFailure failure) =>
-        new($"{action} took longer than {Time.TotalSeconds:0.###} s", Time, failure);
-}
-
-/// <summary>Ids that no two requests of a host share.</summary>
-internal sealed class RequestIds
-{
-    private readonly string _prefix = Guid.NewGuid().ToString("N")[..12] + "-";
-    private long _last;
-
-    public string Next() => _prefix + Interlocked.Increment(ref _last).ToString(System.Globalization.CultureInfo.InvariantCulture);
-}
-
 /// <content>How a call is sent, given up and failed.</content>
 internal sealed partial class WorkerConnection
 {

@@ -2,22 +2,6 @@ using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
 
-/// <summary>How close a device is to running out, in a word.</summary>
-public enum PressureCategory
-{
-    /// <summary>There is room.</summary>
-    Low,
-
-    /// <summary>There is room, but less than usual.</summary>
-    Moderate,
-
-    /// <summary>Large requests will fail soon.</summary>
-    High,
-
-    /// <summary>Requests fail, or are about to.</summary>
-    Critical,
-}
-
 /// <summary>How close memory is to running out: the device asked for, or the one that is worst off.</summary>
 public sealed record GetMemoryPressureResponse
 {
