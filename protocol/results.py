@@ -269,6 +269,8 @@ class ClearResult(Record):
     allocations_freed: Count
     models_unloaded: tuple[UnloadedModel, ...]
     kept: tuple[Kept, ...]
+    allocation_ids: tuple[str, ...] | None
+    """Of the allocations that were freed; null where they are more than 10,000: what is left is listed."""
 
 
 class DefragmentStep(Record):

@@ -63,7 +63,7 @@ async Task WalkAsync()
     {
         await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 1L << 40, DeviceId = "sim:0" });
     }
-    catch (WorkerRequestException refused) when (refused.Code == "out_of_memory")
+    catch (WorkerRequestException refused) when (refused.ErrorCode == ErrorCode.OutOfMemory)
     {
         Console.WriteLine($"refused: {refused.Reason}");
     }

@@ -14,8 +14,10 @@ from tests.e2e.csharp.host import (
     answer,
     ask,
     call,
+    execute,
     fake,
     gone,
+    make,
     milliseconds,
     options,
     until,
@@ -238,35 +240,15 @@ def test_a_change_that_was_never_written_is_sent_to_the_next_worker(fake: Make, 
 
 def test_the_event_lists_what_was_lost(fake: Make) -> None:
     """An allocation counts until its end was seen; a death names those that are left."""
-    from MemoryWorker.Client import PythonWorkerTypes
-    from MemoryWorker.Client.Protocol import (
-        AllocateParams,
-        AllocateResult,
-        DeallocateParams,
-        DeallocateResult,
-    )
+    from MemoryWorker.Client.Protocol import AllocateParams, DeallocateParams, WireActions
 
     service = fake()
     exited = Watched(service, "WorkerExited")
-    made = []
-    for owner in ("a", "b", "c"):
-        request = AllocateParams()
-        request.SizeBytes = 100
-        request.Owner = owner
-        made.append(
-            wait(
-                service.ExecuteAsync[AllocateParams, AllocateResult](
-                    PythonWorkerTypes.Memory, "memory.allocate", request
-                )
-            )
-        )
-    freed = DeallocateParams()
-    freed.AllocationId = made[1].AllocationId
-    wait(
-        service.ExecuteAsync[DeallocateParams, DeallocateResult](
-            PythonWorkerTypes.Memory, "memory.deallocate", freed
-        )
-    )
+    made = [
+        wait(execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=100, Owner=owner)))
+        for owner in ("a", "b", "c")
+    ]
+    wait(execute(service, WireActions.Deallocate, make(DeallocateParams, AllocationId=made[1].AllocationId)))
     pid = service.Snapshot.ProcessId
     psutil.Process(pid).kill()
     event = exited.next()
@@ -346,20 +328,15 @@ def test_cancelling_hundreds_gives_every_slot_back(fake: Make) -> None:
 
 
 def test_what_a_cancelled_allocate_made_is_given_back(fake: Make, tmp_path: Path) -> None:
-    """A cancel that comes too late leaves no allocation that nobody knows of."""
+    """A cancel that comes too late leaves no allocation that no caller knows of."""
     import System
-    from MemoryWorker.Client import PythonWorkerTypes
-    from MemoryWorker.Client.Protocol import AllocateParams, AllocateResult
+    from MemoryWorker.Client.Protocol import AllocateParams, WireActions
     from System.Threading import CancellationTokenSource
 
     journal = tmp_path / "journal"
     service = fake("--journal", str(journal), "--late-on", "memory.allocate")
     source = CancellationTokenSource()
-    request = AllocateParams()
-    request.SizeBytes = 64
-    task = service.ExecuteAsync[AllocateParams, AllocateResult](
-        PythonWorkerTypes.Memory, "memory.allocate", request, source.Token
-    )
+    task = execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=64), token=source.Token)
     ask(service, "worker.ping")
     source.Cancel()
     with pytest.raises(System.OperationCanceledException):

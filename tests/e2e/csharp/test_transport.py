@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, answer, ask, call, fake, gone, wait
+from tests.e2e.csharp.host import Make, Watched, answer, ask, call, execute, fake, gone, wait
 
 __all__ = ["fake"]
 
@@ -92,16 +92,13 @@ def test_the_second_answer_counts_as_junk(fake: Make) -> None:
 
 def test_an_answer_of_the_wrong_type(fake: Make) -> None:
     """An answer that is not what the action answers is a protocol violation of that call."""
-    from MemoryWorker.Client import PythonWorkerTypes, WorkerProtocolException
-    from MemoryWorker.Client.Protocol import PingParams, PingResult
+    from MemoryWorker.Client import WorkerProtocolException
+    from MemoryWorker.Client.Protocol import PingParams, PingResult, WireAction
 
     service = fake()
+    action = WireAction[PingParams, PingResult]("fake.broken_answer", False, False)
     with pytest.raises(WorkerProtocolException, match="uptime_ms"):
-        wait(
-            service.ExecuteAsync[PingParams, PingResult](
-                PythonWorkerTypes.Memory, "fake.broken_answer", PingParams()
-            )
-        )
+        wait(execute(service, action, PingParams()))
     assert ask(service, "fake.echo", value=1)["value"] == 1
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from protocol.actions import ACTIONS, EVENTS
-from protocol.csharp import generate
+from protocol.generators.csharp import generate
 from tests.e2e.csharp.wire import round_trip
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -57,4 +57,19 @@ public static class WireEvents
 
     /// <summary>Its data is a <see cref="DeviceRecoveredData"/>.</summary>
     public const string DeviceRecovered = "device.recovered";
+
+    /// <summary>Every event that this library knows and a host can subscribe to.</summary>
+    public static IReadOnlyList<EventName> All { get; } =
+    [
+        EventName.MemoryPressureChanged,
+        EventName.MemoryExhaustionForecast,
+        EventName.MemoryBudgetChanged,
+        EventName.MemoryLeakSuspected,
+        EventName.MemoryOptimized,
+        EventName.MemoryAllocationExpired,
+        EventName.MemoryModelUnloaded,
+        EventName.MemoryUnloadRequested,
+        EventName.DeviceLost,
+        EventName.DeviceRecovered,
+    ];
 }

@@ -5,6 +5,7 @@
 
 using System.Diagnostics.CodeAnalysis;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 
 namespace MemoryWorker.Client.Protocol;
 
@@ -23,6 +24,10 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     /// <summary>Of the oldest reading in the answer.</summary>
     public required long AgeMs { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetStatusResult() { }
 
@@ -32,6 +37,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetStatusResult");
         while (WireReader.Next(ref reader))
         {
@@ -47,7 +53,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "age_ms"u8))
@@ -64,6 +70,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         {
             WireReader.Require(seen, "GetStatusResult", "devices", "host", "pressure_level", "age_ms");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -79,7 +86,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         writer.WritePropertyName("host"u8);
         WireWriter.Value(writer, Host);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("age_ms"u8);
         WireWriter.Value(writer, AgeMs);
         writer.WriteEndObject();
@@ -158,6 +165,10 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary><c>fragmentation</c></summary>
     public required Fragmentation? Fragmentation { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DeviceStatus() { }
 
@@ -167,6 +178,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "DeviceStatus");
         while (WireReader.Next(ref reader))
         {
@@ -177,7 +189,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "kind"u8))
             {
-                Kind = WireWords.ReadDeviceKind(ref reader, "kind");
+                Kind = WireWords.ReadDeviceKind(ref reader, "kind", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "name"u8))
@@ -187,7 +199,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadDeviceState(ref reader, "state");
+                State = WireWords.ReadDeviceState(ref reader, "state", strict, ref unknown);
                 seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "state_reason"u8))
@@ -207,7 +219,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "budget_source"u8))
             {
-                BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source");
+                BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source", strict, ref unknown);
                 seen |= 0x80;
             }
             else if (WireReader.IsAt(ref reader, "used_bytes"u8))
@@ -267,7 +279,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "allocations"u8))
@@ -292,8 +304,9 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         }
         if (seen != 0x7fffff)
         {
-            WireReader.Require(seen, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "total_bytes", "budget_bytes", "budget_source", "used_bytes", "process_used_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
+            WireReader.Require(strict ? seen : seen | 0x7463f0, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "total_bytes", "budget_bytes", "budget_source", "used_bytes", "process_used_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -307,11 +320,11 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("kind"u8);
-        WireWriter.Value(writer, this.Kind.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Kind == DeviceKind.Unknown, UnknownWords, "kind") ?? this.Kind.ToWord());
         writer.WritePropertyName("name"u8);
         WireWriter.Value(writer, Name);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == DeviceState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("state_reason"u8);
         WireWriter.Value(writer, StateReason);
         writer.WritePropertyName("total_bytes"u8);
@@ -319,7 +332,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("budget_bytes"u8);
         WireWriter.Value(writer, BudgetBytes);
         writer.WritePropertyName("budget_source"u8);
-        WireWriter.Value(writer, this.BudgetSource?.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(BudgetSource == Source.Unknown, UnknownWords, "budget_source") ?? this.BudgetSource?.ToWord());
         writer.WritePropertyName("used_bytes"u8);
         WireWriter.Value(writer, UsedBytes);
         writer.WritePropertyName("process_used_bytes"u8);
@@ -343,7 +356,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("utilization_percentage"u8);
         WireWriter.Value(writer, UtilizationPercentage);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("allocations"u8);
         WireWriter.List(writer, Allocations, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("usage"u8);
@@ -390,6 +403,10 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     /// <summary><c>shared_memory</c></summary>
     public required SharedMemory? SharedMemory { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocationRow() { }
 
@@ -399,6 +416,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "AllocationRow");
         while (WireReader.Next(ref reader))
         {
@@ -414,7 +432,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
             }
             else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
+                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "size_bytes"u8))
@@ -464,8 +482,9 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
         }
         if (seen != 0x7ff)
         {
-            WireReader.Require(seen, "AllocationRow", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "owner", "purpose", "persistent", "age_ms", "lease_expires_in_ms", "shared_memory");
+            WireReader.Require(strict ? seen : seen | 0x660, "AllocationRow", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "owner", "purpose", "persistent", "age_ms", "lease_expires_in_ms", "shared_memory");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -481,7 +500,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("memory_type"u8);
-        WireWriter.Value(writer, this.MemoryType.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
         writer.WritePropertyName("actual_bytes"u8);
@@ -614,7 +633,7 @@ public sealed record UsageGroup : IWireRecord<UsageGroup>
         }
         if (seen != 0xf)
         {
-            WireReader.Require(seen, "UsageGroup", "key", "allocated_bytes", "peak_bytes", "allocation_count");
+            WireReader.Require(strict ? seen : seen | 0x1, "UsageGroup", "key", "allocated_bytes", "peak_bytes", "allocation_count");
         }
     }
 
@@ -752,7 +771,7 @@ public sealed record HostStatus : IWireRecord<HostStatus>
         }
         if (seen != 0x7)
         {
-            WireReader.Require(seen, "HostStatus", "total_bytes", "available_bytes", "process_rss_bytes");
+            WireReader.Require(strict ? seen : seen | 0x7, "HostStatus", "total_bytes", "available_bytes", "process_rss_bytes");
         }
     }
 
@@ -938,7 +957,7 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
         }
         if (seen != 0x3)
         {
-            WireReader.Require(seen, "GetAllocationsResult", "allocations", "next");
+            WireReader.Require(strict ? seen : seen | 0x2, "GetAllocationsResult", "allocations", "next");
         }
     }
 
@@ -985,6 +1004,10 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocateResult() { }
 
@@ -994,6 +1017,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "AllocateResult");
         while (WireReader.Next(ref reader))
         {
@@ -1009,7 +1033,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
             }
             else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
+                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "size_bytes"u8))
@@ -1044,8 +1068,9 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         }
         if (seen != 0xff)
         {
-            WireReader.Require(seen, "AllocateResult", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "shared_memory", "available_bytes", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0x60, "AllocateResult", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "shared_memory", "available_bytes", "models_unloaded");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1061,7 +1086,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("memory_type"u8);
-        WireWriter.Value(writer, this.MemoryType.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
         writer.WritePropertyName("actual_bytes"u8);
@@ -1138,7 +1163,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "UnloadedModel", "model_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
+            WireReader.Require(strict ? seen : seen | 0xc, "UnloadedModel", "model_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
         }
     }
 
@@ -1226,7 +1251,7 @@ public sealed record DeallocateResult : IWireRecord<DeallocateResult>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "DeallocateResult", "allocation_id", "device_id", "freed_bytes", "returned_bytes", "available_bytes");
+            WireReader.Require(strict ? seen : seen | 0x18, "DeallocateResult", "allocation_id", "device_id", "freed_bytes", "returned_bytes", "available_bytes");
         }
     }
 
@@ -1294,6 +1319,10 @@ public sealed record TransferResult : IWireRecord<TransferResult>
     /// <summary><c>error</c></summary>
     public required ErrorBody? Error { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TransferResult() { }
 
@@ -1303,6 +1332,7 @@ public sealed record TransferResult : IWireRecord<TransferResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "TransferResult");
         while (WireReader.Next(ref reader))
         {
@@ -1313,7 +1343,7 @@ public sealed record TransferResult : IWireRecord<TransferResult>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadTransferState(ref reader, "state");
+                State = WireWords.ReadTransferState(ref reader, "state", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "source_allocation_id"u8))
@@ -1378,8 +1408,9 @@ public sealed record TransferResult : IWireRecord<TransferResult>
         }
         if (seen != 0x1fff)
         {
-            WireReader.Require(seen, "TransferResult", "transfer_id", "state", "source_allocation_id", "destination_allocation_id", "source_device_id", "destination_device_id", "size_bytes", "completed_bytes", "duration_us", "bytes_per_second", "checksum", "shared_memory", "error");
+            WireReader.Require(strict ? seen : seen | 0x1f08, "TransferResult", "transfer_id", "state", "source_allocation_id", "destination_allocation_id", "source_device_id", "destination_device_id", "size_bytes", "completed_bytes", "duration_us", "bytes_per_second", "checksum", "shared_memory", "error");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1393,7 +1424,7 @@ public sealed record TransferResult : IWireRecord<TransferResult>
         writer.WritePropertyName("transfer_id"u8);
         WireWriter.Value(writer, TransferId);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == TransferState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("source_allocation_id"u8);
         WireWriter.Value(writer, SourceAllocationId);
         writer.WritePropertyName("destination_allocation_id"u8);
@@ -1438,6 +1469,9 @@ public sealed record ClearResult : IWireRecord<ClearResult>
     /// <summary><c>kept</c></summary>
     public required IReadOnlyList<Kept> Kept { get; init; }
 
+    /// <summary>Of the allocations that were freed; null where they are more than 10,000: what is left is listed. Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<string>? AllocationIds { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ClearResult() { }
 
@@ -1475,14 +1509,19 @@ public sealed record ClearResult : IWireRecord<ClearResult>
                 Kept = WireReader.List(ref reader, "kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Kept>(ref reader, member, strict));
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "allocation_ids"u8))
+            {
+                AllocationIds = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x20;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ClearResult", refuse: strict);
             }
         }
-        if (seen != 0x1f)
+        if (seen != 0x3f)
         {
-            WireReader.Require(seen, "ClearResult", "cleared_bytes", "returned_bytes", "allocations_freed", "models_unloaded", "kept");
+            WireReader.Require(strict ? seen : seen | 0x22, "ClearResult", "cleared_bytes", "returned_bytes", "allocations_freed", "models_unloaded", "kept", "allocation_ids");
         }
     }
 
@@ -1504,6 +1543,8 @@ public sealed record ClearResult : IWireRecord<ClearResult>
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("kept"u8);
         WireWriter.List(writer, Kept, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("allocation_ids"u8);
+        WireWriter.List(writer, AllocationIds, static (writer, item) => WireWriter.Value(writer, item));
         writer.WriteEndObject();
     }
 }
@@ -1628,7 +1669,7 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps");
+            WireReader.Require(strict ? seen : seen | 0xd, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps");
         }
     }
 
@@ -1692,7 +1733,7 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
         }
         if (seen != 0x3)
         {
-            WireReader.Require(seen, "DefragmentStep", "step", "returned_bytes");
+            WireReader.Require(strict ? seen : seen | 0x2, "DefragmentStep", "step", "returned_bytes");
         }
     }
 
@@ -1727,6 +1768,10 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     /// <summary><c>pressure_after</c></summary>
     public required PressureLevel PressureAfter { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public OptimizeResult() { }
 
@@ -1736,6 +1781,7 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "OptimizeResult");
         while (WireReader.Next(ref reader))
         {
@@ -1751,12 +1797,12 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before");
+                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after");
+                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x8;
             }
             else
@@ -1766,8 +1812,9 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         }
         if (seen != 0xf)
         {
-            WireReader.Require(seen, "OptimizeResult", "returned_bytes", "steps", "pressure_before", "pressure_after");
+            WireReader.Require(strict ? seen : seen | 0x1, "OptimizeResult", "returned_bytes", "steps", "pressure_before", "pressure_after");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1783,9 +1830,9 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -1852,7 +1899,7 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "OptimizeStep", "step", "data", "expected_bytes", "returned_bytes", "reason");
+            WireReader.Require(strict ? seen : seen | 0xc, "OptimizeStep", "step", "data", "expected_bytes", "returned_bytes", "reason");
         }
     }
 
@@ -1899,6 +1946,10 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     /// <summary>RFC 3339, UTC.</summary>
     public required string LastSynchronized { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetModelStatusResult() { }
 
@@ -1908,6 +1959,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetModelStatusResult");
         while (WireReader.Next(ref reader))
         {
@@ -1918,7 +1970,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -1948,8 +2000,9 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "GetModelStatusResult", "models", "pressure_level", "pressure_percentage", "available_operations", "optimization_recommendations", "last_synchronized");
+            WireReader.Require(strict ? seen : seen | 0x4, "GetModelStatusResult", "models", "pressure_level", "pressure_percentage", "available_operations", "optimization_recommendations", "last_synchronized");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1963,7 +2016,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         writer.WritePropertyName("models"u8);
         WireWriter.List(writer, Models, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_operations"u8);
@@ -2030,6 +2083,10 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelStatus() { }
 
@@ -2039,6 +2096,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "ModelStatus");
         while (WireReader.Next(ref reader))
         {
@@ -2049,7 +2107,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadModelState(ref reader, "state");
+                State = WireWords.ReadModelState(ref reader, "state", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "device_id"u8))
@@ -2134,8 +2192,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         }
         if (seen != 0x1ffff)
         {
-            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
+            WireReader.Require(strict ? seen : seen | 0x1e0fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2149,7 +2208,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         writer.WritePropertyName("model_id"u8);
         WireWriter.Value(writer, ModelId);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == ModelState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("loader"u8);
@@ -2246,7 +2305,7 @@ public sealed record Recommendation : IWireRecord<Recommendation>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "Recommendation", "action", "data", "expected_freed_bytes", "cost_ms", "reason");
+            WireReader.Require(strict ? seen : seen | 0xc, "Recommendation", "action", "data", "expected_freed_bytes", "cost_ms", "reason");
         }
     }
 
@@ -2311,6 +2370,10 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     /// <summary><c>message</c></summary>
     public required string Message { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelOptimizeResult() { }
 
@@ -2320,6 +2383,7 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "ModelOptimizeResult");
         while (WireReader.Next(ref reader))
         {
@@ -2330,7 +2394,7 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "optimization_strategy"u8))
             {
-                OptimizationStrategy = WireWords.ReadEvictionStrategy(ref reader, "optimization_strategy");
+                OptimizationStrategy = WireWords.ReadEvictionStrategy(ref reader, "optimization_strategy", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "memory_freed_bytes"u8))
@@ -2365,12 +2429,12 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before");
+                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after");
+                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "goal_met"u8))
@@ -2390,8 +2454,9 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         }
         if (seen != 0xfff)
         {
-            WireReader.Require(seen, "ModelOptimizeResult", "optimization_triggered", "optimization_strategy", "memory_freed_bytes", "memory_returned_bytes", "models_unloaded", "models_kept", "performance_impact", "optimization_time_ms", "pressure_before", "pressure_after", "goal_met", "message");
+            WireReader.Require(strict ? seen : seen | 0x8, "ModelOptimizeResult", "optimization_triggered", "optimization_strategy", "memory_freed_bytes", "memory_returned_bytes", "models_unloaded", "models_kept", "performance_impact", "optimization_time_ms", "pressure_before", "pressure_after", "goal_met", "message");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2405,7 +2470,7 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         writer.WritePropertyName("optimization_triggered"u8);
         WireWriter.Value(writer, OptimizationTriggered);
         writer.WritePropertyName("optimization_strategy"u8);
-        WireWriter.Value(writer, this.OptimizationStrategy.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(OptimizationStrategy == EvictionStrategy.Unknown, UnknownWords, "optimization_strategy") ?? this.OptimizationStrategy.ToWord());
         writer.WritePropertyName("memory_freed_bytes"u8);
         WireWriter.Value(writer, MemoryFreedBytes);
         writer.WritePropertyName("memory_returned_bytes"u8);
@@ -2419,9 +2484,9 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         writer.WritePropertyName("optimization_time_ms"u8);
         WireWriter.Value(writer, OptimizationTimeMs);
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         writer.WritePropertyName("goal_met"u8);
         WireWriter.Value(writer, GoalMet);
         writer.WritePropertyName("message"u8);
@@ -2526,7 +2591,7 @@ public sealed record PerformanceImpact : IWireRecord<PerformanceImpact>
         }
         if (seen != 0x3)
         {
-            WireReader.Require(seen, "PerformanceImpact", "reload_ms", "models_affected");
+            WireReader.Require(strict ? seen : seen | 0x1, "PerformanceImpact", "reload_ms", "models_affected");
         }
     }
 
@@ -2555,6 +2620,10 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     /// <summary>The worst of the devices'.</summary>
     public required PressureLevel PressureLevel { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetPressureResult() { }
 
@@ -2564,6 +2633,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetPressureResult");
         while (WireReader.Next(ref reader))
         {
@@ -2574,7 +2644,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else
@@ -2586,6 +2656,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         {
             WireReader.Require(seen, "GetPressureResult", "devices", "pressure_level");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2599,7 +2670,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         writer.WritePropertyName("devices"u8);
         WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -2637,6 +2708,10 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     /// <summary><c>recommended_actions</c></summary>
     public required IReadOnlyList<Recommendation> RecommendedActions { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DevicePressure() { }
 
@@ -2646,6 +2721,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "DevicePressure");
         while (WireReader.Next(ref reader))
         {
@@ -2656,7 +2732,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -2706,8 +2782,9 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         }
         if (seen != 0x3ff)
         {
-            WireReader.Require(seen, "DevicePressure", "device_id", "pressure_level", "pressure_percentage", "available_memory_bytes", "total_memory_bytes", "utilization_percentage", "thresholds", "signals", "trend", "recommended_actions");
+            WireReader.Require(strict ? seen : seen | 0x13c, "DevicePressure", "device_id", "pressure_level", "pressure_percentage", "available_memory_bytes", "total_memory_bytes", "utilization_percentage", "thresholds", "signals", "trend", "recommended_actions");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2721,7 +2798,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_memory_bytes"u8);
@@ -2825,6 +2902,10 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     /// <summary><c>source</c></summary>
     public required Source Source { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PressureSignal() { }
 
@@ -2834,6 +2915,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "PressureSignal");
         while (WireReader.Next(ref reader))
         {
@@ -2849,12 +2931,12 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
             }
             else if (WireReader.IsAt(ref reader, "level"u8))
             {
-                Level = WireWords.ReadPressureLevel(ref reader, "level");
+                Level = WireWords.ReadPressureLevel(ref reader, "level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "source"u8))
             {
-                Source = WireWords.ReadSource(ref reader, "source");
+                Source = WireWords.ReadSource(ref reader, "source", strict, ref unknown);
                 seen |= 0x8;
             }
             else
@@ -2866,6 +2948,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         {
             WireReader.Require(seen, "PressureSignal", "name", "value", "level", "source");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2881,9 +2964,9 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         writer.WritePropertyName("value"u8);
         WireWriter.Value(writer, Value);
         writer.WritePropertyName("level"u8);
-        WireWriter.Value(writer, this.Level.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Level == PressureLevel.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
         writer.WritePropertyName("source"u8);
-        WireWriter.Value(writer, this.Source.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Source == Source.Unknown, UnknownWords, "source") ?? this.Source.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -2942,7 +3025,7 @@ public sealed record PressureTrend : IWireRecord<PressureTrend>
         }
         if (seen != 0xf)
         {
-            WireReader.Require(seen, "PressureTrend", "bytes_per_second", "seconds_to_exhaustion", "low_seconds", "high_seconds");
+            WireReader.Require(strict ? seen : seen | 0xe, "PressureTrend", "bytes_per_second", "seconds_to_exhaustion", "low_seconds", "high_seconds");
         }
     }
 
@@ -3044,7 +3127,7 @@ public sealed record GetAnalyticsResult : IWireRecord<GetAnalyticsResult>
         }
         if (seen != 0x7f)
         {
-            WireReader.Require(seen, "GetAnalyticsResult", "time_range_ms", "covered_ms", "actions", "timeline", "suspected_leaks", "evictions", "expirations");
+            WireReader.Require(strict ? seen : seen | 0x7c, "GetAnalyticsResult", "time_range_ms", "covered_ms", "actions", "timeline", "suspected_leaks", "evictions", "expirations");
         }
     }
 
@@ -3160,7 +3243,7 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
         }
         if (seen != 0xff)
         {
-            WireReader.Require(seen, "ActionStatistics", "action", "count", "errors", "p50_us", "p95_us", "p99_us", "peak_bytes", "delta_bytes");
+            WireReader.Require(strict ? seen : seen | 0xf8, "ActionStatistics", "action", "count", "errors", "p50_us", "p95_us", "p99_us", "peak_bytes", "delta_bytes");
         }
     }
 
@@ -3219,6 +3302,10 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     /// <summary><c>pressure_level</c></summary>
     public required PressureLevel PressureLevel { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TimelinePoint() { }
 
@@ -3228,6 +3315,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "TimelinePoint");
         while (WireReader.Next(ref reader))
         {
@@ -3268,7 +3356,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x80;
             }
             else
@@ -3278,8 +3366,9 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         }
         if (seen != 0xff)
         {
-            WireReader.Require(seen, "TimelinePoint", "device_id", "ms_ago", "span_ms", "allocated_bytes", "peak_allocated_bytes", "process_used_bytes", "available_bytes", "pressure_level");
+            WireReader.Require(strict ? seen : seen | 0x60, "TimelinePoint", "device_id", "ms_ago", "span_ms", "allocated_bytes", "peak_allocated_bytes", "process_used_bytes", "available_bytes", "pressure_level");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3305,7 +3394,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         writer.WritePropertyName("available_bytes"u8);
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3343,6 +3432,10 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
     /// <summary><c>evidence</c></summary>
     public required string Evidence { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SuspectedLeak() { }
 
@@ -3352,6 +3445,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SuspectedLeak");
         while (WireReader.Next(ref reader))
         {
@@ -3362,7 +3456,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
             }
             else if (WireReader.IsAt(ref reader, "kind"u8))
             {
-                Kind = WireWords.ReadLeakKind(ref reader, "kind");
+                Kind = WireWords.ReadLeakKind(ref reader, "kind", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "owner"u8))
@@ -3412,8 +3506,9 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
         }
         if (seen != 0x3ff)
         {
-            WireReader.Require(seen, "SuspectedLeak", "device_id", "kind", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "bytes_per_second", "confidence", "evidence");
+            WireReader.Require(strict ? seen : seen | 0x9c, "SuspectedLeak", "device_id", "kind", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "bytes_per_second", "confidence", "evidence");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3427,7 +3522,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("kind"u8);
-        WireWriter.Value(writer, this.Kind.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Kind == LeakKind.Unknown, UnknownWords, "kind") ?? this.Kind.ToWord());
         writer.WritePropertyName("owner"u8);
         WireWriter.Value(writer, Owner);
         writer.WritePropertyName("purpose"u8);
@@ -3518,7 +3613,7 @@ public sealed record Eviction : IWireRecord<Eviction>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "Eviction", "model_id", "device_id", "ms_ago", "freed_bytes", "returned_bytes", "reason");
+            WireReader.Require(strict ? seen : seen | 0x10, "Eviction", "model_id", "device_id", "ms_ago", "freed_bytes", "returned_bytes", "reason");
         }
     }
 
@@ -3616,7 +3711,7 @@ public sealed record Expiration : IWireRecord<Expiration>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "Expiration", "allocation_id", "device_id", "owner", "ms_ago", "freed_bytes", "returned_bytes");
+            WireReader.Require(strict ? seen : seen | 0x24, "Expiration", "allocation_id", "device_id", "owner", "ms_ago", "freed_bytes", "returned_bytes");
         }
     }
 
@@ -3813,6 +3908,10 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public LoadModelResult() { }
 
@@ -3822,6 +3921,7 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "LoadModelResult");
         while (WireReader.Next(ref reader))
         {
@@ -3832,7 +3932,7 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadModelState(ref reader, "state");
+                State = WireWords.ReadModelState(ref reader, "state", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "device_id"u8))
@@ -3932,8 +4032,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         }
         if (seen != 0xfffff)
         {
-            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0x5e0fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "requested_model_id", "fallback_reason", "models_unloaded");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3947,7 +4048,7 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         writer.WritePropertyName("model_id"u8);
         WireWriter.Value(writer, ModelId);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == ModelState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("loader"u8);
@@ -4034,7 +4135,7 @@ public sealed record PlanResult : IWireRecord<PlanResult>
         }
         if (seen != 0x7)
         {
-            WireReader.Require(seen, "PlanResult", "selected", "reason", "candidates");
+            WireReader.Require(strict ? seen : seen | 0x1, "PlanResult", "selected", "reason", "candidates");
         }
     }
 
@@ -4126,7 +4227,7 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "PlannedCandidate", "name", "fits", "device_id", "shortfall_bytes", "evictions", "reload_ms");
+            WireReader.Require(strict ? seen : seen | 0x28, "PlannedCandidate", "name", "fits", "device_id", "shortfall_bytes", "evictions", "reload_ms");
         }
     }
 
@@ -4208,7 +4309,7 @@ public sealed record PlannedEviction : IWireRecord<PlannedEviction>
         }
         if (seen != 0xf)
         {
-            WireReader.Require(seen, "PlannedEviction", "model_id", "freed_bytes", "reload_ms", "reason");
+            WireReader.Require(strict ? seen : seen | 0x4, "PlannedEviction", "model_id", "freed_bytes", "reload_ms", "reason");
         }
     }
 
@@ -4444,7 +4545,7 @@ public sealed record Limits : IWireRecord<Limits>
         }
         if (seen != 0x7)
         {
-            WireReader.Require(seen, "Limits", "limit_bytes", "reserve_bytes", "thresholds");
+            WireReader.Require(strict ? seen : seen | 0x1, "Limits", "limit_bytes", "reserve_bytes", "thresholds");
         }
     }
 
@@ -4724,6 +4825,10 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SubscribeResult() { }
 
@@ -4733,12 +4838,13 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SubscribeResult");
         while (WireReader.Next(ref reader))
         {
             if (WireReader.IsAt(ref reader, "events"u8))
             {
-                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
+                Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName);
                 seen |= 0x1;
             }
             else
@@ -4750,6 +4856,7 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
         {
             WireReader.Require(seen, "SubscribeResult", "events");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -4761,7 +4868,7 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     {
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
-        WireWriter.List(writer, Events, static (writer, item) => WireWriter.Value(writer, item.ToWord()));
+        WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
         writer.WriteEndObject();
     }
 }

@@ -6,6 +6,10 @@ namespace MemoryWorker.Client.Transport;
 /// <summary>One line from the worker, cut up but not yet read. Valid as long as the line is.</summary>
 internal readonly ref struct Frame
 {
+    private static ReadOnlySpan<byte> RequestIdName => "\"request_id\""u8;
+
+    private static ReadOnlySpan<byte> Blanks => " \t\r"u8;
+
     /// <summary>Null where none could be read, and on events of the subscription.</summary>
     public string? RequestId { get; private init; }
 
@@ -20,10 +24,11 @@ internal readonly ref struct Frame
 
     public long Sequence { get; private init; }
 
-    /// <summary>Cuts a line up; false for anything that is neither a reply nor an event.</summary>
-    public static bool TryParse(ReadOnlySpan<byte> line, out Frame frame)
+    /// <summary>Cuts a line up; false, with the reason where there is one, for anything that is neither a reply nor an event.</summary>
+    public static bool TryParse(ReadOnlySpan<byte> line, out Frame frame, out Exception? problem)
     {
         frame = default;
+        problem = null;
         if (line[0] != (byte)'{')
         {
             return false;
@@ -33,33 +38,40 @@ internal readonly ref struct Frame
         {
             return TryCut(line, out frame);
         }
-        catch (Exception problem) when (problem is JsonException or InvalidOperationException or FormatException)
+        catch (Exception unreadable) when (unreadable is JsonException or InvalidOperationException or FormatException)
         {
+            problem = unreadable;
             return false;
         }
     }
 
-    /// <summary>The request id in the head of a line too long to be read, as far as it can be seen.</summary>
-    public static string? FindRequestId(ReadOnlySpan<byte> head)
+    /// <summary>
+    /// Finds the next request id in a line that is no frame: cut off, nested too deeply, or no JSON at all. What looks
+    /// like a report of progress has none, since it is not what its request waits for.
+    /// </summary>
+    /// <param name="line">Is left at what follows the id.</param>
+    /// <param name="requestId">As it stands; the ids of this host need no escapes.</param>
+    public static bool TryFindRequestId(ref ReadOnlySpan<byte> line, out string requestId)
     {
-        try
+        requestId = string.Empty;
+        if (line.IndexOf("\"success\""u8) < 0)
         {
-            var reader = new Utf8JsonReader(head, isFinalBlock: false, default);
-            while (reader.Read())
-            {
-                if (reader.TokenType == JsonTokenType.PropertyName && reader.CurrentDepth == 1
-                    && reader.ValueTextEquals("request_id"u8))
-                {
-                    return reader.Read() && reader.TokenType == JsonTokenType.String ? reader.GetString() : null;
-                }
-            }
-        }
-        catch (JsonException)
-        {
-            // Junk, then.
+            return false;
         }
 
-        return null;
+        for (int at; (at = line.IndexOf(RequestIdName)) >= 0;)
+        {
+            line = line[(at + RequestIdName.Length)..];
+            var rest = line.TrimStart(Blanks);
+            if (rest.StartsWith(":"u8) && rest[1..].TrimStart(Blanks) is var value && value.StartsWith("\""u8)
+                && value[1..].IndexOf((byte)'"') is var length and >= 0)
+            {
+                requestId = Encoding.UTF8.GetString(value.Slice(1, length));
+                return true;
+            }
+        }
+
+        return false;
     }
 
     private static bool TryCut(ReadOnlySpan<byte> line, out Frame frame)

@@ -5,12 +5,14 @@ namespace MemoryWorker.Client.Transport;
 
 /// <inheritdoc cref="PendingCall"/>
 internal sealed class PendingCall<TRequest, TResponse>(
-    string requestId, string action, TRequest request, bool control, bool changes, IProgress<ProgressData>? progress)
-    : PendingCall(requestId, action, control, changes, progress)
+    string requestId, WireAction<TRequest, TResponse> action, TRequest request, IProgress<ProgressData>? progress)
+    : PendingCall(requestId, action, progress)
     where TRequest : class, IWireRecord<TRequest>
     where TResponse : class, IWireRecord<TResponse>
 {
     private readonly TaskCompletionSource<TResponse> _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    public TRequest Request => request;
 
     public Task<TResponse> Task => _done.Task;
 

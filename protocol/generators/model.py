@@ -1,9 +1,11 @@
-"""What the C# generator knows of the contract: its types as the JSON Schemas state them, in order."""
+"""What a generator knows of the contract: its types as the JSON Schemas state them, in order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from protocol import growth
+from protocol.actions import ACTIONS, EVENTS
 from protocol.contract import contract_types, json_schema
 
 Schema = dict[str, Any]
@@ -20,6 +22,8 @@ class Field:
     required: bool
     default: Any
     text: str
+    added: bool
+    """It came after the record was first released: an older worker does not send it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,37 @@ def contract() -> tuple[dict[str, Record], dict[str, Words]]:
     return records, enums
 
 
+def shape() -> growth.Shape:
+    """Return what hosts and workers rely on, in the form of the baseline."""
+    records, enums = contract()
+    requests = {action.params.__name__ for action in ACTIONS.values()}
+    return {
+        "actions": {name: [row.params.__name__, row.result.__name__] for name, row in ACTIONS.items()},
+        "events": {str(name): kind.__name__ for name, kind in EVENTS.items()},
+        "records": {
+            name: {field.name: _promise(field, sent=one.root in requests) for field in one.fields}
+            for name, one in records.items()
+        },
+        "enums": {name: list(one.words) for name, one in enums.items()},
+    }
+
+
+def _promise(field: Field, *, sent: bool) -> str:
+    """Say a field's type; of a request also whether it must be sent. Every field of an answer is."""
+    required = "required " if sent and field.required else ""
+    return required + _kind(field.schema) + (" or null" if field.nullable else "")
+
+
+def _kind(schema: Schema) -> str:
+    if name := resolve(schema):
+        return name
+    if "anyOf" in schema:
+        return " or ".join(map(_kind, schema["anyOf"]))
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema['items'])}"
+    return str(schema.get("type", "any"))
+
+
 def resolve(schema: Schema) -> str | None:
     """Return the name of the type that a value refers to."""
     reference = schema.get("$ref")
@@ -104,12 +139,14 @@ def _record(name: str, schema: Schema, root: str) -> Record:
         name=name,
         text=schema.get("description", ""),
         closed=schema.get("additionalProperties") is False,
-        fields=tuple(_field(field, one, required=field in required) for field, one in stated.items()),
+        fields=tuple(
+            _field(name, field, one, required=field in required) for field, one in stated.items()
+        ),
         root=root,
     )
 
 
-def _field(name: str, stated: Schema, *, required: bool) -> Field:
+def _field(record: str, name: str, stated: Schema, *, required: bool) -> Field:
     choices: list[Schema] = stated.get("anyOf", [stated])
     values = [one for one in choices if one.get("type") != "null"]
     value = values[0] if len(values) == 1 else {"anyOf": values}
@@ -120,4 +157,5 @@ def _field(name: str, stated: Schema, *, required: bool) -> Field:
         required=required,
         default=stated.get("default"),
         text=stated.get("description", ""),
+        added=growth.is_added(record, name),
     )

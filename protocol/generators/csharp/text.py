@@ -31,13 +31,18 @@ def summary(text: str, indent: int, fallback: str) -> list[str]:
     return [INDENT * indent + line for line in lines]
 
 
-def file(usings: str, *bodies: list[str]) -> str:
-    """Return a source file of the protocol's namespace."""
+def first_line(kind: type) -> str:
+    """Return the first line of a type's docstring."""
+    return (kind.__doc__ or "").strip().partition("\n")[0]
+
+
+def file(usings: str, *bodies: list[str], namespace: str = "MemoryWorker.Client.Protocol") -> str:
+    """Return a source file of one namespace, the protocol's unless another is named."""
     lines = [
         HEAD,
         *(f"using {one};" for one in usings.split()),
         "",
-        "namespace MemoryWorker.Client.Protocol;",
+        f"namespace {namespace};",
     ]
     for body in bodies:
         lines += ["", *body]

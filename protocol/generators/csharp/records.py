@@ -2,14 +2,17 @@
 
 A required member is a `required` property. An optional one remembers whether it was assigned: what was
 assigned is written, also null, because the contract tells "left out" from null.
+
+A reader that is not strict takes what another version says: an unknown word as `Unknown`, its text in
+`UnknownWords`; a member that is missing as null, where it can be null or came after the record was first released.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from protocol.csharp_model import Field, Record, Schema, resolve
-from protocol.csharp_text import INDENT, pascal, quoted, summary
+from protocol.generators.csharp.text import INDENT, pascal, quoted, summary
+from protocol.generators.model import Field, Record, Schema, resolve
 from protocol.vocabulary import INT64_MAX
 
 RENAMED = {("Event", "event"): "Name"}
@@ -26,6 +29,13 @@ CHECKS = {
     ),
 }
 """The rules that a JSON Schema cannot state: when to refuse, and why."""
+
+NOT_YET = "Null from a worker that does not send it yet."
+UNKNOWN_WORDS = [
+    "/// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>",
+    "[JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]",
+    "public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }",
+]
 
 _SCALARS = {"integer": ("long", "Int64"), "number": ("double", "Double"), "string": ("string", "String")}
 _BOUNDS = {
@@ -49,13 +59,15 @@ class Value:
     """An expression, the reader standing on the value."""
     write: str
     """The same for writing; {0} is the property."""
+    is_word: bool = False
+    """Whether it is of an enum, or a list of such."""
 
 
 def record(one: Record, enums: set[str]) -> list[str]:
     """Return the lines of one record."""
     fields = [(field, _name(one, field), _value(field.schema, field.name, enums)) for field in one.fields]
     optional = [field.name for field in one.fields if not field.required]
-    required = [field.name for field in one.fields if field.required]
+    has_words = any(value.is_word for _, _, value in fields)
     lines = [
         *summary(one.text or f"The data of ``{one.name}``.", 0, ""),
         *(
@@ -70,11 +82,13 @@ def record(one: Record, enums: set[str]) -> list[str]:
         lines += [INDENT + "private readonly ulong _assigned;", ""]
     for field, name, value in fields:
         lines += [*_property(field, name, value, enums, optional), ""]
+    if has_words:
+        lines += [*(INDENT + line for line in UNKNOWN_WORDS), ""]
     lines += [
         *summary("Makes one; what is required is assigned in the initializer.", 1, ""),
         f"{INDENT}public {one.name}() {{ }}",
         "",
-        *(INDENT + line for line in _constructor(one, fields, required)),
+        *(INDENT + line for line in _constructor(one, fields, has_words=has_words)),
         "",
         INDENT + "/// <inheritdoc/>",
         f"{INDENT}public static {one.name} Read(ref Utf8JsonReader reader, bool strict) =>",
@@ -96,7 +110,13 @@ def _value(schema: Schema, member: str, enums: set[str]) -> Value:
     write = "WireWriter.Value(writer, {0})"
     match schema:
         case {"$ref": _} if (name := str(resolve(schema))) in enums:
-            return Value(name, f"WireWords.Read{name}({told})", "WireWriter.Value(writer, this.{0}.ToWord())")
+            return Value(
+                name,
+                f"WireWords.Read{name}({told}, strict, ref unknown)",
+                f"WireWriter.Value(writer, WireWriter.Kept({{0}} == {name}.Unknown, UnknownWords, {quoted(member)})"
+                " ?? this.{0}.ToWord())",
+                is_word=True,
+            )
         case {"$ref": _}:
             kind = str(resolve(schema))
             read = f"Record<{kind}>({told}, strict)"
@@ -121,9 +141,16 @@ def _value(schema: Schema, member: str, enums: set[str]) -> Value:
 
 def _list(schema: Schema, told: str, enums: set[str]) -> Value:
     item = _value(schema["items"], "", enums)
+    if item.is_word:
+        return Value(
+            f"IReadOnlyList<{item.kind}>",
+            f"WireReader.Words({told}, strict, ref unknown, WireWords.Read{item.kind}{_bounds(schema)})",
+            f"WireWriter.Words(writer, {{0}}, UnknownWords, {told.partition(', ')[2]}, WireWords.ToWord)",
+            is_word=True,
+        )
     given = "static (ref Utf8JsonReader reader, string member, bool strict)"
     read = item.read.replace(quoted(""), "member")
-    write = item.write.replace("this.", "").format("item")
+    write = item.write.format("item")
     return Value(
         f"IReadOnlyList<{item.kind}>",
         f"WireReader.List({told}, strict, {given} => {read}{_bounds(schema)})",
@@ -167,8 +194,11 @@ def _default(field: Field, value: Value, enums: set[str]) -> str:
 
 
 def _property(field: Field, name: str, value: Value, enums: set[str], optional: list[str]) -> list[str]:
-    kind = value.kind + ("?" if field.nullable else "")
+    kind = value.kind + ("?" if _may_be_null(field) else "")
     about = summary(field.text, 1, f"``{field.name}``")
+    if field.required and field.added:
+        about = summary(f"{field.text or f'``{field.name}``'} {NOT_YET}", 1, "")
+        return [*about, f"{INDENT}public {kind} {name} {{ get; init; }}"]
     if field.required and "const" in field.schema:
         return [*about, f"{INDENT}public {kind} {name} => {_literal(field.schema['const'])};"]
     if field.required:
@@ -183,12 +213,17 @@ def _property(field: Field, name: str, value: Value, enums: set[str], optional: 
     ]
 
 
+def _may_be_null(field: Field) -> bool:
+    return field.nullable or (field.required and field.added)
+
+
 def _bit(member: str, members: list[str]) -> str:
     return f"{1 << members.index(member):#x}"
 
 
-def _constructor(one: Record, fields: list[tuple[Field, str, Value]], required: list[str]) -> Iterator[str]:
+def _constructor(one: Record, fields: list[tuple[Field, str, Value]], *, has_words: bool) -> Iterator[str]:
     """Read in any order, remember what was there, then ask whether it was enough."""
+    required = [field.name for field in one.fields if field.required]
     yield "#pragma warning disable CS8618 // Require, below, sees to the required members."
     yield "[SetsRequiredMembers]"
     yield f"private {one.name}(ref Utf8JsonReader reader, bool strict)"
@@ -196,13 +231,16 @@ def _constructor(one: Record, fields: list[tuple[Field, str, Value]], required: 
     yield "{"
     if required:
         yield "    var seen = 0UL;"
+    if has_words:
+        yield "    Dictionary<string, string>? unknown = null;"
     yield f"    WireReader.Begin(ref reader, {quoted(one.name)});"
     yield "    while (WireReader.Next(ref reader))"
     yield "    {"
     for index, (field, name, value) in enumerate(fields):
         yield f'        {"else " if index else ""}if (WireReader.IsAt(ref reader, "{field.name}"u8))'
         yield "        {"
-        null = "WireReader.IsNull(ref reader) ? null : " if field.nullable else ""
+        tolerant = "" if field.nullable else "!strict && "
+        null = f"{tolerant}WireReader.IsNull(ref reader) ? null : " if _may_be_null(field) else ""
         target = "_" if field.required and "const" in field.schema else name
         yield f"            {target} = {null}{value.read};"
         if field.required:
@@ -222,8 +260,12 @@ def _constructor(one: Record, fields: list[tuple[Field, str, Value]], required: 
         yield f"    if (seen != {2 ** len(required) - 1:#x})"
         yield "    {"
         names = ", ".join(map(quoted, required))
-        yield f"        WireReader.Require(seen, {quoted(one.name)}, {names});"
+        spared = sum(1 << required.index(field.name) for field, _, _ in fields if field.required and _may_be_null(field))
+        told = f"strict ? seen : seen | {spared:#x}" if spared else "seen"
+        yield f"        WireReader.Require({told}, {quoted(one.name)}, {names});"
         yield "    }"
+    if has_words:
+        yield "    UnknownWords = unknown;"
     if one.name in CHECKS:
         refused, why = CHECKS[one.name]
         yield f"    if (strict && {refused})"
@@ -240,13 +282,15 @@ def _writer(fields: list[tuple[Field, str, Value]], optional: list[str]) -> Iter
     yield "    writer.WriteStartObject();"
     for field, name, value in fields:
         write = value.write.format(name)
-        if field.nullable:
+        if _may_be_null(field):
             write = write.replace(f"this.{name}.ToWord()", f"this.{name}?.ToWord()")
-        if field.required:
+        always = field.required and (field.nullable or not field.added)
+        if always:
             yield f'    writer.WritePropertyName("{field.name}"u8);'
             yield f"    {write};"
         else:
-            yield f"    if ((_assigned & {_bit(field.name, optional)}) != 0)"
+            given = f"{name} is not null" if field.required else f"(_assigned & {_bit(field.name, optional)}) != 0"
+            yield f"    if ({given})"
             yield "    {"
             yield f'        writer.WritePropertyName("{field.name}"u8);'
             yield f"        {write};"
