@@ -12,9 +12,9 @@ from benchmarks.harness import heading, interleaved, row, seconds
 from protocol.vocabulary import DeviceState, Initialize, MemoryType
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
 from worker.backends.cuda import CudaBackend
-from worker.cancellation import CancelToken
-from worker.clock import SystemClock
-from worker.records import AllocationRequest
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.records import AllocationRequest
 
 MIB = 2**20
 GIB = 2**30

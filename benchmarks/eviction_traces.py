@@ -14,9 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
-from worker.simulation.optimum import offline_optimum
-from worker.simulation.replay import replay_all
-from worker.simulation.trace_file import Trace, TraceModel
+from worker.tools.simulate.optimum import offline_optimum
+from worker.tools.simulate.replay import replay_all
+from worker.tools.simulate.trace_file import Trace, TraceModel
 
 USES = 1500
 GIB = 2**30

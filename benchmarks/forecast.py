@@ -12,9 +12,9 @@ from pathlib import Path
 from benchmarks.forecast_curves import Curve, generated, recorded
 from protocol.record import Record
 from protocol.results import PressureTrend
-from worker.books.room_series import RoomSeries
+from worker.core.records import RoomSample
 from worker.policy.trend import CONFIDENCE, HORIZON_SECONDS, forecast
-from worker.records import RoomSample
+from worker.watch.headroom_series import RoomSeries
 
 SEEDS = 12
 LOOK_SECONDS = 2.0

@@ -14,9 +14,9 @@ from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
 from worker.backends.simulated import simulated_in_process
-from worker.cancellation import CancelToken
-from worker.clock import SystemClock
-from worker.records import AllocationRequest, DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.records import AllocationRequest, DeviceInfo
 
 MIB, GIB = 2**20, 2**30
 ROUNDS = 9

@@ -18,8 +18,8 @@ import orjson
 from benchmarks.harness import heading, interleaved, row, seconds
 from worker.backends.cpu import CpuBackend
 from worker.backends.host_memory import AnonymousBuffer, address_of
-from worker.cancellation import CancelToken
-from worker.loaders.base import ModelSpec
+from worker.core.cancellation import CancelToken
+from worker.core.models import ModelSpec
 from worker.loaders.mapping import map_weights
 from worker.loaders.placing import place
 from worker.loaders.safetensors_loader import SafetensorsLoader

@@ -4,7 +4,7 @@ import ast
 import inspect
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -33,8 +33,10 @@ def adapter(name: str) -> TypeAdapter[Any]:
 def json_schema(name: str) -> dict[str, Any]:
     """Return a type's JSON Schema (2020-12), described by its docstrings."""
     kind = contract_types()[name]
-    mode = "validation" if issubclass(kind, params.Params | envelope.Request) else "serialization"
-    schema = adapter(name).json_schema(mode=mode)  # type: ignore[arg-type]
+    mode: Literal["validation", "serialization"] = "serialization"
+    if issubclass(kind, params.Params | envelope.Request):
+        mode = "validation"
+    schema = adapter(name).json_schema(mode=mode)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{name}.json", **schema}
     _describe(name, schema)
     for inner, definition in schema.get("$defs", {}).items():

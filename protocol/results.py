@@ -659,7 +659,7 @@ PressureChangedData = TypedDict(
         "available_bytes": Bytes | None,
     },
 )
-PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]
+PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]  # pydantic reads it
 
 
 class ExhaustionForecastData(Record):

@@ -17,9 +17,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from worker.errors import InvalidRequestError
-from worker.models_api import LeasedModel
-from worker.plugins import PluginHost
+from worker.core.errors import InvalidRequestError
+from worker.plugins.host import PluginHost
+from worker.plugins.leases import LeasedModel
 from worker.stream.work import Call
 
 MODEL_ID = "trigrams"

@@ -17,7 +17,7 @@ from protocol.contract import adapter
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, ErrorCode
 from tests.contract.golden_files import FOLDER, Golden, goldens
 from tests.rigs.worker_process import ROOT, WorkerProcess
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 from worker.stream.frames import LineSplitter, Oversize, read_request
 
 BOM = b"\xef\xbb\xbf"

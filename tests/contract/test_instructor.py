@@ -10,8 +10,8 @@ from protocol.actions import ACTIONS
 from protocol.generate import ROOT, generated_files
 from protocol.params import PingParams
 from protocol.results import CancelResult, PingResult
-from worker.instructor_memory import Instructor, check_handlers
-from worker.instructor_models import ModelHandlers
+from worker.instructor.instructor_memory import Instructor, check_handlers
+from worker.instructor.models import ModelHandlers
 from worker.stream.work import Answer, Call
 
 _generated = cache(generated_files)

@@ -160,7 +160,7 @@ def fill(started: Worker) -> None:
     def stuck() -> bool:
         nonlocal blocked
         try:
-            os.write(started.process.stdin.fileno(), request * 16)  # type: ignore[union-attr]
+            os.write(started.process.stdin.fileno(), request * 16)
         except BlockingIOError:
             blocked += 1
         else:

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from worker.plugins import PluginHost
+from worker.plugins.host import PluginHost
 from worker.stream.work import Call
 
 

@@ -4,11 +4,11 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from worker.errors import InvalidRequestError
+from worker.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from worker.models_api import LeasedModel
-    from worker.plugins import PluginHost
+    from worker.plugins.host import PluginHost
+    from worker.plugins.leases import LeasedModel
     from worker.stream.work import Call
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from protocol.vocabulary import DeviceKind, DeviceState
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice, simulated_in_process
-from worker.cancellation import CancelToken
-from worker.clock import SystemClock
-from worker.errors import DeviceLostError
-from worker.records import AllocationRequest, Block, DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.errors import DeviceLostError
+from worker.core.records import AllocationRequest, Block, DeviceInfo
 
 MIB = 2**20
 
@@ -117,7 +117,7 @@ class IsRemoved(_Simulated):
 class HangsInReadings(_Simulated):
     """As a driver may, later."""
 
-    def readings(self, device_id: str) -> object:  # type: ignore[override]
+    def readings(self, device_id: str) -> object:
         threading.Event().wait()
 
 
@@ -149,7 +149,7 @@ class Shrinks(_Simulated):
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
         if self._second and request.size_bytes > 8 * MIB:
-            from worker.errors import OutOfMemoryError
+            from worker.core.errors import OutOfMemoryError
 
             raise OutOfMemoryError("another program has it now", device_id="sim:0")
         return super().allocate(allocation_id, request, token)

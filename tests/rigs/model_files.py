@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from worker.loaders.base import ModelSpec
+from worker.core.models import ModelSpec
 from worker.loaders.dtypes import ITEM_BYTES
 
 

@@ -15,8 +15,8 @@ from worker.backends.cuda import CudaBackend
 from worker.backends.cuda_probe import Found
 from worker.backends.host_memory import AnonymousBuffer
 from worker.backends.torch_device import AllocatorFigures, DeviceMemory, TorchDevice
-from worker.errors import UnsupportedError
-from worker.records import DeviceInfo
+from worker.core.errors import UnsupportedError
+from worker.core.records import DeviceInfo
 
 GRANULARITY_BYTES = 512
 CONTEXT_BYTES = 3_000_000

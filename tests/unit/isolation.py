@@ -14,9 +14,9 @@ from protocol.vocabulary import DeviceKind, DeviceState
 from worker.backends.isolated import PATIENCE_S, IsolatedBackend
 from worker.backends.isolation.child_process import Launch
 from worker.backends.isolation.launching import PROBE_PATIENCE_S
-from worker.cancellation import CancelToken
-from worker.clock import Clock, SystemClock
-from worker.records import AllocationRequest, DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import Clock, SystemClock
+from worker.core.records import AllocationRequest, DeviceInfo
 
 RIGS = str(Path(__file__).resolve().parents[1] / "rigs")
 MIB = 2**20

@@ -11,28 +11,28 @@ from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
-from worker.books.history import History
-from worker.cancellation import CancelToken
-from worker.clock import Clock, FixedClock
-from worker.device_watch import DeviceWatch
-from worker.interface_memory import MemoryInterface, Workers
-from worker.interface_models import ModelInterface
-from worker.loaders.base import ModelSpec
-from worker.manager_memory import MemoryManager
-from worker.manager_models import ModelManager
-from worker.model_blocks import ModelBlocks
-from worker.model_objects import ModelObjects
+from worker.core.cancellation import CancelToken
+from worker.core.clock import Clock, FixedClock
+from worker.core.models import ModelSpec
+from worker.core.records import Allocation, AllocationRequest, Decision
+from worker.interface.interface_memory import MemoryInterface, Workers
+from worker.interface.models import ModelInterface
+from worker.manager.manager_memory import MemoryManager
+from worker.manager.models import ModelManager
+from worker.metrics.history import History
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.process_growth import ProcessGrowth
-from worker.records import Allocation, AllocationRequest, Decision
 from worker.telemetry.system import FixedSystemMemory
-from worker.worker_allocation import AllocationWorker
-from worker.worker_analytics import AnalyticsWorker
-from worker.worker_external import ExternalWorker
-from worker.worker_models import ModelWorker
-from worker.worker_reclaim import ReclaimWorker
-from worker.worker_restart import RestartWorker
-from worker.worker_transfer import TransferWorker
+from worker.watch.device_monitor import DeviceWatch
+from worker.workers.allocation import AllocationWorker
+from worker.workers.analytics import AnalyticsWorker
+from worker.workers.model_load import ModelWorker
+from worker.workers.model_objects import ModelObjects
+from worker.workers.model_owners import ExternalWorker
+from worker.workers.process_growth import ProcessGrowth
+from worker.workers.reclaim import ReclaimWorker
+from worker.workers.restart import RestartWorker
+from worker.workers.transfer import TransferWorker
+from worker.workers.weights import ModelBlocks
 
 MIB = 2**20
 
@@ -66,7 +66,7 @@ class Machine:
         self.allocations = AllocationWorker(self.manager, self.backends, self.history, self._on_lease)
         self.transfers = TransferWorker(self.manager, self.backends, self.allocations, self.clock)
         analytics = AnalyticsWorker(self.manager, self.history, self.clock)
-        self.watch = watch = DeviceWatch(self.manager, self.backends, analytics, self._publish)
+        self.watch = watch = DeviceWatch(self.manager, self.backends, analytics.observe, self._publish)
         for each in apart:
             each.begin(partial(watch.note_devices, each))
         self.idle: list[tuple[int, str]] = []

@@ -7,8 +7,16 @@ from typing import Any, Protocol, runtime_checkable
 from protocol.record import Record
 from protocol.vocabulary import Initialize
 from worker.backends.pieces import Done
-from worker.cancellation import CancelToken
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings, Restarted
+from worker.core.cancellation import CancelToken
+from worker.core.records import (
+    AllocationRequest,
+    Block,
+    Defragmented,
+    DeviceInfo,
+    FileRange,
+    Readings,
+    Restarted,
+)
 
 COPY_CHUNK_BYTES = 8 * 2**20
 """Transfers go in pieces of this size: each is one step that progress shows and cancelling ends."""

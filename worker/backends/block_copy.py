@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
 from worker.backends.host_memory import address_of, copy
 from worker.backends.pieces import PARALLEL_FROM_BYTES, Done, take_turns
-from worker.cancellation import CancelToken
+from worker.core.cancellation import CancelToken
 
 _PIECE_BYTES = 256 * 2**20
 """Memory to memory goes in pieces of this size (15-30 ms), not of a chunk's: memcpy by-passes the caches only

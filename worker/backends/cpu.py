@@ -18,10 +18,10 @@ from worker.backends.host_memory import (
 )
 from worker.backends.pieces import Done
 from worker.backends.shared_files import SharedBuffer, SharedFiles
-from worker.cancellation import CancelToken
-from worker.errors import OutOfMemoryError, UnsupportedError
-from worker.log import log
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings
+from worker.core.cancellation import CancelToken
+from worker.core.errors import OutOfMemoryError, UnsupportedError
+from worker.core.log import log
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings
 from worker.telemetry.system import SystemReading
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from worker.backends.cuda_probe import Found, find_devices
 from worker.backends.host_memory import address_of
 from worker.backends.pinned_buffer import PinnedBuffer
 from worker.backends.torch_blocks import TorchBlocks
-from worker.cancellation import CancelToken
-from worker.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError, WorkerError
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.cancellation import CancelToken
+from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError, WorkerError
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 from worker.telemetry.system import SystemMemory
 
 if TYPE_CHECKING:

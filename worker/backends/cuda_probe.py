@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from protocol.record import Record
 from protocol.vocabulary import DeviceKind, DeviceState, Source
 from worker.backends.torch_device import DeviceMemory, TorchDevice
-from worker.records import DeviceInfo
+from worker.core.records import DeviceInfo
 from worker.telemetry.cuda_driver import Driver, DriverDevice, Vendor, find_driver
 from worker.telemetry.nvml import Nvml
 

@@ -16,12 +16,11 @@ from importlib import import_module
 from typing import Any
 
 from worker.backends.base import DeviceBackend
-from worker.backends.isolation.bootstrap import Lent
 from worker.backends.isolation.codec import packed, packed_error, request_of
 from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
 from worker.backends.isolation.slots import Slots
-from worker.cancellation import CancelToken
+from worker.core.cancellation import CancelToken
 
 _CALLS_AT_ONCE = 32
 """More than the worker's own threads: none of its calls waits for another's."""
@@ -29,11 +28,15 @@ _CALLS_AT_ONCE = 32
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(setup: dict[str, Any], read_fd: int, write_fd: int) -> None:
+Lend = Callable[[dict[str, str]], None]
+"""Makes top-level packages importable from the folders they are named with."""
+
+
+def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> None:
     """Answer calls until the worker is gone. Does not return."""
     _leave_signals_to_the_worker(setup["parent"])
     pipe = FramePipe(read_fd, write_fd)
-    server = _Server(pipe, setup)
+    server = _Server(pipe, setup, lend)
     with ThreadPoolExecutor(_CALLS_AT_ONCE, "call") as threads:
         while (message := pipe.receive()) is not None:
             if "cancel" in message:
@@ -46,9 +49,10 @@ def serve(setup: dict[str, Any], read_fd: int, write_fd: int) -> None:
 class _Server:
     """The backend, and the calls that run."""
 
-    def __init__(self, pipe: FramePipe, setup: dict[str, Any]) -> None:
+    def __init__(self, pipe: FramePipe, setup: dict[str, Any], lend: Lend) -> None:
         self._pipe = pipe
         self._setup = setup
+        self._lend = lend
         self._slots = Slots.open(setup["slots"])
         # All mutable state: the backend once it is made, running calls, and models on their way in.
         self._backend: DeviceBackend
@@ -125,8 +129,7 @@ class _Server:
     def _do_work(
         self, token: CancelToken, name: str, entry: str, arguments: dict[str, Any], lent: dict[str, str]
     ) -> object:
-        if not any(isinstance(each, Lent) and each.lends(lent) for each in sys.meta_path):
-            sys.meta_path.append(Lent(lent))
+        self._lend(lent)
         module, _, function = entry.partition(":")
         call = next(number for number, each in self._tokens.items() if each is token)
 

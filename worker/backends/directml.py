@@ -18,15 +18,15 @@ from worker.backends.directml_device import ALIGNMENT_BYTES, DirectMlDevice
 from worker.backends.directml_tiled import TiledMemory, usable_bytes
 from worker.backends.directml_untiled import FLUSH_AT_BYTES, UntiledMemory
 from worker.backends.torch_errors import as_worker_error
-from worker.cancellation import CancelToken
-from worker.errors import (
+from worker.core.cancellation import CancelToken
+from worker.core.errors import (
     DeviceLostError,
     DeviceUnavailableError,
     OutOfMemoryError,
     UnsupportedError,
     WorkerError,
 )
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 from worker.telemetry.dxcore import Adapter, compute_adapters
 
 ALLOCATORS: Final = ("untiled", "tiled")

@@ -12,7 +12,7 @@ from typing import Any
 from worker.backends.directml_adapters import AdapterReading
 from worker.backends.directml_device import HIDDEN_BYTES, DirectMlDevice
 from worker.backends.directml_untiled import Room
-from worker.errors import OutOfMemoryError
+from worker.core.errors import OutOfMemoryError
 
 MB = 10**6
 CHUNK_BYTES = 4000 * MB

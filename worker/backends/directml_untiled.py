@@ -13,7 +13,7 @@ from protocol.record import Record
 from worker.backends.directml_adapters import AdapterReading
 from worker.backends.directml_device import HIDDEN_BYTES, PIECE_BYTES, DirectMlDevice
 from worker.backends.torch_errors import Cause, cause_of
-from worker.errors import OutOfMemoryError
+from worker.core.errors import OutOfMemoryError
 
 _CACHED_RESOURCES = 512
 _FLUSH_SIZE = 16

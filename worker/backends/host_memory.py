@@ -7,8 +7,8 @@ import sys
 from typing import Any, Protocol
 
 from worker.backends.raw_pages import POPULATE_WRITE, fault_in
-from worker.cancellation import CancelToken
-from worker.errors import OutOfMemoryError
+from worker.core.cancellation import CancelToken
+from worker.core.errors import OutOfMemoryError
 
 PAGE_BYTES = mmap.PAGESIZE
 HUGE_PAGE_BYTES = 2 * 2**20

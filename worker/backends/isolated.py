@@ -20,10 +20,10 @@ from worker.backends.isolation.copying import receive, send
 from worker.backends.isolation.launching import Launching
 from worker.backends.isolation.loss import became, lost
 from worker.backends.isolation.slots import Slots
-from worker.cancellation import CancelToken
-from worker.clock import Clock
-from worker.errors import DeviceLostError, DeviceUnavailableError, WorkerError
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
+from worker.core.cancellation import CancelToken
+from worker.core.clock import Clock
+from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
 PATIENCE_S = 20.0
 """A process that has not answered a question within this time hangs."""

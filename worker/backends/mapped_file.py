@@ -24,9 +24,9 @@ from worker.backends.raw_pages import (
     private_bytes,
     unmap,
 )
-from worker.cancellation import CancelToken
-from worker.errors import OutOfMemoryError
-from worker.records import FileRange
+from worker.core.cancellation import CancelToken
+from worker.core.errors import OutOfMemoryError
+from worker.core.records import FileRange
 
 _STEP_BYTES = 64 * 2**20
 """Pages are read in steps of this size, so that cancelling is seen in between."""

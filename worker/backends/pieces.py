@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from worker.cancellation import CancelToken
+from worker.core.cancellation import CancelToken
 
 PARALLEL_FROM_BYTES = 32 * 2**20
 """Below this a second thread costs more to start than it saves."""

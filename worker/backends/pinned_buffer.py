@@ -6,8 +6,8 @@ pages, and go back to the system when they are freed.
 
 from worker.backends.host_memory import AnonymousBuffer
 from worker.backends.torch_device import TorchDevice
-from worker.cancellation import CancelToken
-from worker.errors import WorkerError
+from worker.core.cancellation import CancelToken
+from worker.core.errors import WorkerError
 
 
 class PinnedBuffer:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from worker.errors import OutOfMemoryError
+from worker.core.errors import OutOfMemoryError
 
 POPULATE_READ = 22
 POPULATE_WRITE = 23

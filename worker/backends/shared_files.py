@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from worker.backends.host_memory import address_of, fill_with_zeros, page_rounded
-from worker.cancellation import CancelToken
-from worker.errors import OutOfMemoryError, UnsupportedError
+from worker.core.cancellation import CancelToken
+from worker.core.errors import OutOfMemoryError, UnsupportedError
 
 _PREFIX = "memory-worker-"
 _LOCK_NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{16}})\.lock")

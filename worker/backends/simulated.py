@@ -13,10 +13,10 @@ from protocol.vocabulary import DeviceKind, MemoryType, Source
 from worker.backends.address_space import AddressSpace
 from worker.backends.base import LoadsThroughCopies
 from worker.backends.host_memory import AnonymousBuffer
-from worker.cancellation import CancelToken
-from worker.clock import Clock, FixedClock, SystemClock
-from worker.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, UnsupportedError
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.cancellation import CancelToken
+from worker.core.clock import Clock, FixedClock, SystemClock
+from worker.core.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, UnsupportedError
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 
 GRANULARITY_BYTES = 256
 """Allocations are rounded up to this, as Direct3D 12 and CUDA do."""

@@ -15,9 +15,9 @@ from worker.backends.size_churn import KEEP_NS, SizeChurn
 from worker.backends.torch_copy import Lane
 from worker.backends.torch_device import TorchDevice
 from worker.backends.torch_errors import as_worker_error
-from worker.cancellation import CancelToken
-from worker.errors import DeviceLostError, OutOfMemoryError, WorkerError
-from worker.records import AllocationRequest, Block, Readings
+from worker.core.cancellation import CancelToken
+from worker.core.errors import DeviceLostError, OutOfMemoryError, WorkerError
+from worker.core.records import AllocationRequest, Block, Readings
 
 if TYPE_CHECKING:
     import torch

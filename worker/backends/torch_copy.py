@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from worker.backends.host_memory import address_of, copy
 from worker.backends.pinned_buffer import PinnedBuffer
 from worker.backends.torch_device import TorchDevice
-from worker.cancellation import CancelToken
+from worker.core.cancellation import CancelToken
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
 from protocol.vocabulary import Source
-from worker.errors import OutOfMemoryError, UnsupportedError
+from worker.core.errors import OutOfMemoryError, UnsupportedError
 
 if TYPE_CHECKING:
     import torch

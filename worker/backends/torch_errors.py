@@ -9,7 +9,7 @@ import errno
 import re
 from enum import StrEnum
 
-from worker.errors import DeviceLostError, OutOfMemoryError, WorkerError
+from worker.core.errors import DeviceLostError, OutOfMemoryError, WorkerError
 
 
 class Cause(StrEnum):

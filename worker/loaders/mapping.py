@@ -2,17 +2,11 @@
 
 from worker.backends.base import DeviceBackend, MapsFiles
 from worker.backends.pieces import Done
-from worker.cancellation import CancelToken
-from worker.errors import ModelLoadFailedError
-from worker.loaders.base import (
-    MappableFile,
-    ModelSpec,
-    Placement,
-    TensorInfo,
-    WeightFile,
-    load_failed,
-)
-from worker.records import Block
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ModelLoadFailedError
+from worker.core.models import ModelSpec, Placement, TensorInfo
+from worker.core.records import Block
+from worker.loaders.base import MappableFile, WeightFile, load_failed
 
 
 def map_weights(

@@ -4,7 +4,8 @@ import os
 import stat
 from pathlib import Path
 
-from worker.loaders.base import ModelSpec, load_failed
+from worker.core.models import ModelSpec
+from worker.loaders.base import load_failed
 
 _OPEN_FLAGS = (
     os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from worker.errors import WorkerError
-from worker.loaders.base import ModelSpec, load_failed
+from worker.core.errors import WorkerError
+from worker.core.models import ModelSpec
+from worker.loaders.base import load_failed
 from worker.loaders.model_path import resolved_file
 
 

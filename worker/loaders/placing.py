@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from worker.backends.base import COPY_CHUNK_BYTES
 from worker.backends.pieces import Done, take_turns
-from worker.cancellation import CancelToken
+from worker.core.cancellation import CancelToken
 from worker.loaders.base import WeightFile
 
 Write = Callable[[int, memoryview], None]

@@ -3,7 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from worker.loaders.base import FileLoader, ModelSpec, ObjectLoader, load_failed
+from worker.core.models import ModelSpec
+from worker.loaders.base import FileLoader, ObjectLoader, load_failed
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

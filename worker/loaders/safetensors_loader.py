@@ -4,9 +4,11 @@ import mmap
 from dataclasses import replace
 from importlib.util import find_spec
 
-from worker.cancellation import CancelToken
-from worker.errors import ModelLoadFailedError
-from worker.loaders.base import InPlace, ModelSpec, lay_out, load_failed
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ModelLoadFailedError
+from worker.core.models import ModelSpec
+from worker.core.records import FileRange
+from worker.loaders.base import InPlace, lay_out, load_failed
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.model_path import open_file
 from worker.loaders.positional_file import PositionalFile
@@ -18,7 +20,6 @@ from worker.loaders.safetensors_header import (
     parse_header,
 )
 from worker.loaders.tensors import flat_tensor
-from worker.records import FileRange
 
 _SCRATCH_BYTES = 4 * 2**20
 """What a cast reads at a time: all that a thread takes beside the block."""

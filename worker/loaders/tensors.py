@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from worker.loaders.base import TensorInfo
+from worker.core.models import TensorInfo
 from worker.loaders.dtypes import TORCH_NAMES
 
 if TYPE_CHECKING:

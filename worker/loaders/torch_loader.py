@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
-from worker.cancellation import CancelToken
-from worker.errors import ModelLoadFailedError
-from worker.loaders.base import ModelSpec, lay_out, load_failed
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ModelLoadFailedError
+from worker.core.models import ModelSpec
+from worker.loaders.base import lay_out, load_failed
 from worker.loaders.dtypes import FROM_TORCH, ITEM_BYTES
 from worker.loaders.mapped_pages import MappedPages
 from worker.loaders.model_path import open_file, resolved_file

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from protocol.results import Limits
 from protocol.vocabulary import INT64_MAX
-from worker.errors import LimitExceededError, OutOfMemoryError
+from worker.core.errors import LimitExceededError, OutOfMemoryError
+from worker.core.records import AllocationRequest, Readings
 from worker.policy.pressure import Books, Headroom
-from worker.records import AllocationRequest, Readings
 
 
 def admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:

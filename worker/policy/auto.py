@@ -4,7 +4,7 @@ from typing import Any
 
 from protocol.record import Record
 from protocol.vocabulary import OptimizationLevel, PressureLevel
-from worker.clock import NS_PER_S
+from worker.core.clock import NS_PER_S
 from worker.policy.pressure import SEVERITY
 
 SUSTAINED_NS = 5 * NS_PER_S

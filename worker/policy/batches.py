@@ -2,7 +2,7 @@
 
 from protocol.results import PlanBatchesResult
 from protocol.vocabulary import INT64_MAX
-from worker.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
+from worker.core.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
 
 
 def plan_batches(

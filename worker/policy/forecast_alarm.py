@@ -2,7 +2,7 @@
 
 from protocol.record import Record
 from protocol.results import PressureTrend
-from worker.clock import NS_PER_S
+from worker.core.clock import NS_PER_S
 
 ALARM_SECONDS = 600.0
 """What runs out later than this is no alarm."""

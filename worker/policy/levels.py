@@ -3,9 +3,9 @@
 from protocol.record import Record
 from protocol.results import PressureSignal, PressureThresholds
 from protocol.vocabulary import PressureLevel, Source
-from worker.clock import NS_PER_S
+from worker.core.clock import NS_PER_S
+from worker.core.records import Gauge, GaugeKind
 from worker.policy.pressure import SEVERITY, level_of
-from worker.records import Gauge, GaugeKind
 
 MARGIN = 2.0
 """A signal has to lie this many points below a threshold before its level begins to fall."""

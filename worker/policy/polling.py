@@ -1,6 +1,6 @@
 """When to look at a device again. Pure."""
 
-from worker.clock import NS_PER_MS, NS_PER_S
+from worker.core.clock import NS_PER_MS, NS_PER_S
 
 SOONEST_NS = 50 * NS_PER_MS
 CALM_NS = 5 * NS_PER_S

@@ -3,7 +3,7 @@
 from protocol.record import Record
 from protocol.results import Limits, PressureThresholds
 from protocol.vocabulary import DEFAULT_THRESHOLDS, INT64_MAX, PressureLevel, Source
-from worker.records import Readings
+from worker.core.records import Readings
 
 SEVERITY = {
     PressureLevel.UNKNOWN: 0,

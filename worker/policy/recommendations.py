@@ -1,8 +1,8 @@
 """Which actions are worth taking on a device, what each frees, costs, and why. Pure."""
 
 from protocol.results import Fragmentation, Recommendation
-from worker.clock import NS_PER_S
-from worker.records import Readings
+from worker.core.clock import NS_PER_S
+from worker.core.records import Readings
 
 IDLE_NS = 60 * NS_PER_S
 """Unloading a model is proposed by name when nobody used it for so long."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from protocol.record import Record
 from protocol.results import PressureTrend
-from worker.clock import NS_PER_S
-from worker.records import RoomSample
+from worker.core.clock import NS_PER_S
+from worker.core.records import RoomSample
 
 CONFIDENCE = 0.9
 """The stated rate: the share of forecasts whose interval is to hold the truth. Held by ``benchmarks.forecast``."""

@@ -5,7 +5,7 @@ import itertools
 import threading
 from collections.abc import Callable
 
-from worker.clock import NS_PER_S, Clock
+from worker.core.clock import NS_PER_S, Clock
 
 
 class Alarm:

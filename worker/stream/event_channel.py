@@ -7,7 +7,7 @@ from typing import Any
 
 from protocol.results import BudgetChangedData
 from protocol.vocabulary import EventName
-from worker.clock import NS_PER_MS, Clock
+from worker.core.clock import NS_PER_MS, Clock
 from worker.stream.alarm import Alarm
 from worker.stream.frames import event_frame
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from protocol.envelope import ACTION_MAX, REQUEST_ID_MAX, Meta, Request
 from protocol.record import Record
 from protocol.vocabulary import MAX_NESTING
-from worker.errors import InvalidJsonError, InvalidRequestError, WorkerError
+from worker.core.errors import InvalidJsonError, InvalidRequestError, WorkerError
 
 _BOM = b"\xef\xbb\xbf"
 _CUT_CHARACTERS = 64

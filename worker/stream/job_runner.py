@@ -11,10 +11,9 @@ from typing import Any
 from protocol.envelope import Meta
 from protocol.results import ProgressData
 from protocol.vocabulary import Executed
-from worker.books.history import History
-from worker.cancellation import CancelToken
-from worker.clock import NS_PER_MS, Clock
-from worker.errors import (
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_MS, Clock
+from worker.core.errors import (
     CancelledError,
     DeadlineExceededError,
     FrameTooLargeError,
@@ -24,7 +23,8 @@ from worker.errors import (
     UnknownActionError,
     WorkerError,
 )
-from worker.log import log
+from worker.core.log import log
+from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import Incoming, error_frame, event_frame, replayed_frame, success_frame

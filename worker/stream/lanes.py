@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Callable
 
-from worker.cancellation import CancelToken
-from worker.errors import WorkerError
+from worker.core.cancellation import CancelToken
+from worker.core.errors import WorkerError
 from worker.stream.work import Claim, Work
 
 

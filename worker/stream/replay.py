@@ -8,7 +8,7 @@ import orjson
 
 from protocol.record import Record
 from protocol.vocabulary import REPLAY_CAPACITY
-from worker.errors import DuplicateRequestIdError
+from worker.core.errors import DuplicateRequestIdError
 
 _MAX_BYTES = 64 * 2**20
 """Kept answers are bounded in bytes too; the oldest go first."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol.record import Record
-from worker.cancellation import CancelToken
+from worker.core.cancellation import CancelToken
 
 
 class Claim(Record):

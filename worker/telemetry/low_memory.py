@@ -4,7 +4,7 @@ import ctypes
 from typing import Any
 
 from protocol.vocabulary import Source
-from worker.records import Gauge, GaugeKind
+from worker.core.records import Gauge, GaugeKind
 
 _LOW, _HIGH = 0, 1
 """MEMORY_RESOURCE_NOTIFICATION_TYPE."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from protocol.vocabulary import Source
-from worker.records import Gauge, GaugeKind
+from worker.core.records import Gauge, GaugeKind
 from worker.telemetry.cgroup import group_folders
 
 _KINDS = {"some": GaugeKind.SOME_STALLED, "full": GaugeKind.ALL_STALLED}

@@ -8,7 +8,7 @@ import psutil
 
 from protocol.record import Record
 from protocol.vocabulary import Source
-from worker.records import Gauge, GaugeKind
+from worker.core.records import Gauge, GaugeKind
 from worker.telemetry.cgroup import CgroupMemory
 from worker.telemetry.commit import commitments
 from worker.telemetry.low_memory import LowMemoryNotification

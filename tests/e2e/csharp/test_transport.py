@@ -131,7 +131,7 @@ def test_progress_comes_in_order_and_before_the_end(fake: Make) -> None:
 def _progress(kind: Any, seen: list[int]) -> Any:
     import System
 
-    class Progress(System.IProgress[kind]):  # type: ignore[misc]
+    class Progress(System.IProgress[kind]):
         __namespace__ = f"Tests.P{id(seen)}"
 
         def Report(self, value: Any) -> None:

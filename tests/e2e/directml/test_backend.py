@@ -12,10 +12,10 @@ from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType,
 from tests.rigs.directml.rig import Factory, Rig
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
-from worker.cancellation import CancelToken
-from worker.clock import SystemClock
-from worker.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError
-from worker.records import AllocationRequest, DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError
+from worker.core.records import AllocationRequest, DeviceInfo
 
 MIB, GIB = 2**20, 2**30
 TOKEN = CancelToken(SystemClock().now_ns)
@@ -284,7 +284,7 @@ def test_two_adapters(start: Start, directml_rig: Rig) -> None:
         found = backend.readings(device_id)
         assert found.resident_bytes == size
         assert found.process_used_bytes == witness.device_bytes(adapter)
-    assert backend.readings("dml:1").total_bytes > 3 * GIB  # type: ignore[operator]
+    assert backend.readings("dml:1").total_bytes > 3 * GIB
     backend.write("a", 5, memoryview(b"over"), TOKEN)
     backend.write("b", 9, memoryview(contents(backend, "a", 5, 4)), TOKEN)
     assert contents(backend, "b", 9, 4) == b"over"

@@ -52,8 +52,8 @@ class WindowsPython:
             for reader in readers:
                 reader.start()
             try:
-                process.stdin.write(sent)  # type: ignore[union-attr] - it is a pipe
-                process.stdin.close()  # type: ignore[union-attr]
+                process.stdin.write(sent)
+                process.stdin.close()
                 process.wait(timeout)
             finally:
                 process.kill()

@@ -38,6 +38,12 @@ class Lent:
         return None if folder is None else PathFinder.find_spec(name, [folder])
 
 
+def lend(folders: dict[str, str]) -> None:
+    """Make top-level packages importable from where the worker has them, after all that this interpreter has."""
+    if not any(isinstance(each, Lent) and each.lends(folders) for each in sys.meta_path):
+        sys.meta_path.append(Lent(folders))
+
+
 def claim_descriptors() -> tuple[int, int]:
     """Move the two pipes out of everyone's reach: what prints, prints on stderr."""
     read_fd, write_fd = os.dup(0), os.dup(1)
@@ -61,10 +67,10 @@ def main() -> None:
         sys.exit(f"a device's process needs Python 3.11 or newer; {sys.executable} is {found}")
     setup = json.loads(sys.argv[1])
     sys.meta_path.insert(0, Lent(setup["own"]))
-    sys.meta_path.append(Lent(setup["lent"]))
+    lend(setup["lent"])
     from worker.backends.device_process import serve  # noqa: PLC0415 - can be found from here on
 
-    serve(setup, read_fd, write_fd)
+    serve(setup, read_fd, write_fd, lend)
 
 
 if __name__ == "__main__":

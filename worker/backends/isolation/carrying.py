@@ -8,9 +8,9 @@ from worker.backends.isolation import codec
 from worker.backends.isolation.child_process import ChildProcess, EndedError
 from worker.backends.isolation.copying import receive, send
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
-from worker.cancellation import CancelToken
-from worker.errors import ChecksumMismatchError, DeviceLostError, WorkerError
-from worker.records import AllocationRequest
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ChecksumMismatchError, DeviceLostError, WorkerError
+from worker.core.records import AllocationRequest
 
 
 class Held(Record):

@@ -19,9 +19,9 @@ from worker.backends.isolation.endings import ending
 from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Message
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
-from worker.cancellation import CancelToken
-from worker.clock import Clock
-from worker.errors import CancelledError
+from worker.core.cancellation import CancelToken
+from worker.core.clock import Clock
+from worker.core.errors import CancelledError
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _OWN = ("worker", "protocol")

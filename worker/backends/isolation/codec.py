@@ -5,8 +5,8 @@ from typing import Any
 
 from protocol.results import Fragmentation, SharedMemory
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
-from worker import errors
-from worker.records import AllocationRequest, Block, Defragmented, DeviceInfo, Gauge, GaugeKind, Readings
+from worker.core import errors
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Gauge, GaugeKind, Readings
 
 _CLASSES = {
     kind.code: kind

@@ -8,7 +8,7 @@ from typing import Any, Self
 from worker.backends.host_memory import address_of, copy
 from worker.backends.isolation.child_process import Call, ChildProcess
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
-from worker.cancellation import CancelToken
+from worker.core.cancellation import CancelToken
 
 _ON_THEIR_WAY = 3
 """Pieces of one copy that may be under way at once: one being filled, one being emptied, one between."""

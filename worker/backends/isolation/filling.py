@@ -5,8 +5,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 
 from worker.backends.base import DeviceBackend, Write
-from worker.cancellation import CancelToken
-from worker.records import AllocationRequest, Block
+from worker.core.cancellation import CancelToken
+from worker.core.records import AllocationRequest, Block
 
 
 class NotWholeError(Exception):

@@ -13,10 +13,10 @@ from queue import SimpleQueue
 from worker.backends.isolation import codec
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
 from worker.backends.isolation.slots import Slots
-from worker.cancellation import CancelToken
-from worker.clock import NS_PER_S, Clock
-from worker.errors import CancelledError, WorkerError
-from worker.records import DeviceInfo
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_S, Clock
+from worker.core.errors import CancelledError, WorkerError
+from worker.core.records import DeviceInfo
 
 PROBE_PATIENCE_S = 60.0
 """Importing torch from a cold disk takes 20 s; what takes longer than this hangs."""

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.isolation.child_process import Ending
-from worker.errors import DeviceUnavailableError, OutOfMemoryError
-from worker.records import DeviceInfo
+from worker.core.errors import DeviceUnavailableError, OutOfMemoryError
+from worker.core.records import DeviceInfo
 
 
 def became(info: DeviceInfo, state: DeviceState, why: str) -> DeviceInfo:

@@ -1,0 +1,161 @@
+"""The parts of a device's process: messages, slots, endings, and how values cross over."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from protocol.results import Fragmentation, SharedMemory
+from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
+from worker.backends.isolation import codec
+from worker.backends.isolation.bootstrap import Lent
+from worker.backends.isolation.endings import ending
+from worker.backends.isolation.frames import BrokenFrameError, FramePipe
+from worker.backends.isolation.slots import SLOT_BYTES, SLOTS, Slots
+from worker.core import errors
+from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+
+
+@pytest.fixture
+def pipe() -> object:
+    """Return a pipe's two ends, as one that talks to itself."""
+    made = FramePipe(*os.pipe())
+    yield made
+    made.close()
+
+
+def test_messages(pipe: FramePipe) -> None:
+    """What is sent is received, in order, whatever its length; the end is the end."""
+    sent = [{"n": n, "text": "ä\n" * (n * 1000)} for n in range(20)]
+    thread = threading.Thread(target=lambda: [*map(pipe.send, sent), pipe.close_output()])
+    thread.start()
+    assert [pipe.receive() for _ in sent] == sent
+    assert pipe.receive() is None
+    thread.join()
+    with pytest.raises(BrokenPipeError):
+        pipe.send({})
+
+
+@pytest.mark.parametrize(
+    "noise", [b"\xff\xff\xff\xff", b"\x04\0\0\0nope", b"\x02\0\0\0[]", b"\x02\0\0\0\xff\xff"]
+)
+def test_noise_on_the_pipe(noise: bytes) -> None:
+    """What is no message is not taken for one."""
+    read_fd, write_fd = os.pipe()
+    pipe = FramePipe(read_fd, write_fd)
+    os.write(write_fd, noise)
+    with pytest.raises(BrokenFrameError):
+        pipe.receive()
+    pipe.close()
+
+
+@pytest.mark.parametrize("cut", [b"\x10\0", b"\x10\0\0\0{}"])
+def test_cut_short(cut: bytes) -> None:
+    """A message that is cut short, because who sent it died, is the end."""
+    read_fd, write_fd = os.pipe()
+    pipe = FramePipe(read_fd, write_fd)
+    os.write(write_fd, cut)
+    pipe.close_output()
+    assert pipe.receive() is None
+    pipe.close()
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_slots(*, as_file: bool) -> None:
+    """Both ends see the same bytes, and nothing is left of them."""
+    ours = Slots.create(as_file=as_file)
+    theirs = Slots.open(ours.place if as_file else {"fd": ours.inherited[0]})
+    taken = [ours.take(wait=True) for _ in range(SLOTS)]
+    assert sorted(taken) == list(range(SLOTS))
+    assert ours.take(wait=False) is None
+    for slot in taken:
+        ours.view(slot, 3)[:] = bytes([slot, 1, 2])
+    assert [bytes(theirs.view(slot, 3)) for slot in taken] == [bytes([slot, 1, 2]) for slot in taken]
+    for slot, length in ((-1, 1), (SLOTS, 1), (0, -1), (0, SLOT_BYTES + 1)):
+        with pytest.raises(ValueError, match=str(slot)):
+            ours.view(slot, length)
+    path = Path(ours.place.get("path", "/nowhere"))
+    assert path.exists() is as_file
+    for each in (theirs, ours):
+        each.close()
+    assert not path.exists()
+
+
+def test_slots_are_waited_for() -> None:
+    """Who waits gets the next slot that is given back."""
+    slots = Slots.create()
+    taken = [slots.take(wait=True) for _ in range(SLOTS)]
+    got: list[int | None] = []
+    thread = threading.Thread(target=lambda: got.append(slots.take(wait=True)))
+    thread.start()
+    slots.give_back(taken[3])
+    thread.join(30)
+    assert got == [taken[3]]
+    slots.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "windows", "said"),
+    [
+        (0, False, "ended with exit code 0"),
+        (-11, False, "died of SIGSEGV (segmentation fault)"),
+        (-9, False, "died of SIGKILL (killed)"),
+        (-250, False, "died of signal 250"),
+        (3, True, "ended with exit code 3, as abort() does"),
+        (7, True, "ended with exit code 7"),
+        (3221225477, True, "died of access violation (0xC0000005)"),
+        (3221225477 - 2**32, True, "died of access violation (0xC0000005)"),
+        (3221226505, True, "died of abort, or a stack buffer overrun (0xC0000409)"),
+        (0xC0FFEE00, True, "died of an exception (0xC0FFEE00)"),
+    ],
+)
+def test_endings(code: int, *, windows: bool, said: str) -> None:
+    """Exit codes are named in words, NTSTATUS codes signed or not."""
+    assert ending(code, windows=windows) == said
+
+
+def test_records_cross_over() -> None:
+    """What is packed comes out the same, words as words."""
+    request = AllocationRequest("d", 5, MemoryType.PINNED, Initialize.NONE, 16, "p", "o", lease_ns=3)
+    assert codec.request_of(codec.packed(request)) == request
+    readings = Readings(1, 2, Source.DXGI, 3, None, 4, 5, 6, 7, Fragmentation(1, 2, 0.5), 8)
+    assert codec.readings_of(codec.packed(readings)) == readings
+    bare = Readings(None, None, None, None, None, None, None, 0, 0, None)
+    assert codec.readings_of(codec.packed(bare)) == bare
+    infos = (DeviceInfo("d", DeviceKind.CUDA, "n", DeviceState.LOST, "why"),)
+    assert codec.infos_of(codec.packed(infos)) == infos
+    for block in (Block(3), Block(3, SharedMemory("/p", 3))):
+        assert codec.block_of(codec.packed(block)) == block
+    assert codec.defragmented_of(codec.packed(Defragmented(1, None))) == Defragmented(1, None)
+    assert codec.defragmented_of(None) is None
+
+
+@pytest.mark.parametrize("kind", [errors.OutOfMemoryError, errors.DeviceLostError, errors.CancelledError])
+def test_errors_cross_over(kind: type[errors.WorkerError]) -> None:
+    """Errors with a wire code keep class, message, details and what became of the call."""
+    error = kind("said", device_id="d", requested_bytes=2**62)
+    error.executed = Executed.YES
+    found = codec.error_of(codec.packed_error(error))
+    assert type(found) is kind
+    assert (str(found), vars(found)) == ("said", vars(error))
+
+
+def test_other_errors_cross_over() -> None:
+    """Others keep their type's name and their message; a KeyError is one on both sides."""
+    assert isinstance(codec.error_of(codec.packed_error(KeyError("x"))), KeyError)
+    found = codec.error_of(codec.packed_error(ModuleNotFoundError("No module named 'm.n'", name="m.n")))
+    assert isinstance(found, codec.RemoteError)
+    assert (str(found), found.module) == ("ModuleNotFoundError: No module named 'm.n'", "m.n")
+
+
+def test_lent_packages(tmp_path: Path) -> None:
+    """A finder shows what it was told to show, not what lies beside it."""
+    for name in ("shown", "beside"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    finder = Lent({"shown": str(tmp_path)})
+    spec = finder.find_spec("shown")
+    assert spec is not None and spec.origin == str(tmp_path / "shown" / "__init__.py")
+    assert finder.find_spec("beside") is None
+    assert finder.find_spec("shown.part") is None

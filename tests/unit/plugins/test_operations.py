@@ -1,0 +1,114 @@
+"""Operations of in-process code are in the record with their time and memory, however they end."""
+
+import threading
+
+import pytest
+
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_S, FixedClock, SystemClock
+from worker.metrics.history import History
+from worker.plugins.operations import Operations
+from worker.telemetry.system import SystemMemory
+
+MIB = 2**20
+HOUR_MS = 3_600_000
+
+
+class Process:
+    """A process whose size the test sets, and that tells when it was looked at."""
+
+    def __init__(self) -> None:
+        self.bytes: int | None = 100
+        self.looked = threading.Condition()
+        self.looks = 0
+
+    def __call__(self) -> int | None:
+        with self.looked:
+            self.looks += 1
+            self.looked.notify_all()
+        return self.bytes
+
+    def wait_for_looks(self, more: int) -> None:
+        """Wait until somebody looked so many times more, the first of which may have begun before."""
+        with self.looked:
+            target = self.looks + more
+            assert self.looked.wait_for(lambda: self.looks >= target, 20)
+
+
+@pytest.fixture
+def process() -> Process:
+    """Return a process of 100 bytes."""
+    return Process()
+
+
+def test_time_peak_and_growth(process: Process) -> None:
+    """What was there in between is the peak; what is left is the growth."""
+    clock = FixedClock()
+    history = History(clock)
+    operations = Operations(history, clock, process)
+    with operations.operation("embed"):
+        clock.wait(2.0, CancelToken(clock.now_ns))
+        process.bytes = 900
+        process.wait_for_looks(2)
+        process.bytes = 150
+    (row,) = history.actions(HOUR_MS)
+    assert (row.action, row.count, row.errors) == ("operation:embed", 1, 0)
+    assert (row.peak_bytes, row.delta_bytes) == (800, 50)
+    assert row.p50_us is not None
+    assert 2 * NS_PER_S // 1000 <= row.p50_us <= 2.1 * NS_PER_S / 1000
+
+
+def test_one_that_fails_is_counted_and_its_error_goes_on(process: Process) -> None:
+    """The record is not in the way of anything."""
+    history = History(FixedClock())
+    with pytest.raises(ZeroDivisionError), Operations(history, FixedClock(), process).operation("a"):
+        raise ZeroDivisionError
+    (row,) = history.actions(HOUR_MS)
+    assert (row.count, row.errors, row.delta_bytes) == (1, 1, 0)
+
+
+def test_nested_ones_each_see_their_own(process: Process) -> None:
+    """The outer one's growth holds the inner one's."""
+    history = History(FixedClock())
+    operations = Operations(history, FixedClock(), process)
+    with operations.operation("outer"):
+        process.bytes = 200
+        with operations.operation("inner"):
+            process.bytes = 500
+        process.bytes = 300
+    inner, outer = history.actions(HOUR_MS)
+    assert (inner.peak_bytes, inner.delta_bytes) == (300, 300)
+    assert outer.delta_bytes == 200
+
+
+def test_unknown_is_null(process: Process) -> None:
+    """Where the system does not say, there is a time and no figure."""
+    process.bytes = None
+    history = History(FixedClock())
+    with Operations(history, FixedClock(), process).operation("a"):
+        pass
+    (row,) = history.actions(HOUR_MS)
+    assert (row.peak_bytes, row.delta_bytes) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129])
+def test_names_are_checked(name: str, process: Process) -> None:
+    """What cannot be a name is no operation."""
+    history = History(FixedClock())
+    with pytest.raises(ValueError, match="128"), Operations(history, FixedClock(), process).operation(name):
+        pass
+    assert history.actions(HOUR_MS) == ()
+
+
+def test_real_memory() -> None:
+    """What is kept past the end shows as growth, as the system counts it."""
+    clock = SystemClock()
+    history, system = History(clock), SystemMemory()
+    with Operations(history, clock, lambda: system.read().process_rss_bytes).operation("keep"):
+        kept = bytearray(b"x") * (64 * MIB)
+    (row,) = history.actions(HOUR_MS)
+    assert len(kept) == 64 * MIB
+    assert row.delta_bytes is not None
+    assert row.delta_bytes > 60 * MIB
+    assert row.peak_bytes is not None
+    assert row.peak_bytes >= row.delta_bytes

@@ -1,0 +1,364 @@
+"""What a record says is what the report has: lanes, samples, what happened, and nothing that a name could do."""
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.vocabulary import EventName
+from worker.tools.report.command import main
+from worker.tools.report.events import told
+from worker.tools.report.happenings import MAX_HAPPENINGS
+from worker.tools.report.page import page_data, render
+from worker.tools.report.recording import RecordingError, read_recording
+from worker.tools.report.samples import MAX_SAMPLES
+
+MIB = 2**20
+HEADER = {
+    "models": {}, "capacity_bytes": None, "worker_version": "1", "pid": 7,
+    "started": "2026-01-01T00:00:00.000Z", "t_ms": 1000,
+}  # fmt: skip
+
+
+def sample(at: int, allocated: int, device_id: str = "cpu", **more: Any) -> dict[str, Any]:
+    """Make a sample line."""
+    owner = {
+        "owner": "kv",
+        "allocated_bytes": allocated,
+        "allocation_count": 1,
+        "made_bytes": 9,
+        "made_count": 1,
+    }
+    line = {
+        "sample": device_id, "t_ms": at, "state": "available", "pressure_level": "low", "total_bytes": 1000,
+        "budget_bytes": 900, "limit_bytes": None, "reserve_bytes": 0, "used_bytes": 10, "process_used_bytes": 5,
+        "available_bytes": 900 - allocated, "allocated_bytes": allocated, "peak_bytes": allocated,
+        "external_bytes": 0, "model_bytes": 0, "cached_bytes": 0, "owners": [owner] if allocated else [],
+    }  # fmt: skip
+    return line | more
+
+
+def lines(*rows: dict[str, Any]) -> list[str]:
+    """Write lines."""
+    return [json.dumps(row) for row in (HEADER, *rows)]
+
+
+def test_lanes_come_from_decisions() -> None:
+    """Loading ends where the load is told; the span ends with its reason; one that never ended is open."""
+    recording = read_recording(
+        lines(
+            {"models": {"a": {"size_bytes": 5 * MIB, "load_ms": 300}}, "capacity_bytes": 9},
+            {"load": "a", "t_ms": 2000, "device_id": "cpu"},
+            {"use": "a", "t_ms": 2100, "device_id": "cpu"},
+            {"evict": "a", "t_ms": 3000, "device_id": "cpu", "reason": "unloaded: last used 900 ms ago"},
+            {"load": "a", "t_ms": 5000, "device_id": "sim:0"},
+        )
+    )
+    (lane,) = page_data(recording)["models"]
+    assert lane["spans"] == [
+        [700, 1000, 2000, "cpu", 5 * MIB, "unloaded: last used 900 ms ago"],
+        [3700, 4000, None, "sim:0", 5 * MIB, None],
+    ]
+    assert lane["uses"] == [1100]
+    told = [(row.kind, row.title, row.reason) for row in recording.happenings.told()]
+    assert told[1] == ("evict", "a went", "unloaded: last used 900 ms ago")
+
+
+def test_what_happened_has_its_words_and_severity() -> None:
+    """Levels, refusals, leases, limits and events unknown to this version are told."""
+    event = "memory.pressure_changed"
+    change = {"device_id": "cpu", "from": "high", "to": "critical", "pressure_percentage": 96.25}
+    recording = read_recording(
+        lines(
+            sample(1100, 0),
+            {"event": event, "t_ms": 1200, "data": change},
+            {
+                "refused": "memory.allocate",
+                "t_ms": 1300,
+                "device_id": "cpu",
+                "code": "out_of_memory",
+                "reason": "r",
+            },
+            {
+                "refused": "memory.allocate",
+                "t_ms": 1400,
+                "device_id": "cpu",
+                "code": "out_of_memory",
+                "reason": "s",
+            },
+            sample(1500, 0, limit_bytes=500),
+            {"done": "memory.clear", "t_ms": 1600, "count": 2},
+            {"event": "memory.something_new", "t_ms": 1700, "data": {"device_id": "cpu", "confidence": 0.5}},
+            {"event": "memory.model_unloaded", "t_ms": 1800, "data": {"model_id": "a"}},
+        )
+    )
+    told = [(row.kind, row.title, row.reason, row.severity, row.count) for row in recording.happenings.told()]
+    assert told == [
+        ("level", "high → critical", "96.2 % of the budget taken", 3, 1),
+        ("refused", "memory.allocate failed: out_of_memory", "s", 2, 2),
+        ("limit", "limit none → 500 B", "", 0, 1),
+        ("done", "memory.clear was carried out", "", 0, 2),
+        ("event", "memory.something_new", "confidence 0.5", 1, 1),
+    ]
+    assert page_data(recording)["devices"][0]["levels"] == [[100, "low"], [200, "critical"], [500, "low"]]
+
+
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=3 * MAX_SAMPLES))
+def test_a_long_record_is_thinned_and_keeps_its_extremes(sizes: list[int]) -> None:
+    """However many samples there are, few are drawn, in order, and none of them hides the peak."""
+    _holds_extremes(sizes)
+
+
+def test_a_very_long_record() -> None:
+    """The same for one that is thinned many times over, with one spike in it."""
+    _holds_extremes([5] * 9_000 + [777] + [6] * 9_000)
+
+
+def _holds_extremes(sizes: list[int]) -> None:
+    recording = read_recording(lines(*(sample(1000 + at, size) for at, size in enumerate(sizes))))
+    (device,) = page_data(recording)["devices"]
+    assert len(device["t"]) <= MAX_SAMPLES
+    assert all(one < two for one, two in pairwise(device["t"]))
+    assert device["t"][-1] == len(sizes) - 1
+    assert device["allocated_bytes"][-1] == sizes[-1]
+    assert max(device["peak_bytes"]) == max(device["allocated_bytes"]) == max(sizes)
+    assert min(device["available_bytes"]) == 900 - max(sizes)
+
+
+def test_levels_lanes_and_uses_are_bounded() -> None:
+    """A worker that went up and down for days still makes a page, with the worst of it in."""
+    rows: list[dict[str, Any]] = [sample(1000, 1)]
+    for at in range(2000, 12_000, 2):
+        to = "critical" if at == 5000 else ("moderate", "high")[at // 2 % 2]
+        rows.append({"event": "memory.pressure_changed", "t_ms": at, "data": {"device_id": "cpu", "to": to}})
+        rows += [{"load": "a", "t_ms": at}, {"use": "a", "t_ms": at}, {"evict": "a", "t_ms": at + 1}]
+    data = page_data(read_recording(lines(*rows)))
+    levels = data["devices"][0]["levels"]
+    assert len(levels) <= 2 * MAX_SAMPLES
+    assert "critical" in {level for _, level in levels}
+    assert len(data["models"][0]["spans"]) <= 2000
+    assert len(data["models"][0]["uses"]) <= 4000
+
+
+def test_what_is_severe_outlives_what_is_not() -> None:
+    """Where there is more than a page takes, the mildest go, and the page says how many."""
+    mild = [{"evict": f"m{at}", "t_ms": at, "reason": "r"} for at in range(3 * MAX_HAPPENINGS)]
+    severe = {"event": "device.lost", "t_ms": 5, "data": {"device_id": "sim:0", "reason": "gone"}}
+    recording = read_recording(lines(severe, *mild))
+    told = recording.happenings.told()
+    assert len(told) == MAX_HAPPENINGS
+    assert told[0].kind == "lost"
+    assert recording.happenings.left_out == 2 * MAX_HAPPENINGS + 1
+    assert "are left out" in render(recording, "x")
+
+
+def test_half_a_line_and_garbage_are_passed_over_and_counted() -> None:
+    """A killed worker's record is a record."""
+    torn = [*lines(sample(1100, 5)), '{"sample": "cpu", "t_m', "[]", "null", '{"sample": 5, "t_ms": 3}', ""]
+    recording = read_recording(torn)
+    assert recording.unreadable == 3
+    assert not recording.ended
+    assert "3 could not be read" in render(recording, "x")
+    assert "its end is not in the record" in render(recording, "x")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "not json", '{"a": 1}', '{"use": "a"}'])
+def test_what_is_no_record_is_refused(text: str) -> None:
+    """No time in it, no report."""
+    with pytest.raises(RecordingError):
+        read_recording(text.splitlines())
+
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)>"&'
+
+
+def test_names_cannot_do_anything() -> None:
+    """Owners, models, reasons and file names come from outside: they are text, wherever they stand."""
+    line = sample(1100, 7, device_id=HOSTILE)
+    line["owners"][0]["owner"] = HOSTILE
+    page = render(
+        read_recording(
+            lines(
+                line,
+                {"load": HOSTILE, "t_ms": 1200, "device_id": HOSTILE},
+                {"evict": HOSTILE, "t_ms": 1300, "device_id": HOSTILE, "reason": HOSTILE},
+                {"refused": HOSTILE, "t_ms": 1400, "code": HOSTILE, "reason": HOSTILE},
+                {"actions": [{"action": HOSTILE, "count": 1, "errors": 0, "p50_us": 1}], "t_ms": 1500},
+            )
+        ),
+        HOSTILE,
+    )
+    assert page.count("<script") == 2  # the data and ours
+    assert "<img" not in page
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    assert json.loads(found[1])["devices"][0]["id"] == HOSTILE
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in page
+
+
+def test_the_command_reads_the_part_that_was_turned_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FILE.1 of the same worker is the beginning; of another it is another story."""
+    record = tmp_path / "r.jsonl"
+    record.write_text("\n".join(lines(sample(3000, 5))))
+    earlier = tmp_path / "r.jsonl.1"
+    earlier.write_text("\n".join(lines(sample(2000, 5))))
+    assert main([str(record)]) == 0
+    assert "4 lines read" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    earlier.write_text("\n".join(lines(sample(2000, 5))).replace('"pid": 7', '"pid": 8'))
+    assert main([str(record), "-o", str(tmp_path / "o.html")]) == 0
+    assert "2 lines read" in (tmp_path / "o.html").read_text(encoding="utf-8")
+    assert main([str(tmp_path / "none.jsonl")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+
+
+def event(name: str, at: int = 2000, **data: Any) -> dict[str, Any]:
+    """Make an event's line, of the CPU unless it says otherwise."""
+    return {"event": name, "t_ms": at, "data": {"device_id": "cpu"} | data}
+
+
+UNLOADED = {"step": "memory.unload_model", "data": {"model_id": "a"}, "expected_bytes": 2 * MIB}
+CLEARED = {"step": "memory.clear", "data": {}, "expected_bytes": MIB}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            event(
+                "memory.exhaustion_forecast", bytes_per_second=MIB, available_bytes=90 * MIB,
+                seconds_to_exhaustion=90.4, low_seconds=80, high_seconds=125,
+            ),
+            ("forecast", "full in 1m30s (1m20s to 2m05s)", "90.0 MiB left, +1.0 MiB/s", 2),
+        ),
+        (
+            event("memory.exhaustion_forecast", seconds_to_exhaustion=5.0, bytes_per_second=-5.0),
+            ("forecast", "full in 5s", "unknown left, -5 B/s", 3),
+        ),
+        (
+            event("memory.exhaustion_forecast", seconds_to_exhaustion=None),
+            ("forecast", "no longer expected to run full", "it stopped growing, or room was made", 0),
+        ),
+        (
+            event(
+                "memory.budget_changed", previous_bytes=8 * MIB, budget_bytes=6 * MIB, budget_source="dxgi",
+                available_bytes=MIB,
+            ),
+            ("budget", "budget 8.0 MiB → 6.0 MiB", "as dxgi says; 1.0 MiB available", 1),
+        ),
+        (
+            event("memory.budget_changed", previous_bytes=None, budget_bytes=6 * MIB, budget_source="config"),
+            ("budget", "budget unknown → 6.0 MiB", "by this worker's own limit; unknown available", 0),
+        ),
+        (
+            event(
+                "memory.leak_suspected", kind="allocations", owner="kv", purpose="cache", allocated_bytes=3 * MIB,
+                bytes_per_second=2048.0, confidence=0.8, evidence="8 allocations over 9 ms, none of them freed",
+            ),
+            (
+                "leak", "kv may leak 3.0 MiB of cache",
+                "8 allocations over 9 ms, none of them freed, +2.0 KiB/s, confidence 0.8", 2,
+            ),
+        ),
+        (
+            event("memory.leak_suspected", kind="process", allocated_bytes=3, confidence=1.0, evidence="e"),
+            ("leak", "the process may leak 3 B that nothing explains", "e, confidence 1.0", 2),
+        ),
+        (
+            event("memory.leak_suspected", kind="python", owner="a.py:5", allocated_bytes=3, confidence=1.0),
+            ("leak", "Python objects of a.py:5 may leak 3 B", ", confidence 1.0", 2),
+        ),
+        (
+            event(
+                "memory.optimized", pressure_level="high", helped=True, next_in_ms=30_000,
+                returned_bytes=3 * MIB, steps=[UNLOADED, CLEARED],
+            ),
+            (
+                "automatic", "automatic: unloaded a, gave caches up",
+                "high pressure lasted; it helped: 3.0 MiB returned of 3.0 MiB promised; nothing more for 30s", 0,
+            ),
+        ),
+        (
+            event("memory.optimized", pressure_level="high", helped=False, next_in_ms=0, steps=[CLEARED]),
+            (
+                "automatic", "automatic, in vain: gave caches up",
+                "high pressure lasted; it did not help: unknown returned of 1.0 MiB promised; nothing more for 0s", 2,
+            ),
+        ),
+        (
+            event("device.lost", allocation_ids=["alloc-1"], model_ids=["a", "b"], reason="its process ended"),
+            ("lost", "cpu lost 1 allocation and 2 models", "its process ended", 3),
+        ),
+        (
+            event("device.recovered", lost_ms=1234),
+            ("recovered", "cpu is back after 1.2 s", "nothing that was on it came back", 0),
+        ),
+        (
+            event("memory.unload_requested", model_id="a", size_bytes=MIB, reason="room", wait_ms=5000),
+            ("asked", "the owner of a was asked to unload it", "room; 1.0 MiB, waits for up to 5s", 1),
+        ),
+        (
+            event("memory.unload_requested", model_id="a", size_bytes=MIB, reason="room", wait_ms=None),
+            ("asked", "the owner of a was asked to unload it", "room; 1.0 MiB, nothing waits for it", 1),
+        ),
+    ],
+)  # fmt: skip
+def test_every_event_has_its_sentence(line: dict[str, Any], said: tuple[Any, ...]) -> None:
+    """What a person wants to know of it, and how bad it is."""
+    (row,) = read_recording(lines(line)).happenings.told()
+    assert (row.kind, row.title, row.reason, row.severity) == said
+
+
+def test_no_event_of_the_contract_is_left_to_the_general_words() -> None:
+    """Every one has a sentence of its own, or is told by the decision that it is of."""
+    said = [told(name, {"to": "low", "steps": []}) for name in EventName]
+    assert [each for each in said if each is not None and each.kind == "event"] == []
+
+
+def test_a_budget_that_only_breathes_is_not_told() -> None:
+    """The system moves it all the time; less than a hundredth is nothing that happened."""
+    breath = event("memory.budget_changed", previous_bytes=1000, budget_bytes=991, budget_source="os")
+    assert read_recording(lines(breath)).happenings.told() == []
+
+
+def test_a_level_that_another_signal_led_to_says_which() -> None:
+    """How full it was explains nothing where others are stalled; where it was full, that is the reason."""
+    stall = {"name": "stall_full_avg10_percentage", "value": 12.34, "level": "high"}
+    full = {"name": "budget_used_percentage", "value": 91.0, "level": "high"}
+    change = event(
+        "memory.pressure_changed", 2000, **{"from": "low", "to": "high", "pressure_percentage": 9.0}
+    )
+    for signals, reason in (
+        ([stall], "stall full avg10 12.3 %"),
+        ([full, stall], "9.0 % of the budget taken"),
+    ):
+        recording = read_recording(lines(change, sample(2900, 0, pressure_level="high", signals=signals)))
+        assert recording.happenings.told()[0].reason == reason
+    late = read_recording(lines(change, sample(9000, 0, pressure_level="high", signals=[stall])))
+    assert late.happenings.told()[0].reason == "9.0 % of the budget taken"
+
+
+def test_trends_signals_and_forecasts_are_drawn() -> None:
+    """Each sample has its own; a record of an earlier worker has none."""
+    trend = {"bytes_per_second": 5, "seconds_to_exhaustion": 9.5, "low_seconds": 8, "high_seconds": None}
+    notified = {"name": "low_memory_notification", "value": 2.0, "level": "critical"}
+    foretold = {"seconds_to_exhaustion": 9.5, "low_seconds": 8.0, "high_seconds": 12.0, "available_bytes": 7}
+    recording = read_recording(
+        lines(
+            sample(1000, 1),
+            sample(2000, 2, trend=trend, signals=[notified]),
+            event("memory.exhaustion_forecast", 2500, **foretold),
+            event("memory.exhaustion_forecast", 3000, seconds_to_exhaustion=None),
+        )
+    )
+    (drawn,) = page_data(recording)["devices"]
+    assert drawn["trend"] == [None, [5.0, 9.5, 8.0, None]]
+    assert drawn["signals"] == [[], ["low memory notification 2"]]
+    assert drawn["forecasts"] == [[1500, 9.5, 8.0, 12.0, 7]]

@@ -1,0 +1,214 @@
+"""Replay, the offline optimum against brute force, and the command."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.vocabulary import EvictionStrategy as Strategy
+from worker.tools.simulate import command as simulate_command
+from worker.tools.simulate.optimum import offline_optimum
+from worker.tools.simulate.replay import replay, replay_all
+from worker.tools.simulate.trace_file import Trace, TraceError, TraceModel, read_trace
+
+HEADER = '{"models": {"a": {"size_bytes": 4, "load_ms": 10}, "b": {"size_bytes": 6, "load_ms": 20}}, "capacity_bytes": 8}'
+
+
+def brute_force(trace: Trace) -> int:
+    """Try every set of survivors at every use."""
+    states: dict[frozenset[str], int] = {frozenset(): 0}
+    for model_id in trace.uses:
+        following: dict[frozenset[str], int] = {}
+        for resident, cost in states.items():
+            spent = cost + (0 if model_id in resident else trace.models[model_id].load_ms)
+            others = sorted(resident - {model_id})
+            for count in range(len(others) + 1):
+                for kept in itertools.combinations(others, count):
+                    state = frozenset((*kept, model_id))
+                    if sum(trace.models[one].size_bytes for one in state) <= trace.capacity_bytes:
+                        following[state] = min(spent, following.get(state, spent))
+        states = following
+    return min(states.values(), default=0)
+
+
+@st.composite
+def traces(draw: st.DrawFn, *, equal: bool, longest: int = 14) -> Trace:
+    names = "abcde"[: draw(st.integers(2, 5))]
+    size = st.just(3) if equal else st.integers(1, 9)
+    models = {name: TraceModel(draw(size), draw(st.integers(0, 50))) for name in names}
+    largest = max(model.size_bytes for model in models.values())
+    uses = draw(st.lists(st.sampled_from(names), max_size=longest))
+    return Trace(models, draw(st.integers(largest, largest + 12)), tuple(uses))
+
+
+@given(traces(equal=True))
+@settings(max_examples=150, deadline=None)
+def test_equal_sizes_are_solved_exactly_without_a_solver(trace: Trace) -> None:
+    """Brute force agrees with the flow."""
+    best = offline_optimum(trace)
+    assert best.proven
+    assert best.method in {"all models fit", "nothing to keep", "minimum-cost flow"}
+    assert best.reload_ms == brute_force(trace)
+
+
+@given(traces(equal=False))
+@settings(max_examples=80, deadline=None)
+def test_unequal_sizes_are_solved_exactly(trace: Trace) -> None:
+    """Brute force agrees with the integer program."""
+    pytest.importorskip("highspy")
+    best = offline_optimum(trace)
+    assert best.proven
+    assert best.reload_ms == brute_force(trace)
+
+
+@given(st.booleans().flatmap(lambda equal: traces(equal=equal, longest=60)))
+@settings(max_examples=60, deadline=None)
+def test_no_policy_is_below_the_optimum(trace: Trace) -> None:
+    """Whether it is exact or a bound; and no policy loads less than each model once."""
+    best = offline_optimum(trace)
+    for cost in replay_all(trace).values():
+        assert cost.reload_ms >= best.reload_ms
+        assert len(set(trace.uses)) <= cost.loads <= len(trace.uses)
+        assert cost.evictions <= cost.loads
+
+
+def test_without_the_solver_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marked as one, and saying what would help."""
+
+    def missing(_name: str) -> None:
+        raise ImportError
+
+    monkeypatch.setattr("worker.tools.simulate.optimum.importlib.import_module", missing)
+    best = offline_optimum(read_trace([HEADER, *['{"use": "a"}', '{"use": "b"}'] * 3]))
+    assert (best.reload_ms, best.proven) == (30, False)
+    assert best.method == "first loads only; install the extra 'optimum'"
+
+
+def test_out_of_time_gives_a_bound() -> None:
+    """No time at all: a bound that every policy is above."""
+    pytest.importorskip("highspy")
+    models = {f"m{index}": TraceModel(7 + 3 * index, 100 + index * index) for index in range(12)}
+    uses = tuple(f"m{(index * index + 3 * index) % 13 % 12}" for index in range(400))
+    trace = Trace(models, 90, uses)
+    bound = offline_optimum(trace, 0.0)
+    assert not bound.proven
+    assert bound.method == "bound of an integer program, out of time"
+    assert bound.reload_ms <= min(cost.reload_ms for cost in replay_all(trace).values())
+
+
+def test_replay_counts_loads_and_evictions() -> None:
+    """Two models that exclude each other, used in turn."""
+    cost = replay(read_trace([HEADER, *['{"use": "a"}', '{"use": "b"}'] * 2]), Strategy.LRU)
+    assert (cost.reload_ms, cost.loads, cost.evictions) == (60, 4, 3)
+
+
+def test_a_recorded_log_is_read_as_it_is() -> None:
+    """Decisions between the uses are skipped, blank lines, CRLF and a BOM do not matter."""
+    lines = [
+        "\ufeff" + HEADER + "\r\n",
+        "\n",
+        '{"use": "a", "t_ms": 5, "device_id": "cpu"}\r\n',
+        '{"evict": "a", "reason": "unloaded: last used 5 ms ago"}',
+        '{"load": "b", "load_ms": 21}',
+        '{"models": {"c": {"size_bytes": 1, "load_ms": 2}}, "capacity_bytes": 1}',
+        '{"use": "c"}',
+    ]
+    trace = read_trace(lines)
+    assert trace.uses == ("a", "c")
+    assert trace.capacity_bytes == 8
+    assert trace.models["c"] == TraceModel(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "line 1: the trace is empty"),
+        (["\n", "{"], "line 2: not JSON: "),
+        (["[1]"], "line 1: not a JSON object"),
+        (['{"use": "a"}'], 'line 1: the first line must be {"models": {...}, "capacity_bytes": N}'),
+        (['{"models": {}}'], "line 1: capacity_bytes must be an integer of at least 1, not None"),
+        (
+            ['{"models": {}, "capacity_bytes": true}'],
+            "line 1: capacity_bytes must be an integer of at least 1",
+        ),
+        (['{"models": {"a": 3}, "capacity_bytes": 1}'], "line 1: model 'a' must be {"),
+        (
+            ['{"models": {"a": {"size_bytes": 0, "load_ms": 1}}, "capacity_bytes": 1}'],
+            "line 1: size_bytes of model 'a' must be an integer of at least 1, not 0",
+        ),
+        (
+            ['{"models": {"a": {"size_bytes": 1, "load_ms": -1}}, "capacity_bytes": 1}'],
+            "line 1: load_ms of model 'a' must be an integer of at least 0, not -1",
+        ),
+        ([HEADER, '{"use": 7}'], "line 2: use must be a model id, not 7"),
+        ([HEADER, "", '{"use": "z"}'], "line 3: model 'z' was not declared"),
+        ([HEADER, '{"use": "a", "t_ms": "x"}'], "line 2: t_ms must be an integer of at least 0, not 'x'"),
+    ],
+)
+def test_errors_name_the_line(lines: list[str], message: str) -> None:
+    """What is wrong, and where."""
+    with pytest.raises(TraceError) as caught:
+        read_trace(lines)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_model_above_the_capacity_names_its_first_use() -> None:
+    """Also where the capacity comes from the command line; an unused one does not matter."""
+    lines = [HEADER, '{"use": "a"}', '{"use": "b"}']
+    with pytest.raises(TraceError, match=r"^line 3: model 'b' takes 6 bytes, the capacity is 5$"):
+        read_trace(lines, 5)
+    assert read_trace(lines[:2], 5).capacity_bytes == 5
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Three equal models in turn, in room for two."""
+    models = {name: {"size_bytes": 10, "load_ms": 100} for name in "abc"}
+    lines = [json.dumps({"models": models, "capacity_bytes": 20})]
+    lines += [json.dumps({"use": "abc"[index % 3]}) for index in range(30)]
+    path = tmp_path / "trace.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_command_prints_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every policy, and the optimum."""
+    assert simulate_command.main([str(file), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert sorted(printed["policies"]) == sorted(strategy.value for strategy in Strategy)
+    assert printed["policies"]["lru"] == {"reload_ms": 3000, "loads": 30, "evictions": 28}
+    assert printed["optimum"] == {
+        "reload_ms": 1600,
+        "proven": True,
+        "kind": "exact",
+        "method": "minimum-cost flow",
+    }
+
+
+def test_the_command_prints_a_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the policies that were asked for, at the capacity that was asked for."""
+    arguments = [str(file), "--policy", "lru", "--policy", "lfu", "--capacity-bytes", "30"]
+    assert simulate_command.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "policy                reload s     loads  evictions   x best",
+        "lru                      0.300         3          0    1.000",
+        "lfu                      0.300         3          0    1.000",
+        "optimum                  0.300  (exact: all models fit)",
+    ]
+
+
+def test_the_command_refuses_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line on stderr, exit code 2, nothing on stdout."""
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(HEADER + '\n{"use": "z"}\n', encoding="utf-8")
+    assert simulate_command.main([str(broken)]) == 2
+    assert simulate_command.main([str(tmp_path / "none.jsonl")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0] == f"{broken}: line 2: model 'z' was not declared"
+    with pytest.raises(SystemExit) as caught:
+        simulate_command.main([str(broken), "--policy", "best"])
+    assert caught.value.code == 2

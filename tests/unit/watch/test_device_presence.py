@@ -1,0 +1,357 @@
+"""Devices that come and go, through the whole worker below the stream: books, events, and what is answered for."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.vocabulary import (
+    DeviceState,
+    EventName,
+    MemoryType,
+    ModelState,
+    OptimizationLevel,
+)
+from tests.rigs.model_files import spec, write_model
+from tests.unit.isolation import MIB, RIGS, NoDelay, isolated, kill, never, wait_for, wait_for_another
+from tests.unit.machine import Machine
+from worker.backends.isolated import IsolatedBackend
+from worker.core.errors import (
+    DeviceUnavailableError,
+    ModelBusyError,
+    OutOfMemoryError,
+    WorkerError,
+)
+from worker.core.models import ModelSpec
+from worker.core.records import AllocationRequest
+
+KILLS = 200
+
+
+@pytest.fixture(autouse=True)
+def _rigs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", RIGS)
+
+
+@pytest.fixture
+def pooled() -> Iterator[IsolatedBackend]:
+    """Return a device that keeps what it once had until its process ends."""
+    with isolated(clock=NoDelay(), pooled=1, total_bytes=64 * MIB) as backend:
+        yield backend
+
+
+def put(machine: Machine, device_id: str, size: int, seed: int) -> tuple[str, bytes]:
+    """Allocate and fill; returns the id and the content."""
+    allocation_id = machine.allocate(device_id, size)
+    content = random.Random(seed).randbytes(size)
+    machine.backends[device_id].write(allocation_id, 0, memoryview(bytearray(content)), never())
+    return allocation_id, content
+
+
+def model_of(folder: Path) -> ModelSpec:
+    """Make a model of 2 MiB for the device."""
+    write_model(folder / "m.safetensors", 2 * MIB)
+    return spec(folder / "m.safetensors", device_id="sim:0")
+
+
+def content_of(machine: Machine, allocation_id: str) -> bytes:
+    """Read an allocation."""
+    allocation = machine.manager.allocation(allocation_id)
+    into = bytearray(allocation.size_bytes)
+    machine.backends[allocation.device_id].read(allocation_id, 0, memoryview(into), never())
+    return bytes(into)
+
+
+def told(machine: Machine, name: EventName) -> list[Any]:
+    """Return what was told of, in order."""
+    return [data for event, _, data in machine.events if event is name]
+
+
+# ---- loss ----
+
+
+class Killer:
+    """Kills the process just as the nth message from now is sent to it."""
+
+    def __init__(self, backend: IsolatedBackend, nth: int, *, after: bool) -> None:
+        self.left, self.after, self.done = nth, after, False
+        self._backend = backend
+        child = backend._child
+        assert child is not None
+        self._send = child._pipe.send
+        child._pipe.send = self.send
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.left -= 1
+        due = self.left == 0
+        self.done = self.done or due
+        if due and not self.after:
+            self.pid = kill(self._backend)
+        self._send(message)
+        if due and self.after:
+            self.pid = kill(self._backend)
+
+
+def test_killed_at_random_points(tmp_path: Path) -> None:
+    """200 kills: what was on the device is lost and named, each piece once, and nothing else is touched."""
+    rng = random.Random(20)
+    with isolated(clock=NoDelay(), total_bytes=64 * MIB) as backend:
+        machine = Machine(tmp_path, apart=(backend,))
+        kept = dict(put(machine, "cpu", rng.choice([1, 5000, 3 * MIB]), n) for n in range(4))
+        for turn in range(KILLS):
+            there: dict[str, int] = {}
+            killer = Killer(backend, rng.randint(1, 40), after=rng.random() < 0.5)
+            while not killer.done:
+                _do_anything(machine, rng, there, kept)
+            wait_for_another(backend, killer.pid)
+            with backend._telling:
+                pass  # whatever is being told of
+            machine.check()
+            lost = told(machine, EventName.DEVICE_LOST)
+            assert len(lost) == len(told(machine, EventName.DEVICE_RECOVERED)) == turn + 1
+            assert set(lost[-1].allocation_ids) == there.keys()
+            assert not machine.manager.allocations("sim:0")
+            assert backend.live() == frozenset()
+        assert {name: content_of(machine, name) for name in kept} == kept
+        machine.close()
+
+
+def _do_anything(machine: Machine, rng: random.Random, there: dict[str, int], kept: dict[str, bytes]) -> None:
+    """Do one thing to the device, and remember what is on it as long as the answers say so."""
+    size = rng.choice([1, 4096, MIB, 5 * MIB])
+    freed = rng.choice([*there, None])
+    try:
+        match rng.randrange(5):
+            case 0:
+                there[machine.allocate("sim:0", size)] = size
+            case 1 if freed is not None:
+                del there[
+                    freed
+                ]  # whether it succeeds or not: it is out of the books before the device is asked
+                machine.memory.deallocate(freed, force=True)
+            case 2:
+                there[machine.transfer(rng.choice([*kept]), "sim:0", verify=rng.random() < 0.5)] = 0
+            case 3 if there:
+                copy = machine.transfer(rng.choice([*there]), "cpu")
+                machine.memory.deallocate(copy, force=True)
+            case _:
+                machine.memory.status(("sim:0",), refresh=True)
+    except (DeviceUnavailableError, OutOfMemoryError):
+        pass
+
+
+def test_models_on_a_lost_device(tmp_path: Path) -> None:
+    """A model that went with its device is named, is unloaded, and loads again."""
+    model = model_of(tmp_path)
+    with isolated(clock=NoDelay()) as backend:
+        machine = Machine(tmp_path, apart=(backend,), models=(model,))
+        machine.load("m")
+        wait_for_another(backend, kill(backend))
+        with backend._telling:
+            (lost,) = told(machine, EventName.DEVICE_LOST)
+        assert lost.model_ids == ("m",)
+        assert machine.booked.book.get("m").state is ModelState.UNLOADED
+        machine.check()
+        assert machine.load("m").device_id == "sim:0"
+        machine.check()
+        machine.close()
+
+
+def test_other_devices_never_notice(tmp_path: Path) -> None:
+    """A copy between other devices goes on while one is lost and comes back."""
+    from worker.backends.simulated import SimulatedDevice
+
+    with isolated(clock=NoDelay(), index=1) as backend:
+        machine = Machine(tmp_path, SimulatedDevice(64 * MIB), apart=(backend,))
+        name, content = put(machine, "sim:0", 20 * MIB, 1)
+        pid = kill(backend)
+        assert content_of(machine, machine.transfer(name, "cpu", verify=True)) == content
+        wait_for_another(backend, pid)
+        assert machine.manager.device("sim:0").state is DeviceState.AVAILABLE
+        machine.close()
+
+
+# ---- probing ----
+
+
+def test_requests_wait_for_the_probe(tmp_path: Path) -> None:
+    """Who needs a device that is being probed waits for it; who only looks is answered at once."""
+    with isolated(index=0) as backend:
+        hold = threading.Event()
+        start = backend._launching._start
+        backend._launching._start = lambda: hold.wait(30) and start()
+        machine = Machine(tmp_path)
+        (info,) = backend.devices
+        machine.backends["sim:0"] = backend
+        machine.manager.add_device(info, machine.manager.limits("cpu"))
+        backend.begin(lambda devices: machine.watch.note_devices(backend, devices))
+        (row,) = machine.memory.status(("sim:0",), refresh=True).devices
+        assert (row.state, row.total_bytes, row.available_bytes) == (DeviceState.PROBING, None, None)
+        made: list[str] = []
+        asking = threading.Thread(target=lambda: made.append(machine.allocate("sim:0", 100)))
+        asking.start()
+        with pytest.raises(DeviceUnavailableError, match="probing"):
+            machine.memory.available_bytes("sim:0")
+        assert not made
+        hold.set()
+        asking.join(30)
+        assert machine.manager.allocation(made[0]).device_id == "sim:0"
+        machine.check()
+        machine.close()
+
+
+@pytest.mark.parametrize(
+    ("factory", "state", "default"),
+    [
+        ("misbehaving_backends:Exits", DeviceState.UNAVAILABLE, "cpu"),
+        ("worker.backends.simulated:simulated_in_process", DeviceState.AVAILABLE, "sim:0"),
+    ],
+)
+def test_default_device(tmp_path: Path, factory: str, state: DeviceState, default: str) -> None:
+    """The default is the accelerator while it may come, and the CPU once it is known not to."""
+    with isolated(factory) as backend:
+        machine = Machine(tmp_path, apart=(backend,))
+        wait_for(backend, state)
+        machine.watch.wait_until_known(("sim:0",), never())
+        assert machine.manager.default_device(None, "cpu") == default
+        assert machine.manager.default_device("sim:0", "cpu") == "sim:0"
+        machine.close()
+
+
+# ---- restarting ----
+
+
+def test_aggressive_defragment(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """The process is replaced: ids stay valid, every byte is there, and the dead pool has gone back."""
+    model = model_of(tmp_path)
+    machine = Machine(tmp_path, apart=(pooled,), models=(model,))
+    machine.load("m")
+    blocks = [put(machine, "sim:0", 3 * MIB, n) for n in range(6)]
+    for name, _ in blocks[::2]:
+        machine.memory.deallocate(name, force=True)
+    (proposed,) = [
+        row for row in machine.memory.recommendations(("sim:0",)) if row.data.get("aggressive") is True
+    ]
+    assert (proposed.action, proposed.expected_freed_bytes) == ("memory.defragment", 9 * MIB)
+    assert proposed.cost_ms is not None and proposed.cost_ms > 0
+    before = machine.memory.status(("sim:0",), refresh=True).devices[0].process_used_bytes
+    done = machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+    after = machine.memory.status(("sim:0",), refresh=True).devices[0].process_used_bytes
+    assert before is not None and after is not None
+    assert done.returned_bytes == before - after == 9 * MIB
+    assert done.allocations_moved == 4
+    assert done.fragmentation_before is not None and done.fragmentation_after is not None
+    assert done.fragmentation_before.fragmentation_percentage > 0
+    assert done.fragmentation_after.fragmentation_percentage == 0
+    assert sum(step.returned_bytes or 0 for step in done.steps) == done.returned_bytes
+    assert all(content_of(machine, name) == content for name, content in blocks[1::2])
+    assert told(machine, EventName.DEVICE_LOST) == []
+    assert machine.booked.book.get("m").state is ModelState.LOADED
+    machine.check()
+    assert not [row for row in machine.memory.recommendations(("sim:0",)) if "aggressive" in row.data]
+    machine.close()
+
+
+def test_no_restart_under_a_lease(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """A model in use keeps its process; the refusal says so, and everything is as it was."""
+    model = model_of(tmp_path)
+    machine = Machine(tmp_path, apart=(pooled,), models=(model,))
+    taken = machine.models.take("m", machine.token())
+    pid = pooled.pid
+    with pytest.raises(ModelBusyError, match="'m' is in use on sim:0"):
+        machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+    assert machine.manager.device("sim:0").state is DeviceState.AVAILABLE
+    several = machine.memory.defragment(("cpu", "sim:0"), machine.token(), aggressive=True)
+    assert "not restarted: model 'm' is in use" in several.steps[-1].step
+    assert pooled.pid == pid
+    machine.booked.release("m", taken.residence.handle)
+    machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+    assert pooled.pid != pid
+    machine.close()
+
+
+def test_no_restart_without_host_memory(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """What host memory cannot hold is not carried: refused, and nothing is done."""
+    machine = Machine(tmp_path, apart=(pooled,))
+    name, content = put(machine, "sim:0", 30 * MIB, 1)
+    room = machine.memory.available_bytes("cpu") or 0
+    machine.allocate("cpu", room - 20 * MIB, memory_type=MemoryType.DEVICE)
+    figures, pid = machine.figures(), pooled.pid
+    with pytest.raises(OutOfMemoryError, match="31457280 bytes are to be carried over through host memory"):
+        machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+    assert pooled.pid == pid
+    assert content_of(machine, name) == content
+    assert machine.figures().keys() == figures.keys()
+    machine.check()
+    machine.close()
+
+
+def test_make_room_by_restart(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """Where there is room in pieces only, a plain allocation fails and one that may make room succeeds."""
+    machine = Machine(tmp_path, apart=(pooled,))
+    blocks = [put(machine, "sim:0", 8 * MIB, n) for n in range(8)]
+    for name, _ in blocks[::2]:
+        machine.memory.deallocate(name, force=True)
+    with pytest.raises(OutOfMemoryError):
+        machine.allocate("sim:0", 20 * MIB)
+    request = AllocationRequest("sim:0", 20 * MIB)
+    name = machine.memory.new_allocation_id()
+    made = machine.memory.allocate(name, request, machine.token(), make_room=True)
+    assert made.size_bytes == 20 * MIB
+    assert all(content_of(machine, name) == content for name, content in blocks[1::2])
+    machine.check()
+    machine.close()
+
+
+def test_optimize(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """Only the aggressive level restarts."""
+    machine = Machine(tmp_path, apart=(pooled,))
+    gone, _ = put(machine, "sim:0", 8 * MIB, 1)
+    put(machine, "sim:0", 8 * MIB, 2)
+    machine.memory.deallocate(gone, force=True)
+    pid = pooled.pid
+    machine.memory.optimize(("sim:0",), OptimizationLevel.NORMAL, machine.token(), dry_run=False)
+    assert pooled.pid == pid
+    done = machine.memory.optimize(("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False)
+    assert pooled.pid != pid
+    assert done.returned_bytes == 8 * MIB
+    machine.close()
+
+
+def test_restart_that_loses_a_part(tmp_path: Path) -> None:
+    """What did not come back is struck out and named; the rest is there, and so is the device."""
+    with isolated("misbehaving_backends:Shrinks", marker=str(tmp_path / "second")) as backend:
+        machine = Machine(tmp_path, apart=(backend,))
+        large, _ = put(machine, "sim:0", 9 * MIB, 1)
+        small, content = put(machine, "sim:0", MIB, 2)
+        machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+        (lost,) = told(machine, EventName.DEVICE_LOST)
+        assert lost.allocation_ids == (large,)
+        assert "another program has it now" in lost.reason
+        with pytest.raises(WorkerError, match="device lost"):
+            machine.memory.allocation(large)
+        assert content_of(machine, small) == content
+        machine.check()
+        machine.close()
+
+
+def test_answers_during_a_restart(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """Status is answered while a process is replaced, and shows the device as not to be asked."""
+    machine = Machine(tmp_path, apart=(pooled,))
+    put(machine, "sim:0", MIB, 1)
+    seen: list[Any] = []
+    replace: Callable[..., Any] = pooled._launching.replace
+
+    def replace_and_look(attempts: int) -> Any:
+        seen.append(machine.memory.status(("sim:0",), refresh=True).devices[0])
+        return replace(attempts)
+
+    pooled._launching.replace = replace_and_look
+    machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+    assert seen[0].state is DeviceState.PROBING
+    assert "being replaced" in seen[0].state_reason
+    assert seen[0].allocated_bytes == MIB
+    machine.close()

@@ -1,0 +1,432 @@
+"""Models come, go and come back whole; figures, books and devices agree at every step."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.results import Limits, PressureThresholds
+from protocol.vocabulary import ClearType, EventName, ModelState, OptimizationLevel, PressureLevel, UnloadMode
+from tests.rigs.model_files import spec, write_model
+from tests.unit.machine import MIB, Machine
+from worker.backends.simulated import SimulatedDevice
+from worker.core.clock import NS_PER_S
+from worker.core.errors import (
+    CancelledError,
+    DeviceUnavailableError,
+    LimitExceededError,
+    ModelBusyError,
+    ModelLoadFailedError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    UnsupportedError,
+)
+from worker.core.models import ModelSpec
+from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
+from worker.plugins.leases import Models
+
+Make = Callable[..., Machine]
+CALM = PressureThresholds(75, 90, 95)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return what puts a machine together with models a, b, c of 4 MiB each on a device of 10."""
+
+    def put_together(
+        room: int = 10 * MIB, sizes: tuple[int, ...] = (4 * MIB,) * 3, more: dict[str, dict[str, Any]] | None = None,
+        **knobs: Any,
+    ) -> Machine:  # fmt: skip
+        models = []
+        for index, size in enumerate(sizes):
+            path = tmp_path / f"{'abcdefghij'[index]}.safetensors"
+            write_model(path, size - size // 4, size // 4, seed=index)
+            models.append(spec(path, **{"device_id": "sim:0", **((more or {}).get(path.stem, {}))}))
+        shared = tmp_path / "shared"
+        shared.mkdir(exist_ok=True)
+        return Machine(shared, SimulatedDevice(room, **knobs), models=tuple(models))
+
+    return put_together
+
+
+def state(machine: Machine, model_id: str) -> ModelState:
+    return machine.booked.book.get(model_id).state
+
+
+def read(machine: Machine, model_id: str) -> dict[str, bytes]:
+    with Models(machine.models, machine.clock).use(model_id) as weights:
+        return {name: bytes(weights[name]) for name in weights}
+
+
+def test_a_model_is_loaded_once_and_counted(make: Make) -> None:
+    machine = make()
+    first, again = machine.load("a"), machine.load("a")
+    assert first.state == "loaded" and first.device_id == "sim:0"
+    assert (first.estimated_bytes, first.measured_bytes) == (4 * MIB, 4 * MIB)
+    assert (again.load_count, again.use_count, again.in_use) == (1, 2, 0)
+    status = machine.manager.status("sim:0")
+    assert (status.model_bytes, status.allocated_bytes, status.available_bytes) == (4 * MIB, 0, 6 * MIB)
+    machine.check()
+    machine.close()
+
+
+@pytest.mark.parametrize("device_id", ["cpu", "sim:0"])
+def test_contents_are_the_files_after_load_reload_and_restore(
+    make: Make, tmp_path: Path, device_id: str
+) -> None:
+    machine = make(more={"a": {"device_id": device_id, "offload": True}})
+    expected = write_model(tmp_path / "a.safetensors", 3 * MIB, MIB)
+    assert read(machine, "a") == expected
+    if device_id != "cpu":
+        machine.memory.models.unload("a", UnloadMode.OFFLOAD, machine.token())
+        assert state(machine, "a") is ModelState.OFFLOADED
+        machine.check()
+        assert read(machine, "a") == expected
+        assert machine.booked.book.get("a").host_copy is None
+    machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
+    assert read(machine, "a") == expected
+    machine.close()
+
+
+def test_loading_makes_room_and_says_what_went(make: Make) -> None:
+    machine = make()
+    machine.load("a")
+    machine.pass_time(NS_PER_S)
+    machine.load("b")
+    result = machine.load("c")
+    assert [row.model_id for row in result.models_unloaded] == ["a"]
+    assert result.models_unloaded[0].returned_bytes == 4 * MIB
+    assert "last used 1000 ms ago" in result.models_unloaded[0].reason
+    assert [
+        (name, data.model_id) for name, _, data in machine.events if name is EventName.MODEL_UNLOADED
+    ] == [(EventName.MODEL_UNLOADED, "a")]
+    assert [row.model_id for row in machine.history.evictions(("sim:0",), 60_000)] == ["a"]
+    machine.check()
+    machine.close()
+
+
+def test_nothing_goes_where_it_would_not_help(make: Make) -> None:
+    machine = make(sizes=(4 * MIB, 12 * MIB))
+    machine.load("a")
+    with pytest.raises(OutOfMemoryError) as refused:
+        machine.load("b")
+    assert refused.value.details == {
+        "device_id": "sim:0", "requested_bytes": 12 * MIB, "available_bytes": 6 * MIB, "evictable_bytes": 4 * MIB,
+    }  # fmt: skip
+    assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.UNLOADED)
+    machine.check()
+
+
+def test_nothing_goes_unless_room_may_be_made(make: Make) -> None:
+    machine = make(room=6 * MIB)
+    machine.load("a")
+    with pytest.raises(OutOfMemoryError):
+        machine.load("b", make_room=False)
+    assert state(machine, "a") is ModelState.LOADED
+
+
+def test_what_is_in_use_or_pinned_stays(make: Make) -> None:
+    machine = make(room=9 * MIB)
+    machine.load("b", pin=True)
+    with Models(machine.models, machine.clock).use("a"):
+        with pytest.raises(OutOfMemoryError) as refused:
+            machine.load("c")
+        assert refused.value.details["evictable_bytes"] == 0
+        with pytest.raises(ModelBusyError, match="in use by 1 lease"):
+            machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
+    with pytest.raises(ModelBusyError, match="pinned"):
+        machine.memory.models.unload("b", UnloadMode.UNLOAD, machine.token())
+    assert [row.model_id for row in machine.load("c").models_unloaded] == ["a"]
+    machine.check()
+
+
+def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
+    machine = make()
+    machine.load("a"), machine.load("b")
+    request = AllocationRequest("sim:0", 9 * MIB)
+    with pytest.raises(OutOfMemoryError) as refused:
+        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token())
+    assert refused.value.details["evictable_bytes"] == 8 * MIB
+    made = machine.memory.allocate(
+        machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+    )
+    assert {row.model_id for row in made.models_unloaded} == {"a", "b"}
+    machine.check()
+
+
+def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
+    machine = make(room=64 * MIB)
+    machine.memory.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
+    machine.load("a"), machine.load("b")
+    assert len(machine.load("c").models_unloaded) == 1
+    with pytest.raises(LimitExceededError):
+        machine.load("a", make_room=False)
+    made = machine.memory.allocate(
+        machine.memory.new_allocation_id(),
+        AllocationRequest("sim:0", 4 * MIB),
+        machine.token(),
+        make_room=True,
+    )
+    assert len(made.models_unloaded) == 1
+    machine.check()
+
+
+def test_memory_in_pieces_is_joined_for_a_load(make: Make) -> None:
+    machine = make()
+    first = [machine.allocate("sim:0", 2 * MIB) for _ in range(5)]
+    for each in first[::2]:
+        machine.memory.deallocate(each, force=True)
+    assert machine.load("a").state == "loaded"
+    machine.check()
+
+
+@pytest.mark.parametrize("cause", ["missing", "truncated", "not safetensors"])
+def test_a_load_that_fails_leaves_nothing(make: Make, tmp_path: Path, cause: str) -> None:
+    machine = make()
+    path = tmp_path / "a.safetensors"
+    match cause:
+        case "missing":
+            path.unlink()
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-1])
+        case _:
+            path.write_bytes(b"\x80\x04pickle me" * 10)
+    gc.collect()  # what earlier tests left behind must not be closed in between
+    before, descriptors = machine.figures(), len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ModelLoadFailedError):
+        machine.load("a")
+    assert machine.figures() == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert state(machine, "a") is ModelState.FAILED
+    write_model(path, MIB)
+    assert machine.load("a").state == "loaded"
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_load_that_breaks_or_is_cancelled_on_the_way_leaves_nothing(make: Make, chunk: int) -> None:
+    machine = make(fail_copy=chunk)
+    with pytest.raises(DeviceUnavailableError):
+        machine.load("a")
+    assert state(machine, "a") is ModelState.UNLOADED
+    machine.check()
+    assert machine.manager.status("sim:0").available_bytes == 10 * MIB
+    token = machine.token()
+    token.cancel()
+    with pytest.raises(CancelledError):
+        machine.load("a", token=token)
+    assert machine.load("a").state == "loaded"
+    machine.check()
+
+
+def test_models_go_with_their_device(make: Make) -> None:
+    machine = make(lose_at=7)
+    machine.load("a")
+    with pytest.raises(DeviceUnavailableError):
+        machine.load("b"), machine.load("c")
+    assert {state(machine, each) for each in "abc"} == {ModelState.UNLOADED}
+    machine.check()
+    machine.close()
+
+
+def test_idle_models_go_and_used_ones_stay(make: Make) -> None:
+    machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}, "b": {"keep_alive_ns": None}})
+    machine.load("a"), machine.load("b")
+    machine.pass_time(9 * NS_PER_S)
+    machine.load("a")
+    machine.pass_time(9 * NS_PER_S)
+    assert state(machine, "a") is ModelState.LOADED
+    machine.pass_time(NS_PER_S)
+    assert (state(machine, "a"), state(machine, "b")) == (ModelState.UNLOADED, ModelState.LOADED)
+    assert "idle past its keep-alive of 10000 ms" in machine.history.evictions(("sim:0",), 60_000)[0].reason
+    machine.load("a", pin=True)
+    machine.pass_time(60 * NS_PER_S)
+    assert state(machine, "a") is ModelState.LOADED
+
+
+def test_offloading_comes_before_unloading(make: Make) -> None:
+    machine = make(more={"a": {"offload": True}})
+    machine.load("a"), machine.load("b")
+    result = machine.load("c")
+    assert state(machine, "a") is ModelState.OFFLOADED
+    assert result.models_unloaded[0].reason.startswith("offloaded")
+    assert machine.manager.status("cpu").model_bytes == 4 * MIB
+    machine.check()
+    unloaded = machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
+    assert unloaded.freed_bytes == 4 * MIB
+    assert state(machine, "a") is ModelState.UNLOADED
+    assert machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token()).freed_bytes == 0
+    machine.check()
+
+
+def test_a_model_moves_where_it_is_asked_to(make: Make) -> None:
+    machine = make()
+    machine.load("a")
+    assert machine.load("a", device_id="cpu").device_id == "cpu"
+    machine.check()
+    with pytest.raises(UnsupportedError):
+        machine.memory.models.unload("a", UnloadMode.OFFLOAD, machine.token())
+
+
+def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
+    machine = make(more={"a": {"device_id": "cpu"}})
+    machine.allocate("sim:0", 8 * MIB)
+    machine.load("a")
+    with pytest.raises(OutOfMemoryError):
+        machine.load("a", device_id="sim:0")
+    assert state(machine, "a") is ModelState.LOADED
+    assert machine.booked.book.get("a").in_use == 0
+    machine.check()
+
+
+def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
+    machine = make()
+    with pytest.raises(ModelNotFoundError) as unknown:
+        machine.load("z")
+    assert unknown.value.details["known_models"] == ["a", "b", "c"]
+    external = Machine(tmp_path, models=(ModelSpec("e", declared_bytes=MIB),))
+    with (
+        pytest.raises(UnsupportedError, match="another process"),
+        Models(external.models, external.clock).use("e"),
+    ):
+        pass
+
+
+def optimize(machine: Machine, **demand: Any) -> Any:
+    return machine.memory.models.optimize(
+        machine.memory.device_ids("sim:0"), ModelDemand(**demand), machine.token()
+    )
+
+
+def test_optimizing_stops_when_the_goal_is_met(make: Make) -> None:
+    machine = make(room=16 * MIB)
+    machine.load("a"), machine.load("b"), machine.load("c")
+    planned = optimize(machine, min_bytes=5 * MIB, dry_run=True)
+    assert not planned.optimization_triggered and planned.goal_met
+    assert machine.manager.status("sim:0").model_bytes == 12 * MIB
+    done = optimize(machine, min_bytes=5 * MIB)
+    assert [row.model_id for row in done.models_unloaded] == [row.model_id for row in planned.models_unloaded]
+    assert done.goal_met and done.memory_freed_bytes == done.memory_returned_bytes == 8 * MIB
+    assert {row.model_id for row in done.models_kept} | {row.model_id for row in done.models_unloaded} == set(
+        "abc"
+    )
+    machine.check()
+
+
+@pytest.mark.parametrize(
+    ("target", "left"), [(PressureLevel.LOW, 2), (50.0, 2), (30.0, 1), (PressureLevel.HIGH, 3)]
+)
+def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
+    machine = make(room=16 * MIB)
+    for each in "abc":
+        machine.load(each)
+    done = optimize(machine, target=target)
+    assert 3 - len(done.models_unloaded) == left
+    assert done.goal_met
+    assert machine.manager.headroom("sim:0").pressure_percentage <= (
+        target if isinstance(target, float) else 95
+    )
+
+
+def test_limits_of_optimizing_are_kept_and_told(make: Make) -> None:
+    machine = make(room=16 * MIB)
+    for each in "abc":
+        machine.load(each)
+    unmeetable = optimize(machine, min_bytes=64 * MIB)
+    assert not unmeetable.goal_met and not unmeetable.models_unloaded
+    assert all("would not help" in row.reason for row in unmeetable.models_kept)
+    limited = optimize(machine, min_bytes=8 * MIB, max_models=1, forced=True, excluded=frozenset({"a"}))
+    assert len(limited.models_unloaded) == 1 and not limited.goal_met
+    assert "stays: excluded by the request" in {row.reason for row in limited.models_kept}
+    timed = optimize(machine, min_bytes=1, max_time_ms=0)
+    assert not timed.models_unloaded and not timed.goal_met and "time" in timed.message
+    everything = optimize(machine, forced=True)
+    assert len(everything.models_unloaded) == 2 and everything.goal_met
+    assert optimize(machine).goal_met
+    machine.check()
+
+
+def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
+    machine = make()
+    machine.load("a"), machine.load("b")
+    before = machine.figures()
+    ways = (
+        WayToPlan("full", 11 * MIB, "sim:0"),
+        WayToPlan("half", 5 * MIB, "sim:0"),
+        WayToPlan("tiny", MIB, "sim:0"),
+    )
+    result = machine.memory.models.plan(ways, allow_eviction=True)
+    assert result.selected == "half"
+    assert str(11 * MIB) in result.reason and str(2 * MIB) in result.reason
+    assert [row.shortfall_bytes for row in result.candidates] == [MIB, 0, 0]
+    assert len(result.candidates[1].evictions) == 1
+    assert machine.memory.models.plan(ways, allow_eviction=False).selected == "tiny"
+    assert machine.memory.models.plan(ways[:1], allow_eviction=False).candidates[0].shortfall_bytes == 9 * MIB
+    assert machine.figures() == before
+
+
+def test_clearing_models(make: Make) -> None:
+    machine = make()
+    machine.load("a"), machine.load("b", pin=True)
+    cleared = machine.memory.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
+    assert (cleared.cleared_bytes, cleared.returned_bytes) == (4 * MIB, 4 * MIB)
+    assert [(row.id, row.reason) for row in cleared.kept] == [("b", "pinned; force: true unloads it too")]
+    forced = machine.memory.clear(("sim:0",), ClearType.ALL, None, machine.token(), force=True)
+    assert [row.model_id for row in forced.models_unloaded] == ["b"]
+    machine.check()
+
+
+def test_optimizing_by_level(make: Make) -> None:
+    machine = make()
+    machine.load("a")
+    machine.pass_time(61 * NS_PER_S)
+    machine.load("b")
+    rows = machine.memory.recommendations(("sim:0",))
+    assert [row.action for row in rows] == ["memory.unload_model", "memory.model_optimize"]
+    steps = {
+        level: [
+            step.step
+            for step in machine.memory.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
+        ]
+        for level in OptimizationLevel
+    }
+    assert [len(each) for each in steps.values()] == [0, 1, 2]
+    done = machine.memory.optimize(("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False)
+    assert done.returned_bytes == 8 * MIB
+    assert machine.manager.status("sim:0").model_bytes == 0
+
+
+def test_every_decision_is_recorded(make: Make) -> None:
+    machine = make()
+    for each in "abca":
+        machine.load(each)
+    kinds = [row.kind for row in machine.decisions]
+    assert kinds.count(DecisionKind.LOAD) == 4 - (
+        kinds.count(DecisionKind.USE) - kinds.count(DecisionKind.LOAD)
+    )
+    assert kinds.count(DecisionKind.EVICT) >= 1
+    assert all(row.reason for row in machine.decisions if row.kind is DecisionKind.EVICT)
+
+
+def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -> None:
+    """A factory's object is handed to leases as it is, counted by what the process grew, and made once."""
+    model = ModelSpec(
+        "made", loader="module", factory="tests.rigs.model_factory:make", declared_bytes=2 * MIB
+    )
+    machine = Machine(tmp_path, SimulatedDevice(10 * MIB), models=(model,))
+    sizes = iter([100 * MIB, 100 * MIB, 103 * MIB, 103 * MIB, 103 * MIB, 101 * MIB])
+    machine.process_bytes = lambda: next(sizes)
+    models = Models(machine.models, machine.clock)
+    with models.use("made") as first, models.use("made") as second:
+        assert first.content() is second.content()
+        assert list(first) == []
+    status = machine.memory.models.status("made", machine.memory.device_ids(None)).models[0]
+    assert (status.declared_bytes, status.measured_bytes, status.device_id) == (2 * MIB, 3 * MIB, "cpu")
+    assert machine.manager.status("cpu").model_bytes == 3 * MIB
+    with pytest.raises(UnsupportedError):
+        machine.load("made", device_id="sim:0")
+    assert state(machine, "made") is ModelState.LOADED
+    gone = machine.memory.models.unload("made", UnloadMode.UNLOAD, machine.token())
+    assert (gone.freed_bytes, gone.returned_bytes) == (3 * MIB, 2 * MIB)
+    assert machine.models.blocks.live() == frozenset() == machine.manager.weights("cpu")

@@ -1,0 +1,197 @@
+"""What went for something that then failed comes back, and what does not is said; fallbacks stand in."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.vocabulary import Executed, Initialize, ModelState
+from tests.rigs.model_files import spec, write_model
+from tests.unit.machine import MIB, Machine
+from worker.backends.simulated import SimulatedDevice
+from worker.core.clock import NS_PER_S
+from worker.core.errors import (
+    CancelledError,
+    DeviceUnavailableError,
+    ModelLoadFailedError,
+    OutOfMemoryError,
+    WorkerError,
+)
+from worker.core.models import ModelSpec
+from worker.core.records import AllocationRequest
+from worker.plugins.leases import Models
+
+Make = Callable[..., Machine]
+DEVICE = "sim:0"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return what puts a machine together with a and b of 4 MiB and c of 8 on a device of 10."""
+
+    def put_together(more: dict[str, dict[str, Any]] | None = None, **knobs: Any) -> Machine:
+        models = []
+        for index, (name, size) in enumerate((("a", 4), ("b", 4), ("c", 8))):
+            path = tmp_path / f"{name}.safetensors"
+            write_model(path, 4 * MIB, (size - 4) * MIB, seed=index)
+            models.append(spec(path, device_id=DEVICE, **((more or {}).get(name, {}))))
+        return Machine(tmp_path, SimulatedDevice(10 * MIB, **knobs), models=tuple(models))
+
+    return put_together
+
+
+def state(machine: Machine, model_id: str) -> ModelState:
+    return machine.booked.book.get(model_id).state
+
+
+def cancelling(machine: Machine) -> Any:
+    """Return a token and a report that cancels it as soon as something was loaded."""
+    token = machine.token()
+    return token, lambda completed, _total: token.cancel() if completed else None
+
+
+def contents(machine: Machine, model_id: str) -> bytes:
+    with Models(machine.models, machine.clock).use(model_id) as weights:
+        return bytes(weights["layer.0"])
+
+
+@pytest.mark.parametrize("offload", [{}, {"offload": True}], ids=["unloaded", "offloaded"])
+def test_what_went_for_a_load_that_breaks_comes_back(make: Make, offload: dict[str, Any]) -> None:
+    """The third load breaks after both others went for it: they are there again, as they were."""
+    machine = make({"a": offload, "b": offload}, fail_copy=7 if offload else 5)
+    before = {each: contents(machine, each) for each in "ab"}
+    machine.pass_time(NS_PER_S)
+    uses = [(entry.use_count, entry.last_used_ns) for entry in machine.booked.book]
+    with pytest.raises(DeviceUnavailableError) as broken:
+        machine.load("c")
+    assert broken.value.executed is not Executed.YES
+    assert "models_unloaded" not in broken.value.details
+    assert [state(machine, each) for each in "abc"] == [
+        ModelState.LOADED, ModelState.LOADED, ModelState.UNLOADED,
+    ]  # fmt: skip
+    assert [(entry.use_count, entry.last_used_ns) for entry in machine.booked.book] == uses
+    assert all(entry.in_use == 0 for entry in machine.booked.book)
+    machine.check()
+    assert {each: contents(machine, each) for each in "ab"} == before
+    machine.close()
+
+
+def test_what_went_for_a_load_that_is_cancelled_comes_back(make: Make) -> None:
+    machine = make()
+    machine.load("a"), machine.load("b")
+    token, report = cancelling(machine)
+    with pytest.raises(CancelledError) as cancelled:
+        machine.models.take("c", token, report)
+    assert cancelled.value.executed is Executed.NO
+    assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.LOADED)
+    assert machine.manager.status(DEVICE).model_bytes == 8 * MIB
+    machine.check()
+
+
+def test_what_does_not_come_back_is_named_and_the_error_says_that_something_was_done(
+    make: Make, tmp_path: Path
+) -> None:
+    machine = make()
+    machine.load("a"), machine.load("b")
+    (tmp_path / "b.safetensors").unlink()
+    token, report = cancelling(machine)
+    with pytest.raises(CancelledError) as cancelled:
+        machine.models.take("c", token, report)
+    assert cancelled.value.body().executed is Executed.YES
+    assert [row.model_id for row in cancelled.value.details["models_unloaded"]] == ["b"]
+    assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.FAILED)
+    machine.check()
+
+
+def test_what_went_for_an_allocation_that_fails_comes_back(make: Make) -> None:
+    machine = make(fail_allocation=3)
+    machine.load("a"), machine.load("b")
+    request = AllocationRequest(DEVICE, 9 * MIB, initialize=Initialize.NONE)
+    with pytest.raises(WorkerError) as failed:
+        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
+    assert failed.value.executed is Executed.NO
+    assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.LOADED)
+    machine.check()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "factory", "no torch for the cast"])
+def test_what_can_be_known_before_is_known_before_anything_goes(
+    make: Make, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make()
+    machine.load("a"), machine.load("b")
+    wanted = machine.booked.book.get("c")
+    match kind:
+        case "truncated":
+            path = tmp_path / "c.safetensors"
+            path.write_bytes(path.read_bytes()[:-1])
+        case "factory":
+            wanted.spec = ModelSpec("c", loader="module", factory="tests.rigs.model_factory:absent")
+        case _:
+            write_floats(tmp_path / "c.safetensors", 8 * MIB)
+            wanted.spec = spec(tmp_path / "c.safetensors", device_id=DEVICE, dtype="F64")
+            monkeypatch.setattr(
+                "worker.loaders.safetensors_loader.find_spec", lambda name: None if name == "torch" else name
+            )
+    with pytest.raises(ModelLoadFailedError):
+        machine.load("c")
+    assert [row.model_id for row in machine.history.evictions((DEVICE,), 60_000)] == []
+    machine.check()
+
+
+def write_floats(path: Path, size: int) -> None:
+    import json
+    import struct
+
+    header = json.dumps({"t": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+
+
+# ---- fallbacks ----
+
+
+def test_a_fallback_is_loaded_where_the_model_has_no_room(make: Make) -> None:
+    machine = make({"c": {"fallback": "b"}, "b": {"fallback": "a"}})
+    machine.allocate(DEVICE, 4 * MIB)
+    loaded = machine.load("c", pin=True)
+    assert (loaded.model_id, loaded.requested_model_id, loaded.pinned) == ("b", "c", True)
+    assert f"{8 * MIB} asked for" in str(loaded.fallback_reason)
+    assert not machine.booked.book.get("c").pinned
+    with pytest.raises(OutOfMemoryError):
+        machine.load("c", allow_fallback=False)
+    plain = machine.load("b")
+    assert (plain.requested_model_id, plain.fallback_reason) == ("b", None)
+    machine.check()
+
+
+def test_the_whole_line_of_fallbacks_is_tried_and_named(make: Make) -> None:
+    machine = make({"c": {"fallback": "b"}, "b": {"fallback": "a"}})
+    machine.allocate(DEVICE, 8 * MIB)
+    with pytest.raises(OutOfMemoryError) as refused:
+        machine.load("c")
+    assert refused.value.details["requested_bytes"] == 8 * MIB
+    assert refused.value.details["fallbacks_tried"] == ["b", "a"]
+    machine.booked.book.get("a").spec = spec(machine.booked.book.get("a").spec.path, device_id="cpu")
+    assert machine.load("c").model_id == "a"
+
+
+def test_a_lease_tells_which_model_it_is(make: Make) -> None:
+    machine = make({"c": {"fallback": "a"}})
+    machine.allocate(DEVICE, 4 * MIB)
+    models = Models(machine.models, machine.clock)
+    with models.use("c") as weights:
+        assert (weights.model_id, weights.size_bytes) == ("a", 4 * MIB)
+        assert weights.fallback_reason is not None
+        assert machine.booked.book.get("a").in_use == 1
+    assert machine.booked.book.get("a").in_use == 0
+    with pytest.raises(OutOfMemoryError), models.use("c", allow_fallback=False):
+        pass
+
+
+def test_a_model_that_is_broken_has_no_stand_in(make: Make, tmp_path: Path) -> None:
+    machine = make({"c": {"fallback": "a"}})
+    (tmp_path / "c.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelLoadFailedError):
+        machine.load("c")
+    assert state(machine, "a") is ModelState.UNLOADED

@@ -1,0 +1,142 @@
+"""``--auto-optimize LEVEL``: the worker makes room by itself where a level lasts, and learns when to leave off."""
+
+import threading
+from collections.abc import Callable
+
+from protocol.results import OptimizedData, OptimizeStep, Recommendation
+from protocol.vocabulary import EventName, OptimizationLevel, PressureLevel
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.core.log import log
+from worker.interface.interface_memory import MemoryInterface
+from worker.policy.auto import PROTECTED_NS, REGRET_NS, AutoState, decide, learn, pause, regret
+from worker.policy.pressure import SEVERITY
+from worker.watch.device_monitor import Publish
+from worker.workers.reclaim import total
+
+_PROTECTED_AT_WORST_NS = 10 * NS_PER_S
+"""Under critical pressure a model is safe for only so long after it was used."""
+
+_TAKEN = {
+    OptimizationLevel.CONSERVATIVE: {"memory.clear"},
+    OptimizationLevel.NORMAL: {"memory.clear", "memory.unload_model"},
+    OptimizationLevel.AGGRESSIVE: {"memory.clear", "memory.unload_model"},
+}
+"""What it does of what is recommended. Never what would take models that are in use, pinned or just used."""
+
+Submit = Callable[[str, Callable[[CancelToken], None]], bool]
+"""Runs something that needs a device for itself, if no request is in its way. Returns whether it does."""
+
+
+class AutoOptimizer:
+    """Acts on one device at a time, with a pause after each time."""
+
+    def __init__(
+        self,
+        memory: MemoryInterface,
+        clock: Clock,
+        publish: Publish,
+        submit: Submit,
+        from_level: PressureLevel,
+    ) -> None:
+        self._memory = memory
+        self._manager = memory.manager
+        self._clock = clock
+        self._publish = publish
+        self._submit = submit
+        self._from_level = from_level
+        self._lock = threading.Lock()
+        # All mutable state.
+        self._states: dict[str, AutoState] = {}
+        self._busy: set[str] = set()
+        self._unloaded: dict[str, tuple[str, int, int]] = {}
+        """Device, time and number of loads of each model that it unloaded lately."""
+
+    def consider(self, device_id: str) -> None:
+        """Decide whether to act now; called at every look."""
+        now = self._clock.now_ns()
+        with self._lock:
+            if device_id in self._busy:
+                return
+            state = self._after_regrets(device_id, self._states.get(device_id, AutoState()), now)
+            level = self._manager.level(device_id)
+            state, effort = decide(state, level, self._from_level, now)
+            self._states[device_id] = state
+            if effort is None:
+                return
+            self._busy.add(device_id)
+        found = effort
+
+        def act(token: CancelToken) -> None:
+            try:
+                self._act(device_id, level, found, token)
+            finally:
+                with self._lock:
+                    self._busy.discard(device_id)
+
+        if not self._submit(device_id, act):  # work of the user's is running: later
+            with self._lock:
+                self._busy.discard(device_id)
+
+    def _act(
+        self, device_id: str, level: PressureLevel, effort: OptimizationLevel, token: CancelToken
+    ) -> None:
+        """Do the cheapest that is recommended until the pressure is gone; only one thing after a failure."""
+        worst = effort is OptimizationLevel.AGGRESSIVE
+        rows = self._memory.recommendations((device_id,), _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS)
+        rows = tuple(row for row in rows if row.action in _TAKEN[effort] and row.expected_freed_bytes)
+        state = self._states[device_id]
+        if not rows:
+            with self._lock:
+                self._states[device_id] = pause(state, self._clock.now_ns())
+            return
+        why = f"automatic: {device_id} was under {level} pressure for a while"
+        before = self._manager.headroom(device_id).total_bytes
+        steps = []
+        for row in rows[: 1 if state.restraint else None]:
+            returned = self._memory.carry_out(row, token, f"{why}, and {row.reason}")
+            self._note_unloaded(device_id, row)
+            steps.append(OptimizeStep(row.action, row.data, row.expected_freed_bytes, returned, row.reason))
+            if SEVERITY[self._memory.level_now((device_id,))] < SEVERITY[self._from_level]:
+                break
+        self._tell(device_id, level, tuple(steps), before, why)
+
+    def _tell(
+        self,
+        device_id: str,
+        level: PressureLevel,
+        steps: tuple[OptimizeStep, ...],
+        before: int | None,
+        why: str,
+    ) -> None:
+        """Learn from what it brought, and say so."""
+        after = self._manager.headroom(device_id).total_bytes
+        promised = sum(step.expected_bytes or 0 for step in steps)
+        gained = 0 if before is None or after is None else after - before
+        helped = 2 * gained >= promised
+        now = self._clock.now_ns()
+        with self._lock:
+            state = self._states[device_id] = learn(self._states[device_id], helped=helped, now_ns=now)
+        returned = total([step.returned_bytes for step in steps])
+        pause_ms = (state.quiet_until_ns - now) // NS_PER_MS
+        said = f"{why}; {gained} bytes of room gained of {promised} promised"
+        data = OptimizedData(device_id, level, steps, returned, helped, pause_ms, said)
+        log("info", "optimized by itself", device_id=device_id, reason=said, helped=helped)
+        self._publish(EventName.OPTIMIZED, device_id, data)
+
+    def _note_unloaded(self, device_id: str, row: Recommendation) -> None:
+        model_id = row.data.get("model_id")
+        if model_id is not None:
+            loads = self._memory.models.worker.models.book.get(model_id).load_count
+            with self._lock:
+                self._unloaded[model_id] = (device_id, self._clock.now_ns(), loads)
+
+    def _after_regrets(self, device_id: str, state: AutoState, now: int) -> AutoState:
+        """Learn from models that were loaded again soon after they were unloaded."""
+        for model_id, (place, at, loads) in tuple(self._unloaded.items()):
+            again = self._memory.models.worker.models.book.get(model_id).load_count > loads
+            if place == device_id and again:
+                state = regret(state, now)
+            if again or now - at > REGRET_NS:
+                del self._unloaded[model_id]
+        return state

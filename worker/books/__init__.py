@@ -1,1 +1,0 @@
-"""The accounts that the manager keeps. Pure: no I/O, no devices."""

@@ -1,0 +1,61 @@
+"""What the layers say of a model: as the operator declared it, and how its tensors lie."""
+
+from enum import StrEnum
+from pathlib import Path
+
+from protocol.record import Record
+
+DEFAULT_KEEP_ALIVE_NS = 600 * 10**9
+
+
+class Placement(StrEnum):
+    """Where the weights of a model in the machine's own memory are. On any other device they are copies."""
+
+    AUTO = "auto"
+    """Mapped where the file allows it and the system holds writers off, else copied."""
+    MAP = "map"
+    """In the file, mapped; what can't be is not loaded."""
+    COPY = "copy"
+    """In memory of the worker's own."""
+
+
+class ModelSpec(Record):
+    """A model as the operator declared it."""
+
+    model_id: str
+    loader: str | None = None
+    """None for a model that another process holds."""
+    path: Path | None = None
+    """Below ``model_root``; a link in it is followed at each load, and must not lead out."""
+    model_root: Path | None = None
+    dtype: str | None = None
+    """What floating-point tensors are cast to, as ``F16``; None for as stored."""
+    device_id: str | None = None
+    """None for whichever device has room."""
+    keep_alive_ns: int | None = DEFAULT_KEEP_ALIVE_NS
+    """How long it stays after its last use; None for until evicted."""
+    pinned: bool = False
+    priority: int = 0
+    declared_bytes: int | None = None
+    offload: bool = False
+    fallback: str | None = None
+    factory: str | None = None
+    placement: Placement = Placement.AUTO
+
+    @property
+    def external(self) -> bool:
+        """Whether another process holds it."""
+        return self.loader is None
+
+
+class TensorInfo(Record):
+    """One tensor: how it is stored, and where it goes in the block."""
+
+    name: str
+    shape: tuple[int, ...]
+    stored_dtype: str
+    stored_bytes: int
+    dtype: str
+    offset: int
+    """From the start of the block."""
+    placed_bytes: int

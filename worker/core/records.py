@@ -1,0 +1,241 @@
+"""What the layers hand to one another. Frozen; sizes in bytes, times in nanoseconds of the worker's clock."""
+
+from collections.abc import Callable
+from enum import Enum, StrEnum
+
+from protocol.record import Record
+from protocol.results import DefragmentStep, Fragmentation, SharedMemory
+from protocol.vocabulary import (
+    DeviceKind,
+    DeviceState,
+    EvictionStrategy,
+    Initialize,
+    MemoryType,
+    PressureLevel,
+    Source,
+)
+
+Report = Callable[[int, int], None]
+"""Called with (completed bytes, total bytes)."""
+OnIdle = Callable[[str, int], None]
+"""Called with a model's id and the clock's nanoseconds at which it will have been idle for too long."""
+
+
+class DeviceInfo(Record):
+    """A device as its backend found it."""
+
+    device_id: str
+    kind: DeviceKind
+    name: str
+    state: DeviceState = DeviceState.AVAILABLE
+    state_reason: str | None = None
+
+
+class GaugeKind(Enum):
+    """How a gauge's value is to be read."""
+
+    USED = "used"
+    """Percent of something that can be used up."""
+    SWAP_USED = "swap_used"
+    SOME_STALLED = "some_stalled"
+    """Percent of time in which at least one process waited for memory."""
+    ALL_STALLED = "all_stalled"
+    """Percent of time in which every process waited for memory."""
+    NOTIFIED = "notified"
+    """The system's own word: 0 plenty, 1 neither, 2 low."""
+
+
+class Gauge(Record):
+    """A sign of pressure beside the headroom, as its source gives it."""
+
+    name: str
+    value: float
+    source: Source
+    kind: GaugeKind = GaugeKind.USED
+
+
+class Readings(Record):
+    """What a device's own sources say at one moment. None where a source is missing."""
+
+    total_bytes: int | None
+    budget_bytes: int | None
+    budget_source: Source | None
+    used_bytes: int | None
+    """Whole device, every process."""
+    process_used_bytes: int | None
+    free_bytes: int | None
+    """What this process can still get, caches given up and untouched promises kept."""
+    largest_block_bytes: int | None
+    """The most that one allocation can get of it; None where memory is not contiguous."""
+    resident_bytes: int
+    """Part of the live blocks that really takes memory now."""
+    cached_bytes: int
+    fragmentation: Fragmentation | None
+    restart_returns_bytes: int | None = None
+    """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
+    back otherwise; None where no restart is needed, or none is possible."""
+    gauges: tuple[Gauge, ...] = ()
+
+
+class RoomSample(Record):
+    """The room of a device at one moment."""
+
+    at_ns: int
+    room_bytes: int
+
+
+class Floor(Record):
+    """The least that something took in one window of time."""
+
+    from_ns: int
+    bytes: int
+
+
+class FileRange(Record):
+    """A part of an open file, to be mapped where it is."""
+
+    descriptor: int
+    """Whoever maps it makes a copy."""
+    start: int
+    """A multiple of what the system maps by."""
+    size_bytes: int
+    identity: tuple[int, int]
+    """What the file was when it was opened (``file_identity``)."""
+
+
+class Block(Record):
+    """What a backend made for an allocation."""
+
+    actual_bytes: int
+    shared_memory: SharedMemory | None = None
+
+
+class Defragmented(Record):
+    """What a backend's compaction did."""
+
+    moved: int
+    returned_bytes: int | None
+
+
+class Restarted(Record):
+    """What a new process in place of a device's old one did."""
+
+    returned_bytes: int | None
+    moved: int
+    """Blocks that were carried over."""
+    failed: dict[str, str]
+    """Why, for each block that could not be brought back."""
+    steps: tuple[DefragmentStep, ...]
+
+
+class AllocationRequest(Record):
+    """What is asked of a device."""
+
+    device_id: str
+    size_bytes: int
+    memory_type: MemoryType = MemoryType.DEVICE
+    initialize: Initialize = Initialize.ZERO
+    alignment: int | None = None
+    purpose: str | None = None
+    owner: str | None = None
+    persistent: bool = False
+    lease_ns: int | None = None
+    overwritten: bool = False
+    """Whether all of it is written before anyone reads it: what it holds until then does not matter."""
+
+
+class Allocation(Record):
+    """A row of the ledger."""
+
+    allocation_id: str
+    request: AllocationRequest
+    block: Block
+    created_ns: int
+    expires_ns: int | None
+
+    @property
+    def device_id(self) -> str:
+        """The device it lies on."""
+        return self.request.device_id
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes asked for, which is what the ledger counts."""
+        return self.request.size_bytes
+
+    @property
+    def external(self) -> bool:
+        """Whether the host holds it and the worker only keeps the record."""
+        return self.request.memory_type is MemoryType.EXTERNAL
+
+
+class Lost(Record):
+    """What went with a device."""
+
+    allocations: tuple[Allocation, ...]
+    model_ids: tuple[str, ...]
+
+
+class Reservation(Record):
+    """Room that is held for an allocation while its device makes it."""
+
+    allocation_id: str
+    request: AllocationRequest
+
+
+class OwnerFlow(Record):
+    """An owner's allocations on a device: those that are live, and all that were ever made."""
+
+    owner: str | None
+    allocated_bytes: int
+    allocation_count: int
+    made_bytes: int
+    made_count: int
+
+
+class DecisionKind(StrEnum):
+    """What was decided, or asked for, about a model."""
+
+    USE = "use"
+    LOAD = "load"
+    EVICT = "evict"
+
+
+class Decision(Record):
+    """A line of the record that a simulation replays."""
+
+    kind: DecisionKind
+    model_id: str
+    device_id: str
+    t_ms: int
+    size_bytes: int
+    load_ms: int
+    capacity_bytes: int
+    """What models could take on the device then."""
+    reason: str | None
+
+
+class ModelDemand(Record):
+    """What ``memory.model_optimize`` was asked for."""
+
+    target: PressureLevel | float | None = None
+    strategy: EvictionStrategy = EvictionStrategy.ADAPTIVE
+    max_models: int | None = None
+    min_bytes: int | None = None
+    forced: bool = False
+    excluded: frozenset[str] = frozenset()
+    max_time_ms: int | None = None
+    dry_run: bool = False
+
+
+class WayToPlan(Record):
+    """One way to do the work, and what it takes."""
+
+    name: str
+    required_bytes: int
+    device_id: str
+
+
+def age_order(allocation: Allocation) -> int:
+    """Sort key: the number in the id, which is the order of making."""
+    return int(allocation.allocation_id.removeprefix("alloc-"))

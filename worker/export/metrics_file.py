@@ -1,0 +1,54 @@
+"""``--metrics-file PATH``: the figures as a file that is always whole, for a collector that reads files."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from worker.core.log import log
+
+
+class MetricsFile:
+    """Writes on a thread of its own, every so often; whoever reads gets the old text or the new one."""
+
+    def __init__(self, path: Path, text: Callable[[], str], seconds: float) -> None:
+        self._path = path
+        self._next = path.with_name(f".{path.name}.next")
+        """Beside it, for only there a rename is one step; no collector takes a name like that."""
+        self._text = text
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+
+    def start(self) -> None:
+        """Write now and every so often. OSError if the first does not succeed."""
+        self._write()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take the file away: figures of a worker that ended are no figures."""
+        self._ended.set()
+        self._thread.join(1.0)
+        for path in (self._next, self._path):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._seconds):
+            try:
+                self._write()
+                self._failing = False
+            except OSError as error:
+                if not self._failing:
+                    log(
+                        "warning",
+                        "the metrics file cannot be written",
+                        path=str(self._path),
+                        error=str(error),
+                    )
+                self._failing = True  # said once, and tried on: a disk that was full may have room again
+
+    def _write(self) -> None:
+        self._next.write_text(self._text(), encoding="utf-8")
+        self._next.replace(self._path)

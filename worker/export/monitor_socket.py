@@ -1,0 +1,123 @@
+"""``--monitor-socket``: the protocol's questions on a local socket, for a live view. Changes nothing.
+
+Only the owner gets in: the socket has mode 0600, and the system tells who is at the other end. Each client
+has two threads, a bounded outbox and a pace; one that does not read is let go. The worker's own threads
+never wait for any of them. POSIX only.
+"""
+
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from protocol.vocabulary import EventName
+from worker.core.clock import Clock
+from worker.core.log import log
+from worker.export.monitor_client import MonitorClient, Prepare
+from worker.export.socket_path import default_path, make_private
+from worker.stream.alarm import Alarm
+
+__all__ = ["MonitorSocket", "PrepareFor", "default_path"]
+
+MAX_CLIENTS = 8
+
+PrepareFor = Callable[[MonitorClient], Prepare]
+"""Makes what turns a client's requests into work."""
+
+
+class MonitorSocket:
+    """Listens, and serves each client on threads of its own."""
+
+    def __init__(self, path: Path, prepare_for: PrepareFor, clock: Clock, alarm: Alarm) -> None:
+        """Bind. OSError where there is no such socket, the path is taken, or its folder is not private."""
+        self._path = path
+        self._prepare_for = prepare_for
+        self._clock = clock
+        self._alarm = alarm
+        if path == default_path(os.getpid()):
+            make_private(path.parent)
+        self._listener = _listen(path)
+        self._lock = threading.Lock()
+        # All mutable state: who is connected.
+        self._clients: tuple[MonitorClient, ...] = ()
+
+    def start(self) -> None:
+        """Let clients in."""
+        threading.Thread(target=self._accept, name="monitor", daemon=True).start()
+
+    def publish(self, event: EventName, about: str, data: Any) -> None:
+        """Pass an event on to those who subscribed. Does not wait."""
+        for client in self._clients:
+            client.events.publish(event, about, data)
+
+    def close(self) -> None:
+        """Let nobody in any more, and everybody go."""
+        with suppress(OSError):
+            self._path.unlink()
+        self._listener.close()
+        for client in self._clients:
+            client.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            if not _is_owner(connection) or len(self._clients) >= MAX_CLIENTS:
+                log("warning", "a live view was refused", clients=len(self._clients))
+                connection.close()
+                continue
+            client = MonitorClient(connection, self._clock, self._alarm, self._gone)
+            with self._lock:
+                self._clients = (*self._clients, client)
+            client.start(self._prepare_for(client))
+
+    def _gone(self, client: MonitorClient) -> None:
+        with self._lock:
+            self._clients = tuple(each for each in self._clients if each is not client)
+
+
+def _listen(path: Path) -> socket.socket:
+    """Listen at a path, in place of a socket that a killed worker left there."""
+    if sys.platform == "win32":
+        raise OSError("this system has no local sockets that Python can listen on; follow a --record file")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and _is_dead(path):
+            path.unlink()
+        before = os.umask(0o177)  # from the first moment on: a mode set afterwards leaves a gap
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(MAX_CLIENTS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_dead(path: Path) -> bool:
+    if sys.platform == "win32":
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        try:
+            trial.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def _is_owner(connection: socket.socket) -> bool:
+    """Tell whether the other end is this user, or root, who could anyway; True where nobody can say."""
+    if sys.platform == "win32" or not hasattr(socket, "SO_PEERCRED"):
+        return True  # the file's mode has to do
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in {os.geteuid(), 0}

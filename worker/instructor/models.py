@@ -1,0 +1,81 @@
+"""The handlers of the models' actions, wire to records and back, as the instructor's own."""
+
+from protocol import params as p
+from protocol import results as r
+from worker.core.clock import NS_PER_MS
+from worker.core.records import ModelDemand, WayToPlan
+from worker.interface.interface_memory import MemoryInterface
+from worker.stream.work import Call, Claim
+
+
+class ModelHandlers:
+    """What the instructor binds to the models' actions."""
+
+    def __init__(self, memory: MemoryInterface) -> None:
+        self._memory = memory
+
+    def get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
+        """Answer with the configured models."""
+        return self._memory.models.status(params.model_id, self._memory.device_ids(params.device_id))
+
+    def model_optimize(self, params: p.ModelOptimizeParams, call: Call) -> r.ModelOptimizeResult:
+        """Unload models until the goals are met."""
+        demand = ModelDemand(
+            target=params.target_pressure_level,
+            strategy=params.strategy,
+            max_models=params.max_models_to_unload,
+            min_bytes=params.min_memory_to_free_bytes,
+            forced=params.force_optimization,
+            excluded=frozenset(params.exclude_models),
+            max_time_ms=params.max_optimization_time_ms,
+            dry_run=params.dry_run,
+        )
+        return self._memory.models.optimize(self._memory.device_ids(params.device_id), demand, call.token)
+
+    def load_model(self, params: p.LoadModelParams, call: Call) -> r.LoadModelResult:
+        """Load a model."""
+        kept = params.keep_alive_ms
+        return self._memory.models.load(
+            params.model_id,
+            None if params.device_id is None else self._memory.device_id(params.device_id),
+            call.token,
+            call.report,
+            make_room=params.make_room,
+            pin=params.pin,
+            keep_alive_ns=None if kept is None else kept * NS_PER_MS,
+            allow_fallback=params.allow_fallback,
+        )
+
+    def unload_model(self, params: p.UnloadModelParams, call: Call) -> r.UnloadedModel:
+        """Unload a model."""
+        return self._memory.models.unload(params.model_id, params.mode, call.token, by_owner=params.by_owner)
+
+    def claims_of_load_model(self, params: p.LoadModelParams) -> tuple[tuple[Claim, ...], bool]:
+        """Return what loading touches, and that it is not quick; an owner's word touches nothing."""
+        if self._memory.models.external(params.model_id):
+            return (), True
+        devices = self._memory.models.devices(params.model_id, params.device_id)
+        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+
+    def claims_of_unload_model(self, params: p.UnloadModelParams) -> tuple[tuple[Claim, ...], bool]:
+        """Return what unloading touches, and that it is not quick.
+
+        What another process holds is claimed by nobody: its owner's word must not wait behind the question.
+        """
+        if self._memory.models.external(params.model_id):
+            return (), params.by_owner
+        devices = self._memory.models.devices(params.model_id, None)
+        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+
+    def plan(self, params: p.PlanParams, _: Call) -> r.PlanResult:
+        """Choose the first way that fits."""
+        ways = tuple(
+            WayToPlan(each.name, each.required_bytes, self._memory.device_id(each.device_id))
+            for each in params.candidates
+        )
+        return self._memory.models.plan(ways, allow_eviction=params.allow_eviction)
+
+
+def model_claim(model_id: str) -> Claim:
+    """Return what work on a model claims: one at a time, in arrival order."""
+    return Claim(f"model {model_id}", alone=True)

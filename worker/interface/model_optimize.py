@@ -1,0 +1,396 @@
+"""What unloading models can do for a device: carried out, planned, or only recommended."""
+
+from dataclasses import replace
+
+from protocol.results import (
+    ClearResult,
+    GetModelStatusResult,
+    Kept,
+    KeptModel,
+    ModelOptimizeResult,
+    PerformanceImpact,
+    PlannedCandidate,
+    PlannedEviction,
+    PlanResult,
+    Recommendation,
+    UnloadedModel,
+)
+from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_MS, Clock
+from worker.core.errors import ModelBusyError, OutOfMemoryError
+from worker.core.records import ModelDemand, WayToPlan
+from worker.eviction.planner import EvictionMode, EvictionPlan
+from worker.manager.manager_memory import MemoryManager
+from worker.manager.models import HOST
+from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
+from worker.policy.pressure import worst
+from worker.policy.recommendations import IDLE_NS, cheapest_first
+from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
+from worker.workers.model_load import ModelWorker
+
+NONE_CONFIGURED = "no models are configured, so there is nothing to unload"
+OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
+
+
+class _Progress:
+    """What one optimization has done so far."""
+
+    def __init__(self) -> None:
+        self.unloaded: list[UnloadedModel] = []
+        self.kept: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        """Models of other processes whose owners were asked in vain, and why they stay."""
+        self.out_of_time = False
+        self.together = False
+        """Whether several devices free enough together, where no one of them has to."""
+
+    @property
+    def freed_bytes(self) -> int:
+        return sum(row.freed_bytes for row in self.unloaded)
+
+
+class ModelOptimizer:
+    """Decides by plan and unloads one model at a time, until the goal is met."""
+
+    def __init__(self, manager: MemoryManager, worker: ModelWorker, watch: DeviceWatch, clock: Clock) -> None:
+        self._manager = manager
+        self._worker = worker
+        self._models = worker.models
+        self._watch = watch
+        self._clock = clock
+
+    # ---- carried out ----
+
+    def optimize(
+        self, device_ids: tuple[str, ...], demand: ModelDemand, token: CancelToken
+    ) -> ModelOptimizeResult:
+        """Unload models until the goal is met, or nothing more may go. Cancelling ends it between two models."""
+        started_ns = self._clock.now_ns()
+        goal = goal_of(demand.target, demand.min_bytes, forced=demand.forced)
+        self._watch.refresh(tuple(dict.fromkeys((*device_ids, HOST))), max_age_ms=0)
+        before = self._level_now(device_ids)
+        progress = _Progress()
+        if len(device_ids) > 1 and goal.min_bytes:
+            ceilings = [self._plan(each, goal, demand, progress).ceiling_bytes for each in device_ids]
+            progress.together = sum(ceilings) >= goal.min_bytes
+        for device_id in device_ids:
+            self._relieve(device_id, goal, demand, progress, started_ns, token)
+        met = self._met(device_ids, goal, demand, progress)
+        gone = {row.model_id for row in progress.unloaded}
+        reload_ms = [row.reload_ms for row in progress.unloaded]
+        returned = [row.returned_bytes for row in progress.unloaded]
+        return ModelOptimizeResult(
+            optimization_triggered=bool(progress.unloaded) and not demand.dry_run,
+            optimization_strategy=demand.strategy,
+            memory_freed_bytes=progress.freed_bytes,
+            memory_returned_bytes=0 if demand.dry_run else sum_if_known(returned),
+            models_unloaded=tuple(progress.unloaded),
+            models_kept=tuple(
+                KeptModel(each, why)
+                for each, why in (progress.kept | progress.asked).items()
+                if each not in gone
+            ),
+            performance_impact=PerformanceImpact(sum_if_known(reload_ms), len(progress.unloaded)),
+            optimization_time_ms=(self._clock.now_ns() - started_ns) // NS_PER_MS,
+            pressure_before=before,
+            pressure_after=self._level_now(device_ids),
+            goal_met=met,
+            message=self._message(goal, demand, progress, met=met),
+        )
+
+    def _relieve(
+        self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress, started_ns: int,
+        token: CancelToken,
+    ) -> None:  # fmt: skip
+        """Unload models of one device, each after another look at whether it still has to be."""
+        self._ask_owners(device_id, goal, demand, progress, started_ns, token)
+        plan = self._plan(device_id, goal, demand, progress)
+        progress.kept.update({row.model_id: row.reason for row in plan.survivors})
+        for victim in plan.victims:
+            if demand.dry_run:
+                row = UnloadedModel(
+                    victim.model_id, victim.freed_bytes, None, victim.reload_ms, victim.reason
+                )
+                progress.unloaded.append(row)
+                continue
+            token.check()
+            if self._out_of_time(demand, started_ns):
+                progress.out_of_time = True
+                progress.kept[victim.model_id] = "stays: the time allowed was over"
+                continue
+            if not goal.everything and self._reached(device_id, goal, progress):
+                progress.kept[victim.model_id] = "stays: the goal was met without it"
+                continue
+            try:
+                offload = victim.mode is EvictionMode.OFFLOAD
+                row_or_none = self._worker.evict(victim.model_id, victim.reason, offload=offload)
+            except (ModelBusyError, OutOfMemoryError) as error:
+                progress.kept[victim.model_id] = f"stays: {error.message}"
+                continue
+            if row_or_none is not None:
+                progress.unloaded.append(row_or_none)
+
+    def _ask_owners(
+        self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress, started_ns: int,
+        token: CancelToken,
+    ) -> None:  # fmt: skip
+        """Where the worker's own models are not enough, ask the owners of others, and wait for their word."""
+        plan = self._plan(device_id, goal, demand, progress)
+        missing = plan.need_bytes - plan.ceiling_bytes
+        if demand.dry_run or missing <= 0:
+            return
+        owners = self._models.owners_to_ask(
+            device_id,
+            missing,
+            max_models=self._left(demand, progress),
+            forced=self._forced(goal, demand, progress),
+            excluded=demand.excluded,
+        )
+        if not owners:
+            return
+        within_ns = None
+        if demand.max_time_ms is not None:
+            within_ns = max(0, started_ns + demand.max_time_ms * NS_PER_MS - self._clock.now_ns())
+        reason = f"memory is wanted back on {device_id}"
+        for model_id, said in self._worker.external.ask(owners, reason, token, within_ns).items():
+            if isinstance(said, UnloadedModel):
+                progress.unloaded.append(said)
+            else:
+                progress.asked[model_id] = f"stays: {said}"
+        self._watch.refresh((device_id,), max_age_ms=0, forced=True)
+
+    def _plan(
+        self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress
+    ) -> EvictionPlan:
+        return self._models.plan(
+            device_id,
+            self._need(device_id, goal, progress),
+            strategy=demand.strategy,
+            max_models=self._left(demand, progress),
+            forced=self._forced(goal, demand, progress),
+            excluded=demand.excluded,
+        )
+
+    def _left(self, demand: ModelDemand, progress: _Progress) -> int | None:
+        return None if demand.max_models is None else demand.max_models - len(progress.unloaded)
+
+    def _forced(self, goal: ModelGoal, demand: ModelDemand, progress: _Progress) -> bool:
+        return demand.forced or goal.everything or progress.together
+
+    def _need(self, device_id: str, goal: ModelGoal, progress: _Progress) -> int:
+        if goal.everything:
+            return INT64_MAX
+        room = self._manager.headroom(device_id)
+        thresholds = self._manager.limits(device_id).thresholds
+        for_target = bytes_to_free(goal.target, room, thresholds) or 0
+        return max(for_target, goal.min_bytes - progress.freed_bytes, 0)
+
+    def _reached(self, device_id: str, goal: ModelGoal, progress: _Progress) -> bool:
+        return self._need(device_id, goal, progress) == 0
+
+    def _out_of_time(self, demand: ModelDemand, started_ns: int) -> bool:
+        spent_ms = (self._clock.now_ns() - started_ns) // NS_PER_MS
+        return demand.max_time_ms is not None and spent_ms >= demand.max_time_ms
+
+    def _met(
+        self, device_ids: tuple[str, ...], goal: ModelGoal, demand: ModelDemand, progress: _Progress
+    ) -> bool:
+        """Tell whether the goal is met: by figures read now, or by the plan's own where nothing was done."""
+        if progress.freed_bytes < goal.min_bytes or (goal.everything and progress.out_of_time):
+            return False
+        freed: dict[str, int] = dict.fromkeys(device_ids, 0)
+        if demand.dry_run:
+            for row in progress.unloaded:
+                residence = self._models.book.get(row.model_id).residence
+                if residence is not None:
+                    freed[residence.device_id] += row.freed_bytes
+        for device_id in device_ids:
+            room, limits = self._manager.headroom(device_id), self._manager.limits(device_id)
+            if not demand.dry_run:
+                if not target_met(goal.target, room, limits.thresholds):
+                    return False
+                continue
+            need = bytes_to_free(goal.target, room, limits.thresholds)
+            if need is None or need > freed[device_id]:
+                return False
+        return True
+
+    def _message(self, goal: ModelGoal, demand: ModelDemand, progress: _Progress, *, met: bool) -> str:
+        """Say what was done, and whether less came back than was freed."""
+        count, freed = len(progress.unloaded), progress.freed_bytes
+        if not progress.unloaded:
+            said = "nothing was unloaded" if len(self._models.book) else NONE_CONFIGURED
+        else:
+            verb = "would be unloaded" if demand.dry_run else "unloaded"
+            said = f"{count} {'model' if count == 1 else 'models'} {verb}, {freed} bytes"
+            returned = sum_if_known([row.returned_bytes for row in progress.unloaded])
+            if not demand.dry_run and returned is not None and returned < freed:
+                said += f", of which {returned} came back"
+        if progress.out_of_time:
+            said += "; the time allowed was over"
+        if goal.everything:
+            return said
+        return f"{said}; the goal is {'met' if met else 'not met'}"
+
+    def clear(self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool) -> ClearResult:
+        """Unload all models that are not in use, and not pinned unless forced."""
+        token.check()
+        unloaded, kept = self._clear_outside(device_ids, token, forced=forced)
+        for device_id in device_ids:
+            for entry in self._models.book.on_device(device_id):
+                if entry.spec.external:
+                    continue
+                try:
+                    if entry.state is ModelState.OFFLOADED:
+                        unloaded.append(self._worker.unload(entry.model_id, token))
+                        continue
+                    row = self._worker.evict(entry.model_id, "unloaded: cleared, as asked", forced=forced)
+                except ModelBusyError as error:
+                    more = "; force: true unloads it too" if error.details["cause"] == "pinned" else ""
+                    kept.append(Kept(entry.model_id, f"{error.details['cause'].replace('_', ' ')}{more}"))
+                else:
+                    unloaded.extend([] if row is None else [row])
+        returned = sum_if_known([row.returned_bytes for row in unloaded])
+        cleared = sum(row.freed_bytes for row in unloaded)
+        return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept))
+
+    def _clear_outside(
+        self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool
+    ) -> tuple[list[UnloadedModel], list[Kept]]:
+        """Ask the owners of all models that other processes hold, and wait for their word."""
+        found = [entry for each in device_ids for entry in self._models.book.on_device(each)]
+        outside = [entry for entry in found if entry.spec.external]
+        pinned = [entry.model_id for entry in outside if entry.pinned and not forced]
+        kept = [Kept(each, "pinned; force: true asks its owner too") for each in pinned]
+        owners = [entry.model_id for entry in outside if entry.model_id not in pinned]
+        if not owners:
+            return [], kept
+        answers = self._worker.external.ask(owners, "cleared, as asked", token)
+        kept += [Kept(each, said) for each, said in answers.items() if isinstance(said, str)]
+        return [said for said in answers.values() if isinstance(said, UnloadedModel)], kept
+
+    # ---- planned ----
+
+    def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
+        """Choose the first way that fits. Changes nothing."""
+        self._watch.refresh(tuple({way.device_id for way in ways}), max_age_ms=READINGS_MAX_AGE_MS)
+        rows = tuple(self._candidate(way, allow_eviction=allow_eviction) for way in ways)
+        said = []
+        for way, row in zip(ways, rows, strict=True):
+            room = self._manager.headroom(way.device_id)
+            there = "an unknown number of" if room.available_bytes is None else room.available_bytes
+            needs = f"{way.name!r} needs {way.required_bytes} bytes, {there} available on {way.device_id}"
+            if not row.fits:
+                said.append(f"{needs}: {_too_small(row, allow_eviction=allow_eviction)}")
+                continue
+            names = ", ".join(each.model_id for each in row.evictions)
+            freed = sum(each.freed_bytes for each in row.evictions)
+            said.append(
+                f"{needs}: chosen, " + (f"unloading {names} frees {freed} more" if names else "it fits")
+            )
+            return PlanResult(way.name, "; ".join(said), rows)
+        return PlanResult(None, "; ".join(said), rows)
+
+    def _candidate(self, way: WayToPlan, *, allow_eviction: bool) -> PlannedCandidate:
+        missing = self._manager.missing_bytes(way.device_id, way.required_bytes)
+        unknown = self._manager.headroom(way.device_id).available_bytes is None
+        plan = self._models.plan(way.device_id, missing)
+        helps = allow_eviction and plan.meetable and missing > 0
+        evictions = tuple(
+            PlannedEviction(each.model_id, each.freed_bytes, each.reload_ms, each.reason)
+            for each in (plan.victims if helps else ())
+        )
+        fits = not unknown and (missing == 0 or helps)
+        shortfall = 0 if fits else missing - (plan.ceiling_bytes if allow_eviction else 0)
+        reload_ms = plan.reload_ms if helps else 0
+        return PlannedCandidate(
+            way.name, fits, way.device_id, None if unknown else shortfall, evictions, reload_ms
+        )
+
+    # ---- answered ----
+
+    def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
+        """Return the models on these devices, and those that are on none yet."""
+        now = self._clock.now_ns()
+        book = self._models.book
+        entries = list(book) if model_id is None else [book.get(model_id)]
+        with self._manager.lock:
+            rows = [entry.status(now) for entry in entries]
+        return GetModelStatusResult(
+            models=tuple(row for row in rows if row.device_id is None or row.device_id in device_ids),
+            pressure_level=worst([self._manager.level(device_id) for device_id in device_ids]),
+            pressure_percentage=self._percentage(device_ids),
+            available_operations=OPERATIONS if len(book) else (),
+            optimization_recommendations=self.recommendations(device_ids),
+            last_synchronized=self._clock.utc().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        )
+
+    def recommendations(
+        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
+    ) -> tuple[Recommendation, ...]:
+        """Propose to unload each model that nobody used for so long, and to evict the rest of what may go."""
+        found, now = [], self._clock.now_ns()
+        for device_id in device_ids if len(self._models.book) else ():
+            plan = self._models.plan(device_id, self._models.evictable_bytes(device_id))
+            recent = []
+            for victim in plan.victims:
+                entry = self._models.book.get(victim.model_id)
+                unused_ns = 0 if entry.last_used_ns is None else now - entry.last_used_ns
+                if unused_ns < idle_ns:
+                    recent.append(victim)
+                    continue
+                found.append(
+                    Recommendation(
+                        action="memory.unload_model",
+                        data={"model_id": victim.model_id},
+                        expected_freed_bytes=victim.freed_bytes,
+                        cost_ms=victim.reload_ms,
+                        reason=f"{victim.model_id} was not used for {unused_ns // NS_PER_MS} ms",
+                    )
+                )
+            if recent:
+                names = ", ".join(victim.model_id for victim in recent)
+                freed = sum(victim.freed_bytes for victim in recent)
+                found.append(
+                    Recommendation(
+                        action="memory.model_optimize",
+                        data={"device_id": device_id, "min_memory_to_free_bytes": freed},
+                        expected_freed_bytes=freed,
+                        cost_ms=sum_if_known([victim.reload_ms for victim in recent]),
+                        reason=f"neither pinned nor in use, but used lately: {names}",
+                    )
+                )
+        return cheapest_first(tuple(found))
+
+    def _level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
+        return worst([self._manager.level_now(device_id) for device_id in device_ids])
+
+    def _percentage(self, device_ids: tuple[str, ...]) -> float | None:
+        rooms = [self._manager.headroom(device_id).pressure_percentage for device_id in device_ids]
+        return max((room for room in rooms if room is not None), default=None)
+
+
+def _too_small(row: PlannedCandidate, *, allow_eviction: bool) -> str:
+    if row.shortfall_bytes is None:
+        return "its headroom can't be told"
+    after = " even if all models that may go went" if allow_eviction else ""
+    return f"{row.shortfall_bytes} short{after}"
+
+
+def sum_if_known(values: list[int | None]) -> int | None:
+    """Add up; None as soon as one of them is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def merged(one: ClearResult, other: ClearResult) -> ClearResult:
+    """Add two results up."""
+    return replace(
+        one,
+        cleared_bytes=one.cleared_bytes + other.cleared_bytes,
+        returned_bytes=sum_if_known([one.returned_bytes, other.returned_bytes]),
+        allocations_freed=one.allocations_freed + other.allocations_freed,
+        models_unloaded=(*one.models_unloaded, *other.models_unloaded),
+        kept=(*one.kept, *other.kept),
+    )

@@ -1,0 +1,1 @@
+"""The accounting: pure numbers under one lock."""

@@ -1,0 +1,165 @@
+"""What is known of each configured model, and where its weights are. Pure; its owner locks."""
+
+from collections.abc import Iterable, Iterator
+
+from protocol.record import Record
+from protocol.results import ModelStatus
+from protocol.vocabulary import ModelState
+from worker.core.clock import NS_PER_MS
+from worker.core.errors import ModelNotFoundError
+from worker.core.models import ModelSpec
+from worker.eviction.planner import Candidate
+
+IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
+"""States that end by themselves: whoever needs the model waits for that."""
+
+
+class Residence(Record):
+    """Where a model's weights lie, and under which name their backend has them."""
+
+    device_id: str
+    handle: str
+    size_bytes: int
+    """What the ledger counts."""
+    actual_bytes: int
+    """As the device rounds it."""
+
+
+class ModelEntry:
+    """One model."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        # All mutable state of a model.
+        self.state = ModelState.UNLOADED
+        self.residence: Residence | None = None
+        """On its device, while loaded or on the way out."""
+        self.host_copy: Residence | None = None
+        """In host memory, while offloaded."""
+        self.reserved_on: str | None = None
+        """The device on which room is held for it while it is loaded."""
+        self.use_noted = False
+        """Whether the use that it is being loaded for was told to the strategies."""
+        self.pinned = spec.pinned
+        self.keep_alive_ns = spec.keep_alive_ns
+        self.in_use = 0
+        self.load_count = self.use_count = 0
+        self.estimated_bytes: int | None = None
+        self.measured_bytes: int | None = None
+        self.measured_process_bytes: int | None = None
+        self.load_ms: int | None = None
+        self.restore_ms: int | None = None
+        self.last_used_ns: int | None = None
+        self.alarm_ns: int | None = None
+        """When it is next looked at for having been idle too long."""
+
+    @property
+    def model_id(self) -> str:
+        """The operator's name for it."""
+        return self.spec.model_id
+
+    @property
+    def known_bytes(self) -> int | None:
+        """The best figure for what it takes: measured, else from the header, else declared."""
+        found = (self.measured_bytes, self.estimated_bytes, self.spec.declared_bytes)
+        return next((each for each in found if each is not None), None)
+
+    def expires_ns(self) -> int | None:
+        """Return when it will have been idle for its keep-alive; None where that never ends."""
+        idle = self.state is ModelState.LOADED and not self.in_use and not self.pinned
+        if not idle or self.keep_alive_ns is None or self.last_used_ns is None:
+            return None
+        return self.last_used_ns + self.keep_alive_ns
+
+    def expired(self, now_ns: int) -> bool:
+        """Tell whether it has been idle past its keep-alive."""
+        due = self.expires_ns()
+        return due is not None and due <= now_ns
+
+    def status(self, now_ns: int) -> ModelStatus:
+        """Return it as it is listed."""
+        due = self.expires_ns()
+        place = self.residence or self.host_copy
+        return ModelStatus(
+            model_id=self.model_id,
+            state=self.state,
+            device_id=place.device_id if place is not None else self.spec.device_id,
+            loader=self.spec.loader,
+            declared_bytes=self.spec.declared_bytes,
+            estimated_bytes=self.estimated_bytes,
+            measured_bytes=self.measured_bytes,
+            measured_process_bytes=self.measured_process_bytes,
+            pinned=self.pinned,
+            priority=self.spec.priority,
+            in_use=self.in_use,
+            load_count=self.load_count,
+            use_count=self.use_count,
+            load_ms=self.load_ms,
+            last_used_ms_ago=None if self.last_used_ns is None else (now_ns - self.last_used_ns) // NS_PER_MS,
+            keep_alive_ms=None if self.keep_alive_ns is None else self.keep_alive_ns // NS_PER_MS,
+            expires_in_ms=None if due is None else max(0, due - now_ns) // NS_PER_MS,
+        )
+
+
+class ModelBook:
+    """All configured models, in the operator's order."""
+
+    def __init__(self, specs: Iterable[ModelSpec]) -> None:
+        self._entries = {spec.model_id: ModelEntry(spec) for spec in specs}
+
+    def __iter__(self) -> Iterator[ModelEntry]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, model_id: str) -> ModelEntry:
+        """Return a model. ModelNotFoundError for one that is not configured."""
+        entry = self._entries.get(model_id)
+        if entry is None:
+            known = list(self._entries)
+            there = f"there are {', '.join(known)}" if known else "none are configured"
+            message = f"no model {model_id!r}: {there}"
+            raise ModelNotFoundError(message, model_id=model_id, known_models=known)
+        return entry
+
+    def on_device(self, device_id: str) -> tuple[ModelEntry, ...]:
+        """Return the models whose weights, or a copy of them, take memory on a device."""
+        return tuple(
+            entry
+            for entry in self
+            if any(place and place.device_id == device_id for place in (entry.residence, entry.host_copy))
+        )
+
+    def in_transit(self, device_id: str) -> bool:
+        """Tell whether what a device can give will change by itself: a model comes or goes."""
+        return any(
+            entry.reserved_on == device_id
+            or (
+                entry.state is ModelState.UNLOADING
+                and entry.residence is not None
+                and entry.residence.device_id == device_id
+            )
+            for entry in self
+        )
+
+    def candidates(self, now_ns: int, host: str, excluded: frozenset[str]) -> tuple[Candidate, ...]:
+        """Return the loaded models as the eviction plan sees them; ``host`` is where others may be offloaded."""
+        return tuple(
+            Candidate(
+                model_id=entry.model_id,
+                device_id=entry.residence.device_id,
+                size_bytes=entry.residence.size_bytes,
+                reload_ms=entry.load_ms,
+                restore_ms=entry.restore_ms,
+                in_use=entry.in_use,
+                pinned=entry.pinned,
+                excluded=entry.model_id in excluded,
+                external=entry.spec.external,
+                priority=entry.spec.priority,
+                expired=entry.expired(now_ns),
+                offloadable=entry.spec.offload and entry.residence.device_id != host,
+            )
+            for entry in self
+            if entry.state is ModelState.LOADED and entry.residence is not None
+        )

@@ -1,0 +1,1 @@
+"""What happened, counted and kept in bounded memory."""

@@ -1,0 +1,1 @@
+"""What operators' own code works with."""

@@ -1,0 +1,138 @@
+"""A plugin's work on a leased model, in whichever process the model's memory is.
+
+Where a device has a process of its own, the work goes there by its function's name: that process imports the
+plugin's module, which has to be importable under its interpreter. Data, result and progress are JSON.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from worker.backends.base import DeviceBackend, RemoteWork
+from worker.core.cancellation import CancelToken
+from worker.core.models import TensorInfo
+from worker.loaders.dtypes import TORCH_NAMES
+from worker.stream.work import Call
+
+if TYPE_CHECKING:
+    import torch
+
+ModelAction = Callable[[Any, dict[str, Any], Call], Any]
+"""A plugin's action on a model. Takes what is leased, the request's ``data``, and the call. Returns JSON values."""
+
+
+class Leased(Protocol):
+    """What is known of a lease, beside its memory."""
+
+    model_id: str
+    fallback_reason: str | None
+    device_id: str
+    size_bytes: int
+    infos: dict[str, TensorInfo]
+
+
+def check_can_go(run: ModelAction) -> None:
+    """Raise ValueError for a function that another process could not find by its name."""
+    if "<" in run.__qualname__:
+        message = f"{run.__qualname__} works on a model, so it has to be a function of its module: it may run elsewhere"
+        raise ValueError(message)
+
+
+def work_of(run: ModelAction, leased: Leased, data: dict[str, Any]) -> RemoteWork:
+    """Return what another process needs to do it."""
+    top = run.__module__.partition(".")[0]
+    spec = find_spec(top)
+    if spec is None:
+        raise ModuleNotFoundError(top)
+    places = spec.submodule_search_locations
+    folder = Path(next(iter(places)) if places else str(spec.origin)).parent
+    lease = {
+        "model_id": leased.model_id,
+        "fallback_reason": leased.fallback_reason,
+        "device_id": leased.device_id,
+        "size_bytes": leased.size_bytes,
+        "tensors": [vars(each) | {"shape": list(each.shape)} for each in leased.infos.values()],
+    }
+    arguments = {"function": f"{run.__module__}:{run.__qualname__}", "lease": lease, "data": data}
+    return RemoteWork(f"{__name__}:do_here", arguments, {top: str(folder)})
+
+
+def do_here(
+    backend: DeviceBackend, handle: str, token: CancelToken, report: Callable[[int, int], None],
+    function: str, lease: dict[str, Any], data: dict[str, Any],
+) -> Any:  # fmt: skip
+    """Do it: called in the device's process."""
+    module, _, name = function.partition(":")
+    run = import_module(module)
+    for part in name.split("."):
+        run = getattr(run, part)
+    weights = LeasedThere(backend, handle, token, **lease)
+    return run(weights, data, Call(token, report))  # type: ignore[operator]
+
+
+class LeasedThere(Mapping[str, memoryview]):
+    """A lease as the device's process sees it; its worker holds it until the work is done."""
+
+    def __init__(
+        self, backend: DeviceBackend, handle: str, token: CancelToken, tensors: list[dict[str, Any]], *,
+        model_id: str, fallback_reason: str | None, device_id: str, size_bytes: int,
+    ) -> None:  # fmt: skip
+        self.model_id = model_id
+        self.fallback_reason = fallback_reason
+        self.device_id = device_id
+        self.size_bytes = size_bytes
+        found = [TensorInfo(**(each | {"shape": tuple(each["shape"])})) for each in tensors]
+        self.infos: dict[str, TensorInfo] = {each.name: each for each in found}
+        self._backend = backend
+        self._handle = handle
+        self._token = token
+
+    def __getitem__(self, name: str) -> memoryview:
+        info = self.infos[name]
+        copy = memoryview(bytearray(info.placed_bytes))
+        self._backend.read(self._handle, info.offset, copy, self._token)
+        return copy.toreadonly()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def tensors(self) -> "Mapping[str, torch.Tensor]":
+        """Return the tensors on the device. TypeError for a device that torch does not know."""
+        whole_of = getattr(self._backend, "tensor", None)
+        if whole_of is None:
+            message = f"{self.device_id} is no device of torch's"
+            raise TypeError(message)
+        return _TensorsThere(self, whole_of(self._handle))
+
+
+class _TensorsThere(Mapping[str, "torch.Tensor"]):
+    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot look into that."""
+
+    def __init__(self, weights: LeasedThere, whole: "torch.Tensor") -> None:
+        self._weights = weights
+        self._whole = whole
+
+    def __getitem__(self, name: str) -> "torch.Tensor":
+        import torch  # noqa: PLC0415 - only where the device is torch's
+
+        info = self._weights.infos[name]
+        dtype: torch.dtype = getattr(torch, TORCH_NAMES[info.dtype])
+        if not info.placed_bytes:
+            return torch.empty(info.shape, dtype=dtype, device=self._whole.device)
+        part = self._whole[info.offset : info.offset + info.placed_bytes]
+        try:
+            return part.view(dtype).reshape(info.shape)
+        except NotImplementedError:  # DirectML's memory is opaque: bytes stay bytes there
+            content = bytearray(self._weights[name])
+            return torch.frombuffer(content, dtype=dtype).reshape(info.shape).to(self._whole.device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)

@@ -1,0 +1,139 @@
+"""The least that any policy could have reloaded, knowing the whole trace beforehand.
+
+Between two uses of a model, it is either kept, which saves its load, or not. So the least cost is the
+cost of loading at every use, less the heaviest set of such intervals that fits: at every use, the
+models kept across it and the one in use must not be above the capacity. An interval between two uses
+with none in between costs no room and is always kept.
+
+Where all sizes are equal this is a flow: each of the ``capacity / size - 1`` places that the model in
+use leaves is a path through the intervals, and successive heaviest paths are exact. Otherwise it is an
+integer program, solved by HiGHS (extra ``optimum``).
+"""
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from protocol.record import Record
+from worker.tools.simulate.interval_flow import Interval, heaviest_overlap
+from worker.tools.simulate.trace_file import Trace
+
+TIME_LIMIT_S = 30.0
+
+
+class Optimum(Record):
+    """The least cost, or what is proven of it."""
+
+    reload_ms: int
+    proven: bool
+    """True: the exact optimum. False: a lower bound, so that no policy can be below it."""
+    method: str
+    """Where the figure comes from, in words."""
+
+
+def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum:
+    """Give the least cost of a trace.
+
+    1. Everything that is used fits at once, or nothing comes back that could be kept: first loads and
+       what cannot be saved. Exact.
+    2. Sizes are equal: flow. Exact, in time of places x uses.
+    3. HiGHS is installed: integer program, exact within ``time_limit_s``, else its proven bound.
+    4. Else each model's first load, as a bound.
+    """
+    used = set(trace.uses)
+    sizes = {trace.models[model_id].size_bytes for model_id in used}
+    first_loads = sum(trace.models[model_id].load_ms for model_id in used)
+    if sum(trace.models[model_id].size_bytes for model_id in used) <= trace.capacity_bytes:  # 1
+        return Optimum(first_loads, proven=True, method="all models fit")
+    all_loads = sum(trace.models[model_id].load_ms for model_id in trace.uses)
+    intervals, adjacent_ms = _intervals(trace)
+    dearest = all_loads - adjacent_ms
+    if not intervals:  # 1
+        return Optimum(dearest, proven=True, method="nothing to keep")
+    if len(sizes) == 1:  # 2
+        places = trace.capacity_bytes // sizes.pop() - 1
+        saved = heaviest_overlap(intervals, len(trace.uses), places)
+        return Optimum(dearest - saved, proven=True, method="minimum-cost flow")
+    solved = _solve(trace, intervals, time_limit_s)  # 3
+    if solved is None:  # 4
+        return Optimum(first_loads, proven=False, method="first loads only; install the extra 'optimum'")
+    saved, proven = solved
+    # A bound may lie above the exact value only by rounding: no trace is below its first loads.
+    reload_ms = max(dearest - saved, first_loads)
+    method = "integer program" if proven else "bound of an integer program, out of time"
+    return Optimum(reload_ms, proven=proven, method=method)
+
+
+def _intervals(trace: Trace) -> tuple[list[Interval], int]:
+    """Give what may be kept, by its first use, and the savings of uses that follow one another."""
+    previous: dict[str, int] = {}
+    intervals = []
+    adjacent_ms = 0
+    for index, model_id in enumerate(trace.uses):
+        before = previous.get(model_id)
+        model = trace.models[model_id]
+        if before == index - 1:
+            adjacent_ms += model.load_ms
+        elif before is not None:
+            intervals.append(Interval(before + 1, index - 1, model.size_bytes, model.load_ms))
+        previous[model_id] = index
+    intervals.sort(key=lambda one: (one.first, one.last))
+    return intervals, adjacent_ms
+
+
+def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> tuple[int, bool] | None:
+    """Give the greatest saving and whether it is exact, else a bound; None where HiGHS is not installed."""
+    try:
+        highspy: Any = importlib.import_module("highspy")  # an extra, slow to import, without types
+    except ImportError:
+        return None
+    unit = max(one.size_bytes for one in intervals)  # rows of order 1: bytes would swamp the tolerances
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)  # noqa: FBT003 - the library's signature
+    solver.setOptionValue("threads", 1)
+    solver.setOptionValue("time_limit", time_limit_s)
+    solver.setOptionValue("mip_rel_gap", 0.0)
+    solver.setOptionValue("mip_abs_gap", 0.5)  # costs are whole milliseconds
+    for index, one in enumerate(intervals):
+        solver.addVar(0.0, 1.0)
+        solver.changeColCost(index, -float(one.saved_ms))
+        solver.changeColIntegrality(index, highspy.HighsVarType.kInteger)
+    crowded = _crowded(trace, intervals)
+    for kept, room in crowded:
+        values = [intervals[index].size_bytes / unit for index in kept]
+        solver.addRow(-highspy.kHighsInf, room / unit, len(kept), kept, values)
+    solver.run()
+    if solver.getModelStatus() == highspy.HighsModelStatus.kOptimal:
+        taken = [value > 0.5 for value in solver.getSolution().col_value]  # noqa: PLR2004 - 0 or 1
+        saved = sum(one.saved_ms for one, keep in zip(intervals, taken, strict=True) if keep)
+        # In whole bytes: within its tolerance, the solver may fill a device to a little above its room.
+        fits = all(
+            sum(intervals[index].size_bytes for index in kept if taken[index]) <= room
+            for kept, room in crowded
+        )
+        return saved, fits
+    bound = -solver.getInfo().mip_dual_bound
+    if not math.isfinite(bound):
+        return sum(one.saved_ms for one in intervals), False
+    return math.floor(bound + 1e-6 * abs(bound)), False
+
+
+def _crowded(trace: Trace, intervals: Sequence[Interval]) -> list[tuple[list[int], int]]:
+    """Give the uses at which not everything can be kept: what may be, and the room beside the model in use.
+
+    Of uses whose crowd is part of a neighbour's with no more room, only the neighbour's is needed; that
+    is left to the solver's presolve.
+    """
+    starting: dict[int, list[int]] = {}
+    for index, one in enumerate(intervals):
+        starting.setdefault(one.first, []).append(index)
+    open_now: list[int] = []
+    rows = []
+    for use, model_id in enumerate(trace.uses):
+        open_now = [index for index in open_now if intervals[index].last >= use]
+        open_now.extend(starting.get(use, ()))
+        room = trace.capacity_bytes - trace.models[model_id].size_bytes
+        if sum(intervals[index].size_bytes for index in open_now) > room:
+            rows.append((list(open_now), room))
+    return rows

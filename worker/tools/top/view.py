@@ -1,0 +1,202 @@
+"""Draws a snapshot into as many columns and lines as there are; at 80 by 24 everything has its place."""
+
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from worker.tools.report.words import duration, mebibytes, rate
+from worker.tools.top.snapshot import DeviceRow, ModelRow, OwnerRow, Snapshot
+
+_LEVEL_STYLES = {"low": "green", "moderate": "yellow", "high": "bold orange3", "critical": "bold red"}
+_SEVERITY_STYLES = ("", "yellow", "bold orange3", "bold red")
+_STATE_STYLES = {
+    "loaded": "green",
+    "loading": "cyan",
+    "unloading": "cyan",
+    "offloaded": "blue",
+    "failed": "bold red",
+}
+_CURVE = "▁▂▃▄▅▆▇█"
+_PLAIN_CURVE = "_.-=oO#@"
+_CURVE_WIDTH = 16
+_FRAME = 6
+"""Lines that are there whatever is shown: the title, three heads, a blank one, the keys."""
+_STEADY_SHARE = 0.01
+"""A device whose use moves by less of its budget a minute stands still."""
+_WIDE = 100
+"""From so many columns on there is room for the curves."""
+
+
+class View:
+    """One screen."""
+
+    def __init__(self, snapshot: Snapshot, *, paused: bool = False) -> None:
+        self._snapshot = snapshot
+        self._paused = paused
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Divide the lines: devices first, then owners and models side by side, and the rest is the story."""
+        width, height = options.max_width, options.height or console.height
+        shown = self._snapshot
+        plain = not (console.encoding or "").lower().startswith("utf")
+        device_lines = min(len(shown.devices), max(1, (height - _FRAME) // 3))
+        left = height - _FRAME - device_lines
+        rows = max(len(shown.owners), len(shown.models), 1)
+        middle = max(1, min(rows, left // 2))
+        story = max(0, left - middle)
+        yield self._title(width)
+        yield _devices(shown.devices[:device_lines], width, len(shown.devices) - device_lines, plain=plain)
+        yield Text("")
+        yield _side_by_side(shown.owners, shown.models, middle, width)
+        yield self._story(story, width)
+        yield self._keys(width)
+
+    def _title(self, width: int) -> Text:
+        shown = self._snapshot
+        title = Text("memory worker", style="bold")
+        title.append_text(words(f" {shown.worker}"))
+        if shown.uptime_ms is not None:
+            title.append(f" · up {duration(shown.uptime_ms)}")
+        title.append_text(words(f" · {shown.source}", "dim"))
+        mark = "  ENDED" if shown.ended else "  PAUSED" if self._paused else ""
+        title.truncate(width - len(mark), overflow="ellipsis")
+        return title.append(mark, style="bold red" if shown.ended else "bold yellow")
+
+    def _story(self, lines: int, width: int) -> RenderableType:
+        table = _table(width)
+        table.add_column("ago", width=7, justify="right", no_wrap=True)
+        table.add_column("where", width=6, no_wrap=True, overflow="ellipsis")
+        table.add_column("decisions and events", ratio=3, no_wrap=True, overflow="ellipsis")
+        table.add_column("why", ratio=4, no_wrap=True, overflow="ellipsis")
+        for row in self._snapshot.happenings[:lines]:
+            title = f"{row.count}× {row.title}" if row.count > 1 else row.title  # noqa: RUF001 - times
+            when = Text(duration(max(0, (self._snapshot.uptime_ms or 0) - row.t_ms)), style="dim")
+            style = _SEVERITY_STYLES[row.severity]
+            table.add_row(when, words(row.device_id), words(title, style), words(row.reason))
+        blank = max(0, lines - len(self._snapshot.happenings))
+        return Group(table, *[Text("")] * blank)
+
+    def _keys(self, width: int) -> Text:
+        text = Text("q quit · space pause", style="dim")
+        text.truncate(width)
+        return text
+
+
+def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool) -> Table:
+    table = _table(width)
+    table.add_column(
+        "device" if not hidden else f"device +{hidden}", ratio=1, no_wrap=True, overflow="ellipsis"
+    )
+    table.add_column("level", width=8, no_wrap=True)
+    table.add_column("taken of budget", width=17, no_wrap=True)
+    for name in ("taken", "free", "budget"):
+        table.add_column(name, width=9, justify="right", no_wrap=True)
+    table.add_column("trend", ratio=2, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        level = row.level if row.state == "available" else row.state
+        style = _LEVEL_STYLES.get(level, "bold red" if row.state != "available" else "")
+        trend = Text(trend_of(row, brief=width < _WIDE))
+        if width >= _WIDE:
+            trend.append(
+                " " + curve(row.curve, _PLAIN_CURVE if plain else _CURVE, _CURVE_WIDTH), style="cyan"
+            )
+        table.add_row(
+            words(row.device_id, "bold"),
+            words(level, style),
+            _bar(row.percentage, 11, style, plain=plain),
+            size(row.taken_bytes), size(row.available_bytes), size(row.budget_bytes),
+            trend,
+        )  # fmt: skip
+    return table
+
+
+def _side_by_side(
+    owners: tuple[OwnerRow, ...], models: tuple[ModelRow, ...], lines: int, width: int
+) -> Table:
+    half = (width - 2) // 2
+    left = _table(half)
+    left.add_column(_head("owner", len(owners), lines), ratio=1, no_wrap=True, overflow="ellipsis")
+    left.add_column("device", width=6, no_wrap=True, overflow="ellipsis")
+    left.add_column("n", width=5, justify="right", no_wrap=True)
+    left.add_column("size", width=9, justify="right", no_wrap=True)
+    for owner in owners[:lines]:
+        left.add_row(
+            words(owner.owner),
+            words(owner.device_id),
+            f"{owner.allocation_count}",
+            size(owner.allocated_bytes),
+        )
+    for _ in range(lines - len(owners)):
+        left.add_row("")
+    right = _table(width - 2 - half)
+    right.add_column(_head("model", len(models), lines), ratio=1, no_wrap=True, overflow="ellipsis")
+    right.add_column("state", width=9, no_wrap=True)
+    right.add_column("size", width=9, justify="right", no_wrap=True)
+    right.add_column("goes", width=6, justify="right", no_wrap=True)
+    for model in models[:lines]:
+        state = words(model.state, _STATE_STYLES.get(model.state, "dim"))
+        right.add_row(words(model.model_id), state, size(model.size_bytes), _going(model))
+    both = Table.grid(padding=(0, 2, 0, 0))
+    both.add_row(left, right)
+    return both
+
+
+def _head(name: str, count: int, lines: int) -> str:
+    return name if count <= lines else f"{name} +{count - lines}"
+
+
+def _going(model: ModelRow) -> Text:
+    """Say when a model goes by itself, or why it does not."""
+    if model.in_use:
+        return Text(f"{model.in_use} use", style="green")
+    if model.pinned:
+        return Text("pinned")
+    if model.state != "loaded" or model.expires_in_ms is None:
+        return Text("")
+    return Text(duration(model.expires_in_ms), style="dim")
+
+
+def _bar(percentage: float | None, width: int, style: str, *, plain: bool) -> Text:
+    if percentage is None:
+        return Text("unknown", style="dim")
+    full = round(min(100.0, percentage) / 100 * width)
+    text = Text(("#" if plain else "█") * full, style=style)
+    text.append(("." if plain else "░") * (width - full), style="dim")
+    return text.append(f" {percentage:4.0f}%")
+
+
+def words(text: str, style: str = "") -> Text:
+    """Write what comes from outside: neither markup, nor anything that a terminal would obey."""
+    return Text("".join(each if each.isprintable() else "�" for each in text), style=style)
+
+
+def trend_of(row: DeviceRow, *, brief: bool = False) -> str:
+    """Say where a device is heading; nothing where nobody knows. ``brief``: the end, or else the speed."""
+    if row.bytes_per_second is None:
+        return ""
+    if row.seconds_left is not None:
+        text = f"full in {duration(int(row.seconds_left * 1000))}"
+        return text if brief else f"{text}, {rate(row.bytes_per_second)}"
+    if abs(row.bytes_per_second) * 60 < _STEADY_SHARE * (row.budget_bytes or 0):
+        return "steady"
+    return rate(row.bytes_per_second)
+
+
+def curve(values: tuple[int, ...], marks: str, width: int = 20) -> str:
+    """Draw the last values as one line of blocks, from nothing to the most there was."""
+    last = values[-width:]
+    most = max(last, default=0)
+    return "".join(marks[min(7, value * 8 // (most + 1))] for value in last) if most else ""
+
+
+def size(value: int | None) -> str:
+    """Write a size in at most nine characters."""
+    return "unknown" if value is None else mebibytes(value)
+
+
+def _table(width: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, width=width, header_style="reverse")
+    table.show_footer = False
+    return table

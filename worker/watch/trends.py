@@ -1,0 +1,69 @@
+"""How each device's room moved lately, and where it is heading."""
+
+import threading
+
+from protocol.results import Limits, PressureTrend
+from worker.core.clock import NS_PER_S, Clock
+from worker.core.records import RoomSample
+from worker.manager.manager_memory import MemoryManager
+from worker.watch.headroom_series import RoomSeries
+
+_SPEED_OVER_NS = NS_PER_S // 2
+
+
+_Frame = tuple[int | None, Limits]
+"""What room is measured against. Before and after a change of it cannot be compared."""
+
+
+class TrendWatch:
+    """Notes the room at every change and every look."""
+
+    def __init__(self, manager: MemoryManager, clock: Clock) -> None:
+        self._manager = manager
+        self._clock = clock
+        self._lock = threading.Lock()
+        # All mutable state.
+        self._series: dict[str, RoomSeries] = {}
+        self._frames: dict[str, _Frame] = {}
+
+    def note(self, device_id: str) -> None:
+        """Enter a device's present room, if it can be told."""
+        room = self._manager.headroom(device_id)
+        frame = (room.budget_bytes, self._manager.limits(device_id))
+        with self._lock:
+            series = self._series.setdefault(device_id, RoomSeries())
+            if self._frames.get(device_id) != frame or room.total_bytes is None:
+                series.clear()
+            self._frames[device_id] = frame
+            if room.total_bytes is not None:
+                series.add(RoomSample(self._clock.now_ns(), room.total_bytes))
+
+    def trend(self, device_id: str) -> PressureTrend | None:
+        """Return where a device's room is heading. Costs up to some ms."""
+        from worker.policy.trend import forecast  # noqa: PLC0415 - not for the first answer
+
+        return forecast(self._samples(device_id))
+
+    def alarming_trend(self, device_id: str) -> PressureTrend | None:
+        """Return the trend of a device that may run out; None, at next to no cost, for one that cannot."""
+        from worker.policy.trend import forecast, may_run_out  # noqa: PLC0415 - as above
+
+        samples = self._samples(device_id)
+        return forecast(samples) if may_run_out(samples) else None
+
+    def bytes_per_second(self, device_id: str) -> float:
+        """Return how fast the room shrank over the last half second or so; negative where it grew."""
+        samples = self._samples(device_id)
+        if len(samples) < 2:  # noqa: PLR2004 - a speed is between two
+            return 0.0
+        last = samples[-1]
+        before = next(
+            (each for each in reversed(samples) if last.at_ns - each.at_ns >= _SPEED_OVER_NS), samples[0]
+        )
+        span_ns = max(last.at_ns - before.at_ns, _SPEED_OVER_NS)
+        return (before.room_bytes - last.room_bytes) / span_ns * NS_PER_S
+
+    def _samples(self, device_id: str) -> tuple[RoomSample, ...]:
+        with self._lock:
+            series = self._series.get(device_id)
+            return () if series is None else series.samples()

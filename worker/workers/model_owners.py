@@ -1,0 +1,157 @@
+"""Models that other processes hold: their owners say when they load and unload, and are asked to unload."""
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from protocol.results import Eviction, ModelUnloadedData, UnloadedModel, UnloadRequestedData
+from protocol.vocabulary import EventName
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.core.errors import CancelledError, DeadlineExceededError, ModelBusyError, UnsupportedError
+from worker.manager.model_table import ModelEntry
+from worker.manager.models import ModelManager
+from worker.metrics.history import History
+from worker.watch.device_monitor import Publish
+
+ANSWER_WITHIN_NS = 5 * NS_PER_S
+"""How long an owner may take to unload, unless the request has less time."""
+
+Answers = dict[str, UnloadedModel | str]
+"""For each model that was asked for: that it is gone, or why it is not."""
+
+
+class _Question:
+    """Models that somebody waits for."""
+
+    def __init__(self, model_ids: tuple[str, ...], waiting: CancelToken) -> None:
+        self.waiting = waiting
+        """Ends the wait when all have answered."""
+        # All mutable state: who has not answered yet, and what the others said.
+        self.open = set(model_ids)
+        self.answers: Answers = {}
+
+    def answer(self, model_id: str, said: UnloadedModel | str) -> None:
+        """Take an answer; the first one counts."""
+        if model_id in self.open:
+            self.open.remove(model_id)
+            self.answers[model_id] = said
+            if not self.open:
+                self.waiting.cancel()
+
+
+class ExternalWorker:
+    """Asks owners, and takes their word. It frees nothing itself."""
+
+    def __init__(
+        self,
+        models: ModelManager,
+        history: History,
+        clock: Clock,
+        publish: Publish,
+        listening: Callable[[EventName], bool],
+    ) -> None:
+        self._models = models
+        self._history = history
+        self._clock = clock
+        self._publish = publish
+        self._listening = listening
+        self._lock = threading.Lock()
+        # All mutable state: what is asked now.
+        self._questions: list[_Question] = []
+
+    # ---- what owners say ----
+
+    def loaded(self, model_id: str, device_id: str) -> None:
+        """Note that its owner has a model loaded, or uses it again: then it keeps it, whoever asked.
+
+        LimitExceededError where its bytes can't be added to those that are recorded.
+        """
+        self._models.held_outside(model_id, device_id)
+        self._answer(model_id, "its owner keeps it")
+
+    def unloaded(self, model_id: str) -> UnloadedModel:
+        """Note that its owner has unloaded a model: from now on its memory counts as freed."""
+        residence = self._models.let_go_outside(model_id)
+        if residence is None:
+            return UnloadedModel(model_id, 0, None, None, "nothing to unload: it is unloaded")
+        reason = "unloaded: its owner says so"
+        row = UnloadedModel(model_id, residence.size_bytes, None, None, reason)
+        device_id, freed = residence.device_id, residence.size_bytes
+        self._history.record_eviction(Eviction(model_id, device_id, 0, freed, None, reason))
+        data = ModelUnloadedData(model_id, device_id, freed, None, reason)
+        self._publish(EventName.MODEL_UNLOADED, model_id, data)
+        self._answer(model_id, row)
+        return row
+
+    # ---- what owners are asked ----
+
+    def unload(
+        self, entry: ModelEntry, reason: str, token: CancelToken, *, offload: bool, forced: bool
+    ) -> UnloadedModel:
+        """Ask for one model, and wait for the owner's word.
+
+        Raises:
+            ModelBusyError: pinned and not forced, or its owner has not unloaded it.
+            UnsupportedError: it is to be offloaded.
+        """
+        model_id = entry.model_id
+        if offload:
+            message = f"model {model_id!r} is held by another process: it can't be offloaded from here"
+            raise UnsupportedError(message, model_id=model_id)
+        if entry.residence is None:
+            return UnloadedModel(model_id, 0, None, None, f"nothing to unload: it is {entry.state}")
+        if entry.pinned and not forced:
+            message = f"model {model_id!r} is pinned"
+            raise ModelBusyError(message, model_id=model_id, cause="pinned")
+        said = self.ask((model_id,), reason.removeprefix("unloaded: "), token)[model_id]
+        if isinstance(said, UnloadedModel):
+            return said
+        message = f"model {model_id!r} stays: {said}"
+        raise ModelBusyError(message, model_id=model_id, cause="held_by_its_owner")
+
+    def ask(
+        self, model_ids: Iterable[str], reason: str, token: CancelToken, within_ns: int | None = None
+    ) -> Answers:
+        """Ask owners to unload, all at once, and wait until each has answered or the time is over.
+
+        ``within_ns`` is the longest to wait. With a deadline it is at most half of what is left of it, so
+        that there is time to act on the answers. Raises what the token raises.
+        """
+        asked = tuple(model_ids)
+        if not self._listening(EventName.UNLOAD_REQUESTED):
+            return dict.fromkeys(asked, f"nobody listens for {EventName.UNLOAD_REQUESTED}")
+        now = self._clock.now_ns()
+        limit = ANSWER_WITHIN_NS if within_ns is None else min(within_ns, ANSWER_WITHIN_NS)
+        if token.deadline_ns is not None:
+            limit = min(limit, max(0, token.deadline_ns - now) // 2)
+        waiting = CancelToken(self._clock.now_ns, now + limit)
+        token.on_cancel(waiting.cancel)
+        question = _Question(asked, waiting)
+        with self._lock:
+            self._questions.append(question)
+        try:
+            for model_id in asked:
+                self.request(model_id, reason, limit // NS_PER_MS)
+            with suppress(CancelledError, DeadlineExceededError):
+                self._clock.wait(limit / NS_PER_S, waiting)
+        finally:
+            with self._lock:
+                self._questions.remove(question)
+        token.check()
+        silent = f"its owner was asked and has not unloaded it within {limit // NS_PER_MS} ms"
+        return {each: question.answers.get(each, silent) for each in asked}
+
+    def request(self, model_id: str, reason: str, wait_ms: int | None = None) -> None:
+        """Ask an owner to unload, and wait for nothing; nothing happens if the model is not loaded."""
+        residence = self._models.book.get(model_id).residence
+        if residence is None:
+            self._answer(model_id, "it is unloaded")
+            return
+        data = UnloadRequestedData(model_id, residence.device_id, residence.size_bytes, reason, wait_ms)
+        self._publish(EventName.UNLOAD_REQUESTED, model_id, data)
+
+    def _answer(self, model_id: str, said: UnloadedModel | str) -> None:
+        with self._lock:
+            for question in self._questions:
+                question.answer(model_id, said)

@@ -1,0 +1,148 @@
+"""Replacing a device's process, so that all it kept goes back to the system: held still, carried over, told of."""
+
+from collections.abc import Callable, Mapping
+
+from protocol.results import DefragmentResult, DefragmentStep, Fragmentation
+from protocol.vocabulary import DeviceState, Initialize
+from worker.backends.base import DeviceBackend, OwnProcess
+from worker.core.cancellation import CancelToken
+from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError
+from worker.core.records import AllocationRequest, Reservation, Restarted
+from worker.manager.manager_memory import MemoryManager
+from worker.watch.device_monitor import DeviceWatch
+from worker.workers.reclaim import total
+
+HOST = "cpu"
+
+CheckUnused = Callable[[tuple[str, ...]], None]
+"""Raises ModelBusyError where somebody uses a model on one of these devices; the manager's lock is held."""
+
+
+class RestartWorker:
+    """One restart at a time for each process."""
+
+    def __init__(
+        self, manager: MemoryManager, backends: Mapping[str, DeviceBackend], watch: DeviceWatch
+    ) -> None:
+        self._manager = manager
+        self._backends = backends
+        self._watch = watch
+
+    def can_restart(self, device_id: str) -> bool:
+        """Tell whether a device has a process of its own."""
+        return isinstance(self._backends[device_id], OwnProcess)
+
+    def neighbours(self, device_id: str) -> tuple[str, ...]:
+        """Return the devices that live in the same process, itself included."""
+        mine = self._backends[device_id]
+        return tuple(each for each, backend in list(self._backends.items()) if backend is mine)
+
+    def restart(self, device_id: str, token: CancelToken, check_unused: CheckUnused) -> Restarted:
+        """Restart a device's process.
+
+        1. Nobody has a lease on a model there: then its devices are paused, and who needs one waits.
+        2. Host memory for the contents is held, so that nobody else takes it meanwhile.
+        3. The backend replaces the process; what could not be brought back is struck out and told of.
+
+        Raises:
+            ModelBusyError: a lease is held; nothing was done.
+            OutOfMemoryError: host memory cannot hold the contents; nothing was done.
+            DeviceUnavailableError: the device was lost on the way.
+        """
+        backend, devices = self._backends[device_id], self.neighbours(device_id)
+        if not isinstance(backend, OwnProcess):
+            raise TypeError(device_id)
+        with self._manager.lock:  # 1
+            check_unused(devices)
+            self._manager.pause_devices(
+                devices, "its process is being replaced; what is on it is carried over"
+            )
+        try:
+            room = self._hold_host_memory(devices)  # 2
+            try:
+                done = backend.restart(token)  # 3
+            finally:
+                if room is not None:
+                    self._manager.release(room)
+        finally:
+            self._manager.resume_devices(devices)
+        for each in devices if done.failed else ():
+            why = "; ".join(sorted(set(done.failed.values())))
+            self._watch.lose_part(each, frozenset(done.failed), f"not brought back after a restart: {why}")
+        return done
+
+    def restart_for(self, request: AllocationRequest, token: CancelToken, check_unused: CheckUnused) -> bool:
+        """Restart where the room that is needed is there, in pieces that only a new process joins.
+
+        False where it is not, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
+        """
+        readings = self._manager.readings(request.device_id)
+        if readings is None or readings.restart_returns_bytes is None:
+            return False
+        largest, free = readings.largest_block_bytes, readings.free_bytes
+        if largest is None or free is None or not largest < request.size_bytes <= free:
+            return False
+        try:
+            self.restart(request.device_id, token, check_unused)
+        except (ModelBusyError, OutOfMemoryError):
+            if self._manager.device(request.device_id).state is not DeviceState.AVAILABLE:
+                raise
+            return False
+        self._watch.refresh((request.device_id,), max_age_ms=0)
+        return True
+
+    def defragment(
+        self,
+        device_ids: tuple[str, ...],
+        in_place: Callable[[tuple[str, ...]], DefragmentResult],
+        token: CancelToken,
+        check_unused: CheckUnused,
+    ) -> DefragmentResult:
+        """Restart what has a process of its own, and join free memory in place on the other devices.
+
+        The one device that was asked for is restarted or it fails; of several, one that can't be stays as it is.
+        """
+        apart = {self.neighbours(each) for each in device_ids if self.can_restart(each)}
+        stay = tuple(each for each in device_ids if not self.can_restart(each))
+        parts = [in_place(stay)] if stay else []
+        for devices in sorted(apart):
+            before = self._fragmentation(devices)
+            try:
+                done = self.restart(devices[0], token, check_unused)
+            except (ModelBusyError, OutOfMemoryError) as error:
+                if len(device_ids) == 1:
+                    raise
+                step = DefragmentStep(f"{', '.join(devices)}: not restarted: {error.message}", 0)
+                parts.append(DefragmentResult(0, 0, None, None, (step,)))
+                continue
+            steps = tuple(
+                DefragmentStep(f"{', '.join(devices)}: {each.step}", each.returned_bytes)
+                for each in done.steps
+            )
+            after = self._fragmentation(devices)
+            parts.append(DefragmentResult(done.returned_bytes, done.moved, before, after, steps))
+        single = len(device_ids) == 1
+        return DefragmentResult(
+            returned_bytes=total([each.returned_bytes for each in parts]),
+            allocations_moved=sum(each.allocations_moved for each in parts),
+            fragmentation_before=parts[0].fragmentation_before if single else None,
+            fragmentation_after=parts[0].fragmentation_after if single else None,
+            steps=tuple(step for each in parts for step in each.steps),
+        )
+
+    def _fragmentation(self, devices: tuple[str, ...]) -> Fragmentation | None:
+        self._watch.refresh(devices, max_age_ms=0, forced=True)
+        readings = self._manager.readings(devices[0])
+        return None if readings is None or len(devices) > 1 else readings.fragmentation
+
+    def _hold_host_memory(self, devices: tuple[str, ...]) -> Reservation | None:
+        needed = sum(self._manager.content_bytes(each) for each in devices)
+        if not needed:
+            return None
+        self._watch.refresh((HOST,), max_age_ms=0)
+        request = AllocationRequest(HOST, needed, initialize=Initialize.NONE, purpose="restart")
+        try:
+            return self._manager.reserve(request, f"contents of {devices[0]}")
+        except (LimitExceededError, OutOfMemoryError) as error:
+            message = f"{needed} bytes are to be carried over through host memory: {error.message}"
+            raise OutOfMemoryError(message, **error.details) from error
