@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from protocol.results import ClearResult, DefragmentResult, DefragmentStep, Kept
-from protocol.vocabulary import ClearType
+from protocol.vocabulary import CLEARED_IDS_MAX, ClearType
 from worker.backends.base import DeviceBackend
 from worker.core.cancellation import CancelToken
 from worker.core.errors import AllocationNotFoundError
@@ -32,7 +32,7 @@ class ReclaimWorker:
     ) -> ClearResult:
         """Free what the kind names. Can be cancelled until it starts."""
         token.check()
-        cleared, freed, kept = 0, 0, list[Kept]()
+        cleared, freed, kept = 0, list[str](), list[Kept]()
         returned: list[int | None] = []
         for device_id in device_ids:
             readings = self._manager.readings(device_id)
@@ -53,11 +53,12 @@ class ReclaimWorker:
                         continue  # it went by itself meanwhile: with its lease, or its device
                     returned.append(0 if allocation.external else went_back)
                     cleared += allocation.size_bytes
-                    freed += 1
+                    freed.append(allocation.allocation_id)
             if kind in {ClearType.CACHE, ClearType.ALL}:
                 # Last, so that what the frees above left in the cache goes too.
                 returned.append(self._backends[device_id].trim(device_id))
-        return ClearResult(cleared, total(returned), freed, (), tuple(kept))
+        listed = tuple(freed) if len(freed) <= CLEARED_IDS_MAX else None
+        return ClearResult(cleared, total(returned), len(freed), (), tuple(kept), listed)
 
     def defragment(self, device_ids: tuple[str, ...], token: CancelToken) -> DefragmentResult:
         """Give caches up and join free memory, device by device. Can be cancelled until it starts."""

@@ -191,7 +191,7 @@ def test_a_reader_that_does_not_read_delays_nobody(fake: Make, journal: Path) ->
     assert ask(service, "fake.echo", value=1)["value"] == 1
     rest = [next(stream).Sequence for _ in range(1024)]
     assert seen == [1]
-    assert rest == list(range(5000 - 1023, 5001))
+    assert rest == list(range(5001 - 1023, 5002))
     stream.close()
 
 

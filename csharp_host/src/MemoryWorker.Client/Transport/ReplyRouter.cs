@@ -60,7 +60,7 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
     }
 
     public void OnTooLong(ReadOnlySpan<byte> head, long length) =>
-        OnUnreadable(head, $"it has {length} bytes, more than {nameof(PythonWorkerOptions.MaxReplyBytes)}");
+        OnUnreadable(head, $"the answer has {length} bytes, more than {nameof(PythonWorkerOptions.MaxReplyBytes)}");
 
     public void OnUnfinished(ReadOnlySpan<byte> rest) => observer.OnJunk(processId, Frame.Excerpt(rest));
 
