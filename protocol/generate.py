@@ -22,11 +22,9 @@ from protocol.reference import reference_page
 ROOT = Path(__file__).resolve().parent.parent
 
 
-
 def owned() -> list[str]:
     """Return where only generated files may lie: any other there is left over."""
     return ["schemas/*.json", *(pattern for language in languages() for pattern in language.OWNED)]
-
 
 
 def generated_files() -> dict[str, str]:

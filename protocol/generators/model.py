@@ -139,9 +139,7 @@ def _record(name: str, schema: Schema, root: str) -> Record:
         name=name,
         text=schema.get("description", ""),
         closed=schema.get("additionalProperties") is False,
-        fields=tuple(
-            _field(name, field, one, required=field in required) for field, one in stated.items()
-        ),
+        fields=tuple(_field(name, field, one, required=field in required) for field, one in stated.items()),
         root=root,
     )
 

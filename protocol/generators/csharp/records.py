@@ -260,7 +260,11 @@ def _constructor(one: Record, fields: list[tuple[Field, str, Value]], *, has_wor
         yield f"    if (seen != {2 ** len(required) - 1:#x})"
         yield "    {"
         names = ", ".join(map(quoted, required))
-        spared = sum(1 << required.index(field.name) for field, _, _ in fields if field.required and _may_be_null(field))
+        spared = sum(
+            1 << required.index(field.name)
+            for field, _, _ in fields
+            if field.required and _may_be_null(field)
+        )
         told = f"strict ? seen : seen | {spared:#x}" if spared else "seen"
         yield f"        WireReader.Require({told}, {quoted(one.name)}, {names});"
         yield "    }"
@@ -289,7 +293,11 @@ def _writer(fields: list[tuple[Field, str, Value]], optional: list[str]) -> Iter
             yield f'    writer.WritePropertyName("{field.name}"u8);'
             yield f"    {write};"
         else:
-            given = f"{name} is not null" if field.required else f"(_assigned & {_bit(field.name, optional)}) != 0"
+            given = (
+                f"{name} is not null"
+                if field.required
+                else f"(_assigned & {_bit(field.name, optional)}) != 0"
+            )
             yield f"    if ({given})"
             yield "    {"
             yield f'        writer.WritePropertyName("{field.name}"u8);'

@@ -120,7 +120,9 @@ def execute(service: Any, action: Any, request: Any, how: Any = None, token: Any
 
     row = System.Object.GetType(action)
     takes, answers = (importable(kind) for kind in row.GetGenericArguments())
-    return service.ExecuteAsync[takes, answers](action, request, how, token or getattr(CancellationToken, "None"))
+    return service.ExecuteAsync[takes, answers](
+        action, request, how, token or getattr(CancellationToken, "None")
+    )
 
 
 def importable(kind: Any) -> Any:

@@ -1,6 +1,8 @@
 """What the host does when its worker hangs, dies or never starts."""
 
+import itertools
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import psutil
 import pytest
 
 from tests.e2e.csharp.host import (
+    FAKE,
+    REPOSITORY,
     Make,
     Watched,
     answer,
@@ -25,6 +29,9 @@ from tests.e2e.csharp.host import (
 )
 
 __all__ = ["fake"]
+
+_numbers = itertools.count()
+"""Each .NET type that Python derives needs a namespace of its own."""
 
 
 def usage(service: Any) -> Any:
@@ -48,6 +55,44 @@ def test_no_such_executable(load: Any, fake: Make) -> None:
     with pytest.raises(WorkerStartException, match="/no/such/python"):
         wait(service.StartAsync())
     wait(service.DisposeAsync())
+
+
+def test_no_such_folder(fake: Make, tmp_path: Path) -> None:
+    """A working directory that is not there is named; the interpreter is not blamed."""
+    from MemoryWorker.Client import WorkerStartException
+
+    missing = tmp_path / "nowhere"
+    service = fake(WorkingDirectory=str(missing), max_restarts=0)
+    with pytest.raises(WorkerStartException, match="WorkingDirectory") as caught:
+        wait(service.StartAsync())
+    assert f"WorkingDirectory '{missing}' is not there" in caught.value.Message
+    assert "No such file" not in caught.value.Message
+
+
+def test_a_python_that_is_too_old(load: Any, fake: Make, tmp_path: Path) -> None:
+    """An interpreter without what 3.11 brought: the exception says what is needed, and which one was started."""
+    from MemoryWorker.Client import PythonWorkerService, WorkerStartException
+
+    old = tmp_path / "python3.9"
+    program = "import enum, runpy; del enum.StrEnum; runpy.run_module('worker', run_name='__main__', alter_sys=True)"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n')
+    old.chmod(0o755)
+    service = PythonWorkerService(options(["-m", "worker"], FileName=str(old), max_restarts=0))
+    with pytest.raises(WorkerStartException, match=r"needs Python 3\.11 or newer") as caught:
+        wait(service.StartAsync())
+    wait(service.DisposeAsync())
+    assert f"'{old}' is older" in caught.value.Message
+    assert "cannot import name 'StrEnum'" in caught.value.Message
+
+
+def test_what_was_started_is_named(fake: Make) -> None:
+    """A start that fails says with which command, and where."""
+    from MemoryWorker.Client import WorkerStartException
+
+    service = fake("--traceback", max_restarts=0)
+    with pytest.raises(WorkerStartException) as caught:
+        wait(service.StartAsync())
+    assert f"started was '{sys.executable}' {FAKE} --traceback in '{REPOSITORY}'" in caught.value.Message
 
 
 def test_a_traceback_at_the_start_reaches_the_caller(fake: Make) -> None:
@@ -131,6 +176,74 @@ def test_the_breaker_opens_and_closes(fake: Make, tmp_path: Path) -> None:
     flag.touch()
     assert ask_until(service, WorkerStartException)["value"] == 1
     assert service.Snapshot.State.ToString() == "Running"
+
+
+def test_the_break_ends_though_the_date_is_set_back(fake: Make, tmp_path: Path) -> None:
+    """The breaker measures time; what the system's date says meanwhile is nothing to it."""
+    from MemoryWorker.Client import WorkerStartException
+
+    flag, clock = tmp_path / "works", dated()
+    service = fake("--only-if", str(flag), max_restarts=0, break_ms=300, TimeProvider=clock)
+    with pytest.raises(WorkerStartException, match="exit code 7"):
+        ask(service, "fake.echo")
+    until(lambda: service.Snapshot.State.ToString() == "BreakerOpen")
+    flag.touch()
+    clock.hours = -2
+    assert ask_until(service, WorkerStartException)["value"] == 1
+
+
+def test_failures_count_though_the_date_jumps(fake: Make, tmp_path: Path) -> None:
+    """Two failures in a row are two, also where the date leaps a day between them."""
+    from MemoryWorker.Client import WorkerStartException
+
+    clock = dated()
+    never = str(tmp_path / "never")
+    service = fake("--only-if", never, max_restarts=1, delay_ms=100, max_delay_ms=100, TimeProvider=clock)
+    failed = Watched(service, "WorkerStartFailed")
+    with pytest.raises(WorkerStartException):
+        ask(service, "fake.echo")
+    clock.hours = 24
+    for _ in range(2):
+        failed.next()
+    assert service.Snapshot.State.ToString() == "BreakerOpen"
+
+
+def test_a_lease_runs_though_the_date_jumps(fake: Make) -> None:
+    """An allocation with an hour's lease is still held, and so lost with its worker, whatever the date says."""
+    from MemoryWorker.Client.Protocol import AllocateParams, WireActions
+
+    clock = dated()
+    service = fake(TimeProvider=clock)
+    exited = Watched(service, "WorkerExited")
+    wait(execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=8, LeaseMs=3_600_000)))
+    clock.hours = 2
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert exited.next().LostAllocations.Count == 1
+
+
+def test_a_deadline_is_the_time_that_is_left_though_the_date_jumps(fake: Make, tmp_path: Path) -> None:
+    """The date leaps while a call waits for its worker: what is sent as its deadline is what it has."""
+    gate, clock = tmp_path / "gate", dated()
+    os.mkfifo(gate)
+    service = fake("--gate", str(gate), TimeProvider=clock)
+    task = call(service, "fake.echo", timeout_ms=60_000)
+    clock.hours = 5
+    gate.open("w").close()
+    assert 20_000 < answer(task)["meta"]["deadline_ms"] <= 60_000
+
+
+def dated() -> Any:
+    """Return a clock that runs like any other but whose date is ``hours`` off."""
+    import System
+
+    class Dated(System.TimeProvider):  # type: ignore[misc]
+        __namespace__ = f"Tests.Dated{next(_numbers)}"
+        hours = 0
+
+        def GetUtcNow(self) -> Any:
+            return System.DateTimeOffset.UtcNow.AddHours(self.hours)
+
+    return Dated()
 
 
 def ask_until(service: Any, refused: Any) -> dict[str, Any]:
@@ -403,6 +516,17 @@ def test_a_worker_that_will_not_end_is_killed(fake: Make) -> None:
     wait(service.DisposeAsync())
     assert time.monotonic() - start < 5
     assert gone(pid)
+
+
+def test_whoever_disposes_waits_for_the_end(fake: Make) -> None:
+    """A second disposal, while the first is under way, is over when the process is."""
+    service = fake("--stay", ShutdownTimeout=milliseconds(300))
+    pid = wait_started(service)
+    first, second = service.DisposeAsync().AsTask(), service.DisposeAsync().AsTask()
+    wait(second)
+    assert not psutil.pid_exists(pid)
+    assert first.IsCompleted
+    wait(service.DisposeAsync())
 
 
 def test_disposal_ends_pending_calls(fake: Make) -> None:

@@ -66,12 +66,16 @@ def test_what_is_built_is_a_release(load: Load, toolchain: Toolchain, library: P
 def test_versions_are_central(library: Path, tmp_path: Path, version: str | None) -> None:
     """A package has its version in Directory.Packages.props and nowhere else; a restore would refuse it, too."""
     assert library.exists()
-    listed = "" if version is None else '<PackageVersion Include="Microsoft.Extensions.Hosting" Version="8.0.1" />'
+    listed = (
+        "" if version is None else '<PackageVersion Include="Microsoft.Extensions.Hosting" Version="8.0.1" />'
+    )
     (tmp_path / "Directory.Packages.props").write_text(
         "<Project><PropertyGroup><ManagePackageVersionsCentrally>true</ManagePackageVersionsCentrally>"
         f"</PropertyGroup><ItemGroup>{listed}</ItemGroup></Project>"
     )
-    inside = f'<ItemGroup><PackageReference Include="Microsoft.Extensions.Hosting" {version or ""} /></ItemGroup>'
+    inside = (
+        f'<ItemGroup><PackageReference Include="Microsoft.Extensions.Hosting" {version or ""} /></ItemGroup>'
+    )
     with pytest.raises(ProjectError, match=r"belongs into Directory\.Packages\.props"):
         projects.load(write_project(tmp_path, "Odd", inside, ""))
 

@@ -90,6 +90,61 @@ def test_the_second_answer_counts_as_junk(fake: Make) -> None:
     assert service.Snapshot.JunkLines == 1
 
 
+DEEP = "[" * 70 + "]" * 70
+UNREADABLE = {
+    "nested too deeply": f'{{"request_id":"ID","success":true,"data":{{"a":{DEEP}}}}}',
+    "NaN": '{"request_id":"ID","success":true,"data":{"value":NaN}}',
+    "Infinity in an error": '{"request_id":"ID","success":false,"error":{"details":{"a":-Infinity}}}',
+    "the id comes last": '{"success":true,"data":{"value":NaN},"request_id": "ID"}',
+    "cut off": '{"request_id":"ID","success":true,"data":{"te',
+    "no data": '{"request_id":"ID","success":true}',
+    "success is a word": '{"request_id":"ID","success":"yes","data":{}}',
+    "something was printed before it": 'Loading... {"request_id" : "ID","success":true,"data":{}}',
+    "something was printed after it": '{"request_id":"ID","success":true,"data":{}} done',
+    "the error is no object": '{"request_id":"ID","success":false,"error":[]}',
+}
+
+
+@pytest.mark.parametrize("line", UNREADABLE.values(), ids=UNREADABLE)
+def test_an_answer_that_is_no_json_fails_its_call_at_once(fake: Make, line: str) -> None:
+    """The request id is found in whatever came: the call ends typed, long before its timeout, and others go on."""
+    from MemoryWorker.Client import WorkerProtocolException
+
+    service = fake()
+    other = call(service, "fake.hang")
+    with pytest.raises(WorkerProtocolException, match="the answer could not be read") as caught:
+        ask(service, "fake.lines", lines=[line])
+    assert (caught.value.Code, caught.value.Executed.ToString()) == ("protocol_violation", "Unknown")
+    assert caught.value.RequestId
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+    assert not other.IsCompleted
+
+
+def test_progress_that_is_no_json_fails_nothing(fake: Make) -> None:
+    """It is not what the call waits for: it is junk, and the answer that follows is taken."""
+    service = fake()
+    report = '{"event":"progress","request_id":"ID","sequence":1,"data":{"completed_bytes":NaN}}'
+    good = '{"request_id":"ID","success":true,"data":{"value":1}}'
+    assert ask(service, "fake.lines", lines=[report, good]) == {"value": 1}
+    assert service.Snapshot.JunkLines == 1
+
+
+def test_a_broken_answer_that_quotes_another_id(fake: Make) -> None:
+    """Only the request that the line answers is failed, not one whose id stands in its data."""
+    from MemoryWorker.Client import WorkerProtocolException
+
+    service = fake()
+    first = ask(service, "fake.lines", lines=['{"request_id":"ID","success":true,"data":{"id":"ID"}}'])["id"]
+    prefix, number = first.rsplit("-", 1)
+    other = call(service, "fake.hang")  # the next number
+    quoted = (
+        f'{{"request_id":"ID","success":true,"data":{{"request_id":"{prefix}-{int(number) + 1}","x":NaN}}}}'
+    )
+    with pytest.raises(WorkerProtocolException):
+        ask(service, "fake.lines", lines=[quoted])
+    assert not other.IsCompleted
+
+
 def test_an_answer_of_the_wrong_type(fake: Make) -> None:
     """An answer that is not what the action answers is a protocol violation of that call."""
     from MemoryWorker.Client import WorkerProtocolException

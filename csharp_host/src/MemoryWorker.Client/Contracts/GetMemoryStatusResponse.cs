@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -10,6 +11,10 @@ namespace MemoryWorker.Client;
 public sealed record GetMemoryStatusResponse(
     IReadOnlyList<DeviceStatus> Devices, HostStatus Host, PressureLevel PressureLevel, long AgeMs)
 {
+    /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     internal static GetMemoryStatusResponse From(GetStatusResult wire) =>
-        new(wire.Devices, wire.Host, wire.PressureLevel, wire.AgeMs);
+        new(wire.Devices, wire.Host, wire.PressureLevel, wire.AgeMs) { UnknownWords = wire.UnknownWords };
 }

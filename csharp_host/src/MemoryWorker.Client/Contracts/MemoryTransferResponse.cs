@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -20,6 +21,7 @@ public abstract record MemoryTransferResponse
         Checksum = wire.Checksum;
         SharedMemory = wire.SharedMemory;
         Error = wire.Error;
+        UnknownWords = wire.UnknownWords;
     }
 
     /// <summary>Its name.</summary>
@@ -63,4 +65,8 @@ public abstract record MemoryTransferResponse
 
     /// <summary>Why it failed, where it did.</summary>
     public ErrorBody? Error { get; }
+
+    /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; }
 }

@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -23,6 +24,10 @@ public sealed record PostMemoryAllocateResponse(
     long? AvailableBytes,
     IReadOnlyList<UnloadedModel> ModelsUnloaded)
 {
+    /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     internal static PostMemoryAllocateResponse From(AllocateResult wire) => new(
         wire.AllocationId,
         true,
@@ -32,5 +37,5 @@ public sealed record PostMemoryAllocateResponse(
         wire.ActualBytes,
         wire.SharedMemory,
         wire.AvailableBytes,
-        wire.ModelsUnloaded);
+        wire.ModelsUnloaded) { UnknownWords = wire.UnknownWords };
 }

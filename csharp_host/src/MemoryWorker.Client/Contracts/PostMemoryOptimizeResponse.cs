@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -13,6 +14,10 @@ public sealed record PostMemoryOptimizeResponse(
     /// <summary>Always true: a refusal is a <see cref="WorkerRequestException"/>.</summary>
     public bool Success => true;
 
+    /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     internal static PostMemoryOptimizeResponse From(OptimizeResult wire) =>
-        new(wire.ReturnedBytes, wire.Steps, wire.PressureBefore, wire.PressureAfter);
+        new(wire.ReturnedBytes, wire.Steps, wire.PressureBefore, wire.PressureAfter) { UnknownWords = wire.UnknownWords };
 }

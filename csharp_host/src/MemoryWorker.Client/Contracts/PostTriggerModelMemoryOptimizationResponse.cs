@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -29,6 +30,10 @@ public sealed record PostTriggerModelMemoryOptimizationResponse(
     bool GoalMet,
     string Message)
 {
+    /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     internal static PostTriggerModelMemoryOptimizationResponse From(ModelOptimizeResult wire) => new(
         wire.OptimizationTriggered,
         wire.OptimizationStrategy,
@@ -41,5 +46,5 @@ public sealed record PostTriggerModelMemoryOptimizationResponse(
         wire.PressureBefore,
         wire.PressureAfter,
         wire.GoalMet,
-        wire.Message);
+        wire.Message) { UnknownWords = wire.UnknownWords };
 }
