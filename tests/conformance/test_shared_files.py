@@ -93,15 +93,14 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_freeing_a_shared_block_that_is_still_viewed(shared: CpuBackend, tmp_path: Path) -> None:
-    """A copy that was cut short may still hold a view: the file goes all the same, on Windows after that."""
+    """Windows has files mapped: one that a copy still looks at goes after that. Elsewhere there is no map of ours."""
     path = share(shared, "a", 8192)
     view = shared.view("a", writable=True)
-    assert view is not None
-    piece = view[:10]
+    assert (view is not None) == (sys.platform == "win32")
     shared.free("a")
     assert path.exists() == (sys.platform == "win32")
-    piece.release()
-    view.release()
+    if view is not None:
+        view.release()
     shared.tick()
     assert not path.exists()
 

@@ -69,6 +69,17 @@ def test_requests_for_one_model_share_one_load(models: Path) -> None:
         assert (status["load_count"], status["use_count"], status["in_use"]) == (1, 20, 0)
 
 
+def test_two_models_asked_for_at_once_in_room_for_one(models: Path) -> None:
+    """Whoever comes second waits until the first is answered; then that one is idle, and goes."""
+    with worker(*options(models), "--limit-bytes", str(SIZE + MIB)) as started:
+        for number in range(20):
+            pair = [
+                line("memory.load_model", {"model_id": each}, request_id=f"{each}{number}") for each in "ab"
+            ]
+            started.send_bytes(b"".join(pair))
+            assert [started.reply(f"{each}{number}")["success"] for each in "ab"] == [True, True]
+
+
 def test_an_idle_model_goes_by_itself(models: Path) -> None:
     """Its keep-alive over, it is unloaded, and whoever subscribed is told."""
     with worker(*options(models)) as started:

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from protocol.results import LoadModelResult
-from protocol.vocabulary import EventName, GroupBy, Initialize, MemoryType, TransferType
+from protocol.vocabulary import GroupBy, Initialize, MemoryType, TransferType
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock
+from worker.core.events import Event, UnloadRequested
 from worker.core.models import ModelSpec
 from worker.core.records import Allocation, AllocationRequest, Decision
 from worker.interface.interface_memory import MemoryInterface, Workers
@@ -36,6 +37,8 @@ from worker.workers.weights import ModelBlocks
 
 MIB = 2**20
 
+AnyEvent = TypeVar("AnyEvent", bound=Event)
+
 
 class Machine:
     """Put together as the worker is, under a clock that stands."""
@@ -49,9 +52,10 @@ class Machine:
         clock: Clock | None = None,
         apart: tuple[IsolatedBackend, ...] = (),
     ) -> None:
+        self.folder = folder
         self.clock = clock or FixedClock()
         self.history = History(self.clock)
-        self.events: list[tuple[EventName, str, Any]] = []
+        self.events: list[Event] = []
         self.leases: list[tuple[int, str]] = []
         cpu = CpuBackend(FixedSystemMemory().read, self.clock.now_ns, pool_bytes, folder)
         self.backends: dict[str, DeviceBackend] = {"cpu": cpu}
@@ -121,10 +125,14 @@ class Machine:
     def _process_bytes(self) -> int | None:
         return self.process_bytes()
 
-    def _publish(self, name: EventName, about: str, data: Any) -> None:
-        self.events.append((name, about, data))
-        if name is EventName.UNLOAD_REQUESTED:
-            self.on_unload_requested(about)
+    def _publish(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, UnloadRequested):
+            self.on_unload_requested(event.model_id)
+
+    def told(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+        """Return the events of a kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     def load(self, model_id: str, **more: Any) -> LoadModelResult:
         """Load a model, as a request does."""

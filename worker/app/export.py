@@ -4,22 +4,21 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from protocol.vocabulary import EventName
 from worker import __version__
 from worker.app.options import Arguments, fail
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.events import Event, Publish
 from worker.core.log import log
 from worker.core.records import Decision
 from worker.export.decision_log import DecisionLog
 from worker.export.metrics_file import MetricsFile
 from worker.export.monitor_socket import MonitorSocket, PrepareFor, default_path
 from worker.export.recorder import Recorder
+from worker.instructor.events import wire_event
 from worker.interface.interface_memory import MemoryInterface
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
-from worker.watch.device_monitor import Publish
 
 
 class Watchers:
@@ -41,13 +40,13 @@ class Watchers:
         """Take decisions about models over; None where nothing is recorded."""
         return None if self._log is None else self._log.record
 
-    def publish(self, event: EventName, about: str, data: Any) -> None:
+    def publish(self, event: Event) -> None:
         """Pass an event on to the host, the record and the views."""
-        self._publish(event, about, data)
+        self._publish(event)
         if self._recorder is not None:
-            self._recorder.event(event, data)
+            self._recorder.event(*wire_event(event))
         if self._socket is not None:
-            self._socket.publish(event, about, data)
+            self._socket.publish(event)
 
     def start(self, memory: MemoryInterface, alarm: Alarm, prepare_for: PrepareFor) -> None:
         """Begin. Exits with 2 for a file or socket that can't be used."""
@@ -68,7 +67,7 @@ class Watchers:
                 path = (
                     Path(arguments.monitor_socket) if arguments.monitor_socket else default_path(os.getpid())
                 )
-                self._socket = MonitorSocket(path, prepare_for, self._clock, alarm)
+                self._socket = MonitorSocket(path, prepare_for, self._clock, alarm, wire_event)
             except OSError as error:
                 fail(f"--monitor-socket: {error}")
             self._socket.start()

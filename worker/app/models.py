@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from protocol.vocabulary import EventName
 from worker.app.devices import may_come
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend
 from worker.core.clock import Clock
+from worker.core.events import Event, Publish
 from worker.core.models import ModelSpec
 from worker.core.records import Decision, OnIdle
 from worker.interface.models import ModelInterface
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.models import ModelManager
 from worker.metrics.history import History
-from worker.watch.device_monitor import DeviceWatch, Publish
+from worker.watch.device_monitor import DeviceWatch
 from worker.workers.model_load import ModelWorker
 from worker.workers.model_objects import ModelObjects
 from worker.workers.model_owners import ExternalWorker
@@ -32,7 +32,7 @@ def build_models(
     history: History,
     clock: Clock,
     publish: Publish,
-    listening: Callable[[EventName], bool],
+    listening: Callable[[type[Event]], bool],
     on_idle: OnIdle,
     process_bytes: Callable[[], int | None],
     default_device: str | None,

@@ -6,11 +6,11 @@ from protocol.vocabulary import PressureLevel
 from worker.background.pressure_monitor import PressureWatch
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
+from worker.core.events import Publish
 from worker.interface.interface_memory import MemoryInterface
 from worker.stream.alarm import Alarm
 from worker.stream.job_runner import JobRunner
 from worker.stream.work import Claim, Work
-from worker.watch.device_monitor import Publish
 
 
 def build_pressure(

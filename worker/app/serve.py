@@ -4,7 +4,6 @@ import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from protocol.vocabulary import EventName
 from worker import __version__
 from worker.app.devices import accelerators, devices_of, host, may_come
 from worker.app.options import Arguments, fail
@@ -12,8 +11,10 @@ from worker.app.pressure import build_pressure
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.backends.cpu import DEVICE_ID as CPU
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
+from worker.core.events import Event, Publish
 from worker.core.log import log, set_level
 from worker.core.records import Allocation, Decision, OnIdle
+from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
 from worker.instructor.models import model_claim
 from worker.interface.interface_memory import MemoryInterface, Workers
@@ -28,7 +29,7 @@ from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import Claim, PluginAction, Work
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
-from worker.watch.device_monitor import DeviceWatch, Publish
+from worker.watch.device_monitor import DeviceWatch
 from worker.workers.allocation import AllocationWorker, OnLease
 from worker.workers.analytics import AnalyticsWorker
 from worker.workers.reclaim import ReclaimWorker
@@ -53,7 +54,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         loop.host_gone()
 
     writer = FrameWriter(write_fd, on_broken)
-    events = EventChannel(writer.write_made, clock, alarm, 0 if arguments.deterministic else INTERVAL_NS)
+    events = EventChannel(
+        writer.write_made, clock, alarm, 0 if arguments.deterministic else INTERVAL_NS, wire_event
+    )
     runner = JobRunner(
         writer,
         clock,
@@ -132,7 +135,7 @@ def build_memory(
     publish: Publish,
     on_lease: OnLease,
     on_idle: OnIdle = lambda _model_id, _due_ns: None,
-    listening: Callable[[EventName], bool] = lambda _event: False,
+    listening: Callable[[type[Event]], bool] = lambda _event: False,
     record: Callable[[Decision], None] | None = None,
 ) -> MemoryInterface:
     """Build the devices and what keeps their books. Exits with 2 for a device or file that can't be used."""

@@ -17,7 +17,8 @@ from worker.backends.host_memory import (
     page_rounded,
 )
 from worker.backends.pieces import Done
-from worker.backends.shared_files import SharedBuffer, SharedFiles
+from worker.backends.shared_buffer import SharedBuffer
+from worker.backends.shared_files import SharedFiles
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 from worker.core.log import log
@@ -51,7 +52,7 @@ class CpuBackend:
         self._files = SharedFiles(shared_folder)
         self._lock = threading.Lock()
         # All mutable state besides the pool: the live buffers by allocation id, and those of them that are files.
-        self._buffers: dict[str, Buffer] = {}
+        self._buffers: dict[str, Buffer | SharedBuffer] = {}
         self._mapped: dict[str, MappedFile] = {}
 
     def probe(self) -> tuple[DeviceInfo, ...]:
@@ -106,9 +107,14 @@ class CpuBackend:
             raise UnsupportedError(message, device_id=DEVICE_ID, alignment=request.alignment)
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
-        """Map a buffer, and touch it if it is to be zero."""
+        """Make a file, or map a buffer and touch it if it is to be zero."""
+        if request.memory_type is MemoryType.SHARED:
+            shared = self._files.create(allocation_id, request.size_bytes, token)
+            with self._lock:
+                self._buffers[allocation_id] = shared
+            return Block(shared.actual_bytes, SharedMemory(str(shared.path), shared.size_bytes))
         zero = request.initialize is Initialize.ZERO
-        buffer = self._make(allocation_id, request, reuse=zero or request.overwritten)
+        buffer = self._make(request, reuse=zero or request.overwritten)
         try:
             if zero:
                 buffer.touch(token)
@@ -117,10 +123,7 @@ class CpuBackend:
             raise
         with self._lock:
             self._buffers[allocation_id] = buffer
-        shared = None
-        if isinstance(buffer, SharedBuffer):
-            shared = SharedMemory(str(buffer.path), buffer.size_bytes)
-        return Block(buffer.actual_bytes, shared)
+        return Block(buffer.actual_bytes)
 
     def free(self, allocation_id: str) -> int | None:
         """Unmap a buffer, or keep it where its size is churning: then nothing went back."""
@@ -131,21 +134,29 @@ class CpuBackend:
         return buffer.close()
 
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:
-        """Return the buffer's bytes."""
+        """Return the buffer's bytes; None for a file that its host may cut short."""
         buffer = self._buffers[allocation_id]
+        if isinstance(buffer, SharedBuffer):
+            return buffer.view
         buffer.touched = buffer.touched or writable
         return buffer.view
 
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a buffer."""
         token.check()
-        source = self._buffers[allocation_id].view
-        into[:] = source[offset : offset + len(into)]
+        buffer = self._buffers[allocation_id]
+        if isinstance(buffer, SharedBuffer):
+            buffer.read(offset, into)
+        else:
+            into[:] = buffer.view[offset : offset + len(into)]
 
     def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
         """Copy into a buffer."""
         token.check()
         buffer = self._buffers[allocation_id]
+        if isinstance(buffer, SharedBuffer):
+            buffer.write(offset, data)
+            return
         buffer.touched = True
         buffer.view[offset : offset + len(data)] = data
 
@@ -242,11 +253,7 @@ class CpuBackend:
         self._pool.drop()
         self._files.close()
 
-    def _make(
-        self, allocation_id: str, request: AllocationRequest, *, reuse: bool
-    ) -> AnonymousBuffer | SharedBuffer:
-        if request.memory_type is MemoryType.SHARED:
-            return self._files.create(allocation_id, request.size_bytes)
+    def _make(self, request: AllocationRequest, *, reuse: bool) -> AnonymousBuffer:
         size = request.size_bytes
         if reuse and request.alignment is None:
             kept = self._pool.take(page_rounded(size))
@@ -264,7 +271,7 @@ class CpuBackend:
                 self._pool.drop()
 
 
-def _touched_bytes(buffers: list[Buffer]) -> int:
+def _touched_bytes(buffers: list[Buffer | SharedBuffer]) -> int:
     return sum(buffer.actual_bytes for buffer in buffers if buffer.touched)
 
 

@@ -5,17 +5,15 @@ knows that its owner is gone, whatever process id it had.
 """
 
 import contextlib
-import mmap
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-from worker.backends.host_memory import address_of, fill_with_zeros, page_rounded
+from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
-from worker.core.errors import OutOfMemoryError, UnsupportedError
+from worker.core.errors import UnsupportedError
 
 _PREFIX = "memory-worker-"
 _LOCK_NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{16}})\.lock")
@@ -31,60 +29,6 @@ def default_folder() -> Path:
     return Path(tempfile.gettempdir())
 
 
-class SharedBuffer:
-    """A file's bytes, mapped. OutOfMemoryError if its filesystem has no room.
-
-    ``on_left`` is called with the path where the file could not be removed: Windows keeps one that is mapped.
-    """
-
-    def __init__(self, path: Path, size_bytes: int, on_left: Callable[[Path], None]) -> None:
-        self.path = path
-        self._on_left = on_left
-        self.size_bytes = size_bytes
-        self.actual_bytes = page_rounded(size_bytes)
-        self.touched = False
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
-        try:
-            os.ftruncate(self._fd, size_bytes)
-            self._map = mmap.mmap(self._fd, size_bytes)
-        except (OSError, OverflowError, ValueError) as error:
-            os.close(self._fd)
-            path.unlink()
-            message = f"{path.parent} cannot hold a file of {size_bytes} bytes: {error}"
-            raise OutOfMemoryError(message, requested_bytes=size_bytes) from error
-        self.address = address_of(self._map)
-
-    @property
-    def view(self) -> memoryview:
-        """The bytes."""
-        return memoryview(self._map)
-
-    def touch(self, token: CancelToken) -> None:
-        """Make every page take memory. The file's room is taken first: a full one must not be a signal."""
-        if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(self._fd, 0, self.size_bytes)
-            except OSError as error:
-                message = f"{self.path.parent} has no room for {self.size_bytes} bytes: {error}"
-                raise OutOfMemoryError(message, requested_bytes=self.size_bytes) from error
-        fill_with_zeros(self.address, self.size_bytes, token, fresh=True)
-        self.touched = True
-
-    def close(self) -> int | None:
-        """Unmap and remove. None: whether a host still maps it, and so keeps its pages, is not to be seen."""
-        try:
-            self._map.close()
-        except BufferError:  # a copy that was cut short still holds a view; its end unmaps
-            del self._map
-        os.close(self._fd)
-        try:
-            self.path.unlink(missing_ok=True)
-        except PermissionError:
-            self._on_left(self.path)
-        return None
-
-
 class SharedFiles:
     """Makes this worker's shared files, and removes dead workers'."""
 
@@ -96,14 +40,14 @@ class SharedFiles:
         # Files of freed allocations that somebody still maps, where that keeps them.
         self._left: list[Path] = []
 
-    def create(self, allocation_id: str, size_bytes: int) -> SharedBuffer:
-        """Make the file of an allocation, mode 0600. UnsupportedError if the folder cannot be used."""
+    def create(self, allocation_id: str, size_bytes: int, token: CancelToken) -> SharedBuffer:
+        """Make the file of an allocation, mode 0600, zeroed. UnsupportedError if the folder cannot be used."""
         try:
             with self._claiming:
                 if self._lock_fd is None:
                     self._token = self._claim_token()
             path = self.folder / f"{_PREFIX}{self._token}-{allocation_id}"
-            return SharedBuffer(path, size_bytes, self._left.append)
+            return SharedBuffer(path, size_bytes, token, self._left.append)
         except OSError as error:
             message = f"no file for the host to map can be made in {self.folder}: {error}"
             raise UnsupportedError(message, folder=str(self.folder)) from error

@@ -3,24 +3,24 @@
 import threading
 from collections.abc import Callable
 
-from protocol.results import OptimizedData, OptimizeStep, Recommendation
-from protocol.vocabulary import EventName, OptimizationLevel, PressureLevel
+from protocol.vocabulary import OptimizationLevel, PressureLevel
+from worker.core.actions import ClearCache, Recommended, RecommendedAction, Step, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.core.events import Optimized, Publish
 from worker.core.log import log
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.auto import PROTECTED_NS, REGRET_NS, AutoState, decide, learn, pause, regret
 from worker.policy.pressure import SEVERITY
-from worker.watch.device_monitor import Publish
 from worker.workers.reclaim import total
 
 _PROTECTED_AT_WORST_NS = 10 * NS_PER_S
 """Under critical pressure a model is safe for only so long after it was used."""
 
-_TAKEN = {
-    OptimizationLevel.CONSERVATIVE: {"memory.clear"},
-    OptimizationLevel.NORMAL: {"memory.clear", "memory.unload_model"},
-    OptimizationLevel.AGGRESSIVE: {"memory.clear", "memory.unload_model"},
+_TAKEN: dict[OptimizationLevel, tuple[type[RecommendedAction], ...]] = {
+    OptimizationLevel.CONSERVATIVE: (ClearCache,),
+    OptimizationLevel.NORMAL: (ClearCache, UnloadModel),
+    OptimizationLevel.AGGRESSIVE: (ClearCache, UnloadModel),
 }
 """What it does of what is recommended. Never what would take models that are in use, pinned or just used."""
 
@@ -84,7 +84,9 @@ class AutoOptimizer:
         """Do the cheapest that is recommended until the pressure is gone; only one thing after a failure."""
         worst = effort is OptimizationLevel.AGGRESSIVE
         rows = self._memory.recommendations((device_id,), _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS)
-        rows = tuple(row for row in rows if row.action in _TAKEN[effort] and row.expected_freed_bytes)
+        rows = tuple(
+            row for row in rows if isinstance(row.action, _TAKEN[effort]) and row.expected_freed_bytes
+        )
         state = self._states[device_id]
         if not rows:
             with self._lock:
@@ -94,9 +96,9 @@ class AutoOptimizer:
         before = self._manager.headroom(device_id).total_bytes
         steps = []
         for row in rows[: 1 if state.restraint else None]:
-            returned = self._memory.carry_out(row, token, f"{why}, and {row.reason}")
+            returned = self._memory.carry_out(row.action, token, f"{why}, and {row.reason}")
             self._note_unloaded(device_id, row)
-            steps.append(OptimizeStep(row.action, row.data, row.expected_freed_bytes, returned, row.reason))
+            steps.append(Step(row, returned))
             if SEVERITY[self._memory.level_now((device_id,))] < SEVERITY[self._from_level]:
                 break
         self._tell(device_id, level, tuple(steps), before, why)
@@ -105,13 +107,13 @@ class AutoOptimizer:
         self,
         device_id: str,
         level: PressureLevel,
-        steps: tuple[OptimizeStep, ...],
+        steps: tuple[Step, ...],
         before: int | None,
         why: str,
     ) -> None:
         """Learn from what it brought, and say so."""
         after = self._manager.headroom(device_id).total_bytes
-        promised = sum(step.expected_bytes or 0 for step in steps)
+        promised = sum(step.recommended.expected_freed_bytes or 0 for step in steps)
         gained = 0 if before is None or after is None else after - before
         helped = 2 * gained >= promised
         now = self._clock.now_ns()
@@ -120,13 +122,12 @@ class AutoOptimizer:
         returned = total([step.returned_bytes for step in steps])
         pause_ms = (state.quiet_until_ns - now) // NS_PER_MS
         said = f"{why}; {gained} bytes of room gained of {promised} promised"
-        data = OptimizedData(device_id, level, steps, returned, helped, pause_ms, said)
         log("info", "optimized by itself", device_id=device_id, reason=said, helped=helped)
-        self._publish(EventName.OPTIMIZED, device_id, data)
+        self._publish(Optimized(device_id, level, steps, returned, helped, pause_ms, said))
 
-    def _note_unloaded(self, device_id: str, row: Recommendation) -> None:
-        model_id = row.data.get("model_id")
-        if model_id is not None:
+    def _note_unloaded(self, device_id: str, row: Recommended) -> None:
+        if isinstance(row.action, UnloadModel):
+            model_id = row.action.model_id
             loads = self._memory.models.worker.models.book.get(model_id).load_count
             with self._lock:
                 self._unloaded[model_id] = (device_id, self._clock.now_ns(), loads)

@@ -6,14 +6,13 @@ The ledger's own changes are seen at once, through the device watch; looking is 
 import threading
 from collections.abc import Callable
 
-from protocol.results import BudgetChangedData, ExhaustionForecastData, LeakSuspectedData, PressureTrend
-from protocol.vocabulary import DeviceState, EventName, PressureLevel
+from protocol.vocabulary import DeviceState, PressureLevel
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.core.events import BudgetChanged, ExhaustionForecast, LeakSuspected, Publish
 from worker.core.log import log
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.forecast_alarm import ForecastAlarm, consider
 from worker.policy.polling import CALM_NS, SOONEST_NS, TIDY_NS, next_look_ns
-from worker.watch.device_monitor import Publish
 
 LEAKS_EVERY_NS = 10 * NS_PER_S
 _TOLD_LEAKS_MAX = 1024
@@ -47,7 +46,7 @@ class PressureWatch:
         # All mutable state.
         self._budgets: dict[str, int | None] = {}
         self._alarms: dict[str, ForecastAlarm] = {}
-        self._told_leaks: dict[tuple[str, ...], int] = {}
+        self._told_leaks: dict[str, int] = {}
         self._due_ns: int | None = None
         """When the next look is; None while nothing looks unasked."""
         self._ticked_ns = self._leaks_ns = 0
@@ -130,41 +129,33 @@ class PressureWatch:
             return
         self._budgets[device_id] = room.budget_bytes
         if before != _UNKNOWN:
-            data = BudgetChangedData(
-                device_id, before, room.budget_bytes, room.budget_source, room.available_bytes
+            self._publish(
+                BudgetChanged(device_id, before, room.budget_bytes, room.budget_source, room.available_bytes)
             )
-            self._publish(EventName.BUDGET_CHANGED, device_id, data)
 
     def _consider_forecast(self, device_id: str) -> None:
         trend = self._trends.alarming_trend(device_id)
         alarm, say = consider(self._alarms.get(device_id, ForecastAlarm()), trend, self._clock.now_ns())
         self._alarms[device_id] = alarm
         if say:
-            said = trend if trend is not None and alarm.end_ns is not None else _NOTHING
-            data = ExhaustionForecastData(
-                device_id,
-                None if said is _NOTHING else said.bytes_per_second,
-                self._manager.headroom(device_id).available_bytes,
-                said.seconds_to_exhaustion,
-                said.low_seconds,
-                said.high_seconds,
-            )
-            self._publish(EventName.EXHAUSTION_FORECAST, device_id, data)
+            available = self._manager.headroom(device_id).available_bytes
+            expected = None if alarm.end_ns is None else trend
+            self._publish(ExhaustionForecast(device_id, available, expected))
 
     def _tell_leaks(self, device_ids: tuple[str, ...]) -> None:
         """Tell of each suspicion once, and again when it has doubled."""
         told = 0
         for leak in self._leaks.suspects(device_ids):
-            key = (leak.device_id, leak.kind, repr(leak.owner), repr(leak.purpose))
+            event = LeakSuspected(leak)
+            key = event.about
             if leak.allocated_bytes < 2 * self._told_leaks.get(key, 0) or told == _LEAKS_AT_ONCE:
                 continue
             told += 1
             if key not in self._told_leaks and len(self._told_leaks) >= _TOLD_LEAKS_MAX:
                 self._told_leaks.clear()
             self._told_leaks[key] = leak.allocated_bytes
-            self._publish(EventName.LEAK_SUSPECTED, " ".join(key), LeakSuspectedData(**vars(leak)))
+            self._publish(event)
 
 
 _UNKNOWN = -1
 """A budget that was not read yet."""
-_NOTHING = PressureTrend(0.0, None, None, None)

@@ -107,6 +107,10 @@ class OutOfMemoryError(WorkerError):
     code = ErrorCode.OUT_OF_MEMORY
 
 
+class NoFileRoomError(OutOfMemoryError):
+    """The file system of shared memory is full: nothing that a device gives up makes room there."""
+
+
 class LimitExceededError(WorkerError):
     """It would go over a configured cap, although the hardware has room."""
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from protocol.vocabulary import EventName
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.errors import FrameTooLargeError, InternalError, UnsupportedError, WorkerError
+from worker.core.events import Event
 from worker.core.log import log
 from worker.stream.alarm import Alarm
-from worker.stream.event_channel import INTERVAL_NS, EventChannel
+from worker.stream.event_channel import INTERVAL_NS, EventChannel, OnWire
 from worker.stream.frames import (
     LineSplitter,
     Oversize,
@@ -58,9 +58,10 @@ class MonitorClient:
         connection: socket.socket,
         clock: Clock,
         alarm: Alarm,
+        on_wire: OnWire,
         on_gone: "Callable[[MonitorClient], None]",
     ) -> None:
-        self.events = EventChannel(self._put_made, clock, alarm, INTERVAL_NS)
+        self.events = EventChannel(self._put_made, clock, alarm, INTERVAL_NS, on_wire)
         self._connection = connection
         self._on_gone = on_gone
         self._call = Call(CancelToken(clock.now_ns), lambda _completed, _total: None)
@@ -85,7 +86,7 @@ class MonitorClient:
 
     # ---- what the worker's own actions ask of a session ----
 
-    def subscribe(self, events: tuple[EventName, ...]) -> None:
+    def subscribe(self, events: tuple[type[Event], ...]) -> None:
         """Send these events from now on."""
         self.events.subscribe(events)
 

@@ -13,14 +13,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from protocol.vocabulary import EventName
 from worker.core.clock import Clock
+from worker.core.events import Event
 from worker.core.log import log
 from worker.export.monitor_client import MonitorClient, Prepare
 from worker.export.socket_path import default_path, make_private
 from worker.stream.alarm import Alarm
+from worker.stream.event_channel import OnWire
 
 __all__ = ["MonitorSocket", "PrepareFor", "default_path"]
 
@@ -33,12 +33,15 @@ PrepareFor = Callable[[MonitorClient], Prepare]
 class MonitorSocket:
     """Listens, and serves each client on threads of its own."""
 
-    def __init__(self, path: Path, prepare_for: PrepareFor, clock: Clock, alarm: Alarm) -> None:
+    def __init__(
+        self, path: Path, prepare_for: PrepareFor, clock: Clock, alarm: Alarm, on_wire: OnWire
+    ) -> None:
         """Bind. OSError where there is no such socket, the path is taken, or its folder is not private."""
         self._path = path
         self._prepare_for = prepare_for
         self._clock = clock
         self._alarm = alarm
+        self._on_wire = on_wire
         if path == default_path(os.getpid()):
             make_private(path.parent)
         self._listener = _listen(path)
@@ -50,10 +53,10 @@ class MonitorSocket:
         """Let clients in."""
         threading.Thread(target=self._accept, name="monitor", daemon=True).start()
 
-    def publish(self, event: EventName, about: str, data: Any) -> None:
+    def publish(self, event: Event) -> None:
         """Pass an event on to those who subscribed. Does not wait."""
         for client in self._clients:
-            client.events.publish(event, about, data)
+            client.events.publish(event)
 
     def close(self) -> None:
         """Let nobody in any more, and everybody go."""
@@ -73,7 +76,7 @@ class MonitorSocket:
                 log("warning", "a live view was refused", clients=len(self._clients))
                 connection.close()
                 continue
-            client = MonitorClient(connection, self._clock, self._alarm, self._gone)
+            client = MonitorClient(connection, self._clock, self._alarm, self._on_wire, self._gone)
             with self._lock:
                 self._clients = (*self._clients, client)
             client.start(self._prepare_for(client))

@@ -8,66 +8,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Protocol, get_type_hints
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
 from protocol import params as p
 from protocol import results as r
-from protocol.actions import ACTIONS, OLDER_NAMES
-from protocol.schema_digest import SCHEMA_SHA256
-from protocol.vocabulary import (
-    INT64_MAX,
-    PROTOCOL_VERSION,
-    AnalyticsSection,
-    EventName,
-    Initialize,
-    MemoryType,
-    TransferType,
-)
+from protocol.actions import OLDER_NAMES
+from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, TransferType
 from worker.core.clock import NS_PER_MS, Clock
-from worker.core.errors import InvalidRequestError, UnknownActionError, UnsupportedError
 from worker.core.records import AllocationRequest
+from worker.instructor.binding import Bindings, Claims
 from worker.instructor.models import ModelHandlers
+from worker.instructor.recommendations import wire_outcome, wire_recommendations
+from worker.instructor.refusals import invalid, unknown_action
+from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.batches import plan_batches
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work
 
 _EVERYTHING = frozenset(AnalyticsSection)
-_FIELD_OF_SEVERAL_TYPES = 2
-_NAMING = {"memory.allocate", "memory.transfer"}
-"""Actions whose allocation gets its id when they are admitted, so that ids follow the order of requests."""
 
 _IDS = "allocation ids"
 """Claimed by what makes ids and, alone, by what names one that is not known yet: it may be in the making."""
-
-
-class Session(Protocol):
-    """What the worker's own actions ask of the loop that carries them."""
-
-    max_frame_bytes: int
-    max_inflight: int
-
-    def cancel(self, request_id: str) -> Callable[[], None] | None:
-        """Return what cancels a request that is queued or running; None if there is none."""
-        ...
-
-    def subscribe(self, events: tuple[EventName, ...]) -> None:
-        """Send these events from now on."""
-        ...
-
-    def watch_host(self, pid: int) -> None:
-        """End within a second of that process."""
-        ...
-
-    def drain(self) -> int:
-        """Admit nothing more, finish or cancel what runs. Returns how many requests that was."""
-        ...
-
-    def end(self) -> None:
-        """Free everything and exit."""
-        ...
 
 
 class Instructor:
@@ -85,78 +49,69 @@ class Instructor:
     ) -> None:
         self._plugins = plugins
         self._memory = memory
-        self._session = session
-        self._clock = clock
-        self._version = version
-        self._pid = os.getpid() if pid is None else pid
-        self._started_ns = clock.now_ns() if started_ns is None else started_ns
-        models = ModelHandlers(memory)
-        self._handlers: dict[str, Callable[..., Any]] = {
-            "memory.get_status": self._get_status,
-            "memory.get_usage": self._get_usage,
-            "memory.get_allocations": self._get_allocations,
-            "memory.allocate": self._allocate,
-            "memory.deallocate": self._deallocate,
-            "memory.transfer": self._transfer,
-            "memory.get_transfer": self._get_transfer,
-            "memory.clear": self._clear,
-            "memory.defragment": self._defragment,
-            "memory.optimize": self._optimize,
-            "memory.get_model_status": models.get_model_status,
-            "memory.model_optimize": models.model_optimize,
-            "memory.get_pressure": self._get_pressure,
-            "memory.get_analytics": self._get_analytics,
-            "memory.get_metrics": self._get_metrics,
-            "memory.get_optimization_recommendations": self._get_optimization_recommendations,
-            "memory.load_model": models.load_model,
-            "memory.unload_model": models.unload_model,
-            "memory.plan": models.plan,
-            "memory.plan_batches": self._plan_batches,
-            "memory.set_limits": self._set_limits,
-            "worker.hello": self._hello,
-            "worker.ping": self._ping,
-            "worker.cancel": self._cancel,
-            "worker.subscribe": self._subscribe,
-            "worker.shutdown": self._shutdown,
-        }
-        check_handlers(self._handlers)
-        self._claims: dict[str, Callable[[Any], tuple[tuple[Claim, ...], bool]]] = {
-            "memory.allocate": self._claims_of_allocate,
-            "memory.deallocate": self._claims_of_deallocate,
-            "memory.transfer": self._claims_of_transfer,
-            "memory.clear": self._claims_of_devices,
-            "memory.defragment": self._claims_of_devices,
-            "memory.optimize": self._claims_of_devices,
-            "memory.model_optimize": self._claims_of_devices,
-            "memory.load_model": models.claims_of_load_model,
-            "memory.unload_model": models.claims_of_unload_model,
-            "memory.set_limits": lambda params: (self._claims_of_devices(params)[0], True),
-            "worker.shutdown": lambda _: ((), False),
-        }
+        self._bindings = Bindings()
+        self._bind_memory(self._bindings)
+        own = SessionHandlers(
+            session,
+            clock,
+            version,
+            os.getpid() if pid is None else pid,
+            clock.now_ns() if started_ns is None else started_ns,
+            lambda: (*self._bindings, *self._plugins),
+            memory.look,
+        )
+        bind = self._bindings.bind
+        bind("worker.hello", own.hello)
+        bind("worker.ping", own.ping)
+        bind("worker.cancel", own.cancel)
+        bind("worker.subscribe", own.subscribe)
+        bind("worker.shutdown", own.shutdown, own.claims_of_shutdown)
+        self._bindings.check_complete()
         # Device rows as they were last answered, and as they are written.
         self._written: tuple[object, orjson.Fragment] = (None, orjson.Fragment(b""))
         # The work of requests that carry no data and claim nothing, made once.
         self._bare: dict[str, Work] = {}
+
+    def _bind_memory(self, bindings: Bindings) -> None:
+        bind, models = bindings.bind, ModelHandlers(self._memory)
+        bind("memory.get_status", self._get_status)
+        bind("memory.get_usage", self._get_usage)
+        bind("memory.get_allocations", self._get_allocations)
+        bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
+        bind("memory.deallocate", self._deallocate, self._claims_of_deallocate)
+        bind("memory.transfer", self._transfer, self._claims_of_transfer, makes_allocation=True)
+        bind("memory.get_transfer", self._get_transfer)
+        bind("memory.clear", self._clear, self._claims_of_devices)
+        bind("memory.defragment", self._defragment, self._claims_of_devices)
+        bind("memory.optimize", self._optimize, self._claims_of_devices)
+        bind("memory.get_model_status", models.get_model_status)
+        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices)
+        bind("memory.get_pressure", self._get_pressure)
+        bind("memory.get_analytics", self._get_analytics)
+        bind("memory.get_metrics", self._get_metrics)
+        bind("memory.get_optimization_recommendations", self._get_optimization_recommendations)
+        bind("memory.load_model", models.load_model, models.claims_of_load_model)
+        bind("memory.unload_model", models.unload_model, models.claims_of_unload_model)
+        bind("memory.plan", models.plan)
+        bind("memory.plan_batches", self._plan_batches)
+        bind("memory.set_limits", self._set_limits, self._claims_of_set_limits)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
         if not data and action in self._bare:
             return self._bare[action]
         name = OLDER_NAMES.get(action, action)
-        row = ACTIONS.get(name)
-        if row is None:
+        binding = self._bindings.get(name)
+        if binding is None:
             return self._prepare_plugin(action, data)
+        row, handler = binding.row, binding.handler
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:
-            raise _invalid(error, row.params) from None
-        claims: tuple[Claim, ...] = ()
-        quick = True
-        if name in self._claims:
-            claims, quick = self._claims[name](params)
-        handler = self._handlers[name]
+            raise invalid(error, row.params) from None
+        claims, quick = ((), True) if binding.claims is None else binding.claims(params)
         start = None
-        if name in _NAMING:
+        if binding.makes_allocation:
             start = partial(self._named, partial(handler, params))
         work = Work(
             action=name,
@@ -167,7 +122,7 @@ class Instructor:
             changes=row.changes,
             control=row.control,
         )
-        if not data and name not in self._claims:
+        if not data and binding.claims is None:
             self._bare[action] = work
         return work
 
@@ -175,7 +130,7 @@ class Instructor:
         """Turn a request for a plugin's action into work: it may take its time, and claims nothing here."""
         run = self._plugins.get(action)
         if run is None:
-            raise _unknown_action(action, self._plugins)
+            raise unknown_action(action, self._plugins)
         return Work(action=action, run=lambda call: run(data, call), quick=False)
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -217,7 +172,12 @@ class Instructor:
         return self._memory.allocations(devices, params.owner, params.purpose, params.limit, params.after)
 
     def _get_pressure(self, params: p.GetPressureParams, _: Call) -> r.GetPressureResult:
-        return self._memory.pressure(self._memory.device_ids(params.device_id))
+        devices = self._memory.device_ids(params.device_id)
+        result = self._memory.pressure(devices)
+        rows = tuple(
+            replace(row, recommended_actions=self._recommended((row.device_id,))) for row in result.devices
+        )
+        return replace(result, devices=rows)
 
     def _get_analytics(self, params: p.GetAnalyticsParams, _: Call) -> r.GetAnalyticsResult:
         include = _EVERYTHING if params.include is None else frozenset(params.include)
@@ -231,7 +191,10 @@ class Instructor:
         self, params: p.GetOptimizationRecommendationsParams, _: Call
     ) -> r.GetOptimizationRecommendationsResult:
         devices = self._memory.device_ids(params.device_id)
-        return r.GetOptimizationRecommendationsResult(self._memory.recommendations(devices))
+        return r.GetOptimizationRecommendationsResult(self._recommended(devices))
+
+    def _recommended(self, device_ids: tuple[str, ...]) -> tuple[r.Recommendation, ...]:
+        return wire_recommendations(self._memory.recommendations(device_ids))
 
     # ---- allocations ----
 
@@ -249,7 +212,7 @@ class Instructor:
         )
         return self._memory.allocate(allocation_id, request, call.token, make_room=params.make_room)
 
-    def _claims_of_allocate(self, params: p.AllocateParams) -> tuple[tuple[Claim, ...], bool]:
+    def _claims_of_allocate(self, params: p.AllocateParams) -> Claims:
         device_id = self._memory.device_id(params.device_id)
         untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
         touched = 0 if untouched else params.size_bytes
@@ -260,7 +223,7 @@ class Instructor:
     def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
         return self._memory.deallocate(params.allocation_id, force=params.force)
 
-    def _claims_of_deallocate(self, params: p.DeallocateParams) -> tuple[tuple[Claim, ...], bool]:
+    def _claims_of_deallocate(self, params: p.DeallocateParams) -> Claims:
         if not self._memory.knows(params.allocation_id):
             return (Claim(_IDS, alone=True),), True
         device_id, size = self._memory.place_of(params.allocation_id)
@@ -298,7 +261,7 @@ class Instructor:
         )
         return Answer(opened, background=later)
 
-    def _claims_of_transfer(self, params: p.TransferParams) -> tuple[tuple[Claim, ...], bool]:
+    def _claims_of_transfer(self, params: p.TransferParams) -> Claims:
         if not self._memory.knows(params.source_allocation_id):
             return (Claim(_IDS, alone=True),), not params.wait
         if not params.wait:
@@ -329,7 +292,10 @@ class Instructor:
 
     def _optimize(self, params: p.OptimizeParams, call: Call) -> r.OptimizeResult:
         devices = self._memory.device_ids(params.device_id)
-        return self._memory.optimize(devices, params.optimization_level, call.token, dry_run=params.dry_run)
+        outcome = self._memory.optimize(
+            devices, params.optimization_level, call.token, dry_run=params.dry_run
+        )
+        return wire_outcome(outcome)
 
     def _set_limits(self, params: p.SetLimitsParams, _: Call) -> r.SetLimitsResult:
         changes: dict[str, Any] = {}
@@ -353,90 +319,14 @@ class Instructor:
             self._memory.available_bytes(device_id),
         )
 
-    def _claims_of_devices(self, params: Any) -> tuple[tuple[Claim, ...], bool]:
-        devices = self._memory.device_ids(params.device_id)
-        return (*(Claim(device_id, alone=True) for device_id in devices), Claim(_IDS, alone=False)), False
+    def _claims_of_set_limits(self, params: p.SetLimitsParams) -> Claims:
+        return self._device_claims(params.device_id), True
 
-    # ---- the worker's own ----
+    def _claims_of_devices(
+        self, params: p.ClearParams | p.DefragmentParams | p.OptimizeParams | p.ModelOptimizeParams
+    ) -> Claims:
+        return self._device_claims(params.device_id), False
 
-    def _hello(self, params: p.HelloParams, _: Call) -> r.HelloResult:
-        lowest, highest = params.protocol_min or 1, params.protocol_max or INT64_MAX
-        if lowest > highest:
-            raise InvalidRequestError.at(
-                "data.protocol_min", f"{lowest} is more than protocol_max, {highest}"
-            )
-        if not lowest <= PROTOCOL_VERSION <= highest:
-            asked = f"at least {lowest}" if lowest > PROTOCOL_VERSION else f"at most {highest}"
-            message = f"this worker speaks protocol {PROTOCOL_VERSION}; {asked} asked for"
-            raise UnsupportedError(message, protocol=PROTOCOL_VERSION)
-        if params.host_pid is not None:
-            self._session.watch_host(params.host_pid)
-        return r.HelloResult(
-            protocol=PROTOCOL_VERSION,
-            worker_version=self._version,
-            pid=self._pid,
-            actions=(*self._handlers, *self._plugins),
-            limits=r.WorkerLimits(self._session.max_frame_bytes, self._session.max_inflight),
-            schema_sha256=SCHEMA_SHA256,
-        )
-
-    def _ping(self, _params: p.PingParams, _: Call) -> r.PingResult:
-        return r.PingResult((self._clock.now_ns() - self._started_ns) // NS_PER_MS)
-
-    def _cancel(self, params: p.CancelParams, _: Call) -> Answer:
-        cancel = self._session.cancel(params.request_id)
-        return Answer(r.CancelResult(cancel is not None), then=cancel)
-
-    def _subscribe(self, params: p.SubscribeParams, _: Call) -> r.SubscribeResult:
-        events = tuple(dict.fromkeys(params.events))
-        self._memory.look()  # what is the case now is no event; what changes from here on is
-        self._session.subscribe(events)
-        return r.SubscribeResult(events)
-
-    def _shutdown(self, _params: p.ShutdownParams, _: Call) -> Answer:
-        return Answer(r.ShutdownResult(self._session.drain()), then=self._session.end)
-
-
-def check_handlers(handlers: dict[str, Callable[..., Any]]) -> None:
-    """Hold the handlers against the table. TypeError names the first that differs."""
-    differing = set(handlers) ^ set(ACTIONS)
-    if differing:
-        message = f"handlers and table differ in {', '.join(sorted(differing))}"
-        raise TypeError(message)
-    for name, handler in handlers.items():
-        row, hints = ACTIONS[name], get_type_hints(handler)
-        takes = next(iter(hints.values()))
-        answers = hints["return"]
-        if takes is not row.params or answers not in {row.result, Answer, row.result | Answer}:
-            message = f"{name}: the handler takes {takes} and answers {answers}, the table says"
-            message += f" {row.params} and {row.result}"
-            raise TypeError(message)
-
-
-def _unknown_action(action: str, plugins: Mapping[str, PluginAction]) -> UnknownActionError:
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-    known = sorted((*ACTIONS, *plugins))
-    nearest = next(iter(get_close_matches(action, known, n=1, cutoff=0.4)), None)
-    hint = f"; did you mean {nearest}?" if nearest is not None else ""
-    message = f"no action {action!r}{hint}"
-    return UnknownActionError(message, action=action, known_actions=known, nearest=nearest)
-
-
-def _invalid(error: ValidationError, params: type[p.Params]) -> InvalidRequestError:
-    """Name each path of what pydantic refused, an unknown key with the nearest known one."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-    found = []
-    for each in error.errors(include_url=False, include_context=False, include_input=False):
-        message = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden":
-            message = "unknown key"
-            nearest = get_close_matches(str(each["loc"][-1]), list(params.model_fields), n=1)
-            if nearest:
-                message += f"; did you mean {nearest[0]}?"
-        path = ["data", *map(str, each["loc"])]
-        if len(path) > _FIELD_OF_SEVERAL_TYPES and path[-1].endswith(("]", "float")):
-            path.pop()  # not a key: the type that did not fit, of several that might
-        found.append({"path": ".".join(path), "message": message})
-    return InvalidRequestError(found)
+    def _device_claims(self, device_id: str | None) -> tuple[Claim, ...]:
+        devices = self._memory.device_ids(device_id)
+        return (*(Claim(each, alone=True) for each in devices), Claim(_IDS, alone=False))

@@ -1,11 +1,17 @@
 """The handlers of the models' actions, wire to records and back, as the instructor's own."""
 
+from dataclasses import replace
+
 from protocol import params as p
 from protocol import results as r
 from worker.core.clock import NS_PER_MS
 from worker.core.records import ModelDemand, WayToPlan
+from worker.instructor.binding import Claims
+from worker.instructor.recommendations import wire_recommendations
 from worker.interface.interface_memory import MemoryInterface
 from worker.stream.work import Call, Claim
+
+_OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
 
 
 class ModelHandlers:
@@ -16,7 +22,13 @@ class ModelHandlers:
 
     def get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
         """Answer with the configured models."""
-        return self._memory.models.status(params.model_id, self._memory.device_ids(params.device_id))
+        models, devices = self._memory.models, self._memory.device_ids(params.device_id)
+        result = models.status(params.model_id, devices)
+        return replace(
+            result,
+            available_operations=_OPERATIONS if models.configured else (),
+            optimization_recommendations=wire_recommendations(models.recommendations(devices)),
+        )
 
     def model_optimize(self, params: p.ModelOptimizeParams, call: Call) -> r.ModelOptimizeResult:
         """Unload models until the goals are met."""
@@ -50,14 +62,14 @@ class ModelHandlers:
         """Unload a model."""
         return self._memory.models.unload(params.model_id, params.mode, call.token, by_owner=params.by_owner)
 
-    def claims_of_load_model(self, params: p.LoadModelParams) -> tuple[tuple[Claim, ...], bool]:
+    def claims_of_load_model(self, params: p.LoadModelParams) -> Claims:
         """Return what loading touches, and that it is not quick; an owner's word touches nothing."""
         if self._memory.models.external(params.model_id):
             return (), True
         devices = self._memory.models.devices(params.model_id, params.device_id)
         return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
 
-    def claims_of_unload_model(self, params: p.UnloadModelParams) -> tuple[tuple[Claim, ...], bool]:
+    def claims_of_unload_model(self, params: p.UnloadModelParams) -> Claims:
         """Return what unloading touches, and that it is not quick.
 
         What another process holds is claimed by nobody: its owner's word must not wait behind the question.

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING
 from protocol.record import Record
 from protocol.results import (
     AllocateResult,
-    AllocationExpiredData,
     ClearResult,
     DeallocateResult,
     DefragmentResult,
     Limits,
-    OptimizeResult,
-    OptimizeStep,
-    Recommendation,
     SetLimitsResult,
     TransferResult,
     UnloadedModel,
@@ -25,26 +21,37 @@ from protocol.results import (
 from protocol.vocabulary import (
     ClearType,
     DeviceState,
-    EventName,
     GroupBy,
     MemoryType,
     OptimizationLevel,
     TransferType,
 )
 from worker.backends.base import DeviceBackend
+from worker.core.actions import (
+    ClearCache,
+    Defragment,
+    EvictBytes,
+    OptimizeOutcome,
+    RecommendedAction,
+    Step,
+    UnloadModel,
+)
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.errors import (
     AllocationNotFoundError,
     LimitExceededError,
     ModelBusyError,
+    NoFileRoomError,
     OutOfMemoryError,
     WorkerError,
 )
+from worker.core.events import AllocationExpired, Publish
 from worker.core.records import Allocation, AllocationRequest, ModelDemand, Report
 from worker.interface.questions import DeviceAnswers
 from worker.manager.manager_memory import MemoryManager
-from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch, Publish
+from worker.policy.recommendations import is_allowed
+from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
 from worker.workers.reclaim import ReclaimWorker, total
@@ -56,18 +63,6 @@ if TYPE_CHECKING:
 
 _EXACT_FROM_BYTES = 2**20
 """Allocations from this size are admitted by readings taken now; smaller ones cannot move the headroom much."""
-
-_ALLOWED = {
-    OptimizationLevel.CONSERVATIVE: {"memory.clear"},
-    OptimizationLevel.NORMAL: {"memory.clear", "memory.defragment", "memory.unload_model"},
-    OptimizationLevel.AGGRESSIVE: {
-        "memory.clear",
-        "memory.defragment",
-        "memory.unload_model",
-        "memory.model_optimize",
-    },
-}
-"""What each level of ``memory.optimize`` may carry out of what is recommended."""
 
 
 class Workers(Record):
@@ -130,7 +125,8 @@ class MemoryInterface(DeviceAnswers):
             try:
                 allocation = self._allocate_as_it_is(allocation_id, request, token, exact=exact)
             except (OutOfMemoryError, LimitExceededError) as error:
-                if request.memory_type is MemoryType.EXTERNAL or self._is_gone(device_id):
+                elsewhere = request.memory_type is MemoryType.EXTERNAL or isinstance(error, NoFileRoomError)
+                if elsewhere or self._is_gone(device_id):
                     raise
                 error.details["evictable_bytes"] = self._evictable_bytes(device_id)
                 if not make_room:
@@ -214,13 +210,7 @@ class MemoryInterface(DeviceAnswers):
                 expired = self._allocations.expire(allocation_id)
             except AllocationNotFoundError:
                 return
-        self._publish(
-            EventName.ALLOCATION_EXPIRED,
-            allocation_id,
-            AllocationExpiredData(
-                allocation_id, expired.device_id, expired.owner, expired.freed_bytes, expired.returned_bytes
-            ),
-        )
+        self._publish(AllocationExpired(expired))
         self._watch.observe((expired.device_id,))
 
     def open_transfer(
@@ -296,54 +286,40 @@ class MemoryInterface(DeviceAnswers):
 
     def optimize(
         self, device_ids: tuple[str, ...], level: OptimizationLevel, token: CancelToken, *, dry_run: bool
-    ) -> OptimizeResult:
+    ) -> OptimizeOutcome:
         """Carry out the recommended actions that the level allows, cheapest per byte first."""
         token.check()
         before = self.level_now(device_ids)
-        steps = []
-        for row in self.recommendations(device_ids):
-            restarts = row.data.get("aggressive") is True
-            if row.action not in _ALLOWED[level] or (restarts and level is not OptimizationLevel.AGGRESSIVE):
-                continue
-            returned = None
-            if not dry_run:
-                returned = self.carry_out(row, token)
-            steps.append(OptimizeStep(row.action, row.data, row.expected_freed_bytes, returned, row.reason))
-        return OptimizeResult(
+        steps = tuple(
+            Step(row, None if dry_run else self.carry_out(row.action, token))
+            for row in self.recommendations(device_ids)
+            if is_allowed(row.action, level)
+        )
+        return OptimizeOutcome(
+            steps,
             returned_bytes=0 if dry_run else total([step.returned_bytes for step in steps]),
-            steps=tuple(steps),
             pressure_before=before,
             pressure_after=before if dry_run else self.level_now(device_ids),
         )
 
     def carry_out(
-        self, row: Recommendation, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
+        self, action: RecommendedAction, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
     ) -> int | None:
-        """Do what is recommended. Returns what went back to the system."""
-        match row.action:
-            case "memory.clear":
-                target = (row.data["device_id"],)
-                return self.clear(target, ClearType.CACHE, None, token, force=False).returned_bytes
-            case "memory.unload_model":
-                try:
-                    return self.models.worker.unload(
-                        row.data["model_id"], token, reason=why_unloaded
-                    ).returned_bytes
-                except ModelBusyError:
-                    return 0  # it came into use since
-            case "memory.model_optimize":
-                demand = ModelDemand(min_bytes=row.data["min_memory_to_free_bytes"])
-                return self.models.optimize((row.data["device_id"],), demand, token).memory_returned_bytes
-            case _:
-                aggressive = row.data.get("aggressive") is True
-                try:
-                    return self.defragment(
-                        (row.data["device_id"],), token, aggressive=aggressive
-                    ).returned_bytes
-                except (ModelBusyError, OutOfMemoryError):
-                    return (
-                        0  # a restart is refused while a model is used there, or what is there has no place
-                    )
+        """Do what is recommended. Returns what went back to the system: 0 where it is refused by now."""
+        match action:
+            case ClearCache(device_id=device_id):
+                return self.clear((device_id,), ClearType.CACHE, None, token, force=False).returned_bytes
+            case UnloadModel(model_id=model_id):
+                with suppress(ModelBusyError):  # it came into use since
+                    return self.models.worker.unload(model_id, token, reason=why_unloaded).returned_bytes
+            case EvictBytes(device_id=device_id):
+                demand = ModelDemand(min_bytes=action.min_bytes)
+                return self.models.optimize((device_id,), demand, token).memory_returned_bytes
+            case Defragment(device_id=device_id):
+                # A restart is refused while a model is used there, or what is there has no place.
+                with suppress(ModelBusyError, OutOfMemoryError):
+                    return self.defragment((device_id,), token, aggressive=action.restart).returned_bytes
+        return 0
 
     def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
         """Replace a device's limits; says what lies over the new cap, and frees none of it."""
@@ -381,9 +357,9 @@ class MemoryInterface(DeviceAnswers):
     def _is_gone(self, device_id: str) -> bool:
         return self._manager.device(device_id).state is not DeviceState.AVAILABLE
 
-    def _check_unused(self, device_ids: tuple[str, ...]) -> None:
+    def _check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
         if self._models is not None:
-            self._models.worker.models.check_unused(device_ids)
+            self._models.worker.models.check_unused(device_ids, token)
 
     def _evictable_bytes(self, device_id: str) -> int:
         return 0 if self._models is None else self._models.worker.models.evictable_bytes(device_id)

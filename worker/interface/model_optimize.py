@@ -12,10 +12,10 @@ from protocol.results import (
     PlannedCandidate,
     PlannedEviction,
     PlanResult,
-    Recommendation,
     UnloadedModel,
 )
 from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
+from worker.core.actions import EvictBytes, Recommended, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import ModelBusyError, OutOfMemoryError
@@ -30,7 +30,6 @@ from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.workers.model_load import ModelWorker
 
 NONE_CONFIGURED = "no models are configured, so there is nothing to unload"
-OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
 
 
 class _Progress:
@@ -124,7 +123,7 @@ class ModelOptimizer:
                 continue
             try:
                 offload = victim.mode is EvictionMode.OFFLOAD
-                row_or_none = self._worker.evict(victim.model_id, victim.reason, offload=offload)
+                row_or_none = self._worker.evict(victim.model_id, victim.reason, token, offload=offload)
             except (ModelBusyError, OutOfMemoryError) as error:
                 progress.kept[victim.model_id] = f"stays: {error.message}"
                 continue
@@ -245,7 +244,8 @@ class ModelOptimizer:
                     if entry.state is ModelState.OFFLOADED:
                         unloaded.append(self._worker.unload(entry.model_id, token))
                         continue
-                    row = self._worker.evict(entry.model_id, "unloaded: cleared, as asked", forced=forced)
+                    why = "unloaded: cleared, as asked"
+                    row = self._worker.evict(entry.model_id, why, token, forced=forced)
                 except ModelBusyError as error:
                     more = "; force: true unloads it too" if error.details["cause"] == "pinned" else ""
                     kept.append(Kept(entry.model_id, f"{error.details['cause'].replace('_', ' ')}{more}"))
@@ -311,7 +311,10 @@ class ModelOptimizer:
     # ---- answered ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the models on these devices, and those that are on none yet."""
+        """Return the models on these devices, and those that are on none yet.
+
+        What can be asked for, and what would help, is for who answers to add, by the wire's names.
+        """
         now = self._clock.now_ns()
         book = self._models.book
         entries = list(book) if model_id is None else [book.get(model_id)]
@@ -321,14 +324,12 @@ class ModelOptimizer:
             models=tuple(row for row in rows if row.device_id is None or row.device_id in device_ids),
             pressure_level=worst([self._manager.level(device_id) for device_id in device_ids]),
             pressure_percentage=self._percentage(device_ids),
-            available_operations=OPERATIONS if len(book) else (),
-            optimization_recommendations=self.recommendations(device_ids),
+            available_operations=(),
+            optimization_recommendations=(),
             last_synchronized=self._clock.utc().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
 
-    def recommendations(
-        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
-    ) -> tuple[Recommendation, ...]:
+    def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Propose to unload each model that nobody used for so long, and to evict the rest of what may go."""
         found, now = [], self._clock.now_ns()
         for device_id in device_ids if len(self._models.book) else ():
@@ -341,9 +342,8 @@ class ModelOptimizer:
                     recent.append(victim)
                     continue
                 found.append(
-                    Recommendation(
-                        action="memory.unload_model",
-                        data={"model_id": victim.model_id},
+                    Recommended(
+                        UnloadModel(victim.model_id),
                         expected_freed_bytes=victim.freed_bytes,
                         cost_ms=victim.reload_ms,
                         reason=f"{victim.model_id} was not used for {unused_ns // NS_PER_MS} ms",
@@ -353,9 +353,8 @@ class ModelOptimizer:
                 names = ", ".join(victim.model_id for victim in recent)
                 freed = sum(victim.freed_bytes for victim in recent)
                 found.append(
-                    Recommendation(
-                        action="memory.model_optimize",
-                        data={"device_id": device_id, "min_memory_to_free_bytes": freed},
+                    Recommended(
+                        EvictBytes(device_id, freed),
                         expected_freed_bytes=freed,
                         cost_ms=sum_if_known([victim.reload_ms for victim in recent]),
                         reason=f"neither pinned nor in use, but used lately: {names}",

@@ -7,15 +7,16 @@ from protocol.results import (
     ModelOptimizeResult,
     ModelStatus,
     PlanResult,
-    Recommendation,
     UnloadedModel,
 )
 from protocol.vocabulary import UnloadMode
+from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.records import ModelDemand, Report, WayToPlan
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.manager.manager_memory import MemoryManager
+from worker.manager.model_table import ModelEntry
 from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
 from worker.workers.model_load import ModelWorker
@@ -39,22 +40,34 @@ class ModelInterface:
     ) -> LoadModelResult:  # fmt: skip
         """Load a model, or note one more use of it; of one that another process holds, that it is loaded."""
         models, entry = self.worker.models, self.worker.models.book.get(model_id)
-        unloaded: tuple[UnloadedModel, ...] = ()
-        why = None
         if entry.spec.external:
             self.worker.external.loaded(
                 model_id, device_id or entry.spec.device_id or self.worker.default_device
             )
-        else:
-            taken = self.worker.take(
-                model_id, token, report, device_id=device_id, make_room=make_room, fallback=allow_fallback
+            return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
+        taken = self.worker.hold(
+            model_id, token, report, device_id=device_id, make_room=make_room, fallback=allow_fallback
+        )
+        try:  # held until the answer is there: so it is of the model as it was loaded, and a pin takes effect
+            return self._loaded(
+                taken.entry,
+                model_id,
+                taken.fallback_reason,
+                taken.unloaded,
+                pin=pin,
+                keep_alive_ns=keep_alive_ns,
             )
-            entry, unloaded, why = taken.entry, taken.unloaded, taken.fallback_reason
-            models.release(entry.model_id, taken.residence.handle)
-        models.configure(entry.model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
+        finally:
+            models.let_go(taken.entry.model_id, taken.residence.handle)
+
+    def _loaded(
+        self, entry: ModelEntry, requested_id: str, why: str | None, unloaded: tuple[UnloadedModel, ...], *,
+        pin: bool | None, keep_alive_ns: int | None,
+    ) -> LoadModelResult:  # fmt: skip
+        self.worker.models.configure(entry.model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
         return LoadModelResult(
             **vars(entry.status(self._clock.now_ns())),
-            requested_model_id=model_id,
+            requested_model_id=requested_id,
             fallback_reason=why,
             models_unloaded=unloaded,
         )
@@ -80,9 +93,14 @@ class ModelInterface:
     # ---- questions ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the configured models."""
+        """Return the configured models, without what would help: see ``recommendations``."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
+
+    @property
+    def configured(self) -> bool:
+        """Whether there are any."""
+        return len(self.worker.models.book) > 0
 
     def rows(self) -> tuple[ModelStatus, ...]:
         """Return the configured models, without readings and advice: for whoever looks all the time."""
@@ -94,9 +112,7 @@ class ModelInterface:
         """Choose the first way that fits."""
         return self._optimizer.plan(ways, allow_eviction=allow_eviction)
 
-    def recommendations(
-        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
-    ) -> tuple[Recommendation, ...]:
+    def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Return what unloading would bring; by name, where nobody used a model for so long."""
         return self._optimizer.recommendations(device_ids, idle_ns)
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
@@ -16,7 +15,6 @@ from protocol.results import (
     GetStatusResult,
     HostStatus,
     Limits,
-    Recommendation,
 )
 from protocol.vocabulary import (
     AnalyticsSection,
@@ -25,6 +23,7 @@ from protocol.vocabulary import (
     PressureLevel,
 )
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
+from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
@@ -216,19 +215,12 @@ class DeviceAnswers:
         return GetAllocationsResult((self._manager.row(self._manager.allocation(allocation_id)),), None)
 
     def pressure(self, device_ids: tuple[str, ...]) -> GetPressureResult:
-        """Return how close devices are to running out."""
+        """Return how close devices are to running out, without what would help: see ``recommendations``."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
-        rows = tuple(
-            replace(
-                self._analytics.pressure(device_id), recommended_actions=self.recommendations((device_id,))
-            )
-            for device_id in device_ids
-        )
+        rows = tuple(map(self._analytics.pressure, device_ids))
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
 
-    def recommendations(
-        self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS
-    ) -> tuple[Recommendation, ...]:
+    def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
         """Return the actions worth taking; models by name, where nobody used them for ``idle_ns``."""
         self._watch.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         models = () if self._models is None else self._models.recommendations(device_ids, idle_ns)

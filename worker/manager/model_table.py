@@ -43,6 +43,9 @@ class ModelEntry:
         self.pinned = spec.pinned
         self.keep_alive_ns = spec.keep_alive_ns
         self.in_use = 0
+        """Leases that code which works with it has."""
+        self.holds = 0
+        """Requests that check it, or have loaded it and not answered yet. A hold ends by itself, so it is no use."""
         self.load_count = self.use_count = 0
         self.estimated_bytes: int | None = None
         self.measured_bytes: int | None = None
@@ -64,6 +67,11 @@ class ModelEntry:
         found = (self.measured_bytes, self.estimated_bytes, self.spec.declared_bytes)
         return next((each for each in found if each is not None), None)
 
+    @property
+    def settling(self) -> bool:
+        """Whether its state ends by itself: whoever needs it, or its memory, waits for that."""
+        return self.holds > 0 or self.state in IN_TRANSIT
+
     def expires_ns(self) -> int | None:
         """Return when it will have been idle for its keep-alive; None where that never ends."""
         idle = self.state is ModelState.LOADED and not self.in_use and not self.pinned
@@ -74,7 +82,7 @@ class ModelEntry:
     def expired(self, now_ns: int) -> bool:
         """Tell whether it has been idle past its keep-alive."""
         due = self.expires_ns()
-        return due is not None and due <= now_ns
+        return due is not None and due <= now_ns and not self.holds
 
     def status(self, now_ns: int) -> ModelStatus:
         """Return it as it is listed."""
@@ -131,15 +139,11 @@ class ModelBook:
             if any(place and place.device_id == device_id for place in (entry.residence, entry.host_copy))
         )
 
-    def in_transit(self, device_id: str) -> bool:
-        """Tell whether what a device can give will change by itself: a model comes or goes."""
+    def settling(self, device_id: str) -> bool:
+        """Tell whether what a device can give will change by itself: a model comes, goes or is held there."""
         return any(
             entry.reserved_on == device_id
-            or (
-                entry.state is ModelState.UNLOADING
-                and entry.residence is not None
-                and entry.residence.device_id == device_id
-            )
+            or (entry.settling and entry.residence is not None and entry.residence.device_id == device_id)
             for entry in self
         )
 

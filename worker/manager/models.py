@@ -52,7 +52,7 @@ class ModelManager:
     # ---- coming ----
 
     def begin(self, model_id: str, token: CancelToken) -> Residence | None:
-        """Take a lease on a loaded model, or the right to load it: then None.
+        """Hold a loaded model until ``let_go`` or ``lease``, or take the right to load it: then None.
 
         Waits while it comes or goes. Whoever gets None calls ``arrived`` or ``failed``.
         """
@@ -61,7 +61,7 @@ class ModelManager:
             while entry.state in IN_TRANSIT:
                 self._wait(token)
             if entry.state is ModelState.LOADED and entry.residence is not None:
-                self._lease(entry, entry.residence.device_id)
+                entry.holds += 1
                 return entry.residence
             entry.state = ModelState.LOADING
             return None
@@ -84,7 +84,7 @@ class ModelManager:
         """Hold room, with the plan for what goes for it; None after a wait: look at the device and ask again.
 
         1. It fits: held.
-        2. A model is coming or going there: wait, for that changes what there is, and a load on its way
+        2. A model is coming, going or held there: wait, for that changes what there is, and a load on its way
            counts twice: as room that is held, and as memory that the device has given.
         3. Models may go, and those that can are enough: fenced, and held.
         4. With those that other processes hold they would be: their owners are to be asked, but for those
@@ -100,7 +100,7 @@ class ModelManager:
                 entry.use_noted = True
                 self._memories.asked_for(entry, device_id)
             missing = self._manager.missing_bytes(device_id, request.size_bytes)
-            if missing and self.book.in_transit(device_id):  # 2
+            if missing and self.book.settling(device_id):  # 2
                 self._wait(token)
                 return None
             plan = self.plan(device_id, missing) if missing and make_room else None
@@ -126,7 +126,7 @@ class ModelManager:
         self, entry: ModelEntry, room: Room, size_bytes: int, actual_bytes: int, load_ms: int | None, *,
         for_use: bool = True,
     ) -> Residence:  # fmt: skip
-        """Enter a model that was loaded, with a lease on it ``for_use``. ``load_ms`` None: from its copy."""
+        """Enter a model that was loaded: used once and held, if ``for_use``. ``load_ms`` None: from its copy."""
         request = room.reservation.request
         with self._changed:
             residence = Residence(request.device_id, self.handle_of(room), size_bytes, actual_bytes)
@@ -140,7 +140,8 @@ class ModelManager:
                 entry.load_ms = load_ms
             self._memories.loaded(entry, request.device_id, size_bytes)
             if for_use:
-                self._lease(entry, request.device_id, counted=True)
+                self._use(entry, request.device_id)
+                entry.holds += 1
             else:
                 self.watch_idle(entry)
             self._changed.notify_all()
@@ -206,16 +207,40 @@ class ModelManager:
 
     # ---- being used ----
 
-    def release(self, model_id: str, handle: str) -> None:
-        """End a lease; nothing happens if the weights are others by now: their device went away."""
+    def use(self, model_id: str, handle: str) -> None:
+        """Count a use of a model that is held."""
         with self._changed:
-            entry = self.book.get(model_id)
-            if entry.residence is None or entry.residence.handle != handle:
-                return
-            entry.in_use -= 1
-            entry.last_used_ns = self._clock.now_ns()
-            self.watch_idle(entry)
-            self._changed.notify_all()
+            entry = self._having(model_id, handle)
+            if entry is not None and entry.residence is not None:
+                self._memories.asked_for(entry, entry.residence.device_id)
+                self._use(entry, entry.residence.device_id)
+
+    def lease(self, model_id: str, handle: str) -> None:
+        """Turn a hold into a lease, under which the model stays where it is, whoever waits for it to go."""
+        with self._changed:
+            entry = self._having(model_id, handle)
+            if entry is not None:
+                entry.in_use += 1
+            self.let_go(model_id, handle)
+
+    def let_go(self, model_id: str, handle: str) -> None:
+        """End a hold."""
+        with self._changed:
+            entry = self._having(model_id, handle)
+            if entry is not None:
+                entry.holds -= 1
+                self.watch_idle(entry)
+                self._changed.notify_all()
+
+    def release(self, model_id: str, handle: str) -> None:
+        """End a lease."""
+        with self._changed:
+            entry = self._having(model_id, handle)
+            if entry is not None:
+                entry.in_use -= 1
+                entry.last_used_ns = self._clock.now_ns()
+                self.watch_idle(entry)
+                self._changed.notify_all()
 
     def configure(self, model_id: str, *, pinned: bool | None, keep_alive_ns: int | None) -> None:
         """Pin a model or not, and set how long it stays; None leaves either as it is."""
@@ -226,8 +251,8 @@ class ModelManager:
             self.watch_idle(entry)
 
     def watch_idle(self, entry: ModelEntry) -> None:
-        """Have a model looked at again when it will have been idle for too long."""
-        due = entry.expires_ns()
+        """Have a model looked at again when it will have been idle for too long; one that is held, when it is let go."""
+        due = None if entry.holds else entry.expires_ns()
         if due is not None and (entry.alarm_ns is None or due < entry.alarm_ns):
             entry.alarm_ns = due
             self._on_idle(entry.model_id, due)
@@ -240,20 +265,21 @@ class ModelManager:
     ) -> Fenced | None:  # fmt: skip
         """Take a model out of everybody's reach, to unload it; None if it is not loaded.
 
-        With a token it waits while the model comes or goes. ModelBusyError if it is in use, or pinned and
-        not forced; OutOfMemoryError where it is to be offloaded and host memory has no room.
+        With a token it waits while the model comes, goes or is held, and for room in host memory while a model
+        does so there. ModelBusyError if it is in use, or pinned and not forced; OutOfMemoryError where it is to
+        be offloaded and host memory has no room.
         """
         with self._changed:
             entry = self.book.get(model_id)
-            while token is not None and entry.state in IN_TRANSIT:
+            while token is not None and (entry.settling or (offload and self._blocks_offload(entry))):
                 self._wait(token)
             if entry.state is not ModelState.LOADED or entry.residence is None:
                 return None
-            if entry.in_use or (entry.pinned and not forced):
-                leases = f"{entry.in_use} {'lease' if entry.in_use == 1 else 'leases'}"
-                cause = f"in use by {leases}" if entry.in_use else "pinned"
+            leases = entry.in_use + entry.holds
+            if leases or (entry.pinned and not forced):
+                cause = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
                 message = f"model {model_id!r} is {cause}"
-                raise ModelBusyError(message, model_id=model_id, cause="in_use" if entry.in_use else "pinned")
+                raise ModelBusyError(message, model_id=model_id, cause="in_use" if leases else "pinned")
             if offload and entry.residence.device_id == HOST:
                 message = f"model {model_id!r} is in host memory: there is nowhere to offload it to"
                 raise UnsupportedError(message, model_id=model_id, device_id=HOST)
@@ -330,12 +356,16 @@ class ModelManager:
                 self._memories.ranking(device_id, strategy),
             )
 
-    def check_room(self, request: AllocationRequest, *, make_room: bool) -> None:
-        """Raise as ``hold_room`` would, holding nothing."""
+    def check_room(self, request: AllocationRequest, token: CancelToken, *, make_room: bool) -> bool:
+        """Raise as ``hold_room`` would, holding nothing; False after a wait: look at the device and ask again."""
         with self._changed:
             missing = self._manager.missing_bytes(request.device_id, request.size_bytes)
-            if missing and not (make_room and self.plan(request.device_id, missing).meetable):
+            if not missing or (make_room and self.plan(request.device_id, missing).meetable):
+                return True
+            if not self.book.settling(request.device_id):
                 raise self._does_not_fit(request)
+            self._wait(token)
+            return False
 
     def evictable_bytes(self, device_id: str) -> int:
         """Return the most that unloading models could free on a device."""
@@ -349,13 +379,20 @@ class ModelManager:
 
     # ---- inside ----
 
-    def _lease(self, entry: ModelEntry, device_id: str, *, counted: bool = False) -> None:
-        entry.in_use += 1
+    def _having(self, model_id: str, handle: str) -> ModelEntry | None:
+        """Return a model, unless its weights are others by now: their device went away, and holds and leases with it."""
+        entry = self.book.get(model_id)
+        return entry if entry.residence is not None and entry.residence.handle == handle else None
+
+    def _use(self, entry: ModelEntry, device_id: str) -> None:
         entry.use_count += 1
         entry.last_used_ns = self._clock.now_ns()
-        if not counted:
-            self._memories.asked_for(entry, device_id)
         self._memories.used(entry, device_id)
+
+    def _blocks_offload(self, entry: ModelEntry) -> bool:
+        """Tell whether host memory has no room for a model yet, and a model comes, goes or is held there."""
+        size = 0 if entry.residence is None else entry.residence.size_bytes
+        return self.book.settling(HOST) and self._manager.missing_bytes(HOST, size) > 0
 
     def _fence(self, victim: Victim) -> Fenced:
         entry = self.book.get(victim.model_id)
@@ -385,17 +422,21 @@ class ModelManager:
         room, limits = self._manager.headroom(request.device_id), self._manager.limits(request.device_id)
         return does_not_fit(request, limits, room, self.evictable_bytes(request.device_id), asked)
 
-    def check_unused(self, device_ids: tuple[str, ...]) -> None:
-        """Refuse what must not happen under a lease. ModelBusyError; the lock is held, or it means nothing."""
+    def check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
+        """Refuse what must not happen under a lease, and wait while a model comes, goes or is held there.
+
+        ModelBusyError; the lock is held by whoever calls, or it means nothing (a wait lets go of it meanwhile).
+        """
         with self._changed:
-            for device_id in device_ids:
-                for entry in self.book.on_device(device_id):
-                    if entry.in_use:
-                        message = f"model {entry.model_id!r} is in use on {device_id}"
-                        raise ModelBusyError(message, model_id=entry.model_id, cause="in_use")
-                if self.book.in_transit(device_id):
-                    message = f"a model is on its way to or from {device_id}"
-                    raise ModelBusyError(message, device_id=device_id, cause="in_transit")
+            while True:
+                for device_id in device_ids:
+                    for entry in self.book.on_device(device_id):
+                        if entry.in_use:
+                            message = f"model {entry.model_id!r} is in use on {device_id}"
+                            raise ModelBusyError(message, model_id=entry.model_id, cause="in_use")
+                if not any(map(self.book.settling, device_ids)):
+                    return
+                self._wait(token)
 
     def _lose(self, device_id: str, handles: frozenset[str] | None) -> tuple[str, ...]:
         """Note that models went with their device: these, or all on it. The lock is held."""
@@ -405,7 +446,7 @@ class ModelManager:
             if place is None or place.device_id != device_id or entry.spec.external:
                 continue  # of what another process holds, its owner knows what became of it
             if handles is None or place.handle in handles:
-                entry.residence, entry.in_use = None, 0
+                entry.residence, entry.in_use, entry.holds = None, 0, 0
                 entry.state = ModelState.UNLOADED
                 lost.append(entry.model_id)
         self._changed.notify_all()

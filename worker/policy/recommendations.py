@@ -1,6 +1,15 @@
 """Which actions are worth taking on a device, what each frees, costs, and why. Pure."""
 
-from protocol.results import Fragmentation, Recommendation
+from protocol.results import Fragmentation
+from protocol.vocabulary import OptimizationLevel
+from worker.core.actions import (
+    ClearCache,
+    Defragment,
+    EvictBytes,
+    Recommended,
+    RecommendedAction,
+    UnloadModel,
+)
 from worker.core.clock import NS_PER_S
 from worker.core.records import Readings
 
@@ -24,7 +33,7 @@ _WORTH_JOINING = 10.0
 """Fragmentation percentage from which joining free memory is proposed."""
 
 
-def recommend(device_id: str, readings: Readings) -> tuple[Recommendation, ...]:
+def recommend(device_id: str, readings: Readings) -> tuple[Recommended, ...]:
     """Return what would help, cheapest per byte first; what frees nothing comes last."""
     found = []
     in_restart = readings.restart_returns_bytes or 0
@@ -32,9 +41,8 @@ def recommend(device_id: str, readings: Readings) -> tuple[Recommendation, ...]:
     in_place = 0 if readings.restart_returns_bytes is not None else readings.cached_bytes
     if in_place > 0:
         found.append(
-            Recommendation(
-                action="memory.clear",
-                data={"device_id": device_id, "clear_type": "cache"},
+            Recommended(
+                ClearCache(device_id),
                 expected_freed_bytes=in_place,
                 cost_ms=_cost_ms(in_place, RETURN_COST_NS_PER_BYTE),
                 reason=f"{in_place} bytes are kept for reuse and hold nothing",
@@ -48,10 +56,10 @@ def recommend(device_id: str, readings: Readings) -> tuple[Recommendation, ...]:
     return cheapest_first(tuple(found))
 
 
-def cheapest_first(recommendations: tuple[Recommendation, ...]) -> tuple[Recommendation, ...]:
+def cheapest_first(recommendations: tuple[Recommended, ...]) -> tuple[Recommended, ...]:
     """Order by cost per byte."""
 
-    def cost_per_byte(row: Recommendation) -> float:
+    def cost_per_byte(row: Recommended) -> float:
         if not row.expected_freed_bytes:
             return float("inf")
         return (row.cost_ms or 0) / row.expected_freed_bytes
@@ -59,15 +67,25 @@ def cheapest_first(recommendations: tuple[Recommendation, ...]) -> tuple[Recomme
     return tuple(sorted(recommendations, key=cost_per_byte))
 
 
+def is_allowed(action: RecommendedAction, level: OptimizationLevel) -> bool:
+    """Tell whether ``memory.optimize`` at a level may carry an action out."""
+    match action:
+        case ClearCache():
+            return True
+        case UnloadModel() | Defragment(restart=False):
+            return level is not OptimizationLevel.CONSERVATIVE
+        case EvictBytes() | Defragment():
+            return level is OptimizationLevel.AGGRESSIVE
+
+
 def _in_pieces(pieces: Fragmentation | None) -> bool:
     return pieces is not None and pieces.fragmentation_percentage >= _WORTH_JOINING
 
 
-def _restart(device_id: str, readings: Readings, freed_bytes: int) -> Recommendation:
+def _restart(device_id: str, readings: Readings, freed_bytes: int) -> Recommended:
     carried = readings.resident_bytes
-    return Recommendation(
-        action="memory.defragment",
-        data={"device_id": device_id, "aggressive": True},
+    return Recommended(
+        Defragment(device_id, restart=True),
         expected_freed_bytes=freed_bytes,
         cost_ms=START_COST_MS + _cost_ms(carried, COPY_COST_NS_PER_BYTE),
         reason=(
@@ -77,10 +95,9 @@ def _restart(device_id: str, readings: Readings, freed_bytes: int) -> Recommenda
     )
 
 
-def _join(device_id: str, readings: Readings, pieces: Fragmentation) -> Recommendation:
-    return Recommendation(
-        action="memory.defragment",
-        data={"device_id": device_id},
+def _join(device_id: str, readings: Readings, pieces: Fragmentation) -> Recommended:
+    return Recommended(
+        Defragment(device_id),
         expected_freed_bytes=0,
         cost_ms=_cost_ms(readings.resident_bytes, MOVE_COST_NS_PER_BYTE),
         reason=(

@@ -2,111 +2,104 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from protocol.results import BudgetChangedData
-from protocol.vocabulary import EventName
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.events import Event
 from worker.stream.alarm import Alarm
 from worker.stream.frames import event_frame
 
 INTERVAL_NS = 250 * NS_PER_MS
 """The same event about the same thing is sent at most four times a second."""
 
+OnWire = Callable[[Event], tuple[str, Any]]
+"""Returns an event's name on the wire, and its data as it is written."""
+
+_Key = tuple[type[Event], str]
+
 
 class EventChannel:
     """The subscription. Bounded: for each event and thing at most one waits to be sent."""
 
     def __init__(
-        self, write: Callable[[Callable[[], bytes]], None], clock: Clock, alarm: Alarm, interval_ns: int
+        self,
+        write: Callable[[Callable[[], bytes]], None],
+        clock: Clock,
+        alarm: Alarm,
+        interval_ns: int,
+        on_wire: OnWire,
     ) -> None:
         self._write = write
+        self._on_wire = on_wire
         self._clock = clock
         self._alarm = alarm
         self._interval_ns = interval_ns
         self._lock = threading.Lock()
         # All mutable state.
-        self._wanted: frozenset[EventName] = frozenset()
+        self._wanted: frozenset[type[Event]] = frozenset()
         self._sequence = 0
-        self._sent_ns: dict[tuple[EventName, str], int] = {}
-        self._sent: dict[tuple[EventName, str], Any] = {}
-        """The last that was sent of what goes from one state to another."""
-        self._waiting: dict[tuple[EventName, str], Any] = {}
+        self._sent_ns: dict[_Key, int] = {}
+        self._sent: dict[_Key, Event] = {}
+        """The last that was sent."""
+        self._waiting: dict[_Key, Event] = {}
 
-    def subscribe(self, events: tuple[EventName, ...]) -> None:
+    def subscribe(self, events: tuple[type[Event], ...]) -> None:
         """Send these events from now on; the numbers go on."""
         with self._lock:
             self._wanted = frozenset(events)
             self._waiting.clear()
             self._sent.clear()
 
-    def wanted(self, event: EventName) -> bool:
+    def wanted(self, event: type[Event]) -> bool:
         """Tell whether the host asked for an event."""
         return event in self._wanted
 
-    def publish(self, event: EventName, about: str, data: Any) -> None:
+    def publish(self, event: Event) -> None:
         """Send an event now, or hold it back until the interval is over."""
-        if event not in self._wanted:
+        if type(event) not in self._wanted:
             return
-        key, now = (event, about), self._clock.now_ns()
+        about = event.about
+        if about is None:
+            self._send(event)
+            return
+        key, now = (type(event), about), self._clock.now_ns()
         with self._lock:
             due = self._sent_ns.get(key, now - self._interval_ns) + self._interval_ns
-            if due > now and key not in self._waiting and _comes_late(data, self._sent.get(key)):
+            waiting = self._waiting.get(key)
+            if waiting is not None:
+                self._waiting[key] = waiting.merged_with(event)
                 return
-            if key in self._waiting or due > now:
-                if key not in self._waiting:
-                    self._alarm.at(due, lambda: self._send_waiting(key))
-                self._waiting[key] = _merged(self._waiting.get(key), data)
+            if due > now:
+                sent = self._sent.get(key)
+                if sent is not None and event.precedes(sent):
+                    return
+                self._alarm.at(due, lambda: self._send_waiting(key))
+                self._waiting[key] = event
                 return
-            self._note_sent(key, now, data)
-        self._send(event, data)
+            self._note_sent(key, now, event)
+        self._send(event)
 
-    def _send_waiting(self, key: tuple[EventName, str]) -> None:
+    def _send_waiting(self, key: _Key) -> None:
         with self._lock:
-            data = self._waiting.pop(key, None)
-            if data is None or key[0] not in self._wanted:
+            event = self._waiting.pop(key, None)
+            if event is None or key[0] not in self._wanted:
                 return
-            self._note_sent(key, self._clock.now_ns(), data)
-        if not _is_none(data):
-            self._send(key[0], data)
+            self._note_sent(key, self._clock.now_ns(), event)
+        if not event.is_noop():
+            self._send(event)
 
-    def _note_sent(self, key: tuple[EventName, str], now: int, data: Any) -> None:
+    def _note_sent(self, key: _Key, now: int, event: Event) -> None:
         if len(self._sent_ns) > 4096:  # noqa: PLR2004 - many things were told of once: start over
             self._sent_ns.clear()
             self._sent.clear()
         self._sent_ns[key] = now
-        if isinstance(data, dict) and "from" in data:
-            self._sent[key] = data
+        self._sent[key] = event
 
-    def _send(self, event: EventName, data: Any) -> None:
+    def _send(self, event: Event) -> None:
+        name, data = self._on_wire(event)
+
         def numbered() -> bytes:
             self._sequence += 1
-            return event_frame(event, None, self._sequence, data)
+            return event_frame(name, None, self._sequence, data)
 
         self._write(numbered)
-
-
-def _comes_late(data: Any, other: Any) -> bool:
-    """Tell whether a step comes after the one that followed it: two threads saw one each, and one was faster."""
-    if not isinstance(data, dict) or not isinstance(other, dict) or "from" not in data:
-        return False
-    return bool(other["from"] == data["to"] and other["to"] != data["from"])
-
-
-def _merged(waiting: Any, data: Any) -> Any:
-    """Let the later event stand for both: from where the first began."""
-    if _comes_late(data, waiting):
-        return {**waiting, "from": data["from"]}
-    if isinstance(waiting, dict) and "from" in waiting:
-        return {**data, "from": waiting["from"]}
-    if isinstance(waiting, BudgetChangedData):
-        return replace(data, previous_bytes=waiting.previous_bytes)
-    return data
-
-
-def _is_none(data: Any) -> bool:
-    """Tell whether it came to nothing: what changed is back where it was."""
-    if isinstance(data, BudgetChangedData):
-        return data.previous_bytes == data.budget_bytes
-    return isinstance(data, dict) and data.get("from") == data.get("to")

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from protocol.vocabulary import EventName
 from worker.core.clock import FixedClock
 from worker.core.errors import FrameTooLargeError, WorkerError
+from worker.core.events import Event
 from worker.core.log import log
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import EventChannel
@@ -88,7 +88,7 @@ class StdioLoop:
         """Return what cancels a request that is queued or running; None if there is none."""
         return self._runner.cancel(request_id)
 
-    def subscribe(self, events: tuple[EventName, ...]) -> None:
+    def subscribe(self, events: tuple[type[Event], ...]) -> None:
         """Send these events from now on."""
         self._events.subscribe(events)
 

@@ -1,18 +1,16 @@
 """Looking at devices: readings when they are needed, and what follows when they show something new."""
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from protocol.results import DeviceLostData, DeviceRecoveredData, PressureChangedData
-from protocol.vocabulary import DeviceState, EventName, PressureLevel
+from protocol.vocabulary import DeviceState, PressureLevel
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
+from worker.core.events import DeviceLost, DeviceRecovered, PressureChanged, Publish
 from worker.core.records import DeviceInfo, Lost, Readings, age_order
 from worker.manager.devices import unavailable
 from worker.manager.manager_memory import MemoryManager
@@ -23,9 +21,6 @@ READINGS_MAX_AGE_MS = 100
 
 _LOOK_AGAIN_S = 0.05
 """Whoever waits for a probe looks this often whether its own request was cancelled or its time is up."""
-
-Publish = Callable[[EventName, str, Any], None]
-"""Called with an event, what it is about (later ones replace earlier unsent ones), and its data."""
 
 
 class DeviceWatch:
@@ -44,7 +39,6 @@ class DeviceWatch:
         self._publish = publish
         self._known = threading.Condition()
         """Notified when a device is found to be there, or not to be."""
-        self._losses = itertools.count(1)
         self.on_observed: Callable[[str], None] = _nobody_watches
         """Called with every device that was observed."""
 
@@ -67,8 +61,7 @@ class DeviceWatch:
                 self._lose(info.device_id, info.state_reason or "its process ended")
             elif before is DeviceState.LOST and info.state is DeviceState.AVAILABLE:
                 lost_ms = self._manager.recover_device(info)
-                data = DeviceRecoveredData(info.device_id, lost_ms)
-                self._publish(EventName.DEVICE_RECOVERED, self._once(info.device_id), data)
+                self._publish(DeviceRecovered(info.device_id, lost_ms))
             elif before is not DeviceState.LOST:
                 self._manager.change_device(info)
         with self._known:
@@ -131,14 +124,9 @@ class DeviceWatch:
                     self._backends[device_id].trim(device_id)
             if before is not PressureLevel.UNKNOWN:
                 room = self._manager.headroom(device_id)
-                data: PressureChangedData = {
-                    "device_id": device_id,
-                    "from": before,
-                    "to": now,
-                    "pressure_percentage": room.pressure_percentage,
-                    "available_bytes": room.available_bytes,
-                }
-                self._publish(EventName.PRESSURE_CHANGED, device_id, data)
+                self._publish(
+                    PressureChanged(device_id, before, now, room.pressure_percentage, room.available_bytes)
+                )
 
     @contextmanager
     def watching_for_loss(self) -> Iterator[None]:
@@ -176,12 +164,7 @@ class DeviceWatch:
 
     def _tell_of_loss(self, device_id: str, reason: str, lost: Lost) -> None:
         names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
-        data = DeviceLostData(device_id, reason, names, lost.model_ids)
-        self._publish(EventName.DEVICE_LOST, self._once(device_id), data)
-
-    def _once(self, device_id: str) -> str:
-        """Return what an event is about, so that none replaces an earlier one: each names other things."""
-        return f"{device_id} {next(self._losses)}"
+        self._publish(DeviceLost(device_id, reason, names, lost.model_ids))
 
 
 def _nobody_watches(_device_id: str) -> None:

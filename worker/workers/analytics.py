@@ -7,11 +7,11 @@ from protocol.results import (
     DeviceStatus,
     DeviceUsage,
     GetAnalyticsResult,
-    Recommendation,
     TimelinePoint,
 )
 from protocol.vocabulary import AnalyticsSection, GroupBy
 from worker import __version__
+from worker.core.actions import Recommended
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.records import age_order
 from worker.manager.devices import utilization_percentage
@@ -53,7 +53,7 @@ class AnalyticsWorker:
         return DeviceUsage(device_id, allocated, peak, groups)
 
     def pressure(self, device_id: str) -> DevicePressure:
-        """Return how close a device is to running out."""
+        """Return how close a device is to running out. What would help is for who answers to add."""
         room = self._manager.headroom(device_id)
         readings = self._manager.readings(device_id)
         return DevicePressure(
@@ -66,12 +66,12 @@ class AnalyticsWorker:
             thresholds=self._manager.limits(device_id).thresholds,
             signals=self._manager.signals(device_id),
             trend=self.trends.trend(device_id),
-            recommended_actions=self.recommendations((device_id,)),
+            recommended_actions=(),
         )
 
-    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommendation, ...]:
+    def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommended, ...]:
         """Return the actions worth taking, cheapest per byte first."""
-        found: list[Recommendation] = []
+        found: list[Recommended] = []
         for device_id in device_ids:
             readings = self._manager.readings(device_id)
             if readings is not None:

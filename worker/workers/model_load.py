@@ -17,6 +17,7 @@ from worker.core.errors import (
     UnsupportedError,
     WorkerError,
 )
+from worker.core.events import Publish
 from worker.core.log import log
 from worker.core.records import AllocationRequest, Report, Reservation
 from worker.loaders.registry import BUILT_IN, loader_of
@@ -26,7 +27,7 @@ from worker.manager.model_rooms import Asking, Room
 from worker.manager.model_table import ModelEntry, Residence
 from worker.manager.models import HOST, ModelManager
 from worker.metrics.history import History
-from worker.watch.device_monitor import DeviceWatch, Publish
+from worker.watch.device_monitor import DeviceWatch
 from worker.workers.model_owners import Answers, ExternalWorker
 from worker.workers.model_unload import ModelUnloader
 from worker.workers.process_growth import ProcessGrowth
@@ -36,13 +37,13 @@ _WITH_HEADER = frozenset(BUILT_IN) - {"module"}
 """Loaders that read a size from a file without importing anything heavy, or running the model's code."""
 
 
-CheckUnused = Callable[[tuple[str, ...]], None]
+CheckUnused = Callable[[tuple[str, ...], CancelToken], None]
 JoinPieces = Callable[[AllocationRequest, CancelToken, CheckUnused], object]
 """Joins a device's free memory where what is needed is there, but in pieces that cannot be joined in place."""
 
 
 class Taken(Record):
-    """A lease on a loaded model, and what went for it."""
+    """A model that was loaded or used, by a lease or a hold on it, and what went for it."""
 
     entry: ModelEntry
     residence: Residence
@@ -85,10 +86,21 @@ class ModelWorker:
     # ---- loading ----
 
     def take(
-        self, model_id: str, token: CancelToken, report: Report | None = None, *,
-        device_id: str | None = None, make_room: bool = True, wait_ns: int = 0, fallback: bool = False,
+        self, model_id: str, token: CancelToken, *, device_id: str | None = None, wait_ns: int = 0,
+        fallback: bool = False,
     ) -> Taken:  # fmt: skip
-        """Take a lease on a model, loading it first if need be. Whoever calls releases it.
+        """Take a lease on a model, loading it first if need be. Whoever calls releases it. Errors as ``hold``."""
+        taken = self.hold(
+            model_id, token, _no_report, device_id=device_id, wait_ns=wait_ns, fallback=fallback
+        )
+        self.models.lease(taken.entry.model_id, taken.residence.handle)
+        return taken
+
+    def hold(
+        self, model_id: str, token: CancelToken, report: Report, *, device_id: str | None = None,
+        make_room: bool = True, wait_ns: int = 0, fallback: bool = False,
+    ) -> Taken:  # fmt: skip
+        """Use a model, loading it first if need be, and hold it: whoever calls lets go of it, at once.
 
         ``wait_ns``: how long to wait for others' leases to end where only they stand in the way.
         ``fallback``: where there is no room, take the model that is declared for that, and so on down the line.
@@ -100,7 +112,6 @@ class ModelWorker:
             OutOfMemoryError, LimitExceededError: no room, and none to be made.
             UnsupportedError: another process holds it.
         """
-        report = report or _no_report
         try:
             return self._take(model_id, token, report, device_id, make_room=make_room, wait_ns=wait_ns)
         except (OutOfMemoryError, LimitExceededError) as error:
@@ -133,26 +144,32 @@ class ModelWorker:
             entry = self.models.book.get(model_id)
             if residence is None:
                 return self._load(entry, device_id, token, report, make_room=make_room, until_ns=until_ns)
-            stale = self.blocks.is_stale(residence)
-            if not stale and (device_id is None or residence.device_id == device_id):
-                return Taken(entry, residence, ())
+            stays = False
             try:
-                if device_id is not None and residence.device_id != device_id:
-                    self._check_move(entry, residence, device_id, make_room=make_room)
+                stale = self.blocks.is_stale(residence)
+                stays = not stale and (device_id is None or residence.device_id == device_id)
             finally:
-                self.models.release(model_id, residence.handle)
+                if not stays:  # before anything is waited for: two moves might wait for each other
+                    self.models.let_go(model_id, residence.handle)
+            if stays:
+                self.models.use(model_id, residence.handle)
+                return Taken(entry, residence, ())
+            if device_id is not None and residence.device_id != device_id:
+                self._check_move(entry, residence, device_id, token, make_room=make_room)
             why = "its file was written to" if stale else f"it is to be on {device_id}"
             self.unload(model_id, token, reason=f"unloaded: {why}", forced=True)
 
     def _check_move(
-        self, entry: ModelEntry, residence: Residence, device_id: str, *, make_room: bool
+        self, entry: ModelEntry, residence: Residence, device_id: str, token: CancelToken, *, make_room: bool
     ) -> None:
         """Refuse to take a loaded model to a device where it could not be loaded: it would be gone here too."""
         if residence.handle in self.blocks.live():
             raise _made_here(entry, device_id)
-        with self._watch.watching_for_loss():
-            self._watch.refresh(_with_host(device_id), max_age_ms=0, forced=True)
-        self.models.check_room(AllocationRequest(device_id, residence.size_bytes), make_room=make_room)
+        request, checked = AllocationRequest(device_id, residence.size_bytes), False
+        while not checked:
+            with self._watch.watching_for_loss():
+                self._watch.refresh(_with_host(device_id), max_age_ms=0, forced=True)
+            checked = self.models.check_room(request, token, make_room=make_room)
 
     def _load(
         self, entry: ModelEntry, device_id: str | None, token: CancelToken, report: Report, *,
@@ -348,10 +365,10 @@ class ModelWorker:
             self._unloader.unload_and_look(fenced)
 
     def evict(
-        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False
+        self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False, offload: bool = False
     ) -> UnloadedModel | None:
         """Unload a model by plan; None if it is not loaded any more. ModelBusyError if it came into use."""
-        fenced = self.models.fence(model_id, reason, forced=forced, offload=offload)
+        fenced = self.models.fence(model_id, reason, token=token, forced=forced, offload=offload)
         return None if fenced is None else self._unloader.unload_and_look(fenced)
 
     def reserve_making_room(

@@ -4,15 +4,15 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from protocol.results import Eviction, ModelUnloadedData, UnloadedModel, UnloadRequestedData
+from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import EventName
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.errors import CancelledError, DeadlineExceededError, ModelBusyError, UnsupportedError
+from worker.core.events import Event, ModelUnloaded, Publish, UnloadRequested
 from worker.manager.model_table import ModelEntry
 from worker.manager.models import ModelManager
 from worker.metrics.history import History
-from worker.watch.device_monitor import Publish
 
 ANSWER_WITHIN_NS = 5 * NS_PER_S
 """How long an owner may take to unload, unless the request has less time."""
@@ -49,7 +49,7 @@ class ExternalWorker:
         history: History,
         clock: Clock,
         publish: Publish,
-        listening: Callable[[EventName], bool],
+        listening: Callable[[type[Event]], bool],
     ) -> None:
         self._models = models
         self._history = history
@@ -78,9 +78,9 @@ class ExternalWorker:
         reason = "unloaded: its owner says so"
         row = UnloadedModel(model_id, residence.size_bytes, None, None, reason)
         device_id, freed = residence.device_id, residence.size_bytes
-        self._history.record_eviction(Eviction(model_id, device_id, 0, freed, None, reason))
-        data = ModelUnloadedData(model_id, device_id, freed, None, reason)
-        self._publish(EventName.MODEL_UNLOADED, model_id, data)
+        eviction = Eviction(model_id, device_id, 0, freed, None, reason)
+        self._history.record_eviction(eviction)
+        self._publish(ModelUnloaded(eviction))
         self._answer(model_id, row)
         return row
 
@@ -119,7 +119,7 @@ class ExternalWorker:
         that there is time to act on the answers. Raises what the token raises.
         """
         asked = tuple(model_ids)
-        if not self._listening(EventName.UNLOAD_REQUESTED):
+        if not self._listening(UnloadRequested):
             return dict.fromkeys(asked, f"nobody listens for {EventName.UNLOAD_REQUESTED}")
         now = self._clock.now_ns()
         limit = ANSWER_WITHIN_NS if within_ns is None else min(within_ns, ANSWER_WITHIN_NS)
@@ -148,8 +148,8 @@ class ExternalWorker:
         if residence is None:
             self._answer(model_id, "it is unloaded")
             return
-        data = UnloadRequestedData(model_id, residence.device_id, residence.size_bytes, reason, wait_ms)
-        self._publish(EventName.UNLOAD_REQUESTED, model_id, data)
+        device_id, size = residence.device_id, residence.size_bytes
+        self._publish(UnloadRequested(model_id, device_id, size, reason, wait_ms))
 
     def _answer(self, model_id: str, said: UnloadedModel | str) -> None:
         with self._lock:

@@ -2,13 +2,13 @@
 
 from contextlib import suppress
 
-from protocol.results import Eviction, ModelUnloadedData, UnloadedModel
-from protocol.vocabulary import EventName
+from protocol.results import Eviction, UnloadedModel
 from worker.core.errors import WorkerError
+from worker.core.events import ModelUnloaded, Publish
 from worker.manager.model_rooms import Fenced, Room
 from worker.manager.models import HOST, ModelManager
 from worker.metrics.history import History
-from worker.watch.device_monitor import DeviceWatch, Publish
+from worker.watch.device_monitor import DeviceWatch
 from worker.workers.weights import ModelBlocks
 
 
@@ -60,9 +60,9 @@ class ModelUnloader:
             self._models.gone(fenced, copy)
         row = UnloadedModel(entry.model_id, residence.size_bytes, returned, fenced.reload_ms, reason)
         device_id, freed = residence.device_id, residence.size_bytes
-        self._history.record_eviction(Eviction(entry.model_id, device_id, 0, freed, returned, reason))
-        data = ModelUnloadedData(entry.model_id, device_id, freed, returned, reason)
-        self._publish(EventName.MODEL_UNLOADED, entry.model_id, data)
+        eviction = Eviction(entry.model_id, device_id, 0, freed, returned, reason)
+        self._history.record_eviction(eviction)
+        self._publish(ModelUnloaded(eviction))
         return row
 
     def look(self, device_ids: tuple[str, ...]) -> None:

@@ -14,8 +14,9 @@ from worker.workers.reclaim import total
 
 HOST = "cpu"
 
-CheckUnused = Callable[[tuple[str, ...]], None]
-"""Raises ModelBusyError where somebody uses a model on one of these devices; the manager's lock is held."""
+CheckUnused = Callable[[tuple[str, ...], CancelToken], None]
+"""Raises ModelBusyError where somebody uses a model on one of these devices, and waits while one comes or goes;
+the manager's lock is held."""
 
 
 class RestartWorker:
@@ -53,7 +54,7 @@ class RestartWorker:
         if not isinstance(backend, OwnProcess):
             raise TypeError(device_id)
         with self._manager.lock:  # 1
-            check_unused(devices)
+            check_unused(devices, token)
             self._manager.pause_devices(
                 devices, "its process is being replaced; what is on it is carried over"
             )

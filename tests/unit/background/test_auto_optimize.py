@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.vocabulary import EventName, ModelState, OptimizationLevel, PressureLevel
+from protocol.vocabulary import ModelState, OptimizationLevel, PressureLevel
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.background.auto_optimize import AutoOptimizer
+from worker.core.actions import UnloadModel
+from worker.core.events import ModelUnloaded, Optimized
 from worker.policy.auto import (
     COOL_DOWN_MAX_NS,
     COOL_DOWN_NS,
@@ -139,9 +141,9 @@ class Rig:
         rows = self.memory.models.status(None, ("cpu", "sim:0")).models
         return {row.model_id for row in rows if row.state is ModelState.LOADED}
 
-    def actions(self) -> list[Any]:
+    def actions(self) -> list[Optimized]:
         """Return what was told of actions."""
-        return [data for name, _, data in self.machine.events if name is EventName.OPTIMIZED]
+        return self.machine.told(Optimized)
 
 
 @pytest.fixture
@@ -165,10 +167,10 @@ def test_it_makes_room_and_says_why(rig: Rig) -> None:
     (told,) = rig.actions()
     assert (told.device_id, told.pressure_level, told.helped) == ("sim:0", CRITICAL, True)
     (step,) = told.steps
-    assert step.step == "memory.unload_model"
-    assert step.returned_bytes == step.expected_bytes == MODEL
-    unloaded = [data for name, _, data in rig.machine.events if name is EventName.MODEL_UNLOADED]
-    assert unloaded[0].reason.startswith("automatic: sim:0 was under critical pressure")
+    assert isinstance(step.recommended.action, UnloadModel)
+    assert step.returned_bytes == step.recommended.expected_freed_bytes == MODEL
+    unloaded = rig.machine.told(ModelUnloaded)
+    assert unloaded[0].eviction.reason.startswith("automatic: sim:0 was under critical pressure")
     rig.seconds(300)
     assert len(rig.actions()) == 1
 

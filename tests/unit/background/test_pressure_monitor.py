@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import EventName
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.background.pressure_monitor import PressureWatch
+from worker.core.events import BudgetChanged, ExhaustionForecast, LeakSuspected, PressureChanged
 from worker.policy.polling import CALM_NS, NEAR_NS, SOONEST_NS
 from worker.stream.alarm import Alarm
 
@@ -42,6 +42,7 @@ class Rig:
             return replace(seen, free_bytes=max(0, seen.free_bytes - self.others), largest_block_bytes=None)
 
         backend.readings = readings
+        self.told = self.machine.told
         self.watch = PressureWatch(self.memory, self.machine.clock, self.machine._publish, self.alarm.at)
         self.watch.start()
         self.alarm.run_due()
@@ -53,10 +54,6 @@ class Rig:
             self.others += round(grow / 100)
             self.machine.pass_time(S // 100)
             self.alarm.run_due()
-
-    def told(self, name: EventName) -> list[Any]:
-        """Return what was told under a name."""
-        return [data for event, _, data in self.machine.events if event is name]
 
 
 @pytest.fixture
@@ -89,16 +86,16 @@ def test_moving_fast(rig: Rig) -> None:
     rig.run(35, grow=20 * MIB)
     gaps = [b - a for a, b in zip(rig.looks, rig.looks[1:], strict=False)]
     assert min(gaps) <= 2 * SOONEST_NS
-    first = next(data for data in rig.told(EventName.PRESSURE_CHANGED))
-    assert (first["from"], first["to"]) == ("low", "moderate")
-    assert first["pressure_percentage"] < 76
+    first = next(data for data in rig.told(PressureChanged))
+    assert (first.before, first.after) == ("low", "moderate")
+    assert first.pressure_percentage < 76
 
 
 def test_own_changes_are_seen_at_once(rig: Rig) -> None:
     """What the worker itself does is told without waiting for a look, and brings the next look nearer."""
     rig.machine.allocate("sim:0", int(0.955 * TOTAL))
-    told = rig.told(EventName.PRESSURE_CHANGED)
-    assert [data["to"] for data in told] == ["critical"]
+    told = rig.told(PressureChanged)
+    assert [event.after for event in told] == ["critical"]
     before = rig.machine.clock.now_ns()
     rig.looks.clear()
     rig.run(1)
@@ -111,16 +108,15 @@ def test_a_leak_is_foretold_before_it_is_critical(rig: Rig) -> None:
     rig.run(30)
     for _ in range(55):
         rig.run(1, grow=14 * MIB)
-    names = [event for event, about, _ in rig.machine.events if about == "sim:0"]
-    assert names[0] is EventName.EXHAUSTION_FORECAST
-    assert names.count(EventName.PRESSURE_CHANGED) >= 1
-    first = rig.told(EventName.EXHAUSTION_FORECAST)[0]
+    kinds = [type(event) for event in rig.machine.events if event.about == "sim:0"]
+    assert kinds[0] is ExhaustionForecast
+    assert kinds.count(PressureChanged) >= 1
+    first = rig.told(ExhaustionForecast)[0]
     left = first.available_bytes / (14 * MIB)
-    assert 0.98 * first.low_seconds <= left <= 1.02 * first.high_seconds
+    assert 0.98 * first.trend.low_seconds <= left <= 1.02 * first.trend.high_seconds
     rig.run(120)
-    last = rig.told(EventName.EXHAUSTION_FORECAST)[-1]
-    assert last.seconds_to_exhaustion is None
-    assert len(rig.told(EventName.EXHAUSTION_FORECAST)) <= 6
+    assert rig.told(ExhaustionForecast)[-1].trend is None
+    assert len(rig.told(ExhaustionForecast)) <= 6
 
 
 def test_budgets(rig: Rig) -> None:
@@ -129,7 +125,7 @@ def test_budgets(rig: Rig) -> None:
     limits = rig.memory.limits("sim:0")
     rig.memory.set_limits("sim:0", replace(limits, limit_bytes=512 * MIB))
     rig.memory.set_limits("sim:0", replace(limits, reserve_bytes=MIB))
-    told = [(data.previous_bytes, data.budget_bytes) for data in rig.told(EventName.BUDGET_CHANGED)]
+    told = [(data.before, data.after) for data in rig.told(BudgetChanged)]
     assert told == [(TOTAL, 512 * MIB), (512 * MIB, TOTAL)]
     assert rig.memory.trends.trend("sim:0") is None
 
@@ -139,7 +135,7 @@ def test_leaks(rig: Rig) -> None:
     for _ in range(100):
         rig.machine.allocate("sim:0", MIB, owner="leaky")
         rig.run(2)
-    told = [data for data in rig.told(EventName.LEAK_SUSPECTED) if data.owner == "leaky"]
+    told = [data.leak for data in rig.told(LeakSuspected) if data.leak.owner == "leaky"]
     assert 1 <= len(told) <= 5
     assert all(b.allocated_bytes >= 2 * a.allocated_bytes for a, b in itertools.pairwise(told))
 
@@ -163,4 +159,4 @@ def test_a_device_that_is_lost(rig: Rig) -> None:
     """A device that went away is not looked at, and its budget is not told to be gone."""
     rig.machine.manager.lose_device("sim:0", "told to")
     rig.run(20)
-    assert rig.told(EventName.BUDGET_CHANGED) == []
+    assert rig.told(BudgetChanged) == []

@@ -113,6 +113,6 @@ def test_growth_that_may_be_anothers_is_not_told(tmp_path: Path) -> None:
         if not made:
             made.append(machine.allocate("cpu", 1))
 
-    taken = machine.models.take("a", machine.token(), report)
+    taken = machine.models.hold("a", machine.token(), report)
     assert taken.entry.measured_process_bytes is None
     assert taken.entry.measured_bytes == MIB

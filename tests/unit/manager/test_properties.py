@@ -12,7 +12,6 @@ from protocol.results import Limits, PressureThresholds
 from protocol.vocabulary import (
     ClearType,
     DeviceState,
-    EventName,
     Initialize,
     MemoryType,
     OptimizationLevel,
@@ -27,6 +26,7 @@ from worker.core.errors import (
     UnsupportedError,
     WorkerError,
 )
+from worker.core.events import DeviceLost
 
 DEVICES = st.sampled_from(["cpu", "sim:0", "sim:1"])
 SIZES = st.one_of(st.integers(1, 100_000), st.sampled_from([MIB, MIB + 1, 3 * MIB, 9 * MIB, 2**62]))
@@ -227,7 +227,7 @@ class AnySequence(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         self.machine.close()
-        lost = [data.device_id for name, _, data in self.machine.events if name is EventName.DEVICE_LOST]
+        lost = [event.device_id for event in self.machine.told(DeviceLost)]
         assert len(lost) == len(set(lost))
         assert list(Path(self.folder.name).iterdir()) == []
         self.folder.cleanup()

@@ -34,6 +34,7 @@ from worker.core.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
+from worker.core.events import DeviceLost
 from worker.core.records import AllocationRequest, Block, DeviceInfo, Lost, Readings, Reservation
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS
@@ -300,7 +301,7 @@ def test_device_lost_while_allocating(tmp_path: Path) -> None:
         machine.allocate("sim:0", MIB)
     with pytest.raises(DeviceUnavailableError):
         machine.allocate("sim:0", MIB)
-    assert [data.device_id for _, _, data in machine.events] == ["sim:0"]
+    assert [event.device_id for event in machine.told(DeviceLost)] == ["sim:0"]
     machine.close()
 
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.results import Fragmentation, Limits, PressureThresholds
-from protocol.vocabulary import INT64_MAX, PressureLevel, Source
+from protocol.vocabulary import INT64_MAX, OptimizationLevel, PressureLevel, Source
+from worker.core.actions import ClearCache, Defragment, EvictBytes, UnloadModel
 from worker.core.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
 from worker.core.records import Readings
 from worker.policy.batches import plan_batches
@@ -17,7 +18,7 @@ from worker.policy.pressure import (
     level_of,
     worst,
 )
-from worker.policy.recommendations import cheapest_first, recommend
+from worker.policy.recommendations import cheapest_first, is_allowed, recommend
 
 CALM = DEFAULT_LIMITS.thresholds
 GIB = 2**30
@@ -173,7 +174,21 @@ def test_recommendations() -> None:
     assert recommend("d", reads()) == ()
     assert recommend("d", reads(pieces=Fragmentation(100, 95, 5.0))) == ()
     clear, join = recommend("d", reads(cached=GIB, pieces=Fragmentation(100, 50, 50.0)))
-    assert (clear.action, clear.expected_freed_bytes) == ("memory.clear", GIB)
-    assert clear.data == {"device_id": "d", "clear_type": "cache"}
-    assert (join.action, join.expected_freed_bytes) == ("memory.defragment", 0)
+    assert (clear.action, clear.expected_freed_bytes) == (ClearCache("d"), GIB)
+    assert (join.action, join.expected_freed_bytes) == (Defragment("d"), 0)
     assert cheapest_first((join, clear)) == (clear, join)
+
+
+def test_what_each_level_may_do() -> None:
+    """Conservative loses nothing, normal what nobody uses, aggressive also what was used lately and a process."""
+    allowed = {
+        ClearCache("d"): 3,
+        UnloadModel("m"): 2,
+        Defragment("d"): 2,
+        EvictBytes("d", 1): 1,
+        Defragment("d", restart=True): 1,
+    }
+    for action, levels in allowed.items():
+        assert [level for level in OptimizationLevel if is_allowed(action, level)] == [*OptimizationLevel][
+            3 - levels :
+        ]

@@ -3,14 +3,14 @@
 import threading
 import time
 from itertools import pairwise
+from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.results import BudgetChangedData
-from protocol.vocabulary import REPLAY_CAPACITY, EventName, Source
+from protocol.vocabulary import REPLAY_CAPACITY, Source
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock, SystemClock
 from worker.core.errors import (
@@ -21,6 +21,8 @@ from worker.core.errors import (
     InvalidRequestError,
     WorkerError,
 )
+from worker.core.events import BudgetChanged, DeviceLost, PressureChanged
+from worker.instructor.events import wire_event
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
 from worker.stream.frames import LineSplitter, Oversize, find_request_id, read_request
@@ -302,7 +304,11 @@ class Channel:
         self.alarm = Alarm(self.clock)
         self.sent: list[dict[str, object]] = []
         self.channel = EventChannel(
-            lambda make: self.sent.append(orjson.loads(make())), self.clock, self.alarm, INTERVAL_NS
+            lambda make: self.sent.append(orjson.loads(make())),
+            self.clock,
+            self.alarm,
+            INTERVAL_NS,
+            wire_event,
         )
 
     def pass_ns(self, ns: int) -> None:
@@ -310,10 +316,9 @@ class Channel:
         self.clock.wait(ns / 1e9, CancelToken(self.clock.now_ns))
         self.alarm.run_due()
 
-    def publish(self, about: str, before: str, now: str) -> None:
+    def publish(self, about: str, before: Any, now: Any) -> None:
         """Publish a change of level."""
-        data = {"device_id": about, "from": before, "to": now}
-        self.channel.publish(EventName.PRESSURE_CHANGED, about, data)
+        self.channel.publish(PressureChanged(about, before, now, None, None))
 
     def changes(self) -> list[tuple[object, object]]:
         """Return what was told, as (from, to)."""
@@ -324,7 +329,7 @@ def test_nothing_before_a_subscription() -> None:
     """Nobody is told of what nobody asked for."""
     channel = Channel()
     channel.publish("cpu", "low", "high")
-    channel.channel.subscribe((EventName.DEVICE_LOST,))
+    channel.channel.subscribe((DeviceLost,))
     channel.publish("cpu", "high", "low")
     assert channel.sent == []
 
@@ -332,7 +337,7 @@ def test_nothing_before_a_subscription() -> None:
 def test_events_are_coalesced() -> None:
     """Of what comes fast only the first and the latest are sent, the latest from where the first left off."""
     channel = Channel()
-    channel.channel.subscribe((EventName.PRESSURE_CHANGED,))
+    channel.channel.subscribe((PressureChanged,))
     channel.publish("cpu", "low", "moderate")
     channel.publish("cpu", "moderate", "high")
     channel.publish("cpu", "high", "critical")
@@ -347,7 +352,7 @@ def test_events_are_coalesced() -> None:
 def test_a_change_back_is_none() -> None:
     """A level that is back where it was by the time it may be told of is not told of."""
     channel = Channel()
-    channel.channel.subscribe((EventName.PRESSURE_CHANGED,))
+    channel.channel.subscribe((PressureChanged,))
     channel.publish("cpu", "low", "high")
     channel.publish("cpu", "high", "critical")
     channel.publish("cpu", "critical", "high")
@@ -358,7 +363,7 @@ def test_a_change_back_is_none() -> None:
 def test_two_threads_that_overtake_each_other() -> None:
     """A step that is told after the one that followed it does not bring the old level back."""
     channel = Channel()
-    channel.channel.subscribe((EventName.PRESSURE_CHANGED,))
+    channel.channel.subscribe((PressureChanged,))
     channel.publish("cpu", "high", "critical")
     channel.publish("cpu", "moderate", "high")
     channel.pass_ns(INTERVAL_NS)
@@ -373,11 +378,10 @@ def test_two_threads_that_overtake_each_other() -> None:
 def test_budgets_are_coalesced() -> None:
     """The latest budget is told from what it first was; one that is back where it was is not told."""
     channel = Channel()
-    channel.channel.subscribe((EventName.BUDGET_CHANGED,))
+    channel.channel.subscribe((BudgetChanged,))
 
     def publish(before: int, now: int) -> None:
-        data = BudgetChangedData("cpu", before, now, Source.OS, None)
-        channel.channel.publish(EventName.BUDGET_CHANGED, "cpu", data)
+        channel.channel.publish(BudgetChanged("cpu", before, now, Source.OS, None))
 
     for before, now in ((1, 2), (2, 3), (3, 4)):
         publish(before, now)
@@ -397,7 +401,7 @@ def test_budgets_are_coalesced() -> None:
 def test_nothing_is_lost_however_fast_it_comes(steps: list[tuple[int, str]]) -> None:
     """What is told is a chain: each goes on where the one before ended, and the last ends where things are."""
     channel, level = Channel(), "low"
-    channel.channel.subscribe((EventName.PRESSURE_CHANGED,))
+    channel.channel.subscribe((PressureChanged,))
     for wait, now in steps:
         channel.pass_ns(wait)
         if now != level:
@@ -424,11 +428,11 @@ def test_nothing_is_lost_however_fast_it_comes(steps: list[tuple[int, str]]) -> 
 def test_numbers_have_no_gaps(steps: list[tuple[str, int, str]]) -> None:
     """Whatever is held back, merged or dropped, the numbers sent are 1, 2, 3 ..., and no faster than allowed."""
     channel, levels = Channel(), dict.fromkeys("abc", 0)
-    channel.channel.subscribe((EventName.PRESSURE_CHANGED,))
+    channel.channel.subscribe((PressureChanged,))
     for about, wait, what in steps:
         channel.pass_ns(wait)
         if what != "stay":
-            channel.channel.subscribe((EventName.PRESSURE_CHANGED,) if what == "again" else ())
+            channel.channel.subscribe((PressureChanged,) if what == "again" else ())
         channel.publish(about, str(levels[about]), str(levels[about] + 1))
         levels[about] += 1
     channel.pass_ns(2 * INTERVAL_NS)

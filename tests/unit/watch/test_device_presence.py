@@ -10,21 +10,23 @@ import pytest
 
 from protocol.vocabulary import (
     DeviceState,
-    EventName,
     MemoryType,
     ModelState,
     OptimizationLevel,
 )
 from tests.rigs.model_files import spec, write_model
+from tests.unit.beside import Beside
 from tests.unit.isolation import MIB, RIGS, NoDelay, isolated, kill, never, wait_for, wait_for_another
 from tests.unit.machine import Machine
 from worker.backends.isolated import IsolatedBackend
+from worker.core.actions import Defragment
 from worker.core.errors import (
     DeviceUnavailableError,
     ModelBusyError,
     OutOfMemoryError,
     WorkerError,
 )
+from worker.core.events import DeviceLost, DeviceRecovered
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest
 
@@ -63,11 +65,6 @@ def content_of(machine: Machine, allocation_id: str) -> bytes:
     into = bytearray(allocation.size_bytes)
     machine.backends[allocation.device_id].read(allocation_id, 0, memoryview(into), never())
     return bytes(into)
-
-
-def told(machine: Machine, name: EventName) -> list[Any]:
-    """Return what was told of, in order."""
-    return [data for event, _, data in machine.events if event is name]
 
 
 # ---- loss ----
@@ -110,8 +107,8 @@ def test_killed_at_random_points(tmp_path: Path) -> None:
             with backend._telling:
                 pass  # whatever is being told of
             machine.check()
-            lost = told(machine, EventName.DEVICE_LOST)
-            assert len(lost) == len(told(machine, EventName.DEVICE_RECOVERED)) == turn + 1
+            lost = machine.told(DeviceLost)
+            assert len(lost) == len(machine.told(DeviceRecovered)) == turn + 1
             assert set(lost[-1].allocation_ids) == there.keys()
             assert not machine.manager.allocations("sim:0")
             assert backend.live() == frozenset()
@@ -151,7 +148,7 @@ def test_models_on_a_lost_device(tmp_path: Path) -> None:
         machine.load("m")
         wait_for_another(backend, kill(backend))
         with backend._telling:
-            (lost,) = told(machine, EventName.DEVICE_LOST)
+            (lost,) = machine.told(DeviceLost)
         assert lost.model_ids == ("m",)
         assert machine.booked.book.get("m").state is ModelState.UNLOADED
         machine.check()
@@ -232,10 +229,9 @@ def test_aggressive_defragment(tmp_path: Path, pooled: IsolatedBackend) -> None:
     blocks = [put(machine, "sim:0", 3 * MIB, n) for n in range(6)]
     for name, _ in blocks[::2]:
         machine.memory.deallocate(name, force=True)
-    (proposed,) = [
-        row for row in machine.memory.recommendations(("sim:0",)) if row.data.get("aggressive") is True
-    ]
-    assert (proposed.action, proposed.expected_freed_bytes) == ("memory.defragment", 9 * MIB)
+    restart = Defragment("sim:0", restart=True)
+    (proposed,) = [row for row in machine.memory.recommendations(("sim:0",)) if row.action == restart]
+    assert proposed.expected_freed_bytes == 9 * MIB
     assert proposed.cost_ms is not None and proposed.cost_ms > 0
     before = machine.memory.status(("sim:0",), refresh=True).devices[0].process_used_bytes
     done = machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
@@ -248,10 +244,29 @@ def test_aggressive_defragment(tmp_path: Path, pooled: IsolatedBackend) -> None:
     assert done.fragmentation_after.fragmentation_percentage == 0
     assert sum(step.returned_bytes or 0 for step in done.steps) == done.returned_bytes
     assert all(content_of(machine, name) == content for name, content in blocks[1::2])
-    assert told(machine, EventName.DEVICE_LOST) == []
+    assert machine.told(DeviceLost) == []
     assert machine.booked.book.get("m").state is ModelState.LOADED
     machine.check()
-    assert not [row for row in machine.memory.recommendations(("sim:0",)) if "aggressive" in row.data]
+    assert not [row for row in machine.memory.recommendations(("sim:0",)) if row.action == restart]
+    machine.close()
+
+
+def test_a_restart_waits_for_a_load_to_be_answered(tmp_path: Path, pooled: IsolatedBackend) -> None:
+    """A model that has just been loaded is not in use: the restart comes after it, and carries it over."""
+    machine = Machine(tmp_path, apart=(pooled,), models=(model_of(tmp_path),))
+    restart = Beside(lambda: machine.memory.defragment(("sim:0",), machine.token(), aggressive=True))
+    observe, pid = machine.watch.observe, pooled.pid
+
+    def observed(device_ids: tuple[str, ...]) -> None:
+        if machine.booked.book.get("m").state is ModelState.LOADED:
+            restart.begin()
+        observe(device_ids)
+
+    machine.watch.observe = observed  # type: ignore[method-assign]
+    assert machine.load("m").state == "loaded"
+    assert restart.end().allocations_moved == 1
+    assert restart.waited and pooled.pid != pid
+    assert machine.booked.book.get("m").state is ModelState.LOADED
     machine.close()
 
 
@@ -328,7 +343,7 @@ def test_restart_that_loses_a_part(tmp_path: Path) -> None:
         large, _ = put(machine, "sim:0", 9 * MIB, 1)
         small, content = put(machine, "sim:0", MIB, 2)
         machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
-        (lost,) = told(machine, EventName.DEVICE_LOST)
+        (lost,) = machine.told(DeviceLost)
         assert lost.allocation_ids == (large,)
         assert "another program has it now" in lost.reason
         with pytest.raises(WorkerError, match="device lost"):

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from protocol.results import Limits, PressureThresholds
-from protocol.vocabulary import ClearType, EventName, ModelState, OptimizationLevel, PressureLevel, UnloadMode
+from protocol.vocabulary import ClearType, ModelState, OptimizationLevel, PressureLevel, UnloadMode
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
+from worker.core.actions import EvictBytes, UnloadModel
 from worker.core.clock import NS_PER_S
 from worker.core.errors import (
     CancelledError,
@@ -23,6 +24,7 @@ from worker.core.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
+from worker.core.events import ModelUnloaded
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
 from worker.plugins.leases import Models
@@ -99,9 +101,7 @@ def test_loading_makes_room_and_says_what_went(make: Make) -> None:
     assert [row.model_id for row in result.models_unloaded] == ["a"]
     assert result.models_unloaded[0].returned_bytes == 4 * MIB
     assert "last used 1000 ms ago" in result.models_unloaded[0].reason
-    assert [
-        (name, data.model_id) for name, _, data in machine.events if name is EventName.MODEL_UNLOADED
-    ] == [(EventName.MODEL_UNLOADED, "a")]
+    assert [event.eviction.model_id for event in machine.told(ModelUnloaded)] == ["a"]
     assert [row.model_id for row in machine.history.evictions(("sim:0",), 60_000)] == ["a"]
     machine.check()
     machine.close()
@@ -383,10 +383,10 @@ def test_optimizing_by_level(make: Make) -> None:
     machine.pass_time(61 * NS_PER_S)
     machine.load("b")
     rows = machine.memory.recommendations(("sim:0",))
-    assert [row.action for row in rows] == ["memory.unload_model", "memory.model_optimize"]
+    assert [row.action for row in rows] == [UnloadModel("a"), EvictBytes("sim:0", 4 * MIB)]
     steps = {
         level: [
-            step.step
+            step.recommended.action
             for step in machine.memory.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
         ]
         for level in OptimizationLevel

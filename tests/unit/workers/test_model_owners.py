@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocol.vocabulary import INT64_MAX, ClearType, EventName, Executed, ModelState, UnloadMode
+from protocol.vocabulary import INT64_MAX, ClearType, Executed, ModelState, UnloadMode
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
@@ -21,6 +21,7 @@ from worker.core.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
+from worker.core.events import UnloadRequested
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, ModelDemand, WayToPlan
 from worker.manager.model_table import ModelEntry
@@ -80,8 +81,8 @@ def state(machine: Machine, model_id: str) -> ModelState:
     return machine.booked.book.get(model_id).state
 
 
-def asked_for(machine: Machine) -> list[Any]:
-    return [data for name, _, data in machine.events if name is EventName.UNLOAD_REQUESTED]
+def asked_for(machine: Machine) -> list[UnloadRequested]:
+    return machine.told(UnloadRequested)
 
 
 def test_what_an_owner_says_is_recorded_and_takes_nothing(make: Make) -> None:

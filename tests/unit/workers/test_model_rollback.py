@@ -82,7 +82,7 @@ def test_what_went_for_a_load_that_is_cancelled_comes_back(make: Make) -> None:
     machine.load("a"), machine.load("b")
     token, report = cancelling(machine)
     with pytest.raises(CancelledError) as cancelled:
-        machine.models.take("c", token, report)
+        machine.models.hold("c", token, report)
     assert cancelled.value.executed is Executed.NO
     assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.LOADED)
     assert machine.manager.status(DEVICE).model_bytes == 8 * MIB
@@ -97,7 +97,7 @@ def test_what_does_not_come_back_is_named_and_the_error_says_that_something_was_
     (tmp_path / "b.safetensors").unlink()
     token, report = cancelling(machine)
     with pytest.raises(CancelledError) as cancelled:
-        machine.models.take("c", token, report)
+        machine.models.hold("c", token, report)
     assert cancelled.value.body().executed is Executed.YES
     assert [row.model_id for row in cancelled.value.details["models_unloaded"]] == ["b"]
     assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.FAILED)

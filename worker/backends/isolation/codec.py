@@ -12,7 +12,7 @@ _CLASSES = {
     kind.code: kind
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, errors.WorkerError) and hasattr(kind, "code")
-    if kind not in {errors.DeviceLostError, errors.InvalidRequestError}
+    if kind not in {errors.DeviceLostError, errors.InvalidRequestError, errors.NoFileRoomError}
 }
 
 

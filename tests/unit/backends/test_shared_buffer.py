@@ -1,0 +1,216 @@
+"""Files that a host maps: no room is an error and never a signal, and neither is a file that the host cut short."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol.vocabulary import Initialize, MemoryType
+from tests.rigs.model_files import spec, write_model
+from tests.rigs.small_filesystem import small_filesystem
+from tests.unit.machine import MIB, Machine
+from worker.backends import shared_buffer
+from worker.backends.shared_buffer import SharedBuffer
+from worker.core.cancellation import CancelToken
+from worker.core.clock import FixedClock
+from worker.core.errors import (
+    CancelledError,
+    ChecksumMismatchError,
+    NoFileRoomError,
+    OutOfMemoryError,
+    UnsupportedError,
+)
+from worker.core.records import AllocationRequest
+
+posix = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows cuts no mapped file short, and mounts no tmpfs"
+)
+SIZE = 3 * MIB + 5
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder with room for 8 MiB."""
+    with small_filesystem(tmp_path / "small", 8 * MIB) as folder:
+        yield folder
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """Return a machine whose shared files are in a folder of their own."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    made = Machine(folder)
+    yield made
+    made.close()
+    assert list(folder.iterdir()) == []
+
+
+def make(folder: Path, size: int) -> SharedBuffer:
+    return SharedBuffer(folder / "made", size, CancelToken(FixedClock().now_ns), lambda _: None)
+
+
+def share(machine: Machine, size: int = SIZE) -> tuple[str, Path]:
+    """Allocate; returns the id and the file."""
+    made = machine.allocate("cpu", size, memory_type=MemoryType.SHARED)
+    shared = machine.manager.allocation(made).block.shared_memory
+    assert shared is not None
+    return made, Path(shared.path)
+
+
+@posix
+def test_blocks_are_set_aside_at_once(small: Path) -> None:
+    """What a shared allocation may use is taken from its file system when it is made, also if nobody zeroes it."""
+    made = make(small, 5 * MIB)
+    left = os.statvfs(small)
+    assert left.f_bavail * left.f_frsize == 3 * MIB
+    made.close()
+
+
+@posix
+@pytest.mark.parametrize("initialize", list(Initialize))
+def test_the_refusal_names_the_folders_own_room(small: Path, initialize: Initialize) -> None:
+    """A full file system is out_of_memory with that file system's room beside it; every figure is as before."""
+    machine = Machine(small)
+    kept, _ = share(machine, 6 * MIB)
+    before = machine.figures()
+    with pytest.raises(OutOfMemoryError) as refused:
+        machine.allocate("cpu", 4 * MIB, memory_type=MemoryType.SHARED, initialize=initialize)
+    assert refused.value.details == {
+        "device_id": "cpu",
+        "requested_bytes": 4 * MIB,
+        "available_bytes": 2 * MIB,
+        "evictable_bytes": 0,
+        "folder": str(small),
+    }
+    assert str(small) in refused.value.message
+    assert "--shared-folder" in refused.value.message
+    assert machine.figures() == before
+    assert len(list(small.iterdir())) == 2  # the kept file, and the lock
+    machine.memory.deallocate(kept, force=False)
+    machine.close()
+
+
+@posix
+def test_a_transfer_into_a_full_folder(small: Path) -> None:
+    """A transfer for which its destination has no blocks fails before it begins; the source is whole."""
+    machine = Machine(small)
+    source = machine.allocate("cpu", 16 * MIB, initialize=Initialize.ZERO)
+    before = machine.figures()
+    with pytest.raises(NoFileRoomError):
+        machine.transfer(source, "cpu", memory_type=MemoryType.SHARED)
+    assert machine.figures() == before
+    machine.close()
+
+
+@posix
+def test_no_model_goes_for_a_full_folder(small: Path, tmp_path: Path) -> None:
+    """Room on a device is no room in a file system: nothing is unloaded for a file that does not fit there."""
+    path = tmp_path / "m.safetensors"
+    write_model(path, MIB, seed=1)
+    machine = Machine(small, models=(spec(path, device_id="cpu"),))
+    machine.load("m")
+    request = AllocationRequest("cpu", 16 * MIB, MemoryType.SHARED)
+    with pytest.raises(NoFileRoomError):
+        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
+    assert machine.memory.models.worker is machine.models
+    assert machine.manager.status("cpu").model_bytes
+    machine.memory.close()
+
+
+@posix
+def test_cancelled_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making a large file can be cancelled on the way; nothing of it is left."""
+    monkeypatch.setattr(shared_buffer, "_STEP_BYTES", MIB)
+    token = CancelToken(FixedClock().now_ns)
+    steps = iter(range(3))
+
+    def check() -> None:
+        if next(steps, None) is None:
+            raise CancelledError("cancelled")
+
+    monkeypatch.setattr(token, "check", check)
+    with pytest.raises(CancelledError):
+        SharedBuffer(tmp_path / "made", 8 * MIB, token, lambda _: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_where_the_system_sets_nothing_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without that call is written to, whole: what it does not take is refused as ever."""
+
+    def unknown(*_: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown, raising=False)
+    made = make(tmp_path, SIZE)
+    assert made.path.stat().st_blocks * 512 >= SIZE
+    made.close()
+    with small_filesystem(tmp_path / "small", 2 * MIB) as folder:
+        monkeypatch.setattr(shared_buffer, "_free_bytes", lambda _: None)
+        with pytest.raises(NoFileRoomError):
+            make(folder, SIZE)
+        assert list(folder.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("left", [0, 4096, SIZE - 1])
+@pytest.mark.parametrize("memory_type", [MemoryType.DEVICE, MemoryType.SHARED])
+def test_a_host_that_cuts_a_file_short(machine: Machine, left: int, memory_type: MemoryType) -> None:
+    """A copy out of what is no longer there is an error that says so; the allocation can be freed as any other."""
+    made, path = share(machine)
+    os.truncate(path, left)
+    before = machine.figures()
+    with pytest.raises(UnsupportedError, match=f"{left} of {SIZE} bytes are left") as refused:
+        machine.transfer(made, "cpu", memory_type=memory_type)
+    assert (refused.value.details["path"], refused.value.details["left_bytes"]) == (str(path), left)
+    assert machine.figures() == before
+    machine.memory.deallocate(made, force=False)
+    assert not path.exists()
+
+
+@posix
+def test_a_host_that_cuts_the_destination_short(machine: Machine) -> None:
+    """A copy into a file that is cut short meanwhile ends there, and is not made long again with a hole in it."""
+    source = machine.allocate("cpu", 20 * MIB, initialize=Initialize.ZERO)
+    before = machine.figures()
+
+    def cut(completed: int, _total: int) -> None:
+        for path in machine.folder.glob("memory-worker-*-alloc-*"):
+            os.truncate(path, completed // 2)
+
+    with pytest.raises(UnsupportedError, match="was cut short"):
+        machine.transfer(source, "cpu", memory_type=MemoryType.SHARED, report=cut)
+    assert machine.figures() == before
+
+
+@posix
+def test_what_a_host_spoils_is_found(machine: Machine) -> None:
+    """What a host spoils while it is written is found where the copy is verified."""
+    source = machine.allocate("cpu", 20 * MIB, initialize=Initialize.ZERO)
+    machine.backends["cpu"].write(source, 0, memoryview(b"x" * MIB), machine.token())
+
+    def spoil(completed: int, _total: int) -> None:
+        for path in machine.folder.glob("memory-worker-*-alloc-*"):
+            with path.open("r+b") as file:
+                file.write(b"y")
+
+    with pytest.raises(ChecksumMismatchError):
+        machine.transfer(source, "cpu", memory_type=MemoryType.SHARED, report=spoil, verify=True)
+
+
+@pytest.mark.parametrize("memory_type", [MemoryType.DEVICE, MemoryType.SHARED])
+def test_contents_arrive(machine: Machine, memory_type: MemoryType) -> None:
+    """What is in a file arrives to the byte, in memory and in another file, over several pieces."""
+    size = 20 * MIB + 3
+    made, path = share(machine, size)
+    content = os.urandom(size)
+    with path.open("r+b") as file:
+        file.write(content)
+    copy = machine.transfer(made, "cpu", memory_type=memory_type, verify=True)
+    back = machine.transfer(copy, "cpu", memory_type=MemoryType.SHARED, verify=True)
+    shared = machine.manager.allocation(back).block.shared_memory
+    assert shared is not None
+    assert Path(shared.path).read_bytes() == content

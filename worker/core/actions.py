@@ -1,0 +1,59 @@
+"""What gives memory back: the actions that are recommended, what each would bring, and what it brought."""
+
+from protocol.record import Record
+from protocol.vocabulary import PressureLevel
+
+
+class ClearCache(Record):
+    """Give up what a device keeps for reuse."""
+
+    device_id: str
+
+
+class UnloadModel(Record):
+    """Unload one model that is idle."""
+
+    model_id: str
+
+
+class EvictBytes(Record):
+    """Unload models of a device, those whose loss costs least first, until so much is freed."""
+
+    device_id: str
+    min_bytes: int
+
+
+class Defragment(Record):
+    """Join a device's free memory; with ``restart`` by replacing its process, contents carried over."""
+
+    device_id: str
+    restart: bool = False
+
+
+RecommendedAction = ClearCache | UnloadModel | EvictBytes | Defragment
+
+
+class Recommended(Record):
+    """An action worth taking, and why."""
+
+    action: RecommendedAction
+    expected_freed_bytes: int | None
+    cost_ms: int | None
+    reason: str
+
+
+class Step(Record):
+    """A recommended action that was carried out, or in a dry run only chosen."""
+
+    recommended: Recommended
+    returned_bytes: int | None
+    """Measured at the operating system or driver; None where it was not measured, or not done."""
+
+
+class OptimizeOutcome(Record):
+    """What carrying recommended actions out did."""
+
+    steps: tuple[Step, ...]
+    returned_bytes: int | None
+    pressure_before: PressureLevel
+    pressure_after: PressureLevel
