@@ -23,6 +23,8 @@ _held: list[tuple[str, Json]] = []
 """Requests whose answers wait for more, to be given in reverse order."""
 _allocated: dict[str, Json] = {}
 """What was handed out and not given back."""
+_events: list[str] = []
+"""The events that it has; empty for any."""
 _subscribed: list[str] = []
 """The events that were asked for last."""
 
@@ -43,14 +45,14 @@ def succeed(request_id: str, data: Json) -> None:
     send({"request_id": request_id, "success": True, "data": data})
 
 
-def fail(request_id: str, code: str, *, retryable: bool = False) -> None:
+def fail(request_id: str, code: str, details: Json | None = None, *, retryable: bool = False) -> None:
     """Answer with an error."""
     error = {
         "code": code,
         "message": f"told to: {code}",
         "executed": "no",
         "retryable": retryable,
-        "details": {"fake": 1},
+        "details": details or {"fake": 1},
     }
     send({"request_id": request_id, "success": False, "error": error})
 
@@ -156,6 +158,12 @@ def ping(request_id: str, _data: Json) -> None:
 
 
 def subscribe(request_id: str, data: Json) -> None:
+    """Subscribe; refuse the events that it does not have, by their places, as the worker does."""
+    unknown = [at for at, one in enumerate(data["events"]) if _events and one not in _events]
+    if unknown:
+        errors = [{"path": f"data.events.{at}", "message": "there is no such event"} for at in unknown]
+        fail(request_id, "invalid_request", {"errors": errors})
+        return
     _subscribed[:] = data["events"]
     succeed(request_id, {"events": data["events"]})
 
@@ -318,6 +326,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--answers", type=Path, help="a JSON object: data by action, answered instead of what it would answer"
     )
+    parser.add_argument("--events", nargs="*", default=[], help="have these events only, as an older worker")
     parser.add_argument("--play", type=Path, nargs=2, help="the two files of a golden conversation")
     parser.add_argument("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
     parser.add_argument(
@@ -346,6 +355,7 @@ def main() -> None:
     if told.stay:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ACTIONS["worker.shutdown"] = hang
+    _events[:] = told.events
     if told.answers:
         for action, data in json.loads(told.answers.read_bytes()).items():
             ACTIONS[action] = lambda request_id, _data, data=data: succeed(request_id, data)

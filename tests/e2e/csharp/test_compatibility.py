@@ -1,6 +1,7 @@
 """A host and a worker of different versions of protocol 1: what is new is read as such, what is missing as null."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from tests.e2e.csharp.host import Make, Watched, ask, call, execute, fake, make,
 from tests.e2e.csharp.test_events import Reading, lost, pressure
 from tests.e2e.csharp.test_samples import SAMPLES, samples
 from tests.e2e.csharp.wire import round_trip, same
+from tests.rigs.dotnet import runtime
 
 __all__ = ["fake"]
 
@@ -203,6 +205,27 @@ def test_a_new_event_is_no_lost_device(newer: Any) -> None:
     assert type(three).__name__ == "DeviceLostEvent"
     assert service.Snapshot.JunkLines == 0
     reading.stop()
+
+
+def test_an_older_worker_is_asked_for_the_events_it_has(fake: Make) -> None:
+    """A reader of everything gets what there is; one of nothing but newer events learns that there are none."""
+    from MemoryWorker.Client import ServiceMemory, WorkerRequestException
+    from MemoryWorker.Client.Protocol import EventName
+    from System import Array
+
+    service = fake("--events", "device.lost", "memory.optimized")
+    stream = runtime.iterate(ServiceMemory(service).GetMemoryEventsAsync())
+    reader = threading.Thread(target=lambda: seen.append(next(stream)))
+    seen: list[Any] = []
+    reader.start()
+    until(lambda: ask(service, "fake.subscribed")["events"] == ["memory.optimized", "device.lost"])
+    ask(service, "fake.events", events=[lost()])
+    reader.join(30)
+    stream.close()
+    assert [type(one).__name__ for one in seen] == ["DeviceLostEvent"]
+    newer_only = runtime.iterate(service.ReadEventsAsync(Array[EventName]([EventName.DeviceRecovered])))
+    with pytest.raises(WorkerRequestException, match="invalid_request"):
+        next(newer_only)
 
 
 def test_unknown_cannot_be_sent(newer: Any) -> None:

@@ -295,6 +295,23 @@ def test_clear(memory: Any) -> None:
     assert done.Kept[0].Reason
 
 
+def test_what_a_clear_freed_is_not_lost_with_the_worker(real: Make) -> None:
+    """The worker names what it freed: only what stayed is lost when it dies."""
+    import psutil
+    from MemoryWorker.Client import PostMemoryClearRequest
+    from MemoryWorker.Client.Protocol import ClearType
+
+    worker = real("--simulated-device", "64MiB", "--default-device", DEVICE)
+    memory = service_memory(worker)
+    exited = Watched(worker, "WorkerExited")
+    kept = allocate(memory, 10, Persistent=True).AllocationId
+    made = [allocate(memory, 10).AllocationId for _ in range(3)]
+    done = wait(memory.PostMemoryClearAsync(make(PostMemoryClearRequest, ClearType=ClearType.Allocations)))
+    assert list(done.AllocationIds) == made
+    psutil.Process(worker.Snapshot.ProcessId).kill()
+    assert [one.AllocationId for one in exited.next().LostAllocations] == [kept]
+
+
 def test_optimize_and_defragment(memory: Any) -> None:
     """Each step says what came back."""
     from MemoryWorker.Client import PostMemoryDefragmentRequest, PostMemoryOptimizeRequest

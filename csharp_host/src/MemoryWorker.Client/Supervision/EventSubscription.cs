@@ -22,7 +22,7 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         var reader = _hub.Add(events);
         try
         {
-            await SubscribeAsync(cancellationToken).ConfigureAwait(false);
+            await SubscribeAsync(reader, cancellationToken).ConfigureAwait(false);
             await foreach (var one in reader.Events.ReadAllAsync(cancellationToken).ConfigureAwait(false))
             {
                 yield return one;
@@ -48,13 +48,17 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         }
     }
 
-    private async Task SubscribeAsync(CancellationToken cancellationToken)
+    private async Task SubscribeAsync(EventReader reader, CancellationToken cancellationToken)
     {
         await _subscribing.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
             var connection = await supervisor.ConnectAsync(cancellationToken).ConfigureAwait(false);
-            await AskAsync(connection, _hub.Wanted, cancellationToken).ConfigureAwait(false);
+            var refused = await AskAsync(connection, _hub.Wanted, cancellationToken).ConfigureAwait(false);
+            if (refused is { Problem: { } problem } && reader.Names.IsSubsetOf(refused.Value.Names))
+            {
+                throw problem; // Nothing that this reader wants will ever come.
+            }
         }
         catch (WorkerExitedException)
         {
@@ -95,10 +99,41 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         }
     }
 
-    private static Task AskAsync(
+    /// <summary>Subscribes to what the worker has of it: one that is older does not know every event.</summary>
+    /// <returns>What it does not have, and its words on that; null where it has all.</returns>
+    private static async Task<(HashSet<EventName> Names, WorkerRequestException Problem)?> AskAsync(
         WorkerConnection connection, IReadOnlyList<EventName> wanted, CancellationToken cancellationToken)
     {
-        var request = new SubscribeParams { Events = wanted };
-        return connection.SendAsync(connection.NewCall(WireActions.WorkerSubscribe, request), default, cancellationToken);
+        (HashSet<EventName> Names, WorkerRequestException Problem)? refused = null;
+        while (true)
+        {
+            try
+            {
+                var request = new SubscribeParams { Events = wanted };
+                await connection.SendAsync(connection.NewCall(WireActions.WorkerSubscribe, request), default, cancellationToken)
+                    .ConfigureAwait(false);
+                return refused;
+            }
+            catch (WorkerRequestException problem) when (Unknown(problem, wanted) is { Count: > 0 } unknown)
+            {
+                refused = ([.. refused?.Names ?? [], .. unknown], problem);
+                wanted = wanted.Except(unknown).ToList();
+            }
+        }
+    }
+
+    /// <summary>Which of the events a refusal names, by their places in the request.</summary>
+    private static List<EventName> Unknown(WorkerRequestException problem, IReadOnlyList<EventName> wanted)
+    {
+        const string Place = "data.events.";
+        return problem.ErrorCode == ErrorCode.InvalidRequest && problem.Details.TryGetProperty("errors", out var errors)
+            ? errors.EnumerateArray()
+                .Select(one => one.GetProperty("path").GetString() ?? string.Empty)
+                .Where(path => path.StartsWith(Place, StringComparison.Ordinal))
+                .Select(path => int.TryParse(path.AsSpan(Place.Length), out var at) ? at : -1)
+                .Where(at => at >= 0 && at < wanted.Count)
+                .Select(at => wanted[at])
+                .ToList()
+            : [];
     }
 }
