@@ -13,7 +13,8 @@ _HEAD = f"""\
 # Protocol reference, version {PROTOCOL_VERSION}
 
 Generated from `protocol/`; do not edit. One JSON object a line, UTF-8, LF. A field marked `?` may be left
-out; every field of an answer is always present, `null` where it is unknown.
+out; every field of an answer is always present, `null` where it is unknown. How this may grow, and what a reader
+does with what it does not know: [compatibility.md](compatibility.md).
 
 ```json
 {{"request_id": "1", "action": "memory.get_status", "data": {{}}, "meta": {{"deadline_ms": 5000}}}}

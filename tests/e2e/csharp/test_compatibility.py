@@ -12,7 +12,19 @@ import pytest
 
 from protocol.actions import ACTIONS, EVENTS
 from protocol.generators.model import Field, Record, contract, resolve
-from tests.e2e.csharp.host import Make, Watched, ask, call, execute, fake, make, until, wait
+from tests.e2e.csharp.host import (
+    Make,
+    Watched,
+    answer,
+    ask,
+    call,
+    execute,
+    fake,
+    make,
+    progress_into,
+    until,
+    wait,
+)
 from tests.e2e.csharp.test_events import Reading, lost, pressure
 from tests.e2e.csharp.test_samples import SAMPLES, samples
 from tests.e2e.csharp.wire import round_trip, same
@@ -205,6 +217,18 @@ def test_a_new_event_is_no_lost_device(newer: Any) -> None:
     assert type(three).__name__ == "DeviceLostEvent"
     assert service.Snapshot.JunkLines == 0
     reading.stop()
+
+
+def test_a_new_event_about_a_request_is_not_its_progress(fake: Make) -> None:
+    """It is ignored: the call goes on to its answer, and nothing counts as junk."""
+    from MemoryWorker.Client.Protocol import ProgressData
+
+    service, seen = fake(), list[Any]()
+    event = '{"event":"thought","request_id":"ID","sequence":1,"data":{"text":"hm"}}'
+    answered = '{"request_id":"ID","success":true,"data":{"value":1}}'
+    progress = progress_into(ProgressData, seen)
+    assert answer(call(service, "fake.lines", progress=progress, lines=[event, answered])) == {"value": 1}
+    assert (seen, service.Snapshot.JunkLines) == ([], 0)
 
 
 def test_an_older_worker_is_asked_for_the_events_it_has(fake: Make) -> None:

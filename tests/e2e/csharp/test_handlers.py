@@ -40,7 +40,7 @@ def test_what_a_handler_throws_is_told(fake: Make, event: str) -> None:
 
 def test_without_a_handler_it_is_traced(fake: Make) -> None:
     """An exception that no handler is told of goes where a host's diagnostics look."""
-    from System.Diagnostics import Trace, TextWriterTraceListener
+    from System.Diagnostics import TextWriterTraceListener, Trace
     from System.IO import StringWriter
 
     text = StringWriter()

@@ -45,9 +45,8 @@ def test_a_handler_that_hangs_does_not_hold_the_answer(fake: Make) -> None:
 def test_a_call_with_a_handler_that_hangs_can_be_cancelled(fake: Make) -> None:
     """The token ends the call at once, whatever its handler does."""
     import System
-    from System.Threading import CancellationTokenSource
-
     from MemoryWorker.Client.Protocol import ProgressData
+    from System.Threading import CancellationTokenSource
 
     service, stuck, source = fake(), Stuck(), CancellationTokenSource()
     task = call(
@@ -68,9 +67,8 @@ def test_a_call_with_a_handler_that_hangs_can_be_cancelled(fake: Make) -> None:
 
 def test_a_cancel_after_the_answer_keeps_the_answer(fake: Make) -> None:
     """What the worker has done is told of, although the handler of its progress still hangs."""
-    from System.Threading import CancellationTokenSource
-
     from MemoryWorker.Client.Protocol import ProgressData
+    from System.Threading import CancellationTokenSource
 
     service, stuck, source = fake(), Stuck(), CancellationTokenSource()
     progress = progress_into(ProgressData, stuck)

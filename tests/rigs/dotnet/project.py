@@ -106,8 +106,10 @@ def load(file: Path) -> Project:
         message = f"there is no project {file}"
         raise ProjectError(message)
     properties = {
-        **{"Configuration": CONFIGURATION, "Optimize": "true"},
-        **{"OutputType": "Library", "NoWarn": "1701;1702"},
+        "Configuration": CONFIGURATION,
+        "Optimize": "true",
+        "OutputType": "Library",
+        "NoWarn": "1701;1702",
     }
     groups: list[tuple[ET.Element, Path]] = []
     for part in (_above(file, "Directory.Build.props"), file, _above(file, "Directory.Packages.props")):

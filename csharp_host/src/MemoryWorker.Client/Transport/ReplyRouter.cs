@@ -119,7 +119,7 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
                 ledger.Observe(one);
                 observer.OnEvent(one);
             }
-            else if (_pending.TryGetValue(id, out var call))
+            else if (frame.Event == WireEvents.Progress && _pending.TryGetValue(id, out var call))
             {
                 var reader = new Utf8JsonReader(frame.Data);
                 reader.Read();

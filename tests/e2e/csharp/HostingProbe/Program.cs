@@ -49,6 +49,7 @@ await host.StartAsync();
 var worker = host.Services.GetRequiredService<IPythonWorkerService>();
 var memory = host.Services.GetRequiredService<IServiceMemory>();
 var exited = new TaskCompletionSource();
+worker.WorkerExited += (_, _) => throw new InvalidOperationException("a handler that throws");
 worker.WorkerExited += (_, _) => exited.TrySetResult();
 
 var healthy = await HealthAsync();
