@@ -659,6 +659,7 @@ PressureChangedData = TypedDict(
         "available_bytes": Bytes | None,
     },
 )
+PressureChangedData.__doc__ = "A device came to another level of pressure."
 PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]  # pydantic reads it
 
 

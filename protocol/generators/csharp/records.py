@@ -34,7 +34,7 @@ NOT_YET = "Null from a worker that does not send it yet."
 UNKNOWN_WORDS = [
     "/// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>",
     "[JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]",
-    "public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }",
+    "public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }",
 ]
 
 _SCALARS = {"integer": ("long", "Int64"), "number": ("double", "Double"), "string": ("string", "String")}

@@ -67,7 +67,7 @@ public sealed record ProgressData : IWireRecord<ProgressData>
     }
 }
 
-/// <summary>The data of <c>PressureChangedData</c>.</summary>
+/// <summary>A device came to another level of pressure.</summary>
 public sealed record PressureChangedData : IWireRecord<PressureChangedData>
 {
     /// <summary><c>device_id</c></summary>
@@ -87,7 +87,7 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PressureChangedData() { }
@@ -279,7 +279,7 @@ public sealed record BudgetChangedData : IWireRecord<BudgetChangedData>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public BudgetChangedData() { }
@@ -388,7 +388,7 @@ public sealed record LeakSuspectedData : IWireRecord<LeakSuspectedData>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public LeakSuspectedData() { }
@@ -523,7 +523,7 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public OptimizedData() { }

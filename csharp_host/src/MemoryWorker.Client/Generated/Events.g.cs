@@ -8,7 +8,7 @@ using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
 
-/// <summary><c>memory.pressure_changed</c></summary>
+/// <summary>A device came to another level of pressure.</summary>
 public sealed record PressureChangedEvent(long Sequence, int ProcessId, PressureChangedData Data)
     : WorkerEvent(Sequence, ProcessId)
 {

@@ -366,7 +366,7 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ErrorBody() { }

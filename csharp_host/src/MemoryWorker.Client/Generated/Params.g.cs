@@ -133,7 +133,7 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetUsageParams() { }
@@ -361,7 +361,7 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocateParams() { }
@@ -591,7 +591,7 @@ public sealed record TransferParams : IWireRecord<TransferParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TransferParams() { }
@@ -756,7 +756,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ClearParams() { }
@@ -913,7 +913,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public OptimizeParams() { }
@@ -1091,7 +1091,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelOptimizeParams() { }
@@ -1279,7 +1279,7 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetAnalyticsParams() { }
@@ -1562,7 +1562,7 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public UnloadModelParams() { }
@@ -2198,7 +2198,7 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SubscribeParams() { }

@@ -26,7 +26,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetStatusResult() { }
@@ -167,7 +167,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DeviceStatus() { }
@@ -405,7 +405,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocationRow() { }
@@ -1006,7 +1006,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocateResult() { }
@@ -1321,7 +1321,7 @@ public sealed record TransferResult : IWireRecord<TransferResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TransferResult() { }
@@ -1770,7 +1770,7 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public OptimizeResult() { }
@@ -1948,7 +1948,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetModelStatusResult() { }
@@ -2085,7 +2085,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelStatus() { }
@@ -2372,7 +2372,7 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelOptimizeResult() { }
@@ -2622,7 +2622,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetPressureResult() { }
@@ -2710,7 +2710,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DevicePressure() { }
@@ -2904,7 +2904,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PressureSignal() { }
@@ -3304,7 +3304,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TimelinePoint() { }
@@ -3434,7 +3434,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SuspectedLeak() { }
@@ -3910,7 +3910,7 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public LoadModelResult() { }
@@ -4827,7 +4827,7 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; private init; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SubscribeResult() { }
