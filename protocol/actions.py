@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol import params, results
-from protocol.vocabulary import EventName
+from protocol.events import EVENTS as EVENTS  # noqa: PLC0414 - the contract's other table
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,3 @@ OLDER_NAMES: dict[str, str] = {
     "memory.optimization_recs": "memory.get_optimization_recommendations",
 }
 """What older hosts send, and the action that it means."""
-
-EVENTS: dict[str, type[Any]] = {
-    "progress": results.ProgressData,
-    EventName.PRESSURE_CHANGED: results.PressureChangedData,
-    EventName.EXHAUSTION_FORECAST: results.ExhaustionForecastData,
-    EventName.BUDGET_CHANGED: results.BudgetChangedData,
-    EventName.LEAK_SUSPECTED: results.LeakSuspectedData,
-    EventName.OPTIMIZED: results.OptimizedData,
-    EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,
-    EventName.MODEL_UNLOADED: results.ModelUnloadedData,
-    EventName.UNLOAD_REQUESTED: results.UnloadRequestedData,
-    EventName.DEVICE_LOST: results.DeviceLostData,
-    EventName.DEVICE_RECOVERED: results.DeviceRecoveredData,
-}
-"""What each event carries in ``data``."""

@@ -44,14 +44,19 @@ def json_schema(name: str) -> dict[str, Any]:
     return schema
 
 
+def field_texts(name: str) -> dict[str, str]:
+    """Return what a type's docstrings say of its fields."""
+    return _texts().get(name, {})
+
+
 def _describe(name: str, schema: dict[str, Any]) -> None:
-    for field, text in _field_texts().get(name, {}).items():
+    for field, text in field_texts(name).items():
         if field in schema.get("properties", {}):
             schema["properties"][field]["description"] = text
 
 
 @cache
-def _field_texts() -> dict[str, dict[str, str]]:
+def _texts() -> dict[str, dict[str, str]]:
     """Read the strings below fields: Python keeps class docstrings only."""
     return {
         name: texts

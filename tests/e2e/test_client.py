@@ -1,0 +1,248 @@
+"""The Python client with a real worker: calls, refusals, progress, cancelling, events, deaths."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from protocol.vocabulary import EventName, Executed, MemoryType, PressureLevel, TransferState
+from tests.e2e.process import PATIENCE_SECONDS, ROOT
+from worker.client import CallOptions, Client, Event, WorkerExitedError, connect, connect_async
+from worker.core.errors import DeadlineExceededError, InvalidRequestError, OutOfMemoryError
+
+MIB = 2**20
+SLOW = "64MiB,bandwidth_bytes_per_second=1048576"
+KILL = signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM
+
+
+@pytest.fixture
+def memory() -> Iterator[Client]:
+    """Return a client with a device that copies a megabyte a second."""
+    with connect("--simulated-device", SLOW) as client:
+        yield client
+
+
+def test_calls_are_typed_and_refusals_are_errors(memory: Client) -> None:
+    """An answer is the contract's record; a refusal the worker's own error, and nothing was done."""
+    made = memory.allocate(size_bytes=MIB, owner="kv", device_id="cpu", memory_type=MemoryType.HOST)
+    assert (made.size_bytes, made.memory_type) == (MIB, MemoryType.HOST)
+    assert memory.get_usage(device_id="cpu").devices[0].allocated_bytes == MIB
+    with pytest.raises(OutOfMemoryError) as refused:
+        memory.allocate(size_bytes=2**50, device_id="cpu")
+    assert refused.value.executed is Executed.NO
+    assert refused.value.details["requested_bytes"] == 2**50
+    with pytest.raises(InvalidRequestError, match="data.size_bytes"):
+        memory.allocate(size_bytes=-1)
+    freed = memory.deallocate(allocation_id=made.allocation_id)
+    assert freed.freed_bytes == MIB
+
+
+def test_left_out_is_not_null(memory: Client) -> None:
+    """``None`` is sent as null, which takes a cap away; what is left out is kept."""
+    memory.set_limits(device_id="cpu", limit_bytes=64 * MIB)
+    assert memory.set_limits(device_id="cpu", reserve_bytes=0).limits.limit_bytes == 64 * MIB
+    assert memory.set_limits(device_id="cpu", limit_bytes=None).limits.limit_bytes is None
+
+
+def test_progress_on_the_callers_thread(memory: Client) -> None:
+    """Progress is told in order, by the thread that waits."""
+    made = memory.allocate(size_bytes=MIB, device_id="cpu")
+    seen: list[tuple[int, int]] = []
+    threads = set()
+
+    def note(completed: int, total: int) -> None:
+        seen.append((completed, total))
+        threads.add(threading.get_ident())
+
+    done = memory.transfer(
+        source_allocation_id=made.allocation_id,
+        destination_device_id="sim:0",
+        options=CallOptions(progress=note),
+    )
+    assert done.state is TransferState.COMPLETED
+    assert seen == sorted(seen)
+    assert threads <= {threading.get_ident()}
+
+
+def test_a_deadline(memory: Client) -> None:
+    """What is not done in time is rolled back."""
+    made = memory.allocate(size_bytes=16 * MIB, device_id="cpu")
+    with pytest.raises(DeadlineExceededError):
+        memory.transfer(
+            source_allocation_id=made.allocation_id, destination_device_id="sim:0",
+            options=CallOptions(deadline_ms=50),
+        )  # fmt: skip
+    assert memory.get_usage(device_id="sim:0").devices[0].allocated_bytes == 0
+
+
+def test_many_threads_at_once(memory: Client) -> None:
+    """More calls than the worker admits wait for their turn instead of being refused."""
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(5):
+                memory.ping()
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(300)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_death_is_told_and_the_next_call_has_a_new_worker() -> None:
+    """A call on its way says that it is not known what became of it; events go on with the new worker."""
+    exits: list[str] = []
+    with connect("--simulated-device", SLOW, on_exit=exits.append) as memory:
+        events = memory.events(EventName.ALLOCATION_EXPIRED)
+        made = memory.allocate(size_bytes=16 * MIB, device_id="cpu")
+        first = memory.hello.pid
+        killer = threading.Timer(0.0, os.kill, (first, KILL))
+        with pytest.raises(WorkerExitedError) as lost:
+            memory.transfer(
+                source_allocation_id=made.allocation_id, destination_device_id="sim:0",
+                options=CallOptions(progress=lambda *_: killer.is_alive() or killer.start()),
+            )  # fmt: skip
+        assert lost.value.executed is Executed.UNKNOWN
+        assert memory.get_usage(device_id="cpu").devices[0].allocated_bytes == 0
+        assert memory.hello.pid != first
+        memory.allocate(size_bytes=4096, device_id="cpu", lease_ms=1)
+        assert events.get(PATIENCE_SECONDS).name == EventName.ALLOCATION_EXPIRED
+    assert len(exits) == 1
+    assert "ended with" in exits[0]
+    assert list(events) == []
+
+
+def _ping_until_it_fails(memory: Client) -> None:
+    while True:
+        memory.ping()
+
+
+def test_no_new_worker_where_none_is_wanted() -> None:
+    """With ``restart=False`` a call after the death says so, and that it was not sent."""
+    with connect(restart=False) as memory:
+        os.kill(memory.hello.pid, KILL)
+        with pytest.raises(WorkerExitedError):
+            _ping_until_it_fails(memory)
+        with pytest.raises(WorkerExitedError, match="restart=False") as refused:
+            memory.ping()
+        assert refused.value.executed is Executed.NO
+
+
+def test_what_does_not_start_says_why() -> None:
+    """The error has the process's own last words, or the system's where there is no process."""
+    with pytest.raises(WorkerExitedError, match="unrecognized arguments: --nonsense"):
+        connect("--nonsense")
+    with pytest.raises(WorkerExitedError, match="could not be started"):
+        connect(command=["/there/is/no/such/interpreter"])
+
+
+DYING = """
+import json, sys
+request = json.loads(sys.stdin.readline())
+hello = {"pid": 0, "protocol": 1, "limits": {"max_inflight": 1}}
+print(json.dumps({"request_id": request["request_id"], "success": True, "data": hello}), flush=True)
+open(sys.argv[1], "a").write("x")
+"""
+
+
+def test_a_worker_that_always_dies_is_not_started_over_and_over(tmp_path: Path) -> None:
+    """After quick ends in a row calls are refused at once, and no process is started for them."""
+    starts = tmp_path / "starts"
+    with connect(command=[sys.executable, "-c", DYING, str(starts)]) as memory:
+        refused = ""
+        while "tried again in" not in refused:
+            with pytest.raises(WorkerExitedError) as failed:
+                memory.ping()
+            refused = str(failed.value)
+        assert failed.value.executed is Executed.NO
+        assert starts.read_text() == "xx"
+
+
+def test_the_worker_ends_with_its_client() -> None:
+    """Neither closing nor being killed leaves a worker behind."""
+    with connect() as memory:
+        closed = memory.hello.pid
+    assert not psutil.pid_exists(closed)
+    script = "from worker.client import connect; m = connect(); print(m.hello.pid, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as host:
+        assert host.stdout is not None
+        worker = psutil.Process(int(host.stdout.readline()))
+        host.kill()
+        worker.wait(PATIENCE_SECONDS)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """A host that only talks to a worker imports no pydantic, no psutil and nothing of the worker's own."""
+    script = (
+        "import sys, worker.client;"
+        "print([name for name in sys.modules if name.split('.')[0] in {'pydantic', 'psutil', 'torch'}"
+        " or name.startswith(('worker.manager', 'worker.stream', 'worker.backends'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_asyncio() -> None:
+    """Coroutines: calls side by side, events, refusals, and a cancelled task that cancels its request."""
+
+    async def main() -> None:
+        async with connect_async("--simulated-device", SLOW) as memory:
+            answers = await asyncio.gather(*(memory.ping() for _ in range(600)))
+            assert len(answers) == 600
+            pressure = await memory.get_pressure(device_id="sim:0")
+            assert pressure.pressure_level is PressureLevel.LOW
+            with pytest.raises(OutOfMemoryError):
+                await memory.allocate(size_bytes=2**50, device_id="cpu")
+            made = await memory.allocate(size_bytes=16 * MIB, device_id="cpu")
+            begun = asyncio.Event()
+            copying = asyncio.create_task(
+                memory.transfer(
+                    source_allocation_id=made.allocation_id, destination_device_id="sim:0",
+                    options=CallOptions(progress=lambda *_: begun.set()),
+                )
+            )  # fmt: skip
+            await begun.wait()
+            copying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await copying
+            async with memory.events(EventName.ALLOCATION_EXPIRED) as events:
+                await memory.allocate(size_bytes=4096, device_id="cpu", lease_ms=1)
+                event = await anext(events)
+                assert isinstance(event, Event)
+            freed = await memory.get_usage(device_id="sim:0")
+            while freed.devices[0].allocated_bytes:  # the cancelled copy is being rolled back
+                freed = await memory.get_usage(device_id="sim:0")
+
+    asyncio.run(asyncio.wait_for(main(), 3 * PATIENCE_SECONDS))
+
+
+def test_a_call_cancelled_by_its_own_progress(memory: Client) -> None:
+    """Whatever a progress handler raises goes to the caller; an interrupt cancels the request."""
+    made = memory.allocate(size_bytes=16 * MIB, device_id="cpu")
+
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        memory.transfer(
+            source_allocation_id=made.allocation_id, destination_device_id="sim:0",
+            options=CallOptions(progress=interrupt),
+        )  # fmt: skip
+    while memory.get_usage(device_id="sim:0").devices[0].allocated_bytes:
+        pass  # it is being rolled back

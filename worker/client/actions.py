@@ -1,0 +1,307 @@
+"""Generated from the contract; do not edit. Every action as a method with its own types."""
+
+# fmt: off
+
+from typing import Any, TypeVar
+
+from protocol import results
+from protocol import vocabulary as words
+from worker.client.calls import LEFT_OUT, CallOptions, LeftOut
+
+R = TypeVar("R")
+
+
+class Actions:
+    """Every action of the contract; each waits for its answer."""
+
+    def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+        """Ask where the memory is, on one device or all.
+
+        refresh: Read the operating system now instead of answering from readings up to 100 ms old.
+        """
+        return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "refresh": refresh}, options)
+
+    def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
+        """Ask for allocated bytes by owner, purpose or memory type."""
+        return self._call("memory.get_usage", results.GetUsageResult, {"device_id": device_id, "group_by": group_by}, options)
+
+    def get_allocations(self, *, device_id: str | None | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetAllocationsResult:
+        """List allocations, oldest first, a page at a time.
+
+        after: The ``next`` of the page before.
+        """
+        return self._call("memory.get_allocations", results.GetAllocationsResult, {"device_id": device_id, "allocation_id": allocation_id, "owner": owner, "purpose": purpose, "limit": limit, "after": after}, options)
+
+    def allocate(self, *, size_bytes: int, device_id: str | None | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, initialize: words.Initialize | LeftOut = LEFT_OUT, alignment: int | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, persistent: bool | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.AllocateResult:
+        """Ask for memory. All or nothing: a failed allocate changes no figure.
+
+        alignment: Bytes, a power of two up to 1 GiB; null for the device's own.
+        lease_ms: The allocation is freed when this runs out.
+        make_room: Models may be unloaded to make it fit.
+        """
+        return self._call("memory.allocate", results.AllocateResult, {"size_bytes": size_bytes, "device_id": device_id, "memory_type": memory_type, "initialize": initialize, "alignment": alignment, "purpose": purpose, "owner": owner, "persistent": persistent, "lease_ms": lease_ms, "make_room": make_room}, options)
+
+    def deallocate(self, *, allocation_id: str, force: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.DeallocateResult:
+        """Give one allocation back.
+
+        force: Also while it is persistent.
+        """
+        return self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
+
+    def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
+        """Copy or move an allocation's contents to a new allocation.
+
+        memory_type: Of the new allocation.
+        verify: Read the copy back and compare SHA-256 digests.
+        wait: False answers at once; follow it with ``memory.get_transfer``.
+        """
+        return self._call("memory.transfer", results.TransferResult, {"source_allocation_id": source_allocation_id, "destination_device_id": destination_device_id, "transfer_type": transfer_type, "memory_type": memory_type, "verify": verify, "wait": wait}, options)
+
+    def get_transfer(self, *, transfer_id: str, options: CallOptions | None = None) -> results.TransferResult:
+        """Ask how far a transfer has come."""
+        return self._call("memory.get_transfer", results.TransferResult, {"transfer_id": transfer_id}, options)
+
+    def clear(self, *, device_id: str | None | LeftOut = LEFT_OUT, clear_type: words.ClearType | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, force: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.ClearResult:
+        """Give up caches, allocations or models.
+
+        owner: Only this owner's allocations.
+        force: Also what is persistent or pinned.
+        """
+        return self._call("memory.clear", results.ClearResult, {"device_id": device_id, "clear_type": clear_type, "owner": owner, "force": force}, options)
+
+    def defragment(self, *, device_id: str | None | LeftOut = LEFT_OUT, aggressive: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.DefragmentResult:
+        """Join free memory into larger blocks and give back what is not needed.
+
+        aggressive: May restart the device's own process; its contents are carried over.
+        """
+        return self._call("memory.defragment", results.DefragmentResult, {"device_id": device_id, "aggressive": aggressive}, options)
+
+    def optimize(self, *, device_id: str | None | LeftOut = LEFT_OUT, optimization_level: words.OptimizationLevel | LeftOut = LEFT_OUT, dry_run: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.OptimizeResult:
+        """Carry out the recommended actions up to a level."""
+        return self._call("memory.optimize", results.OptimizeResult, {"device_id": device_id, "optimization_level": optimization_level, "dry_run": dry_run}, options)
+
+    def get_model_status(self, *, model_id: str | None | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetModelStatusResult:
+        """Ask for the configured models and where they are."""
+        return self._call("memory.get_model_status", results.GetModelStatusResult, {"model_id": model_id, "device_id": device_id}, options)
+
+    def model_optimize(self, *, device_id: str | None | LeftOut = LEFT_OUT, target_pressure_level: words.PressureLevel | float | None | LeftOut = LEFT_OUT, strategy: words.EvictionStrategy | LeftOut = LEFT_OUT, max_models_to_unload: int | None | LeftOut = LEFT_OUT, min_memory_to_free_bytes: int | None | LeftOut = LEFT_OUT, force_optimization: bool | LeftOut = LEFT_OUT, exclude_models: list[str] | LeftOut = LEFT_OUT, max_optimization_time_ms: int | None | LeftOut = LEFT_OUT, dry_run: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.ModelOptimizeResult:
+        """Unload models until a goal is met.
+
+        target_pressure_level: A level's name, or a percentage up to 100.
+        """
+        return self._call("memory.model_optimize", results.ModelOptimizeResult, {"device_id": device_id, "target_pressure_level": target_pressure_level, "strategy": strategy, "max_models_to_unload": max_models_to_unload, "min_memory_to_free_bytes": min_memory_to_free_bytes, "force_optimization": force_optimization, "exclude_models": exclude_models, "max_optimization_time_ms": max_optimization_time_ms, "dry_run": dry_run}, options)
+
+    def get_pressure(self, *, device_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetPressureResult:
+        """Ask how close devices are to running out, and what would help."""
+        return self._call("memory.get_pressure", results.GetPressureResult, {"device_id": device_id}, options)
+
+    def get_analytics(self, *, device_id: str | None | LeftOut = LEFT_OUT, time_range: str | LeftOut = LEFT_OUT, include: list[words.AnalyticsSection] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetAnalyticsResult:
+        """Ask what has happened lately.
+
+        include: Sections to answer; null for all.
+        """
+        return self._call("memory.get_analytics", results.GetAnalyticsResult, {"device_id": device_id, "time_range": time_range, "include": include}, options)
+
+    def get_metrics(self, *, options: CallOptions | None = None) -> results.GetMetricsResult:
+        """Ask for all figures as a metrics collector reads them."""
+        return self._call("memory.get_metrics", results.GetMetricsResult, {}, options)
+
+    def get_optimization_recommendations(self, *, device_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetOptimizationRecommendationsResult:
+        """Ask for the actions worth taking, over all devices, cheapest per byte first."""
+        return self._call("memory.get_optimization_recommendations", results.GetOptimizationRecommendationsResult, {"device_id": device_id}, options)
+
+    def load_model(self, *, model_id: str, device_id: str | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, pin: bool | None | LeftOut = LEFT_OUT, keep_alive_ms: int | None | LeftOut = LEFT_OUT, allow_fallback: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.LoadModelResult:
+        """Load a model, or note one more use of it if it is loaded.
+
+        device_id: Null for the model's own, else whichever has room.
+        make_room: Other models may be unloaded to make it fit.
+        pin: Whether it stays until unloaded by force; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        allow_fallback: The model's declared fallback may be loaded where it has no room itself.
+        """
+        return self._call("memory.load_model", results.LoadModelResult, {"model_id": model_id, "device_id": device_id, "make_room": make_room, "pin": pin, "keep_alive_ms": keep_alive_ms, "allow_fallback": allow_fallback}, options)
+
+    def unload_model(self, *, model_id: str, mode: words.UnloadMode | LeftOut = LEFT_OUT, by_owner: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.UnloadedModel:
+        """Unload a model that is not in use; where another process holds it, ask its owner to.
+
+        by_owner: The owner's word that it has unloaded the model, which another process than the worker held.
+        """
+        return self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)
+
+    def plan(self, *, candidates: list[dict[str, Any]], allow_eviction: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanResult:
+        """Ask which of several ways fits, in the order of preference. Changes nothing.
+
+        allow_eviction: Models may be counted as room where they could be unloaded.
+        """
+        return self._call("memory.plan", results.PlanResult, {"candidates": candidates, "allow_eviction": allow_eviction}, options)
+
+    def plan_batches(self, *, item_count: int, bytes_per_item: int, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
+        """Ask how to cut work into batches that fit.
+
+        fixed_bytes: Needed once beside each batch, whatever its size.
+        max_fraction: Share of the device's headroom that a batch may take.
+        """
+        return self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction}, options)
+
+    def set_limits(self, *, device_id: str, limit_bytes: int | None | LeftOut = LEFT_OUT, reserve_bytes: int | None | LeftOut = LEFT_OUT, thresholds: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.SetLimitsResult:
+        """Change what is left out stays; ``limit_bytes: null`` takes the cap away.
+
+        limit_bytes: Hard cap on this worker's allocations on the device.
+        reserve_bytes: Kept free for the host.
+        """
+        return self._call("memory.set_limits", results.SetLimitsResult, {"device_id": device_id, "limit_bytes": limit_bytes, "reserve_bytes": reserve_bytes, "thresholds": thresholds}, options)
+
+    def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
+        """Ask whether the worker answers."""
+        return self._call("worker.ping", results.PingResult, {}, options)
+
+    def _call(self, action: str, kind: type[R], data: dict[str, Any], options: CallOptions | None) -> R:
+        raise NotImplementedError
+
+
+class AsyncActions:
+    """Every action of the contract; each is a coroutine."""
+
+    async def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+        """Ask where the memory is, on one device or all.
+
+        refresh: Read the operating system now instead of answering from readings up to 100 ms old.
+        """
+        return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "refresh": refresh}, options)
+
+    async def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
+        """Ask for allocated bytes by owner, purpose or memory type."""
+        return await self._call("memory.get_usage", results.GetUsageResult, {"device_id": device_id, "group_by": group_by}, options)
+
+    async def get_allocations(self, *, device_id: str | None | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetAllocationsResult:
+        """List allocations, oldest first, a page at a time.
+
+        after: The ``next`` of the page before.
+        """
+        return await self._call("memory.get_allocations", results.GetAllocationsResult, {"device_id": device_id, "allocation_id": allocation_id, "owner": owner, "purpose": purpose, "limit": limit, "after": after}, options)
+
+    async def allocate(self, *, size_bytes: int, device_id: str | None | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, initialize: words.Initialize | LeftOut = LEFT_OUT, alignment: int | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, persistent: bool | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.AllocateResult:
+        """Ask for memory. All or nothing: a failed allocate changes no figure.
+
+        alignment: Bytes, a power of two up to 1 GiB; null for the device's own.
+        lease_ms: The allocation is freed when this runs out.
+        make_room: Models may be unloaded to make it fit.
+        """
+        return await self._call("memory.allocate", results.AllocateResult, {"size_bytes": size_bytes, "device_id": device_id, "memory_type": memory_type, "initialize": initialize, "alignment": alignment, "purpose": purpose, "owner": owner, "persistent": persistent, "lease_ms": lease_ms, "make_room": make_room}, options)
+
+    async def deallocate(self, *, allocation_id: str, force: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.DeallocateResult:
+        """Give one allocation back.
+
+        force: Also while it is persistent.
+        """
+        return await self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
+
+    async def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
+        """Copy or move an allocation's contents to a new allocation.
+
+        memory_type: Of the new allocation.
+        verify: Read the copy back and compare SHA-256 digests.
+        wait: False answers at once; follow it with ``memory.get_transfer``.
+        """
+        return await self._call("memory.transfer", results.TransferResult, {"source_allocation_id": source_allocation_id, "destination_device_id": destination_device_id, "transfer_type": transfer_type, "memory_type": memory_type, "verify": verify, "wait": wait}, options)
+
+    async def get_transfer(self, *, transfer_id: str, options: CallOptions | None = None) -> results.TransferResult:
+        """Ask how far a transfer has come."""
+        return await self._call("memory.get_transfer", results.TransferResult, {"transfer_id": transfer_id}, options)
+
+    async def clear(self, *, device_id: str | None | LeftOut = LEFT_OUT, clear_type: words.ClearType | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, force: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.ClearResult:
+        """Give up caches, allocations or models.
+
+        owner: Only this owner's allocations.
+        force: Also what is persistent or pinned.
+        """
+        return await self._call("memory.clear", results.ClearResult, {"device_id": device_id, "clear_type": clear_type, "owner": owner, "force": force}, options)
+
+    async def defragment(self, *, device_id: str | None | LeftOut = LEFT_OUT, aggressive: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.DefragmentResult:
+        """Join free memory into larger blocks and give back what is not needed.
+
+        aggressive: May restart the device's own process; its contents are carried over.
+        """
+        return await self._call("memory.defragment", results.DefragmentResult, {"device_id": device_id, "aggressive": aggressive}, options)
+
+    async def optimize(self, *, device_id: str | None | LeftOut = LEFT_OUT, optimization_level: words.OptimizationLevel | LeftOut = LEFT_OUT, dry_run: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.OptimizeResult:
+        """Carry out the recommended actions up to a level."""
+        return await self._call("memory.optimize", results.OptimizeResult, {"device_id": device_id, "optimization_level": optimization_level, "dry_run": dry_run}, options)
+
+    async def get_model_status(self, *, model_id: str | None | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetModelStatusResult:
+        """Ask for the configured models and where they are."""
+        return await self._call("memory.get_model_status", results.GetModelStatusResult, {"model_id": model_id, "device_id": device_id}, options)
+
+    async def model_optimize(self, *, device_id: str | None | LeftOut = LEFT_OUT, target_pressure_level: words.PressureLevel | float | None | LeftOut = LEFT_OUT, strategy: words.EvictionStrategy | LeftOut = LEFT_OUT, max_models_to_unload: int | None | LeftOut = LEFT_OUT, min_memory_to_free_bytes: int | None | LeftOut = LEFT_OUT, force_optimization: bool | LeftOut = LEFT_OUT, exclude_models: list[str] | LeftOut = LEFT_OUT, max_optimization_time_ms: int | None | LeftOut = LEFT_OUT, dry_run: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.ModelOptimizeResult:
+        """Unload models until a goal is met.
+
+        target_pressure_level: A level's name, or a percentage up to 100.
+        """
+        return await self._call("memory.model_optimize", results.ModelOptimizeResult, {"device_id": device_id, "target_pressure_level": target_pressure_level, "strategy": strategy, "max_models_to_unload": max_models_to_unload, "min_memory_to_free_bytes": min_memory_to_free_bytes, "force_optimization": force_optimization, "exclude_models": exclude_models, "max_optimization_time_ms": max_optimization_time_ms, "dry_run": dry_run}, options)
+
+    async def get_pressure(self, *, device_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetPressureResult:
+        """Ask how close devices are to running out, and what would help."""
+        return await self._call("memory.get_pressure", results.GetPressureResult, {"device_id": device_id}, options)
+
+    async def get_analytics(self, *, device_id: str | None | LeftOut = LEFT_OUT, time_range: str | LeftOut = LEFT_OUT, include: list[words.AnalyticsSection] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetAnalyticsResult:
+        """Ask what has happened lately.
+
+        include: Sections to answer; null for all.
+        """
+        return await self._call("memory.get_analytics", results.GetAnalyticsResult, {"device_id": device_id, "time_range": time_range, "include": include}, options)
+
+    async def get_metrics(self, *, options: CallOptions | None = None) -> results.GetMetricsResult:
+        """Ask for all figures as a metrics collector reads them."""
+        return await self._call("memory.get_metrics", results.GetMetricsResult, {}, options)
+
+    async def get_optimization_recommendations(self, *, device_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetOptimizationRecommendationsResult:
+        """Ask for the actions worth taking, over all devices, cheapest per byte first."""
+        return await self._call("memory.get_optimization_recommendations", results.GetOptimizationRecommendationsResult, {"device_id": device_id}, options)
+
+    async def load_model(self, *, model_id: str, device_id: str | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, pin: bool | None | LeftOut = LEFT_OUT, keep_alive_ms: int | None | LeftOut = LEFT_OUT, allow_fallback: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.LoadModelResult:
+        """Load a model, or note one more use of it if it is loaded.
+
+        device_id: Null for the model's own, else whichever has room.
+        make_room: Other models may be unloaded to make it fit.
+        pin: Whether it stays until unloaded by force; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        allow_fallback: The model's declared fallback may be loaded where it has no room itself.
+        """
+        return await self._call("memory.load_model", results.LoadModelResult, {"model_id": model_id, "device_id": device_id, "make_room": make_room, "pin": pin, "keep_alive_ms": keep_alive_ms, "allow_fallback": allow_fallback}, options)
+
+    async def unload_model(self, *, model_id: str, mode: words.UnloadMode | LeftOut = LEFT_OUT, by_owner: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.UnloadedModel:
+        """Unload a model that is not in use; where another process holds it, ask its owner to.
+
+        by_owner: The owner's word that it has unloaded the model, which another process than the worker held.
+        """
+        return await self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)
+
+    async def plan(self, *, candidates: list[dict[str, Any]], allow_eviction: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanResult:
+        """Ask which of several ways fits, in the order of preference. Changes nothing.
+
+        allow_eviction: Models may be counted as room where they could be unloaded.
+        """
+        return await self._call("memory.plan", results.PlanResult, {"candidates": candidates, "allow_eviction": allow_eviction}, options)
+
+    async def plan_batches(self, *, item_count: int, bytes_per_item: int, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
+        """Ask how to cut work into batches that fit.
+
+        fixed_bytes: Needed once beside each batch, whatever its size.
+        max_fraction: Share of the device's headroom that a batch may take.
+        """
+        return await self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction}, options)
+
+    async def set_limits(self, *, device_id: str, limit_bytes: int | None | LeftOut = LEFT_OUT, reserve_bytes: int | None | LeftOut = LEFT_OUT, thresholds: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.SetLimitsResult:
+        """Change what is left out stays; ``limit_bytes: null`` takes the cap away.
+
+        limit_bytes: Hard cap on this worker's allocations on the device.
+        reserve_bytes: Kept free for the host.
+        """
+        return await self._call("memory.set_limits", results.SetLimitsResult, {"device_id": device_id, "limit_bytes": limit_bytes, "reserve_bytes": reserve_bytes, "thresholds": thresholds}, options)
+
+    async def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
+        """Ask whether the worker answers."""
+        return await self._call("worker.ping", results.PingResult, {}, options)
+
+    async def _call(self, action: str, kind: type[R], data: dict[str, Any], options: CallOptions | None) -> R:
+        raise NotImplementedError

@@ -1,0 +1,161 @@
+"""One worker's lifetime as its host sees it: requests out, replies to whoever waits, events to whoever asked."""
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+
+from protocol.results import HelloResult
+from protocol.vocabulary import DEFAULT_MAX_INFLIGHT, PROTOCOL_VERSION, Executed
+from worker.client.calls import CallOptions, Receiver, Waiting, WorkerExitedError
+from worker.client.process import WorkerProcess
+from worker.client.values import read
+
+_SHUTDOWN_SECONDS = 10.0
+"""More than a worker takes to cancel what runs (7 s) after its input has ended."""
+_PROMPTLY = CallOptions(deadline_ms=30_000)
+
+
+class Connection:
+    """A started worker. ``on_event``, and ``on_end`` with how it ended, are called by its reader: they must not wait.
+
+    Errors: WorkerExitedError if it does not start, or speaks another protocol.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        on_event: Callable[[dict[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._on_event = on_event
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._ids = map(str, itertools.count(1))
+        # All mutable state: the calls on their way by request id, None once there is no worker any more.
+        self._pending: dict[str, Receiver] | None = {}
+        self._closed = False
+        self._room = threading.BoundedSemaphore(DEFAULT_MAX_INFLIGHT)
+        """One for each request that the worker admits at once: more would only be refused."""
+        self._started, self.lived_seconds = time.monotonic(), 0.0
+        self._process = WorkerProcess(command, self._take, self._ended)
+        try:
+            self.hello = self._introduce()
+        except BaseException:
+            self.close()
+            raise
+        for _ in range(DEFAULT_MAX_INFLIGHT - self.hello.limits.max_inflight):
+            self._room.acquire()
+        self.pid = self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can still be answered."""
+        return self._pending is not None
+
+    def send(self, action: str, data: dict[str, Any], options: CallOptions, receiver: Receiver) -> str:
+        """Send a request; what becomes of it goes to ``receiver``. Returns its id.
+
+        Waits while as many requests are on their way as the worker admits. WorkerExitedError if it is gone.
+        """
+        self._room.acquire()
+        request_id = next(self._ids)
+        line = orjson.dumps(
+            {"request_id": request_id, "action": action, "data": data, "meta": _meta(options)},
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+        with self._lock:
+            if self._pending is None:
+                self._room.release()
+                message = "the worker is gone"
+                raise WorkerExitedError(message, Executed.NO)
+            self._pending[request_id] = receiver
+        with contextlib.suppress(OSError, ValueError):  # it is ending: the reader tells every call on its way
+            self._process.send(line)
+        return request_id
+
+    def cancel(self, request_id: str) -> None:
+        """Ask the worker to cancel a call; it is answered all the same, as cancelled or done."""
+        if self.alive:
+            self.send("worker.cancel", {"request_id": request_id}, CallOptions(), _Ignored())
+
+    def subscribe(self, names: tuple[str, ...]) -> None:
+        """Have these events sent from now on, and no others. InvalidRequestError for one that is unknown."""
+        self._ask("worker.subscribe", {"events": names})
+
+    def close(self) -> None:
+        """End the worker: it answers what it was asked, frees everything and exits. Idempotent."""
+        self._closed = True
+        self._process.end(_SHUTDOWN_SECONDS)
+
+    # ---- by the reader ----
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return  # not the worker's: it writes nothing but frames
+        request_id = message.get("request_id")
+        if "event" in message:
+            receiver = (self._pending or {}).get(request_id)
+            if receiver is not None:
+                data = message.get("data", {})
+                receiver.progress(data.get("completed_bytes", 0), data.get("total_bytes", 0))
+            elif request_id is None:
+                self._on_event(message)
+            return
+        with self._lock:
+            receiver = (self._pending or {}).pop(request_id, None)
+        if receiver is not None:
+            self._room.release()
+            receiver.reply(message)
+
+    def _ended(self) -> None:
+        self.lived_seconds = time.monotonic() - self._started
+        with self._lock:
+            left, self._pending = self._pending or {}, None
+        how = "the client was closed" if self._closed else self._process.obituary()
+        for receiver in left.values():
+            self._room.release()
+            receiver.lost(WorkerExitedError(how))
+        if not self._closed:
+            self._on_end(how)
+
+    def _introduce(self) -> HelloResult:
+        asked = {"protocol_min": PROTOCOL_VERSION, "protocol_max": PROTOCOL_VERSION, "host_pid": os.getpid()}
+        found: HelloResult = read(HelloResult, self._ask("worker.hello", asked))
+        return found
+
+    def _ask(self, action: str, data: dict[str, Any]) -> dict[str, Any]:
+        waiting = Waiting()
+        self.send(action, data, _PROMPTLY, waiting)
+        return waiting.wait(_PROMPTLY)
+
+
+class _Ignored:
+    """Takes what nobody waits for."""
+
+    def progress(self, completed: int, total: int) -> None:
+        pass
+
+    def reply(self, message: dict[str, Any]) -> None:
+        pass
+
+    def lost(self, error: WorkerExitedError) -> None:
+        pass
+
+
+def _meta(options: CallOptions) -> dict[str, Any]:
+    meta: dict[str, Any] = {}
+    if options.deadline_ms is not None:
+        meta["deadline_ms"] = options.deadline_ms
+    if options.progress is not None:
+        meta["progress"] = True
+    if options.traceparent is not None:
+        meta["traceparent"] = options.traceparent
+    return meta

@@ -1,0 +1,124 @@
+"""One worker process: started, read by threads of its own, and ended with nothing left behind."""
+
+import collections
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from protocol.vocabulary import Executed
+from worker.client.calls import WorkerExitedError
+
+_LAST_WORDS = 20
+"""Lines of the worker's log that an error about its end quotes."""
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+log = logging.getLogger("memory_worker")
+"""Gets every line that workers write to stderr, at its own level."""
+
+
+class WorkerProcess:
+    """A running worker. ``on_line`` is called with each line of its output, then ``on_end`` once."""
+
+    def __init__(
+        self, command: Sequence[str], on_line: Callable[[bytes], None], on_end: Callable[[], None]
+    ) -> None:
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the caller's own command
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+            )
+        except OSError as error:
+            message = f"the worker could not be started: {error}; command: {' '.join(command)}"
+            raise WorkerExitedError(message, Executed.NO) from error
+        self.pid = self._process.pid
+        self._last_words = collections.deque[str](maxlen=_LAST_WORDS)
+        self._writing = threading.Lock()
+        self._errors = threading.Thread(target=self._read_errors, name="memory-worker-log", daemon=True)
+        self._errors.start()
+        self._reader = threading.Thread(
+            target=self._read, args=(on_line, on_end), name="memory-worker-replies", daemon=True
+        )
+        self._reader.start()
+
+    def send(self, line: bytes) -> None:
+        """Write one line. OSError or ValueError if the process is gone."""
+        stdin = self._process.stdin
+        if stdin is None:  # pragma: no cover - it is a pipe
+            raise AssertionError
+        with self._writing:
+            view = memoryview(line)
+            while view:
+                view = view[stdin.write(view) or 0 :]
+
+    def end(self, seconds: float) -> None:
+        """Close its input, which ends it once it has answered, and insist after a time. Idempotent."""
+        with contextlib.suppress(OSError, ValueError):
+            self._close_input()
+        for insist in (self._process.terminate, self._process.kill):
+            try:
+                self._process.wait(seconds)
+                break
+            except subprocess.TimeoutExpired:
+                insist()
+        self._process.wait()
+        if threading.current_thread() is not self._reader:
+            self._reader.join(seconds)
+        self._errors.join(seconds)
+
+    def obituary(self) -> str:
+        """Return how it ended: exit code and last words."""
+        code = self._process.wait()
+        self._errors.join(1.0)
+        words = "\n  ".join(self._last_words)
+        return f"the worker ended with {code}" + (f"; its last words:\n  {words}" if words else "")
+
+    def _read(self, on_line: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        stdout = self._process.stdout
+        if stdout is not None:
+            held = bytearray()
+            with contextlib.suppress(OSError, ValueError), stdout:
+                while chunk := os.read(stdout.fileno(), 1 << 16):
+                    held += chunk
+                    *lines, held = held.split(b"\n")
+                    for line in lines:
+                        on_line(bytes(line))
+        with contextlib.suppress(OSError, ValueError):
+            self._close_input()
+        on_end()
+
+    def _close_input(self) -> None:
+        with self._writing:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+
+    def _read_errors(self) -> None:
+        stderr = self._process.stderr
+        if stderr is None:
+            return
+        with stderr:
+            for raw in iter(stderr.readline, b""):
+                text = raw.decode("utf-8", "replace").rstrip()
+                self._last_words.append(text)
+                log.log(_level(raw), "%s", text)
+
+
+def default_command() -> tuple[str, ...]:
+    """Return what starts the worker of this installation, with this interpreter."""
+    return (sys.executable, "-m", "worker")
+
+
+def _level(raw: bytes) -> int:
+    try:
+        found = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return logging.WARNING
+    return _LEVELS.get(str(found.get("level")), logging.INFO) if isinstance(found, dict) else logging.WARNING
