@@ -96,6 +96,7 @@ UNREADABLE = {
     "NaN": '{"request_id":"ID","success":true,"data":{"value":NaN}}',
     "Infinity in an error": '{"request_id":"ID","success":false,"error":{"details":{"a":-Infinity}}}',
     "the id comes last": '{"success":true,"data":{"value":NaN},"request_id": "ID"}',
+    "another id comes before it": '{"success":true,"data":{"request_id":"x","a":NaN},"request_id":"ID"}',
     "cut off": '{"request_id":"ID","success":true,"data":{"te',
     "no data": '{"request_id":"ID","success":true}',
     "success is a word": '{"request_id":"ID","success":"yes","data":{}}',

@@ -12,6 +12,8 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
     // One at a time, each with what is wanted by then: so the last that the worker hears is what holds.
     private readonly SemaphoreSlim _subscribing = new(1);
 
+    private sealed record Refusal(IReadOnlyList<EventName> Names, WorkerRequestException Problem);
+
     public void Publish(WorkerEvent one) => _hub.Publish(one);
 
     public void Complete(Exception problem) => _hub.Complete(problem);
@@ -55,9 +57,9 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
         {
             var connection = await supervisor.ConnectAsync(cancellationToken).ConfigureAwait(false);
             var refused = await AskAsync(connection, _hub.Wanted, cancellationToken).ConfigureAwait(false);
-            if (refused is { Problem: { } problem } && reader.Names.IsSubsetOf(refused.Value.Names))
+            if (refused is not null && reader.Names.IsSubsetOf(refused.Names))
             {
-                throw problem; // Nothing that this reader wants will ever come.
+                throw refused.Problem; // Nothing that this reader wants will ever come.
             }
         }
         catch (WorkerExitedException)
@@ -100,11 +102,11 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
     }
 
     /// <summary>Subscribes to what the worker has of it: one that is older does not know every event.</summary>
-    /// <returns>What it does not have, and its words on that; null where it has all.</returns>
-    private static async Task<(HashSet<EventName> Names, WorkerRequestException Problem)?> AskAsync(
+    /// <returns>What it does not have; null where it has all.</returns>
+    private static async Task<Refusal?> AskAsync(
         WorkerConnection connection, IReadOnlyList<EventName> wanted, CancellationToken cancellationToken)
     {
-        (HashSet<EventName> Names, WorkerRequestException Problem)? refused = null;
+        Refusal? refused = null;
         while (true)
         {
             try
@@ -116,7 +118,7 @@ internal sealed class EventSubscription(WorkerSupervisor supervisor)
             }
             catch (WorkerRequestException problem) when (Unknown(problem, wanted) is { Count: > 0 } unknown)
             {
-                refused = ([.. refused?.Names ?? [], .. unknown], problem);
+                refused = new([.. refused?.Names ?? [], .. unknown], problem);
                 wanted = wanted.Except(unknown).ToList();
             }
         }

@@ -45,20 +45,15 @@ internal readonly ref struct Frame
         }
     }
 
-    /// <summary>
-    /// Finds the next request id in a line that is no frame: cut off, nested too deeply, or no JSON at all. What looks
-    /// like a report of progress has none, since it is not what its request waits for.
-    /// </summary>
+    /// <summary>Whether a line that is no frame was to be a reply, and no report of progress, which no call waits for.</summary>
+    public static bool LooksLikeReply(ReadOnlySpan<byte> line) => line.IndexOf("\"success\""u8) >= 0;
+
+    /// <summary>Finds the next request id in a line that is no frame: cut off, nested too deeply, or no JSON at all.</summary>
     /// <param name="line">Is left at what follows the id.</param>
     /// <param name="requestId">As it stands; the ids of this host need no escapes.</param>
     public static bool TryFindRequestId(ref ReadOnlySpan<byte> line, out string requestId)
     {
         requestId = string.Empty;
-        if (line.IndexOf("\"success\""u8) < 0)
-        {
-            return false;
-        }
-
         for (int at; (at = line.IndexOf(RequestIdName)) >= 0;)
         {
             line = line[(at + RequestIdName.Length)..];

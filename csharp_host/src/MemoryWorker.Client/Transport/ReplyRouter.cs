@@ -68,7 +68,7 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
     private void OnUnreadable(ReadOnlySpan<byte> line, string why, Exception? problem = null)
     {
         observer.OnJunk(processId, Frame.Excerpt(line));
-        while (Frame.TryFindRequestId(ref line, out var id))
+        for (var rest = Frame.LooksLikeReply(line) ? line : []; Frame.TryFindRequestId(ref rest, out var id);)
         {
             if (_pending.TryGetValue(id, out var call) && Remove(call))
             {
