@@ -11,10 +11,13 @@ namespace MemoryWorker.Client;
 public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
 {
     private const int MaxRefusals = 8;
+    private const int WaitingLogs = 4096;
+    private const int WaitingReports = 4096;
 
     private readonly PythonWorkerOptions _options;
     private readonly WorkerSupervisor _supervisor;
     private readonly EventSubscription _events;
+    private readonly Relay<WorkerLogEntry> _logs;
 
     /// <summary>Prepares the service; the worker starts with <see cref="StartAsync"/> or the first call.</summary>
     /// <exception cref="ArgumentException">An option makes no sense.</exception>
@@ -25,6 +28,7 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
         _options = options;
         _supervisor = new WorkerSupervisor(options, this);
         _events = new EventSubscription(_supervisor);
+        _logs = new(entry => Raise(LogReceived, entry, nameof(LogReceived)), WaitingLogs, options.TimeProvider);
     }
 
     /// <inheritdoc/>
@@ -36,7 +40,10 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
     /// <summary>Raised when a worker could not be started; another try follows unless the breaker opened.</summary>
     public event EventHandler<WorkerStartException>? WorkerStartFailed;
 
-    /// <summary>Raised for every line on the worker's stderr, and for junk on its stdout. Must return soon.</summary>
+    /// <summary>
+    /// Raised in order for every line on the worker's stderr, and for junk on its stdout. A handler that falls 4,096 lines
+    /// behind loses the oldest; one that hangs holds up nothing else.
+    /// </summary>
     public event EventHandler<WorkerLogEntry>? LogReceived;
 
     /// <summary>Raised when a handler of another event, or of progress, threw. Without a handler it goes to <see cref="Trace"/>.</summary>
@@ -90,9 +97,11 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
     {
         _events.Complete(new ObjectDisposedException(nameof(PythonWorkerService)));
         await _supervisor.DisposeAsync().ConfigureAwait(false);
+        await _logs.DrainAsync(CancellationToken.None).ConfigureAwait(false);
+        _logs.Close();
     }
 
-    void IWorkerSink.OnLog(WorkerLogEntry entry) => Raise(LogReceived, entry, nameof(LogReceived));
+    void IWorkerSink.OnLog(WorkerLogEntry entry) => _logs.Report(entry);
 
     void IWorkerSink.OnEvent(WorkerEvent one) => _events.Publish(one);
 
@@ -151,8 +160,7 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
         where TParams : class, IWireRecord<TParams>
         where TResult : class, IWireRecord<TResult>
     {
-        var relay = new ProgressRelay(
-            handler, problem => OnHandlerFailed(nameof(WorkerCallOptions.Progress), problem), _options.TimeProvider);
+        var relay = new Relay<ProgressData>(Report, WaitingReports, _options.TimeProvider);
         try
         {
             var result = await ExecuteAsync(action, request, time, relay, cancellationToken).ConfigureAwait(false);
@@ -162,6 +170,18 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
         finally
         {
             relay.Close();
+        }
+
+        void Report(ProgressData data)
+        {
+            try
+            {
+                handler.Report(data);
+            }
+            catch (Exception problem)
+            {
+                OnHandlerFailed(nameof(WorkerCallOptions.Progress), problem);
+            }
         }
     }
 

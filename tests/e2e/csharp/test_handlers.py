@@ -1,26 +1,33 @@
 """Event handlers of the host that throw: nothing else stops, and somebody is told."""
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, ask, fake, until
+from tests.e2e.csharp.host import Make, Watched, ask, fake, until, wait
 
 __all__ = ["fake"]
 
 
-def angry(service: Any, event: str) -> None:
-    """Add a handler that throws."""
+def handle(service: Any, event: str, handler: Callable[[Any], None]) -> None:
+    """Add a handler of an event."""
     import System
 
     kind = System.Object.GetType(service).GetEvent(event).EventHandlerType.GetGenericArguments()[0]
+    getattr(service, f"add_{event}")(System.EventHandler[kind](lambda _sender, one: handler(one)))
 
-    def handle(_sender: Any, _one: Any) -> None:
+
+def angry(service: Any, event: str) -> None:
+    """Add a handler that throws."""
+
+    def throw(_one: Any) -> None:
         message = "the handler is angry"
         raise ValueError(message)
 
-    getattr(service, f"add_{event}")(System.EventHandler[kind](handle))
+    handle(service, event, throw)
 
 
 @pytest.mark.parametrize("event", ["WorkerStarted", "WorkerExited", "LogReceived"])
@@ -36,6 +43,35 @@ def test_what_a_handler_throws_is_told(fake: Make, event: str) -> None:
     assert (one.Handler, "the handler is angry" in str(one.Exception)) == (event, True)
     other.next()
     assert ask(service, "memory.get_usage") == {"devices": []}
+
+
+def test_a_log_handler_that_hangs_holds_up_nothing(fake: Make) -> None:
+    """It may wait for the thread that waits for the worker: calls go on, stderr is read, disposal ends."""
+    called, released = threading.Event(), threading.Event()
+
+    def hang(_one: Any) -> None:
+        called.set()
+        released.wait(60)
+
+    service = fake("--stdout-junk", "Loading the model, please wait", "--stderr-bytes", str(2**20))
+    handle(service, "LogReceived", hang)
+    try:
+        assert ask(service, "fake.echo", value=1)["value"] == 1
+        assert called.wait(30)
+        assert ask(service, "fake.echo", value=2)["value"] == 2
+        wait(service.DisposeAsync())
+    finally:
+        released.set()
+
+
+def test_log_lines_are_told_before_disposal_ends(fake: Make) -> None:
+    """What the worker said until its end has been handled, in order."""
+    service = fake()
+    log = Watched(service, "LogReceived")
+    lines = [f"line {number}" for number in range(1000)]
+    ask(service, "fake.complain", lines=lines)
+    wait(service.DisposeAsync())
+    assert [one.Line for one in log.seen] == lines
 
 
 def test_without_a_handler_it_is_traced(fake: Make) -> None:

@@ -85,6 +85,34 @@ def test_a_python_that_is_too_old(load: Any, fake: Make, tmp_path: Path) -> None
     assert "cannot import name 'StrEnum'" in caught.value.Message
 
 
+@pytest.mark.parametrize(
+    ("file", "is_old"),
+    [
+        ("/usr/lib/python3.9/runpy.py", True),
+        ("C:\\Python310\\lib\\runpy.py", True),
+        ("/usr/lib/python3.12/runpy.py", False),
+        ("<frozen runpy>", False),
+    ],
+)
+def test_the_traceback_of_a_python_that_is_too_old(
+    load: Any, fake: Make, tmp_path: Path, file: str, *, is_old: bool
+) -> None:
+    """It may not even get to what 3.11 brought: its version is in its traceback."""
+    from MemoryWorker.Client import PythonWorkerService, WorkerStartException
+
+    old = tmp_path / "python3"
+    old.write_text(
+        f"#!/bin/sh\ncat >&2 <<'END'\nTraceback (most recent call last):\n"
+        f'  File "{file}", line 197, in _run_module_as_main\nSyntaxError: invalid syntax\nEND\nexit 1\n'
+    )
+    old.chmod(0o755)
+    service = PythonWorkerService(options(["-m", "worker"], FileName=str(old), max_restarts=0))
+    with pytest.raises(WorkerStartException) as caught:
+        wait(service.StartAsync())
+    wait(service.DisposeAsync())
+    assert ("needs Python 3.11 or newer" in caught.value.Message) is is_old
+
+
 def test_what_was_started_is_named(fake: Make) -> None:
     """A start that fails says with which command, and where."""
     from MemoryWorker.Client import WorkerStartException

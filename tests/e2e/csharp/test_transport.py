@@ -78,6 +78,7 @@ def test_junk_on_stdout_is_survived(fake: Make) -> None:
     log = Watched(service, "LogReceived")
     ask(service, "fake.garbage", lines=junk)
     assert service.Snapshot.JunkLines == len(junk) + 2  # and the binary one, and the one at the start
+    log.next()
     assert "Loading the model" in log.seen[0].Message
     assert ask(service, "fake.echo", value=1)["value"] == 1
 

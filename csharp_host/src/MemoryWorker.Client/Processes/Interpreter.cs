@@ -1,12 +1,18 @@
+using System.Globalization;
+using System.Text.RegularExpressions;
+
 namespace MemoryWorker.Client.Processes;
 
 /// <summary>Says what was started, and what its last words mean, where the worker did not start.</summary>
 internal static class Interpreter
 {
-    private const string Needed = "3.11";
+    private const int NeededMinor = 11;
 
-    /// <summary>What an older Python says first: this type came with the one that is needed.</summary>
-    private const string TooOld = "cannot import name 'StrEnum'";
+    /// <summary>What an older Python says where it gets far enough: this type came with the one that is needed.</summary>
+    private const string NoStrEnum = "cannot import name 'StrEnum'";
+
+    /// <summary>Where <c>-m</c> is in an older Python's traceback; from 3.11 on it is part of the interpreter.</summary>
+    private const string RunPy = @"python3\.?(\d{1,2})\b.*runpy\.py";
 
     /// <summary>Throws where the folder that the worker is to start in is not there: the system would name the executable.</summary>
     /// <exception cref="WorkerStartException">There is no such folder.</exception>
@@ -27,10 +33,15 @@ internal static class Interpreter
         var path = Find(options.FileName);
         var command = string.Join(' ', options.Arguments.Prepend($"'{path}'"));
         var started = $"started was {command} in '{options.WorkingDirectory ?? Directory.GetCurrentDirectory()}'";
-        return stderrTail.Any(line => line.Contains(TooOld, StringComparison.Ordinal))
-            ? $"the worker needs Python {Needed} or newer, and '{path}' is older: set {nameof(options.FileName)} to a newer one; {started}"
+        return stderrTail.Any(IsTooOld)
+            ? $"the worker needs Python 3.{NeededMinor} or newer, and '{path}' is older: set {nameof(options.FileName)} to a newer one; {started}"
             : started;
     }
+
+    private static bool IsTooOld(string line) =>
+        line.Contains(NoStrEnum, StringComparison.Ordinal)
+        || (Regex.Match(line, RunPy, RegexOptions.IgnoreCase | RegexOptions.CultureInvariant) is { Success: true } found
+            && int.Parse(found.Groups[1].ValueSpan, CultureInfo.InvariantCulture) < NeededMinor);
 
     /// <summary>The file that a name on PATH stands for; the name itself where it is a path, or none is found.</summary>
     private static string Find(string fileName) =>
