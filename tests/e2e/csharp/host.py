@@ -216,3 +216,26 @@ def until(holds: Any) -> None:
     while not holds():
         assert time.monotonic() < end
         threading.Event().wait(0.001)
+
+
+def sent(journal: Path, action: str) -> int:
+    """Count how often the workers received an action."""
+    return sum(line.split()[0] == action for line in journal.read_text().splitlines())
+
+
+def ask_until(service: Any, refused: Any) -> dict[str, Any]:
+    """Ask again while the break lasts, at most 30 s."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            return ask(service, "fake.echo", value=1)
+        except refused as problem:
+            if problem.RetryAt is None or time.monotonic() > until:
+                raise
+
+
+def wait_started(service: Any) -> int:
+    """Start the worker and return its process id."""
+    wait(service.StartAsync())
+    pid: int = service.Snapshot.ProcessId
+    return pid

@@ -7,8 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, ask, fake, until, wait
-from tests.e2e.csharp.test_supervision import sent
+from tests.e2e.csharp.host import Make, Watched, ask, fake, sent, until, wait
 from tests.rigs.dotnet import runtime
 
 __all__ = ["fake"]
