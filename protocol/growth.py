@@ -12,8 +12,10 @@ from typing import Any
 
 BASELINE = Path(__file__).with_name("baseline.json")
 
+REQUIRED, OR_NULL = "required ", " or null"
+
 Shape = dict[str, dict[str, Any]]
-"""``actions``, ``events``, ``records`` (a field's type by its name) and ``enums`` (their words), each by name."""
+"""``actions``, ``events``, ``enums`` (their words), ``requests`` and ``answers`` (a field's type by its name)."""
 
 
 @cache
@@ -25,7 +27,7 @@ def baseline() -> Shape:
 
 def is_added(record: str, field: str) -> bool:
     """Tell whether a field came to a record after that was first released."""
-    first = baseline()["records"].get(record)
+    first = (baseline()["requests"] | baseline()["answers"]).get(record)
     return first is not None and field not in first
 
 
@@ -38,21 +40,35 @@ def broken_promises(now: Shape) -> list[str]:
         for name, was in first[kind].items()
         if now[kind].get(name) != was
     ]
-    for name, fields in first["records"].items():
-        there = now["records"].get(name, {})
-        found += [
-            f"{name}.{field} is {there.get(field, 'gone')}; it was {was}"
-            for field, was in fields.items()
-            if there.get(field) != was
-        ]
-        found += [
-            f"{name}.{field} is new and required: an older host does not send it"
-            for field, kind in there.items()
-            if field not in fields and kind.startswith("required ")
-        ]
+    for kind, keeps in (("requests", _takes_as_much), ("answers", _says_the_same)):
+        for name, fields in first[kind].items():
+            there = now[kind].get(name, {})
+            found += [
+                f"{name}.{field} is {there.get(field, 'gone')}; it was {was}"
+                for field, was in fields.items()
+                if not keeps(was, there.get(field, ""))
+            ]
+            found += [
+                f"{name}.{field} is new and required: an older host does not send it"
+                for field, type_ in there.items()
+                if field not in fields and type_.startswith(REQUIRED)
+            ]
     for name, words in first["enums"].items():
         found += [f"{name} lost the word {word}" for word in words if word not in now["enums"].get(name, ())]
     return found
+
+
+def _takes_as_much(was: str, now: str) -> bool:
+    """Whether a request may still say what it said: it may be asked for less, and null may be allowed."""
+    if now.startswith(REQUIRED) and not was.startswith(REQUIRED):
+        return False
+    was, now = was.removeprefix(REQUIRED), now.removeprefix(REQUIRED)
+    return now in (was, was + OR_NULL)
+
+
+def _says_the_same(was: str, now: str) -> bool:
+    """Whether a reader finds what it found, from workers of both ages."""
+    return now == was
 
 
 def with_additions(now: Shape) -> str:

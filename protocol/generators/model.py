@@ -72,22 +72,26 @@ def contract() -> tuple[dict[str, Record], dict[str, Words]]:
 def shape() -> growth.Shape:
     """Return what hosts and workers rely on, in the form of the baseline."""
     records, enums = contract()
-    requests = {action.params.__name__ for action in ACTIONS.values()}
+    roots = {action.params.__name__ for action in ACTIONS.values()} | {"Request"}
+    requests = {name: one for name, one in records.items() if one.root in roots}
     return {
         "actions": {name: [row.params.__name__, row.result.__name__] for name, row in ACTIONS.items()},
         "events": {str(name): kind.__name__ for name, kind in EVENTS.items()},
-        "records": {
-            name: {field.name: _promise(field, sent=one.root in requests) for field in one.fields}
+        "requests": {
+            name: {field.name: growth.REQUIRED * field.required + _promise(field) for field in one.fields}
+            for name, one in requests.items()
+        },
+        "answers": {
+            name: {field.name: _promise(field) for field in one.fields}
             for name, one in records.items()
+            if name not in requests
         },
         "enums": {name: list(one.words) for name, one in enums.items()},
     }
 
 
-def _promise(field: Field, *, sent: bool) -> str:
-    """Say a field's type; of a request also whether it must be sent. Every field of an answer is."""
-    required = "required " if sent and field.required else ""
-    return required + _kind(field.schema) + (" or null" if field.nullable else "")
+def _promise(field: Field) -> str:
+    return _kind(field.schema) + growth.OR_NULL * field.nullable
 
 
 def _kind(schema: Schema) -> str:

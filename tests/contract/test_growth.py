@@ -19,14 +19,15 @@ def test_every_promise_is_kept() -> None:
 
 
 def test_additions_are_allowed() -> None:
-    """Actions, events, types, optional request fields, answer fields and words may come."""
+    """Actions, events, types, optional fields, answers' fields and words may come; a request may be asked for less."""
     now = copy.deepcopy(growth.baseline())
     now["actions"]["memory.hibernate"] = ["HibernateParams", "HibernateResult"]
     now["events"]["device.moved_out"] = "MovedOutData"
-    now["records"]["HibernateParams"] = {"until": "required string"}
-    now["records"]["ClearParams"]["gently"] = "boolean"
-    now["records"]["ClearResult"]["mood"] = "integer"
+    now["requests"]["HibernateParams"] = {"until": "required string"}
+    now["requests"]["ClearParams"]["gently"] = "boolean"
+    now["answers"]["ClearResult"]["mood"] = "integer"
     now["enums"]["DeviceKind"].append("npu")
+    now["requests"]["AllocateParams"]["size_bytes"] = "integer or null"
     assert growth.broken_promises(now) == []
 
 
@@ -39,15 +40,15 @@ def _assign(kind: str, name: str, field: str, value: Any) -> Callable[[Shape], N
     [
         (lambda now: now["actions"].pop("worker.ping"), "action worker.ping is gone"),
         (lambda now: now["events"].update({"device.lost": "GoneData"}), "event device.lost is GoneData"),
-        (lambda now: now["records"].pop("PingResult"), "PingResult.uptime_ms is gone"),
-        (lambda now: now["records"]["PingResult"].pop("uptime_ms"), "PingResult.uptime_ms is gone"),
-        (_assign("records", "PingResult", "uptime_ms", "integer or null"), "it was integer"),
+        (lambda now: now["answers"].pop("PingResult"), "PingResult.uptime_ms is gone"),
+        (lambda now: now["answers"]["PingResult"].pop("uptime_ms"), "PingResult.uptime_ms is gone"),
+        (_assign("answers", "PingResult", "uptime_ms", "integer or null"), "it was integer"),
         (
-            _assign("records", "ClearParams", "mood", "required string"),
+            _assign("requests", "ClearParams", "mood", "required string"),
             "ClearParams.mood is new and required",
         ),
         (
-            _assign("records", "ClearParams", "owner", "required string or null"),
+            _assign("requests", "ClearParams", "owner", "required string or null"),
             "ClearParams.owner is required",
         ),
         (lambda now: now["enums"]["DeviceKind"].remove("cuda"), "DeviceKind lost the word cuda"),
@@ -64,8 +65,8 @@ def test_what_would_stop_others_is_named(change: Callable[[Shape], Any], said: s
 def test_a_release_adds_types_and_changes_none() -> None:
     """What came to a type after its release stays an addition: an older worker still does not send it."""
     now = copy.deepcopy(growth.baseline())
-    now["records"]["ClearResult"]["mood"] = "integer"
-    now["records"]["HibernateParams"] = {"until": "required string"}
+    now["answers"]["ClearResult"]["mood"] = "integer"
+    now["requests"]["HibernateParams"] = {"until": "required string"}
     text = growth.with_additions(now)
     assert "HibernateParams" in text
     assert "mood" not in text
