@@ -59,3 +59,7 @@ class TensorInfo(Record):
     offset: int
     """From the start of the block."""
     placed_bytes: int
+    """From its first element to its last."""
+    strides: tuple[int, ...] | None = None
+    """In elements, where they do not lie one after the other in the order of their indices; tensors that share
+    memory in their file share it here."""

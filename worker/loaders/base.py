@@ -1,6 +1,5 @@
 """What every loader can do. A loader reads; where the bytes go is its caller's decision."""
 
-import math
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
@@ -9,10 +8,21 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec, TensorInfo
 from worker.core.records import FileRange
-from worker.loaders.dtypes import ITEM_BYTES
+from worker.loaders.dtypes import CASTABLE, bytes_of
 
 ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
+
+
+class Part(Record):
+    """A stretch of the block that is read in one go: a tensor, or what several tensors share."""
+
+    name: str
+    """Of the first tensor in it."""
+    offset: int
+    placed_bytes: int
+    dtype: str
+    stored_dtype: str
 
 
 class WeightFile(Protocol):
@@ -22,11 +32,15 @@ class WeightFile(Protocol):
     """
 
     tensors: tuple[TensorInfo, ...]
+    parts: tuple[Part, ...]
+    """What is read, each once; the tensors lie in them."""
     total_bytes: int
     """The block that holds all of them, with alignment."""
+    passed_over: tuple[str, ...]
+    """What is in the file beside tensors, in words; not loaded."""
 
     def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
-        """Write a tensor's placed bytes from ``start`` on into ``target``; both are whole elements."""
+        """Write a part's placed bytes from ``start`` on into ``target``; both are whole elements."""
         ...
 
     def close(self) -> None:
@@ -101,15 +115,22 @@ def lay_out(
     end = 0
     for name, stored_dtype, shape in stored:
         dtype = placed_dtype(stored_dtype, cast_to)
-        count = math.prod(shape)
         offset = -(-end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-        size = count * ITEM_BYTES[dtype]
-        stored_bytes = count * ITEM_BYTES[stored_dtype]
-        infos.append(TensorInfo(name, shape, stored_dtype, stored_bytes, dtype, offset, size))
+        size = bytes_of(dtype, shape)
+        infos.append(
+            TensorInfo(name, shape, stored_dtype, bytes_of(stored_dtype, shape), dtype, offset, size)
+        )
         end = offset + size
     return tuple(infos), end
 
 
+def parts_of(tensors: Iterable[TensorInfo]) -> tuple[Part, ...]:
+    """Return the parts of a block in which no tensor shares another's bytes."""
+    return tuple(
+        Part(each.name, each.offset, each.placed_bytes, each.dtype, each.stored_dtype) for each in tensors
+    )
+
+
 def placed_dtype(stored: str, cast_to: str | None) -> str:
-    """Return what a tensor is after the cast: integers and booleans stay what they are."""
-    return cast_to if cast_to is not None and "F" in stored else stored
+    """Return what a tensor is after the cast: only floating-point numbers that stand alone change."""
+    return cast_to if cast_to is not None and stored in CASTABLE else stored

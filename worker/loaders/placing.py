@@ -12,14 +12,14 @@ Write = Callable[[int, memoryview], None]
 
 
 def place(file: WeightFile, block: memoryview, token: CancelToken, done: Done | None = None) -> None:
-    """Read every tensor into its place in addressable memory; this thread and one more take turns.
+    """Read every part into its place in addressable memory; this thread and one more take turns.
 
     Errors: what ``read_into`` raises, and what ``token`` does between pieces; both threads have ended then.
     """
 
     def read(piece: tuple[int, int, int]) -> int:
         index, start, length = piece
-        at = file.tensors[index].offset + start
+        at = file.parts[index].offset + start
         with block[at : at + length] as target:
             file.read_into(index, start, target, token)
         return length
@@ -35,14 +35,14 @@ def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done
         token.check()
         with chunk[:length] as piece:
             file.read_into(index, start, piece, token)
-            write(file.tensors[index].offset + start, piece)
+            write(file.parts[index].offset + start, piece)
         completed += length
         if done is not None:
             done(completed)
 
 
 def _pieces(file: WeightFile) -> Iterator[tuple[int, int, int]]:
-    """Yield (tensor, start, length) of at most a chunk each, in the block's order; no element is split."""
-    for index, tensor in enumerate(file.tensors):
-        for start in range(0, tensor.placed_bytes, COPY_CHUNK_BYTES):
-            yield index, start, min(COPY_CHUNK_BYTES, tensor.placed_bytes - start)
+    """Yield (part, start, length) of at most a chunk each, in the block's order; no element is split."""
+    for index, part in enumerate(file.parts):
+        for start in range(0, part.placed_bytes, COPY_CHUNK_BYTES):
+            yield index, start, min(COPY_CHUNK_BYTES, part.placed_bytes - start)

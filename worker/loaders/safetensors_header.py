@@ -4,11 +4,10 @@ It is the file's word against its size: every figure is checked before a byte is
 """
 
 import json
-import math
 from typing import Any
 
 from protocol.record import Record
-from worker.loaders.dtypes import ITEM_BYTES
+from worker.loaders.dtypes import SAFETENSORS, bytes_of
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
@@ -96,13 +95,16 @@ def _tensor(name: str, entry: object) -> StoredTensor:
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise HeaderError(f"tensor {name!r} is not an object of dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise HeaderError(f"tensor {name!r} has dtype {dtype!r}; known are {', '.join(ITEM_BYTES)}")
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS:
+        raise HeaderError(f"tensor {name!r} has dtype {dtype!r}; known are {', '.join(SAFETENSORS)}")
     if not _sizes(shape) or len(shape) > _MAX_DIMENSIONS:
         raise HeaderError(f"tensor {name!r} has a shape that is not a list of up to {_MAX_DIMENSIONS} sizes")
     if not _sizes(offsets) or len(offsets) != len(("begin", "end")) or offsets[0] > offsets[1]:
         raise HeaderError(f"tensor {name!r} has data_offsets that are not a begin and an end")
-    wanted, found = math.prod(shape) * ITEM_BYTES[dtype], offsets[1] - offsets[0]
+    try:
+        wanted, found = bytes_of(dtype, shape), offsets[1] - offsets[0]
+    except ValueError as error:
+        raise HeaderError(f"tensor {name!r}: {error}") from error
     if wanted != found:
         raise HeaderError(
             f"tensor {name!r} of {dtype} {shape} takes {wanted} bytes; its data_offsets hold {found}"

@@ -8,8 +8,9 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.core.records import FileRange
-from worker.loaders.base import InPlace, lay_out, load_failed
+from worker.loaders.base import InPlace, lay_out, load_failed, parts_of
 from worker.loaders.dtypes import ITEM_BYTES
+from worker.loaders.file_kind import head_of, mismatch
 from worker.loaders.model_path import open_file
 from worker.loaders.positional_file import PositionalFile
 from worker.loaders.safetensors_header import (
@@ -19,10 +20,7 @@ from worker.loaders.safetensors_header import (
     header_bytes,
     parse_header,
 )
-from worker.loaders.tensors import flat_tensor
-
-_SCRATCH_BYTES = 4 * 2**20
-"""What a cast reads at a time: all that a thread takes beside the block."""
+from worker.loaders.tensors import cast_into
 
 
 class SafetensorsLoader:
@@ -60,6 +58,8 @@ class SafetensorsFile:
         self.tensors, self.total_bytes = lay_out(
             ((each.name, each.dtype, each.shape) for each in stored), spec.dtype
         )
+        self.parts = parts_of(self.tensors)
+        self.passed_over: tuple[str, ...] = ()
         self._spec = spec
         self._file = file
         self._begins = tuple(data_start + each.begin for each in stored)
@@ -70,15 +70,10 @@ class SafetensorsFile:
         if info.dtype == info.stored_dtype:
             self._read(index, start, target)
             return
-        stored_item, item = ITEM_BYTES[info.stored_dtype], ITEM_BYTES[info.dtype]
-        scratch = memoryview(bytearray(min(_SCRATCH_BYTES, target.nbytes // item * stored_item)))
-        step = _SCRATCH_BYTES // stored_item * item
-        for offset in range(0, target.nbytes, step):
-            token.check()
-            with target[offset : offset + step] as part:
-                source = scratch[: part.nbytes // item * stored_item]
-                self._read(index, (start + offset) // item * stored_item, source)
-                flat_tensor(part, info.dtype).copy_(flat_tensor(source, info.stored_dtype))
+        first = start // ITEM_BYTES[info.dtype] * ITEM_BYTES[info.stored_dtype]
+        cast_into(
+            target, info.dtype, info.stored_dtype, lambda at, into: self._read(index, first + at, into), token
+        )
 
     def in_place(self) -> InPlace:
         """Map from the first tensor on: the header stays out."""
@@ -92,7 +87,7 @@ class SafetensorsFile:
             if info.dtype != info.stored_dtype:
                 cause = f"can't be mapped: it is cast from {info.stored_dtype} to {info.dtype}"
                 raise load_failed(self._spec, f"tensor {info.name!r} {cause}")
-            if begin % ITEM_BYTES[info.dtype]:
+            if begin % ITEM_BYTES.get(info.dtype, 1):
                 cause = f"can't be mapped: it begins at byte {begin}, and is of {info.dtype}"
                 raise load_failed(self._spec, f"tensor {info.name!r} {cause}")
             tensors.append(replace(info, offset=begin - start))
@@ -119,6 +114,9 @@ class SafetensorsFile:
 
 def _checked(spec: ModelSpec, file: PositionalFile) -> SafetensorsFile:
     """Find what loading would fail with, before anything goes for the sake of this model."""
+    wrong = mismatch("safetensors", head_of(file), file.size_bytes)
+    if wrong is not None:
+        raise HeaderError(wrong)
     data_start, stored = _read_header(file)
     opened = SafetensorsFile(spec, file, data_start, stored)
     _check_readable(file)

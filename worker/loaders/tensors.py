@@ -1,14 +1,18 @@
 """Tensors over a block of memory, without a copy. The only thing that is imported late here is torch."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from worker.core.cancellation import CancelToken
 from worker.core.models import TensorInfo
-from worker.loaders.dtypes import TORCH_NAMES
+from worker.loaders.dtypes import ITEM_BYTES, ONLY_TORCH, TORCH_NAMES, bytes_of
 
 if TYPE_CHECKING:
     import torch
+
+_SCRATCH_BYTES = 4 * 2**20
+"""What a cast reads at a time: all that a thread takes beside the block."""
 
 
 def torch_dtype(word: str) -> "torch.dtype":
@@ -27,6 +31,21 @@ def flat_tensor(memory: memoryview, word: str) -> "torch.Tensor":
     return torch.frombuffer(memory, dtype=dtype) if memory.nbytes else torch.empty(0, dtype=dtype)
 
 
+def cast_into(
+    target: memoryview, dtype: str, stored: str, read: Callable[[int, memoryview], object], token: CancelToken
+) -> None:
+    """Fill ``target`` from what ``read`` reads of another type; it is handed places in bytes of that."""
+    stored_item, item = ITEM_BYTES[stored], ITEM_BYTES[dtype]
+    scratch = memoryview(bytearray(min(_SCRATCH_BYTES, target.nbytes // item * stored_item)))
+    step = _SCRATCH_BYTES // stored_item * item
+    for offset in range(0, target.nbytes, step):
+        token.check()
+        with target[offset : offset + step] as part:
+            source = scratch[: part.nbytes // item * stored_item]
+            read(offset // item * stored_item, source)
+            flat_tensor(part, dtype).copy_(flat_tensor(source, stored))
+
+
 def as_tensors(block: memoryview, tensors: Iterable[TensorInfo]) -> dict[str, "torch.Tensor"]:
     """Return tensors over a writable block.
 
@@ -43,14 +62,49 @@ def _over(own: memoryview, tensors: Iterable[TensorInfo]) -> dict[str, "torch.Te
 
     found: dict[str, torch.Tensor] = {}
     for each in tensors:
-        dtype = torch_dtype(each.dtype)
+        dtype, shape = torch_form(each)
         if each.placed_bytes == 0:
-            found[each.name] = torch.empty(each.shape, dtype=dtype)
+            found[each.name] = torch.empty(shape, dtype=dtype)
             continue
         count = each.placed_bytes // dtype.itemsize
         flat = torch.frombuffer(own, dtype=dtype, count=count, offset=each.offset)
-        found[each.name] = flat.reshape(each.shape)
+        found[each.name] = shaped(flat, shape, each.strides)
     return found
+
+
+def shaped(flat: "torch.Tensor", shape: tuple[int, ...], strides: tuple[int, ...] | None) -> "torch.Tensor":
+    """Return a tensor of one dimension in its shape, without a copy."""
+    return flat.reshape(shape) if strides is None else flat.as_strided(shape, strides)
+
+
+def dense_bytes(memory: memoryview, info: TensorInfo) -> memoryview:
+    """Return a tensor's bytes in the order of its indices: ``memory`` itself, or a copy where they lie otherwise."""
+    if info.strides is None:
+        return memory
+    import torch  # noqa: PLC0415
+
+    dtype, shape = torch_form(info)
+    copy = memoryview(bytearray(bytes_of(info.dtype, shape)))
+    flat = torch.frombuffer(copy, dtype=dtype)
+    flat.copy_(shaped(torch.frombuffer(bytearray(memory), dtype=dtype), shape, info.strides).reshape(-1))
+    return copy
+
+
+def torch_form(info: TensorInfo) -> tuple["torch.dtype", tuple[int, ...]]:
+    """Return as what torch has a tensor: type and shape.
+
+    What torch has no type for is bytes: two elements of F4 are one of its float4_e2m1fn_x2, where it has that
+    and the last dimension is even; else, as F6, a flat row of uint8.
+    """
+    import torch  # noqa: PLC0415
+
+    dtype: torch.dtype | None = getattr(torch, (TORCH_NAMES | ONLY_TORCH).get(info.dtype, ""), None)
+    if dtype is not None:
+        return dtype, info.shape
+    paired = getattr(torch, "float4_e2m1fn_x2", None)
+    if info.dtype == "F4" and paired is not None and info.shape and info.shape[-1] % 2 == 0:
+        return paired, (*info.shape[:-1], info.shape[-1] // 2)
+    return torch.uint8, (info.placed_bytes,)
 
 
 class Weights(Mapping[str, "torch.Tensor"]):

@@ -1,171 +1,155 @@
-"""Weights that ``torch.save`` wrote: a state dict of tensors. Nothing else is unpickled, so no code runs."""
+"""Weights that ``torch.save`` wrote: tensors, and plain values beside them that are passed over.
 
-import os
-import sys
+The file is read by our own reader, which runs nothing of it, and its bytes are read by position: torch is needed
+for casts and for tensors with gaps, and to use what was loaded.
+"""
+
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from importlib.util import find_spec
 
 from worker.core.cancellation import CancelToken
-from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
-from worker.loaders.base import lay_out, load_failed
-from worker.loaders.dtypes import FROM_TORCH, ITEM_BYTES
-from worker.loaders.mapped_pages import MappedPages
-from worker.loaders.model_path import open_file, resolved_file
-from worker.loaders.tensors import flat_tensor
-from worker.loaders.torch_archive import NotDescribedError, described_tensors
+from worker.loaders.base import load_failed
+from worker.loaders.dtypes import ITEM_BYTES
+from worker.loaders.file_kind import PICKLES, ZIP, head_of, mismatch
+from worker.loaders.model_path import open_file
+from worker.loaders.pickle_reader import PickleError
+from worker.loaders.positional_file import PositionalFile
+from worker.loaders.shared_storage import lay_out_views
+from worker.loaders.tensors import cast_into, flat_tensor
+from worker.loaders.torch_archive import Described, described_archive
+from worker.loaders.torch_legacy import MAGIC, described_legacy
+from worker.loaders.torch_values import StoredView
+from worker.loaders.zip_records import ZipError, read_exactly
 
-if TYPE_CHECKING:
-    import torch
-
-_MAX_DEPTH = 64
-_STEP_ELEMENTS = 2**19
-"""What is copied at a time: also what a tensor with gaps or in another order takes beside the block."""
+_SCRATCH_BYTES = 4 * 2**20
+"""What a cast, or a tensor with gaps, reads at a time: all that a thread takes beside the block."""
+NEEDS_TORCH = "it needs torch, which is not installed: pip install memory-worker[torch]"
 
 
 class TorchLoader:
-    """Maps the file and reads its structure; the weights stay in the file until they are copied."""
+    """Reads what the file says of its tensors; the weights stay in the file until they are copied."""
 
     def estimate(self, spec: ModelSpec) -> int | None:
         """Return the block's size after the cast, as the file describes its tensors; torch is not imported."""
-        descriptor, _ = open_file(spec)
-        with os.fdopen(descriptor, "rb") as file:
-            try:
-                described = described_tensors(file)
-            except NotDescribedError:
-                return None
-        return lay_out((("", each.dtype, each.shape) for each in described), spec.dtype)[1]
+        file = _opened(spec)
+        file.close()
+        return file.total_bytes
 
     def open(self, spec: ModelSpec) -> "TorchFile":
-        """Map the file and check that it is a state dict."""
-        descriptor, _ = open_file(spec)
-        try:
-            _check_archive(spec, descriptor)
-        finally:
-            os.close(descriptor)  # torch maps a file by its name
-        path = resolved_file(spec)
-        failure: ModelLoadFailedError | None = None
-        try:
-            return TorchFile(spec, _load(spec, path), MappedPages(path))
-        except ModelLoadFailedError as error:
-            failure = error
-        except Exception as error:  # noqa: BLE001 - torch's own are of many kinds
-            failure = load_failed(spec, _cause(error))
-        # A failure that is kept must not keep the mapping, which the frames of its traceback hold.
-        raise failure.with_traceback(None)
+        """Open the file and check all of it that can be checked before its weights are read."""
+        file = _opened(spec)
+        if find_spec("torch") is None:
+            file.close()
+            raise load_failed(spec, NEEDS_TORCH)
+        return file
 
 
 class TorchFile:
-    """A WeightFile over a mapping of the file."""
+    """A WeightFile."""
 
-    def __init__(self, spec: ModelSpec, named: dict[str, "torch.Tensor"], pages: MappedPages) -> None:
-        self.tensors, self.total_bytes = lay_out(
-            ((name, FROM_TORCH[str(each.dtype)], tuple(each.shape)) for name, each in named.items()),
-            spec.dtype,
-        )
-        self._pages = pages
-        # All mutable state: the mapped tensors, until it is closed.
-        self._mapped = list(named.values())
+    def __init__(self, spec: ModelSpec, file: PositionalFile, described: Described) -> None:
+        layout = lay_out_views(described.tensors, spec.dtype)
+        self.tensors, self.parts, self.total_bytes = layout.tensors, layout.parts, layout.total_bytes
+        self.passed_over = tuple(f"{path}: {kind}" for path, kind in described.passed_over)
+        self._sources = layout.sources
+        self._begins = described.begins
+        self._spec = spec
+        self._file = file
 
     def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
-        """Copy out of the mapping, casting on the way, and let the pages that were read go again."""
-        info = self.tensors[index]
-        tensor = self._mapped[index]
-        item = ITEM_BYTES[info.dtype]
-        first, last = start // item, (start + target.nbytes) // item
-        whole = flat_tensor(target, info.dtype)
-        contiguous = tensor.is_contiguous()
-        for begin in range(first, last, _STEP_ELEMENTS):
-            token.check()
-            end = min(last, begin + _STEP_ELEMENTS)
-            part = whole[begin - first : end - first]
-            if contiguous:
-                source = tensor.view(-1)[begin:end]
-                part.copy_(source)
-                self._pages.release(source.data_ptr(), source.nbytes)
-            else:
-                part.copy_(_gathered(tensor, begin, end))
+        """Read, through a small scratch buffer if it is cast or gathered."""
+        part, source = self.parts[index], self._sources[index]
+        if source.gathered is not None:
+            self._gather(index, source.gathered, start, target, token)
+            return
+        stored_item, item = ITEM_BYTES[part.stored_dtype], ITEM_BYTES[part.dtype]
+        begin = self._begins[source.storage] + (source.first + start // item) * stored_item
+        if part.dtype == part.stored_dtype:
+            self._read(index, begin, target)
+            return
+        cast_into(
+            target, part.dtype, part.stored_dtype, lambda at, into: self._read(index, begin + at, into), token
+        )
 
     def close(self) -> None:
-        """Let go of the mapping."""
-        self._mapped.clear()
+        """Close the descriptor."""
+        self._file.close()
+
+    def _gather(
+        self, index: int, view: StoredView, start: int, target: memoryview, token: CancelToken
+    ) -> None:
+        """Read elements of a view with gaps, a row of its last dimension at a time."""
+        part = self.parts[index]
+        stored_item = ITEM_BYTES[view.dtype]
+        into = flat_tensor(target, part.dtype)
+        scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        done = 0
+        first = start // ITEM_BYTES[part.dtype]
+        most = _SCRATCH_BYTES // stored_item
+        for at, step, count in _rows(view, first, into.numel()):
+            per_read = max(1, (most - 1) // max(1, step) + 1)
+            for piece in range(0, count, per_read):
+                token.check()
+                length = min(per_read, count - piece)
+                with scratch[: ((length - 1) * step + 1) * stored_item] as raw:
+                    self._read(index, self._begins[view.storage] + (at + piece * step) * stored_item, raw)
+                    into[done : done + length].copy_(flat_tensor(raw, view.dtype)[:: max(1, step)])
+                done += length
+
+    def _read(self, index: int, begin: int, target: memoryview) -> None:
+        try:
+            got = self._file.read_into(begin, target)
+        except OSError as error:
+            raise load_failed(self._spec, f"reading it failed: {error.strerror}") from error
+        if got < target.nbytes:
+            name = self.parts[index].name
+            raise load_failed(self._spec, f"the file was cut short while it was read, in tensor {name!r}")
 
 
-def _load(spec: ModelSpec, path: Path) -> dict[str, "torch.Tensor"]:
-    import torch  # noqa: PLC0415 - seconds, and only for a model of this kind
+def _rows(view: StoredView, first: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (place in the storage, step, length) of each row of the last dimension, from one element on."""
+    row, step = (view.shape[-1], view.strides[-1]) if view.shape else (1, 1)
+    while count:
+        outer, column = divmod(first, row)
+        at = view.offset + column * step
+        for size, stride in zip(reversed(view.shape[:-1]), reversed(view.strides[:-1]), strict=True):
+            outer, place = divmod(outer, size)
+            at += place * stride
+        length = min(row - column, count)
+        yield at, step, length
+        first, count = first + length, count - length
 
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    named: dict[str, torch.Tensor] = {}
-    for name, tensor in _tensors(spec, state, "", {}):
-        if name in named:
-            raise load_failed(spec, f"two of its tensors flatten to the name {name!r}")
-        named[name] = tensor
-    return named
 
-
-def _check_archive(spec: ModelSpec, descriptor: int) -> None:
-    """Refuse what a mapping would misread: torch takes records as they lie in the file."""
+def _opened(spec: ModelSpec) -> TorchFile:
+    file = PositionalFile(*open_file(spec))
     try:
-        with open(descriptor, "rb", closefd=False) as file, ZipFile(file) as archive:
-            for record in archive.infolist():
-                if record.compress_type != ZIP_STORED:
-                    raise load_failed(spec, f"its record {record.filename!r} is compressed")
-                if record.filename.endswith("/byteorder") and archive.read(record) != sys.byteorder.encode():
-                    raise load_failed(spec, f"its byte order is not this machine's, {sys.byteorder} endian")
-    except (BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise load_failed(
-            spec, f"it is not a file that torch.save wrote in its zip format: {error}"
-        ) from error
+        opened = TorchFile(spec, file, _described(file))
+        if file.size_bytes:  # what a broken medium or a lost share keeps back is mostly at the end
+            read_exactly(file, file.size_bytes - 1, 1)
+    except (PickleError, ZipError) as error:
+        file.close()
+        raise load_failed(spec, str(error)) from error
+    except OSError as error:
+        file.close()
+        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
+    except BaseException:
+        file.close()
+        raise
+    return opened
 
 
-def _tensors(
-    spec: ModelSpec, value: Any, name: str, seen: dict[int, str], depth: int = 0
-) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Walk nested dicts. ``seen`` has each dict's first name: one that returns may be endless."""
-    import torch  # noqa: PLC0415
-
-    where = repr(name) if name else "what it holds"
-    if isinstance(value, torch.Tensor):
-        yield name, _checked(spec, value, name)
-    elif not isinstance(value, dict):
-        raise load_failed(spec, f"{where} is a {type(value).__name__}; a state dict has tensors only")
-    elif depth > _MAX_DEPTH:
-        raise load_failed(spec, f"its dicts nest deeper than {_MAX_DEPTH}")
-    elif id(value) in seen:
-        raise load_failed(spec, f"{where} is the same dict as {seen[id(value)]!r}")
-    else:
-        seen[id(value)] = name
-        for key, each in value.items():
-            if not isinstance(key, str | int):
-                raise load_failed(spec, f"{where} has a key that is a {type(key).__name__}")
-            yield from _tensors(spec, each, f"{name}.{key}" if name else str(key), seen, depth + 1)
-
-
-def _checked(spec: ModelSpec, tensor: "torch.Tensor", name: str) -> "torch.Tensor":
-    if str(tensor.dtype) not in FROM_TORCH or str(tensor.layout) != "torch.strided":
-        what = f"{tensor.dtype}, {tensor.layout}"
-        raise load_failed(spec, f"tensor {name!r} is {what}; known are {', '.join(FROM_TORCH)}, strided")
-    if tensor.device.type != "cpu":
-        raise load_failed(spec, f"tensor {name!r} has no bytes in the file: it is on {tensor.device}")
-    return tensor.detach()
-
-
-def _gathered(tensor: "torch.Tensor", begin: int, end: int) -> "torch.Tensor":
-    """Return elements of a tensor that lies in another order, without making all of it anew."""
-    import torch  # noqa: PLC0415
-
-    places = torch.unravel_index(torch.arange(begin, end), tensor.shape)
-    return tensor[places]
-
-
-def _cause(error: Exception) -> str:
-    """Say in a sentence what torch says in a page."""
-    text = str(error).strip()
-    if "eights_only" in text or "Unsupported" in text:
-        lines = [line.strip() for line in text.splitlines() if "Unsupported" in line or "GLOBAL" in line]
-        found = (lines or text.splitlines())[0]
-        return f"it holds more than tensors, and nothing of it was run: {found}"
-    first = text.splitlines()[0] if text else "no reason given"
-    return f"it is not a file that torch.save wrote in its zip format: {type(error).__name__}: {first}"
+def _described(file: PositionalFile) -> Described:
+    head = head_of(file)
+    wrong = mismatch("torch", head, file.size_bytes)
+    if wrong is not None:
+        raise ZipError(wrong)
+    if head.startswith(MAGIC):
+        return described_legacy(file)
+    if head.startswith(ZIP):
+        return described_archive(file)
+    if head.startswith(PICKLES):
+        raise PickleError(
+            "it is a plain pickle, of which nothing was run: it is not a file that torch.save wrote"
+        )
+    raise ZipError("it is not a file that torch.save wrote, in its zip format or the older one")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.models import TensorInfo
-from worker.loaders.tensors import Weights
+from worker.loaders.tensors import Weights, dense_bytes
 from worker.plugins.remote_action import ModelAction, work_of
 from worker.stream.work import Call
 from worker.workers.model_load import ModelWorker, Taken
@@ -42,10 +42,10 @@ class LeasedModel(Mapping[str, memoryview]):
     def __getitem__(self, name: str) -> memoryview:
         info = self.infos[name]
         if self._view is not None:
-            return self._view[info.offset : info.offset + info.placed_bytes].toreadonly()
+            return dense_bytes(self._view[info.offset : info.offset + info.placed_bytes], info).toreadonly()
         copy = memoryview(bytearray(info.placed_bytes))
         self._blocks.read(self._residence, info.offset, copy)
-        return copy.toreadonly()
+        return dense_bytes(copy, info).toreadonly()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from worker.backends.base import DeviceBackend, RemoteWork
 from worker.core.cancellation import CancelToken
 from worker.core.models import TensorInfo
-from worker.loaders.dtypes import TORCH_NAMES
+from worker.loaders.tensors import dense_bytes, shaped, torch_form
 from worker.stream.work import Call
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class LeasedThere(Mapping[str, memoryview]):
         self.fallback_reason = fallback_reason
         self.device_id = device_id
         self.size_bytes = size_bytes
-        found = [TensorInfo(**(each | {"shape": tuple(each["shape"])})) for each in tensors]
+        found = map(_info, tensors)
         self.infos: dict[str, TensorInfo] = {each.name: each for each in found}
         self._backend = backend
         self._handle = handle
@@ -93,7 +93,7 @@ class LeasedThere(Mapping[str, memoryview]):
         info = self.infos[name]
         copy = memoryview(bytearray(info.placed_bytes))
         self._backend.read(self._handle, info.offset, copy, self._token)
-        return copy.toreadonly()
+        return dense_bytes(copy, info).toreadonly()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
@@ -110,6 +110,13 @@ class LeasedThere(Mapping[str, memoryview]):
         return _TensorsThere(self, whole_of(self._handle))
 
 
+def _info(fields: dict[str, Any]) -> TensorInfo:
+    """Read what JSON made of it: there are no tuples there."""
+    strides = fields["strides"]
+    there = {"shape": tuple(fields["shape"]), "strides": None if strides is None else tuple(strides)}
+    return TensorInfo(**(fields | there))
+
+
 class _TensorsThere(Mapping[str, "torch.Tensor"]):
     """Each made when it is asked for: over the model's own memory, or a copy where torch cannot look into that."""
 
@@ -121,15 +128,15 @@ class _TensorsThere(Mapping[str, "torch.Tensor"]):
         import torch  # noqa: PLC0415 - only where the device is torch's
 
         info = self._weights.infos[name]
-        dtype: torch.dtype = getattr(torch, TORCH_NAMES[info.dtype])
+        dtype, shape = torch_form(info)
         if not info.placed_bytes:
-            return torch.empty(info.shape, dtype=dtype, device=self._whole.device)
+            return torch.empty(shape, dtype=dtype, device=self._whole.device)
         part = self._whole[info.offset : info.offset + info.placed_bytes]
         try:
-            return part.view(dtype).reshape(info.shape)
+            return shaped(part.view(dtype), shape, info.strides)
         except NotImplementedError:  # DirectML's memory is opaque: bytes stay bytes there
             content = bytearray(self._weights[name])
-            return torch.frombuffer(content, dtype=dtype).reshape(info.shape).to(self._whole.device)
+            return torch.frombuffer(content, dtype=dtype).reshape(shape).to(self._whole.device)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)

@@ -105,7 +105,7 @@ def test_a_header_that_lies(tmp_path, header, told):
 def test_lengths_that_lie(tmp_path):
     path = tmp_path / "m.safetensors"
     for content, told in (
-        (b"", "it has 0 bytes; a safetensors file begins with 8 of length"),
+        (b"", "it is empty; its download never began"),
         (b"1234567", "it has 7 bytes"),
         (
             struct.pack("<Q", 2**64 - 1),
@@ -175,9 +175,9 @@ def test_a_pickle_with_code_is_refused_and_nothing_runs(tmp_path):
     torch.save({"w": torch.ones(2), "x": Bomb(mark)}, path)
     assert "it holds more than tensors, and nothing of it was run" in refused(path, "torch")
     path.write_bytes(pickle.dumps(Bomb(mark)))
-    assert "it is not a file that torch.save wrote in its zip format" in refused(path, "torch")
+    assert "it is a plain pickle, of which nothing was run" in refused(path, "torch")
     torch.save({"x": Bomb(mark)}, path, _use_new_zipfile_serialization=False)
-    assert "it is not a file that torch.save wrote in its zip format" in refused(path, "torch")
+    assert "it holds more than tensors, and nothing of it was run" in refused(path, "torch")
     torch.save(torch.nn.Linear(2, 2), path)
     assert "nothing of it was run" in refused(path, "torch")
     assert not mark.exists()
@@ -185,23 +185,21 @@ def test_a_pickle_with_code_is_refused_and_nothing_runs(tmp_path):
 
 def test_what_is_no_state_dict_is_refused_by_name(tmp_path):
     path = tmp_path / "m.pt"
-    same: dict = {"w": torch.ones(1)}
     endless: dict = {}
     endless["again"] = endless
     deep: dict = {"w": torch.ones(1)}
     for _ in range(80):
         deep = {"d": deep}
     for state, told in (
-        ({"epoch": 3, "model": {"w": torch.ones(2)}}, "'epoch' is a int; a state dict has tensors only"),
-        ([torch.ones(2)], "what it holds is a list"),
+        ({"epoch": 3, "names": ["x"]}, "it holds no tensors: 'epoch' is a int"),
+        ("text", "it holds no tensors: what it holds is a str"),
         ({"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}, "two of its tensors flatten to the name 'a.b'"),
-        ({"a": same, "b": same}, "'b' is the same dict as 'a'"),
-        (endless, "'again' is the same dict as ''"),
-        (deep, "its dicts nest deeper than 64"),
-        ({(1, 2): torch.ones(1)}, "has a key that is a tuple"),
-        ({"s": torch.eye(3).to_sparse()}, "tensor 's' is torch.float32, torch.sparse_coo"),
-        ({"c": torch.ones(1, dtype=torch.complex128)}, "tensor 'c' is torch.complex128"),
-        ({"m": torch.ones(1, device="meta")}, "tensor 'm' has no bytes in the file: it is on meta"),
+        (endless, "'again' is inside itself"),
+        (deep, "its containers nest deeper than 64"),
+        ({(1, 2): torch.ones(1)}, "has a key that is a container"),
+        ({"s": torch.eye(3).to_sparse()}, "tensor 's' is sparse"),
+        ({"m": torch.ones(1, device="meta")}, "tensor 'm' is on meta"),
+        ({"c": torch.ones(1, dtype=torch.complex64).conj()}, "tensor 'c' is a lazy view"),
     ):
         torch.save(state, path)
         assert told in refused(path, "torch"), told
@@ -229,7 +227,7 @@ def test_nested_tied_and_transposed_tensors_are_flattened(tmp_path):
         assert torch.equal(found[name], wanted.to(torch.bfloat16)), name
 
 
-def test_archives_that_a_mapping_would_misread(tmp_path):
+def test_archives_whose_records_are_not_the_bytes_themselves(tmp_path):
     path, other = tmp_path / "m.pt", tmp_path / "n.pt"
     torch.save({"w": torch.randn(1000)}, path)
     for kind, swap, told in (

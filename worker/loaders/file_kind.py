@@ -1,0 +1,87 @@
+"""What a file is, by its contents: a suffix is only what somebody called it. And what to do about one that is no model."""
+
+import re
+from collections.abc import Iterator
+
+from worker.loaders.positional_file import PositionalFile
+
+HEAD_BYTES = 4096
+_WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+ZIP, PICKLES = b"PK\3\4", (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_ARCHIVES = (
+    (b"\x1f\x8b", "a gzip archive"), (b"BZh", "a bzip2 archive"), (b"\xfd7zXZ\0", "an xz archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"), (b"Rar!\x1a\x07", "a RAR archive"), (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+)  # fmt: skip
+_OTHERS = (
+    (0, b"\x89HDF\r\n", "an HDF5 file, as Keras writes it"), (4, b"TFL3", "a TensorFlow Lite model"),
+    (0, b"\x93NUMPY", "an array of numpy's"), (0, b"%PDF", "a PDF document"), (0, b"\x7fELF", "a program"),
+    (0, b"ggml", "a model in a format before GGUF"), (0, b"ggjt", "a model in a format before GGUF"),
+)  # fmt: skip
+_TAR_MARK_AT = 257
+_MAX_HEADER_BYTES = 100_000_000
+_ONNX = re.compile(rb"\x08[\x01-\x20]([\x12\x1a\x22\x2a\x32\x3a\x42]|$)")
+"""A ModelProto begins with its ir_version, and goes on with a name or the graph."""
+
+
+def loader_for(head: bytes, size_bytes: int) -> str | None:
+    """Return which loader a file is for; None where its contents say nothing of that."""
+    if head.startswith(b"GGUF"):
+        return "gguf"
+    if head.startswith((ZIP, *PICKLES)):
+        return "torch"
+    length = int.from_bytes(head[:8], "little")
+    if 0 < length <= min(_MAX_HEADER_BYTES, size_bytes - 8) and head[8:9] == b"{":
+        return "safetensors"
+    if _ONNX.match(head):
+        return "onnx"
+    return None
+
+
+def not_a_model(head: bytes, size_bytes: int) -> str | None:
+    """Say what a file is that no loader reads, and what to do; None where nothing is known against it."""
+    return next((what for applies, what in _telling(head, size_bytes) if applies), None)
+
+
+def _telling(head: bytes, size_bytes: int) -> Iterator[tuple[bool, str]]:
+    start = head.lstrip()
+    yield size_bytes == 0, "it is empty; its download never began, or failed; download it again"
+    yield (
+        head.startswith(b"version https://git-lfs.github.com/spec"),
+        "it is a Git LFS pointer, not the file that it stands for; run 'git lfs pull', or download the file itself",
+    )
+    yield (
+        _WEB_PAGE.match(head) is not None,
+        "it is a web page (HTML), not a model; its address was a page's, or wants a login; download the file itself",
+    )
+    yield (
+        start.startswith((b"<?xml", b"<Error>")),
+        "it is an XML text, which a server sends for an error; download the file again",
+    )
+    yield (
+        len(head) == HEAD_BYTES and not head.strip(b"\0"),
+        f"its first {len(head)} bytes are zeros; it was reserved, and not downloaded yet; download it again",
+    )
+    for mark, name in _ARCHIVES:
+        yield head.startswith(mark), f"it is {name}; unpack it, and declare the model in it"
+    is_tar = head[_TAR_MARK_AT : _TAR_MARK_AT + 5] == b"ustar"
+    yield is_tar, "it is a tar archive; unpack it, and declare the model in it"
+    for at, mark, name in _OTHERS:
+        what = f"it is {name}, which no loader here reads; convert it, to safetensors best"
+        yield head[at : at + len(mark)] == mark, what
+
+
+def head_of(file: PositionalFile) -> bytes:
+    """Read a file's first bytes. OSError as the system gives it."""
+    head = bytearray(min(HEAD_BYTES, file.size_bytes))
+    return bytes(head[: file.read_into(0, memoryview(head))])
+
+
+def mismatch(declared: str, head: bytes, size_bytes: int) -> str | None:
+    """Say why a file can't be what its loader reads, in words that tell what it is; None where it may be."""
+    foreign = not_a_model(head, size_bytes)
+    if foreign is not None:
+        return foreign
+    found = loader_for(head, size_bytes)
+    if found not in {None, declared}:
+        return f"it is no {declared} file; by its contents it is for the loader {found}"
+    return None
