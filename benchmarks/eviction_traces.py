@@ -16,7 +16,7 @@ from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
 from worker.tools.simulate.optimum import offline_optimum
 from worker.tools.simulate.replay import replay_all
-from worker.tools.simulate.trace_file import Trace, TraceModel
+from worker.tools.simulate.trace import Trace, TraceModel
 
 USES = 1500
 GIB = 2**30

@@ -12,15 +12,15 @@ from pathlib import Path
 from benchmarks.forecast_curves import Curve, generated, recorded
 from protocol.record import Record
 from protocol.results import PressureTrend
-from worker.core.records import RoomSample
+from worker.core.records import HeadroomSample
 from worker.policy.trend import CONFIDENCE, HORIZON_SECONDS, forecast
-from worker.watch.headroom_series import RoomSeries
+from worker.watch.headroom_series import HeadroomSeries
 
 SEEDS = 12
 LOOK_SECONDS = 2.0
 """A forecast is asked for this often."""
 
-Forecast = Callable[[Sequence[RoomSample]], PressureTrend | None]
+Forecast = Callable[[Sequence[HeadroomSample]], PressureTrend | None]
 
 
 class Look(Record):
@@ -49,17 +49,17 @@ class Look(Record):
 
 def looks(curve: Curve, method: Forecast, every: float = LOOK_SECONDS) -> list[Look]:
     """Follow a curve as the worker does, asking every few seconds."""
-    series, found, due = RoomSeries(), [], every
+    series, found, due = HeadroomSeries(), [], every
     for index, room in enumerate(curve.rooms):
         at = index * curve.step
-        series.add(RoomSample(round(at * 1e9), room))
+        series.add(HeadroomSample(round(at * 1e9), room))
         if at >= due:
             due += every
             found.append(Look(curve, at, method(series.samples())))
     return found
 
 
-def line(samples: Sequence[RoomSample]) -> PressureTrend | None:
+def line(samples: Sequence[HeadroomSample]) -> PressureTrend | None:
     """Fit one line by least squares, with the textbook's interval of its slope."""
     if len(samples) < 8:
         return None
@@ -72,7 +72,7 @@ def line(samples: Sequence[RoomSample]) -> PressureTrend | None:
     return _from_slopes(rooms[-1], slope, slope - 1.65 * error, slope + 1.65 * error)
 
 
-def theil_sen(samples: Sequence[RoomSample]) -> PressureTrend | None:
+def theil_sen(samples: Sequence[HeadroomSample]) -> PressureTrend | None:
     """Take the median of the slopes between all pairs, with Kendall's interval."""
     if len(samples) < 8:
         return None
@@ -88,8 +88,8 @@ def theil_sen(samples: Sequence[RoomSample]) -> PressureTrend | None:
     return _from_slopes(rooms[-1], statistics.median(slopes), low, high)
 
 
-def _columns(samples: Sequence[RoomSample]) -> tuple[list[float], list[float]]:
-    return [sample.at_ns / 1e9 for sample in samples], [float(sample.room_bytes) for sample in samples]
+def _columns(samples: Sequence[HeadroomSample]) -> tuple[list[float], list[float]]:
+    return [sample.at_ns / 1e9 for sample in samples], [float(sample.headroom_bytes) for sample in samples]
 
 
 def _from_slopes(room: float, slope: float, steepest: float, flattest: float) -> PressureTrend:

@@ -25,6 +25,7 @@ ACTIONS: dict[str, Action] = {
     "memory.get_allocations": Action(params.GetAllocationsParams, results.GetAllocationsResult),
     "memory.allocate": Action(params.AllocateParams, results.AllocateResult, changes=True),
     "memory.deallocate": Action(params.DeallocateParams, results.DeallocateResult, changes=True),
+    "memory.renew_lease": Action(params.RenewLeaseParams, results.RenewLeaseResult, changes=True),
     "memory.transfer": Action(params.TransferParams, results.TransferResult, changes=True),
     "memory.get_transfer": Action(params.GetTransferParams, results.TransferResult),
     "memory.clear": Action(params.ClearParams, results.ClearResult, changes=True),

@@ -28,8 +28,13 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.MODEL_NOT_FOUND: ErrorRule("not configured"),
     ErrorCode.MODEL_BUSY: ErrorRule("in use or pinned", retryable=True),
     ErrorCode.MODEL_LOAD_FAILED: ErrorRule("with the cause"),
+    ErrorCode.PLAN_STALE: ErrorRule(
+        "what a plan was made on has changed, or it was taken up or is too old; ask again", retryable=True
+    ),
     ErrorCode.OUT_OF_MEMORY: ErrorRule(
-        "would not fit; with what was asked for, available, and could be evicted", retryable=True
+        "would not fit; with what was asked for, available, and could be evicted; `retryable: false` where no waiting "
+        "or evicting could ever make it fit: the device's budget, less what is pinned, persistent or reserved, is smaller",
+        retryable=True,
     ),
     ErrorCode.LIMIT_EXCEEDED: ErrorRule("a configured cap or reserve, not the hardware"),
     ErrorCode.UNSUPPORTED: ErrorRule("this device cannot do that"),
@@ -40,5 +45,7 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.DEADLINE_EXCEEDED: ErrorRule("shed or rolled back: as if never asked", retryable=True),
     ErrorCode.OVERLOADED: ErrorRule("more in flight than is admitted; `retry_after_ms`", retryable=True),
     ErrorCode.SHUTTING_DOWN: ErrorRule("draining", retryable=True),
-    ErrorCode.INTERNAL_ERROR: ErrorRule("a bug; `error_id` finds it in the log", Executed.UNKNOWN),
+    ErrorCode.INTERNAL_ERROR: ErrorRule(
+        "a bug, of the worker or of the `plugin` named; `error_id` finds it in the log", Executed.UNKNOWN
+    ),
 }

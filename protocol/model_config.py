@@ -7,16 +7,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import FOREVER, INT64_MAX
 
 DTYPES = {
     "F64": "F64", "F32": "F32", "F16": "F16", "BF16": "BF16",
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
 }  # fmt: skip
 """What weights can be cast to, as the formats and as torch call it."""
-
-FOREVER = -1
-"""``keep_alive_seconds`` of a model that stays until evicted."""
 
 Dtype = Literal["F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16"]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
@@ -47,7 +44,7 @@ _FROM_FILE = {
 class ModelEntry(BaseModel):
     """One model."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
 
     id: Id
     """What requests call it. Unique."""
@@ -98,7 +95,7 @@ def _given(value: object) -> bool:
 class ModelsFile(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
 
     models: list[ModelEntry]
     """All models."""

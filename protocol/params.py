@@ -4,12 +4,12 @@
 """
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from protocol import vocabulary as words
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import FOREVER, INT64_MAX
 
 _MILLISECONDS_PER_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 DURATION_PATTERN = r"^[1-9][0-9]{0,8}(ms|s|m|h|d)$"
@@ -27,6 +27,35 @@ def parse_duration_ms(text: str) -> int:
 def _power_of_two(value: int) -> int:
     if value & (value - 1):
         message = f"{value} is not a power of two"
+        raise ValueError(message)
+    return value
+
+
+KEYS_MAX = 32
+"""An object with more keys than this is refused without naming them: none has as many."""
+
+EVENTS_MAX = 100
+SECTIONS_MAX = 100
+EXCLUDED_MODELS_MAX = 10_000
+CANDIDATES_MAX = 1_000
+
+
+def _at_most(most: int) -> Any:
+    """Refuse a longer list before its items are looked at: pydantic makes an error of each that is wrong."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > most:
+            message = f"a list of {len(value)} items; at most {most} are taken"
+            raise ValueError(message)
+        return value
+
+    return BeforeValidator(check)
+
+
+def few_keys(value: Any) -> Any:
+    """Refuse an object with too many keys before they are looked at. ValueError with their number."""
+    if isinstance(value, dict) and len(value) > KEYS_MAX:
+        message = f"an object of {len(value)} keys; none has more than {KEYS_MAX}"
         raise ValueError(message)
     return value
 
@@ -58,7 +87,18 @@ PressureLevel = Annotated[words.PressureLevel, _WORD]
 class Params(BaseModel):
     """Base of every action's ``data``."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
+
+
+class Part(Params):
+    """Base of an object within ``data``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, value: Any) -> Any:
+        return few_keys(value)
 
 
 class GetStatusParams(Params):
@@ -107,6 +147,8 @@ class AllocateParams(Params):
     """The allocation is freed when this runs out."""
     make_room: bool = False
     """Models may be unloaded to make it fit."""
+    plan_id: Name | None = None
+    """A plan for so many bytes, which is carried out as it was answered, or refused as ``plan_stale``."""
 
 
 class DeallocateParams(Params):
@@ -115,6 +157,14 @@ class DeallocateParams(Params):
     allocation_id: Name
     force: bool = False
     """Also while it is persistent."""
+
+
+class RenewLeaseParams(Params):
+    """Have an allocation's lease end later, or sooner; one without a lease gets one."""
+
+    allocation_id: Name
+    lease_ms: Annotated[int, Field(ge=1, le=INT64_MAX)]
+    """From now on, whatever was left of it."""
 
 
 class TransferParams(Params):
@@ -181,7 +231,9 @@ class ModelOptimizeParams(Params):
     max_models_to_unload: Count | None = None
     min_memory_to_free_bytes: Bytes | None = None
     force_optimization: bool = False
-    exclude_models: tuple[Name, ...] = Field(default=(), strict=False)
+    exclude_models: Annotated[
+        tuple[Name, ...], Field(max_length=EXCLUDED_MODELS_MAX, strict=False), _at_most(EXCLUDED_MODELS_MAX)
+    ] = ()
     max_optimization_time_ms: Milliseconds | None = None
     dry_run: bool = False
 
@@ -196,10 +248,13 @@ class LoadModelParams(Params):
     """Other models may be unloaded to make it fit."""
     pin: bool | None = None
     """Whether it stays until unloaded by force; null leaves that as it is."""
-    keep_alive_ms: Milliseconds | None = None
-    """How long it stays after its last use; null leaves that as it is."""
+    keep_alive_ms: Annotated[int, Field(ge=FOREVER, le=INT64_MAX)] | None = None
+    """How long it stays after its last use, -1 for until evicted; null leaves that as it is."""
     allow_fallback: bool = True
     """The model's declared fallback may be loaded where it has no room itself."""
+    plan_id: Name | None = None
+    """A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then
+    ``make_room`` and ``allow_fallback`` have no say."""
 
 
 class UnloadModelParams(Params):
@@ -211,18 +266,41 @@ class UnloadModelParams(Params):
     """The owner's word that it has unloaded the model, which another process than the worker held."""
 
 
-class PlanCandidate(Params):
-    """One way to do the work, and what it takes."""
+class PlanCandidate(Part):
+    """One way to do the work, and what it takes: so many bytes, or a model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
+                for one, other in (("required_bytes", "model_id"), ("model_id", "required_bytes"))
+            ]
+        }
+    )
 
     name: Name
-    required_bytes: SizeBytes
+    required_bytes: Bytes | None = None
+    """0 for a way that needs nothing, such as a ladder's last rung."""
+    model_id: Name | None = None
+    """A model to load, which needs what its file says or it took before, and nothing where it is loaded."""
     device_id: Name | None = None
+    """Null for the default one, and with a model for its own, else whichever has room."""
+
+    @model_validator(mode="after")
+    def _one_need(self) -> Self:
+        if (self.required_bytes is None) is (self.model_id is None):
+            raise ValueError("exactly one of required_bytes and model_id is needed")
+        return self
 
 
 class PlanParams(Params):
-    """Ask which of several ways fits, in the order of preference. Changes nothing."""
+    """Ask which of several ways fits, in the order of preference. Changes nothing: ``plan_id`` takes it up."""
 
-    candidates: Annotated[tuple[PlanCandidate, ...], Field(min_length=1, max_length=1000, strict=False)]
+    candidates: Annotated[
+        tuple[PlanCandidate, ...],
+        Field(min_length=1, max_length=CANDIDATES_MAX, strict=False),
+        _at_most(CANDIDATES_MAX),
+    ]
     allow_eviction: bool = True
     """Models may be counted as room where they could be unloaded."""
 
@@ -238,7 +316,14 @@ class GetAnalyticsParams(Params):
 
     device_id: Name | None = None
     time_range: Duration = "1h"
-    include: Annotated[tuple[AnalyticsSection, ...], Field(min_length=1, strict=False)] | None = None
+    include: (
+        Annotated[
+            tuple[AnalyticsSection, ...],
+            Field(min_length=1, max_length=SECTIONS_MAX, strict=False),
+            _at_most(SECTIONS_MAX),
+        ]
+        | None
+    ) = None
     """Sections to answer; null for all."""
 
 
@@ -264,7 +349,7 @@ class PlanBatchesParams(Params):
     """Share of the device's headroom that a batch may take."""
 
 
-class Thresholds(Params):
+class Thresholds(Part):
     """Pressure percentages at which a device becomes moderate, high and critical."""
 
     moderate: Percent
@@ -312,7 +397,7 @@ class CancelParams(Params):
 class SubscribeParams(Params):
     """Ask for events. The list replaces the one before; an empty one ends the subscription."""
 
-    events: tuple[EventName, ...] = Field(strict=False)
+    events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), _at_most(EVENTS_MAX)]
 
 
 class ShutdownParams(Params):

@@ -13,8 +13,9 @@ _HEAD = f"""\
 # Protocol reference, version {PROTOCOL_VERSION}
 
 Generated from `protocol/`; do not edit. One JSON object a line, UTF-8, LF. A field marked `?` may be left
-out; every field of an answer is always present, `null` where it is unknown. How this may grow, and what a reader
-does with what it does not know: [compatibility.md](compatibility.md).
+out; every field of an answer is always present, `null` where it is unknown. Of a request that is refused the first
+100 faults are named, and names are quoted up to 64 characters. How this may grow, and what a reader does with what it
+does not know: [compatibility.md](compatibility.md).
 
 ```json
 {{"request_id": "1", "action": "memory.get_status", "data": {{}}, "meta": {{"deadline_ms": 5000}}}}
@@ -91,5 +92,6 @@ def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "const" in field:
         return f"`{field['const']}`"
     if field.get("type") == "array":
-        return f"list of {_type(field.get('items', {}), definitions)}"
+        most = f", at most {field['maxItems']}" if "maxItems" in field else ""
+        return f"list of {_type(field.get('items', {}), definitions)}{most}"
     return str(field.get("type", "any"))

@@ -18,6 +18,7 @@ from protocol.vocabulary import (
     EventName,
     EvictionStrategy,
     Executed,
+    FreedBy,
     LeakKind,
     MemoryType,
     ModelState,
@@ -88,6 +89,9 @@ class Recommendation(Record):
     data: dict[str, Any]
     expected_freed_bytes: Bytes | None
     cost_ms: Milliseconds | None
+    """Of what ``cost_of`` says; null where it was never measured."""
+    cost_of: str
+    """What takes that long: the action itself, or bringing back what goes by it."""
     reason: str
 
 
@@ -101,6 +105,7 @@ class UnloadedModel(Record):
     """Measured at the operating system or driver."""
     reload_ms: Milliseconds | None
     reason: str
+    """Why; and what came back, where that is not what the ledger freed."""
 
 
 class Kept(Record):
@@ -128,15 +133,23 @@ class DeviceStatus(Record):
     name: str
     state: DeviceState
     state_reason: str | None
+    age_ms: Milliseconds | None
+    """How old the figures are; null where there are none yet."""
     total_bytes: Bytes | None
+    total_source: Source | None
+    """Whose figure it is, as for the others."""
     budget_bytes: Bytes | None
     """The most that this worker may use: the smallest of all limits."""
     budget_source: Source | None
     """Where the smallest limit comes from."""
     used_bytes: Bytes | None
     """Whole device, every process."""
+    used_source: Source | None
     process_used_bytes: Bytes | None
     """This worker, as the operating system or driver sees it."""
+    process_used_source: Source | None
+    child_process_bytes: Bytes | None
+    """On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`."""
     allocated_bytes: Bytes
     """Ledger: live allocations, as asked for."""
     external_bytes: Bytes
@@ -178,11 +191,31 @@ class GetStatusResult(Record):
 
 
 class DeviceUsage(Record):
-    """Allocated bytes of one device, in groups."""
+    """Allocated bytes of one device, in groups, and all that adds up to what the process uses of it.
+
+    The groups and ``external_model_bytes`` add up to ``allocated_bytes`` and ``external_bytes``. ``resident_bytes``,
+    ``cached_bytes`` and ``unattributed_bytes`` add up to ``process_used_bytes``, where ``unattributed_bytes`` is not 0.
+    """
 
     device_id: str
     allocated_bytes: Bytes
+    """Live allocations, as asked for."""
     peak_allocated_bytes: Bytes
+    external_bytes: Bytes
+    """Recorded for the host and other processes, which hold them."""
+    external_model_bytes: Bytes
+    """Part of ``external_bytes``: models, which are in no group."""
+    model_bytes: Bytes
+    resident_bytes: Bytes
+    """Part of ``allocated_bytes`` and ``model_bytes`` that takes memory now, as the device rounds it: what nothing
+    was written to may take none yet."""
+    cached_bytes: Bytes
+    """Kept for reuse by the runtime, not live."""
+    unattributed_bytes: Bytes | None
+    """What the process uses beyond what ledger, models and caches explain; 0 also where they explain more than it uses
+    by the system's figure, which is not of the same instant."""
+    process_used_bytes: Bytes | None
+    """This worker, as the operating system or driver sees it."""
     groups: tuple[UsageGroup, ...]
 
 
@@ -227,6 +260,13 @@ class DeallocateResult(Record):
     """Measured at the operating system or driver."""
     available_bytes: Bytes | None
     """After."""
+
+
+class RenewLeaseResult(Record):
+    """How long the allocation stays now."""
+
+    allocation_id: str
+    lease_expires_in_ms: Milliseconds
 
 
 class ErrorBody(Record):
@@ -297,13 +337,18 @@ class OptimizeStep(Record):
     data: dict[str, Any]
     expected_bytes: Bytes | None
     returned_bytes: Bytes | None
+    """Measured at the operating system or driver; null in a dry run, or where it can't be measured."""
     reason: str
+    """Why; and what came back, where that is not what was expected."""
 
 
 class OptimizeResult(Record):
     """What optimizing did."""
 
+    claimed_bytes: Bytes | None
+    """What the steps that were carried out should have freed, by the ledger."""
     returned_bytes: Bytes | None
+    """What came back of it, measured at the operating system or driver."""
     steps: tuple[OptimizeStep, ...]
     pressure_before: PressureLevel
     pressure_after: PressureLevel
@@ -410,6 +455,24 @@ class PressureTrend(Record):
     high_seconds: float | None
 
 
+class Holder(Record):
+    """What holds memory of a device, and who alone can free it."""
+
+    owner: str | None
+    """As the allocations say, or the model's id; null for neither."""
+    purpose: str | None
+    """As the allocations say; ``model``, ``cache``, ``unattributed`` or ``other processes`` where there are none."""
+    bytes: Bytes
+    allocation_count: Count | None
+    """Null for what is no allocation."""
+    oldest_age_ms: Milliseconds | None
+    """Of the allocations; null for what is none."""
+    suspected: bool
+    """Whether it looks like a leak: see ``memory.get_analytics``."""
+    freed_by: FreedBy
+    """Who alone can free it; docs/pressure.md says what each word means."""
+
+
 class DevicePressure(Record):
     """How close one device is to running out."""
 
@@ -424,6 +487,9 @@ class DevicePressure(Record):
     signals: tuple[PressureSignal, ...]
     trend: PressureTrend | None
     recommended_actions: tuple[Recommendation, ...]
+    """What the worker can do about it; empty where others hold what there is."""
+    held_by: tuple[Holder, ...]
+    """What holds the device's memory, the largest 64 first."""
 
 
 class GetPressureResult(Record):
@@ -555,6 +621,8 @@ class PlannedCandidate(Record):
     evictions: tuple[PlannedEviction, ...]
     reload_ms: Milliseconds | None
     """To bring back what went; null where one of them was never measured."""
+    required_bytes: Bytes | None = None
+    """What it needs: of a model, what is not there yet; null for a model that can't be loaded."""
 
 
 class PlanResult(Record):
@@ -563,6 +631,9 @@ class PlanResult(Record):
     selected: str | None
     reason: str
     candidates: tuple[PlannedCandidate, ...]
+    plan_id: str | None = None
+    """Has ``memory.allocate`` or ``memory.load_model`` do what was selected; null where there is nothing to do."""
+    plan_expires_in_ms: Milliseconds | None = None
 
 
 class PlanBatchesResult(Record):
@@ -695,7 +766,10 @@ class OptimizedData(Record):
     pressure_level: PressureLevel
     """Which was sustained, and so led to it."""
     steps: tuple[OptimizeStep, ...]
+    claimed_bytes: Bytes | None
+    """What the steps should have freed, by the ledger."""
     returned_bytes: Bytes | None
+    """What came back of it, measured at the operating system or driver."""
     helped: bool
     next_in_ms: Milliseconds
     """It does nothing more before this is over."""

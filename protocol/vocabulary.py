@@ -7,6 +7,9 @@ PROTOCOL_VERSION = 1
 INT64_MAX = 2**63 - 1
 """Largest integer on the wire: what a C# ``long`` holds."""
 
+FOREVER = -1
+"""A keep-alive in milliseconds or seconds: the model stays until evicted."""
+
 MAX_NESTING = 64
 """Deepest nesting of a request, the envelope being level 1."""
 
@@ -141,6 +144,25 @@ class LeakKind(StrEnum):
     """Python objects made at one line of code."""
 
 
+class FreedBy(StrEnum):
+    """Who alone can free what is held."""
+
+    OWNER = "owner"
+    """Whoever allocated or loaded it, by ``memory.deallocate`` or ``memory.unload_model``."""
+    LEASE = "lease"
+    """It goes by itself when its lease ends, unless its owner frees it sooner."""
+    HOST = "host"
+    """The process that holds it: the worker only has a record of it."""
+    WORKER = "worker"
+    """The worker, unasked or by a recommended action: caches, and models that nobody uses."""
+    USE = "use"
+    """The end of its use: a model that is in use, or pinned."""
+    PROCESS_END = "process_end"
+    """The end of the process that has it: nothing in it is known to the ledger."""
+    OTHER_PROCESS = "other_process"
+    """Processes that are none of the worker's."""
+
+
 class GroupBy(StrEnum):
     """What ``memory.get_usage`` adds up by."""
 
@@ -214,6 +236,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_BUSY = "model_busy"
     MODEL_LOAD_FAILED = "model_load_failed"
+    PLAN_STALE = "plan_stale"
     OUT_OF_MEMORY = "out_of_memory"
     LIMIT_EXCEEDED = "limit_exceeded"
     UNSUPPORTED = "unsupported"

@@ -1,9 +1,15 @@
-"""Start a worker. The descriptors are claimed first: nothing that is imported later can write to the host."""
+"""Start a worker. The descriptors are claimed first: nothing that is imported later can write to the host.
+
+``python -m memory_worker`` comes here, having checked the interpreter; ``python -m worker`` goes there first, so
+that this file has to be understood by an interpreter that is too old.
+"""
 
 import gc
 import os
 import signal
 import sys
+
+_TOOLS = ("simulate", "report", "top", "mcp")
 
 
 def main() -> None:
@@ -11,25 +17,19 @@ def main() -> None:
     gc.disable()  # until all is imported: what is made meanwhile stays anyway
     from worker.app.options import parse  # noqa: PLC0415 - standard library only; see claim
 
-    if sys.argv[1:2] not in (["simulate"], ["doctor"], ["report"], ["top"]):
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command in _TOOLS:
+        sys.exit(_run_tool(command, sys.argv[2:]))
+    if command != "doctor":
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's, from the first moment on
-    if sys.argv[1:2] == ["simulate"]:
-        from worker.tools.simulate.command import main as simulate  # noqa: PLC0415 - has options of its own
-
-        sys.exit(simulate(sys.argv[2:]))
-    if sys.argv[1:2] == ["report"]:
-        from worker.tools.report.command import main as report  # noqa: PLC0415 - has options of its own
-
-        sys.exit(report(sys.argv[2:]))
-    if sys.argv[1:2] == ["top"]:
-        from worker.tools.top.command import main as top  # noqa: PLC0415 - has options of its own
-
-        sys.exit(top(sys.argv[2:]))
     arguments = parse(sys.argv[1:])
     if arguments.command == "doctor":
-        from worker.tools.doctor import examine  # noqa: PLC0415 - prints for people, so nothing is claimed
+        from worker.tools.output import claim_output  # noqa: PLC0415
 
-        sys.exit(examine(arguments))
+        out = claim_output()
+        from worker.tools.doctor import examine  # noqa: PLC0415 - libraries are imported from here on
+
+        sys.exit(examine(arguments, out))
     from worker.stream.descriptors import claim  # noqa: PLC0415
 
     descriptors = claim()
@@ -40,5 +40,33 @@ def main() -> None:
     serve(arguments, *descriptors)
 
 
+def _run_tool(name: str, arguments: "list[str]") -> int:
+    """Run a command that has options of its own. Returns the exit code."""
+    if name == "top":
+        from worker.tools.top.command import main as top  # noqa: PLC0415 - takes the terminal as it is
+
+        return top(arguments)
+    if name == "mcp":
+        from worker.tools.mcp import main as mcp  # noqa: PLC0415 - its library claims the output
+
+        return mcp(arguments)
+    from worker.tools.output import claim_output  # noqa: PLC0415
+
+    if name == "report":
+        from worker.tools.report.command import main as report  # noqa: PLC0415
+
+        return report(arguments, claim_output)
+    from worker.tools.simulate.command import main as simulate  # noqa: PLC0415
+
+    return simulate(arguments, claim_output)
+
+
 if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - see above
+    entry = os.path.join(here, "entry")  # noqa: PTH118
+    sys.path.insert(0, entry if os.path.isdir(entry) else os.path.dirname(here))  # noqa: PTH112, PTH120
+    from memory_worker import prepare
+
+    del sys.path[0]
+    prepare()
     main()

@@ -3,7 +3,7 @@
 Make the model, then start the worker with it::
 
     python -m examples.plugins.text_embedding models
-    python -m worker --models models/models.yaml --plugin examples.plugins.text_embedding
+    python -m memory_worker --models models/models.yaml --plugin examples.plugins.text_embedding
 
     {"request_id": "1", "action": "text.embed", "data": {"texts": ["a cat", "two cats", "a tax return"]}}
 """
@@ -17,10 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from worker.core.errors import InvalidRequestError
-from worker.plugins.host import PluginHost
-from worker.plugins.leases import LeasedModel
-from worker.stream.work import Call
+from worker.plugins import Call, InvalidRequestError, LeasedModel, PluginHost
 
 MODEL_ID = "trigrams"
 ROWS, WIDTH = 4096, 64

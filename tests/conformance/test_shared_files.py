@@ -1,9 +1,12 @@
 """Shared allocations: files that a host maps."""
 
 import contextlib
+import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,3 +177,48 @@ def test_what_a_killed_worker_left(tmp_path: Path, shared: CpuBackend) -> None:
     assert stranger.exists()
     assert len(list(tmp_path.glob("*.lock"))) == 1
     assert not any(path.exists() for path in left)
+
+
+PLANTED = """
+import fcntl, os, signal, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(f"{sys.argv[1]}/memory-worker-{1:016x}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+os.fchmod(fd, 0o666)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("planted", flush=True)
+input()
+print("untouched" if fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK else "opened")
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="takes another user, and leases on files"
+)
+def test_lock_files_of_another_user(tmp_path: Path) -> None:
+    """Another user's lock file is never opened: that user could hold the opening up for 45 seconds each."""
+    open_to_all = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    open_to_all.chmod(0o1777)
+    planting = [sys.executable, "-c", PLANTED, str(open_to_all)]
+    try:
+        with subprocess.Popen(planting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline().rstrip() == b"planted"
+            backend = CpuBackend(SystemMemory().read, SystemClock().now_ns, 0, open_to_all)
+            assert backend.remove_orphans() == ()
+            backend.close()
+            assert other.communicate(b"\n")[0].rstrip() == b"untouched"
+    finally:
+        shutil.rmtree(open_to_all)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX has links and pipes in folders")
+def test_lock_files_that_are_none(tmp_path: Path, shared: CpuBackend) -> None:
+    """A link or a pipe of a lock file's name is not opened, and stays; nor does its target go."""
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    (tmp_path / f"memory-worker-{1:016x}.lock").symlink_to(target)
+    os.mkfifo(tmp_path / f"memory-worker-{2:016x}.lock")
+    assert shared.remove_orphans() == ()
+    assert target.read_text() == "precious"
+    assert len(list(tmp_path.glob("*.lock"))) == 2

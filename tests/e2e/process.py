@@ -17,6 +17,8 @@ import orjson
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+ENTRY = ROOT / "worker" / "entry"
+"""Where ``memory_worker`` lies in a checkout."""
 PATIENCE_SECONDS = 20.0
 """How long anything may take on a busy machine before a test calls it lost."""
 
@@ -31,7 +33,7 @@ class Worker:
     def __init__(
         self,
         *options: str,
-        command: tuple[str, ...] = (sys.executable, "-m", "worker"),
+        command: tuple[str, ...] = (sys.executable, "-m", "memory_worker"),
         environment: dict[str, str] | None = None,
         reading: bool = True,
     ) -> None:

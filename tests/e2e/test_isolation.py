@@ -109,6 +109,10 @@ def test_plugin_follows_its_model(tmp_path: Path) -> None:
         worker.call("worker.cancel", {"request_id": request})
         assert worker.reply(request)["error"]["code"] == "cancelled"
         assert worker.refused("test.follow", {"model_id": "m", "wait": 7})["code"] == "invalid_request"
+        for model_id in ("m", "here"):
+            bug = worker.refused("test.follow", {"model_id": model_id, "bug": True})
+            assert bug["code"] == "internal_error"
+            assert bug["message"].startswith("the plugin's action raised KeyError; it is of tests.rigs.")
         again = worker.send("test.follow", {"model_id": "m", "wait": True}, meta={"progress": True})
         worker.event("progress", again)
         process_of(worker).send_signal(signal.SIGKILL)

@@ -83,6 +83,20 @@ def test_untouched_memory_takes_none() -> None:
         assert taken["process_used_bytes"] - promised["process_used_bytes"] == pytest.approx(size, rel=0.05)
 
 
+def test_usage_adds_up() -> None:
+    """Groups are what is recorded; what is resident, cached and not explained is what the system shows."""
+    with worker() as started:
+        place(started, 64 * MIB, initialize="none")
+        place(started, 32 * MIB)
+        place(started, 7 * MIB, memory_type="external")
+        (usage,) = started.call("memory.get_usage", {"device_id": "cpu"})["devices"]
+        in_groups = sum(group["allocated_bytes"] for group in usage["groups"])
+        assert in_groups == usage["allocated_bytes"] + usage["external_bytes"] == 103 * MIB
+        assert 32 * MIB <= usage["resident_bytes"] < 40 * MIB
+        explained = usage["resident_bytes"] + usage["cached_bytes"] + usage["unattributed_bytes"]
+        assert explained == usage["process_used_bytes"]
+
+
 def test_cancelled_transfer_leaves_nothing() -> None:
     """A transfer cancelled half-way leaves both devices as before, and no memory taken."""
     size = 64 * MIB

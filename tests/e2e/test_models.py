@@ -2,13 +2,15 @@
 
 import json
 import mmap
+import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import MIB, ROOT, Worker, line, worker
+from tests.e2e.process import MIB, ROOT, Worker, eventually, line, worker
 from tests.rigs.model_files import write_model
 
 SIZE = 96 * MIB
@@ -114,7 +116,7 @@ def test_recorded_decisions_are_replayed(models: Path) -> None:
         started.close_input()
         assert started.exit_code() == 0
     done = subprocess.run(
-        [sys.executable, "-m", "worker", "simulate", str(record), "--json"],
+        [sys.executable, "-m", "memory_worker", "simulate", str(record), "--json"],
         cwd=ROOT,
         capture_output=True,
         check=True,
@@ -122,6 +124,72 @@ def test_recorded_decisions_are_replayed(models: Path) -> None:
     result = json.loads(done.stdout)
     assert result["policies"]["lru"]["loads"] == 5
     assert result["optimum"]["proven"]
+
+
+def idle(started: Worker, model_id: str) -> bool:
+    return bool(
+        started.call("memory.get_model_status", {"model_id": model_id})["models"][0]["state"] == "unloaded"
+    )
+
+
+def test_the_record_of_two_devices_is_replayed_as_it_happened(tmp_path: Path) -> None:
+    """Each device's replay under the policy that was at work has the loads that there were.
+
+    Meanwhile keep-alives end, a model is unloaded as asked or pinned, and an allocation and a limit change what fits.
+    """
+    rows = []
+    for index, name in enumerate("abcdefgh"):
+        write_model(tmp_path / f"{name}.safetensors", MIB, MIB, seed=index)
+        rows.append(
+            f"  - {{id: {name}, path: {name}.safetensors, loader: safetensors, device: 'sim:{index // 4}', "
+            f"keep_alive_seconds: {0.1 if name in 'dh' else -1}}}\n"
+        )
+    (tmp_path / "models.yaml").write_text("models:\n" + "".join(rows))
+    record, chance = tmp_path / "decisions.jsonl", random.Random(7)
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--record", str(record),
+        "--simulated-device", "6MiB", "--simulated-device", "7MiB",
+    ) as started:  # fmt: skip
+        held: str | None = None
+        for step in range(150):
+            name = chance.choice("abcdefgh")
+            started.call("memory.load_model", {"model_id": name})
+            if name in "dh" and step % 2:
+                eventually(partial(idle, started, name), f"{name} is idle past its keep-alive")
+            if step % 25 == 10:
+                started.call("memory.unload_model", {"model_id": chance.choice("abcfg")})
+            if step % 40 == 20:
+                started.call("memory.load_model", {"model_id": "e", "pin": step < 80})
+            if step == 60:
+                made = started.call(
+                    "memory.allocate", {"size_bytes": 2 * MIB, "device_id": "sim:0", "make_room": True}
+                )
+                held = made["allocation_id"]
+            if step == 100:
+                started.call("memory.deallocate", {"allocation_id": held})
+                started.call("memory.set_limits", {"device_id": "sim:1", "limit_bytes": 5 * MIB})
+        models = started.call("memory.get_model_status")["models"]
+        loads = [sum(row["load_count"] for row in models[:4]), sum(row["load_count"] for row in models[4:])]
+        started.close_input()
+        assert started.exit_code() == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "memory_worker", "simulate", str(record), "--json", "--policy", "adaptive"],
+        cwd=ROOT, capture_output=True, check=True,
+    )  # fmt: skip
+    (line_of_result,) = done.stdout.splitlines()
+    result = json.loads(line_of_result)
+    devices = [result["devices"][each] for each in ("sim:0", "sim:1")]
+    assert [each["as_recorded"]["loads"] for each in devices] == loads
+    assert [each["policies"]["adaptive"]["loads"] for each in devices] == loads
+    assert result["as_recorded"]["loads"] == result["policies"]["adaptive"]["loads"] == sum(loads)
+    capacities = {
+        (row["device_id"], row["capacity_bytes"])
+        for row in map(json.loads, record.read_text().splitlines())
+        if "capacity_bytes" in row
+    }
+    assert capacities == {
+        ("sim:0", 6 * MIB), ("sim:0", 4 * MIB), ("sim:1", 7 * MIB), ("sim:1", 5 * MIB),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 import hashlib
 from typing import Any
 
-from worker.plugins.host import PluginHost
-from worker.stream.work import Call
+from worker.plugins import Call, PluginHost
 
 
 def register(host: PluginHost) -> None:

@@ -2,28 +2,25 @@
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from worker.core.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from worker.plugins.host import PluginHost
-    from worker.plugins.leases import LeasedModel
-    from worker.stream.work import Call
+from worker.plugins import Call, InvalidRequestError, LeasedModel, PluginHost
 
 
 def _digest(content: Any) -> str:
     return hashlib.blake2b(content).hexdigest()
 
 
-def follow(weights: "LeasedModel", data: dict[str, Any], call: "Call") -> dict[str, Any]:
-    """Digest every tensor, as torch has it if asked; ``wait`` until cancelled, if asked."""
+def follow(weights: LeasedModel, data: dict[str, Any], call: Call) -> dict[str, Any]:
+    """Digest every tensor, as torch has it if asked; ``wait`` until cancelled, if asked; or have a ``bug``."""
     if data.get("wait") not in {None, True}:
         raise InvalidRequestError.at("data.wait", "is true, or left out")
     call.report(1, 2)
     if data.get("wait"):
         call.token.wait(None)
         call.token.check()
+    if data.get("bug"):
+        return {"never": data["no such key"]}
     if data.get("torch"):
         found = {name: _digest(tensor.cpu().numpy()) for name, tensor in weights.tensors().items()}
     else:
@@ -31,6 +28,6 @@ def follow(weights: "LeasedModel", data: dict[str, Any], call: "Call") -> dict[s
     return {"pid": os.getpid(), "model_id": weights.model_id, "tensors": found}
 
 
-def register(host: "PluginHost") -> None:
+def register(host: PluginHost) -> None:
     """Add ``test.follow``."""
     host.add_model_action("test.follow", follow, lambda data: str(data["model_id"]))

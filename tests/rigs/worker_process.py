@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 30.0
 """Far longer than any answer takes: whoever reaches it is stuck, not slow."""
 
-_COMMAND = (sys.executable, "-m", "worker")
+_COMMAND = (sys.executable, "-m", "memory_worker")
 
 
 def converse(sent: bytes, *options: str, timeout: float = TIMEOUT_SECONDS) -> bytes:

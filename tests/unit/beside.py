@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from worker.manager.models import ModelManager
+from worker.core.cancellation import wait_for_change
 
 
 class Beside:
@@ -26,7 +26,7 @@ class Beside:
         while self._thread.is_alive() and not self.waited:
             frame = sys._current_frames().get(self._thread.ident or 0)
             while frame is not None and not self.waited:
-                self.waited = frame.f_code is ModelManager._wait.__code__
+                self.waited = frame.f_code is wait_for_change.__code__
                 frame = frame.f_back
 
     def end(self) -> Any:

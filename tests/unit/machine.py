@@ -1,39 +1,29 @@
-"""The whole worker below the stream, in this process, with its books open: cpu and two simulated devices."""
+"""The whole worker below the stream, in this process, with its ledgers open: cpu and simulated devices."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from protocol.results import LoadModelResult
 from protocol.vocabulary import GroupBy, Initialize, MemoryType, TransferType
+from worker.app.devices import Begin
+from worker.app.memory import Surroundings, compose
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
+from worker.background.expiry import Reaper
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock
 from worker.core.events import Event, UnloadRequested
 from worker.core.models import ModelSpec
-from worker.core.records import Allocation, AllocationRequest, Decision
-from worker.interface.interface_memory import MemoryInterface, Workers
-from worker.interface.models import ModelInterface
+from worker.core.records import AllocationRequest, Decision
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.models import ModelManager
 from worker.metrics.history import History
 from worker.policy.pressure import DEFAULT_LIMITS
-from worker.telemetry.system import FixedSystemMemory
-from worker.watch.device_monitor import DeviceWatch
-from worker.workers.allocation import AllocationWorker
-from worker.workers.analytics import AnalyticsWorker
-from worker.workers.model_load import ModelWorker
-from worker.workers.model_objects import ModelObjects
-from worker.workers.model_owners import ExternalWorker
-from worker.workers.process_growth import ProcessGrowth
-from worker.workers.reclaim import ReclaimWorker
-from worker.workers.restart import RestartWorker
-from worker.workers.transfer import TransferWorker
-from worker.workers.weights import ModelBlocks
+from worker.stream.work import Call, Work
+from worker.telemetry.system import FixedSystemMemory, SystemMemory
+from worker.wiring import Core
 
 MIB = 2**20
 
@@ -41,7 +31,10 @@ AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
 class Machine:
-    """Put together as the worker is, under a clock that stands."""
+    """The worker's own composition, among surroundings of a test's: a clock that stands, and small devices.
+
+    It is the composition's ``Events``: what is told is kept, and asks for models go to ``on_unload_requested``.
+    """
 
     def __init__(
         self,
@@ -51,84 +44,65 @@ class Machine:
         models: tuple[ModelSpec, ...] = (),
         clock: Clock | None = None,
         apart: tuple[IsolatedBackend, ...] = (),
+        python_lines: Callable[[], Mapping[str, int]] | None = None,
+        system: FixedSystemMemory | SystemMemory | None = None,
     ) -> None:
         self.folder = folder
         self.clock = clock or FixedClock()
         self.history = History(self.clock)
         self.events: list[Event] = []
-        self.leases: list[tuple[int, str]] = []
-        cpu = CpuBackend(FixedSystemMemory().read, self.clock.now_ns, pool_bytes, folder)
-        self.backends: dict[str, DeviceBackend] = {"cpu": cpu}
-        for index, device in enumerate(devices):
-            self.backends[f"sim:{index}"] = SimulatedBackend(index, device, self.clock)
-        for backend in apart:
-            self.backends |= {info.device_id: backend for info in backend.probe()}
-        self.manager = MemoryManager(self.clock)
-        for backend in self.backends.values():
-            for info in backend.probe():
-                self.manager.add_device(info, DEFAULT_LIMITS)
-        self.allocations = AllocationWorker(self.manager, self.backends, self.history, self._on_lease)
-        self.transfers = TransferWorker(self.manager, self.backends, self.allocations, self.clock)
-        analytics = AnalyticsWorker(self.manager, self.history, self.clock)
-        self.watch = watch = DeviceWatch(self.manager, self.backends, analytics.observe, self._publish)
-        for each in apart:
-            each.begin(partial(watch.note_devices, each))
-        self.idle: list[tuple[int, str]] = []
         self.decisions: list[Decision] = []
-        self.booked = ModelManager(
-            self.manager,
-            self.clock,
-            models,
-            lambda model_id, due_ns: self.idle.append((due_ns, model_id)),
-            self.decisions.append,
-        )
         self.process_bytes: Callable[[], int | None] = lambda: None
         self.listening = True
         self.on_unload_requested: Callable[[str], object] = lambda _model_id: None
         """What the owner of a model does when it is asked to unload it."""
-        self.external = ExternalWorker(
-            self.booked, self.history, self.clock, self._publish, lambda _event: self.listening
-        )
-        objects = ModelObjects(self._process_bytes)
-        restarts = RestartWorker(self.manager, self.backends, watch)
-        self.models = ModelWorker(
-            self.manager,
-            self.booked,
-            ModelBlocks(self.backends, watch, self.clock, objects),
-            self.external,
-            watch,
-            self.history,
-            self.clock,
-            self._publish,
-            "sim:0" if devices else "cpu",
-            ProcessGrowth(self.manager, self._process_bytes),
-            restarts.restart_for,
-        )
-        self.memory = MemoryInterface(
-            self.manager,
-            self.backends,
-            Workers(
-                allocations=self.allocations,
-                transfers=self.transfers,
-                reclaim=ReclaimWorker(self.manager, self.backends, self.allocations),
-                analytics=analytics,
-                restarts=restarts,
+        self.manager = MemoryManager(self.clock)
+        self.backends: dict[str, DeviceBackend] = {}
+        self.core = Core(self.clock, self.history, self, self.manager, self.backends)
+
+        def backends(_begin: Begin) -> Iterator[DeviceBackend]:
+            yield CpuBackend((system or FixedSystemMemory()).read, self.clock.now_ns, pool_bytes, folder)
+            for index, device in enumerate(devices):
+                yield SimulatedBackend(index, device, self.clock)
+            for backend in apart:
+                backend.probe()  # a test begins with devices that are there
+                yield backend
+
+        self.parts = compose(
+            self.core,
+            Surroundings(
+                backends=backends,
+                limits=lambda _info: DEFAULT_LIMITS,
+                models=lambda: models,
+                process_bytes=self._process_bytes,
+                default_device="sim:0" if devices else "cpu",
+                python_lines=python_lines,
+                record=self.decisions.append,
             ),
-            self.clock,
-            "cpu",
-            self._publish,
-            watch,
-            lambda: ModelInterface(self.manager, self.models, watch, self.clock),
         )
-        assert self.memory.models.worker is self.models  # built at once, as it is with --models
+        self.watch, self.memory = self.parts.monitor, self.parts.memory
+        for each in apart:
+            self.watch.begin(each)
+        self.models = self.memory.models.worker  # built at once, as it is with --models
+        self.booked = self.models.models
+        self.external = self.models.external
+        self.reaper = Reaper(self.core, self.memory, self._run)
 
     def _process_bytes(self) -> int | None:
         return self.process_bytes()
 
-    def _publish(self, event: Event) -> None:
+    def _run(self, work: Work) -> None:
+        work.run(Call(self.token(), lambda _completed, _total: None))
+
+    def publish(self, event: Event) -> None:
+        """Keep what is told."""
         self.events.append(event)
         if isinstance(event, UnloadRequested):
             self.on_unload_requested(event.model_id)
+
+    def wanted(self, _kind: type[Event]) -> bool:
+        """Tell whether the host listens."""
+        return self.listening
 
     def told(self, kind: type[AnyEvent]) -> list[AnyEvent]:
         """Return the events of a kind, in order."""
@@ -148,8 +122,8 @@ class Machine:
         """Allocate; returns the id."""
         more.setdefault("initialize", Initialize.NONE)
         request = AllocationRequest(device_id, size, **more)
-        allocation_id = self.memory.new_allocation_id()
-        return self.memory.allocate(allocation_id, request, self.token()).allocation_id
+        allocation_id = self.memory.allocations.new_id()
+        return self.memory.allocations.allocate(allocation_id, request, self.token()).allocation_id
 
     def transfer(
         self,
@@ -163,10 +137,10 @@ class Machine:
         report: Callable[[int, int], None] = lambda _completed, _total: None,
     ) -> str:
         """Transfer; returns the destination's id."""
-        opened = self.memory.open_transfer(source_id, device_id, memory_type)
-        done = self.memory.perform_transfer(
+        opened = self.memory.transfers.open(source_id, device_id, memory_type)
+        done = self.memory.transfers.perform(
             opened.transfer_id,
-            self.memory.new_allocation_id(),
+            self.memory.allocations.new_id(),
             kind,
             memory_type,
             token or self.token(),
@@ -179,23 +153,16 @@ class Machine:
     def pass_time(self, ns: int) -> None:
         """Let time pass, and what falls due meanwhile happen."""
         self.clock.wait(ns / 1e9, self.token())
-        for lease in sorted(self.leases):
-            if lease[0] <= self.clock.now_ns():
-                self.leases.remove(lease)
-                self.memory.expire(lease[1])
-        for due_ns, model_id in sorted(self.idle):
-            if due_ns <= self.clock.now_ns():
-                self.idle.remove((due_ns, model_id))
-                self.memory.models.worker.expire(model_id)
+        self.reaper.run_due()
 
     def figures(self) -> dict[str, Any]:
-        """Return every figure of every device's books, peaks included."""
+        """Return every figure of every device's ledger, peaks included."""
         return {
             device_id: (
-                self.manager.status(device_id),
-                [self.manager.usage(device_id, group) for group in GroupBy],
-                sorted(row.allocation_id for row in self.manager.allocations(device_id)),
-                self.manager.headroom(device_id),
+                self.manager.pressure.status(device_id),
+                [self.manager.usage.groups(device_id, group) for group in GroupBy],
+                sorted(row.allocation_id for row in self.manager.allocations.all(device_id)),
+                self.manager.pressure.headroom(device_id),
                 backend.live(),
             )
             for device_id, backend in self.backends.items()
@@ -204,41 +171,51 @@ class Machine:
     def check(self) -> None:
         """Hold the three accounts against one another: rows, sums, and what the backends really have."""
         for device_id, backend in self.backends.items():
-            rows = self.manager.allocations(device_id)
+            rows = self.manager.allocations.all(device_id)
             held = [row for row in rows if not row.external]
-            status = self.manager.status(device_id)
+            status = self.manager.pressure.status(device_id)
             assert status.allocated_bytes == sum(row.size_bytes for row in held)
-            outside = [
+            external = [
                 entry.residence.size_bytes
-                for entry in self.booked.book
+                for entry in self.manager.models
                 if entry.spec.external and entry.residence and entry.residence.device_id == device_id
             ]
             recorded = sum(row.size_bytes for row in rows if row.external)
-            assert status.external_bytes == recorded + sum(outside)
+            assert status.external_bytes == recorded + sum(external)
             assert status.allocation_count == len(rows)
             assert status.peak_allocated_bytes >= status.allocated_bytes
-            weights = self.manager.weights(device_id)
+            weights = self.manager.weights.handles(device_id)
             assert backend.live() == {row.allocation_id for row in held} | weights
             places = [
                 place
-                for entry in self.booked.book
+                for entry in self.manager.models
                 if not entry.spec.external
                 for place in (entry.residence, entry.host_copy)
                 if place is not None and place.device_id == device_id
             ]
             assert {place.handle for place in places} == weights
             assert status.model_bytes == sum(place.size_bytes for place in places)
+            self._check_usage(device_id)
             for group_by in GroupBy:
-                _, _, groups = self.manager.usage(device_id, group_by)
+                _, _, groups = self.manager.usage.groups(device_id, group_by)
                 assert sum(group.allocated_bytes for group in groups) == sum(row.size_bytes for row in rows)
                 assert sum(group.allocation_count for group in groups) == len(rows)
                 assert all(group.peak_bytes >= group.allocated_bytes for group in groups)
+
+    def _check_usage(self, device_id: str) -> None:
+        """Hold the sums of an answer to ``memory.get_usage``: what is in groups, and what the process uses."""
+        for group_by in GroupBy:
+            usage = self.memory.questions.usage((device_id,), group_by)[0]
+            in_groups = sum(group.allocated_bytes for group in usage.groups)
+            recorded = usage.allocated_bytes + usage.external_bytes
+            assert in_groups + usage.external_model_bytes == recorded
+            if usage.process_used_bytes is not None and usage.unattributed_bytes is not None:
+                explained = usage.resident_bytes + usage.cached_bytes + usage.unattributed_bytes
+                assert explained >= usage.process_used_bytes
+                assert explained == usage.process_used_bytes or usage.unattributed_bytes == 0
 
     def close(self) -> None:
         """Free everything, and see that both sides agree that it is gone."""
         self.memory.close()
         self.check()
-        assert not self.manager.allocations()
-
-    def _on_lease(self, allocation: Allocation, expires_ns: int) -> None:
-        self.leases.append((expires_ns, allocation.allocation_id))
+        assert not self.manager.allocations.all()

@@ -1,7 +1,7 @@
 """Which devices this worker looks for, and where each kind's backend lives: here, or in a process of its own."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ from protocol.vocabulary import DeviceKind
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend, OnChange, ProbedBeside
 from worker.backends.cpu import CpuBackend
-from worker.backends.shared_files import default_folder
 from worker.core.clock import Clock, SystemClock
 from worker.core.log import log
+from worker.core.paths import shown
 from worker.core.records import DeviceInfo
 from worker.telemetry.cuda_driver import has_driver, looked_for
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
@@ -40,13 +40,13 @@ def host(arguments: Arguments, clock: Clock, system: SystemMemory | FixedSystemM
         system.read,
         clock.now_ns,
         budget // _POOL_SHARE if arguments.pool_bytes is None else arguments.pool_bytes,
-        default_folder() if arguments.shared_folder is None else Path(arguments.shared_folder),
+        None if arguments.shared_folder is None else Path(arguments.shared_folder),
         system.notes(),
     )
     if isinstance(system, FixedSystemMemory):
-        system.held_bytes = cpu.held_bytes
+        system.count(cpu.held_bytes)
     for orphan in cpu.remove_orphans():
-        log("info", "removed what a killed worker left behind", path=str(orphan))
+        log("info", "removed what a killed worker left behind", path=shown(orphan))
     return cpu
 
 
@@ -85,7 +85,7 @@ def why_none() -> dict[DeviceKind, str]:
     }
 
 
-def may_come(device_id: str, backends: dict[str, DeviceBackend]) -> bool:
+def may_come(device_id: str, backends: Mapping[str, DeviceBackend]) -> bool:
     """Tell whether a device is there, or may be found by a probe that has not ended."""
     kind = device_id.partition(":")[0]
     return device_id in backends or any(

@@ -6,70 +6,64 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from worker import __version__
+from worker.app.memory import Parts
 from worker.app.options import Arguments, fail
 from worker.core.clock import NS_PER_MS, Clock
-from worker.core.events import Event, Publish
-from worker.core.log import log
-from worker.core.records import Decision
+from worker.core.log import log as write_log
 from worker.export.decision_log import DecisionLog
+from worker.export.event_hub import EventHub
 from worker.export.metrics_file import MetricsFile
 from worker.export.monitor_socket import MonitorSocket, PrepareFor, default_path
 from worker.export.recorder import Recorder
 from worker.instructor.events import wire_event
-from worker.interface.interface_memory import MemoryInterface
-from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 
 
 class Watchers:
-    """The record, the metrics file and the live view's socket, as far as they were asked for."""
+    """The record, the metrics file and the live view's socket, as far as they were asked for.
 
-    def __init__(self, arguments: Arguments, clock: Clock, history: History, publish: Publish) -> None:
-        self._arguments = arguments
-        self._clock = clock
-        self._history = history
-        self._publish = publish
-        self._log = _decision_log(arguments, clock)
-        # What needs the memory, which needs this: they come with ``start``.
-        self._recorder: Recorder | None = None
-        self._metrics: MetricsFile | None = None
-        self._socket: MonitorSocket | None = None
+    Exits with 2 for a file or socket that can't be used.
+    """
 
-    @property
-    def record(self) -> Callable[[Decision], None] | None:
-        """Take decisions about models over; None where nothing is recorded."""
-        return None if self._log is None else self._log.record
-
-    def publish(self, event: Event) -> None:
-        """Pass an event on to the host, the record and the views."""
-        self._publish(event)
-        if self._recorder is not None:
-            self._recorder.event(*wire_event(event))
-        if self._socket is not None:
-            self._socket.publish(event)
-
-    def start(self, memory: MemoryInterface, alarm: Alarm, prepare_for: PrepareFor) -> None:
-        """Begin. Exits with 2 for a file or socket that can't be used."""
-        arguments = self._arguments
-        if self._log is not None:
-            self._recorder = Recorder(self._log.note, memory, self._history, self._clock)
-            self._recorder.tick()
+    def __init__(
+        self,
+        arguments: Arguments,
+        parts: Parts,
+        events: EventHub,
+        log: DecisionLog | None,
+        timers: Alarm,
+        prepare_for: PrepareFor,
+    ) -> None:
+        memory, core = parts.memory, parts.core
+        self._log = log
+        self._recorder = None
+        if log is not None:
+            self._recorder = recorder = Recorder(log.note, core, memory, parts.trends)
+            events.follow(lambda event: recorder.event(*wire_event(event)))
+        self._metrics = self._socket = None
         if arguments.metrics_file is not None:
-            path = Path(arguments.metrics_file)
-            metrics = MetricsFile(path, lambda: memory.metrics().text, arguments.metrics_seconds)
-            try:
-                metrics.start()
-            except OSError as error:
-                fail(f"--metrics-file: {error}")
-            self._metrics = metrics
+            path, seconds = Path(arguments.metrics_file), arguments.metrics_seconds
+            self._metrics = MetricsFile(path, lambda: memory.questions.metrics().text, seconds)
         if arguments.monitor_socket is not None:
+            asked = arguments.monitor_socket
+            path = Path(asked) if asked else default_path(os.getpid())
             try:
-                path = (
-                    Path(arguments.monitor_socket) if arguments.monitor_socket else default_path(os.getpid())
-                )
-                self._socket = MonitorSocket(path, prepare_for, self._clock, alarm, wire_event)
+                self._socket = MonitorSocket(path, prepare_for, core.clock, timers, wire_event)
             except OSError as error:
                 fail(f"--monitor-socket: {error}")
+        if self._socket is not None:
+            events.follow(self._socket.publish)
+
+    def start(self) -> None:
+        """Begin."""
+        if self._recorder is not None:
+            self._recorder.tick()
+        if self._metrics is not None:
+            try:
+                self._metrics.start()
+            except OSError as error:
+                fail(f"--metrics-file: {error}")
+        if self._socket is not None:
             self._socket.start()
 
     def tick(self) -> None:
@@ -78,7 +72,7 @@ class Watchers:
             try:
                 self._recorder.tick()
             except Exception as error:  # noqa: BLE001 - a bug in watching, and leases still have to run out
-                log("error", "a bug in recording", error=repr(error))
+                write_log("error", "a bug in recording", error=repr(error))
 
     def close(self, close_memory: Callable[[], None]) -> None:
         """End: the last figures are those before everything is freed, the last decisions those of freeing."""
@@ -94,7 +88,7 @@ class Watchers:
                 stack.callback(self._socket.close)
 
 
-def _decision_log(arguments: Arguments, clock: Clock) -> DecisionLog | None:
+def decision_log(arguments: Arguments, clock: Clock) -> DecisionLog | None:
     """Open ``--record``. Exits with 2 if it cannot be written."""
     if arguments.record is None:
         return None

@@ -24,13 +24,13 @@ _KNOBS = {
 _EPILOG = """\
 Try it: paste this line into a shell. One JSON object a line goes in, one comes back for each.
 
-  echo '{"request_id": "1", "action": "memory.get_status"}' | python -m worker
+  echo '{"request_id": "1", "action": "memory.get_status"}' | python -m memory_worker
 
-  python -m worker doctor                  what can and can't be measured on this machine, and why
-  python -m worker < examples/conversation.jsonl      a walk through the operations
-  python -m worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
-  python -m worker top --attach PID        the same as it happens, in a terminal
-  python -m worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
+  python -m memory_worker doctor                  what can and can't be measured on this machine, and why
+  python -m memory_worker < examples/conversation.jsonl      a walk through the operations
+  python -m memory_worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
+  python -m memory_worker top --attach PID        the same as it happens, in a terminal
+  python -m memory_worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 
 A simulated device takes knobs after its size, for hosts without a GPU and for faults on demand:
 
@@ -48,6 +48,7 @@ class Arguments(argparse.Namespace):
     """What was asked for."""
 
     command: str
+    json: bool
     limit_bytes: int | None
     default_device: str | None
     simulated_device: list[dict[str, int | float]]
@@ -69,6 +70,11 @@ class Arguments(argparse.Namespace):
     trace_python: int | None
     deterministic: bool
     log_level: str
+
+    @property
+    def watched(self) -> bool:
+        """Whether anything beside the host follows what happens."""
+        return any(each is not None for each in (self.record, self.metrics_file, self.monitor_socket))
 
 
 def size(text: str) -> int:
@@ -134,7 +140,7 @@ def _at_least(lowest: int) -> "type[int]":
 def parse(arguments: list[str]) -> Arguments:
     """Read the command line. Exits with a message on stderr, and 2, if it cannot be understood."""
     parser = argparse.ArgumentParser(
-        prog="python -m worker",
+        prog="python -m memory_worker",
         description="Knows, in bytes, where an AI application's memory is, and makes room before it runs out."
         " Reads JSON requests from stdin, one a line, and answers each on stdout.",
         epilog=_EPILOG,
@@ -143,6 +149,7 @@ def parse(arguments: list[str]) -> Arguments:
     )
     add = parser.add_argument
     add("command", nargs="?", choices=("serve", "doctor"), default="serve", help="default: serve")
+    add("--json", action="store_true", help="doctor's findings as one JSON object")
     add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
     add("--default-device", metavar="ID", help="device of requests that name none (default: the first"
         " accelerator, else cpu)")  # fmt: skip
@@ -163,11 +170,11 @@ def parse(arguments: list[str]) -> Arguments:
         help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
     add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
-    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default /dev/shm,"
-        " else the temp folder)")  # fmt: skip
+    add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default a folder of"
+        " yours in /dev/shm, else in the temp folder)")  # fmt: skip
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
-    add("--record", metavar="FILE", help="write what happens to it, for python -m worker report, top and"
+    add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"
         " simulate; at 64 MiB it becomes FILE.1")  # fmt: skip
     add(
         "--metrics-file",
@@ -175,7 +182,7 @@ def parse(arguments: list[str]) -> Arguments:
         help="keep an OpenMetrics text there, for a collector that reads files",
     )
     add("--metrics-seconds", type=_seconds, default=15.0, metavar="S", help="how often (default 15)")
-    add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m worker top attach, on a"
+    add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m memory_worker top attach, on a"
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
     add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
         " yours; repeatable; see docs/plugins.md")  # fmt: skip
@@ -194,5 +201,5 @@ def parse(arguments: list[str]) -> Arguments:
 
 def fail(message: str) -> NoReturn:
     """Exit with 2 and a message, as for any argument that cannot be used."""
-    sys.stderr.write(f"python -m worker: error: {message}\n")
+    sys.stderr.write(f"memory-worker: error: {message}\n")
     raise SystemExit(2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.results import SharedMemory
-from protocol.vocabulary import DeviceKind, Initialize, MemoryType
+from protocol.vocabulary import DeviceKind, Initialize, MemoryType, Source
 from worker.backends.base import Fill
 from worker.backends.buffer_pool import BufferPool
 from worker.backends.host_memory import (
@@ -43,7 +43,7 @@ class CpuBackend:
         read_system: Callable[[], SystemReading],
         now_ns: Callable[[], int],
         pool_bytes: int,
-        shared_folder: Path,
+        shared_folder: Path | None,
         system_notes: tuple[str, ...] = (),
     ) -> None:
         self._system_notes = system_notes
@@ -60,7 +60,7 @@ class CpuBackend:
         return (DeviceInfo(DEVICE_ID, DeviceKind.CPU, "System memory"),)
 
     def remove_orphans(self) -> tuple[Path, ...]:
-        """Remove shared files of workers that were killed."""
+        """Remove shared files of this user's workers that were killed."""
         return self._files.remove_orphans()
 
     def readings(self, device_id: str) -> Readings:  # noqa: ARG002 - there is one CPU
@@ -85,6 +85,10 @@ class CpuBackend:
             cached_bytes=self._pool.cached_bytes,
             fragmentation=None,
             gauges=system.gauges,
+            total_source=None if system.total_bytes is None else Source.OS,
+            used_source=None if system.used_bytes is None else Source.OS,
+            process_used_source=None if system.process_rss_bytes is None else Source.OS,
+            child_process_bytes=system.child_process_bytes,
         )
 
     def held_bytes(self) -> int:
@@ -232,10 +236,7 @@ class CpuBackend:
         return (
             *self._system_notes,
             f"up to {self._pool.max_bytes} bytes are kept for reuse where a size comes and goes",
-            (
-                f"shared allocations are files in {self._files.folder}; what a free of one returns is"
-                " unknown while a host may map it"
-            ),
+            self._files.note(),
             f"returned bytes are counted by the system ({'working set' if sys.platform == 'win32' else 'mincore'})",
             "fragmentation is null: virtual memory does not fragment",
             "pinned memory is unsupported: it is a GPU driver's to give",

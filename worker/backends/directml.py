@@ -247,6 +247,9 @@ class _AdapterMemory:
             cached_bytes=room.cached_bytes,
             restart_returns_bytes=room.restart_returns_bytes,
             fragmentation=self._fragmentation(free, largest),
+            total_source=reading.total_source,
+            used_source=reading.used_source,
+            process_used_source=reading.process_used_source,
         )
 
     def check_size(self, size: int) -> None:

@@ -19,6 +19,9 @@ class AdapterReading(Record):
     budget_source: Source | None
     process_used_bytes: int | None
     used_bytes: int | None
+    total_source: Source | None = None
+    used_source: Source | None = None
+    process_used_source: Source | None = None
 
     @property
     def room_bytes(self) -> int | None:
@@ -44,13 +47,21 @@ def read_adapter(adapter: dxcore.Adapter | None) -> AdapterReading:
             found = dxgi.video_memory(adapter.luid)
             if found.budget_bytes is not None and found.usage_bytes is not None:
                 budget, source = dxcore.Budget(found.budget_bytes, found.usage_bytes), Source.DXGI
-    used = adapter.used_bytes()
+    process, process_source = adapter.process_used_bytes(os.getpid()), Source.DXCORE
+    if budget is not None:
+        process, process_source = budget.usage_bytes, source
+    used, used_source = adapter.used_bytes(), Source.DXCORE
+    if used is None:
+        used, used_source = pdh.adapter_used_bytes(adapter.luid), Source.PDH
     return AdapterReading(
         total_bytes=adapter.total_bytes,
         budget_bytes=None if budget is None else budget.budget_bytes,
         budget_source=None if budget is None else source,
-        process_used_bytes=adapter.process_used_bytes(os.getpid()) if budget is None else budget.usage_bytes,
-        used_bytes=pdh.adapter_used_bytes(adapter.luid) if used is None else used,
+        process_used_bytes=process,
+        used_bytes=used,
+        total_source=Source.DXCORE,
+        used_source=None if used is None else used_source,
+        process_used_source=None if process is None else process_source,
     )
 
 

@@ -115,15 +115,25 @@ class SharedBuffer:
             f"the file system of {folder} has room for {room} bytes; {self.size_bytes} asked for in shared"
         )
         message += f" memory ({error}): make it larger, or name another folder with --shared-folder"
-        return NoFileRoomError(
+        refused = NoFileRoomError(
             message, requested_bytes=self.size_bytes, available_bytes=room, folder=str(folder)
         )
+        refused.retryable = self.size_bytes <= (_whole_bytes(folder) or self.size_bytes)
+        return refused
 
     def _cut_short(self) -> UnsupportedError:
         left = os.fstat(self._fd).st_size
         message = f"{self.path} was cut short from outside: {left} of {self.size_bytes} bytes are left;"
         message += " free the allocation and make it anew"
         return UnsupportedError(message, path=str(self.path), size_bytes=self.size_bytes, left_bytes=left)
+
+
+def _whole_bytes(folder: Path) -> int | None:
+    """Return the size of a folder's file system; None where it has none of its own."""
+    if sys.platform == "win32":
+        return None
+    found = os.statvfs(folder)
+    return found.f_blocks * found.f_frsize or None
 
 
 def _free_bytes(folder: Path) -> int | None:

@@ -1,12 +1,14 @@
 """Files that a host maps. Each worker's files carry its token; a lock file says that it lives.
 
 What a killed worker left behind is removed at the next start: whoever can lock a token's lock file
-knows that its owner is gone, whatever process id it had.
+knows that its owner is gone, whatever process id it had. Where other users may make files too, such as in
+``/dev/shm``, a folder of this user's own holds them; lock files of other users are never opened.
 """
 
 import contextlib
 import os
 import re
+import stat
 import sys
 import threading
 from pathlib import Path
@@ -14,26 +16,47 @@ from pathlib import Path
 from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
+from worker.core.paths import is_private, make_private, shown
 
 _PREFIX = "memory-worker-"
 _LOCK_NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{16}})\.lock")
+_SYSTEMS_OWN = Path("/dev/shm")  # noqa: S108 - the system's place for shared memory, not a temp file
+_NO_FOLDER = (
+    "no shared memory: /dev/shm can't be written to, and neither can any temporary folder;"
+    " name a folder that can with --shared-folder"
+)
 
 
-def default_folder() -> Path:
-    """Return ``/dev/shm`` where it exists, else the temp folder."""
-    folder = Path("/dev/shm")  # noqa: S108 - the system's own place for shared memory, not a temp file
-    if sys.platform == "linux" and folder.is_dir():
-        return folder
-    import tempfile  # noqa: PLC0415 - 8 ms that Linux does not need
+def default_folder() -> Path | None:
+    """Return this user's folder in ``/dev/shm``, or else in the temp folder; None where neither can be written to.
 
-    return Path(tempfile.gettempdir())
+    Where another user has made one of that name, the files go beside it.
+    """
+    if sys.platform == "linux" and _SYSTEMS_OWN.is_dir() and os.access(_SYSTEMS_OWN, os.W_OK | os.X_OK):
+        parent = _SYSTEMS_OWN
+    else:
+        import tempfile  # noqa: PLC0415 - 8 ms that Linux does not need
+
+        try:
+            parent = Path(tempfile.gettempdir())
+        except FileNotFoundError:
+            return None
+    if sys.platform == "win32":  # there, each user has a temp folder of their own
+        return parent
+    own = parent / f"{_PREFIX}{os.geteuid()}"
+    return own if not os.path.lexists(own) or is_private(own) else parent
 
 
 class SharedFiles:
-    """Makes this worker's shared files, and removes dead workers'."""
+    """Makes this worker's shared files, and removes dead workers'.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    ``folder`` is to be there; None: the user's own, which is made when the first file is.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._named = folder is not None
+        self.folder = default_folder() if folder is None else folder
+        """None where there is none: then all files are refused."""
         self._token: str | None = None
         self._lock_fd: int | None = None
         self._claiming = threading.Lock()
@@ -42,28 +65,49 @@ class SharedFiles:
 
     def create(self, allocation_id: str, size_bytes: int, token: CancelToken) -> SharedBuffer:
         """Make the file of an allocation, mode 0600, zeroed. UnsupportedError if the folder cannot be used."""
+        folder = self.folder
+        if folder is None:
+            raise UnsupportedError(_NO_FOLDER)
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            message = (
+                f"the host cannot be told of files in {shown(folder)}: JSON is UTF-8, and that name is not;"
+            )
+            message += " name another folder with --shared-folder"
+            raise UnsupportedError(message, folder=shown(folder)) from error
         try:
             with self._claiming:
                 if self._lock_fd is None:
-                    self._token = self._claim_token()
-            path = self.folder / f"{_PREFIX}{self._token}-{allocation_id}"
+                    self._claim_token(folder)
+            path = folder / f"{_PREFIX}{self._token}-{allocation_id}"
             return SharedBuffer(path, size_bytes, token, self._left.append)
         except OSError as error:
-            message = f"no file for the host to map can be made in {self.folder}: {error}"
-            raise UnsupportedError(message, folder=str(self.folder)) from error
+            message = f"no file for the host to map can be made in {folder}: {error}"
+            message += "; name a folder that can be written to with --shared-folder"
+            raise UnsupportedError(message, folder=str(folder)) from error
+
+    def note(self) -> str:
+        """Say, for people, where the files are, or why there are none."""
+        if self.folder is None:
+            return _NO_FOLDER
+        return (
+            f"shared allocations are files in {shown(self.folder)}; what a free of one returns is"
+            " unknown while a host may map it"
+        )
 
     def remove_orphans(self) -> tuple[Path, ...]:
-        """Remove the files of workers that are gone. Returns what was removed."""
+        """Remove the files of workers of this user that are gone. Returns what was removed."""
         removed: list[Path] = []
-        for lock in sorted(self.folder.glob(f"{_PREFIX}*.lock")):
+        for lock in sorted(self.folder.glob(f"{_PREFIX}*.lock")) if self.folder is not None else ():
             match = _LOCK_NAME.fullmatch(lock.name)
-            if match is None or match[1] == self._token:
+            if match is None or match[1] == self._token or not _is_own_file(lock):
                 continue
-            with contextlib.suppress(OSError):  # another user's, or a living worker's
-                fd = os.open(lock, os.O_RDWR)
+            with contextlib.suppress(OSError):  # a living worker's
+                fd = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
                 try:
                     _lock(fd)
-                    for left in self.folder.glob(f"{_PREFIX}{match[1]}-*"):
+                    for left in lock.parent.glob(f"{_PREFIX}{match[1]}-*"):
                         left.unlink()
                         removed.append(left)
                     if sys.platform != "win32":  # locked, so that no new worker takes it for its own
@@ -86,32 +130,52 @@ class SharedFiles:
     def close(self) -> None:
         """Give the token up."""
         self.remove_left()
-        if self._lock_fd is None:
+        if self._lock_fd is None or self.folder is None:
             return
+        lock = _lock_path(self.folder, self._token)
         if sys.platform != "win32":
-            self._lock_path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
         os.close(self._lock_fd)
         if sys.platform == "win32" and not self._left:  # the next worker removes them, by this lock
-            self._lock_path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
         self._token = self._lock_fd = None
+        if not self._named:
+            with contextlib.suppress(OSError):  # another worker's files are there
+                self.folder.rmdir()
 
-    @property
-    def _lock_path(self) -> Path:
-        return self.folder / f"{_PREFIX}{self._token}.lock"
-
-    def _claim_token(self) -> str:
+    def _claim_token(self, folder: Path) -> None:
         while True:
-            self._token = os.urandom(8).hex()
-            fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            if not self._named and folder.name.startswith(_PREFIX):
+                make_private(folder)
+            token = os.urandom(8).hex()
+            try:
+                fd = os.open(_lock_path(folder, token), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileNotFoundError:
+                if self._named:
+                    raise
+                continue  # a worker that ended just now took the folder away
             try:
                 _lock(fd)
                 # Another worker may have taken the new file for an orphan before it was locked.
-                if os.path.samestat(os.fstat(fd), self._lock_path.stat()):
-                    self._lock_fd = fd
-                    return self._token
+                if os.path.samestat(os.fstat(fd), _lock_path(folder, token).stat()):
+                    self._token, self._lock_fd = token, fd
+                    return
             except OSError:
                 pass
             os.close(fd)
+
+
+def _lock_path(folder: Path, token: str | None) -> Path:
+    return folder / f"{_PREFIX}{token}.lock"
+
+
+def _is_own_file(path: Path) -> bool:
+    """Tell whether it is a file of this user's: opening another's may wait for what that user pleases."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and (sys.platform == "win32" or found.st_uid == os.geteuid())
 
 
 def _lock(fd: int) -> None:

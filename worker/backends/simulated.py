@@ -87,6 +87,9 @@ class SimulatedBackend(LoadsThroughCopies):
             cached_bytes=used - live,
             fragmentation=Fragmentation(free, largest, round(100 * (1 - largest / free), 3) if free else 0.0),
             restart_returns_bytes=used - live if self._device.pooled else None,
+            total_source=Source.CONFIG,
+            used_source=Source.LEDGER,
+            process_used_source=Source.LEDGER,
         )
 
     def check(self, request: AllocationRequest) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from protocol.vocabulary import Initialize
+from protocol.vocabulary import Initialize, Source
 from worker.backends.size_churn import KEEP_NS, SizeChurn
 from worker.backends.torch_copy import Lane
 from worker.backends.torch_device import TorchDevice
@@ -96,6 +96,9 @@ class TorchBlocks:
             resident_bytes=ours,
             cached_bytes=cached,
             fragmentation=None,
+            total_source=memory.source,
+            used_source=memory.source,
+            process_used_source=None if process is None else Source.NVML,  # torch does not say
         )
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:

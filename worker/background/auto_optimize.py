@@ -1,4 +1,4 @@
-"""``--auto-optimize LEVEL``: the worker makes room by itself where a level lasts, and learns when to leave off."""
+"""``--auto-optimize LEVEL``: the worker makes headroom by itself where a level lasts, and learns when to leave off."""
 
 import threading
 from collections.abc import Callable
@@ -6,13 +6,14 @@ from collections.abc import Callable
 from protocol.vocabulary import OptimizationLevel, PressureLevel
 from worker.core.actions import ClearCache, Recommended, RecommendedAction, Step, UnloadModel
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
-from worker.core.events import Optimized, Publish
+from worker.core.clock import NS_PER_MS, NS_PER_S
+from worker.core.events import Optimized
 from worker.core.log import log
+from worker.core.records import sum_if_known
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.auto import PROTECTED_NS, REGRET_NS, AutoState, decide, learn, pause, regret
 from worker.policy.pressure import SEVERITY
-from worker.workers.reclaim import total
+from worker.wiring import Core
 
 _PROTECTED_AT_WORST_NS = 10 * NS_PER_S
 """Under critical pressure a model is safe for only so long after it was used."""
@@ -32,17 +33,13 @@ class AutoOptimizer:
     """Acts on one device at a time, with a pause after each time."""
 
     def __init__(
-        self,
-        memory: MemoryInterface,
-        clock: Clock,
-        publish: Publish,
-        submit: Submit,
-        from_level: PressureLevel,
+        self, core: Core, memory: MemoryInterface, submit: Submit, from_level: PressureLevel
     ) -> None:
         self._memory = memory
-        self._manager = memory.manager
-        self._clock = clock
-        self._publish = publish
+        self._pressure = core.manager.pressure
+        self._models = core.manager.models
+        self._clock = core.clock
+        self._publish = core.events.publish
         self._submit = submit
         self._from_level = from_level
         self._lock = threading.Lock()
@@ -53,13 +50,13 @@ class AutoOptimizer:
         """Device, time and number of loads of each model that it unloaded lately."""
 
     def consider(self, device_id: str) -> None:
-        """Decide whether to act now; called at every look."""
+        """Decide whether to act now; called at every sample."""
         now = self._clock.now_ns()
         with self._lock:
             if device_id in self._busy:
                 return
             state = self._after_regrets(device_id, self._states.get(device_id, AutoState()), now)
-            level = self._manager.level(device_id)
+            level = self._pressure.level(device_id)
             state, effort = decide(state, level, self._from_level, now)
             self._states[device_id] = state
             if effort is None:
@@ -83,7 +80,9 @@ class AutoOptimizer:
     ) -> None:
         """Do the cheapest that is recommended until the pressure is gone; only one thing after a failure."""
         worst = effort is OptimizationLevel.AGGRESSIVE
-        rows = self._memory.recommendations((device_id,), _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS)
+        rows = self._memory.relief.recommendations(
+            (device_id,), _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS
+        )
         rows = tuple(
             row for row in rows if isinstance(row.action, _TAKEN[effort]) and row.expected_freed_bytes
         )
@@ -93,13 +92,13 @@ class AutoOptimizer:
                 self._states[device_id] = pause(state, self._clock.now_ns())
             return
         why = f"automatic: {device_id} was under {level} pressure for a while"
-        before = self._manager.headroom(device_id).total_bytes
+        before = self._pressure.headroom(device_id).total_bytes
         steps = []
         for row in rows[: 1 if state.restraint else None]:
-            returned = self._memory.carry_out(row.action, token, f"{why}, and {row.reason}")
+            returned = self._memory.relief.carry_out(row.action, token, f"{why}, and {row.reason}")
             self._note_unloaded(device_id, row)
             steps.append(Step(row, returned))
-            if SEVERITY[self._memory.level_now((device_id,))] < SEVERITY[self._from_level]:
+            if SEVERITY[self._memory.relief.level_now((device_id,))] < SEVERITY[self._from_level]:
                 break
         self._tell(device_id, level, tuple(steps), before, why)
 
@@ -112,30 +111,31 @@ class AutoOptimizer:
         why: str,
     ) -> None:
         """Learn from what it brought, and say so."""
-        after = self._manager.headroom(device_id).total_bytes
-        promised = sum(step.recommended.expected_freed_bytes or 0 for step in steps)
+        after = self._pressure.headroom(device_id).total_bytes
+        claimed = sum_if_known(step.recommended.expected_freed_bytes for step in steps)
+        promised = claimed or 0
         gained = 0 if before is None or after is None else after - before
         helped = 2 * gained >= promised
         now = self._clock.now_ns()
         with self._lock:
             state = self._states[device_id] = learn(self._states[device_id], helped=helped, now_ns=now)
-        returned = total([step.returned_bytes for step in steps])
+        returned = sum_if_known(step.returned_bytes for step in steps)
         pause_ms = (state.quiet_until_ns - now) // NS_PER_MS
-        said = f"{why}; {gained} bytes of room gained of {promised} promised"
+        said = f"{why}; {gained} bytes of headroom gained of {promised} promised"
         log("info", "optimized by itself", device_id=device_id, reason=said, helped=helped)
-        self._publish(Optimized(device_id, level, steps, returned, helped, pause_ms, said))
+        self._publish(Optimized(device_id, level, steps, claimed, returned, helped, pause_ms, said))
 
     def _note_unloaded(self, device_id: str, row: Recommended) -> None:
         if isinstance(row.action, UnloadModel):
             model_id = row.action.model_id
-            loads = self._memory.models.worker.models.book.get(model_id).load_count
+            loads = self._models.get(model_id).load_count
             with self._lock:
                 self._unloaded[model_id] = (device_id, self._clock.now_ns(), loads)
 
     def _after_regrets(self, device_id: str, state: AutoState, now: int) -> AutoState:
         """Learn from models that were loaded again soon after they were unloaded."""
         for model_id, (place, at, loads) in tuple(self._unloaded.items()):
-            again = self._memory.models.worker.models.book.get(model_id).load_count > loads
+            again = self._models.get(model_id).load_count > loads
             if place == device_id and again:
                 state = regret(state, now)
             if again or now - at > REGRET_NS:

@@ -32,14 +32,15 @@ class Actions:
         """
         return self._call("memory.get_allocations", results.GetAllocationsResult, {"device_id": device_id, "allocation_id": allocation_id, "owner": owner, "purpose": purpose, "limit": limit, "after": after}, options)
 
-    def allocate(self, *, size_bytes: int, device_id: str | None | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, initialize: words.Initialize | LeftOut = LEFT_OUT, alignment: int | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, persistent: bool | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.AllocateResult:
+    def allocate(self, *, size_bytes: int, device_id: str | None | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, initialize: words.Initialize | LeftOut = LEFT_OUT, alignment: int | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, persistent: bool | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.AllocateResult:
         """Ask for memory. All or nothing: a failed allocate changes no figure.
 
         alignment: Bytes, a power of two up to 1 GiB; null for the device's own.
         lease_ms: The allocation is freed when this runs out.
         make_room: Models may be unloaded to make it fit.
+        plan_id: A plan for so many bytes, which is carried out as it was answered, or refused as ``plan_stale``.
         """
-        return self._call("memory.allocate", results.AllocateResult, {"size_bytes": size_bytes, "device_id": device_id, "memory_type": memory_type, "initialize": initialize, "alignment": alignment, "purpose": purpose, "owner": owner, "persistent": persistent, "lease_ms": lease_ms, "make_room": make_room}, options)
+        return self._call("memory.allocate", results.AllocateResult, {"size_bytes": size_bytes, "device_id": device_id, "memory_type": memory_type, "initialize": initialize, "alignment": alignment, "purpose": purpose, "owner": owner, "persistent": persistent, "lease_ms": lease_ms, "make_room": make_room, "plan_id": plan_id}, options)
 
     def deallocate(self, *, allocation_id: str, force: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.DeallocateResult:
         """Give one allocation back.
@@ -47,6 +48,13 @@ class Actions:
         force: Also while it is persistent.
         """
         return self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
+
+    def renew_lease(self, *, allocation_id: str, lease_ms: int, options: CallOptions | None = None) -> results.RenewLeaseResult:
+        """Have an allocation's lease end later, or sooner; one without a lease gets one.
+
+        lease_ms: From now on, whatever was left of it.
+        """
+        return self._call("memory.renew_lease", results.RenewLeaseResult, {"allocation_id": allocation_id, "lease_ms": lease_ms}, options)
 
     def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
         """Copy or move an allocation's contents to a new allocation.
@@ -110,16 +118,17 @@ class Actions:
         """Ask for the actions worth taking, over all devices, cheapest per byte first."""
         return self._call("memory.get_optimization_recommendations", results.GetOptimizationRecommendationsResult, {"device_id": device_id}, options)
 
-    def load_model(self, *, model_id: str, device_id: str | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, pin: bool | None | LeftOut = LEFT_OUT, keep_alive_ms: int | None | LeftOut = LEFT_OUT, allow_fallback: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.LoadModelResult:
+    def load_model(self, *, model_id: str, device_id: str | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, pin: bool | None | LeftOut = LEFT_OUT, keep_alive_ms: int | None | LeftOut = LEFT_OUT, allow_fallback: bool | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.LoadModelResult:
         """Load a model, or note one more use of it if it is loaded.
 
         device_id: Null for the model's own, else whichever has room.
         make_room: Other models may be unloaded to make it fit.
         pin: Whether it stays until unloaded by force; null leaves that as it is.
-        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use, -1 for until evicted; null leaves that as it is.
         allow_fallback: The model's declared fallback may be loaded where it has no room itself.
+        plan_id: A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then ``make_room`` and ``allow_fallback`` have no say.
         """
-        return self._call("memory.load_model", results.LoadModelResult, {"model_id": model_id, "device_id": device_id, "make_room": make_room, "pin": pin, "keep_alive_ms": keep_alive_ms, "allow_fallback": allow_fallback}, options)
+        return self._call("memory.load_model", results.LoadModelResult, {"model_id": model_id, "device_id": device_id, "make_room": make_room, "pin": pin, "keep_alive_ms": keep_alive_ms, "allow_fallback": allow_fallback, "plan_id": plan_id}, options)
 
     def unload_model(self, *, model_id: str, mode: words.UnloadMode | LeftOut = LEFT_OUT, by_owner: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.UnloadedModel:
         """Unload a model that is not in use; where another process holds it, ask its owner to.
@@ -129,7 +138,7 @@ class Actions:
         return self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)
 
     def plan(self, *, candidates: list[dict[str, Any]], allow_eviction: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanResult:
-        """Ask which of several ways fits, in the order of preference. Changes nothing.
+        """Ask which of several ways fits, in the order of preference. Changes nothing: ``plan_id`` takes it up.
 
         allow_eviction: Models may be counted as room where they could be unloaded.
         """
@@ -180,14 +189,15 @@ class AsyncActions:
         """
         return await self._call("memory.get_allocations", results.GetAllocationsResult, {"device_id": device_id, "allocation_id": allocation_id, "owner": owner, "purpose": purpose, "limit": limit, "after": after}, options)
 
-    async def allocate(self, *, size_bytes: int, device_id: str | None | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, initialize: words.Initialize | LeftOut = LEFT_OUT, alignment: int | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, persistent: bool | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.AllocateResult:
+    async def allocate(self, *, size_bytes: int, device_id: str | None | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, initialize: words.Initialize | LeftOut = LEFT_OUT, alignment: int | None | LeftOut = LEFT_OUT, purpose: str | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, persistent: bool | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.AllocateResult:
         """Ask for memory. All or nothing: a failed allocate changes no figure.
 
         alignment: Bytes, a power of two up to 1 GiB; null for the device's own.
         lease_ms: The allocation is freed when this runs out.
         make_room: Models may be unloaded to make it fit.
+        plan_id: A plan for so many bytes, which is carried out as it was answered, or refused as ``plan_stale``.
         """
-        return await self._call("memory.allocate", results.AllocateResult, {"size_bytes": size_bytes, "device_id": device_id, "memory_type": memory_type, "initialize": initialize, "alignment": alignment, "purpose": purpose, "owner": owner, "persistent": persistent, "lease_ms": lease_ms, "make_room": make_room}, options)
+        return await self._call("memory.allocate", results.AllocateResult, {"size_bytes": size_bytes, "device_id": device_id, "memory_type": memory_type, "initialize": initialize, "alignment": alignment, "purpose": purpose, "owner": owner, "persistent": persistent, "lease_ms": lease_ms, "make_room": make_room, "plan_id": plan_id}, options)
 
     async def deallocate(self, *, allocation_id: str, force: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.DeallocateResult:
         """Give one allocation back.
@@ -195,6 +205,13 @@ class AsyncActions:
         force: Also while it is persistent.
         """
         return await self._call("memory.deallocate", results.DeallocateResult, {"allocation_id": allocation_id, "force": force}, options)
+
+    async def renew_lease(self, *, allocation_id: str, lease_ms: int, options: CallOptions | None = None) -> results.RenewLeaseResult:
+        """Have an allocation's lease end later, or sooner; one without a lease gets one.
+
+        lease_ms: From now on, whatever was left of it.
+        """
+        return await self._call("memory.renew_lease", results.RenewLeaseResult, {"allocation_id": allocation_id, "lease_ms": lease_ms}, options)
 
     async def transfer(self, *, source_allocation_id: str, destination_device_id: str, transfer_type: words.TransferType | LeftOut = LEFT_OUT, memory_type: words.MemoryType | LeftOut = LEFT_OUT, verify: bool | LeftOut = LEFT_OUT, wait: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.TransferResult:
         """Copy or move an allocation's contents to a new allocation.
@@ -258,16 +275,17 @@ class AsyncActions:
         """Ask for the actions worth taking, over all devices, cheapest per byte first."""
         return await self._call("memory.get_optimization_recommendations", results.GetOptimizationRecommendationsResult, {"device_id": device_id}, options)
 
-    async def load_model(self, *, model_id: str, device_id: str | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, pin: bool | None | LeftOut = LEFT_OUT, keep_alive_ms: int | None | LeftOut = LEFT_OUT, allow_fallback: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.LoadModelResult:
+    async def load_model(self, *, model_id: str, device_id: str | None | LeftOut = LEFT_OUT, make_room: bool | LeftOut = LEFT_OUT, pin: bool | None | LeftOut = LEFT_OUT, keep_alive_ms: int | None | LeftOut = LEFT_OUT, allow_fallback: bool | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.LoadModelResult:
         """Load a model, or note one more use of it if it is loaded.
 
         device_id: Null for the model's own, else whichever has room.
         make_room: Other models may be unloaded to make it fit.
         pin: Whether it stays until unloaded by force; null leaves that as it is.
-        keep_alive_ms: How long it stays after its last use; null leaves that as it is.
+        keep_alive_ms: How long it stays after its last use, -1 for until evicted; null leaves that as it is.
         allow_fallback: The model's declared fallback may be loaded where it has no room itself.
+        plan_id: A plan for this model, which is carried out as it was answered, or refused as ``plan_stale``; then ``make_room`` and ``allow_fallback`` have no say.
         """
-        return await self._call("memory.load_model", results.LoadModelResult, {"model_id": model_id, "device_id": device_id, "make_room": make_room, "pin": pin, "keep_alive_ms": keep_alive_ms, "allow_fallback": allow_fallback}, options)
+        return await self._call("memory.load_model", results.LoadModelResult, {"model_id": model_id, "device_id": device_id, "make_room": make_room, "pin": pin, "keep_alive_ms": keep_alive_ms, "allow_fallback": allow_fallback, "plan_id": plan_id}, options)
 
     async def unload_model(self, *, model_id: str, mode: words.UnloadMode | LeftOut = LEFT_OUT, by_owner: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.UnloadedModel:
         """Unload a model that is not in use; where another process holds it, ask its owner to.
@@ -277,7 +295,7 @@ class AsyncActions:
         return await self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)
 
     async def plan(self, *, candidates: list[dict[str, Any]], allow_eviction: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanResult:
-        """Ask which of several ways fits, in the order of preference. Changes nothing.
+        """Ask which of several ways fits, in the order of preference. Changes nothing: ``plan_id`` takes it up.
 
         allow_eviction: Models may be counted as room where they could be unloaded.
         """

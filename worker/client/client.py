@@ -71,7 +71,7 @@ def connect(
 ) -> Client:  # fmt: skip
     """Start a worker with these command line options, and return what talks to it: close it, or use ``with``.
 
-    ``command`` replaces ``python -m worker`` of this interpreter; ``call`` is how calls are handled that don't say;
+    ``command`` replaces ``python -m memory_worker`` of this interpreter; ``call`` is how calls are handled that don't say;
     ``restart``: a worker that dies is replaced at the next call (what was allocated in it is gone);
     ``on_exit`` is told how one died, on a thread of the client's.
 

@@ -113,7 +113,7 @@ class WorkerProcess:
 
 def default_command() -> tuple[str, ...]:
     """Return what starts the worker of this installation, with this interpreter."""
-    return (sys.executable, "-m", "worker")
+    return (sys.executable, "-m", "memory_worker")
 
 
 def _level(raw: bytes) -> int:

@@ -39,6 +39,8 @@ class Recommended(Record):
     action: RecommendedAction
     expected_freed_bytes: int | None
     cost_ms: int | None
+    cost_of: str
+    """What takes that long, for people."""
     reason: str
 
 
@@ -54,6 +56,15 @@ class OptimizeOutcome(Record):
     """What carrying recommended actions out did."""
 
     steps: tuple[Step, ...]
+    claimed_bytes: int | None
+    """What the steps should have freed; None where one of them could not say."""
     returned_bytes: int | None
     pressure_before: PressureLevel
     pressure_after: PressureLevel
+
+
+def with_returned(reason: str, claimed_bytes: int | None, returned_bytes: int | None) -> str:
+    """Return a reason that says what came back, where that was measured and is not what was claimed."""
+    if claimed_bytes is None or returned_bytes is None or claimed_bytes == returned_bytes:
+        return reason
+    return f"{reason}; {returned_bytes} bytes came back of {claimed_bytes}"

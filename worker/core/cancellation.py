@@ -63,3 +63,14 @@ class CancelToken:
             left = max(0.0, (self.deadline_ns - self._now_ns()) / 1e9)
             seconds = left if seconds is None else min(left, seconds)
         self._cancelled.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+
+
+CHECK_SECONDS = 0.05
+"""Whoever waits for something else checks this often whether its own request was cancelled or its time is up."""
+
+
+def wait_for_change(changed: threading.Condition, token: CancelToken) -> None:
+    """Wait for a notification, or a moment. Raises what the token raises; whoever calls holds the condition."""
+    token.check()
+    changed.wait(CHECK_SECONDS)
+    token.check()

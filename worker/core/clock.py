@@ -50,9 +50,13 @@ class FixedClock:
     def __init__(self) -> None:
         self.parked = 0
         """Threads that wait without end, until cancelled."""
-        self.on_parked: Callable[[], None] = lambda: None
         self._now_ns = 0
+        self._when_parked: tuple[Callable[[], None], ...] = ()
         self._lock = threading.Lock()
+
+    def when_parked(self, call: Callable[[], None]) -> None:
+        """Call this whenever a thread begins or ends to wait without end."""
+        self._when_parked = (*self._when_parked, call)
 
     def now_ns(self) -> int:
         """Return the nanoseconds that were waited for so far."""
@@ -70,7 +74,7 @@ class FixedClock:
             self._advance(token.deadline_ns)
         else:
             # Whoever cancels takes the thread off the parked ones, before the thread itself can run:
-            # so that between the two the worker does not look idle.
+            # so that between the two the worker does not seem idle.
             self._count(1)
             token.on_cancel(lambda: self._count(-1))
             token.wait(None)
@@ -83,4 +87,5 @@ class FixedClock:
     def _count(self, change: int) -> None:
         with self._lock:
             self.parked += change
-        self.on_parked()
+        for call in self._when_parked:
+            call()

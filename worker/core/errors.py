@@ -16,11 +16,12 @@ class WorkerError(Exception):
         super().__init__(message)
         self.message = message
         self.executed = ERRORS[self.code].executed
+        self.retryable = ERRORS[self.code].retryable
         self.details = details
 
     def body(self) -> ErrorBody:
         """Return what goes on the wire."""
-        return ErrorBody(self.code, self.message, self.executed, ERRORS[self.code].retryable, self.details)
+        return ErrorBody(self.code, self.message, self.executed, self.retryable, self.details)
 
 
 class InvalidJsonError(WorkerError):
@@ -101,8 +102,14 @@ class ModelLoadFailedError(WorkerError):
     code = ErrorCode.MODEL_LOAD_FAILED
 
 
+class PlanStaleError(WorkerError):
+    """A plan can't be carried out as it was said any more; nothing was done."""
+
+    code = ErrorCode.PLAN_STALE
+
+
 class OutOfMemoryError(WorkerError):
-    """It would not fit: the hardware, or what the system leaves of it."""
+    """It would not fit: the hardware, or what the system leaves of it. Not retryable where it never can."""
 
     code = ErrorCode.OUT_OF_MEMORY
 
@@ -112,7 +119,7 @@ class NoFileRoomError(OutOfMemoryError):
 
 
 class LimitExceededError(WorkerError):
-    """It would go over a configured cap, although the hardware has room."""
+    """It would go over a configured cap, although the hardware has headroom."""
 
     code = ErrorCode.LIMIT_EXCEEDED
 

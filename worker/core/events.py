@@ -112,6 +112,8 @@ class Optimized(Event):
     pressure_level: PressureLevel
     """Which was sustained, and so led to it."""
     steps: tuple[Step, ...]
+    claimed_bytes: int | None
+    """What the steps should have freed."""
     returned_bytes: int | None
     helped: bool
     next_in_ms: int

@@ -6,6 +6,8 @@ from pathlib import Path
 from protocol.record import Record
 
 DEFAULT_KEEP_ALIVE_NS = 600 * 10**9
+FOREVER_NS = -1
+"""In the place of a keep-alive: until evicted."""
 
 
 class Placement(StrEnum):
@@ -31,7 +33,7 @@ class ModelSpec(Record):
     dtype: str | None = None
     """What floating-point tensors are cast to, as ``F16``; None for as stored."""
     device_id: str | None = None
-    """None for whichever device has room."""
+    """None for whichever device has headroom."""
     keep_alive_ns: int | None = DEFAULT_KEEP_ALIVE_NS
     """How long it stays after its last use; None for until evicted."""
     pinned: bool = False

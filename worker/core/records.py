@@ -1,6 +1,6 @@
 """What the layers hand to one another. Frozen; sizes in bytes, times in nanoseconds of the worker's clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, StrEnum
 
 from protocol.record import Record
@@ -17,8 +17,14 @@ from protocol.vocabulary import (
 
 Report = Callable[[int, int], None]
 """Called with (completed bytes, total bytes)."""
-OnIdle = Callable[[str, int], None]
-"""Called with a model's id and the clock's nanoseconds at which it will have been idle for too long."""
+
+
+def no_report(_completed_bytes: int, _total_bytes: int) -> None:
+    """Tell no one how far the work has come."""
+
+
+HOST = "cpu"
+"""The device id of the machine's own memory."""
 
 
 class DeviceInfo(Record):
@@ -75,16 +81,22 @@ class Readings(Record):
     """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
     back otherwise; None where no restart is needed, or none is possible."""
     gauges: tuple[Gauge, ...] = ()
+    total_source: Source | None = None
+    used_source: Source | None = None
+    process_used_source: Source | None = None
+    """Whose figure each of the three is; None where there is none."""
+    child_process_bytes: int | None = None
+    """What the processes take of it that this one started; None where the system does not say, or they take none."""
 
 
-class RoomSample(Record):
-    """The room of a device at one moment."""
+class HeadroomSample(Record):
+    """The headroom of a device at one moment."""
 
     at_ns: int
-    room_bytes: int
+    headroom_bytes: int
 
 
-class Floor(Record):
+class LowWaterMark(Record):
     """The least that something took in one window of time."""
 
     from_ns: int
@@ -199,6 +211,24 @@ class DecisionKind(StrEnum):
     USE = "use"
     LOAD = "load"
     EVICT = "evict"
+    LEASE = "lease"
+    """A use lasts until the release."""
+    RELEASE = "release"
+    KEEP = "keep"
+    """A keep-alive or pin was set."""
+
+
+class EvictionCause(StrEnum):
+    """What made a model go."""
+
+    POLICY = "policy"
+    """A plan chose it, for another model."""
+    IDLE = "idle"
+    """It was idle past its keep-alive."""
+    ASKED = "asked"
+    """A request or an optimization named it, or an allocation needed its memory."""
+    LOST = "lost"
+    """It went with its device."""
 
 
 class Decision(Record):
@@ -210,9 +240,13 @@ class Decision(Record):
     t_ms: int
     size_bytes: int
     load_ms: int
-    capacity_bytes: int
-    """What models could take on the device then."""
-    reason: str | None
+    capacity_bytes: int | None
+    """What models could take on the device then; None where that could not be told yet."""
+    reason: str | None = None
+    cause: EvictionCause | None = None
+    keep_alive_ms: int | None = None
+    """None for until evicted."""
+    pinned: bool = False
 
 
 class ModelDemand(Record):
@@ -232,8 +266,18 @@ class WayToPlan(Record):
     """One way to do the work, and what it takes."""
 
     name: str
-    required_bytes: int
-    device_id: str
+    required_bytes: int | None
+    """None with a model."""
+    device_id: str | None
+    """None for wherever a model goes."""
+    model_id: str | None = None
+
+
+def sum_if_known(values: Iterable[int | None]) -> int | None:
+    """Add up; None as soon as one of them is unknown."""
+    found = tuple(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def age_order(allocation: Allocation) -> int:

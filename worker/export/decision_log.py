@@ -1,8 +1,9 @@
 """``--record FILE``: decisions about models, and notes of what else happened, as JSON lines.
 
-``python -m worker simulate`` replays the decisions and passes over the notes. A line that declares a model
-comes before its first use, as that format wants it. The file is bounded: at the limit it becomes ``FILE.1``,
-in place of the one before, and a new one begins with all models known so far.
+``python -m memory_worker simulate`` replays the decisions and passes over the notes. A line that declares a model
+comes before its first use, as that format wants it, and one with a device's capacity before what was decided in it. The
+file is bounded: at the limit it becomes ``FILE.1``, in place of the one before, and a new one begins with all
+models and capacities known so far.
 """
 
 import queue
@@ -20,11 +21,11 @@ from worker.core.records import Decision, DecisionKind
 
 MAX_BYTES = 64 * 2**20
 _MAX_WAITING = 10_000
-"""Notes beyond these, that the disk has not taken yet, are counted and dropped; decisions never are."""
+"""Notes beyond these, that the disk has not accepted yet, are counted and dropped; decisions never are."""
 
 
 class DecisionLog:
-    """Writes on a thread of its own: whoever decides never waits for a disk."""
+    """Writes on a thread of its own: a decision never waits for a disk."""
 
     def __init__(
         self, path: Path, max_bytes: int = MAX_BYTES, about: Mapping[str, Any] = MappingProxyType({})
@@ -38,8 +39,9 @@ class DecisionLog:
         # All mutable state, the writing thread's: the file, its size, and the figures told in it.
         self._file: TextIO = path.open("w", encoding="utf-8")
         self._written = 0
-        self._models: dict[str, dict[str, int]] = {}
-        self._capacity_bytes: int | None = None
+        self._models: dict[str, dict[str, Any]] = {}
+        self._capacities: dict[str, int] = {}
+        """Of each device, as last written."""
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
         self._thread.start()
 
@@ -61,14 +63,14 @@ class DecisionLog:
 
     def _run(self) -> None:
         failed = False
-        while (taken := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if not failed:
-                if isinstance(taken, Decision):
-                    step = partial(self._write, taken)
+                if isinstance(item, Decision):
+                    step = partial(self._write, item)
                 else:
-                    step = partial(self._write_note, taken)
+                    step = partial(self._write_note, item)
                 failed = not self._survives(step)
-            # Decisions are taken over also after that, so that nothing piles up.
+            # Decisions are accepted also after that, so that nothing piles up.
         self._survives(self._file.close)
 
     def _survives(self, step: Callable[[], None]) -> bool:
@@ -84,13 +86,25 @@ class DecisionLog:
 
     def _write(self, decision: Decision) -> None:
         self._begin()
+        device_id, keep = (
+            decision.device_id,
+            {"keep_alive_ms": decision.keep_alive_ms, "pinned": decision.pinned},
+        )
+        about: dict[str, Any] = {"t_ms": decision.t_ms, "device_id": device_id}
+        capacity = decision.capacity_bytes
+        if capacity and self._capacities.get(device_id) != capacity:
+            self._capacities[device_id] = capacity
+            self._line({"capacity_bytes": capacity} | about)
         if decision.kind is DecisionKind.LOAD:
             figures = {"size_bytes": decision.size_bytes, "load_ms": decision.load_ms}
-            self._models[decision.model_id] = figures
-            self._capacity_bytes = decision.capacity_bytes
-            self._line({"models": {decision.model_id: figures}, "capacity_bytes": decision.capacity_bytes})
-        line: dict[str, Any] = {decision.kind.value: decision.model_id, "t_ms": decision.t_ms}
-        line["device_id"] = decision.device_id
+            self._models[decision.model_id] = figures | keep
+            self._line({"models": {decision.model_id: figures | keep}} | about)
+        line: dict[str, Any] = {decision.kind.value: decision.model_id} | about
+        if decision.kind is DecisionKind.KEEP:
+            line |= keep
+            self._models.get(decision.model_id, {}).update(keep)
+        if decision.cause is not None:
+            line["cause"] = decision.cause
         if decision.reason is not None:
             line["reason"] = decision.reason
         self._line(line)
@@ -107,8 +121,8 @@ class DecisionLog:
         if self._written > self._max_bytes:
             self._rotate()
         if not self._written:
-            capacity = {"capacity_bytes": self._capacity_bytes}
-            self._line({"models": self._models} | capacity | self._about)
+            devices = {each: {"capacity_bytes": size} for each, size in self._capacities.items()}
+            self._line({"models": self._models, "capacity_bytes": None, "devices": devices} | self._about)
 
     def _line(self, value: dict[str, Any]) -> None:
         text = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE).decode()

@@ -9,7 +9,7 @@ from worker.core.log import log
 
 
 class MetricsFile:
-    """Writes on a thread of its own, every so often; whoever reads gets the old text or the new one."""
+    """Writes on a thread of its own, every so often; a reader gets the old text or the new one."""
 
     def __init__(self, path: Path, text: Callable[[], str], seconds: float) -> None:
         self._path = path
@@ -47,7 +47,7 @@ class MetricsFile:
                         path=str(self._path),
                         error=str(error),
                     )
-                self._failing = True  # said once, and tried on: a disk that was full may have room again
+                self._failing = True  # said once, and tried on: a disk that was full may have space again
 
     def _write(self) -> None:
         self._next.write_text(self._text(), encoding="utf-8")

@@ -40,7 +40,7 @@ MAX_WAITING_BYTES = 8 * 2**20
 """A client for which more waits does not read."""
 MAX_WAITING_FRAMES = 512
 PER_SECOND = 50
-"""Questions a second; whoever asks faster is answered at this pace."""
+"""Questions a second; a client that asks faster is answered at this pace."""
 _PATIENCE_SECONDS = 10.0
 _REPLY_BYTES = 16 * 2**20
 
@@ -48,7 +48,7 @@ Prepare = Callable[[str, dict[str, Any]], Work]
 
 
 class MonitorClient:
-    """A connection. It is its own session: what a client asks for itself concerns nobody else."""
+    """A connection. It is its own session: what a client asks for itself concerns no other."""
 
     max_frame_bytes = MAX_REQUEST_BYTES
     max_inflight = 1
@@ -150,22 +150,22 @@ class MonitorClient:
     # ---- out ----
 
     def _put_patiently(self, frame: bytes) -> None:
-        """Queue a reply once there is room; let the client go where it does not read for long."""
+        """Queue a reply once there is space; let the client go where it does not read for long."""
         with self._changed:
-            if self._changed.wait_for(self._has_room, _PATIENCE_SECONDS):
+            if self._changed.wait_for(self._has_space, _PATIENCE_SECONDS):
                 self._put(frame)
                 return
         self.close()
 
     def _put_made(self, make: Callable[[], bytes]) -> None:
-        """Queue an event, or let the client go where there is no room: its numbers would have a gap."""
+        """Queue an event, or let the client go where there is no space: its numbers would have a gap."""
         with self._changed:
-            if self._has_room():
+            if self._has_space():
                 self._put(make())
                 return
         self.close()
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         few = len(self._outbox) < MAX_WAITING_FRAMES and self._waiting_bytes < MAX_WAITING_BYTES
         return self._closed or few
 

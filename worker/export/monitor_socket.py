@@ -17,8 +17,9 @@ from pathlib import Path
 from worker.core.clock import Clock
 from worker.core.events import Event
 from worker.core.log import log
+from worker.core.paths import make_private
 from worker.export.monitor_client import MonitorClient, Prepare
-from worker.export.socket_path import default_path, make_private
+from worker.export.socket_path import default_path
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import OnWire
 
@@ -36,7 +37,7 @@ class MonitorSocket:
     def __init__(
         self, path: Path, prepare_for: PrepareFor, clock: Clock, alarm: Alarm, on_wire: OnWire
     ) -> None:
-        """Bind. OSError where there is no such socket, the path is taken, or its folder is not private."""
+        """Bind. OSError where there is no such socket, the path exists, or its folder is not private."""
         self._path = path
         self._prepare_for = prepare_for
         self._clock = clock
@@ -59,7 +60,7 @@ class MonitorSocket:
             client.events.publish(event)
 
     def close(self) -> None:
-        """Let nobody in any more, and everybody go."""
+        """Let no client in any more, and all of them go."""
         with suppress(OSError):
             self._path.unlink()
         self._listener.close()
@@ -118,7 +119,7 @@ def _is_dead(path: Path) -> bool:
 
 
 def _is_owner(connection: socket.socket) -> bool:
-    """Tell whether the other end is this user, or root, who could anyway; True where nobody can say."""
+    """Tell whether the other end is this user, or root, who could anyway; True where the system does not say."""
     if sys.platform == "win32" or not hasattr(socket, "SO_PEERCRED"):
         return True  # the file's mode has to do
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

@@ -12,10 +12,11 @@ from typing import Any
 from protocol.record import Record
 from protocol.results import DeviceStatus, ModelStatus, PressureSignal, PressureTrend
 from protocol.vocabulary import AnalyticsSection, EventName, PressureLevel
-from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.core.clock import NS_PER_MS, NS_PER_S
 from worker.core.records import OwnerFlow
 from worker.interface.interface_memory import MemoryInterface
-from worker.metrics.history import History
+from worker.watch.trends import TrendWatch
+from worker.wiring import Core
 
 _STATISTICS_NS = 60 * NS_PER_S
 _QUIET_NS = 30 * NS_PER_S
@@ -25,10 +26,6 @@ _QUIET_LEVELS = {PressureLevel.LOW, PressureLevel.UNKNOWN}
 """A signal at such a level explains nothing."""
 _OWNERS = 12
 """The largest have their own rows in a sample, the others one together."""
-_INTERVENTIONS = (
-    "memory.clear", "memory.defragment", "memory.model_optimize", "memory.optimize", "memory.set_limits",
-)  # fmt: skip
-"""What is done to make room, and noted each time."""
 
 Note = Callable[[dict[str, Any]], None]
 
@@ -45,17 +42,19 @@ class _Last(Record):
 class Recorder:
     """Takes notes. ``tick`` is for one thread, about once a second; ``event`` for any."""
 
-    def __init__(self, note: Note, memory: MemoryInterface, history: History, clock: Clock) -> None:
+    def __init__(self, note: Note, core: Core, memory: MemoryInterface, trends: TrendWatch) -> None:
         self._note = note
         self._memory = memory
-        self._history = history
-        self._clock = clock
+        self._manager = core.manager
+        self._trends = trends
+        self._history = core.history
+        self._clock = core.clock
         # All mutable state: what was last told.
         self._samples: dict[str, _Last] = {}
         self._models: tuple[tuple[Any, ...], ...] = ()
         self._refusals = 0
         self._done: dict[str, int] = {}
-        self._statistics_ns = clock.now_ns()
+        self._statistics_ns = core.clock.now_ns()
 
     def event(self, event: EventName, data: Any) -> None:
         """Note an event, as a subscriber sees it."""
@@ -63,8 +62,8 @@ class Recorder:
 
     def tick(self) -> None:
         """Note what changed."""
-        devices = self._memory.device_ids(None)
-        for status in self._memory.status(devices).devices:
+        devices = self._memory.devices.ids(None)
+        for status in self._memory.questions.status(devices).devices:
             self._sample(status)
         self._model_states()
         self._refused()
@@ -76,22 +75,25 @@ class Recorder:
         """Note how it stands at the end, changed or not."""
         self._samples.clear()
         self.tick()
-        self._statistics(self._memory.device_ids(None))
+        self._statistics(self._memory.devices.ids(None))
         self._note({"end": True, "t_ms": self._now_ms()})
 
     def _sample(self, status: DeviceStatus) -> None:
         now_ns, device_id = self._clock.now_ns(), status.device_id
-        limits = self._memory.limits(device_id)
+        limits = self._manager.devices.limits(device_id)
         last = self._samples.get(device_id)
         since_ns = now_ns - NS_PER_S if last is None else last.at_ns
         peak = max(self._history.peak_bytes(device_id, since_ns) or 0, status.allocated_bytes)
-        flows = self._memory.flows(device_id)
+        flows = self._manager.usage.flows(device_id)
         signals = self._signals(device_id)
         exact = (
             status.state, status.allocated_bytes, status.model_bytes, status.external_bytes, status.pressure_level,
             peak, limits, sum(flow.made_count for flow in flows), tuple(each.name for each in signals),
         )  # fmt: skip
-        rough = (status.used_bytes, status.process_used_bytes, status.available_bytes, status.budget_bytes)
+        rough = (
+            status.used_bytes, status.process_used_bytes, status.child_process_bytes, status.available_bytes,
+            status.budget_bytes,
+        )  # fmt: skip
         present = _Last(now_ns, exact, rough)
         differs = last is None or _differs(last, present, status.total_bytes)
         trend = self._trend(status, last, differs=differs)
@@ -110,6 +112,7 @@ class Recorder:
                 "reserve_bytes": limits.reserve_bytes,
                 "used_bytes": status.used_bytes,
                 "process_used_bytes": status.process_used_bytes,
+                "child_process_bytes": status.child_process_bytes,
                 "available_bytes": status.available_bytes,
                 "allocated_bytes": status.allocated_bytes,
                 "peak_bytes": peak,
@@ -126,20 +129,21 @@ class Recorder:
 
     def _signals(self, device_id: str) -> tuple[PressureSignal, ...]:
         """Return what makes the level what it is; nothing where all is calm."""
-        signals = self._memory.manager.signals(device_id)
+        signals = self._manager.pressure.signals(device_id)
         return tuple(signal for signal in signals if signal.level not in _QUIET_LEVELS)
 
     def _trend(self, status: DeviceStatus, last: _Last | None, *, differs: bool) -> PressureTrend | None:
         """Return where a device is heading; a question that takes ms, so of one at rest only now and then."""
-        trends = self._memory.trends
+        trends = self._trends
         if differs or (last is not None and _turned(last.trend, None, status.total_bytes)):
             return trends.trend(status.device_id)
         return trends.alarming_trend(status.device_id)
 
     def _model_states(self) -> None:
-        if not self._memory.has_models:
+        models = self._memory.built_models
+        if models is None:
             return
-        rows = self._memory.models.rows()
+        rows = models.rows()
         states = tuple(_state(row) for row in rows)
         if states == self._models:
             return
@@ -164,17 +168,16 @@ class Recorder:
             )
 
     def _interventions(self) -> None:
-        for action in _INTERVENTIONS:
-            count = self._history.total_count(action)
-            if count != self._done.get(action, 0):
-                times = count - self._done.get(action, 0)
-                self._note({"done": action, "t_ms": self._now_ms(), "count": times})
+        for action, count in self._history.interventions().items():
+            times = count - self._done.get(action, 0)
+            if times:
                 self._done[action] = count
+                self._note({"done": action, "t_ms": self._now_ms(), "count": times})
 
     def _statistics(self, device_ids: tuple[str, ...]) -> None:
         self._statistics_ns = self._clock.now_ns()
         since_start_ms = 7 * 24 * 3600 * 1000
-        rows = self._memory.analytics(
+        rows = self._memory.questions.analytics(
             device_ids, since_start_ms, frozenset({AnalyticsSection.ACTIONS})
         ).actions
         self._note({"actions": rows, "t_ms": self._now_ms()})

@@ -25,6 +25,8 @@ class Binding(Record):
     claims: ClaimsOf | None
     makes_allocation: bool
     """Its allocation gets its id when the request is admitted, so that ids follow the order of requests."""
+    intervenes: bool
+    """It frees memory, or changes what may be taken: noted each time it is carried out, so not in a dry run."""
 
 
 class Bindings:
@@ -34,7 +36,13 @@ class Bindings:
         self._rows: dict[str, Binding] = {}
 
     def bind(
-        self, name: str, handler: Handler, claims: ClaimsOf | None = None, *, makes_allocation: bool = False
+        self,
+        name: str,
+        handler: Handler,
+        claims: ClaimsOf | None = None,
+        *,
+        makes_allocation: bool = False,
+        intervenes: bool = False,
     ) -> None:
         """Bind an action. TypeError for one that is not in the table or bound already, or for other types."""
         row = ACTIONS.get(name)
@@ -51,7 +59,7 @@ class Bindings:
             if row.params not in (get_args(claimed) or (claimed,)):
                 message = f"{name}: the claims are of {claimed}, the table says {row.params}"
                 raise TypeError(message)
-        self._rows[name] = Binding(row, handler, claims, makes_allocation)
+        self._rows[name] = Binding(row, handler, claims, makes_allocation, intervenes)
 
     def check_complete(self) -> None:
         """Raise TypeError with the names of actions that are not bound."""

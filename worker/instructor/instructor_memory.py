@@ -22,16 +22,17 @@ from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
-from worker.instructor.refusals import invalid, unknown_action
+from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
+from worker.metrics.history import History
 from worker.policy.batches import plan_batches
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work
 
 _EVERYTHING = frozenset(AnalyticsSection)
 
 _IDS = "allocation ids"
-"""Claimed by what makes ids and, alone, by what names one that is not known yet: it may be in the making."""
+"""Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
 
 
 class Instructor:
@@ -42,6 +43,7 @@ class Instructor:
         memory: MemoryInterface,
         session: Session,
         clock: Clock,
+        history: History,
         version: str,
         pid: int | None,
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
@@ -49,6 +51,7 @@ class Instructor:
     ) -> None:
         self._plugins = plugins
         self._memory = memory
+        self._history = history
         self._bindings = Bindings()
         self._bind_memory(self._bindings)
         own = SessionHandlers(
@@ -58,7 +61,7 @@ class Instructor:
             os.getpid() if pid is None else pid,
             clock.now_ns() if started_ns is None else started_ns,
             lambda: (*self._bindings, *self._plugins),
-            memory.look,
+            memory.sample,
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)
@@ -79,22 +82,23 @@ class Instructor:
         bind("memory.get_allocations", self._get_allocations)
         bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
         bind("memory.deallocate", self._deallocate, self._claims_of_deallocate)
+        bind("memory.renew_lease", self._renew_lease, self._claims_of_renew_lease)
         bind("memory.transfer", self._transfer, self._claims_of_transfer, makes_allocation=True)
         bind("memory.get_transfer", self._get_transfer)
-        bind("memory.clear", self._clear, self._claims_of_devices)
-        bind("memory.defragment", self._defragment, self._claims_of_devices)
-        bind("memory.optimize", self._optimize, self._claims_of_devices)
+        bind("memory.clear", self._clear, self._claims_of_devices, intervenes=True)
+        bind("memory.defragment", self._defragment, self._claims_of_devices, intervenes=True)
+        bind("memory.optimize", self._optimize, self._claims_of_devices, intervenes=True)
         bind("memory.get_model_status", models.get_model_status)
-        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices)
+        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices, intervenes=True)
         bind("memory.get_pressure", self._get_pressure)
         bind("memory.get_analytics", self._get_analytics)
         bind("memory.get_metrics", self._get_metrics)
         bind("memory.get_optimization_recommendations", self._get_optimization_recommendations)
         bind("memory.load_model", models.load_model, models.claims_of_load_model)
         bind("memory.unload_model", models.unload_model, models.claims_of_unload_model)
-        bind("memory.plan", models.plan)
+        bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
-        bind("memory.set_limits", self._set_limits, self._claims_of_set_limits)
+        bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
@@ -105,6 +109,9 @@ class Instructor:
         if binding is None:
             return self._prepare_plugin(action, data)
         row, handler = binding.row, binding.handler
+        if binding.intervenes and not data.get("dry_run"):
+            handler = partial(self._intervene, name, handler)
+        check_size(data)
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:
@@ -133,15 +140,21 @@ class Instructor:
             raise unknown_action(action, self._plugins)
         return Work(action=action, run=lambda call: run(data, call), quick=False)
 
+    def _intervene(self, name: str, run: Callable[..., Any], params: p.Params, call: Call) -> Any:
+        """Carry something out, and note that it was."""
+        result = run(params, call)
+        self._history.record_intervention(name)
+        return result
+
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
-        allocation_id = self._memory.new_allocation_id()
+        allocation_id = self._memory.allocations.new_id()
 
         def run_as(call: Call) -> Any:
             try:
                 return run(call, allocation_id)
             except BaseException:
-                self._memory.unused_allocation_id(allocation_id)
+                self._memory.allocations.unused_id(allocation_id)
                 raise
 
         return run_as
@@ -149,8 +162,8 @@ class Instructor:
     # ---- where the memory is ----
 
     def _get_status(self, params: p.GetStatusParams, _: Call) -> r.GetStatusResult:
-        status = self._memory.status(
-            self._memory.device_ids(params.device_id),
+        status = self._memory.questions.status(
+            self._memory.devices.ids(params.device_id),
             allocations=params.include_allocations,
             usage=params.include_usage_stats,
             fragmentation=params.include_fragmentation,
@@ -162,18 +175,20 @@ class Instructor:
         return r.GetStatusResult(rows, status.host, status.pressure_level, status.age_ms)
 
     def _get_usage(self, params: p.GetUsageParams, _: Call) -> r.GetUsageResult:
-        devices = self._memory.device_ids(params.device_id)
-        return r.GetUsageResult(self._memory.usage(devices, params.group_by))
+        devices = self._memory.devices.ids(params.device_id)
+        return r.GetUsageResult(self._memory.questions.usage(devices, params.group_by))
 
     def _get_allocations(self, params: p.GetAllocationsParams, _: Call) -> r.GetAllocationsResult:
-        devices = self._memory.device_ids(params.device_id)
+        devices = self._memory.devices.ids(params.device_id)
         if params.allocation_id is not None:
-            return self._memory.allocation(params.allocation_id)
-        return self._memory.allocations(devices, params.owner, params.purpose, params.limit, params.after)
+            return self._memory.questions.allocation(params.allocation_id)
+        return self._memory.questions.allocations(
+            devices, params.owner, params.purpose, params.limit, params.after
+        )
 
     def _get_pressure(self, params: p.GetPressureParams, _: Call) -> r.GetPressureResult:
-        devices = self._memory.device_ids(params.device_id)
-        result = self._memory.pressure(devices)
+        devices = self._memory.devices.ids(params.device_id)
+        result = self._memory.questions.pressure(devices)
         rows = tuple(
             replace(row, recommended_actions=self._recommended((row.device_id,))) for row in result.devices
         )
@@ -181,26 +196,26 @@ class Instructor:
 
     def _get_analytics(self, params: p.GetAnalyticsParams, _: Call) -> r.GetAnalyticsResult:
         include = _EVERYTHING if params.include is None else frozenset(params.include)
-        devices = self._memory.device_ids(params.device_id)
-        return self._memory.analytics(devices, p.parse_duration_ms(params.time_range), include)
+        devices = self._memory.devices.ids(params.device_id)
+        return self._memory.questions.analytics(devices, p.parse_duration_ms(params.time_range), include)
 
     def _get_metrics(self, _params: p.GetMetricsParams, _: Call) -> r.GetMetricsResult:
-        return self._memory.metrics()
+        return self._memory.questions.metrics()
 
     def _get_optimization_recommendations(
         self, params: p.GetOptimizationRecommendationsParams, _: Call
     ) -> r.GetOptimizationRecommendationsResult:
-        devices = self._memory.device_ids(params.device_id)
+        devices = self._memory.devices.ids(params.device_id)
         return r.GetOptimizationRecommendationsResult(self._recommended(devices))
 
     def _recommended(self, device_ids: tuple[str, ...]) -> tuple[r.Recommendation, ...]:
-        return wire_recommendations(self._memory.recommendations(device_ids))
+        return wire_recommendations(self._memory.relief.recommendations(device_ids))
 
     # ---- allocations ----
 
     def _allocate(self, params: p.AllocateParams, call: Call, allocation_id: str) -> r.AllocateResult:
         request = AllocationRequest(
-            device_id=self._memory.device_id(params.device_id, call.token),
+            device_id=self._memory.devices.one(self._asked_device(params), call.token),
             size_bytes=params.size_bytes,
             memory_type=params.memory_type,
             initialize=params.initialize,
@@ -210,37 +225,55 @@ class Instructor:
             persistent=params.persistent,
             lease_ns=None if params.lease_ms is None else params.lease_ms * NS_PER_MS,
         )
-        return self._memory.allocate(allocation_id, request, call.token, make_room=params.make_room)
+        return self._memory.allocations.allocate(
+            allocation_id, request, call.token, make_room=params.make_room, plan_id=params.plan_id
+        )
+
+    def _asked_device(self, params: p.AllocateParams) -> str | None:
+        if params.device_id is None and params.plan_id is not None:
+            return self._memory.models.planned(params.plan_id).device_id
+        return params.device_id
 
     def _claims_of_allocate(self, params: p.AllocateParams) -> Claims:
-        device_id = self._memory.device_id(params.device_id)
+        asked = self._asked_device(params)
+        device_id = self._memory.devices.one(asked)
         untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
         touched = 0 if untouched else params.size_bytes
-        places = (Claim(each, alone=False) for each in self._memory.candidates(params.device_id))
+        places = (Claim(each, alone=False) for each in self._memory.devices.candidates(asked))
         claims = (*places, Claim(_IDS, alone=False))
-        return claims, not params.make_room and self._memory.is_quick(device_id, touched)
+        unloads = params.make_room or params.plan_id is not None
+        return claims, not unloads and self._memory.devices.is_quick(device_id, touched)
 
     def _deallocate(self, params: p.DeallocateParams, _: Call) -> r.DeallocateResult:
-        return self._memory.deallocate(params.allocation_id, force=params.force)
+        return self._memory.allocations.deallocate(params.allocation_id, force=params.force)
 
     def _claims_of_deallocate(self, params: p.DeallocateParams) -> Claims:
-        if not self._memory.knows(params.allocation_id):
+        if not self._memory.allocations.knows(params.allocation_id):
             return (Claim(_IDS, alone=True),), True
-        device_id, size = self._memory.place_of(params.allocation_id)
+        device_id, size = self._memory.allocations.place_of(params.allocation_id)
         claims = (Claim(params.allocation_id, alone=True), Claim(device_id, alone=False))
-        return claims, self._memory.is_quick(device_id, size)
+        return claims, self._memory.devices.is_quick(device_id, size)
+
+    def _renew_lease(self, params: p.RenewLeaseParams, _: Call) -> r.RenewLeaseResult:
+        self._memory.allocations.renew(params.allocation_id, params.lease_ms * NS_PER_MS)
+        return r.RenewLeaseResult(params.allocation_id, params.lease_ms)
+
+    def _claims_of_renew_lease(self, params: p.RenewLeaseParams) -> Claims:
+        if not self._memory.allocations.knows(params.allocation_id):
+            return (Claim(_IDS, alone=True),), True
+        return (Claim(params.allocation_id, alone=False),), True  # a copy of it may go on
 
     # ---- transfers ----
 
     def _transfer(
         self, params: p.TransferParams, call: Call, allocation_id: str
     ) -> r.TransferResult | Answer:
-        opened = self._memory.open_transfer(
+        opened = self._memory.transfers.open(
             params.source_allocation_id, params.destination_device_id, params.memory_type
         )
 
         def perform(call: Call) -> r.TransferResult:
-            return self._memory.perform_transfer(
+            return self._memory.transfers.perform(
                 opened.transfer_id,
                 allocation_id,
                 params.transfer_type,
@@ -257,42 +290,44 @@ class Instructor:
             run=perform,
             claims=self._claims_of_copy(params),
             quick=False,
-            abandoned=lambda error: self._memory.abandon_transfer(opened.transfer_id, error),
+            abandoned=lambda error: self._memory.transfers.abandon(opened.transfer_id, error),
         )
         return Answer(opened, background=later)
 
     def _claims_of_transfer(self, params: p.TransferParams) -> Claims:
-        if not self._memory.knows(params.source_allocation_id):
+        if not self._memory.allocations.knows(params.source_allocation_id):
             return (Claim(_IDS, alone=True),), not params.wait
         if not params.wait:
             return (), True  # only opened here; the copy claims for itself
         return self._claims_of_copy(params), False
 
     def _claims_of_copy(self, params: p.TransferParams) -> tuple[Claim, ...]:
-        source, _ = self._memory.place_of(params.source_allocation_id)
+        source, _ = self._memory.allocations.place_of(params.source_allocation_id)
         return (
             Claim(params.source_allocation_id, alone=params.transfer_type is TransferType.MOVE),
             Claim(source, alone=False),
-            Claim(self._memory.device_id(params.destination_device_id), alone=False),
+            Claim(self._memory.devices.one(params.destination_device_id), alone=False),
             Claim(_IDS, alone=False),
         )
 
     def _get_transfer(self, params: p.GetTransferParams, _: Call) -> r.TransferResult:
-        return self._memory.transfer(params.transfer_id)
+        return self._memory.transfers.get(params.transfer_id)
 
-    # ---- making room ----
+    # ---- freeing memory, and how much may be taken ----
 
     def _clear(self, params: p.ClearParams, call: Call) -> r.ClearResult:
-        devices = self._memory.device_ids(params.device_id)
-        return self._memory.clear(devices, params.clear_type, params.owner, call.token, force=params.force)
+        devices = self._memory.devices.ids(params.device_id)
+        return self._memory.relief.clear(
+            devices, params.clear_type, params.owner, call.token, force=params.force
+        )
 
     def _defragment(self, params: p.DefragmentParams, call: Call) -> r.DefragmentResult:
-        devices = self._memory.device_ids(params.device_id)
-        return self._memory.defragment(devices, call.token, aggressive=params.aggressive)
+        devices = self._memory.devices.ids(params.device_id)
+        return self._memory.relief.defragment(devices, call.token, aggressive=params.aggressive)
 
     def _optimize(self, params: p.OptimizeParams, call: Call) -> r.OptimizeResult:
-        devices = self._memory.device_ids(params.device_id)
-        outcome = self._memory.optimize(
+        devices = self._memory.devices.ids(params.device_id)
+        outcome = self._memory.relief.optimize(
             devices, params.optimization_level, call.token, dry_run=params.dry_run
         )
         return wire_outcome(outcome)
@@ -305,18 +340,20 @@ class Instructor:
             changes["reserve_bytes"] = params.reserve_bytes
         if params.thresholds is not None:
             changes["thresholds"] = r.PressureThresholds(**params.thresholds.model_dump())
-        device_id = self._memory.device_id(params.device_id)
-        return self._memory.set_limits(device_id, replace(self._memory.limits(device_id), **changes))
+        device_id = self._memory.devices.one(params.device_id)
+        return self._memory.relief.set_limits(
+            device_id, replace(self._memory.relief.limits(device_id), **changes)
+        )
 
     def _plan_batches(self, params: p.PlanBatchesParams, _: Call) -> r.PlanBatchesResult:
-        device_id = self._memory.device_id(params.device_id)
+        device_id = self._memory.devices.one(params.device_id)
         return plan_batches(
             params.item_count,
             params.bytes_per_item,
             params.fixed_bytes,
             params.max_fraction,
             device_id,
-            self._memory.available_bytes(device_id),
+            self._memory.questions.available_bytes(device_id),
         )
 
     def _claims_of_set_limits(self, params: p.SetLimitsParams) -> Claims:
@@ -328,5 +365,5 @@ class Instructor:
         return self._device_claims(params.device_id), False
 
     def _device_claims(self, device_id: str | None) -> tuple[Claim, ...]:
-        devices = self._memory.device_ids(device_id)
+        devices = self._memory.devices.ids(device_id)
         return (*(Claim(each, alone=True) for each in devices), Claim(_IDS, alone=False))

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 from protocol import params as p
 from protocol import results as r
+from protocol.vocabulary import FOREVER
 from worker.core.clock import NS_PER_MS
+from worker.core.models import FOREVER_NS
 from worker.core.records import ModelDemand, WayToPlan
 from worker.instructor.binding import Claims
 from worker.instructor.recommendations import wire_recommendations
 from worker.interface.interface_memory import MemoryInterface
-from worker.stream.work import Call, Claim
+from worker.stream.work import Call, Claim, model_claim
 
 _OPERATIONS = ("memory.load_model", "memory.unload_model", "memory.model_optimize", "memory.plan")
 
@@ -22,7 +24,7 @@ class ModelHandlers:
 
     def get_model_status(self, params: p.GetModelStatusParams, _: Call) -> r.GetModelStatusResult:
         """Answer with the configured models."""
-        models, devices = self._memory.models, self._memory.device_ids(params.device_id)
+        models, devices = self._memory.models, self._memory.devices.ids(params.device_id)
         result = models.status(params.model_id, devices)
         return replace(
             result,
@@ -42,20 +44,22 @@ class ModelHandlers:
             max_time_ms=params.max_optimization_time_ms,
             dry_run=params.dry_run,
         )
-        return self._memory.models.optimize(self._memory.device_ids(params.device_id), demand, call.token)
+        return self._memory.models.optimize(self._memory.devices.ids(params.device_id), demand, call.token)
 
     def load_model(self, params: p.LoadModelParams, call: Call) -> r.LoadModelResult:
         """Load a model."""
         kept = params.keep_alive_ms
+        keep_alive_ns = FOREVER_NS if kept == FOREVER else None if kept is None else kept * NS_PER_MS
         return self._memory.models.load(
             params.model_id,
-            None if params.device_id is None else self._memory.device_id(params.device_id),
+            None if params.device_id is None else self._memory.devices.one(params.device_id),
             call.token,
             call.report,
             make_room=params.make_room,
             pin=params.pin,
-            keep_alive_ns=None if kept is None else kept * NS_PER_MS,
+            keep_alive_ns=keep_alive_ns,
             allow_fallback=params.allow_fallback,
+            plan_id=params.plan_id,
         )
 
     def unload_model(self, params: p.UnloadModelParams, call: Call) -> r.UnloadedModel:
@@ -72,22 +76,28 @@ class ModelHandlers:
     def claims_of_unload_model(self, params: p.UnloadModelParams) -> Claims:
         """Return what unloading touches, and that it is not quick.
 
-        What another process holds is claimed by nobody: its owner's word must not wait behind the question.
+        What another process holds is claimed by no request: its owner's word must not wait behind the question.
         """
         if self._memory.models.external(params.model_id):
             return (), params.by_owner
         devices = self._memory.models.devices(params.model_id, None)
         return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
 
-    def plan(self, params: p.PlanParams, _: Call) -> r.PlanResult:
+    def plan(self, params: p.PlanParams, call: Call) -> r.PlanResult:
         """Choose the first way that fits."""
         ways = tuple(
-            WayToPlan(each.name, each.required_bytes, self._memory.device_id(each.device_id))
+            WayToPlan(
+                each.name,
+                each.required_bytes,
+                None
+                if each.device_id is None and each.model_id
+                else self._memory.devices.one(each.device_id),
+                each.model_id,
+            )
             for each in params.candidates
         )
-        return self._memory.models.plan(ways, allow_eviction=params.allow_eviction)
+        return self._memory.models.plan(ways, call.token, allow_eviction=params.allow_eviction)
 
-
-def model_claim(model_id: str) -> Claim:
-    """Return what work on a model claims: one at a time, in arrival order."""
-    return Claim(f"model {model_id}", alone=True)
+    def claims_of_plan(self, params: p.PlanParams) -> Claims:
+        """Return that a plan touches nothing, and is quick where no model's file is to be read for it."""
+        return (), all(each.model_id is None for each in params.candidates)

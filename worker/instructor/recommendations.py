@@ -12,13 +12,14 @@ from worker.core.actions import (
     RecommendedAction,
     Step,
     UnloadModel,
+    with_returned,
 )
 
 
 def wire_recommendations(rows: tuple[Recommended, ...]) -> tuple[Recommendation, ...]:
     """Return recommended actions, each as a request that can be sent as it stands."""
     return tuple(
-        Recommendation(*_request(row.action), row.expected_freed_bytes, row.cost_ms, row.reason)
+        Recommendation(*_request(row.action), row.expected_freed_bytes, row.cost_ms, row.cost_of, row.reason)
         for row in rows
     )
 
@@ -30,7 +31,9 @@ def wire_steps(steps: tuple[Step, ...]) -> tuple[OptimizeStep, ...]:
             *_request(step.recommended.action),
             step.recommended.expected_freed_bytes,
             step.returned_bytes,
-            step.recommended.reason,
+            with_returned(
+                step.recommended.reason, step.recommended.expected_freed_bytes, step.returned_bytes
+            ),
         )
         for step in steps
     )
@@ -39,7 +42,11 @@ def wire_steps(steps: tuple[Step, ...]) -> tuple[OptimizeStep, ...]:
 def wire_outcome(outcome: OptimizeOutcome) -> OptimizeResult:
     """Return what optimizing did."""
     return OptimizeResult(
-        outcome.returned_bytes, wire_steps(outcome.steps), outcome.pressure_before, outcome.pressure_after
+        outcome.claimed_bytes,
+        outcome.returned_bytes,
+        wire_steps(outcome.steps),
+        outcome.pressure_before,
+        outcome.pressure_after,
     )
 
 

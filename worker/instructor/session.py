@@ -53,7 +53,7 @@ class SessionHandlers:
         pid: int,
         started_ns: int,
         actions: Callable[[], tuple[str, ...]],
-        look: Callable[[], None],
+        observe: Callable[[], None],
     ) -> None:
         self._session = session
         self._clock = clock
@@ -61,7 +61,7 @@ class SessionHandlers:
         self._pid = pid
         self._started_ns = started_ns
         self._actions = actions
-        self._look = look
+        self._observe = observe
 
     def hello(self, params: p.HelloParams, _: Call) -> r.HelloResult:
         """Say who answers. UnsupportedError for a host that speaks only other protocols."""
@@ -97,7 +97,7 @@ class SessionHandlers:
     def subscribe(self, params: p.SubscribeParams, _: Call) -> r.SubscribeResult:
         """Send these events from now on."""
         events = tuple(dict.fromkeys(params.events))
-        self._look()  # what is the case now is no event; what changes from here on is
+        self._observe()  # what is the case now is no event; what changes from here on is
         self._session.subscribe(event_types(events))
         return r.SubscribeResult(events)
 

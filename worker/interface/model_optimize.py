@@ -1,4 +1,4 @@
-"""What unloading models can do for a device: carried out, planned, or only recommended."""
+"""What unloading models can do for a device: carried out, or only recommended."""
 
 from dataclasses import replace
 
@@ -9,24 +9,20 @@ from protocol.results import (
     KeptModel,
     ModelOptimizeResult,
     PerformanceImpact,
-    PlannedCandidate,
-    PlannedEviction,
-    PlanResult,
     UnloadedModel,
 )
 from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
 from worker.core.actions import EvictBytes, Recommended, UnloadModel
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_MS, Clock
+from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelBusyError, OutOfMemoryError
-from worker.core.records import ModelDemand, WayToPlan
+from worker.core.records import HOST, ModelDemand, sum_if_known
 from worker.eviction.planner import EvictionMode, EvictionPlan
-from worker.manager.manager_memory import MemoryManager
-from worker.manager.models import HOST
 from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
 from worker.policy.pressure import worst
 from worker.policy.recommendations import IDLE_NS, cheapest_first
-from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceWatch
+from worker.watch.device_monitor import DeviceMonitor
+from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
 
 NONE_CONFIGURED = "no models are configured, so there is nothing to unload"
@@ -52,12 +48,13 @@ class _Progress:
 class ModelOptimizer:
     """Decides by plan and unloads one model at a time, until the goal is met."""
 
-    def __init__(self, manager: MemoryManager, worker: ModelWorker, watch: DeviceWatch, clock: Clock) -> None:
-        self._manager = manager
+    def __init__(self, core: Core, worker: ModelWorker, monitor: DeviceMonitor) -> None:
+        self._manager = core.manager
+        self._table = core.manager.models
         self._worker = worker
         self._models = worker.models
-        self._watch = watch
-        self._clock = clock
+        self._monitor = monitor
+        self._clock = core.clock
 
     # ---- carried out ----
 
@@ -67,7 +64,7 @@ class ModelOptimizer:
         """Unload models until the goal is met, or nothing more may go. Cancelling ends it between two models."""
         started_ns = self._clock.now_ns()
         goal = goal_of(demand.target, demand.min_bytes, forced=demand.forced)
-        self._watch.refresh(tuple(dict.fromkeys((*device_ids, HOST))), max_age_ms=0)
+        self._monitor.refresh(tuple(dict.fromkeys((*device_ids, HOST))), max_age_ms=0)
         before = self._level_now(device_ids)
         progress = _Progress()
         if len(device_ids) > 1 and goal.min_bytes:
@@ -102,7 +99,7 @@ class ModelOptimizer:
         self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress, started_ns: int,
         token: CancelToken,
     ) -> None:  # fmt: skip
-        """Unload models of one device, each after another look at whether it still has to be."""
+        """Unload models of one device, each after checking again that it still has to go."""
         self._ask_owners(device_id, goal, demand, progress, started_ns, token)
         plan = self._plan(device_id, goal, demand, progress)
         progress.kept.update({row.model_id: row.reason for row in plan.survivors})
@@ -157,7 +154,7 @@ class ModelOptimizer:
                 progress.unloaded.append(said)
             else:
                 progress.asked[model_id] = f"stays: {said}"
-        self._watch.refresh((device_id,), max_age_ms=0, forced=True)
+        self._monitor.refresh((device_id,), max_age_ms=0, forced=True)
 
     def _plan(
         self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress
@@ -180,9 +177,9 @@ class ModelOptimizer:
     def _need(self, device_id: str, goal: ModelGoal, progress: _Progress) -> int:
         if goal.everything:
             return INT64_MAX
-        room = self._manager.headroom(device_id)
-        thresholds = self._manager.limits(device_id).thresholds
-        for_target = bytes_to_free(goal.target, room, thresholds) or 0
+        headroom = self._manager.pressure.headroom(device_id)
+        thresholds = self._manager.devices.limits(device_id).thresholds
+        for_target = bytes_to_free(goal.target, headroom, thresholds) or 0
         return max(for_target, goal.min_bytes - progress.freed_bytes, 0)
 
     def _reached(self, device_id: str, goal: ModelGoal, progress: _Progress) -> bool:
@@ -201,16 +198,17 @@ class ModelOptimizer:
         freed: dict[str, int] = dict.fromkeys(device_ids, 0)
         if demand.dry_run:
             for row in progress.unloaded:
-                residence = self._models.book.get(row.model_id).residence
+                residence = self._table.get(row.model_id).residence
                 if residence is not None:
                     freed[residence.device_id] += row.freed_bytes
         for device_id in device_ids:
-            room, limits = self._manager.headroom(device_id), self._manager.limits(device_id)
+            headroom = self._manager.pressure.headroom(device_id)
+            limits = self._manager.devices.limits(device_id)
             if not demand.dry_run:
-                if not target_met(goal.target, room, limits.thresholds):
+                if not target_met(goal.target, headroom, limits.thresholds):
                     return False
                 continue
-            need = bytes_to_free(goal.target, room, limits.thresholds)
+            need = bytes_to_free(goal.target, headroom, limits.thresholds)
             if need is None or need > freed[device_id]:
                 return False
         return True
@@ -219,7 +217,7 @@ class ModelOptimizer:
         """Say what was done, and whether less came back than was freed."""
         count, freed = len(progress.unloaded), progress.freed_bytes
         if not progress.unloaded:
-            said = "nothing was unloaded" if len(self._models.book) else NONE_CONFIGURED
+            said = "nothing was unloaded" if len(self._table) else NONE_CONFIGURED
         else:
             verb = "would be unloaded" if demand.dry_run else "unloaded"
             said = f"{count} {'model' if count == 1 else 'models'} {verb}, {freed} bytes"
@@ -235,9 +233,9 @@ class ModelOptimizer:
     def clear(self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool) -> ClearResult:
         """Unload all models that are not in use, and not pinned unless forced."""
         token.check()
-        unloaded, kept = self._clear_outside(device_ids, token, forced=forced)
+        unloaded, kept = self._clear_external(device_ids, token, forced=forced)
         for device_id in device_ids:
-            for entry in self._models.book.on_device(device_id):
+            for entry in self._table.on_device(device_id):
                 if entry.spec.external:
                     continue
                 try:
@@ -255,58 +253,20 @@ class ModelOptimizer:
         cleared = sum(row.freed_bytes for row in unloaded)
         return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept), ())
 
-    def _clear_outside(
+    def _clear_external(
         self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool
     ) -> tuple[list[UnloadedModel], list[Kept]]:
         """Ask the owners of all models that other processes hold, and wait for their word."""
-        found = [entry for each in device_ids for entry in self._models.book.on_device(each)]
-        outside = [entry for entry in found if entry.spec.external]
-        pinned = [entry.model_id for entry in outside if entry.pinned and not forced]
+        found = [entry for each in device_ids for entry in self._table.on_device(each)]
+        external = [entry for entry in found if entry.spec.external]
+        pinned = [entry.model_id for entry in external if entry.pinned and not forced]
         kept = [Kept(each, "pinned; force: true asks its owner too") for each in pinned]
-        owners = [entry.model_id for entry in outside if entry.model_id not in pinned]
+        owners = [entry.model_id for entry in external if entry.model_id not in pinned]
         if not owners:
             return [], kept
         answers = self._worker.external.ask(owners, "cleared, as asked", token)
         kept += [Kept(each, said) for each, said in answers.items() if isinstance(said, str)]
         return [said for said in answers.values() if isinstance(said, UnloadedModel)], kept
-
-    # ---- planned ----
-
-    def plan(self, ways: tuple[WayToPlan, ...], *, allow_eviction: bool) -> PlanResult:
-        """Choose the first way that fits. Changes nothing."""
-        self._watch.refresh(tuple({way.device_id for way in ways}), max_age_ms=READINGS_MAX_AGE_MS)
-        rows = tuple(self._candidate(way, allow_eviction=allow_eviction) for way in ways)
-        said = []
-        for way, row in zip(ways, rows, strict=True):
-            room = self._manager.headroom(way.device_id)
-            there = "an unknown number of" if room.available_bytes is None else room.available_bytes
-            needs = f"{way.name!r} needs {way.required_bytes} bytes, {there} available on {way.device_id}"
-            if not row.fits:
-                said.append(f"{needs}: {_too_small(row, allow_eviction=allow_eviction)}")
-                continue
-            names = ", ".join(each.model_id for each in row.evictions)
-            freed = sum(each.freed_bytes for each in row.evictions)
-            said.append(
-                f"{needs}: chosen, " + (f"unloading {names} frees {freed} more" if names else "it fits")
-            )
-            return PlanResult(way.name, "; ".join(said), rows)
-        return PlanResult(None, "; ".join(said), rows)
-
-    def _candidate(self, way: WayToPlan, *, allow_eviction: bool) -> PlannedCandidate:
-        missing = self._manager.missing_bytes(way.device_id, way.required_bytes)
-        unknown = self._manager.headroom(way.device_id).available_bytes is None
-        plan = self._models.plan(way.device_id, missing)
-        helps = allow_eviction and plan.meetable and missing > 0
-        evictions = tuple(
-            PlannedEviction(each.model_id, each.freed_bytes, each.reload_ms, each.reason)
-            for each in (plan.victims if helps else ())
-        )
-        fits = not unknown and (missing == 0 or helps)
-        shortfall = 0 if fits else missing - (plan.ceiling_bytes if allow_eviction else 0)
-        reload_ms = plan.reload_ms if helps else 0
-        return PlannedCandidate(
-            way.name, fits, way.device_id, None if unknown else shortfall, evictions, reload_ms
-        )
 
     # ---- answered ----
 
@@ -316,13 +276,13 @@ class ModelOptimizer:
         What can be asked for, and what would help, is for who answers to add, by the wire's names.
         """
         now = self._clock.now_ns()
-        book = self._models.book
-        entries = list(book) if model_id is None else [book.get(model_id)]
+        table = self._table
+        entries = list(table) if model_id is None else [table.get(model_id)]
         with self._manager.lock:
             rows = [entry.status(now) for entry in entries]
         return GetModelStatusResult(
             models=tuple(row for row in rows if row.device_id is None or row.device_id in device_ids),
-            pressure_level=worst([self._manager.level(device_id) for device_id in device_ids]),
+            pressure_level=worst([self._manager.pressure.level(device_id) for device_id in device_ids]),
             pressure_percentage=self._percentage(device_ids),
             available_operations=(),
             optimization_recommendations=(),
@@ -330,13 +290,13 @@ class ModelOptimizer:
         )
 
     def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
-        """Propose to unload each model that nobody used for so long, and to evict the rest of what may go."""
+        """Propose to unload each model that was not used for so long, and to evict the rest of what may go."""
         found, now = [], self._clock.now_ns()
-        for device_id in device_ids if len(self._models.book) else ():
+        for device_id in device_ids if len(self._table) else ():
             plan = self._models.plan(device_id, self._models.evictable_bytes(device_id))
             recent = []
             for victim in plan.victims:
-                entry = self._models.book.get(victim.model_id)
+                entry = self._table.get(victim.model_id)
                 unused_ns = 0 if entry.last_used_ns is None else now - entry.last_used_ns
                 if unused_ns < idle_ns:
                     recent.append(victim)
@@ -346,6 +306,7 @@ class ModelOptimizer:
                         UnloadModel(victim.model_id),
                         expected_freed_bytes=victim.freed_bytes,
                         cost_ms=victim.reload_ms,
+                        cost_of="loading it again, when it is needed",
                         reason=f"{victim.model_id} was not used for {unused_ns // NS_PER_MS} ms",
                     )
                 )
@@ -357,30 +318,18 @@ class ModelOptimizer:
                         EvictBytes(device_id, freed),
                         expected_freed_bytes=freed,
                         cost_ms=sum_if_known([victim.reload_ms for victim in recent]),
+                        cost_of="loading them again, when they are needed",
                         reason=f"neither pinned nor in use, but used lately: {names}",
                     )
                 )
         return cheapest_first(tuple(found))
 
     def _level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
-        return worst([self._manager.level_now(device_id) for device_id in device_ids])
+        return worst([self._manager.pressure.level_now(device_id) for device_id in device_ids])
 
     def _percentage(self, device_ids: tuple[str, ...]) -> float | None:
-        rooms = [self._manager.headroom(device_id).pressure_percentage for device_id in device_ids]
-        return max((room for room in rooms if room is not None), default=None)
-
-
-def _too_small(row: PlannedCandidate, *, allow_eviction: bool) -> str:
-    if row.shortfall_bytes is None:
-        return "its headroom can't be told"
-    after = " even if all models that may go went" if allow_eviction else ""
-    return f"{row.shortfall_bytes} short{after}"
-
-
-def sum_if_known(values: list[int | None]) -> int | None:
-    """Add up; None as soon as one of them is unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+        shares = [self._manager.pressure.headroom(device_id).pressure_percentage for device_id in device_ids]
+        return max((share for share in shares if share is not None), default=None)
 
 
 def merged(one: ClearResult, other: ClearResult) -> ClearResult:

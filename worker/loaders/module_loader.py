@@ -3,11 +3,11 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 from worker.core.errors import WorkerError
 from worker.core.models import ModelSpec
+from worker.core.operator_code import import_operators
 from worker.loaders.base import load_failed
 from worker.loaders.model_path import resolved_file
 
@@ -56,7 +56,7 @@ def _find(spec: ModelSpec) -> Callable[..., object]:
     module_name, _, function = (spec.factory or "").partition(":")
     if not module_name or not function:
         raise load_failed(spec, f"its factory {spec.factory!r} is not package.module:function")
-    found: Any = import_module(module_name)
+    found: Any = import_operators(module_name)
     for part in function.split("."):
         found = getattr(found, part)
     if not callable(found):

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
-from protocol.vocabulary import EvictionStrategy
+from protocol.vocabulary import INT64_MAX, EvictionStrategy
 from worker.core.clock import NS_PER_MS, Clock
-from worker.core.records import Decision, DecisionKind
+from worker.core.records import Decision, DecisionKind, EvictionCause
 from worker.eviction.planner import Candidate, Ranking
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import ModelBook, ModelEntry
+from worker.manager.model_table import ModelEntry, ModelTable, Residence
 
 if TYPE_CHECKING:
     from worker.eviction.state import EvictionState
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class LastUse(Record):
     """A ranking: the least recently used goes first."""
 
-    book: ModelBook
+    table: ModelTable
 
     def worth(self, candidate: Candidate) -> tuple[float, ...]:
         """Rank by last use."""
-        return (self.book.get(candidate.model_id).last_used_ns or 0,)
+        return (self.table.get(candidate.model_id).last_used_ns or 0,)
 
     def because(self, _candidate: Candidate) -> str:
         """Say so."""
@@ -38,65 +38,100 @@ class ModelMemories:
     def __init__(
         self,
         manager: MemoryManager,
-        book: ModelBook,
         clock: Clock,
         record: Callable[[Decision], None] | None,
     ) -> None:
         self._manager = manager
-        self._book = book
+        self._table = manager.models
         self._clock = clock
         self._record = record
-        # All mutable state: what each device's strategies remember.
+        # All mutable state: what each device's strategies remember, and what models could last take there.
         self._states: dict[str, EvictionState] = {}
+        self._capacities: dict[str, int] = {}
 
     def asked_for(self, entry: ModelEntry, device_id: str) -> None:
-        """Note a use, before room is made for it: what is used now tells what is used next."""
-        self._state(device_id).record_use(entry.model_id, self._now_ms())
+        """Note a use, before headroom is made for it: what is used now tells what is used next."""
+        self._note_lost()
+        state = self._state(device_id)
+        state.set_capacity(self._capacity(device_id) or INT64_MAX)
+        state.record_use(entry.model_id, self._now_ms())
 
     def used(self, entry: ModelEntry, device_id: str) -> None:
-        """Enter a use in the record."""
+        """Record a use."""
         self._note(DecisionKind.USE, entry, device_id)
+
+    def leased(self, entry: ModelEntry, kind: DecisionKind) -> None:
+        """Record that a model came into use, or is not in use any more."""
+        if entry.residence is not None:
+            self._note(kind, entry, entry.residence.device_id)
+
+    def kept(self, entry: ModelEntry) -> None:
+        """Record that a loaded model's keep-alive or pin was set."""
+        if entry.residence is not None and not entry.spec.external:
+            self._note(DecisionKind.KEEP, entry, entry.residence.device_id)
 
     def loaded(self, entry: ModelEntry, device_id: str, size_bytes: int) -> None:
         """Note that a model became resident."""
         self._state(device_id).record_load(entry.model_id, size_bytes, entry.load_ms)
-        self._note(DecisionKind.LOAD, entry, device_id)
+        self._note(DecisionKind.LOAD, entry, device_id, size_bytes)
 
-    def evicted(self, entry: ModelEntry, device_id: str, reason: str) -> None:
+    def evicted(
+        self, entry: ModelEntry, place: Residence, cause: EvictionCause, reason: str | None = None
+    ) -> None:
         """Note that a model is no longer resident."""
-        self._state(device_id).record_eviction(entry.model_id)
-        self._note(DecisionKind.EVICT, entry, device_id, reason)
+        self._state(place.device_id).record_eviction(entry.model_id)
+        self._note(DecisionKind.EVICT, entry, place.device_id, place.size_bytes, reason, cause)
 
     def ranking(self, device_id: str, strategy: EvictionStrategy) -> Ranking:
         """Return a strategy's order now."""
         return self._state(device_id).ranking(strategy, self._now_ms())
 
-    def _note(self, kind: DecisionKind, entry: ModelEntry, device_id: str, reason: str | None = None) -> None:
+    def _note(
+        self, kind: DecisionKind, entry: ModelEntry, device_id: str, size_bytes: int = 0,
+        reason: str | None = None, cause: EvictionCause | None = None,
+    ) -> None:  # fmt: skip
         """Tell whoever records decisions; must not wait, for the lock is held."""
         if self._record is None:
             return
-        size, load_ms = entry.measured_bytes or 0, entry.load_ms or 0
-        capacity = self._capacity(device_id)
+        kept_ns = entry.keep_alive_ns
         self._record(
-            Decision(kind, entry.model_id, device_id, self._now_ms(), size, load_ms, capacity, reason)
+            Decision(
+                kind=kind,
+                model_id=entry.model_id,
+                device_id=device_id,
+                t_ms=self._now_ms(),
+                size_bytes=size_bytes,
+                load_ms=entry.load_ms or 0,
+                capacity_bytes=self._capacity(device_id),
+                reason=reason,
+                cause=cause,
+                keep_alive_ms=None if kept_ns is None else kept_ns // NS_PER_MS,
+                pinned=entry.pinned,
+            )
         )
 
-    def _capacity(self, device_id: str) -> int:
-        """Return what models may take on a device: what they have, and what is left."""
-        room = self._manager.headroom(device_id).total_bytes or 0
-        return room + self._manager.model_bytes(device_id)
+    def _note_lost(self) -> None:
+        for entry, place in self._table.take_lost():
+            self.evicted(entry, place, EvictionCause.LOST, "went with its device")
+
+    def _capacity(self, device_id: str) -> int | None:
+        """Return what models may take on a device, as it could last be told; None before that."""
+        places = (entry.residence for entry in self._table if not entry.spec.external)
+        resident = sum(each.size_bytes for each in places if each is not None and each.device_id == device_id)
+        capacity = self._manager.pressure.capacity_for(device_id, resident)
+        if capacity is not None:
+            self._capacities[device_id] = capacity
+        return self._capacities.get(device_id)
 
     def _state(self, device_id: str) -> "EvictionState":
-        capacity = self._capacity(device_id)
         state = self._states.get(device_id)
         if state is None:
             from worker.eviction.state import EvictionState  # noqa: PLC0415 - all policies; only models need them
 
-            state = self._states[device_id] = EvictionState(capacity)
-            for entry in self._book:
+            state = self._states[device_id] = EvictionState(self._capacity(device_id) or INT64_MAX)
+            for entry in self._table:
                 if entry.known_bytes is not None and not entry.spec.external:
                     state.record_size(entry.model_id, entry.known_bytes)
-        state.set_capacity(capacity)
         return state
 
     def _now_ms(self) -> int:

@@ -1,4 +1,4 @@
-"""One device's books: live allocations, what is being taken, and the peaks. Pure; its owner locks."""
+"""One device's ledger: live allocations, what is reserved, and the peaks. Pure; its owner locks."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,55 +30,59 @@ class DeviceLedger:
         self.external_bytes = 0
         self.reserved_bytes = 0
         self.peak_allocated_bytes = 0
-        self.taken_bytes = 0
-        """Bytes taken less given back since ever, as the device rounds them."""
+        self.committed_bytes = 0
+        """Bytes committed less given back since ever, as the device rounds them."""
         self.noted_bytes = 0
         """What of that the last readings show."""
         self.changes = 0
-        """How often room was held, taken or given back."""
-        self.looks: dict[int, int] = {}
+        """How often headroom was held, used or given back."""
+        self.samples: dict[int, int] = {}
         """What readings that are being taken now will show of it, at the least."""
         self.weights: dict[str, tuple[int, int]] = {}
         """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
         self.model_bytes = 0
-        self.outside: dict[str, int] = {}
+        self.pinned: set[str] = set()
+        """Handles of weights that stay until they are unloaded by name."""
+        self.objects: dict[str, int] = {}
+        """What the process grew by for each of them that is an object of Python's, by handle."""
+        self.external_models: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
         self.unleased: dict[tuple[str | None, str | None], list[int]] = {}
-        """Bytes and count by owner and purpose of what nobody said when it goes: neither kept nor leased."""
+        """Bytes and count by owner and purpose of what has no end that is known: neither persistent nor leased."""
         self._freed: Counter[tuple[str | None, str | None]] = Counter()
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
     @property
     def drift_bytes(self) -> int:
-        """Bytes taken less given back since the last readings."""
-        return self.taken_bytes - self.noted_bytes
+        """Bytes committed less given back since the last readings."""
+        return self.committed_bytes - self.noted_bytes
 
     def reserve(self, reservation: Reservation) -> None:
-        """Hold room for an allocation that is being made."""
+        """Hold headroom for an allocation that is being made."""
         self.changes += 1
         self.reservations[reservation.allocation_id] = reservation
-        self.reserved_bytes += _room_of(reservation.request)
+        self.reserved_bytes += _headroom_of(reservation.request)
 
     def release(self, reservation: Reservation) -> None:
-        """Let the room go again; nothing happens if it went with the device."""
+        """Give held headroom back; nothing happens if it went with the device."""
         if self.reservations.pop(reservation.allocation_id, None) is not None:
             self.changes += 1
-            self.reserved_bytes -= _room_of(reservation.request)
+            self.reserved_bytes -= _headroom_of(reservation.request)
 
     def holds(self, reservation: Reservation) -> bool:
-        """Tell whether room is still held: it is not once the device was lost."""
+        """Tell whether headroom is still held: it is not once the device was lost."""
         return reservation.allocation_id in self.reservations
 
     def drop_reservations(self) -> None:
-        """Let all room go, but for what the host holds: what was being made there went with the device."""
+        """Give all held headroom back, but for what the host holds: what was being made there went with the device."""
         for reservation in tuple(self.reservations.values()):
             if reservation.request.memory_type is not MemoryType.EXTERNAL:
                 self.release(reservation)
-        self.looks.clear()
+        self.samples.clear()
 
     def add(self, allocation: Allocation) -> None:
-        """Enter a live allocation."""
+        """Add a live allocation."""
         self.allocations[allocation.allocation_id] = allocation
         self.made_count += 1
         self.made_bytes += allocation.size_bytes
@@ -86,7 +90,7 @@ class DeviceLedger:
             self.external_bytes += allocation.size_bytes
         else:
             self.allocated_bytes += allocation.size_bytes
-            self.taken_bytes += allocation.block.actual_bytes
+            self.committed_bytes += allocation.block.actual_bytes
             self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
             self._count_unleased(allocation, 1)
         for groups, key in self._group_entries(allocation.request):
@@ -98,7 +102,7 @@ class DeviceLedger:
             group.peak = max(group.peak, group.allocated)
 
     def remove(self, allocation_id: str) -> Allocation:
-        """Strike an allocation out. KeyError if it is not live."""
+        """Remove an allocation. KeyError if it is not live."""
         allocation = self.allocations.pop(allocation_id)
         if allocation.external:
             self.external_bytes -= allocation.size_bytes
@@ -117,6 +121,14 @@ class DeviceLedger:
                 del groups[key]
         return allocation
 
+    def replace(self, allocation: Allocation) -> None:
+        """Put another record in the place of a live allocation of the same id, bytes and owner."""
+        before = self.allocations[allocation.allocation_id]
+        self.allocations[allocation.allocation_id] = allocation
+        if not allocation.external:
+            self._count_unleased(before, -1)
+            self._count_unleased(allocation, 1)
+
     def _count_unleased(self, allocation: Allocation, sign: int) -> None:
         request = allocation.request
         if request.persistent or allocation.expires_ns is not None:
@@ -131,35 +143,45 @@ class DeviceLedger:
     def _give_back(self, actual_bytes: int) -> None:
         """Count what the device has back. Readings on their way may show it already: not a second time."""
         self.changes += 1
-        self.taken_bytes -= actual_bytes
-        for look in self.looks:
-            self.looks[look] -= actual_bytes
+        self.committed_bytes -= actual_bytes
+        for sample in self.samples:
+            self.samples[sample] -= actual_bytes
 
-    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int) -> None:
-        """Enter a model's weights."""
+    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int, *, is_object: bool) -> None:
+        """Add a model's weights."""
+        if is_object:
+            self.objects[handle] = actual_bytes
         self.weights[handle] = (size_bytes, actual_bytes)
         self.model_bytes += size_bytes
-        self.taken_bytes += actual_bytes
+        self.committed_bytes += actual_bytes
 
     def remove_weights(self, handle: str) -> None:
-        """Strike a model's weights out, if they are there."""
+        """Remove a model's weights, if they are there."""
         size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
+        self.objects.pop(handle, None)
         self.model_bytes -= size_bytes
+        self.pinned.discard(handle)
         self._give_back(actual_bytes)
 
+    @property
+    def staying_bytes(self) -> int:
+        """What no eviction and no waiting frees: pinned models, and allocations that are kept for good."""
+        kept = (each for each in self.allocations.values() if each.request.persistent and not each.external)
+        return sum(each.size_bytes for each in kept) + sum(self.weights[each][0] for each in self.pinned)
+
     def drop_weights(self) -> None:
-        """Strike all weights out: they went with the device."""
+        """Remove all weights: they went with the device."""
         for handle in tuple(self.weights):
             self.remove_weights(handle)
 
-    def add_outside(self, handle: str, size_bytes: int) -> None:
-        """Enter a model that another process holds."""
-        self.outside[handle] = size_bytes
+    def add_external_model(self, handle: str, size_bytes: int) -> None:
+        """Record a model that another process holds."""
+        self.external_models[handle] = size_bytes
         self.external_bytes += size_bytes
 
-    def remove_outside(self, handle: str) -> None:
-        """Strike it out."""
-        self.external_bytes -= self.outside.pop(handle)
+    def remove_external_model(self, handle: str) -> None:
+        """Remove the record."""
+        self.external_bytes -= self.external_models.pop(handle)
 
     def never_freed(self, owner: str | None, purpose: str | None) -> bool:
         """Tell whether no allocation of an owner and purpose was ever freed; False where it isn't known."""
@@ -189,6 +211,6 @@ class DeviceLedger:
         yield self._groups[GroupBy.MEMORY_TYPE], request.memory_type
 
 
-def _room_of(request: AllocationRequest) -> int:
-    """Return the room that a request takes on its device: what the host holds takes none."""
+def _headroom_of(request: AllocationRequest) -> int:
+    """Return the headroom that a request takes on its device: what the host holds takes none."""
     return 0 if request.memory_type is MemoryType.EXTERNAL else request.size_bytes

@@ -1,14 +1,16 @@
-"""What is known of each configured model, and where its weights are. Pure; its owner locks."""
+"""What is known of each configured model, and where its weights are. Pure; under the manager's lock."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterator
 
 from protocol.record import Record
 from protocol.results import ModelStatus
-from protocol.vocabulary import ModelState
+from protocol.vocabulary import FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
 from worker.core.models import ModelSpec
-from worker.eviction.planner import Candidate
+from worker.core.records import EvictionCause, Reservation
+from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 """States that end by themselves: whoever needs the model waits for that."""
@@ -37,7 +39,7 @@ class ModelEntry:
         self.host_copy: Residence | None = None
         """In host memory, while offloaded."""
         self.reserved_on: str | None = None
-        """The device on which room is held for it while it is loaded."""
+        """The device on which headroom is held for it while it is loaded."""
         self.use_noted = False
         """Whether the use that it is being loaded for was told to the strategies."""
         self.pinned = spec.pinned
@@ -53,8 +55,6 @@ class ModelEntry:
         self.load_ms: int | None = None
         self.restore_ms: int | None = None
         self.last_used_ns: int | None = None
-        self.alarm_ns: int | None = None
-        """When it is next looked at for having been idle too long."""
 
     @property
     def model_id(self) -> str:
@@ -66,6 +66,15 @@ class ModelEntry:
         """The best figure for what it takes: measured, else from the header, else declared."""
         found = (self.measured_bytes, self.estimated_bytes, self.spec.declared_bytes)
         return next((each for each in found if each is not None), None)
+
+    @property
+    def freed_by(self) -> FreedBy:
+        """Who alone can free its weights, or the copy of them in host memory."""
+        if self.spec.external:
+            return FreedBy.HOST
+        if self.in_use or self.pinned:
+            return FreedBy.USE
+        return FreedBy.OWNER if self.state is ModelState.OFFLOADED else FreedBy.WORKER
 
     @property
     def settling(self) -> bool:
@@ -109,11 +118,52 @@ class ModelEntry:
         )
 
 
-class ModelBook:
-    """All configured models, in the operator's order."""
+class PendingEviction(Record):
+    """A model on its way out: no one can reach it any more. What it gives up, and why."""
 
-    def __init__(self, specs: Iterable[ModelSpec]) -> None:
-        self._entries = {spec.model_id: ModelEntry(spec) for spec in specs}
+    entry: ModelEntry
+    residence: Residence
+    reason: str
+    reload_ms: int | None
+    last_sample: int
+    cause: EvictionCause
+    host_reservation: Reservation | None = None
+    """Headroom held in host memory, where it is offloaded."""
+
+
+class EvictingReservation(Record):
+    """Headroom that is held, and what has to go before it is there."""
+
+    reservation: Reservation
+    evictions: tuple[PendingEviction, ...]
+
+    @property
+    def handle(self) -> str:
+        """The name under which the backend is to have what is made in it."""
+        return self.reservation.allocation_id
+
+
+class OwnersToAsk(Record):
+    """Headroom that is not there unless the owners of these models unload them."""
+
+    model_ids: tuple[str, ...]
+
+
+class ModelTable:
+    """All configured models, in the operator's order. Empty until something asks for models."""
+
+    def __init__(self, lock: threading.RLock, due: DueTable) -> None:
+        self.changed = threading.Condition(lock)
+        """Notified when a model came, went or was released: its lock is the manager's."""
+        self._due = due
+        # All mutable state.
+        self._entries: dict[str, ModelEntry] = {}
+        self._lost: list[tuple[ModelEntry, Residence]] = []
+
+    def add(self, spec: ModelSpec) -> None:
+        """Add a configured model, unloaded."""
+        with self.changed:
+            self._entries[spec.model_id] = ModelEntry(spec)
 
     def __iter__(self) -> Iterator[ModelEntry]:
         return iter(self._entries.values())
@@ -147,23 +197,28 @@ class ModelBook:
             for entry in self
         )
 
-    def candidates(self, now_ns: int, host: str, excluded: frozenset[str]) -> tuple[Candidate, ...]:
-        """Return the loaded models as the eviction plan sees them; ``host`` is where others may be offloaded."""
-        return tuple(
-            Candidate(
-                model_id=entry.model_id,
-                device_id=entry.residence.device_id,
-                size_bytes=entry.residence.size_bytes,
-                reload_ms=entry.load_ms,
-                restore_ms=entry.restore_ms,
-                in_use=entry.in_use,
-                pinned=entry.pinned,
-                excluded=entry.model_id in excluded,
-                external=entry.spec.external,
-                priority=entry.spec.priority,
-                expired=entry.expired(now_ns),
-                offloadable=entry.spec.offload and entry.residence.device_id != host,
-            )
-            for entry in self
-            if entry.state is ModelState.LOADED and entry.residence is not None
-        )
+    def take_lost(self) -> list[tuple[ModelEntry, Residence]]:
+        """Return the models that went with their device since this was last asked, and where they were."""
+        found, self._lost = self._lost, []
+        return found
+
+    def watch_idle(self, entry: ModelEntry) -> None:
+        """Note when a model will have been idle for too long; of one that is held, when it is let go."""
+        self._due.set_idle(entry.model_id, None if entry.holds else entry.expires_ns())
+
+    def lose(self, device_id: str, handles: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Note that models went with their device: these, or all on it. Returns which."""
+        lost = []
+        with self.changed:
+            for entry in self.on_device(device_id):
+                place = entry.residence
+                if place is None or place.device_id != device_id or entry.spec.external:
+                    continue  # of an external model, its owner knows what became of it
+                if handles is None or place.handle in handles:
+                    entry.residence, entry.in_use, entry.holds = None, 0, 0
+                    entry.state = ModelState.UNLOADED
+                    self.watch_idle(entry)
+                    lost.append(entry.model_id)
+                    self._lost.append((entry, place))
+            self.changed.notify_all()
+        return tuple(lost)

@@ -1,65 +1,66 @@
-"""The models' part of the numbers: who has which model, what goes for whom, and room held meanwhile.
+"""The models' part of the numbers: who has which model, what goes for whom, and headroom held meanwhile.
 
-Pure, as the manager is, and under the manager's lock: a plan, the fences around its victims and the room
-it is made for are one step that nobody comes between. A model in transit is its thread's alone; all others
-wait for the end of that, holding nothing themselves, so that nobody waits in a circle.
+Pure, as the manager is, and under the manager's lock: a plan, the pending evictions of its victims and the
+headroom it is made for are one step that nothing comes between. A model in transit is its thread's alone; all
+others get SettlingError, and wait for the end of that (``workers/model_waits.py``), holding nothing themselves, so
+that there is no waiting in
+a circle.
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from protocol.vocabulary import EvictionStrategy, ModelState
-from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
-from worker.core.models import ModelSpec
-from worker.core.records import AllocationRequest, Decision, OnIdle
-from worker.eviction.planner import EvictionMode, EvictionPlan, Need, Victim, plan_eviction
+from worker.core.models import FOREVER_NS
+from worker.core.records import HOST, AllocationRequest, Decision, DecisionKind, EvictionCause
+from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_rooms import Asking, Fenced, Room
-from worker.manager.model_table import IN_TRANSIT, ModelBook, ModelEntry, Residence
+from worker.manager.model_table import (
+    IN_TRANSIT,
+    EvictingReservation,
+    ModelEntry,
+    OwnersToAsk,
+    PendingEviction,
+    Residence,
+)
+from worker.manager.plan_table import Plan, PlannedVictim, PlanTable
 from worker.policy.admission import does_not_fit
 
-HOST = "cpu"
-_LOOK_AGAIN_S = 0.05
-"""Whoever waits looks this often whether its own request was cancelled or its time is up."""
+
+class SettlingError(Exception):
+    """What is asked for hangs on a model that comes, goes or is held: to be waited for, and asked for again."""
 
 
 class ModelManager:
-    """Every model's state."""
+    """Every model's state, and what follows from it."""
 
     def __init__(
-        self,
-        manager: MemoryManager,
-        clock: Clock,
-        specs: Iterable[ModelSpec] = (),
-        on_idle: OnIdle = lambda _model_id, _due_ns: None,
-        record: Callable[[Decision], None] | None = None,
+        self, manager: MemoryManager, clock: Clock, record: Callable[[Decision], None] | None = None
     ) -> None:
-        self.book = ModelBook(specs)
         self._manager = manager
+        self._table = manager.models
         self._clock = clock
-        self._on_idle = on_idle
-        self._memories = ModelMemories(manager, self.book, clock, record)
-        self._changed = threading.Condition(manager.lock)
+        self._memories = ModelMemories(manager, clock, record)
+        self._changed = manager.models.changed
         self._handles = itertools.count(1)
-        manager.on_lost = self._lose
+        self.plans = PlanTable(clock)
 
     # ---- coming ----
 
-    def begin(self, model_id: str, token: CancelToken) -> Residence | None:
-        """Hold a loaded model until ``let_go`` or ``lease``, or take the right to load it: then None.
+    def begin(self, model_id: str) -> Residence | None:
+        """Hold a loaded model until ``let_go`` or ``lease``, or acquire the right to load it: then None.
 
-        Waits while it comes or goes. Whoever gets None calls ``arrived`` or ``failed``.
+        Whoever gets None calls ``arrived`` or ``failed``.
         """
         with self._changed:
-            entry = self.book.get(model_id)
-            while entry.state in IN_TRANSIT:
-                self._wait(token)
+            entry = self._table.get(model_id)
+            if entry.state in IN_TRANSIT:
+                raise SettlingError
             if entry.state is ModelState.LOADED and entry.residence is not None:
                 entry.holds += 1
                 return entry.residence
@@ -67,9 +68,9 @@ class ModelManager:
             return None
 
     def begin_return(self, entry: ModelEntry) -> bool:
-        """Take the right to load a model that went for something that failed; False if others have it.
+        """Acquire the right to load a model that went for something that failed; False if others have it.
 
-        Nobody uses it: that is not noted, and no lease is taken when it arrives.
+        That is no use of it, and it is not held when it arrives.
         """
         with self._changed:
             if entry.state not in {ModelState.UNLOADED, ModelState.OFFLOADED}:
@@ -77,63 +78,67 @@ class ModelManager:
             entry.state, entry.use_noted = ModelState.LOADING, True
             return True
 
-    def hold_room(
-        self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, *, make_room: bool,
+    def reserve(
+        self, request: AllocationRequest, entry: ModelEntry | None, *, make_room: bool,
         until_ns: int | None = None, name: str | None = None, asked: Mapping[str, str] = MappingProxyType({}),
-    ) -> Room | Asking | None:  # fmt: skip
-        """Hold room, with the plan for what goes for it; None after a wait: look at the device and ask again.
+        planned: Plan | None = None,
+    ) -> EvictingReservation | OwnersToAsk:  # fmt: skip
+        """Hold headroom, with the plan for what goes for it. After a wait the device is to be read again.
 
         1. It fits: held.
         2. A model is coming, going or held there: wait, for that changes what there is, and a load on its way
-           counts twice: as room that is held, and as memory that the device has given.
-        3. Models may go, and those that can are enough: fenced, and held.
+           counts twice: as headroom that is held, and as memory that the device has given.
+        3. Models may go, and those that can are enough: their evictions are pending, and it is held.
         4. With those that other processes hold they would be: their owners are to be asked, but for those
            ``asked`` before; nothing else goes until they have answered.
         5. Leases may end until ``until_ns``: wait for one.
         6. Out of memory, or over a limit, with what could be evicted, and who was asked in vain.
+        With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError.
         """
         device_id = request.device_id
         with self._changed:
-            token.check()
             if entry is not None and not entry.use_noted:
                 # Before the plan: what is used now tells what is used next.
                 entry.use_noted = True
                 self._memories.asked_for(entry, device_id)
-            missing = self._manager.missing_bytes(device_id, request.size_bytes)
-            if missing and self.book.settling(device_id):  # 2
-                self._wait(token)
-                return None
+            missing = self._manager.pressure.missing_bytes(device_id, request.size_bytes)
+            if (missing or planned is not None) and self._table.settling(device_id):  # 2
+                raise SettlingError
+            if planned is not None:
+                return self._take_up(planned, request, entry, name)
             plan = self.plan(device_id, missing) if missing and make_room else None
             if not missing or (plan is not None and plan.meetable):  # 1, 3
-                reservation = self._manager.hold(request, name or self._new_handle())
-                if entry is not None:
-                    entry.reserved_on = device_id
-                victims = () if plan is None else plan.victims
-                return Room(reservation, tuple(self._fence(victim) for victim in victims))
+                return self._hold(request, entry, name, () if plan is None else plan.victims)
             if plan is not None:  # 4
                 owners = self.owners_to_ask(
                     device_id, missing - plan.ceiling_bytes, excluded=frozenset(asked)
                 )
                 if owners:
-                    return Asking(owners)
+                    return OwnersToAsk(owners)
             waits = until_ns is not None and self._clock.now_ns() < until_ns
             if waits and self._leased(device_id):  # 5
-                self._wait(token)
-                return None
+                raise SettlingError
             raise self._does_not_fit(request, asked)  # 6
 
     def arrived(
-        self, entry: ModelEntry, room: Room, size_bytes: int, actual_bytes: int, load_ms: int | None, *,
+        self, entry: ModelEntry, held: EvictingReservation, size_bytes: int, actual_bytes: int, load_ms: int | None, *,
         for_use: bool = True,
     ) -> Residence:  # fmt: skip
-        """Enter a model that was loaded: used once and held, if ``for_use``. ``load_ms`` None: from its copy."""
-        request = room.reservation.request
+        """Add a model that was loaded: used once and held, if ``for_use``. ``load_ms`` None: from its copy."""
+        request = held.reservation.request
         with self._changed:
-            residence = Residence(request.device_id, self.handle_of(room), size_bytes, actual_bytes)
-            self._manager.enter_weights(room.reservation, residence.handle, size_bytes, actual_bytes)
+            residence = Residence(request.device_id, held.handle, size_bytes, actual_bytes)
+            self._manager.weights.add(
+                held.reservation,
+                residence.handle,
+                size_bytes,
+                actual_bytes,
+                is_object=entry.spec.factory is not None,
+            )
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED
+            self._manager.weights.pin(residence.device_id, residence.handle, pinned=entry.pinned)
             entry.measured_bytes = actual_bytes
             entry.load_count += 1
             if load_ms is not None:
@@ -143,15 +148,15 @@ class ModelManager:
                 self._use(entry, request.device_id)
                 entry.holds += 1
             else:
-                self.watch_idle(entry)
+                self._table.watch_idle(entry)
             self._changed.notify_all()
             return residence
 
-    def failed(self, entry: ModelEntry, room: Room | None, *, blamed: bool) -> None:
+    def failed(self, entry: ModelEntry, held: EvictingReservation | None, *, blamed: bool) -> None:
         """Take a load back; ``blamed`` where the model itself cannot be loaded."""
         with self._changed:
-            if room is not None:
-                self._manager.release(room.reservation)
+            if held is not None:
+                self._manager.allocations.release(held.reservation)
             entry.reserved_on, entry.use_noted = None, False
             if entry.host_copy is not None:
                 entry.state = ModelState.OFFLOADED
@@ -159,38 +164,34 @@ class ModelManager:
                 entry.state = ModelState.FAILED if blamed else ModelState.UNLOADED
             self._changed.notify_all()
 
-    @staticmethod
-    def handle_of(room: Room) -> str:
-        """Return the name under which the backend has the weights that room is held for."""
-        return room.reservation.allocation_id
+    # ---- external: held by other processes ----
 
-    # ---- held by other processes ----
-
-    def held_outside(self, model_id: str, device_id: str) -> None:
+    def loaded_externally(self, model_id: str, device_id: str) -> None:
         """Note that another process has loaded a model that it holds, or used it again."""
         with self._changed:
-            entry = self.book.get(model_id)
+            entry = self._table.get(model_id)
             there = entry.residence
             if there is None or there.device_id != device_id:
                 size, handle = entry.spec.declared_bytes or 0, self._new_handle()
-                self._manager.enter_outside(device_id, handle, size)
+                self._manager.weights.add_external(device_id, handle, size)
                 if there is not None:
-                    self._manager.strike_outside(there.device_id, there.handle)
+                    self._manager.weights.remove_external(there.device_id, there.handle)
                 entry.residence = Residence(device_id, handle, size, size)
                 entry.state = ModelState.LOADED
                 entry.load_count += 1
             entry.use_count += 1
             entry.last_used_ns = self._clock.now_ns()
-            self.watch_idle(entry)
+            self._table.watch_idle(entry)
             self._changed.notify_all()
 
-    def let_go_outside(self, model_id: str) -> Residence | None:
+    def unloaded_externally(self, model_id: str) -> Residence | None:
         """Note that another process has unloaded a model. Returns where it was; None if it was not loaded."""
         with self._changed:
-            entry = self.book.get(model_id)
+            entry = self._table.get(model_id)
             there, entry.residence, entry.state = entry.residence, None, ModelState.UNLOADED
+            self._table.watch_idle(entry)
             if there is not None:
-                self._manager.strike_outside(there.device_id, there.handle)
+                self._manager.weights.remove_external(there.device_id, there.handle)
             self._changed.notify_all()
             return there
 
@@ -200,16 +201,19 @@ class ModelManager:
     ) -> tuple[str, ...]:  # fmt: skip
         """Return whose owners to ask for so much; none where all of them have too little and it is not forced."""
         with self._changed:
-            everyone = self.book.candidates(self._clock.now_ns(), HOST, excluded)
-            outside = (replace(each, external=False) for each in everyone if each.external)
+            external = (replace(each, external=False) for each in self._candidates(excluded) if each.external)
             need = Need(device_id, need_bytes, max_models, forced=forced)
-            return tuple(each.model_id for each in plan_eviction(outside, need, LastUse(self.book)).victims)
+            return tuple(
+                each.model_id for each in plan_eviction(external, need, LastUse(self._table)).victims
+            )
 
     # ---- being used ----
 
-    def use(self, model_id: str, handle: str) -> None:
-        """Count a use of a model that is held."""
+    def use(self, model_id: str, handle: str, plan: Plan | None = None) -> None:
+        """Count a use of a model that is held; a plan for no more than that has been taken up."""
         with self._changed:
+            if plan is not None:
+                self.plans.remove(plan)
             entry = self._having(model_id, handle)
             if entry is not None and entry.residence is not None:
                 self._memories.asked_for(entry, entry.residence.device_id)
@@ -221,7 +225,9 @@ class ModelManager:
             entry = self._having(model_id, handle)
             if entry is not None:
                 entry.in_use += 1
-            self.let_go(model_id, handle)
+                if entry.in_use == 1:
+                    self._memories.leased(entry, DecisionKind.LEASE)
+                self.let_go(model_id, handle)
 
     def let_go(self, model_id: str, handle: str) -> None:
         """End a hold."""
@@ -229,7 +235,7 @@ class ModelManager:
             entry = self._having(model_id, handle)
             if entry is not None:
                 entry.holds -= 1
-                self.watch_idle(entry)
+                self._table.watch_idle(entry)
                 self._changed.notify_all()
 
     def release(self, model_id: str, handle: str) -> None:
@@ -238,47 +244,56 @@ class ModelManager:
             entry = self._having(model_id, handle)
             if entry is not None:
                 entry.in_use -= 1
+                if not entry.in_use:
+                    self._memories.leased(entry, DecisionKind.RELEASE)
                 entry.last_used_ns = self._clock.now_ns()
-                self.watch_idle(entry)
+                self._table.watch_idle(entry)
                 self._changed.notify_all()
 
     def configure(self, model_id: str, *, pinned: bool | None, keep_alive_ns: int | None) -> None:
-        """Pin a model or not, and set how long it stays; None leaves either as it is."""
+        """Pin a model or not, and set how long it stays, ``FOREVER_NS`` for until evicted; None leaves either as it is."""
         with self._changed:
-            entry = self.book.get(model_id)
-            entry.pinned = entry.pinned if pinned is None else pinned
-            entry.keep_alive_ns = entry.keep_alive_ns if keep_alive_ns is None else keep_alive_ns
-            self.watch_idle(entry)
-
-    def watch_idle(self, entry: ModelEntry) -> None:
-        """Have a model looked at again when it will have been idle for too long; one that is held, when it is let go."""
-        due = None if entry.holds else entry.expires_ns()
-        if due is not None and (entry.alarm_ns is None or due < entry.alarm_ns):
-            entry.alarm_ns = due
-            self._on_idle(entry.model_id, due)
+            entry = self._table.get(model_id)
+            if pinned is not None:
+                entry.pinned = pinned
+                if entry.residence is not None:
+                    place = entry.residence
+                    self._manager.weights.pin(place.device_id, place.handle, pinned=pinned)
+            if keep_alive_ns is not None:
+                entry.keep_alive_ns = None if keep_alive_ns == FOREVER_NS else keep_alive_ns
+            if pinned is not None or keep_alive_ns is not None:
+                self._memories.kept(entry)
+            self._table.watch_idle(entry)
 
     # ---- going ----
 
-    def fence(
-        self, model_id: str, reason: str, *, token: CancelToken | None = None, forced: bool = False,
-        offload: bool = False,
-    ) -> Fenced | None:  # fmt: skip
-        """Take a model out of everybody's reach, to unload it; None if it is not loaded.
+    def begin_eviction_patiently(
+        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False
+    ) -> PendingEviction | None:
+        """Begin an eviction, once the model does not come, go or is held, nor one whose going would give it a place."""
+        with self._changed:
+            entry = self._table.get(model_id)
+            if entry.settling or (offload and self._blocks_offload(entry)):
+                raise SettlingError
+            return self.begin_eviction(model_id, reason, forced=forced, offload=offload)
 
-        With a token it waits while the model comes, goes or is held, and for room in host memory while a model
-        does so there. ModelBusyError if it is in use, or pinned and not forced; OutOfMemoryError where it is to
-        be offloaded and host memory has no room.
+    def begin_eviction(
+        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False,
+        cause: EvictionCause = EvictionCause.ASKED,
+    ) -> PendingEviction | None:  # fmt: skip
+        """Put a model out of reach, to unload it; None if it is not loaded.
+
+        ModelBusyError if it is in use, or pinned and not forced; OutOfMemoryError where it is to be offloaded and
+        host memory has no headroom.
         """
         with self._changed:
-            entry = self.book.get(model_id)
-            while token is not None and (entry.settling or (offload and self._blocks_offload(entry))):
-                self._wait(token)
+            entry = self._table.get(model_id)
             if entry.state is not ModelState.LOADED or entry.residence is None:
                 return None
             leases = entry.in_use + entry.holds
             if leases or (entry.pinned and not forced):
-                cause = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
-                message = f"model {model_id!r} is {cause}"
+                why = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
+                message = f"model {model_id!r} is {why}"
                 raise ModelBusyError(message, model_id=model_id, cause="in_use" if leases else "pinned")
             if offload and entry.residence.device_id == HOST:
                 message = f"model {model_id!r} is in host memory: there is nowhere to offload it to"
@@ -286,55 +301,43 @@ class ModelManager:
             mode = EvictionMode.OFFLOAD if offload else EvictionMode.UNLOAD
             back = entry.restore_ms if offload else entry.load_ms
             victim = Victim(model_id, entry.residence.size_bytes, mode, back, reason)
-            return self._fence(victim)
-
-    def fence_expired(self, model_id: str) -> Fenced | None:
-        """Fence a model that has been idle for too long; None if it has not, and then it is watched on."""
-        with self._changed:
-            kept_ms = self.expired_after_ms(model_id)
-            if kept_ms is None:
-                return None
-            return self.fence(model_id, f"unloaded: idle past its keep-alive of {kept_ms} ms")
+            return self._begin_eviction(victim, cause)
 
     def expired_after_ms(self, model_id: str) -> int | None:
         """Return the keep-alive that a model has been idle past; None if it has not, and then it is watched on."""
         with self._changed:
-            entry = self.book.get(model_id)
-            entry.alarm_ns = None
+            entry = self._table.get(model_id)
             if not entry.expired(self._clock.now_ns()):
-                self.watch_idle(entry)
+                self._table.watch_idle(entry)
                 return None
             return (entry.keep_alive_ns or 0) // NS_PER_MS
 
-    def gone(self, fenced: Fenced, host_copy: Residence | None) -> None:
-        """Note that a fenced model has left its device."""
-        entry, residence = fenced.entry, fenced.residence
+    def evicted(self, eviction: PendingEviction, host_copy: Residence | None) -> None:
+        """Note that a model whose eviction was pending has left its device."""
+        entry, residence, held = eviction.entry, eviction.residence, eviction.host_reservation
         with self._changed:
-            self._manager.strike_weights(residence.device_id, residence.handle, fenced.last_look)
-            if fenced.host_room is not None:
-                if host_copy is None:
-                    self._manager.release(fenced.host_room)
-                else:
-                    self._manager.enter_weights(
-                        fenced.host_room, host_copy.handle, host_copy.size_bytes, host_copy.actual_bytes
-                    )
+            self._manager.weights.remove(residence.device_id, residence.handle, eviction.last_sample)
+            if held is not None and host_copy is None:
+                self._manager.allocations.release(held)
+            elif held is not None and host_copy is not None:
+                size, actual = host_copy.size_bytes, host_copy.actual_bytes
+                self._manager.weights.add(held, host_copy.handle, size, actual)
             entry.host_copy = host_copy
             if entry.residence is residence:
                 entry.residence = None
                 entry.state = ModelState.UNLOADED if host_copy is None else ModelState.OFFLOADED
-            self._memories.evicted(entry, residence.device_id, fenced.reason)
+            self._memories.evicted(entry, residence, eviction.cause, eviction.reason)
             self._changed.notify_all()
 
     def drop_host_copy(self, entry: ModelEntry) -> Residence | None:
-        """Strike an offloaded copy out: it was brought back, or is given up. Its backend still has it."""
+        """Remove an offloaded copy: it was brought back, or is given up. Its backend still has it."""
         with self._changed:
             if entry.state is ModelState.LOADING:
                 return None  # it is being brought back from there
             copy, entry.host_copy = entry.host_copy, None
             if copy is not None:
-                self._manager.strike_weights(
-                    copy.device_id, copy.handle, self._manager.last_look(copy.device_id)
-                )
+                last_sample = self._manager.weights.last_sample(copy.device_id)
+                self._manager.weights.remove(copy.device_id, copy.handle, last_sample)
                 if entry.state is ModelState.OFFLOADED:
                     entry.state = ModelState.UNLOADED
                 self._changed.notify_all()
@@ -348,40 +351,109 @@ class ModelManager:
     ) -> EvictionPlan:  # fmt: skip
         """Decide what would go to free so much on a device. Changes nothing."""
         with self._changed:
-            now_ns = self._clock.now_ns()
-            host_room = 0 if device_id == HOST else self._manager.headroom(HOST).available_bytes or 0
+            there = 0 if device_id == HOST else self._manager.pressure.headroom(HOST).available_bytes or 0
             return plan_eviction(
-                self.book.candidates(now_ns, HOST, excluded),
-                Need(device_id, need_bytes, max_models, forced=forced, host_room_bytes=host_room),
+                self._candidates(excluded),
+                Need(device_id, need_bytes, max_models, forced=forced, host_room_bytes=there),
                 self._memories.ranking(device_id, strategy),
             )
 
-    def check_room(self, request: AllocationRequest, token: CancelToken, *, make_room: bool) -> bool:
-        """Raise as ``hold_room`` would, holding nothing; False after a wait: look at the device and ask again."""
+    def check_fits(self, request: AllocationRequest, *, make_room: bool) -> None:
+        """Raise as ``reserve`` would, holding nothing. After a wait the device is to be read again."""
         with self._changed:
-            missing = self._manager.missing_bytes(request.device_id, request.size_bytes)
+            missing = self._manager.pressure.missing_bytes(request.device_id, request.size_bytes)
             if not missing or (make_room and self.plan(request.device_id, missing).meetable):
-                return True
-            if not self.book.settling(request.device_id):
-                raise self._does_not_fit(request)
-            self._wait(token)
-            return False
+                return
+            if self._table.settling(request.device_id):
+                raise SettlingError
+            raise self._does_not_fit(request)
+
+    def propose(
+        self, device_id: str, required_bytes: int, model_id: str | None, victims: Iterable[Victim]
+    ) -> Plan:
+        """Keep a plan, to be taken up as it is; the lock is held since it was made."""
+        with self._changed:
+            planned = []
+            for victim in victims:
+                entry = self._table.get(victim.model_id)
+                if entry.residence is None:
+                    raise AssertionError(victim)
+                planned.append(PlannedVictim(victim, entry.residence.handle, entry.use_count))
+            return self.plans.add(device_id, required_bytes, model_id, tuple(planned))
+
+    def check_plan(self, plan: Plan) -> None:
+        """Raise PlanStaleError where a plan can't be carried out exactly as it was said any more.
+
+        1. It was taken up by another, or its time is over.
+        2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
+        3. More has to go than it said: headroom was used meanwhile.
+        4. Less has to go: headroom was made meanwhile.
+        """
+        with self._changed:
+            self.plans.get(plan.plan_id)  # 1
+            for each in plan.victims:  # 2
+                entry = self._table.get(each.victim.model_id)
+                there = entry.residence is not None and entry.residence.handle == each.handle
+                if not there or entry.state is not ModelState.LOADED:
+                    raise plan.stale(f"model {entry.model_id!r} is not there any more")
+                if entry.in_use or entry.pinned or entry.use_count != each.use_count:
+                    raise plan.stale(f"model {entry.model_id!r} was used or pinned since")
+            offloaded = [
+                each.victim.freed_bytes for each in plan.victims if each.victim.mode is EvictionMode.OFFLOAD
+            ]
+            if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
+                raise plan.stale("host memory has no headroom any more for what it would offload")
+            missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
+            freed = [each.victim.freed_bytes for each in plan.victims]
+            if sum(freed) < missing:  # 3
+                raise plan.stale(f"{missing - sum(freed)} bytes more are missing on {plan.device_id} by now")
+            if freed and sum(freed) - min(freed) >= missing:  # 4
+                raise plan.stale(f"fewer models have to go on {plan.device_id} by now")
 
     def evictable_bytes(self, device_id: str) -> int:
         """Return the most that unloading models could free on a device."""
         with self._changed:
             return self.plan(device_id, 0).ceiling_bytes
 
-    def changed(self, token: CancelToken) -> None:
-        """Wait until a model came, went or was released. Raises what the token raises."""
+    def check_unused(self, device_ids: tuple[str, ...]) -> None:
+        """Refuse what must not happen under a lease. ModelBusyError; the lock is held, or it means nothing."""
         with self._changed:
-            self._wait(token)
+            for device_id in device_ids:
+                for entry in self._table.on_device(device_id):
+                    if entry.in_use:
+                        message = f"model {entry.model_id!r} is in use on {device_id}"
+                        raise ModelBusyError(message, model_id=entry.model_id, cause="in_use")
+            if any(map(self._table.settling, device_ids)):
+                raise SettlingError
 
     # ---- inside ----
 
+    def _take_up(
+        self, plan: Plan, request: AllocationRequest, entry: ModelEntry | None, name: str | None
+    ) -> EvictingReservation:
+        if request.size_bytes > plan.required_bytes:
+            raise plan.stale(f"{request.size_bytes} bytes are needed by now")
+        self.check_plan(plan)
+        held = self._hold(request, entry, name, tuple(each.victim for each in plan.victims))
+        self.plans.remove(plan)
+        return held
+
+    def _hold(
+        self,
+        request: AllocationRequest,
+        entry: ModelEntry | None,
+        name: str | None,
+        victims: tuple[Victim, ...],
+    ) -> EvictingReservation:
+        reservation = self._manager.allocations.hold(request, name or self._new_handle())
+        if entry is not None:
+            entry.reserved_on = request.device_id
+        cause = EvictionCause.ASKED if entry is None else EvictionCause.POLICY
+        return EvictingReservation(reservation, tuple(self._begin_eviction(each, cause) for each in victims))
+
     def _having(self, model_id: str, handle: str) -> ModelEntry | None:
         """Return a model, unless its weights are others by now: their device went away, and holds and leases with it."""
-        entry = self.book.get(model_id)
+        entry = self._table.get(model_id)
         return entry if entry.residence is not None and entry.residence.handle == handle else None
 
     def _use(self, entry: ModelEntry, device_id: str) -> None:
@@ -390,69 +462,61 @@ class ModelManager:
         self._memories.used(entry, device_id)
 
     def _blocks_offload(self, entry: ModelEntry) -> bool:
-        """Tell whether host memory has no room for a model yet, and a model comes, goes or is held there."""
+        """Tell whether host memory has no headroom for a model yet, and a model comes, goes or is held there."""
         size = 0 if entry.residence is None else entry.residence.size_bytes
-        return self.book.settling(HOST) and self._manager.missing_bytes(HOST, size) > 0
+        return self._table.settling(HOST) and self._manager.pressure.missing_bytes(HOST, size) > 0
 
-    def _fence(self, victim: Victim) -> Fenced:
-        entry = self.book.get(victim.model_id)
+    def _candidates(self, excluded: frozenset[str]) -> tuple[Candidate, ...]:
+        """Return the loaded models as the eviction plan sees them."""
+        now_ns = self._clock.now_ns()
+        return tuple(
+            Candidate(
+                model_id=entry.model_id,
+                device_id=entry.residence.device_id,
+                size_bytes=entry.residence.size_bytes,
+                reload_ms=entry.load_ms,
+                restore_ms=entry.restore_ms,
+                in_use=entry.in_use,
+                pinned=entry.pinned,
+                excluded=entry.model_id in excluded,
+                external=entry.spec.external,
+                priority=entry.spec.priority,
+                expired=entry.expired(now_ns),
+                offloadable=entry.spec.offload and entry.residence.device_id != HOST,
+            )
+            for entry in self._table
+            if entry.state is ModelState.LOADED and entry.residence is not None
+        )
+
+    def _begin_eviction(self, victim: Victim, cause: EvictionCause) -> PendingEviction:
+        entry = self._table.get(victim.model_id)
         residence = entry.residence
         if residence is None:
             raise AssertionError(victim)
         entry.state = ModelState.UNLOADING
-        host_room = None
+        held = None
         if victim.mode is EvictionMode.OFFLOAD:
             request = AllocationRequest(HOST, residence.size_bytes)
-            if self._manager.missing_bytes(HOST, residence.size_bytes):
+            if self._manager.pressure.missing_bytes(HOST, residence.size_bytes):
                 entry.state = ModelState.LOADED
                 raise self._does_not_fit(request)
-            host_room = self._manager.hold(request, self._new_handle())
-        last_look = self._manager.last_look(residence.device_id)
-        return Fenced(entry, residence, victim.reason, victim.reload_ms, last_look, host_room)
+            held = self._manager.allocations.hold(request, self._new_handle())
+        self._table.watch_idle(entry)
+        last_sample = self._manager.weights.last_sample(residence.device_id)
+        return PendingEviction(entry, residence, victim.reason, victim.reload_ms, last_sample, cause, held)
 
     def _new_handle(self) -> str:
         return f"weights-{next(self._handles)}"
 
     def _leased(self, device_id: str) -> bool:
-        return any(entry.in_use for entry in self.book.on_device(device_id))
+        return any(entry.in_use for entry in self._table.on_device(device_id))
 
     def _does_not_fit(
         self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})
     ) -> OutOfMemoryError | LimitExceededError:
-        room, limits = self._manager.headroom(request.device_id), self._manager.limits(request.device_id)
-        return does_not_fit(request, limits, room, self.evictable_bytes(request.device_id), asked)
-
-    def check_unused(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
-        """Refuse what must not happen under a lease, and wait while a model comes, goes or is held there.
-
-        ModelBusyError; the lock is held by whoever calls, or it means nothing (a wait lets go of it meanwhile).
-        """
-        with self._changed:
-            while True:
-                for device_id in device_ids:
-                    for entry in self.book.on_device(device_id):
-                        if entry.in_use:
-                            message = f"model {entry.model_id!r} is in use on {device_id}"
-                            raise ModelBusyError(message, model_id=entry.model_id, cause="in_use")
-                if not any(map(self.book.settling, device_ids)):
-                    return
-                self._wait(token)
-
-    def _lose(self, device_id: str, handles: frozenset[str] | None) -> tuple[str, ...]:
-        """Note that models went with their device: these, or all on it. The lock is held."""
-        lost = []
-        for entry in self.book.on_device(device_id):
-            place = entry.residence
-            if place is None or place.device_id != device_id or entry.spec.external:
-                continue  # of what another process holds, its owner knows what became of it
-            if handles is None or place.handle in handles:
-                entry.residence, entry.in_use, entry.holds = None, 0, 0
-                entry.state = ModelState.UNLOADED
-                lost.append(entry.model_id)
-        self._changed.notify_all()
-        return tuple(lost)
-
-    def _wait(self, token: CancelToken) -> None:
-        token.check()
-        self._changed.wait(_LOOK_AGAIN_S)
-        token.check()
+        device_id = request.device_id
+        headroom = self._manager.pressure.headroom(device_id)
+        limits = self._manager.devices.limits(device_id)
+        error = does_not_fit(request, limits, headroom, self.evictable_bytes(device_id), asked)
+        error.retryable = error.retryable and self._manager.pressure.can_ever_fit(request)
+        return error

@@ -12,7 +12,7 @@ from worker.core.errors import InvalidRequestError
 _ENDED = {TransferState.COMPLETED, TransferState.FAILED, TransferState.CANCELLED}
 
 
-class TransferBook:
+class TransferTable:
     """Records by id; the oldest ended ones go first, those that run stay."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class TransferBook:
         self._next = 1
 
     def open(self, **fields: Any) -> TransferResult:
-        """Enter a new transfer."""
+        """Add a new transfer."""
         with self._lock:
             record = TransferResult(
                 transfer_id=f"transfer-{self._next}",

@@ -81,6 +81,7 @@ class History:
         self._evictions: deque[tuple[int, Eviction]] = deque(maxlen=_DECISIONS_KEPT)
         self._ended: Counter[tuple[str, str]] = Counter()
         """Evictions and expirations of each device since the start."""
+        self._interventions: Counter[str] = Counter()
         self._refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
         self._refused = 0
 
@@ -139,6 +140,11 @@ class History:
         with self._lock:
             self._evictions.append((self._clock.now_ns(), eviction))
             self._ended["evictions", eviction.device_id] += 1
+
+    def record_intervention(self, action: str) -> None:
+        """Note that something was done to free memory, or to what may be taken."""
+        with self._lock:
+            self._interventions[action] += 1
 
     def record_refusal(self, action: str, code: str, message: str, device_id: str | None) -> None:
         """Note why work failed."""
@@ -201,11 +207,10 @@ class History:
             for action in sorted(sums)
         )
 
-    def total_count(self, action: str) -> int:
-        """Return how often an action was asked for since the start."""
+    def interventions(self) -> dict[str, int]:
+        """Return how often each of what was done to free memory was carried out since the start."""
         with self._lock:
-            slots = (self._before.get(action), self._minute[1].get(action))
-            return sum(sum(slot.counts.values()) for slot in slots if slot is not None)
+            return dict(self._interventions)
 
     def evicted(self, device_id: str) -> int:
         """Return how many models were dropped from a device since the start."""

@@ -39,6 +39,7 @@ _DEVICE_GAUGES = (
     ("budget_bytes", "What this worker may take of it, as the system or the configuration says."),
     ("used_bytes", "In use on the device, by every process."),
     ("process_used_bytes", "In use by this worker, as the system or driver sees it."),
+    ("child_process_bytes", "In use by the processes that this worker started, devices' among them."),
     ("allocated_bytes", "Live allocations, by the ledger."),
     ("external_bytes", "Held by the host and only recorded here."),
     ("cached_bytes", "Kept for reuse, not live."),

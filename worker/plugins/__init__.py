@@ -1,1 +1,61 @@
-"""What operators' own code works with."""
+"""All that an operator's plugin imports; nothing below this package is promised to stay as it is.
+
+A name is looked up where it lives when it is first used, so that this costs a worker without plugins nothing, and
+can be imported in a device's process, whose interpreter has none of the worker's own dependencies.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worker.core.cancellation import CancelToken
+    from worker.core.errors import (
+        AllocationNotFoundError,
+        CancelledError,
+        ChecksumMismatchError,
+        DeadlineExceededError,
+        DeviceLostError,
+        DeviceNotFoundError,
+        DeviceUnavailableError,
+        InternalError,
+        InvalidRequestError,
+        LimitExceededError,
+        ModelBusyError,
+        ModelLoadFailedError,
+        ModelNotFoundError,
+        OutOfMemoryError,
+        UnsupportedError,
+        WorkerError,
+    )
+    from worker.core.models import TensorInfo
+    from worker.plugins._host import PluginHost
+    from worker.plugins._leases import LeasedModel
+    from worker.plugins._remote_action import ModelAction
+    from worker.stream.work import Call, PluginAction
+
+__all__ = [
+    "AllocationNotFoundError", "Call", "CancelToken", "CancelledError", "ChecksumMismatchError",
+    "DeadlineExceededError", "DeviceLostError", "DeviceNotFoundError", "DeviceUnavailableError", "InternalError",
+    "InvalidRequestError", "LeasedModel", "LimitExceededError", "ModelAction", "ModelBusyError",
+    "ModelLoadFailedError", "ModelNotFoundError", "OutOfMemoryError", "PluginAction", "PluginHost", "TensorInfo",
+    "UnsupportedError", "WorkerError",
+]  # fmt: skip
+
+_HOMES = {
+    "Call": "worker.stream.work",
+    "CancelToken": "worker.core.cancellation",
+    "LeasedModel": "worker.plugins._leases",
+    "ModelAction": "worker.plugins._remote_action",
+    "PluginAction": "worker.stream.work",
+    "PluginHost": "worker.plugins._host",
+    "TensorInfo": "worker.core.models",
+}
+"""Where what is no error lives."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    found = globals()[name] = getattr(import_module(_HOMES.get(name, "worker.core.errors")), name)
+    return found

@@ -3,44 +3,51 @@
 from collections.abc import Mapping
 
 from protocol.results import Limits
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import INT64_MAX, Source
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import AllocationRequest, Readings
-from worker.policy.pressure import Books, Headroom
+from worker.policy.pressure import Headroom, LedgerTotals
+
+_MOVING_BUDGETS = frozenset({Source.DXGI, Source.DXCORE})
+"""What the system grants one process there rises and falls with what others need; the device's size does not."""
 
 
-def admit(request: AllocationRequest, limits: Limits, room: Headroom) -> None:
+def admit(request: AllocationRequest, limits: Limits, headroom: Headroom) -> None:
     """Decide whether a request fits.
 
     1. It fits, or there are no figures and the device itself will say.
     2. It is over the configured cap: no waiting helps, a limit is exceeded.
-    3. The device has room for it, which the reserve keeps for the host: a limit is exceeded.
-    4. The device has no such room: out of memory.
+    3. The device has headroom for it, which the reserve keeps for the host: a limit is exceeded.
+    4. The device has no such headroom: out of memory.
     """
     asked = request.size_bytes
-    if room.available_bytes is None or asked <= room.available_bytes:  # 1
+    if headroom.available_bytes is None or asked <= headroom.available_bytes:  # 1
         return
     details = {
         "device_id": request.device_id,
         "requested_bytes": asked,
-        "available_bytes": room.available_bytes,
+        "available_bytes": headroom.available_bytes,
         "evictable_bytes": 0,
     }
-    said = f"{request.device_id} has {room.available_bytes} bytes of headroom; {asked} asked for"
-    if room.below_cap_bytes is not None and asked > room.below_cap_bytes:  # 2
+    said = f"{request.device_id} has {headroom.available_bytes} bytes of headroom; {asked} asked for"
+    if headroom.below_cap_bytes is not None and asked > headroom.below_cap_bytes:  # 2
         raise LimitExceededError(f"{said} (limit_bytes is {limits.limit_bytes})", **details)
-    if asked <= room.unreserved_bytes:  # 3
+    if asked <= headroom.unreserved_bytes:  # 3
         raise LimitExceededError(f"{said} (reserve_bytes is {limits.reserve_bytes})", **details)
     raise OutOfMemoryError(said, **details)  # 4
 
 
 def does_not_fit(
-    request: AllocationRequest, limits: Limits, room: Headroom, evictable_bytes: int, asked: Mapping[str, str]
+    request: AllocationRequest,
+    limits: Limits,
+    headroom: Headroom,
+    evictable_bytes: int,
+    asked: Mapping[str, str],
 ) -> OutOfMemoryError | LimitExceededError:
     """Make the error for what does not fit even by eviction; ``asked``: whose owners stay, and why."""
-    over = room.below_cap_bytes is not None and request.size_bytes > room.below_cap_bytes
+    over = headroom.below_cap_bytes is not None and request.size_bytes > headroom.below_cap_bytes
     kind = LimitExceededError if over else OutOfMemoryError
-    said = f"{request.device_id} has {room.available_bytes} bytes of headroom; {request.size_bytes} asked for"
+    said = f"{request.device_id} has {headroom.available_bytes} bytes of headroom; {request.size_bytes} asked for"
     said += f" (limit_bytes is {limits.limit_bytes})" if over else ""
     said += f"; unloading models could free {evictable_bytes}"
     said += "".join(f"; {model_id!r} stays: {why}" for model_id, why in asked.items())
@@ -48,14 +55,26 @@ def does_not_fit(
         said,
         device_id=request.device_id,
         requested_bytes=request.size_bytes,
-        available_bytes=room.available_bytes,
+        available_bytes=headroom.available_bytes,
         evictable_bytes=evictable_bytes,
         **({"owners_asked": list(asked)} if asked else {}),
     )
 
 
+def can_ever_fit(size_bytes: int, readings: Readings, limits: Limits, staying_bytes: int) -> bool:
+    """Tell whether a size could fit if all went that may go; true where there are no figures.
+
+    ``staying_bytes``: what no eviction and no waiting frees, pinned models and persistent allocations.
+    """
+    moving = readings.budget_source in _MOVING_BUDGETS and readings.total_bytes is not None
+    budget = readings.total_bytes if moving else readings.budget_bytes
+    caps = [] if budget is None else [budget - limits.reserve_bytes]
+    caps += [] if limits.limit_bytes is None else [limits.limit_bytes]
+    return size_bytes <= min(caps, default=INT64_MAX) - staying_bytes
+
+
 def count(request: AllocationRequest, counted: int) -> None:
-    """Decide whether what the host holds can still be added up: records take no room."""
+    """Decide whether what the host holds can still be added up: records take no headroom."""
     if request.size_bytes > INT64_MAX - counted:
         message = f"{counted} bytes are recorded or allocated; {request.size_bytes} more cannot be counted,"
         message += f" the sum would be over {INT64_MAX}"
@@ -64,15 +83,18 @@ def count(request: AllocationRequest, counted: int) -> None:
         )
 
 
-def missing_bytes(size_bytes: int, readings: Readings, limits: Limits, books: Books) -> int:
-    """Return how many bytes would have to be freed for a size to fit; none where there are no figures.
+def missing_bytes(size_bytes: int, readings: Readings, limits: Limits, ledger: LedgerTotals) -> int:
+    """Return how many bytes would have to be freed for a size to fit; none where there are no figures."""
+    left = left_bytes(readings, limits, ledger)
+    return 0 if left is None else max(0, size_bytes - left)
 
-    Unlike the headroom it does not stop at nothing: room that is promised to others is missing too.
-    """
-    rooms = []
+
+def left_bytes(readings: Readings, limits: Limits, ledger: LedgerTotals) -> int | None:
+    """Return the headroom without stopping at nothing: what is promised to others is below it. None if unknown."""
+    headrooms = []
     if readings.free_bytes is not None:
-        taken = books.drift_bytes + books.reserved_bytes + limits.reserve_bytes
-        rooms.append(readings.free_bytes - taken)
+        taken = ledger.drift_bytes + ledger.reserved_bytes + limits.reserve_bytes
+        headrooms.append(readings.free_bytes - taken)
     if limits.limit_bytes is not None:
-        rooms.append(limits.limit_bytes - books.allocated_bytes - books.reserved_bytes)
-    return max(0, size_bytes - min(rooms, default=size_bytes))
+        headrooms.append(limits.limit_bytes - ledger.allocated_bytes - ledger.reserved_bytes)
+    return min(headrooms, default=None)

@@ -1,11 +1,11 @@
-"""Whether something grows without end: its floor rises, whatever comes and goes above it. Pure."""
+"""Whether something grows without end: its low-water mark rises, whatever comes and goes above it. Pure."""
 
 import math
 from collections.abc import Sequence
 
 from protocol.record import Record
 from worker.core.clock import NS_PER_S
-from worker.core.records import Floor
+from worker.core.records import LowWaterMark
 
 MIN_WINDOWS = 8
 MIN_CONFIDENCE = 0.999
@@ -16,7 +16,7 @@ _MIN_GROWTH_SHARE = 0.02
 
 
 class Growth(Record):
-    """How a floor rose."""
+    """How a low-water mark rose."""
 
     confidence: float
     """0 to 1: how unlikely it is that what merely varies would have risen so."""
@@ -26,43 +26,43 @@ class Growth(Record):
     windows: int
 
 
-def growth(floors: Sequence[Floor]) -> Growth | None:
-    """Return how the floor rises, None where it does not.
+def growth(marks: Sequence[LowWaterMark]) -> Growth | None:
+    """Return how the low-water mark rises, None where it does not.
 
     1. Too few windows, or too little growth to matter.
     2. Kendall's rank test over all windows: rising more steadily than chance would have it.
     3. The same over the last half: what grew and stopped is a cache that is warm.
     """
-    if len(floors) < MIN_WINDOWS:  # 1
+    if len(marks) < MIN_WINDOWS:  # 1
         return None
-    grown = floors[-1].bytes - floors[0].bytes
-    if grown < max(MIN_GROWTH_BYTES, _MIN_GROWTH_SHARE * floors[-1].bytes):
+    grown = marks[-1].bytes - marks[0].bytes
+    if grown < max(MIN_GROWTH_BYTES, _MIN_GROWTH_SHARE * marks[-1].bytes):
         return None
-    confidence = _rising([floor.bytes for floor in floors])
+    confidence = _rising([mark.bytes for mark in marks])
     if confidence < MIN_CONFIDENCE:  # 2
         return None
-    late = floors[len(floors) // 2 :]
-    if _rising([floor.bytes for floor in late]) < _LATE_CONFIDENCE or not _still(floors):  # 3
+    late = marks[len(marks) // 2 :]
+    if _rising([mark.bytes for mark in late]) < _LATE_CONFIDENCE or not _still(marks):  # 3
         return None
     slopes = [
         (after.bytes - before.bytes) / (after.from_ns - before.from_ns) * NS_PER_S
-        for index, before in enumerate(floors)
-        for after in floors[index + 1 :]
+        for index, before in enumerate(marks)
+        for after in marks[index + 1 :]
     ]
-    span = floors[-1].from_ns - floors[0].from_ns
+    span = marks[-1].from_ns - marks[0].from_ns
     from statistics import median  # noqa: PLC0415 - 4 ms of a start, and few workers come this far
 
-    return Growth(round(confidence, 4), round(median(slopes), 3), grown, span, len(floors))
+    return Growth(round(confidence, 4), round(median(slopes), 3), grown, span, len(marks))
 
 
 _LATE_CONFIDENCE = 0.9
 
 
-def _still(floors: Sequence[Floor]) -> bool:
+def _still(marks: Sequence[LowWaterMark]) -> bool:
     """Tell whether a fair share of the growth came in the last third of the time."""
-    since = floors[-1].from_ns - (floors[-1].from_ns - floors[0].from_ns) // 3
-    before = next(floor for floor in reversed(floors) if floor.from_ns <= since)
-    return (floors[-1].bytes - before.bytes) * 6 >= floors[-1].bytes - floors[0].bytes
+    since = marks[-1].from_ns - (marks[-1].from_ns - marks[0].from_ns) // 3
+    before = next(mark for mark in reversed(marks) if mark.from_ns <= since)
+    return (marks[-1].bytes - before.bytes) * 6 >= marks[-1].bytes - marks[0].bytes
 
 
 def _rising(values: Sequence[int]) -> float:

@@ -1,5 +1,7 @@
 """Headroom and pressure: what readings, limits and the ledger mean together. Pure."""
 
+from dataclasses import replace
+
 from protocol.record import Record
 from protocol.results import Limits, PressureThresholds
 from protocol.vocabulary import DEFAULT_THRESHOLDS, INT64_MAX, PressureLevel, Source
@@ -27,17 +29,17 @@ class Headroom(Record):
     budget_bytes: int | None
     budget_source: Source | None
     below_cap_bytes: int | None
-    """Room below the configured cap; None where there is no cap."""
+    """Headroom below the configured cap; None where there is no cap."""
     unreserved_bytes: int
     """What one allocation could get if nothing were kept for the host; 0 where it can't be told."""
     total_bytes: int | None
-    """Room in all."""
+    """Headroom in all."""
     available_bytes: int | None
     """What one allocation can get: less than the total where memory is in pieces."""
     pressure_percentage: float | None
 
 
-class Books(Record):
+class LedgerTotals(Record):
     """The part of a device's ledger that headroom depends on."""
 
     allocated_bytes: int
@@ -46,30 +48,30 @@ class Books(Record):
     """Committed less freed since the readings were taken."""
 
 
-def headroom(readings: Readings, limits: Limits, books: Books) -> Headroom:
+def headroom(readings: Readings, limits: Limits, ledger: LedgerTotals) -> Headroom:
     """Work out what an allocation can get.
 
-    1. The hardware gives what it reads as free, less what was taken since, is being taken, or is reserved.
+    1. The hardware gives what it reads as free, less what was committed since, or is reserved.
     2. A configured cap gives what the ledger has not used of it.
-    3. The smaller of both is the room; one allocation gets at most the largest block of it.
+    3. The smaller of both is the headroom; one allocation gets at most the largest block of it.
     4. Pressure is the share of the budget that is not to be had any more.
     """
     # 1
     hardware = None
     if readings.free_bytes is not None:
-        hardware = max(0, readings.free_bytes - books.drift_bytes - books.reserved_bytes)
+        hardware = max(0, readings.free_bytes - ledger.drift_bytes - ledger.reserved_bytes)
     largest = INT64_MAX if readings.largest_block_bytes is None else readings.largest_block_bytes
     # 2
     below_cap = None
     budget, source = readings.budget_bytes, readings.budget_source
     if limits.limit_bytes is not None:
-        below_cap = max(0, limits.limit_bytes - books.allocated_bytes - books.reserved_bytes)
+        below_cap = max(0, limits.limit_bytes - ledger.allocated_bytes - ledger.reserved_bytes)
         if budget is None or limits.limit_bytes < budget:
             budget, source = limits.limit_bytes, Source.CONFIG
     # 3
-    rooms = [] if hardware is None else [max(0, hardware - limits.reserve_bytes)]
-    rooms += [] if below_cap is None else [below_cap]
-    total = min(rooms, default=None)
+    headrooms = [] if hardware is None else [max(0, hardware - limits.reserve_bytes)]
+    headrooms += [] if below_cap is None else [below_cap]
+    total = min(headrooms, default=None)
     available = None if total is None else min(total, largest)
     # 4
     percentage = None
@@ -106,7 +108,16 @@ def worst(levels: list[PressureLevel]) -> PressureLevel:
 
 def default_limits(*, cpu_budget_bytes: int | None = None, limit_bytes: int | None = None) -> Limits:
     """Return the limits that a device starts with."""
-    reserve = 0
-    if cpu_budget_bytes is not None:
-        reserve = min(CPU_RESERVE_MAX_BYTES, cpu_budget_bytes // CPU_RESERVE_SHARE)
+    reserve = 0 if cpu_budget_bytes is None else _cpu_reserve(cpu_budget_bytes)
     return Limits(limit_bytes, reserve, DEFAULT_LIMITS.thresholds)
+
+
+def follow_budget(limits: Limits, before: int | None, now: int | None) -> Limits:
+    """Return limits for a budget that changed: a reserve that was that of the budget by default still is."""
+    if before is None or now is None or before == now or limits.reserve_bytes != _cpu_reserve(before):
+        return limits
+    return replace(limits, reserve_bytes=_cpu_reserve(now))
+
+
+def _cpu_reserve(budget_bytes: int) -> int:
+    return min(CPU_RESERVE_MAX_BYTES, budget_bytes // CPU_RESERVE_SHARE)

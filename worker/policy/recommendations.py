@@ -14,7 +14,7 @@ from worker.core.clock import NS_PER_S
 from worker.core.records import Readings
 
 IDLE_NS = 60 * NS_PER_S
-"""Unloading a model is proposed by name when nobody used it for so long."""
+"""Unloading a model is proposed by name once it was idle for so long."""
 
 RETURN_COST_NS_PER_BYTE = 0.1
 """Unmapping touched 4 KiB pages: 97-110 ms/GiB measured; huge pages take 4 ms/GiB."""
@@ -45,6 +45,7 @@ def recommend(device_id: str, readings: Readings) -> tuple[Recommended, ...]:
                 ClearCache(device_id),
                 expected_freed_bytes=in_place,
                 cost_ms=_cost_ms(in_place, RETURN_COST_NS_PER_BYTE),
+                cost_of="giving the memory back to the system",
                 reason=f"{in_place} bytes are kept for reuse and hold nothing",
             )
         )
@@ -88,6 +89,7 @@ def _restart(device_id: str, readings: Readings, freed_bytes: int) -> Recommende
         Defragment(device_id, restart=True),
         expected_freed_bytes=freed_bytes,
         cost_ms=START_COST_MS + _cost_ms(carried, COPY_COST_NS_PER_BYTE),
+        cost_of="starting a process and carrying the contents over",
         reason=(
             f"{freed_bytes} bytes are kept by the device's process until it ends; it is replaced,"
             f" and {carried} bytes are carried over through host memory"
@@ -100,6 +102,7 @@ def _join(device_id: str, readings: Readings, pieces: Fragmentation) -> Recommen
         Defragment(device_id),
         expected_freed_bytes=0,
         cost_ms=_cost_ms(readings.resident_bytes, MOVE_COST_NS_PER_BYTE),
+        cost_of="moving the contents together",
         reason=(
             f"{pieces.free_bytes} bytes are free, but only {pieces.largest_free_block_bytes} in one piece;"
             " joining them frees none, but lets larger allocations fit"

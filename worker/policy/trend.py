@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from protocol.record import Record
 from protocol.results import PressureTrend
 from worker.core.clock import NS_PER_S
-from worker.core.records import RoomSample
+from worker.core.records import HeadroomSample
 
 CONFIDENCE = 0.9
 """The stated rate: the share of forecasts whose interval is to hold the truth. Held by ``benchmarks.forecast``."""
@@ -69,7 +69,7 @@ class _Answer(Record):
     log_likelihood: float
 
 
-def may_run_out(samples: Sequence[RoomSample]) -> bool:
+def may_run_out(samples: Sequence[HeadroomSample]) -> bool:
     """Tell, at next to no cost, whether it is worth asking ``forecast``: most of the time it is not.
 
     Room that shrank by less than this of what is left cannot run out within the time that may be foretold, not
@@ -77,11 +77,11 @@ def may_run_out(samples: Sequence[RoomSample]) -> bool:
     """
     if len(samples) < MIN_SAMPLES:
         return False
-    lost = max(sample.room_bytes for sample in samples) - samples[-1].room_bytes
-    return lost * _FURTHEST * _BENDS[-1] >= samples[-1].room_bytes
+    lost = max(sample.headroom_bytes for sample in samples) - samples[-1].headroom_bytes
+    return lost * _FURTHEST * _BENDS[-1] >= samples[-1].headroom_bytes
 
 
-def forecast(samples: Sequence[RoomSample]) -> PressureTrend | None:
+def forecast(samples: Sequence[HeadroomSample]) -> PressureTrend | None:
     """Return the slope of use and the time until no room is left.
 
     1. Too few readings: nothing.
@@ -133,11 +133,11 @@ def _shrinks(answer: _Answer) -> bool:
     return answer.slope + _Z * math.sqrt(answer.slope_variance) < 0
 
 
-def _columns(samples: Sequence[RoomSample]) -> tuple[list[float], list[float], float]:
+def _columns(samples: Sequence[HeadroomSample]) -> tuple[list[float], list[float], float]:
     """Return seconds up to the last reading, rooms, and the typical step."""
     last = samples[-1].at_ns
     times = [(sample.at_ns - last) / NS_PER_S for sample in samples]
-    rooms = [float(sample.room_bytes) for sample in samples]
+    rooms = [float(sample.headroom_bytes) for sample in samples]
     return times, rooms, max(-times[0] / (len(times) - 1), 1e-6)
 
 

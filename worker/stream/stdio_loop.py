@@ -12,7 +12,6 @@ from worker.core.clock import FixedClock
 from worker.core.errors import FrameTooLargeError, WorkerError
 from worker.core.events import Event
 from worker.core.log import log
-from worker.stream.alarm import Alarm
 from worker.stream.event_channel import EventChannel
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
@@ -40,7 +39,7 @@ class StdioLoop:
         writer: FrameWriter,
         runner: JobRunner,
         events: EventChannel,
-        alarm: Alarm,
+        due: tuple[Callable[[], None], ...],
         close: Callable[[], None],
         *,
         max_frame_bytes: int,
@@ -53,7 +52,8 @@ class StdioLoop:
         self._writer = writer
         self._runner = runner
         self._events = events
-        self._alarm = alarm
+        self._due = due
+        """Do what is due; with a fixed clock no threads of their own do."""
         self._close = close
         self._fixed_clock = fixed_clock
         self._exiting = threading.Lock()
@@ -67,7 +67,7 @@ class StdioLoop:
         """
         watch_signals(lambda: self._end("SIGTERM", _DRAIN_SECONDS, _CANCEL_SECONDS))
         if self._fixed_clock is not None:
-            self._fixed_clock.on_parked = self._runner.wake
+            self._fixed_clock.when_parked(self._runner.wake)
         splitter = LineSplitter(self.max_frame_bytes)
         while chunk := self._read():
             self._answer(splitter.feed(chunk))
@@ -150,7 +150,8 @@ class StdioLoop:
     def _settle(self, clock: FixedClock) -> None:
         """With a fixed clock, one line is over before the next: order and figures are always the same."""
         self._runner.wait_settled(lambda: clock.parked)
-        self._alarm.run_due()
+        for run_due in self._due:
+            run_due()
         self._runner.wait_settled(lambda: clock.parked)
 
     def _end(self, reason: str, grace_seconds: float, cancel_seconds: float) -> None:

@@ -14,6 +14,11 @@ class Claim(Record):
     alone: bool
 
 
+def model_claim(model_id: str) -> Claim:
+    """Return what work on a model claims: one at a time, in arrival order."""
+    return Claim(f"model {model_id}", alone=True)
+
+
 class Call(Record):
     """What running work is handed."""
 

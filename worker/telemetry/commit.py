@@ -2,34 +2,32 @@
 
 import ctypes
 import sys
+from functools import partial
 from pathlib import Path
 
 from protocol.record import Record
+from worker.telemetry.process_groups import text_of
 
 _STRICT_OVERCOMMIT = "2"
 """/proc/sys/vm/overcommit_memory: the kernel refuses maps above the commit limit."""
 
 
 class Commitment(Record):
-    """A limit on what may be mapped, and what is left of it. Bytes."""
+    """A limit on what may be mapped, and what is left of it. Bytes; None where /proc does not say."""
 
     name: str
     limit_bytes: int
-    room_bytes: int
+    room_bytes: int | None
 
 
 def commitments(proc: Path = Path("/proc")) -> tuple[Commitment, ...]:
-    """Return what RLIMIT_AS and strict overcommit allow; nothing where neither is set.
+    """Return what RLIMIT_AS, RLIMIT_DATA and strict overcommit allow; nothing where none is set.
 
     On Windows, which always counts promises: what the system and a job object allow.
     """
-    found = (_windows(),) if sys.platform == "win32" else (_address_space(proc), _overcommit(proc))
+    sources = (_windows,) if sys.platform == "win32" else (_address_space, _data, _overcommit)
+    found = [source(proc) for source in sources]
     return tuple(each for each in found if each is not None)
-
-
-def commit_headroom_bytes(proc: Path = Path("/proc")) -> int | None:
-    """Return the smaller of what RLIMIT_AS and strict overcommit leave; None if neither is set."""
-    return min((each.room_bytes for each in commitments(proc)), default=None)
 
 
 class _MemoryStatus(ctypes.Structure):
@@ -52,26 +50,31 @@ if ctypes.sizeof(_MemoryStatus) != 64:  # noqa: PLR2004 - as the header has it
     raise ImportError("MEMORYSTATUSEX has another size than Windows gives it")
 
 
-def _windows() -> Commitment | None:
+def _windows(_proc: Path) -> Commitment | None:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     if not ctypes.CDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
         return None
     return Commitment("commit", int(status.total_page_file), int(status.available_page_file))
 
 
-def _address_space(proc: Path) -> Commitment | None:
+def _of_process(name: str, limit_name: str, column: int, proc: Path) -> Commitment | None:
+    """Hold a limit of this process against its column of /proc/self/statm, in pages: proc_pid_statm(5)."""
     if sys.platform == "win32":
         return None
     import resource  # noqa: PLC0415 - does not exist on Windows
 
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limit, _ = resource.getrlimit(getattr(resource, limit_name))
     if limit == resource.RLIM_INFINITY:
         return None
-    try:
-        pages = int((proc / "self/statm").read_text().split()[0])
-    except OSError:
-        return None
-    return Commitment("address_space", limit, max(0, limit - pages * resource.getpagesize()))
+    columns = text_of(proc / "self/statm").split()
+    if not columns:
+        return Commitment(name, limit, None)
+    return Commitment(name, limit, max(0, limit - int(columns[column]) * resource.getpagesize()))
+
+
+_address_space = partial(_of_process, "address_space", "RLIMIT_AS", 0)
+_data = partial(_of_process, "data", "RLIMIT_DATA", 5)
+"""Since Linux 4.7 all private writable maps; the column has the stack besides, which counts for nothing else."""
 
 
 def _overcommit(proc: Path) -> Commitment | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from protocol.vocabulary import Source
 from worker.core.records import Gauge, GaugeKind
-from worker.telemetry.cgroup import group_folders
+from worker.telemetry.process_groups import ProcessGroups, text_of
 
 _KINDS = {"some": GaugeKind.SOME_STALLED, "full": GaugeKind.ALL_STALLED}
 
@@ -13,31 +13,28 @@ class MemoryStalls:
     """Reads the pressure file of this process's own control group (version 2), else the machine's."""
 
     def __init__(self, root: Path = Path("/")) -> None:
-        own = [(folder / "memory.pressure", Source.CGROUP) for folder in group_folders("", root)[:1]]
-        files = [*own, (root / "proc/pressure/memory", Source.OS)]
-        # A kernel that was started without it still has the file, and refuses to read it.
-        self._file = next(((path, source) for path, source in files if _parse(path)), None)
+        self._groups = ProcessGroups(root)
+        self._machine = root / "proc/pressure/memory"
 
     def gauges(self) -> tuple[Gauge, ...]:
         """Return the shares of the last ten seconds; nothing where the kernel does not say."""
-        if self._file is None:
-            return ()
-        path, source = self._file
-        return tuple(
-            Gauge(f"stall_{name}_avg10_percentage", value, source, _KINDS[name])
-            for name, value in _parse(path).items()
-            if name in _KINDS
-        )
+        own = [(folder / "memory.pressure", Source.CGROUP) for folder in self._groups.folders("")[:1]]
+        for path, source in (*own, (self._machine, Source.OS)):
+            # A kernel that was started without it still has the file, and refuses to read it.
+            found = _parse(text_of(path))
+            if found:
+                return tuple(
+                    Gauge(f"stall_{name}_avg10_percentage", value, source, _KINDS[name])
+                    for name, value in found.items()
+                    if name in _KINDS
+                )
+        return ()
 
 
-def _parse(path: Path) -> dict[str, float]:
+def _parse(text: str) -> dict[str, float]:
     """Read lines such as ``some avg10=0.12 avg60=0.05 avg300=0.00 total=4711``."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
     found = {}
-    for line in lines:
+    for line in text.splitlines():
         name, *pairs = line.split()
         averages = dict(pair.split("=", 1) for pair in pairs)
         if "avg10" in averages:

@@ -1,7 +1,10 @@
 """The machine's memory and this process's share, from every source that limits what can still be had."""
 
+import os
+import sys
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 import psutil
@@ -12,13 +15,14 @@ from worker.core.records import Gauge, GaugeKind
 from worker.telemetry.cgroup import CgroupMemory
 from worker.telemetry.commit import commitments
 from worker.telemetry.low_memory import LowMemoryNotification
+from worker.telemetry.process_memory import ProcessMemory
 from worker.telemetry.stalls import MemoryStalls
 
 GIB: Final = 2**30
 
 _SLOW_GAUGES_NS = 250_000_000
-"""Stalls and swap are read again after this: the kernel averages over seconds, and reading them costs as much
-as all the rest."""
+"""Stalls, swap and child processes are read again after this: the kernel averages over seconds, and reading them
+costs as much as all the rest."""
 
 
 class SystemReading(Record):
@@ -29,12 +33,14 @@ class SystemReading(Record):
     """What the system could give without swapping, all processes seen."""
     process_rss_bytes: int | None
     budget_bytes: int | None
-    """The smaller of the machine's memory and the cgroup's limit."""
+    """The smallest of the machine's memory, the control groups' limits and this process's own."""
     budget_source: Source | None
     free_bytes: int | None
     """What this process could still get: the smallest of all sources."""
     gauges: tuple[Gauge, ...] = ()
     """Every sign of pressure by itself."""
+    child_process_bytes: int | None = None
+    """What the processes take that this one started."""
 
     @property
     def used_bytes(self) -> int | None:
@@ -48,50 +54,80 @@ class SystemMemory:
     """Reads the live machine. A reading takes about 0.1 ms."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._cgroup = CgroupMemory.of_this_process()
+        self._process = ProcessMemory()
+        self._cgroup = CgroupMemory()
         self._stalls = MemoryStalls()
         self._notification = LowMemoryNotification()
         # All mutable state: what is read more rarely, and when it was.
-        self._slow_gauges: tuple[Gauge, ...] = ()
+        self._slow_figures: tuple[tuple[Gauge, ...], int | None] = ((), None)
         self._slow_read_ns: int | None = None
 
     def notes(self) -> tuple[str, ...]:
         """Say, for people, which limits and signs of pressure were found."""
-        limit, _ = self._cgroup.read() if self._cgroup is not None else (None, None)
+        limit, _ = self._cgroup.read()
         said = "no control group limits this process's memory"
         if limit is not None:
             said = f"a control group limits this process to {limit} bytes"
-        names = ", ".join(gauge.name for gauge in self.read().gauges)
-        return (said, f"signs of pressure besides the budget: {names}")
+        reading = self.read()
+        names = ", ".join(gauge.name for gauge in reading.gauges)
+        notes = [said, f"signs of pressure besides the budget: {names}"]
+        notes += [f"{each.name} limits this process to {each.limit_bytes} bytes" for each in commitments()]
+        if reading.process_rss_bytes is None:
+            notes.append(
+                "what this process takes is unknown, and so are control groups: /proc does not say;"
+                " mount it (container runtimes do unless told otherwise)"
+            )
+        return tuple(notes)
 
     def read(self) -> SystemReading:
         """Read everything now."""
-        memory = psutil.virtual_memory()
-        limit, room = self._cgroup.read() if self._cgroup is not None else (None, None)
-        capped = limit is not None and limit < memory.total
-        promises = commitments()
-        rooms = (memory.available, room, *(each.room_bytes for each in promises))
-        gauges = [_used("machine", memory.total, memory.available, Source.OS)]
-        if limit is not None and room is not None:
-            gauges.append(_used("cgroup", limit, room, Source.CGROUP))
-        gauges += [_used(each.name, each.limit_bytes, each.room_bytes, Source.OS) for each in promises]
+        total, available = _machine()
+        group_limit, group_room = self._cgroup.read()
+        sources = [
+            ("machine", total, available, Source.OS),
+            ("cgroup", group_limit, group_room, Source.CGROUP),
+        ]
+        sources += [(each.name, each.limit_bytes, each.room_bytes, Source.OS) for each in commitments()]
+        limits = [(limit, source) for _, limit, _, source in sources if limit is not None]
+        budget, budget_source = min(limits, key=itemgetter(0), default=(None, None))
+        free = min((room for _, _, room, _ in sources if room is not None), default=None)
+        gauges = [
+            _used(name, limit, room, source)
+            for name, limit, room, source in sources
+            if limit is not None and room is not None
+        ]
+        slow_gauges, child_bytes = self._slow()
         return SystemReading(
-            total_bytes=memory.total,
-            available_bytes=memory.available,
-            process_rss_bytes=self._process.memory_info().rss,
-            budget_bytes=limit if capped else memory.total,
-            budget_source=Source.CGROUP if capped else Source.OS,
-            free_bytes=max(0, min(value for value in rooms if value is not None)),
-            gauges=(*gauges, *self._slow()),
+            total_bytes=total,
+            available_bytes=available,
+            process_rss_bytes=self._process.resident_bytes(),
+            budget_bytes=budget,
+            budget_source=budget_source,
+            free_bytes=free,
+            gauges=(*gauges, *slow_gauges),
+            child_process_bytes=child_bytes,
         )
 
-    def _slow(self) -> tuple[Gauge, ...]:
+    def _slow(self) -> tuple[tuple[Gauge, ...], int | None]:
         now = time.monotonic_ns()
         if self._slow_read_ns is None or now - self._slow_read_ns >= _SLOW_GAUGES_NS:
-            self._slow_gauges = (*self._stalls.gauges(), *_swap(), *self._notification.gauges())
+            gauges = (*self._stalls.gauges(), *_swap(), *self._notification.gauges())
+            self._slow_figures = gauges, self._process.child_resident_bytes()
             self._slow_read_ns = now
-        return self._slow_gauges
+        return self._slow_figures
+
+
+def _machine() -> tuple[int | None, int | None]:
+    """Return the machine's memory, and what of it could be had without swapping."""
+    try:
+        memory = psutil.virtual_memory()
+    except (OSError, KeyError, ValueError, RuntimeWarning):  # no /proc/meminfo, or not all of it
+        if sys.platform == "win32":
+            return None, None
+        # Without the page cache, which the kernel would give back: it does not say how much that is.
+        page = os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    return memory.total, memory.available
 
 
 def _used(name: str, limit: int, room: int, source: Source) -> Gauge:
@@ -118,8 +154,12 @@ class FixedSystemMemory:
     """
 
     def __init__(self) -> None:
-        self.held_bytes: Callable[[], int] = lambda: 0
-        """Touched by the worker: live and kept for reuse."""
+        # All mutable state: who says what the worker holds of the machine, live and kept for reuse.
+        self._holding: tuple[Callable[[], int], ...] = ()
+
+    def count(self, held_bytes: Callable[[], int]) -> None:
+        """Have bytes noticed that are held from now on."""
+        self._holding = (*self._holding, held_bytes)
 
     def notes(self) -> tuple[str, ...]:
         """Say that it is made up."""
@@ -127,6 +167,8 @@ class FixedSystemMemory:
 
     def read(self) -> SystemReading:
         """Return the made-up machine."""
-        held = self.held_bytes()
+        held = sum(held_bytes() for held_bytes in self._holding)
         free = max(0, 8 * GIB - held)
-        return SystemReading(16 * GIB, free, 64 * 2**20 + held, 16 * GIB, Source.OS, free)
+        return SystemReading(
+            16 * GIB, free, 64 * 2**20 + held, 16 * GIB, Source.OS, free, child_process_bytes=0
+        )

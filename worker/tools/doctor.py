@@ -1,55 +1,95 @@
-"""``python -m worker doctor``: each device, and what can and can't be measured here and why, for people."""
+"""``python -m memory_worker doctor``: each device, and what can and can't be measured here, and why."""
 
 import platform
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import orjson
 
 from protocol.results import DeviceStatus
+from protocol.vocabulary import DeviceKind
 from worker import __version__
 from worker.app.devices import why_none
+from worker.app.memory import build_memory
 from worker.app.options import Arguments
-from worker.app.serve import build_memory
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
+from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
+from worker.tools.output import put
+from worker.wiring import Core, NoEvents
 
 _FIGURES = (
     ("total_bytes", "total"),
     ("budget_bytes", "budget"),
     ("used_bytes", "used, all processes"),
     ("process_used_bytes", "used by this worker"),
+    ("child_process_bytes", "used by its child processes"),
     ("available_bytes", "available to one allocation"),
 )
 
 
-def examine(arguments: Arguments) -> int:
-    """Print what this machine offers. Returns the exit code."""
+def examine(arguments: Arguments, out: TextIO) -> int:
+    """Print what this machine offers, for people or (``--json``) as one line. Returns the exit code."""
     clock = SystemClock()
-    memory = build_memory(arguments, clock, History(clock), lambda *_: None, lambda *_: None)
-    memory.probe_here()
-    memory.wait_until_known(CancelToken(clock.now_ns))
-    status = memory.status(memory.device_ids(None), refresh=True)
-    print(f"memory-worker {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for device in status.devices:
-        marker = "  (default)" if device.device_id == memory.default_device else ""
-        print(f"\n{device.device_id}  {device.name}, {device.state}{marker}")
-        if device.state_reason is not None:
-            print(f"  because: {device.state_reason}")
-        for field, label in _FIGURES:
-            print(f"  {label:28} {_bytes(getattr(device, field))}{_source(device, field)}")
-        print(f"  {'pressure':28} {device.pressure_level}")
-        for note in memory.notes(device.device_id):
-            print(f"  - {note}")
-    kinds = {device.kind for device in status.devices}
-    for kind, why in why_none().items():
-        if kind not in kinds:
-            print(f"\n{kind}  none: {why}")
+    core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})
+    memory = build_memory(arguments, core).memory
+    memory.devices.probe_here()
+    memory.devices.wait_until_known(CancelToken(clock.now_ns))
+    devices = memory.questions.status(memory.devices.ids(None), refresh=True).devices
+    notes = {each.device_id: memory.devices.notes(each.device_id) for each in devices}
+    absent = {kind: why for kind, why in why_none().items() if all(each.kind != kind for each in devices)}
+    default = memory.devices.default
     memory.close()
-    return 0
+    if arguments.json:
+        return put(out, _as_json(devices, notes, absent, default))
+    return put(out, "\n".join(_as_text(devices, notes, absent, default)))
+
+
+def _as_json(
+    devices: tuple[DeviceStatus, ...],
+    notes: dict[str, tuple[str, ...]],
+    absent: dict[DeviceKind, str],
+    default: str,
+) -> str:
+    found: dict[str, Any] = {
+        "worker_version": __version__,
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "platform": platform.platform(),
+        "default_device": default,
+        "devices": [vars(each) | {"notes": notes[each.device_id]} for each in devices],
+        "absent": {kind.value: why for kind, why in absent.items()},
+    }
+    return orjson.dumps(found).decode()
+
+
+def _as_text(
+    devices: tuple[DeviceStatus, ...],
+    notes: dict[str, tuple[str, ...]],
+    absent: dict[DeviceKind, str],
+    default: str,
+) -> Iterator[str]:
+    yield f"memory-worker {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    for device in devices:
+        marker = "  (default)" if device.device_id == default else ""
+        yield f"\n{device.device_id}  {device.name}, {device.state}{marker}"
+        if device.state_reason is not None:
+            yield f"  because: {device.state_reason}"
+        for field, label in _FIGURES:
+            if field == "child_process_bytes" and device.kind is not DeviceKind.CPU:
+                continue  # they take the machine's memory
+            yield f"  {label:28} {_bytes(getattr(device, field))}{_source(device, field)}"
+        yield f"  {'pressure':28} {device.pressure_level}"
+        for note in notes[device.device_id]:
+            yield f"  - {note}"
+    for kind, why in absent.items():
+        yield f"\n{kind}  none: {why}"
 
 
 def _source(device: DeviceStatus, field: str) -> str:
-    if field == "budget_bytes" and device.budget_source is not None:
-        return f"  from {device.budget_source}"
-    return ""
+    source = getattr(device, field.replace("_bytes", "_source"), None)
+    return "" if source is None else f"  from {source}"
 
 
 def _bytes(value: int | None) -> str:

@@ -1,46 +1,43 @@
-"""Looking at devices: readings when they are needed, and what follows when they show something new."""
+"""Sampling devices: readings when they are needed, and what follows when they show something new."""
 
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
+from protocol.results import TimelinePoint
 from protocol.vocabulary import DeviceState, PressureLevel
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
-from worker.core.cancellation import CancelToken
+from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
-from worker.core.events import DeviceLost, DeviceRecovered, PressureChanged, Publish
+from worker.core.events import BudgetChanged, DeviceLost, DeviceRecovered, PressureChanged
 from worker.core.records import DeviceInfo, Lost, Readings, age_order
 from worker.manager.devices import unavailable
-from worker.manager.manager_memory import MemoryManager
+from worker.manager.pressure_table import Observation
+from worker.policy.polling import TIDY_NS
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
+from worker.watch.pace import Pace
+from worker.watch.trends import TrendWatch
+from worker.wiring import Core
 
 READINGS_MAX_AGE_MS = 100
 """Readings are taken again after this, or at once when the ledger changed: one costs about 0.1 ms."""
 
-_LOOK_AGAIN_S = 0.05
-"""Whoever waits for a probe looks this often whether its own request was cancelled or its time is up."""
 
+class DeviceMonitor:
+    """Keeps the manager's readings recent, records and tells of what is new, and removes what devices lost."""
 
-class DeviceWatch:
-    """Keeps the manager's readings recent, tells of new levels, and strikes lost devices out."""
-
-    def __init__(
-        self,
-        manager: MemoryManager,
-        backends: MutableMapping[str, DeviceBackend],
-        record: Callable[[str], None],
-        publish: Publish,
-    ) -> None:
-        self._manager = manager
-        self._backends = backends
-        self._record = record
-        self._publish = publish
+    def __init__(self, core: Core, trends: TrendWatch, pace: Pace) -> None:
+        self._core = core
+        self._manager = core.manager
+        self._devices, self._samples = core.manager.devices, core.manager.samples
+        self._backends = core.backends
+        self._publish = core.events.publish
+        self._trends = trends
+        self._pace = pace
         self._known = threading.Condition()
         """Notified when a device is found to be there, or not to be."""
-        self.on_observed: Callable[[str], None] = _nobody_watches
-        """Called with every device that was observed."""
 
     # ---- which are there ----
 
@@ -54,28 +51,27 @@ class DeviceWatch:
         for info in found:
             if info.device_id not in self._backends:
                 self._backends[info.device_id] = backend
-                self._manager.add_device(info, DEFAULT_LIMITS)
+                self._devices.add(info, DEFAULT_LIMITS)
                 continue
-            before = self._manager.device(info.device_id).state
+            before = self._devices.info(info.device_id).state
             if info.state is DeviceState.LOST:
                 self._lose(info.device_id, info.state_reason or "its process ended")
             elif before is DeviceState.LOST and info.state is DeviceState.AVAILABLE:
-                lost_ms = self._manager.recover_device(info)
+                lost_ms = self._devices.recover(info)
                 self._publish(DeviceRecovered(info.device_id, lost_ms))
             elif before is not DeviceState.LOST:
-                self._manager.change_device(info)
+                self._devices.change(info)
         with self._known:
             self._known.notify_all()
 
     def wait_until_known(self, device_ids: tuple[str, ...], token: CancelToken) -> None:
         """Wait for the end of a probe, or of a restart. Raises what the token raises."""
         with self._known:
-            while any(self._manager.device(each).state is DeviceState.PROBING for each in device_ids):
-                token.check()
-                self._known.wait(_LOOK_AGAIN_S)
+            while any(self._devices.info(each).state is DeviceState.PROBING for each in device_ids):
+                wait_for_change(self._known, token)
 
     def lose_part(self, device_id: str, names: frozenset[str], reason: str) -> None:
-        """Strike out what did not come back to a device that is there again, and tell of it."""
+        """Remove what did not come back to a device that is there again, and tell of it."""
         self._tell_of_loss(device_id, reason, self._manager.lose_part(device_id, names))
 
     def available(self, device_ids: tuple[str, ...], token: CancelToken | None = None) -> tuple[str, ...]:
@@ -85,7 +81,7 @@ class DeviceWatch:
         """
         if token is not None and len(device_ids) == 1:
             self.wait_until_known(device_ids, token)
-        infos = [self._manager.device(device_id) for device_id in device_ids]
+        infos = [self._devices.info(device_id) for device_id in device_ids]
         if len(infos) == 1 and infos[0].state is not DeviceState.AVAILABLE:
             raise unavailable(infos[0])
         return tuple(info.device_id for info in infos if info.state is DeviceState.AVAILABLE)
@@ -97,40 +93,74 @@ class DeviceWatch:
     ) -> None:
         """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
         for device_id in device_ids:
-            if self._manager.needs_readings(device_id, max_age_ms, exact=exact, forced=forced):
-                look = self._manager.begin_look(device_id)
+            if self._samples.needed(device_id, max_age_ms, exact=exact, forced=forced):
+                sample = self._samples.begin(device_id)
                 try:
                     with self._noting_loss():
-                        self._manager.note_readings(device_id, self._readings(device_id), look)
+                        self._samples.note(device_id, self._readings(device_id), sample)
                 finally:
-                    self._manager.give_up_look(device_id, look)
+                    self._samples.give_up(device_id, sample)
 
-    def observe(self, device_ids: tuple[str, ...]) -> None:
-        """After a change: enter it in the timeline, tell of a new level, give caches up under pressure."""
+    def observe(self, device_ids: tuple[str, ...], *, changed: bool = False) -> None:
+        """Record how devices are, tell of new levels and budgets, and give caches up under pressure.
+
+        ``changed``: in a way that the ledger does not show, as when caches were given up.
+        """
         for device_id in device_ids:
-            self._manager.mark_stale(device_id)
-            readings = self._manager.readings(device_id)
-            if readings is not None and readings.largest_block_bytes is not None:
-                # Where memory lies in pieces, what can be had now cannot be worked out from before.
-                self.refresh((device_id,), max_age_ms=0)
-            self._record(device_id)
-            self.on_observed(device_id)
-            change = self._manager.level_change(device_id)
-            if change is None:
-                continue
-            before, now = change
-            if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH] and now is not before:
-                with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
-                    self._backends[device_id].trim(device_id)
-            if before is not PressureLevel.UNKNOWN:
-                room = self._manager.headroom(device_id)
-                self._publish(
-                    PressureChanged(device_id, before, now, room.pressure_percentage, room.available_bytes)
-                )
+            self.observe_one(device_id, changed=changed)
+
+    def observe_one(self, device_id: str, *, changed: bool = False) -> Observation:
+        """Observe a device, and return what was seen."""
+        if changed:
+            self._samples.mark_stale(device_id)
+        readings = self._samples.latest(device_id)
+        if readings is not None and readings.largest_block_bytes is not None:
+            # Where memory lies in pieces, what can be had now cannot be worked out from before.
+            self.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS)
+        seen = self._manager.pressure.observe(device_id)
+        self._record(seen)
+        self._tell(seen)
+        self._pace.hurry(TIDY_NS)
+        return seen
+
+    def _record(self, seen: Observation) -> None:
+        """Add a device's present figures to the timeline and the trend."""
+        self._trends.note(seen)
+        status = seen.status
+        self._core.history.record_memory(
+            TimelinePoint(
+                device_id=status.device_id,
+                ms_ago=0,
+                span_ms=0,
+                allocated_bytes=status.allocated_bytes,
+                peak_allocated_bytes=status.allocated_bytes,
+                # Between a change and the next readings the ledger is ahead of what the system said.
+                process_used_bytes=status.process_used_bytes if seen.exact else None,
+                available_bytes=status.available_bytes,
+                pressure_level=status.pressure_level,
+            )
+        )
+
+    def _tell(self, seen: Observation) -> None:
+        device_id, now, before = seen.status.device_id, seen.status.pressure_level, seen.previous_level
+        change, available = seen.budget_change, seen.headroom.available_bytes
+        if change is not None:
+            self._publish(
+                BudgetChanged(device_id, change.previous_bytes, change.budget_bytes, change.source, available)
+            )
+        if before is None:
+            return
+        if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH]:
+            with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
+                self._backends[device_id].trim(device_id)
+        if before is not PressureLevel.UNKNOWN:
+            self._publish(
+                PressureChanged(device_id, before, now, seen.headroom.pressure_percentage, available)
+            )
 
     @contextmanager
     def watching_for_loss(self) -> Iterator[None]:
-        """Strike out what was on a device that turns out to be gone, then let the error go on."""
+        """Remove what was on a device that turns out to be gone, then let the error go on."""
         try:
             yield
         except DeviceLostError as error:
@@ -139,7 +169,7 @@ class DeviceWatch:
 
     @contextmanager
     def _noting_loss(self) -> Iterator[None]:
-        """Strike out what was on a device that turns out to be gone; who only looked gets an answer."""
+        """Remove what was on a device that turns out to be gone; who only asked gets an answer."""
         try:
             yield
         except DeviceLostError as error:
@@ -165,7 +195,3 @@ class DeviceWatch:
     def _tell_of_loss(self, device_id: str, reason: str, lost: Lost) -> None:
         names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
         self._publish(DeviceLost(device_id, reason, names, lost.model_ids))
-
-
-def _nobody_watches(_device_id: str) -> None:
-    """Tell nobody that a device was observed."""

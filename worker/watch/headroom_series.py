@@ -1,7 +1,7 @@
-"""How much room a device had lately: dense for the last seconds, sparse further back. Pure; its owner locks."""
+"""How much headroom a device had lately: dense for the last seconds, sparse further back. Pure; its owner locks."""
 
 from worker.core.clock import NS_PER_MS, NS_PER_S
-from worker.core.records import RoomSample
+from worker.core.records import HeadroomSample
 
 CAPACITY = 64
 REACH_NS = 900 * NS_PER_S
@@ -9,14 +9,14 @@ STEP_NS = 50 * NS_PER_MS
 """Samples closer than this are one: a burst of small allocations must not push the past out."""
 
 
-class RoomSeries:
+class HeadroomSeries:
     """At most 64 samples over a quarter of an hour. The spacing grows with the age."""
 
     def __init__(self) -> None:
         # All mutable state.
-        self._samples: list[RoomSample] = []
+        self._samples: list[HeadroomSample] = []
 
-    def add(self, sample: RoomSample) -> None:
+    def add(self, sample: HeadroomSample) -> None:
         """Enter what is the case now."""
         samples = self._samples
         if len(samples) > 1 and sample.at_ns - samples[-2].at_ns < STEP_NS:
@@ -32,7 +32,7 @@ class RoomSeries:
         """Forget all: what comes now is measured against another limit."""
         self._samples.clear()
 
-    def samples(self) -> tuple[RoomSample, ...]:
+    def samples(self) -> tuple[HeadroomSample, ...]:
         """Return them, oldest first."""
         return tuple(self._samples)
 

@@ -1,4 +1,4 @@
-"""What looks like a leak: owners, the process and lines of Python whose floor keeps rising."""
+"""What looks like a leak: owners, the process and lines of Python whose low-water mark keeps rising."""
 
 import threading
 from collections import defaultdict
@@ -8,13 +8,13 @@ from protocol.record import Record
 from protocol.results import SuspectedLeak
 from protocol.vocabulary import LeakKind
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
-from worker.core.records import Allocation
+from worker.core.records import HOST, Allocation
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.growth import Growth, growth
-from worker.watch.low_water import Floors
+from worker.watch.low_water import LowWaterMarks
 
 SAMPLE_NS = 2 * NS_PER_S
-"""Sampled at most this often, five times in a window: a floor is what it came down to between two samples."""
+"""Sampled at most this often, five times in a window: a low-water mark is what it came down to between two samples."""
 
 PYTHON_NS = 60 * NS_PER_S
 """Python's objects are counted this often: it stops the worker for as long as that takes."""
@@ -27,8 +27,6 @@ _MIN_SPAN_MS = 60_000
 _UNFREED_CONFIDENCE = 0.8
 """At least 8 live allocations made over at least a minute, and none of their owner and purpose ever freed: that
 is how a leak begins, and how a program does that keeps what it has."""
-
-_CPU = "cpu"
 
 
 class Subject(Record):
@@ -43,43 +41,46 @@ class Subject(Record):
 class LeakWatch:
     """Samples sizes, and suspects what rises. Changes nothing."""
 
-    def __init__(self, manager: MemoryManager, clock: Clock) -> None:
-        self.python_lines: Callable[[], Mapping[str, int]] | None = None
-        """Asked for the bytes of Python objects by the line that made them; None where they are not traced."""
+    def __init__(
+        self,
+        manager: MemoryManager,
+        clock: Clock,
+        python_lines: Callable[[], Mapping[str, int]] | None = None,
+    ) -> None:
+        """``python_lines`` tells the bytes of Python objects by the line that made them; None where not traced."""
         self._manager = manager
+        self._python_lines = python_lines
         self._clock = clock
         self._lock = threading.Lock()
         # All mutable state.
-        self._floors: dict[Subject, Floors] = {}
+        self._marks: dict[Subject, LowWaterMarks] = {}
         self._sizes: dict[Subject, int] = {}
         self._began: dict[Subject, int] = {}
         self._sampled_ns: int | None = None
         self._python_ns: int | None = None
 
     def sample(self, device_ids: tuple[str, ...]) -> bool:
-        """Enter what everything takes now, if it is time to. Returns whether it was."""
+        """Add what everything takes now, if it is time to. Returns whether it was."""
         now = self._clock.now_ns()
         if self._sampled_ns is not None and now - self._sampled_ns < SAMPLE_NS:
             return False
         self._sampled_ns = now
         sizes: dict[Subject, int] = {}
         for device_id in device_ids:
-            for (owner, purpose), (size, _) in self._manager.unleased(device_id).items():
+            for (owner, purpose), (size, _) in self._manager.usage.unleased(device_id).items():
                 sizes[Subject(device_id, LeakKind.ALLOCATIONS, owner, purpose)] = size
             unexplained = self._unexplained(device_id)
             if unexplained is not None:
                 sizes[Subject(device_id, LeakKind.PROCESS)] = unexplained
         with self._lock:
-            counted = self.python_lines is not None and (
-                self._python_ns is None or now - self._python_ns >= PYTHON_NS
-            )
-            if counted and self.python_lines is not None:
+            due = self._python_ns is None or now - self._python_ns >= PYTHON_NS
+            if due and self._python_lines is not None:
                 self._python_ns = now
-                for line, size in self.python_lines().items():
-                    sizes[Subject(_CPU, LeakKind.PYTHON, line)] = size
+                for line, size in self._python_lines().items():
+                    sizes[Subject(HOST, LeakKind.PYTHON, line)] = size
             else:
                 sizes |= {each: size for each, size in self._sizes.items() if each.kind is LeakKind.PYTHON}
-            self._enter(sizes, now)
+            self._add(sizes, now)
         return True
 
     def suspects(self, device_ids: tuple[str, ...]) -> tuple[SuspectedLeak, ...]:
@@ -87,8 +88,8 @@ class LeakWatch:
         now = self._clock.now_ns()
         found: dict[Subject, SuspectedLeak] = {}
         with self._lock:
-            for subject, floors in self._floors.items():
-                risen = growth(floors.closed())
+            for subject, marks in self._marks.items():
+                risen = growth(marks.closed())
                 if risen is not None and subject.device_id in device_ids:
                     found[subject] = self._risen(subject, risen, now)
         for device_id in device_ids:
@@ -101,20 +102,18 @@ class LeakWatch:
 
     def _unexplained(self, device_id: str) -> int | None:
         """Return what the process takes beyond what is explained; None where the readings are not exact."""
-        if self._manager.is_stale(device_id):
-            return None
-        return self._manager.status(device_id).unattributed_bytes
+        return self._manager.pressure.unattributed_bytes(device_id)
 
-    def _enter(self, sizes: dict[Subject, int], now: int) -> None:
+    def _add(self, sizes: dict[Subject, int], now: int) -> None:
         if len(sizes) > _SUBJECTS_MAX:
             largest = sorted(sizes, key=lambda subject: -sizes[subject])[:_SUBJECTS_MAX]
             sizes = {subject: sizes[subject] for subject in largest}
-        for subject in [each for each in self._floors if each not in sizes]:
+        for subject in [each for each in self._marks if each not in sizes]:
             if subject.kind is LeakKind.PROCESS:
                 continue  # only not measured this time
-            del self._floors[subject], self._began[subject]
+            del self._marks[subject], self._began[subject]
         for subject, size in sizes.items():
-            self._floors.setdefault(subject, Floors()).add(now, size)
+            self._marks.setdefault(subject, LowWaterMarks()).add(now, size)
             self._began.setdefault(subject, now)
         self._sizes = sizes
 
@@ -122,7 +121,9 @@ class LeakWatch:
         size = self._sizes.get(subject, 0)
         count, age_ns = None, now - self._began[subject]
         if subject.kind is LeakKind.ALLOCATIONS:
-            live = self._manager.unleased(subject.device_id).get((subject.owner, subject.purpose), (0, 0))
+            live = self._manager.usage.unleased(subject.device_id).get(
+                (subject.owner, subject.purpose), (0, 0)
+            )
             size, count = live
         what = {
             LeakKind.ALLOCATIONS: "what this owner holds",
@@ -130,7 +131,7 @@ class LeakWatch:
             LeakKind.PYTHON: "what was made at this line",
         }[subject.kind]
         evidence = (
-            f"{what} came down to a higher floor again and again: {risen.grown_bytes} bytes in"
+            f"{what} came down to a higher low-water mark again and again: {risen.grown_bytes} bytes in"
             f" {risen.span_ns // NS_PER_MS} ms, {risen.windows} windows"
         )
         return SuspectedLeak(
@@ -140,11 +141,11 @@ class LeakWatch:
 
     def _unfreed(self, device_id: str, now: int) -> list[SuspectedLeak]:
         """Suspect owners whose temporary allocations were made over time and never freed."""
-        unleased = self._manager.unleased(device_id)
+        unleased = self._manager.usage.unleased(device_id)
         if not any(count >= _MIN_COUNT for _, count in unleased.values()):
             return []
         groups: dict[tuple[str | None, str | None], list[Allocation]] = defaultdict(list)
-        for allocation in self._manager.allocations(device_id):
+        for allocation in self._manager.allocations.all(device_id):
             request = allocation.request
             pair = (request.owner, request.purpose)
             temporary = not request.persistent and allocation.expires_ns is None and not allocation.external
@@ -152,7 +153,7 @@ class LeakWatch:
                 groups[pair].append(allocation)
         found = []
         for (owner, purpose), members in groups.items():
-            if not self._manager.never_freed(device_id, owner, purpose):
+            if not self._manager.usage.never_freed(device_id, owner, purpose):
                 continue
             oldest = min(member.created_ns for member in members)
             span_ms = (max(member.created_ns for member in members) - oldest) // NS_PER_MS

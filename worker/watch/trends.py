@@ -1,45 +1,44 @@
-"""How each device's room moved lately, and where it is heading."""
+"""How each device's headroom moved lately, and where it is heading."""
 
 import threading
 
 from protocol.results import Limits, PressureTrend
 from worker.core.clock import NS_PER_S, Clock
-from worker.core.records import RoomSample
-from worker.manager.manager_memory import MemoryManager
-from worker.watch.headroom_series import RoomSeries
+from worker.core.records import HeadroomSample
+from worker.manager.pressure_table import Observation
+from worker.watch.headroom_series import HeadroomSeries
 
 _SPEED_OVER_NS = NS_PER_S // 2
 
 
 _Frame = tuple[int | None, Limits]
-"""What room is measured against. Before and after a change of it cannot be compared."""
+"""What headroom is measured against. Before and after a change of it cannot be compared."""
 
 
 class TrendWatch:
-    """Notes the room at every change and every look."""
+    """Notes the headroom at every change and every sample."""
 
-    def __init__(self, manager: MemoryManager, clock: Clock) -> None:
-        self._manager = manager
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         # All mutable state.
-        self._series: dict[str, RoomSeries] = {}
+        self._series: dict[str, HeadroomSeries] = {}
         self._frames: dict[str, _Frame] = {}
 
-    def note(self, device_id: str) -> None:
-        """Enter a device's present room, if it can be told."""
-        room = self._manager.headroom(device_id)
-        frame = (room.budget_bytes, self._manager.limits(device_id))
+    def note(self, seen: Observation) -> None:
+        """Add a device's present headroom, if it can be told."""
+        device_id, headroom = seen.status.device_id, seen.headroom
+        frame = (headroom.budget_bytes, seen.limits)
         with self._lock:
-            series = self._series.setdefault(device_id, RoomSeries())
-            if self._frames.get(device_id) != frame or room.total_bytes is None:
+            series = self._series.setdefault(device_id, HeadroomSeries())
+            if self._frames.get(device_id) != frame or headroom.total_bytes is None:
                 series.clear()
             self._frames[device_id] = frame
-            if room.total_bytes is not None:
-                series.add(RoomSample(self._clock.now_ns(), room.total_bytes))
+            if headroom.total_bytes is not None:
+                series.add(HeadroomSample(self._clock.now_ns(), headroom.total_bytes))
 
     def trend(self, device_id: str) -> PressureTrend | None:
-        """Return where a device's room is heading. Costs up to some ms."""
+        """Return where a device's headroom is heading. Costs up to some ms."""
         from worker.policy.trend import forecast  # noqa: PLC0415 - not for the first answer
 
         return forecast(self._samples(device_id))
@@ -52,7 +51,7 @@ class TrendWatch:
         return forecast(samples) if may_run_out(samples) else None
 
     def bytes_per_second(self, device_id: str) -> float:
-        """Return how fast the room shrank over the last half second or so; negative where it grew."""
+        """Return how fast the headroom shrank over the last half second or so; negative where it grew."""
         samples = self._samples(device_id)
         if len(samples) < 2:  # noqa: PLR2004 - a speed is between two
             return 0.0
@@ -61,9 +60,9 @@ class TrendWatch:
             (each for each in reversed(samples) if last.at_ns - each.at_ns >= _SPEED_OVER_NS), samples[0]
         )
         span_ns = max(last.at_ns - before.at_ns, _SPEED_OVER_NS)
-        return (before.room_bytes - last.room_bytes) / span_ns * NS_PER_S
+        return (before.headroom_bytes - last.headroom_bytes) / span_ns * NS_PER_S
 
-    def _samples(self, device_id: str) -> tuple[RoomSample, ...]:
+    def _samples(self, device_id: str) -> tuple[HeadroomSample, ...]:
         with self._lock:
             series = self._series.get(device_id)
             return () if series is None else series.samples()

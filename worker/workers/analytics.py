@@ -7,95 +7,106 @@ from protocol.results import (
     DeviceStatus,
     DeviceUsage,
     GetAnalyticsResult,
-    TimelinePoint,
+    Holder,
 )
-from protocol.vocabulary import AnalyticsSection, GroupBy
+from protocol.vocabulary import AnalyticsSection, GroupBy, LeakKind
 from worker import __version__
 from worker.core.actions import Recommended
-from worker.core.clock import NS_PER_S, Clock
+from worker.core.clock import NS_PER_S
 from worker.core.records import age_order
-from worker.manager.devices import utilization_percentage
-from worker.manager.manager_memory import MemoryManager
-from worker.metrics.history import History
+from worker.manager.devices import NO_READINGS, utilization_percentage
 from worker.metrics.totals import DeviceTotals, Totals
+from worker.policy.holders import HeldModel, Suspects, holders, unattributed_bytes
 from worker.policy.recommendations import cheapest_first, recommend
 from worker.watch.leaks import LeakWatch
 from worker.watch.trends import TrendWatch
+from worker.wiring import Core
 
 
 class AnalyticsWorker:
     """Answers from the manager's numbers and the history."""
 
-    def __init__(self, manager: MemoryManager, history: History, clock: Clock) -> None:
-        self._manager = manager
-        self._history = history
-        self._clock = clock
-        self.leaks = LeakWatch(manager, clock)
-        self.trends = TrendWatch(manager, clock)
+    def __init__(self, core: Core, trends: TrendWatch, leaks: LeakWatch) -> None:
+        self._manager = core.manager
+        self._history = core.history
+        self._clock = core.clock
+        self._trends = trends
+        self._leaks = leaks
 
     def status(self, device_id: str, *, allocations: bool, usage: bool, fragmentation: bool) -> DeviceStatus:
         """Return where a device's memory is."""
-        status = self._manager.status(device_id)
+        status = self._manager.pressure.status(device_id)
         if not (allocations or usage or fragmentation):
             return status
-        readings = self._manager.readings(device_id)
-        rows = sorted(self._manager.allocations(device_id), key=age_order) if allocations else ()
+        readings = self._manager.samples.latest(device_id)
+        rows = sorted(self._manager.allocations.all(device_id), key=age_order) if allocations else ()
         return replace(
             status,
-            allocations=tuple(map(self._manager.row, rows)) if allocations else None,
-            usage=self._manager.usage(device_id, GroupBy.OWNER)[2] if usage else None,
+            allocations=tuple(map(self._manager.allocations.row, rows)) if allocations else None,
+            usage=self._manager.usage.groups(device_id, GroupBy.OWNER)[2] if usage else None,
             fragmentation=readings.fragmentation if fragmentation and readings is not None else None,
         )
 
     def usage(self, device_id: str, group_by: GroupBy) -> DeviceUsage:
-        """Return a device's allocated bytes in groups."""
-        allocated, peak, groups = self._manager.usage(device_id, group_by)
-        return DeviceUsage(device_id, allocated, peak, groups)
+        """Return a device's allocated bytes in groups, and what else takes its memory."""
+        manager = self._manager
+        readings = manager.samples.latest(device_id) or NO_READINGS
+        with manager.lock:
+            allocated, peak, groups = manager.usage.groups(device_id, group_by)
+            status = manager.pressure.status(device_id)
+        in_groups = sum(group.allocated_bytes for group in groups)
+        return DeviceUsage(
+            device_id=device_id,
+            allocated_bytes=allocated,
+            peak_allocated_bytes=peak,
+            external_bytes=status.external_bytes,
+            external_model_bytes=allocated + status.external_bytes - in_groups,
+            model_bytes=status.model_bytes,
+            resident_bytes=readings.resident_bytes + manager.usage.object_bytes(device_id),
+            cached_bytes=readings.cached_bytes,
+            unattributed_bytes=status.unattributed_bytes,
+            process_used_bytes=readings.process_used_bytes,
+            groups=groups,
+        )
 
-    def pressure(self, device_id: str) -> DevicePressure:
+    def _held_by(self, device_id: str, models: tuple[HeldModel, ...]) -> tuple[Holder, ...]:
+        """Return what holds a device's memory, and who alone can free it."""
+        leaks = self._leaks.suspects((device_id,))
+        suspects = Suspects(
+            frozenset((each.owner, each.purpose) for each in leaks if each.kind is LeakKind.ALLOCATIONS),
+            any(each.kind is LeakKind.PROCESS for each in leaks),
+        )
+        readings = self._manager.samples.latest(device_id) or NO_READINGS
+        allocations = self._manager.allocations.all(device_id)
+        unattributed = unattributed_bytes(readings, self._manager.usage.object_bytes(device_id))
+        return holders(allocations, models, readings, unattributed, suspects, self._clock.now_ns())
+
+    def pressure(self, device_id: str, models: tuple[HeldModel, ...]) -> DevicePressure:
         """Return how close a device is to running out. What would help is for who answers to add."""
-        room = self._manager.headroom(device_id)
-        readings = self._manager.readings(device_id)
+        headroom = self._manager.pressure.headroom(device_id)
+        readings = self._manager.samples.latest(device_id)
         return DevicePressure(
             device_id=device_id,
-            pressure_level=self._manager.level(device_id),
-            pressure_percentage=room.pressure_percentage,
-            available_memory_bytes=room.available_bytes,
+            pressure_level=self._manager.pressure.level(device_id),
+            pressure_percentage=headroom.pressure_percentage,
+            available_memory_bytes=headroom.available_bytes,
             total_memory_bytes=readings.total_bytes if readings is not None else None,
             utilization_percentage=utilization_percentage(readings) if readings is not None else None,
-            thresholds=self._manager.limits(device_id).thresholds,
-            signals=self._manager.signals(device_id),
-            trend=self.trends.trend(device_id),
+            thresholds=self._manager.devices.limits(device_id).thresholds,
+            signals=self._manager.pressure.signals(device_id),
+            trend=self._trends.trend(device_id),
             recommended_actions=(),
+            held_by=self._held_by(device_id, models),
         )
 
     def recommendations(self, device_ids: tuple[str, ...]) -> tuple[Recommended, ...]:
         """Return the actions worth taking, cheapest per byte first."""
         found: list[Recommended] = []
         for device_id in device_ids:
-            readings = self._manager.readings(device_id)
+            readings = self._manager.samples.latest(device_id)
             if readings is not None:
                 found.extend(recommend(device_id, readings))
         return cheapest_first(tuple(found))
-
-    def observe(self, device_id: str) -> None:
-        """Enter a device's present figures in the timeline."""
-        self.trends.note(device_id)
-        status = self._manager.status(device_id)
-        # Between a change and the next readings the ledger is ahead of what the system said.
-        process = None if self._manager.is_stale(device_id) else status.process_used_bytes
-        self._history.record_memory(
-            TimelinePoint(
-                device_id=device_id,
-                ms_ago=0,
-                span_ms=0,
-                allocated_bytes=status.allocated_bytes,
-                peak_allocated_bytes=status.allocated_bytes,
-                process_used_bytes=process,
-                available_bytes=status.available_bytes,
-                pressure_level=status.pressure_level,
-            )
-        )
 
     def analytics(
         self, device_ids: tuple[str, ...], range_ms: int, include: frozenset[AnalyticsSection]
@@ -109,7 +120,7 @@ class AnalyticsWorker:
             timeline=(
                 history.timeline(device_ids, range_ms) if AnalyticsSection.TIMELINE in include else None
             ),
-            suspected_leaks=self.leaks.suspects(device_ids) if AnalyticsSection.LEAKS in include else None,
+            suspected_leaks=self._leaks.suspects(device_ids) if AnalyticsSection.LEAKS in include else None,
             evictions=(
                 history.evictions(device_ids, range_ms) if AnalyticsSection.EVICTIONS in include else None
             ),
@@ -130,10 +141,10 @@ class AnalyticsWorker:
         )
 
     def _device_totals(self, device_id: str) -> DeviceTotals:
-        made_count, made_bytes = self._manager.made(device_id)
+        made_count, made_bytes = self._manager.usage.made(device_id)
         return DeviceTotals(
             device_id,
-            self._manager.flows(device_id),
+            self._manager.usage.flows(device_id),
             made_count,
             made_bytes,
             self._history.evicted(device_id),

@@ -1,18 +1,18 @@
 """Models that other processes hold: their owners say when they load and unload, and are asked to unload."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 
 from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import EventName
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
+from worker.core.clock import NS_PER_MS, NS_PER_S
 from worker.core.errors import CancelledError, DeadlineExceededError, ModelBusyError, UnsupportedError
-from worker.core.events import Event, ModelUnloaded, Publish, UnloadRequested
+from worker.core.events import ModelUnloaded, UnloadRequested
 from worker.manager.model_table import ModelEntry
 from worker.manager.models import ModelManager
-from worker.metrics.history import History
+from worker.wiring import Core
 
 ANSWER_WITHIN_NS = 5 * NS_PER_S
 """How long an owner may take to unload, unless the request has less time."""
@@ -22,7 +22,7 @@ Answers = dict[str, UnloadedModel | str]
 
 
 class _Question:
-    """Models that somebody waits for."""
+    """Models that are waited for."""
 
     def __init__(self, model_ids: tuple[str, ...], waiting: CancelToken) -> None:
         self.waiting = waiting
@@ -43,19 +43,13 @@ class _Question:
 class ExternalWorker:
     """Asks owners, and takes their word. It frees nothing itself."""
 
-    def __init__(
-        self,
-        models: ModelManager,
-        history: History,
-        clock: Clock,
-        publish: Publish,
-        listening: Callable[[type[Event]], bool],
-    ) -> None:
+    def __init__(self, core: Core, models: ModelManager) -> None:
         self._models = models
-        self._history = history
-        self._clock = clock
-        self._publish = publish
-        self._listening = listening
+        self._table = core.manager.models
+        self._history = core.history
+        self._clock = core.clock
+        self._publish = core.events.publish
+        self._wanted = core.events.wanted
         self._lock = threading.Lock()
         # All mutable state: what is asked now.
         self._questions: list[_Question] = []
@@ -67,12 +61,12 @@ class ExternalWorker:
 
         LimitExceededError where its bytes can't be added to those that are recorded.
         """
-        self._models.held_outside(model_id, device_id)
+        self._models.loaded_externally(model_id, device_id)
         self._answer(model_id, "its owner keeps it")
 
     def unloaded(self, model_id: str) -> UnloadedModel:
         """Note that its owner has unloaded a model: from now on its memory counts as freed."""
-        residence = self._models.let_go_outside(model_id)
+        residence = self._models.unloaded_externally(model_id)
         if residence is None:
             return UnloadedModel(model_id, 0, None, None, "nothing to unload: it is unloaded")
         reason = "unloaded: its owner says so"
@@ -119,7 +113,7 @@ class ExternalWorker:
         that there is time to act on the answers. Raises what the token raises.
         """
         asked = tuple(model_ids)
-        if not self._listening(UnloadRequested):
+        if not self._wanted(UnloadRequested):
             return dict.fromkeys(asked, f"nobody listens for {EventName.UNLOAD_REQUESTED}")
         now = self._clock.now_ns()
         limit = ANSWER_WITHIN_NS if within_ns is None else min(within_ns, ANSWER_WITHIN_NS)
@@ -144,7 +138,7 @@ class ExternalWorker:
 
     def request(self, model_id: str, reason: str, wait_ms: int | None = None) -> None:
         """Ask an owner to unload, and wait for nothing; nothing happens if the model is not loaded."""
-        residence = self._models.book.get(model_id).residence
+        residence = self._table.get(model_id).residence
         if residence is None:
             self._answer(model_id, "it is unloaded")
             return

@@ -1,24 +1,20 @@
 """Giving memory up: caches, allocations, and free memory in pieces."""
 
-from collections.abc import Mapping
-
 from protocol.results import ClearResult, DefragmentResult, DefragmentStep, Kept
 from protocol.vocabulary import CLEARED_IDS_MAX, ClearType
-from worker.backends.base import DeviceBackend
 from worker.core.cancellation import CancelToken
 from worker.core.errors import AllocationNotFoundError
-from worker.manager.manager_memory import MemoryManager
+from worker.core.records import sum_if_known
+from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 
 
 class ReclaimWorker:
     """Clears and defragments whole devices."""
 
-    def __init__(
-        self, manager: MemoryManager, backends: Mapping[str, DeviceBackend], allocations: AllocationWorker
-    ) -> None:
-        self._manager = manager
-        self._backends = backends
+    def __init__(self, core: Core, allocations: AllocationWorker) -> None:
+        self._manager = core.manager
+        self._backends = core.backends
         self._allocations = allocations
 
     def clear(
@@ -35,11 +31,11 @@ class ReclaimWorker:
         cleared, freed, kept = 0, list[str](), list[Kept]()
         returned: list[int | None] = []
         for device_id in device_ids:
-            readings = self._manager.readings(device_id)
+            readings = self._manager.samples.latest(device_id)
             if kind in {ClearType.CACHE, ClearType.ALL}:
                 cleared += readings.cached_bytes if readings is not None else 0
             if kind in {ClearType.ALLOCATIONS, ClearType.ALL}:
-                for allocation in self._manager.allocations(device_id):
+                for allocation in self._manager.allocations.all(device_id):
                     request = allocation.request
                     if owner is not None and request.owner != owner:
                         continue
@@ -58,7 +54,7 @@ class ReclaimWorker:
                 # Last, so that what the frees above left in the cache goes too.
                 returned.append(self._backends[device_id].trim(device_id))
         listed = tuple(freed) if len(freed) <= CLEARED_IDS_MAX else None
-        return ClearResult(cleared, total(returned), len(freed), (), tuple(kept), listed)
+        return ClearResult(cleared, sum_if_known(returned), len(freed), (), tuple(kept), listed)
 
     def defragment(self, device_ids: tuple[str, ...], token: CancelToken) -> DefragmentResult:
         """Give caches up and join free memory, device by device. Can be cancelled until it starts."""
@@ -75,15 +71,9 @@ class ReclaimWorker:
         after = [self._backends[device_id].readings(device_id).fragmentation for device_id in device_ids]
         single = len(device_ids) == 1
         return DefragmentResult(
-            returned_bytes=total([step.returned_bytes for step in steps]),
+            returned_bytes=sum_if_known(step.returned_bytes for step in steps),
             allocations_moved=moved,
             fragmentation_before=before[0] if single else None,
             fragmentation_after=after[0] if single else None,
             steps=tuple(steps),
         )
-
-
-def total(returned: list[int | None]) -> int | None:
-    """Add measured bytes up; None as soon as one of them could not be measured."""
-    known = [value for value in returned if value is not None]
-    return sum(known) if len(known) == len(returned) else None

@@ -1,33 +1,28 @@
 """Replacing a device's process, so that all it kept goes back to the system: held still, carried over, told of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from protocol.results import DefragmentResult, DefragmentStep, Fragmentation
 from protocol.vocabulary import DeviceState, Initialize
-from worker.backends.base import DeviceBackend, OwnProcess
+from worker.backends.base import OwnProcess
 from worker.core.cancellation import CancelToken
 from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError
-from worker.core.records import AllocationRequest, Reservation, Restarted
-from worker.manager.manager_memory import MemoryManager
-from worker.watch.device_monitor import DeviceWatch
-from worker.workers.reclaim import total
-
-HOST = "cpu"
+from worker.core.records import HOST, AllocationRequest, Reservation, Restarted, sum_if_known
+from worker.watch.device_monitor import DeviceMonitor
+from worker.wiring import Core
 
 CheckUnused = Callable[[tuple[str, ...], CancelToken], None]
-"""Raises ModelBusyError where somebody uses a model on one of these devices, and waits while one comes or goes;
+"""Raises ModelBusyError where a model on one of these devices is in use, and waits while one comes or goes;
 the manager's lock is held."""
 
 
 class RestartWorker:
     """One restart at a time for each process."""
 
-    def __init__(
-        self, manager: MemoryManager, backends: Mapping[str, DeviceBackend], watch: DeviceWatch
-    ) -> None:
-        self._manager = manager
-        self._backends = backends
-        self._watch = watch
+    def __init__(self, core: Core, monitor: DeviceMonitor) -> None:
+        self._manager = core.manager
+        self._backends = core.backends
+        self._monitor = monitor
 
     def can_restart(self, device_id: str) -> bool:
         """Tell whether a device has a process of its own."""
@@ -41,9 +36,9 @@ class RestartWorker:
     def restart(self, device_id: str, token: CancelToken, check_unused: CheckUnused) -> Restarted:
         """Restart a device's process.
 
-        1. Nobody has a lease on a model there: then its devices are paused, and who needs one waits.
-        2. Host memory for the contents is held, so that nobody else takes it meanwhile.
-        3. The backend replaces the process; what could not be brought back is struck out and told of.
+        1. No model there is leased: then its devices are paused, and who needs one waits.
+        2. Host memory for the contents is held, so that nothing else takes it meanwhile.
+        3. The backend replaces the process; what could not be brought back is removed and told of.
 
         Raises:
             ModelBusyError: a lease is held; nothing was done.
@@ -55,29 +50,29 @@ class RestartWorker:
             raise TypeError(device_id)
         with self._manager.lock:  # 1
             check_unused(devices, token)
-            self._manager.pause_devices(
+            self._manager.devices.pause(
                 devices, "its process is being replaced; what is on it is carried over"
             )
         try:
-            room = self._hold_host_memory(devices)  # 2
+            held = self._hold_host_memory(devices)  # 2
             try:
                 done = backend.restart(token)  # 3
             finally:
-                if room is not None:
-                    self._manager.release(room)
+                if held is not None:
+                    self._manager.allocations.release(held)
         finally:
-            self._manager.resume_devices(devices)
+            self._manager.devices.resume(devices)
         for each in devices if done.failed else ():
             why = "; ".join(sorted(set(done.failed.values())))
-            self._watch.lose_part(each, frozenset(done.failed), f"not brought back after a restart: {why}")
+            self._monitor.lose_part(each, frozenset(done.failed), f"not brought back after a restart: {why}")
         return done
 
     def restart_for(self, request: AllocationRequest, token: CancelToken, check_unused: CheckUnused) -> bool:
-        """Restart where the room that is needed is there, in pieces that only a new process joins.
+        """Restart where the headroom that is needed is there, in pieces that only a new process joins.
 
         False where it is not, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
         """
-        readings = self._manager.readings(request.device_id)
+        readings = self._manager.samples.latest(request.device_id)
         if readings is None or readings.restart_returns_bytes is None:
             return False
         largest, free = readings.largest_block_bytes, readings.free_bytes
@@ -86,10 +81,10 @@ class RestartWorker:
         try:
             self.restart(request.device_id, token, check_unused)
         except (ModelBusyError, OutOfMemoryError):
-            if self._manager.device(request.device_id).state is not DeviceState.AVAILABLE:
+            if self._manager.devices.info(request.device_id).state is not DeviceState.AVAILABLE:
                 raise
             return False
-        self._watch.refresh((request.device_id,), max_age_ms=0)
+        self._monitor.refresh((request.device_id,), max_age_ms=0)
         return True
 
     def defragment(
@@ -124,7 +119,7 @@ class RestartWorker:
             parts.append(DefragmentResult(done.returned_bytes, done.moved, before, after, steps))
         single = len(device_ids) == 1
         return DefragmentResult(
-            returned_bytes=total([each.returned_bytes for each in parts]),
+            returned_bytes=sum_if_known(each.returned_bytes for each in parts),
             allocations_moved=sum(each.allocations_moved for each in parts),
             fragmentation_before=parts[0].fragmentation_before if single else None,
             fragmentation_after=parts[0].fragmentation_after if single else None,
@@ -132,18 +127,20 @@ class RestartWorker:
         )
 
     def _fragmentation(self, devices: tuple[str, ...]) -> Fragmentation | None:
-        self._watch.refresh(devices, max_age_ms=0, forced=True)
-        readings = self._manager.readings(devices[0])
+        self._monitor.refresh(devices, max_age_ms=0, forced=True)
+        readings = self._manager.samples.latest(devices[0])
         return None if readings is None or len(devices) > 1 else readings.fragmentation
 
     def _hold_host_memory(self, devices: tuple[str, ...]) -> Reservation | None:
-        needed = sum(self._manager.content_bytes(each) for each in devices)
+        needed = sum(self._manager.usage.content_bytes(each) for each in devices)
         if not needed:
             return None
-        self._watch.refresh((HOST,), max_age_ms=0)
+        self._monitor.refresh((HOST,), max_age_ms=0)
         request = AllocationRequest(HOST, needed, initialize=Initialize.NONE, purpose="restart")
         try:
-            return self._manager.reserve(request, f"contents of {devices[0]}")
+            return self._manager.allocations.reserve(request, f"contents of {devices[0]}")
         except (LimitExceededError, OutOfMemoryError) as error:
             message = f"{needed} bytes are to be carried over through host memory: {error.message}"
-            raise OutOfMemoryError(message, **error.details) from error
+            refused = OutOfMemoryError(message, **error.details)
+            refused.retryable = error.retryable
+            raise refused from error

@@ -1,7 +1,6 @@
 """Copying or moving an allocation: reserve the destination, copy in chunks, verify, commit, or roll back."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 
 from protocol.results import TransferResult
@@ -9,7 +8,7 @@ from protocol.vocabulary import Initialize, MemoryType, TransferState, TransferT
 from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
 from worker.backends.block_copy import copy_block
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_S, NS_PER_US, Clock
+from worker.core.clock import NS_PER_S, NS_PER_US
 from worker.core.errors import (
     CancelledError,
     ChecksumMismatchError,
@@ -18,37 +17,31 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.records import Allocation, AllocationRequest, Report
-from worker.manager.manager_memory import MemoryManager
-from worker.manager.transfer_table import TransferBook
+from worker.manager.transfer_table import TransferTable
+from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker, Unfinished
 
 
 class TransferWorker:
     """Transfers between any two devices, by way of the worker's own memory where they share none."""
 
-    def __init__(
-        self,
-        manager: MemoryManager,
-        backends: Mapping[str, DeviceBackend],
-        allocations: AllocationWorker,
-        clock: Clock,
-    ) -> None:
-        self._manager = manager
-        self._backends = backends
+    def __init__(self, core: Core, allocations: AllocationWorker) -> None:
+        self._rows = core.manager.allocations
+        self._backends = core.backends
         self._allocations = allocations
-        self._clock = clock
-        self._book = TransferBook()
+        self._clock = core.clock
+        self._table = TransferTable()
 
     def open(self, source_id: str, destination_device_id: str, memory_type: MemoryType) -> TransferResult:
-        """Enter a transfer, running from here on. AllocationNotFoundError or UnsupportedError if it can't be."""
-        source = self._manager.allocation(source_id)
+        """Add a transfer, running from here on. AllocationNotFoundError or UnsupportedError if it can't be."""
+        source = self._rows.get(source_id)
         if memory_type is MemoryType.EXTERNAL:
             message = "external memory is held by the host: the worker has nothing to copy into"
             raise UnsupportedError(message, memory_type=memory_type)
         if source.external:
             message = f"{source_id} is held by the host: the worker has only the record of it"
             raise UnsupportedError(message, allocation_id=source_id, memory_type=MemoryType.EXTERNAL)
-        return self._book.open(
+        return self._table.open(
             state=TransferState.RUNNING,
             source_allocation_id=source_id,
             source_device_id=source.device_id,
@@ -58,7 +51,7 @@ class TransferWorker:
 
     def get(self, transfer_id: str) -> TransferResult:
         """Return a transfer as it stands. InvalidRequestError if there is none."""
-        return self._book.get(transfer_id)
+        return self._table.get(transfer_id)
 
     def perform(
         self,
@@ -73,10 +66,10 @@ class TransferWorker:
     ) -> TransferResult:
         """Carry a transfer out. On any failure both ledgers are as before, and the record has the error."""
         started = self._clock.now_ns()
-        record = self._book.get(transfer_id)
+        record = self._table.get(transfer_id)
         try:
             token.check()
-            source = self._manager.allocation(record.source_allocation_id)
+            source = self._rows.get(record.source_allocation_id)
             made = self._begin(source, destination_id, record, memory_type, kind, token)
             try:
                 checksum = self._copy(source, made, transfer_id, token, report, verify=verify)
@@ -89,11 +82,11 @@ class TransferWorker:
         except WorkerError as error:
             stopped = isinstance(error, CancelledError | DeadlineExceededError)
             state = TransferState.CANCELLED if stopped else TransferState.FAILED
-            self._book.update(transfer_id, state=state, error=error.body())
+            self._table.update(transfer_id, state=state, error=error.body())
             error.details = {"transfer_id": transfer_id, **error.details}
             raise
         elapsed = self._clock.now_ns() - started
-        return self._book.update(
+        return self._table.update(
             transfer_id,
             state=TransferState.COMPLETED,
             destination_allocation_id=destination.allocation_id,
@@ -106,7 +99,7 @@ class TransferWorker:
 
     def abandon(self, transfer_id: str, error: WorkerError) -> None:
         """Note that a queued transfer will not be performed."""
-        self._book.update(transfer_id, state=TransferState.CANCELLED, error=error.body())
+        self._table.update(transfer_id, state=TransferState.CANCELLED, error=error.body())
 
     def _begin(
         self,
@@ -145,7 +138,7 @@ class TransferWorker:
         size = source.size_bytes
 
         def done(completed: int) -> None:
-            self._book.update(transfer_id, completed_bytes=completed)
+            self._table.update(transfer_id, completed_bytes=completed)
             report(completed, size)
 
         place, destination_id = made.reservation.request.device_id, made.reservation.allocation_id

@@ -1,24 +1,25 @@
 """Models' weights in memory: filled from a file, the operator's code or a copy, read, and given back."""
 
-from collections.abc import Callable, Mapping
+import gc
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from protocol.record import Record
-from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend, MapsFiles, OwnProcess, RemoteWork, Write
+from worker.backends.base import COPY_CHUNK_BYTES, MapsFiles, OwnProcess, RemoteWork, Write
 from worker.backends.pieces import Done
 from worker.core.cancellation import CancelToken
-from worker.core.clock import Clock
 from worker.core.errors import OutOfMemoryError
 from worker.core.models import TensorInfo
-from worker.core.records import AllocationRequest, Block, Report
+from worker.core.records import HOST, AllocationRequest, Block, Report
 from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, WeightFile
 from worker.loaders.mapping import map_weights
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import loader_of
 from worker.manager.model_table import ModelEntry, Residence
-from worker.manager.models import HOST
-from worker.watch.device_monitor import DeviceWatch
-from worker.workers.model_objects import ModelObjects
+from worker.watch.device_monitor import DeviceMonitor
+from worker.wiring import Core
+from worker.workers.import_growth import ImportGrowth
 
 
 class Source(Record):
@@ -35,20 +36,57 @@ class Source(Record):
             self.file.close()
 
 
-class ModelBlocks:
+class ModelObjects:
+    """Models that the operator's code makes: Python objects, whose bytes only the process as a whole shows.
+
+    What one takes is what the process grew by, so it is only about right.
+    """
+
+    def __init__(self, process_bytes: Callable[[], int | None]) -> None:
+        self._process_bytes = process_bytes
+        self._measuring = threading.Lock()
+        """Held while one is made or dropped, so that no two are mistaken for one another."""
+        # All mutable state: the objects by handle.
+        self._objects: dict[str, object] = {}
+
+    def load(self, handle: str, make: Callable[[], object]) -> Block:
+        """Make one, and measure it without what it imports; the maker's error goes on, and nothing is kept."""
+        with self._measuring:
+            before = self._process_bytes()
+            with ImportGrowth(self._process_bytes) as imports:
+                value = make()
+            after = self._process_bytes()
+            self._objects[handle] = value
+            return Block(0 if before is None or after is None else max(0, after - before - imports.bytes))
+
+    def get(self, handle: str) -> object:
+        """Return one."""
+        return self._objects[handle]
+
+    def unload(self, handle: str) -> int | None:
+        """Drop one. Returns what the process shrank by; a leaser who kept it keeps its memory too."""
+        with self._measuring:
+            before = self._process_bytes()
+            del self._objects[handle]
+            gc.collect()
+            after = self._process_bytes()
+            return None if before is None or after is None else max(0, before - after)
+
+    def live(self) -> frozenset[str]:
+        """Return the handles of all."""
+        return frozenset(self._objects)
+
+
+class ModelWeights:
     """Every model's block or object, by handle."""
 
-    def __init__(
-        self,
-        backends: Mapping[str, DeviceBackend],
-        watch: DeviceWatch,
-        clock: Clock,
-        objects: ModelObjects,
-    ) -> None:
-        self._backends = backends
-        self._watch = watch
-        self._clock = clock
-        self._objects = objects
+    def __init__(self, core: Core, monitor: DeviceMonitor, process_bytes: Callable[[], int | None]) -> None:
+        self._backends = core.backends
+        self._monitor = monitor
+        self._clock = core.clock
+        self._usage = core.manager.usage
+        self._process_bytes = process_bytes
+        self._objects = ModelObjects(process_bytes)
         # Mutable: how each loaded model's tensors lie in its block, by handle.
         self._tensors: dict[str, tuple[TensorInfo, ...]] = {}
 
@@ -113,11 +151,11 @@ class ModelBlocks:
                 place_through(source.file, write, token, done)
 
         backend = self._backends[request.device_id]
-        with self._watch.watching_for_loss():
+        with self._monitor.watching_for_loss():
             try:
                 return backend.load(handle, request, fill, token)
             except OutOfMemoryError:
-                # There is room, but maybe not in one piece.
+                # There is headroom, but maybe not in one piece.
                 backend.trim(request.device_id)
                 backend.defragment(request.device_id)
                 return backend.load(handle, request, fill, token)
@@ -137,6 +175,21 @@ class ModelBlocks:
                     write(start, piece)
                 done(start + len(piece))
 
+    def process_growth(self) -> Callable[[], int | None]:
+        """Return what tells the process's growth since now, if the headroom held by then is the only one.
+
+        None where other memory was acquired or given back meanwhile: its share can't be told.
+        """
+        before, changes = self._process_bytes(), self._usage.exclusive_changes()
+
+        def growth() -> int | None:
+            after = self._process_bytes()
+            if before is None or after is None or changes is None:
+                return None
+            return max(0, after - before) if self._usage.exclusive_changes() == changes else None
+
+        return growth
+
     # ---- going ----
 
     def offload(self, residence: Residence, request: AllocationRequest, handle: str) -> Residence:
@@ -151,7 +204,7 @@ class ModelBlocks:
                 with view[start : start + COPY_CHUNK_BYTES] as piece:
                     source.read(residence.handle, start, piece, never)
 
-        with self._watch.watching_for_loss():
+        with self._monitor.watching_for_loss():
             block = self._backends[HOST].load(handle, request, fill, never)
         self._tensors[handle] = self._tensors[residence.handle]
         return Residence(HOST, handle, residence.size_bytes, block.actual_bytes)
@@ -180,7 +233,7 @@ class ModelBlocks:
     def read(self, residence: Residence, offset: int, into: memoryview) -> None:
         """Copy out of a model's block."""
         token = CancelToken(self._clock.now_ns)
-        with self._watch.watching_for_loss():
+        with self._monitor.watching_for_loss():
             self._backends[residence.device_id].read(residence.handle, offset, into, token)
 
     def is_stale(self, residence: Residence) -> bool:
@@ -195,7 +248,7 @@ class ModelBlocks:
         backend = self._backends[residence.device_id]
         if not isinstance(backend, OwnProcess):
             return None
-        with self._watch.watching_for_loss():
+        with self._monitor.watching_for_loss():
             return (backend.work(residence.handle, make_work(), token, report),)
 
     def live(self) -> frozenset[str]:

@@ -23,6 +23,10 @@ CHECKS = {
         "Alignment is { } alignment && (alignment & (alignment - 1)) != 0",
         "alignment: it is not a power of two",
     ),
+    "PlanCandidate": (
+        "(RequiredBytes is null) == (ModelId is null)",
+        "PlanCandidate: exactly one of required_bytes and model_id is needed",
+    ),
     "Thresholds": (
         "!(Moderate < High && High < Critical)",
         "Thresholds: moderate < high < critical does not hold",

@@ -114,4 +114,4 @@ def test_help_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
         parse(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert """echo '{"request_id": "1", "action": "memory.get_status"}' | python -m worker""" in text
+    assert """echo '{"request_id": "1", "action": "memory.get_status"}' | python -m memory_worker""" in text

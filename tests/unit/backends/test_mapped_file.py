@@ -27,7 +27,7 @@ from worker.core.errors import CancelledError, ModelBusyError, ModelLoadFailedEr
 from worker.core.models import Placement
 from worker.core.records import FileRange
 from worker.loaders.registry import loader_of
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="leases on files and smaps are Linux's")
 Make = Callable[..., Machine]
@@ -99,7 +99,7 @@ def test_mapped_weights_are_the_files_own_bytes_and_count_like_any(
     assert read(machine) == wanted() and mappings(path) == 1
     assert loaded.measured_bytes is not None and loaded.estimated_bytes is not None
     assert 0 <= loaded.measured_bytes - loaded.estimated_bytes <= 2 * mmap.PAGESIZE
-    status = machine.manager.status("cpu")
+    status = machine.manager.pressure.status("cpu")
     assert (status.model_bytes, status.allocated_bytes) == (loaded.estimated_bytes, 0)
     readings = cpu(machine).readings("cpu")
     assert free is not None and readings.free_bytes == free - loaded.measured_bytes
@@ -287,7 +287,7 @@ def test_cancelling_a_load_leaves_nothing_mapped(make: Make, path: Path, monkeyp
             pin=None,
             keep_alive_ns=None,
         )
-    assert mappings(path) == 0 and machine.manager.status("cpu").model_bytes == 0
+    assert mappings(path) == 0 and machine.manager.pressure.status("cpu").model_bytes == 0
     os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
@@ -315,7 +315,7 @@ def test_what_another_process_maps_too_did_not_come_back(make: Make, path: Path)
 def test_what_user_code_writes_reaches_neither_the_file_nor_a_signal(make: Make, path: Path):
     machine, stored = make(), path.read_bytes()
     machine.load("m")
-    residence = machine.booked.book.get("m").residence
+    residence = machine.manager.models.get("m").residence
     assert residence is not None
     with cpu(machine).view(residence.handle, writable=False) as view:
         view[-5:] = b"12345"
@@ -327,7 +327,7 @@ def test_what_user_code_writes_reaches_neither_the_file_nor_a_signal(make: Make,
 def test_what_outlives_its_model_reads_zeros_and_lets_the_file_go(make: Make, path: Path):
     machine = make()
     machine.load("m")
-    residence = machine.booked.book.get("m").residence
+    residence = machine.manager.models.get("m").residence
     kept = cpu(machine).view(residence.handle, writable=False)
     assert kept is not None and any(kept[-100:])
     machine.memory.models.unload("m", UnloadMode.UNLOAD, machine.token())

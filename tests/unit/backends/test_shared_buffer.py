@@ -55,7 +55,7 @@ def make(folder: Path, size: int) -> SharedBuffer:
 def share(machine: Machine, size: int = SIZE) -> tuple[str, Path]:
     """Allocate; returns the id and the file."""
     made = machine.allocate("cpu", size, memory_type=MemoryType.SHARED)
-    shared = machine.manager.allocation(made).block.shared_memory
+    shared = machine.manager.allocations.get(made).block.shared_memory
     assert shared is not None
     return made, Path(shared.path)
 
@@ -87,9 +87,13 @@ def test_the_refusal_names_the_folders_own_room(small: Path, initialize: Initial
     }
     assert str(small) in refused.value.message
     assert "--shared-folder" in refused.value.message
+    assert refused.value.body().retryable
+    with pytest.raises(OutOfMemoryError) as never:
+        machine.allocate("cpu", 8 * MIB + 1, memory_type=MemoryType.SHARED, initialize=initialize)
+    assert not never.value.body().retryable
     assert machine.figures() == before
     assert len(list(small.iterdir())) == 2  # the kept file, and the lock
-    machine.memory.deallocate(kept, force=False)
+    machine.memory.allocations.deallocate(kept, force=False)
     machine.close()
 
 
@@ -114,9 +118,11 @@ def test_no_model_goes_for_a_full_folder(small: Path, tmp_path: Path) -> None:
     machine.load("m")
     request = AllocationRequest("cpu", 16 * MIB, MemoryType.SHARED)
     with pytest.raises(NoFileRoomError):
-        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(), request, machine.token(), make_room=True
+        )
     assert machine.memory.models.worker is machine.models
-    assert machine.manager.status("cpu").model_bytes
+    assert machine.manager.pressure.status("cpu").model_bytes
     machine.memory.close()
 
 
@@ -167,7 +173,7 @@ def test_a_host_that_cuts_a_file_short(machine: Machine, left: int, memory_type:
         machine.transfer(made, "cpu", memory_type=memory_type)
     assert (refused.value.details["path"], refused.value.details["left_bytes"]) == (str(path), left)
     assert machine.figures() == before
-    machine.memory.deallocate(made, force=False)
+    machine.memory.allocations.deallocate(made, force=False)
     assert not path.exists()
 
 
@@ -211,6 +217,6 @@ def test_contents_arrive(machine: Machine, memory_type: MemoryType) -> None:
         file.write(content)
     copy = machine.transfer(made, "cpu", memory_type=memory_type, verify=True)
     back = machine.transfer(copy, "cpu", memory_type=MemoryType.SHARED, verify=True)
-    shared = machine.manager.allocation(back).block.shared_memory
+    shared = machine.manager.allocations.get(back).block.shared_memory
     assert shared is not None
     assert Path(shared.path).read_bytes() == content

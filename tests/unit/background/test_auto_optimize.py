@@ -120,9 +120,7 @@ class Rig:
         self.machine = Machine(folder, SimulatedDevice(total_bytes=32 * MIB), models=tuple(specs))
         self.memory = self.machine.memory
         self.busy = False
-        self.auto = AutoOptimizer(
-            self.memory, self.machine.clock, self.machine._publish, self._submit, from_level
-        )
+        self.auto = AutoOptimizer(self.machine.core, self.memory, self._submit, from_level)
 
     def _submit(self, _device_id: str, act: Any) -> bool:
         if not self.busy:
@@ -133,7 +131,7 @@ class Rig:
         """Let time pass, looking every second."""
         for _ in range(count):
             self.machine.pass_time(S)
-            self.memory.look()
+            self.memory.sample()
             self.auto.consider("sim:0")
 
     def loaded(self) -> set[str]:
@@ -206,7 +204,7 @@ def test_it_does_nothing_below_its_level(tmp_path: Path) -> None:
     rig.machine.load("a")
     rig.machine.allocate("sim:0", 21 * MIB)
     rig.machine.pass_time(PROTECTED_NS)
-    assert rig.machine.manager.level("sim:0") is HIGH
+    assert rig.machine.manager.pressure.level("sim:0") is HIGH
     rig.seconds(120)
     assert rig.loaded() == {"a"}
     rig.machine.close()

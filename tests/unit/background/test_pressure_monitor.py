@@ -10,10 +10,9 @@ import pytest
 
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice
-from worker.background.pressure_monitor import PressureWatch
+from worker.background.pressure_monitor import PressureMonitor
 from worker.core.events import BudgetChanged, ExhaustionForecast, LeakSuspected, PressureChanged
 from worker.policy.polling import CALM_NS, NEAR_NS, SOONEST_NS
-from worker.stream.alarm import Alarm
 
 S = 10**9
 TOTAL = 1024 * MIB
@@ -25,7 +24,6 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.machine = Machine(folder, SimulatedDevice(total_bytes=TOTAL))
         self.memory = self.machine.memory
-        self.alarm = Alarm(self.machine.clock)
         self.looks: list[int] = []
         self.others = 0
         """Bytes that another process takes."""
@@ -43,9 +41,10 @@ class Rig:
 
         backend.readings = readings
         self.told = self.machine.told
-        self.watch = PressureWatch(self.memory, self.machine.clock, self.machine._publish, self.alarm.at)
-        self.watch.start()
-        self.alarm.run_due()
+        parts = self.machine.parts
+        self.monitor = PressureMonitor(parts.core, self.memory, parts.trends, parts.leaks, parts.pace)
+        parts.pace.set(self.machine.clock.now_ns())
+        self.monitor.run_due()
         self.looks.clear()
 
     def run(self, seconds: float, grow: float = 0.0) -> None:
@@ -53,7 +52,7 @@ class Rig:
         for _ in range(round(seconds * 100)):
             self.others += round(grow / 100)
             self.machine.pass_time(S // 100)
-            self.alarm.run_due()
+            self.monitor.run_due()
 
 
 @pytest.fixture
@@ -122,12 +121,12 @@ def test_a_leak_is_foretold_before_it_is_critical(rig: Rig) -> None:
 def test_budgets(rig: Rig) -> None:
     """Another budget is told with the one before, and what was measured against the old one is forgotten."""
     rig.run(20, grow=10 * MIB)
-    limits = rig.memory.limits("sim:0")
-    rig.memory.set_limits("sim:0", replace(limits, limit_bytes=512 * MIB))
-    rig.memory.set_limits("sim:0", replace(limits, reserve_bytes=MIB))
+    limits = rig.machine.manager.devices.limits("sim:0")
+    rig.memory.relief.set_limits("sim:0", replace(limits, limit_bytes=512 * MIB))
+    rig.memory.relief.set_limits("sim:0", replace(limits, reserve_bytes=MIB))
     told = [(data.before, data.after) for data in rig.told(BudgetChanged)]
     assert told == [(TOTAL, 512 * MIB), (512 * MIB, TOTAL)]
-    assert rig.memory.trends.trend("sim:0") is None
+    assert rig.machine.parts.trends.trend("sim:0") is None
 
 
 def test_leaks(rig: Rig) -> None:
@@ -147,9 +146,9 @@ def test_a_look_that_fails(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
         message = "broken"
         raise RuntimeError(message)
 
-    look, rig.memory.look = rig.memory.look, broken  # type: ignore[method-assign,assignment]
+    sample, rig.memory.sample = rig.memory.sample, broken  # type: ignore[method-assign,assignment]
     rig.run(CALM_NS / S)
-    rig.memory.look = look
+    rig.memory.sample = sample
     rig.looks.clear()
     rig.run(2 * CALM_NS / S)
     assert rig.looks

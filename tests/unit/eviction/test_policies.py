@@ -12,7 +12,7 @@ from worker.eviction.shadow_caches import Adaptive
 from worker.eviction.state import EvictionState
 from worker.eviction.use_history import FOLLOWERS, GAPS, UseHistory
 from worker.tools.simulate.replay import replay
-from worker.tools.simulate.trace_file import Trace, TraceModel
+from worker.tools.simulate.trace import Trace, TraceModel
 
 DEVICE = "sim:0"
 

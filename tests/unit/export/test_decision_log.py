@@ -4,7 +4,7 @@ from pathlib import Path
 
 from worker.core.records import Decision, DecisionKind
 from worker.export.decision_log import DecisionLog
-from worker.tools.simulate.trace_file import read_trace
+from worker.tools.simulate.trace_file import read_traces
 
 
 def decision(kind: DecisionKind, model_id: str, at: int) -> Decision:
@@ -25,7 +25,7 @@ def test_it_turns_over_at_its_limit_and_both_files_are_traces(tmp_path: Path) ->
     assert {each.name for each in tmp_path.iterdir()} == {"decisions.jsonl", "decisions.jsonl.1"}
     for each in tmp_path.iterdir():
         assert each.stat().st_size < 2500
-        trace = read_trace(each.read_text().splitlines())
+        (trace,) = read_traces(each.read_text().splitlines()).values()
         assert trace.capacity_bytes == 5000
         assert trace.uses
         assert set(trace.models) == {"m0", "m1", "m2"}

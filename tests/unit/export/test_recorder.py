@@ -23,7 +23,7 @@ class Watched:
         self.machine = Machine(folder, SimulatedDevice(64 * MIB), models=models)
         self.notes: list[dict[str, Any]] = []
         machine = self.machine
-        self.recorder = Recorder(self.notes.append, machine.memory, machine.history, machine.clock)
+        self.recorder = Recorder(self.notes.append, machine.core, machine.memory, machine.parts.trends)
 
     def tick(self) -> list[dict[str, Any]]:
         """Let a second pass. Returns what is noted then."""
@@ -51,7 +51,7 @@ def test_what_does_not_change_is_not_noted_again_for_half_a_minute(watched: Watc
 def test_a_change_is_noted_once_with_its_owner(watched: Watched) -> None:
     """The sample says who has what now, and what was ever made."""
     first = watched.machine.allocate("sim:0", 5 * MIB, owner="kv")
-    watched.machine.memory.deallocate(first, force=False)
+    watched.machine.memory.allocations.deallocate(first, force=False)
     watched.machine.allocate("sim:0", 2 * MIB, owner="kv")
     (note,) = watched.tick()
     assert (note["sample"], note["allocated_bytes"], note["peak_bytes"]) == ("sim:0", 2 * MIB, 5 * MIB)
@@ -71,7 +71,7 @@ def test_a_change_is_noted_once_with_its_owner(watched: Watched) -> None:
 
 def test_what_came_and_went_between_two_ticks_is_noted(watched: Watched) -> None:
     """Nothing is left of it, but it was there."""
-    watched.machine.memory.deallocate(watched.machine.allocate("sim:0", 9 * MIB), force=False)
+    watched.machine.memory.allocations.deallocate(watched.machine.allocate("sim:0", 9 * MIB), force=False)
     (note,) = watched.tick()
     assert (note["allocated_bytes"], note["peak_bytes"]) == (0, 9 * MIB)
 
@@ -88,7 +88,7 @@ def test_refusals_and_what_was_done_are_noted_once(watched: Watched) -> None:
     """Each with its time, its code and its reason."""
     history = watched.machine.history
     history.record_refusal("memory.allocate", "out_of_memory", "no room", "sim:0")
-    history.record_action("memory.clear", watched.machine.clock.now_ns(), 1000, failed=False)
+    history.record_intervention("memory.clear")
     notes = watched.tick()
     assert [note.get("refused") or note.get("done") for note in notes] == ["memory.allocate", "memory.clear"]
     assert (notes[0]["code"], notes[0]["reason"], notes[0]["device_id"]) == (
@@ -122,7 +122,7 @@ def _run_out(watched: Watched, seconds: int) -> list[dict[str, Any]]:
     notes = []
     for _ in range(seconds):
         watched.machine.allocate("sim:0", MIB)
-        watched.machine.memory.look()
+        watched.machine.memory.sample()
         notes += [note for note in watched.tick() if note.get("sample") == "sim:0"]
     return notes
 
@@ -136,7 +136,7 @@ def test_a_sample_has_the_trend(watched: Watched) -> None:
     assert trend.seconds_to_exhaustion == pytest.approx(24, rel=0.2)
 
     def rest() -> list[dict[str, Any]]:
-        watched.machine.memory.look()
+        watched.machine.memory.sample()
         return [note for note in watched.tick() if note.get("sample") == "sim:0"]
 
     after = [note for _ in range(29) for note in rest()]

@@ -39,7 +39,7 @@ HAPPENED = (
     e.BudgetChanged("cpu", None, 7, Source.OS, 5),
     e.LeakSuspected(SuspectedLeak("cpu", LeakKind.ALLOCATIONS, "o", None, 9, 7, 5, 0.5, 0.9, "grows")),
     e.Optimized(
-        "cpu", HIGH, tuple(Step(Recommended(each, 1, 2, "why"), None) for each in ACTIONS_TO_TAKE), 1,
+        "cpu", HIGH, tuple(Step(Recommended(each, 1, 2, "this", "why"), None) for each in ACTIONS_TO_TAKE), 1, 1,
         helped=True, next_in_ms=3, reason="why",
     ),
     e.AllocationExpired(Expiration("alloc-1", "cpu", "o", 0, 7, None)),
@@ -67,7 +67,7 @@ def test_every_event_of_the_contract_has_a_type() -> None:
 @pytest.mark.parametrize("action", ACTIONS_TO_TAKE, ids=repr)
 def test_a_recommendation_is_a_request(action: RecommendedAction) -> None:
     """It can be sent as it stands."""
-    (row,) = wire_recommendations((Recommended(action, 1, 2, "why"),))
+    (row,) = wire_recommendations((Recommended(action, 1, 2, "this", "why"),))
     ACTIONS[row.action].params.model_validate(row.data)
 
 

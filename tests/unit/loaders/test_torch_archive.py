@@ -280,10 +280,12 @@ def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_pat
     saved(tmp_path / "m.pt", {"x": torch.zeros(1000)})
     (tmp_path / "models.yaml").write_text("models: [{id: m, path: m.pt, loader: torch, device: cpu}]\n")
     ask = (
-        "import sys; from worker.app.options import parse; from worker.app.serve import build_memory\n"
+        "import sys; from worker.app.options import parse; from worker.app.memory import build_memory\n"
         "from worker.metrics.history import History; from worker.core.clock import SystemClock\n"
+        "from worker.manager.manager_memory import MemoryManager; from worker.wiring import Core, NoEvents\n"
         "clock = SystemClock()\n"
-        "memory = build_memory(parse(['--models', sys.argv[1]]), clock, History(clock), lambda *_: None, lambda *_: None)\n"
+        "core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})\n"
+        "memory = build_memory(parse(['--models', sys.argv[1]]), core).memory\n"
         "print(memory.models.status('m', ('cpu',)).models[0].estimated_bytes, 'torch' in sys.modules)"
     )
     done = subprocess.run(

@@ -71,17 +71,17 @@ def test_models_are_admitted_by_what_the_others_turned_out_to_take(tmp_path: Pat
     machine.process_bytes = growing
     for name in "ab":
         machine.load(name)
-    entry = machine.booked.book.get("a")
+    entry = machine.manager.models.get("a")
     assert entry.measured_bytes == 10 * MIB
     machine.models._margins.note("module", "cpu", declared, declared * 5 // 4)
     machine.models._margins.note("module", "cpu", declared, declared * 5 // 4)
-    room = machine.manager.headroom("cpu").available_bytes
+    room = machine.manager.pressure.headroom("cpu").available_bytes
     assert room is not None
     held = machine.allocate("cpu", room - declared - MIB, overwritten=True)
     with pytest.raises(OutOfMemoryError) as refused:
         machine.load("c", make_room=False)
     assert refused.value.details["requested_bytes"] == declared * 5 // 4
-    machine.memory.deallocate(held, force=True)
+    machine.memory.allocations.deallocate(held, force=True)
     assert machine.load("c").state == "loaded"
 
 
@@ -92,7 +92,7 @@ def test_all_three_figures_are_shown_and_the_measured_one_wins(tmp_path: Path) -
     sizes = iter([50 * MIB, 54 * MIB])
     machine.process_bytes = lambda: next(sizes)
     machine.models.estimate()
-    entry = machine.booked.book.get("a")
+    entry = machine.manager.models.get("a")
     assert (entry.known_bytes, entry.estimated_bytes) == (3 * MIB, 3 * MIB)
     loaded = machine.load("a")
     figures = (loaded.declared_bytes, loaded.estimated_bytes, loaded.measured_bytes)

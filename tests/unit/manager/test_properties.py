@@ -57,7 +57,7 @@ class AnySequence(RuleBasedStateMachine):
 
     def pick(self, data: Any) -> str:
         """Choose a live allocation, or one that never was."""
-        ids = sorted(row.allocation_id for row in self.machine.manager.allocations())
+        ids = sorted(row.allocation_id for row in self.machine.manager.allocations.all())
         chosen: str = data.draw(st.sampled_from([*ids, "alloc-999999"]))
         return chosen
 
@@ -94,7 +94,7 @@ class AnySequence(RuleBasedStateMachine):
                 lease_ns=lease_ns,
             )
         except DeviceUnavailableError:
-            assert self.machine.manager.device(device_id).state is DeviceState.LOST
+            assert self.machine.manager.devices.info(device_id).state is DeviceState.LOST
         except WorkerError as error:
             assert isinstance(error, OutOfMemoryError | LimitExceededError | UnsupportedError)
             for known, (status, usage, rows, _, live) in self.machine.figures().items():
@@ -105,7 +105,7 @@ class AnySequence(RuleBasedStateMachine):
     def deallocate(self, data: Any, *, force: bool) -> None:
         """Free one, or be told why not."""
         try:
-            self.machine.memory.deallocate(self.pick(data), force=force)
+            self.machine.memory.allocations.deallocate(self.pick(data), force=force)
         except WorkerError:
             return
 
@@ -135,28 +135,28 @@ class AnySequence(RuleBasedStateMachine):
             if cancel_at is not None and completed >= cancel_at:
                 token.cancel()
 
-        before = {row.allocation_id for row in self.machine.manager.allocations()}
+        before = {row.allocation_id for row in self.machine.manager.allocations.all()}
         lost = {device for device in self.machine.backends if self.is_lost(device)}
         try:
             destination = self.machine.transfer(
                 source, device_id, kind, memory_type=memory_type, verify=verify, token=token, report=report
             )
         except WorkerError:
-            after = {row.allocation_id for row in self.machine.manager.allocations()}
+            after = {row.allocation_id for row in self.machine.manager.allocations.all()}
             assert after <= before
             assert after == before or lost != {
                 device for device in self.machine.backends if self.is_lost(device)
             }
         else:
-            assert self.machine.manager.knows(destination)
-            assert self.machine.manager.knows(source) == (kind is TransferType.COPY)
+            assert self.machine.manager.allocations.knows(destination)
+            assert self.machine.manager.allocations.knows(source) == (kind is TransferType.COPY)
 
     @rule(device_id=DEVICES | st.none(), kind=st.sampled_from(ClearType), owner=OWNERS, force=st.booleans())
     def clear(self, device_id: str | None, kind: ClearType, owner: str | None, *, force: bool) -> None:
         """Clear a device or all."""
         memory = self.machine.memory
         try:
-            memory.clear(memory.device_ids(device_id), kind, owner, self.machine.token(), force=force)
+            memory.relief.clear(memory.devices.ids(device_id), kind, owner, self.machine.token(), force=force)
         except DeviceUnavailableError:
             assert self.any_lost()
 
@@ -164,7 +164,9 @@ class AnySequence(RuleBasedStateMachine):
     def defragment(self, device_id: str | None) -> None:
         """Join free memory."""
         try:
-            self.machine.memory.defragment(self.machine.memory.device_ids(device_id), self.machine.token())
+            self.machine.memory.relief.defragment(
+                self.machine.memory.devices.ids(device_id), self.machine.token()
+            )
         except DeviceUnavailableError:
             assert self.any_lost()
 
@@ -172,12 +174,12 @@ class AnySequence(RuleBasedStateMachine):
     def optimize(self, level: OptimizationLevel, *, dry_run: bool) -> None:
         """Carry out what is recommended."""
         memory = self.machine.memory
-        memory.optimize(memory.device_ids(None), level, self.machine.token(), dry_run=dry_run)
+        memory.relief.optimize(memory.devices.ids(None), level, self.machine.token(), dry_run=dry_run)
 
     @rule(device_id=DEVICES, limit=st.none() | st.integers(1, 30 * MIB), reserve=st.integers(0, 10 * MIB))
     def set_limits(self, device_id: str, limit: int | None, reserve: int) -> None:
         """Change a device's limits: nothing that is allocated changes."""
-        self.machine.memory.set_limits(device_id, Limits(limit, reserve, CALM))
+        self.machine.memory.relief.set_limits(device_id, Limits(limit, reserve, CALM))
 
     @rule(seconds=st.integers(0, 3))
     def pass_time(self, seconds: int) -> None:
@@ -189,10 +191,10 @@ class AnySequence(RuleBasedStateMachine):
     def look(self) -> None:
         """Ask everything: no answer changes anything."""
         memory = self.machine.memory
-        everything = memory.device_ids(None)
-        status = memory.status(everything, allocations=True, usage=True, fragmentation=True)
-        memory.pressure(everything)
-        memory.recommendations(everything)
+        everything = memory.devices.ids(None)
+        status = memory.questions.status(everything, allocations=True, usage=True, fragmentation=True)
+        memory.questions.pressure(everything)
+        memory.relief.recommendations(everything)
         assert status.age_ms >= 0
         for row in status.devices:
             assert row.available_bytes is None or row.available_bytes >= 0
@@ -203,10 +205,10 @@ class AnySequence(RuleBasedStateMachine):
     def promise_is_kept(self, data: Any) -> None:
         """available_bytes never promises what an allocation then fails to get."""
         device_id = data.draw(st.sampled_from(["sim:1", "cpu"]))
-        before = self.machine.memory.status((device_id,)).devices[0].available_bytes
+        before = self.machine.memory.questions.status((device_id,)).devices[0].available_bytes
         if before:
             made = self.machine.allocate(device_id, before)
-            self.machine.memory.deallocate(made, force=True)
+            self.machine.memory.allocations.deallocate(made, force=True)
 
     @invariant()
     def accounts_agree(self) -> None:
@@ -216,7 +218,7 @@ class AnySequence(RuleBasedStateMachine):
 
     def is_lost(self, device_id: str) -> bool:
         """Tell whether a device is known to be lost."""
-        return self.machine.manager.device(device_id).state is DeviceState.LOST
+        return self.machine.manager.devices.info(device_id).state is DeviceState.LOST
 
     def any_lost(self) -> bool:
         """Tell whether any device is known to be lost."""

@@ -42,7 +42,7 @@ from worker.policy.pressure import DEFAULT_LIMITS
 
 def hold(manager: MemoryManager, request: AllocationRequest) -> Reservation:
     """Reserve under the next id."""
-    return manager.reserve(request, manager.new_allocation_id())
+    return manager.allocations.reserve(request, manager.allocations.new_id())
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def manager_with(free_bytes: int | None, limits: Limits = DEFAULT_LIMITS) -> MemoryManager:
     """Return a manager of one device that reads this as free."""
     made = MemoryManager(FixedClock())
-    made.add_device(DeviceInfo("d", DeviceKind.SIMULATED, "D"), limits)
+    made.devices.add(DeviceInfo("d", DeviceKind.SIMULATED, "D"), limits)
     readings = Readings(1000, 1000, None, None, None, free_bytes, None, 0, 0, None)
-    made.note_readings("d", readings, made.begin_look("d"))
+    made.samples.note("d", readings, made.samples.begin("d"))
     return made
 
 
@@ -69,27 +69,27 @@ def test_reserve_commit_remove() -> None:
     """Room is taken by the reservation, kept by the commit and given back by the removal."""
     manager = manager_with(1000)
     reservation = hold(manager, AllocationRequest("d", 300))
-    assert manager.headroom("d").available_bytes == 700
-    assert manager.status("d").allocated_bytes == 0
-    allocation = manager.commit(reservation, Block(320))
-    assert manager.headroom("d").available_bytes == 680
-    assert manager.status("d").allocated_bytes == 300
-    manager.remove(allocation.allocation_id)
-    assert manager.headroom("d").available_bytes == 1000
-    assert manager.status("d").allocated_bytes == 0
-    assert manager.status("d").peak_allocated_bytes == 300
+    assert manager.pressure.headroom("d").available_bytes == 700
+    assert manager.pressure.status("d").allocated_bytes == 0
+    allocation = manager.allocations.commit(reservation, Block(320))
+    assert manager.pressure.headroom("d").available_bytes == 680
+    assert manager.pressure.status("d").allocated_bytes == 300
+    manager.allocations.remove(allocation.allocation_id)
+    assert manager.pressure.headroom("d").available_bytes == 1000
+    assert manager.pressure.status("d").allocated_bytes == 0
+    assert manager.pressure.status("d").peak_allocated_bytes == 300
 
 
 def test_reserve_release() -> None:
     """A reservation that is released never was, nor was its id."""
     manager = manager_with(1000)
-    before = manager.status("d"), manager.headroom("d")
+    before = manager.pressure.status("d"), manager.pressure.headroom("d")
     reservation = hold(manager, AllocationRequest("d", 300))
-    manager.release(reservation)
-    manager.unused_allocation_id(reservation.allocation_id)
-    assert (manager.status("d"), manager.headroom("d")) == before
+    manager.allocations.release(reservation)
+    manager.allocations.unused_id(reservation.allocation_id)
+    assert (manager.pressure.status("d"), manager.pressure.headroom("d")) == before
     with pytest.raises(AllocationNotFoundError) as caught:
-        manager.allocation(reservation.allocation_id)
+        manager.allocations.get(reservation.allocation_id)
     assert caught.value.details["reason"] == "never_existed"
 
 
@@ -137,7 +137,7 @@ def test_admission(limit: int | None, reserve: int, size: int, error: type[Excep
 def test_device_without_figures_is_asked() -> None:
     """Where nothing can be told, the device itself says whether it fits."""
     manager = manager_with(None)
-    assert manager.headroom("d").available_bytes is None
+    assert manager.pressure.headroom("d").available_bytes is None
     hold(manager, AllocationRequest("d", 2**62))
 
 
@@ -145,12 +145,12 @@ def test_external_memory_takes_no_room() -> None:
     """What the host holds is on record, beside the ledger's own bytes, and needs no headroom."""
     manager = manager_with(10)
     request = AllocationRequest("d", 5000, MemoryType.EXTERNAL)
-    allocation = manager.commit(hold(manager, request), Block(5000))
-    status = manager.status("d")
+    allocation = manager.allocations.commit(hold(manager, request), Block(5000))
+    status = manager.pressure.status("d")
     assert (status.allocated_bytes, status.external_bytes, status.allocation_count) == (0, 5000, 1)
-    assert manager.headroom("d").available_bytes == 10
-    manager.remove(allocation.allocation_id)
-    assert manager.status("d").external_bytes == 0
+    assert manager.pressure.headroom("d").available_bytes == 10
+    manager.allocations.remove(allocation.allocation_id)
+    assert manager.pressure.status("d").external_bytes == 0
 
 
 def test_unknown_device() -> None:
@@ -166,62 +166,64 @@ def test_unknown_device() -> None:
 def test_names_that_never_were(name: str) -> None:
     """Only ids that were really given out count as freed already."""
     manager = manager_with(1000)
-    allocation = manager.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
-    manager.remove(allocation.allocation_id)
+    allocation = manager.allocations.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
+    manager.allocations.remove(allocation.allocation_id)
     for asked, reason in (("alloc-1", "already_freed"), (name, "never_existed")):
         with pytest.raises(AllocationNotFoundError) as caught:
-            manager.allocation(asked)
+            manager.allocations.get(asked)
         assert caught.value.details["reason"] == reason
 
 
 def test_readings_taken_while_the_ledger_changes() -> None:
     """What changed between beginning a look and noting the readings is not forgotten."""
     manager = manager_with(1000)
-    first = manager.commit(hold(manager, AllocationRequest("d", 100)), Block(100))
-    look = manager.begin_look("d")
-    manager.commit(hold(manager, AllocationRequest("d", 50)), Block(50))
-    manager.note_readings("d", Readings(1000, 1000, None, None, None, 900, None, 100, 0, None), look)
-    assert manager.headroom("d").available_bytes == 850
-    assert manager.is_stale("d")
-    manager.remove(first.allocation_id)
-    assert manager.headroom("d").available_bytes == 950
+    first = manager.allocations.commit(hold(manager, AllocationRequest("d", 100)), Block(100))
+    look = manager.samples.begin("d")
+    manager.allocations.commit(hold(manager, AllocationRequest("d", 50)), Block(50))
+    manager.samples.note("d", Readings(1000, 1000, None, None, None, 900, None, 100, 0, None), look)
+    assert manager.pressure.headroom("d").available_bytes == 850
+    assert manager.samples.needed("d", 1000)
+    manager.allocations.remove(first.allocation_id)
+    assert manager.pressure.headroom("d").available_bytes == 950
 
 
 def test_a_device_that_is_back() -> None:
     """What was begun, read or held before a loss is of another life, and is entered in none after it."""
     manager = manager_with(1000)
-    info = manager.device("d")
-    before, look = hold(manager, AllocationRequest("d", 300)), manager.begin_look("d")
+    info = manager.devices.info("d")
+    before, look = hold(manager, AllocationRequest("d", 300)), manager.samples.begin("d")
     manager.lose_device("d", "gone")
-    assert manager.recover_device(info) == 0
-    manager.note_readings("d", Readings(7, 7, None, None, None, 7, None, 0, 0, None), look)
-    assert manager.readings("d") is None, "these were of the old one"
+    assert manager.devices.recover(info) == 0
+    manager.samples.note("d", Readings(7, 7, None, None, None, 7, None, 0, 0, None), look)
+    assert manager.samples.latest("d") is None, "these were of the old one"
     with pytest.raises(DeviceUnavailableError, match="lost meanwhile") as caught:
-        manager.commit(before, Block(300))
+        manager.allocations.commit(before, Block(300))
     assert caught.value.executed is Executed.NO
-    manager.release(before)
-    manager.note_readings(
-        "d", Readings(1000, 1000, None, None, None, 1000, None, 0, 0, None), manager.begin_look("d")
+    manager.allocations.release(before)
+    manager.samples.note(
+        "d", Readings(1000, 1000, None, None, None, 1000, None, 0, 0, None), manager.samples.begin("d")
     )
-    assert manager.headroom("d").available_bytes == 1000
-    manager.commit(hold(manager, AllocationRequest("d", 1000)), Block(1000))
+    assert manager.pressure.headroom("d").available_bytes == 1000
+    manager.allocations.commit(hold(manager, AllocationRequest("d", 1000)), Block(1000))
 
 
 def test_lost_device() -> None:
     """A lost device takes its allocations along, not what the host holds, and is lost once."""
     manager = manager_with(1000)
-    mine = manager.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
-    theirs = manager.commit(hold(manager, AllocationRequest("d", 1, MemoryType.EXTERNAL)), Block(1))
+    mine = manager.allocations.commit(hold(manager, AllocationRequest("d", 1)), Block(1))
+    theirs = manager.allocations.commit(
+        hold(manager, AllocationRequest("d", 1, MemoryType.EXTERNAL)), Block(1)
+    )
     pending = hold(manager, AllocationRequest("d", 7))
     assert manager.lose_device("d", "gone") == Lost((mine,), ())
     assert manager.lose_device("d", "gone") is None
     with pytest.raises(DeviceUnavailableError, match="gone"):
-        manager.commit(pending, Block(7))
-    manager.release(pending)
+        manager.allocations.commit(pending, Block(7))
+    manager.allocations.release(pending)
     with pytest.raises(DeviceUnavailableError):
         hold(manager, AllocationRequest("d", 1))
-    assert manager.allocations() == (theirs,)
-    assert manager.status("d").allocated_bytes == 0
+    assert manager.allocations.all() == (theirs,)
+    assert manager.pressure.status("d").allocated_bytes == 0
 
 
 # ---- each step of an allocation failing in turn ----
@@ -253,9 +255,11 @@ def test_each_step_failing(
 ) -> None:
     """Whichever step of an allocation fails, and however, every figure is as before."""
     machine.allocate(device_id, 5000, owner="before")
-    machine.memory.status((device_id,))
+    machine.memory.questions.status((device_id,))
     before, error = machine.figures(), FAILURES[failure]
-    owner: object = machine.manager if step in {"reserve", "commit"} else machine.backends[device_id]
+    owner: object = (
+        machine.manager.allocations if step in {"reserve", "commit"} else machine.backends[device_id]
+    )
     with monkeypatch.context() as patched:
         patched.setattr(owner, step, raising(error))
         with pytest.raises(type(error)):
@@ -267,22 +271,22 @@ def test_each_step_failing(
 
 def test_freeing_the_block_again_failing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where the roll-back fails at the device, the room that was held for it is let go."""
-    before = machine.manager.headroom("sim:0")
+    before = machine.manager.pressure.headroom("sim:0")
     with monkeypatch.context() as patched:
-        patched.setattr(machine.manager, "commit", raising(DeviceUnavailableError("gone")))
+        patched.setattr(machine.manager.allocations, "commit", raising(DeviceUnavailableError("gone")))
         patched.setattr(machine.backends["sim:0"], "free", raising(RuntimeError("a bug")))
         with pytest.raises((DeviceUnavailableError, RuntimeError)):
             machine.allocate("sim:0", MIB)
     machine.backends["sim:0"].free("alloc-1")
-    machine.memory.status(("sim:0",))
-    assert machine.manager.headroom("sim:0").available_bytes == 64 * MIB
+    machine.memory.questions.status(("sim:0",))
+    assert machine.manager.pressure.headroom("sim:0").available_bytes == 64 * MIB
     assert before is not None
 
 
 def test_device_fails_once(tmp_path: Path) -> None:
     """Out of memory at the device, and no caches to give up: that is the answer, and nothing changed."""
     machine = Machine(tmp_path, SimulatedDevice(64 * MIB, fail_allocation=1))
-    machine.memory.look()
+    machine.memory.sample()
     before = machine.figures()
     with pytest.raises(OutOfMemoryError):
         machine.allocate("sim:0", MIB)
@@ -337,8 +341,8 @@ def test_transfer(
     assert into == data[:size]
     assert seen == sorted(seen)
     assert seen[-1] == size
-    assert machine.manager.knows(source) == (kind is TransferType.COPY)
-    request = machine.manager.allocation(destination).request
+    assert machine.manager.allocations.knows(source) == (kind is TransferType.COPY)
+    request = machine.manager.allocations.get(destination).request
     assert (request.owner, request.purpose) == ("me", "what for")
     machine.check()
 
@@ -372,14 +376,14 @@ def test_transfer_that_fails(
     deadline = 10**9 if error is DeadlineExceededError else None
     token = CancelToken(machine.clock.now_ns, deadline)
     # The one who cancels: a thread that parks is what the clock tells of.
-    machine.clock.on_parked = lambda: token.cancel() if machine.clock.parked > 0 else None
+    machine.clock.when_parked(lambda: token.cancel() if machine.clock.parked > 0 else None)
     before = {device: (row[0].allocated_bytes, row[2], row[4]) for device, row in machine.figures().items()}
     with pytest.raises(error):
         machine.transfer(source, ends[1], kind, memory_type=memory_type, verify=True, token=token)
     assert before == {
         device: (row[0].allocated_bytes, row[2], row[4]) for device, row in machine.figures().items()
     }
-    record = machine.memory.transfer("transfer-1")
+    record = machine.memory.transfers.get("transfer-1")
     assert record.error is not None
     assert record.state in {"failed", "cancelled"}
     assert record.destination_allocation_id is None
@@ -398,10 +402,10 @@ def test_persistent_allocations_need_force(machine: Machine) -> None:
     """A persistent allocation goes only by force, by name as well as in a clear."""
     kept = machine.allocate("cpu", 1, persistent=True)
     with pytest.raises(InvalidRequestError):
-        machine.memory.deallocate(kept, force=False)
-    cleared = machine.memory.clear(("cpu",), ClearType.ALL, None, machine.token(), force=False)
+        machine.memory.allocations.deallocate(kept, force=False)
+    cleared = machine.memory.relief.clear(("cpu",), ClearType.ALL, None, machine.token(), force=False)
     assert [row.id for row in cleared.kept] == [kept]
-    machine.memory.deallocate(kept, force=True)
+    machine.memory.allocations.deallocate(kept, force=True)
 
 
 # ---- leases ----
@@ -411,15 +415,43 @@ def test_lease_and_its_record(machine: Machine) -> None:
     """A lease that runs out frees by the clock, is told of, and is remembered as the reason."""
     leased = machine.allocate("cpu", 4096, lease_ns=10**9, owner="me")
     machine.pass_time(10**9 - 1)
-    assert machine.manager.knows(leased)
+    assert machine.manager.allocations.knows(leased)
     machine.pass_time(1)
     with pytest.raises(AllocationNotFoundError) as caught:
-        machine.memory.deallocate(leased, force=False)
+        machine.memory.allocations.deallocate(leased, force=False)
     assert caught.value.details["reason"] == "lease_expired"
     (entry,) = machine.history.expirations(("cpu",), 1000)
     assert (entry.allocation_id, entry.owner, entry.freed_bytes) == (leased, "me", 4096)
-    machine.memory.expire(leased)  # once more does nothing
+    machine.memory.allocations.expire(leased)  # once more does nothing
     assert len(machine.events) == 1
+
+
+def test_renewed_lease(machine: Machine) -> None:
+    """A renewed lease ends so long after its renewal, sooner or later; an allocation without one gets one."""
+    leased, plain = machine.allocate("cpu", 4096, lease_ns=10**9), machine.allocate("cpu", 4096)
+    machine.pass_time(10**9 - 1)
+    for name in (leased, plain):
+        machine.memory.allocations.renew(name, 2 * 10**9)
+    machine.pass_time(2 * 10**9 - 1)
+    machine.memory.allocations.renew(plain, 5)
+    assert machine.manager.allocations.knows(leased)
+    machine.pass_time(1)
+    assert not machine.manager.allocations.knows(leased)
+    machine.pass_time(4)
+    assert not machine.manager.allocations.knows(plain)
+    machine.check()
+
+
+def test_renewing_what_is_gone_changes_nothing(machine: Machine) -> None:
+    """Whoever renews too late is told why, and every figure is as before."""
+    leased = machine.allocate("cpu", 4096, lease_ns=10**9)
+    machine.pass_time(10**9)
+    before = machine.figures()
+    for name, reason in ((leased, "lease_expired"), ("alloc-99", "never_existed")):
+        with pytest.raises(AllocationNotFoundError) as caught:
+            machine.memory.allocations.renew(name, 10**9)
+        assert caught.value.details["reason"] == reason
+    assert machine.figures() == before
 
 
 def test_moved_allocation_keeps_its_lease(machine: Machine) -> None:
@@ -428,25 +460,26 @@ def test_moved_allocation_keeps_its_lease(machine: Machine) -> None:
     machine.pass_time(10**9)
     moved = machine.transfer(leased, "sim:0", TransferType.MOVE)
     machine.pass_time(2 * 10**9 - 1)
-    assert machine.manager.knows(moved)
+    assert machine.manager.allocations.knows(moved)
     machine.pass_time(1)
-    assert not machine.manager.knows(moved)
+    assert not machine.manager.allocations.knows(moved)
 
 
 def test_lease_running_out_in_a_clear(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clear goes on where a lease ran out under its hands: what is gone needs no clearing."""
-    first, second, third = (machine.allocate("cpu", 4096, lease_ns=10**9) for _ in range(3))
+    first, second, third = (machine.allocate("cpu", 4096, lease_ns=lease) for lease in (None, 10**9, None))
     cpu = machine.backends["cpu"]
     free = cpu.free
 
     def free_and_expire(allocation_id: str) -> int | None:
         if allocation_id == first:
-            machine.memory.expire(second)
+            machine.pass_time(10**9)
+            assert not machine.manager.allocations.knows(second)
         return free(allocation_id)
 
     monkeypatch.setattr(cpu, "free", free_and_expire)
-    machine.memory.clear(("cpu",), ClearType.ALLOCATIONS, None, machine.token(), force=False)
-    assert not machine.manager.knows(third)
+    machine.memory.relief.clear(("cpu",), ClearType.ALLOCATIONS, None, machine.token(), force=False)
+    assert not machine.manager.allocations.knows(third)
     machine.check()
 
 
@@ -472,11 +505,11 @@ def test_reply_promises_only_what_there_is(tmp_path: Path) -> None:
     machine = Machine(tmp_path, SimulatedDevice(1024 * kib))
     first = machine.allocate("sim:0", 256 * kib)
     machine.allocate("sim:0", 256 * kib)
-    machine.memory.deallocate(first, force=False)
-    machine.memory.status(("sim:0",))
+    machine.memory.allocations.deallocate(first, force=False)
+    machine.memory.questions.status(("sim:0",))
     request = AllocationRequest("sim:0", 300 * kib, initialize=Initialize.NONE)
-    allocation_id = machine.memory.new_allocation_id()
-    promised = machine.memory.allocate(allocation_id, request, machine.token()).available_bytes
+    allocation_id = machine.memory.allocations.new_id()
+    promised = machine.memory.allocations.allocate(allocation_id, request, machine.token()).available_bytes
     assert promised is not None
     machine.allocate("sim:0", promised)
     machine.close()
@@ -486,7 +519,7 @@ def test_reply_promises_only_what_there_is(tmp_path: Path) -> None:
 def test_device_of_odd_size(tmp_path: Path, total: int) -> None:
     """A device gives all that it says it has, whatever its size is a multiple of."""
     machine = Machine(tmp_path, SimulatedDevice(total))
-    available = machine.memory.status(("sim:0",)).devices[0].available_bytes
+    available = machine.memory.questions.status(("sim:0",)).devices[0].available_bytes
     if available:
         machine.allocate("sim:0", available)
     machine.close()
@@ -496,13 +529,15 @@ def test_close_frees_everything_whatever_happens(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """An allocation that is gone by the time it is freed does not keep the others, or their files, alive."""
-    first, second = (machine.allocate("cpu", 4096, memory_type=MemoryType.SHARED) for _ in range(2))
+    first = machine.allocate("cpu", 4096, memory_type=MemoryType.SHARED)
+    second = machine.allocate("cpu", 4096, memory_type=MemoryType.SHARED, lease_ns=10**9)
     cpu = machine.backends["cpu"]
     free = cpu.free
 
     def free_and_expire(allocation_id: str) -> int | None:
         if allocation_id == first:
-            machine.memory.expire(second)
+            machine.pass_time(10**9)
+            assert not machine.manager.allocations.knows(second)
         return free(allocation_id)
 
     monkeypatch.setattr(cpu, "free", free_and_expire)
@@ -522,7 +557,9 @@ def hoard(machine: Machine, owner: str) -> None:
 
 def leaks(machine: Machine) -> list[str | None]:
     """Return the owners that are suspected."""
-    found = machine.memory.analytics(("cpu", "sim:0"), 3_600_000, frozenset(AnalyticsSection)).suspected_leaks
+    found = machine.memory.questions.analytics(
+        ("cpu", "sim:0"), 3_600_000, frozenset(AnalyticsSection)
+    ).suspected_leaks
     assert found is not None
     return [leak.owner for leak in found]
 
@@ -530,7 +567,7 @@ def leaks(machine: Machine) -> list[str | None]:
 def test_suspected_leaks(machine: Machine) -> None:
     """Who makes many allocations over a while and frees none is suspected; who frees, leases or keeps is not."""
     hoard(machine, "leaking")
-    machine.memory.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
+    machine.memory.allocations.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
     hoard(machine, "tidy")
     for _ in range(9):
         machine.allocate("sim:0", 256, owner="keeping", persistent=True)
@@ -543,8 +580,8 @@ def test_nobody_is_suspected_for_want_of_room(machine: Machine) -> None:
     """An owner who freed is not said to have freed nothing, however many others did so before."""
     for number in range(1100):
         name = machine.allocate("sim:0", 1, owner=f"o{number}", memory_type=MemoryType.EXTERNAL)
-        machine.memory.deallocate(name, force=False)
-    machine.memory.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
+        machine.memory.allocations.deallocate(name, force=False)
+    machine.memory.allocations.deallocate(machine.allocate("sim:0", 256, owner="tidy"), force=False)
     hoard(machine, "tidy")
     assert leaks(machine) == []
 
@@ -553,7 +590,7 @@ def test_groups_are_bounded(machine: Machine) -> None:
     """Owners that hold nothing any more are remembered for their peaks, up to a bound; those that do, always."""
     kept = [machine.allocate("sim:0", 256, owner=f"live{number}") for number in range(20)]
     for number in range(3000):
-        machine.memory.deallocate(machine.allocate("sim:0", 1, owner=f"o{number}"), force=False)
-    _, _, groups = machine.manager.usage("sim:0", GroupBy.OWNER)
+        machine.memory.allocations.deallocate(machine.allocate("sim:0", 1, owner=f"o{number}"), force=False)
+    _, _, groups = machine.manager.usage.groups("sim:0", GroupBy.OWNER)
     assert len(groups) <= 1100
     assert sum(group.allocation_count for group in groups) == len(kept)

@@ -15,7 +15,7 @@ from worker.backends.host_memory import AnonymousBuffer, page_rounded, resident_
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
 from worker.core.errors import InvalidRequestError
-from worker.manager.transfer_table import TransferBook
+from worker.manager.transfer_table import TransferTable
 from worker.metrics.histogram import bucket, highest_value, merge, quantile
 from worker.metrics.history import History
 
@@ -301,7 +301,7 @@ def test_expirations() -> None:
 
 def test_transfers_are_bounded_but_for_those_that_run() -> None:
     """The last 1,024 are kept; the oldest ended ones go first, and what runs stays."""
-    book = TransferBook()
+    table = TransferTable()
     ends = {
         "state": TransferState.RUNNING,
         "source_allocation_id": "a",
@@ -309,15 +309,15 @@ def test_transfers_are_bounded_but_for_those_that_run() -> None:
         "destination_device_id": "cpu",
         "size_bytes": 1,
     }
-    running = book.open(**ends)
+    running = table.open(**ends)
     ids = []
     for _ in range(TRANSFER_CAPACITY + 5):
-        ids.append(book.open(**ends).transfer_id)
-        book.update(ids[-1], state=TransferState.COMPLETED)
-    assert book.get(running.transfer_id).state is TransferState.RUNNING
-    assert book.get(ids[-1]).state is TransferState.COMPLETED
+        ids.append(table.open(**ends).transfer_id)
+        table.update(ids[-1], state=TransferState.COMPLETED)
+    assert table.get(running.transfer_id).state is TransferState.RUNNING
+    assert table.get(ids[-1]).state is TransferState.COMPLETED
     with pytest.raises(InvalidRequestError):
-        book.get(ids[0])
+        table.get(ids[0])
 
 
 # ---- the pool ----

@@ -44,12 +44,12 @@ def text(tmp_path: Path) -> str:
     )
     machine.load("m")
     machine.allocate("sim:0", 2 * MIB, owner='k"v\\\n')
-    machine.memory.deallocate(machine.allocate("sim:0", 5 * MIB), force=False)
+    machine.memory.allocations.deallocate(machine.allocate("sim:0", 5 * MIB), force=False)
     for duration_us in (40, 90, 900_000, 90_000_000):
         machine.history.record_action(
             "memory.allocate", machine.clock.now_ns(), duration_us * 1000, failed=duration_us == 40
         )
-    result = machine.memory.metrics()
+    result = machine.memory.questions.metrics()
     assert result.content_type == CONTENT_TYPE
     machine.close()
     return result.text

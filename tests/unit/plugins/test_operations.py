@@ -7,7 +7,7 @@ import pytest
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, FixedClock, SystemClock
 from worker.metrics.history import History
-from worker.plugins.operations import Operations
+from worker.plugins._operations import Operations
 from worker.telemetry.system import SystemMemory
 
 MIB = 2**20

@@ -12,8 +12,9 @@ from worker.core.records import Readings
 from worker.policy.batches import plan_batches
 from worker.policy.pressure import (
     DEFAULT_LIMITS,
-    Books,
+    LedgerTotals,
     default_limits,
+    follow_budget,
     headroom,
     level_of,
     worst,
@@ -38,35 +39,35 @@ def reads(
 
 
 @pytest.mark.parametrize(
-    ("readings", "limits", "books", "available", "percentage", "source"),
+    ("readings", "limits", "ledger", "available", "percentage", "source"),
     [
-        (reads(), Limits(None, 0, CALM), Books(0, 0, 0), 1000, 0.0, Source.OS),
-        (reads(250), Limits(None, 0, CALM), Books(0, 0, 0), 250, 75.0, Source.OS),
-        (reads(), Limits(None, 0, CALM), Books(300, 100, 300), 600, 40.0, Source.OS),
-        (reads(), Limits(None, 0, CALM), Books(0, 0, -50), 1050, 0.0, Source.OS),
-        (reads(), Limits(None, 400, CALM), Books(0, 0, 0), 600, 40.0, Source.OS),
-        (reads(), Limits(None, 4000, CALM), Books(0, 0, 0), 0, 100.0, Source.OS),
-        (reads(), Limits(500, 0, CALM), Books(100, 50, 100), 350, 30.0, Source.CONFIG),
-        (reads(), Limits(5000, 0, CALM), Books(0, 0, 0), 1000, 0.0, Source.OS),
-        (reads(), Limits(500, 0, CALM), Books(700, 0, 700), 0, 100.0, Source.CONFIG),
-        (reads(largest=10), Limits(None, 0, CALM), Books(0, 0, 0), 10, 0.0, Source.OS),
-        (reads(0), Limits(None, 0, CALM), Books(0, 0, 9), 0, 100.0, Source.OS),
-        (reads(None, None), Limits(None, 0, CALM), Books(0, 0, 0), None, None, None),
-        (reads(None, None), Limits(500, 0, CALM), Books(100, 0, 0), 400, 20.0, Source.CONFIG),
-        (reads(None, 1000), Limits(None, 0, CALM), Books(0, 0, 0), None, None, Source.OS),
-        (reads(0, 0), Limits(None, 0, CALM), Books(0, 0, 0), 0, 100.0, Source.OS),
+        (reads(), Limits(None, 0, CALM), LedgerTotals(0, 0, 0), 1000, 0.0, Source.OS),
+        (reads(250), Limits(None, 0, CALM), LedgerTotals(0, 0, 0), 250, 75.0, Source.OS),
+        (reads(), Limits(None, 0, CALM), LedgerTotals(300, 100, 300), 600, 40.0, Source.OS),
+        (reads(), Limits(None, 0, CALM), LedgerTotals(0, 0, -50), 1050, 0.0, Source.OS),
+        (reads(), Limits(None, 400, CALM), LedgerTotals(0, 0, 0), 600, 40.0, Source.OS),
+        (reads(), Limits(None, 4000, CALM), LedgerTotals(0, 0, 0), 0, 100.0, Source.OS),
+        (reads(), Limits(500, 0, CALM), LedgerTotals(100, 50, 100), 350, 30.0, Source.CONFIG),
+        (reads(), Limits(5000, 0, CALM), LedgerTotals(0, 0, 0), 1000, 0.0, Source.OS),
+        (reads(), Limits(500, 0, CALM), LedgerTotals(700, 0, 700), 0, 100.0, Source.CONFIG),
+        (reads(largest=10), Limits(None, 0, CALM), LedgerTotals(0, 0, 0), 10, 0.0, Source.OS),
+        (reads(0), Limits(None, 0, CALM), LedgerTotals(0, 0, 9), 0, 100.0, Source.OS),
+        (reads(None, None), Limits(None, 0, CALM), LedgerTotals(0, 0, 0), None, None, None),
+        (reads(None, None), Limits(500, 0, CALM), LedgerTotals(100, 0, 0), 400, 20.0, Source.CONFIG),
+        (reads(None, 1000), Limits(None, 0, CALM), LedgerTotals(0, 0, 0), None, None, Source.OS),
+        (reads(0, 0), Limits(None, 0, CALM), LedgerTotals(0, 0, 0), 0, 100.0, Source.OS),
     ],
 )
 def test_headroom(
     readings: Readings,
     limits: Limits,
-    books: Books,
+    ledger: LedgerTotals,
     available: int | None,
     percentage: float | None,
     source: Source | None,
 ) -> None:
     """The room is the smaller of what the hardware gives and what the cap leaves; unknown stays unknown."""
-    room = headroom(readings, limits, books)
+    room = headroom(readings, limits, ledger)
     assert (room.available_bytes, room.pressure_percentage, room.budget_source) == (
         available,
         percentage,
@@ -80,18 +81,25 @@ def test_headroom(
     largest=st.none() | st.integers(0, 10**6),
     limit=st.none() | st.integers(1, 10**6),
     reserve=st.integers(0, 10**6),
-    books=st.builds(Books, st.integers(0, 10**6), st.integers(0, 10**6), st.integers(-(10**6), 10**6)),
+    ledger=st.builds(
+        LedgerTotals, st.integers(0, 10**6), st.integers(0, 10**6), st.integers(-(10**6), 10**6)
+    ),
 )
 def test_headroom_is_sane(
-    free: int | None, budget: int | None, largest: int | None, limit: int | None, reserve: int, books: Books
+    free: int | None,
+    budget: int | None,
+    largest: int | None,
+    limit: int | None,
+    reserve: int,
+    ledger: LedgerTotals,
 ) -> None:
     """Room is never negative or more than any source allows, and pressure is a percentage."""
-    room = headroom(reads(free, budget, largest), Limits(limit, reserve, CALM), books)
+    room = headroom(reads(free, budget, largest), Limits(limit, reserve, CALM), ledger)
     if room.available_bytes is not None:
         assert 0 <= room.available_bytes <= (room.total_bytes or 0)
         assert limit is None or room.available_bytes <= limit
         assert largest is None or room.available_bytes <= largest
-        assert free is None or room.available_bytes <= max(0, free - books.drift_bytes)
+        assert free is None or room.available_bytes <= max(0, free - ledger.drift_bytes)
     assert room.pressure_percentage is None or 0 <= room.pressure_percentage <= 100
     assert (room.pressure_percentage is None) == (room.total_bytes is None or room.budget_bytes is None)
 
@@ -132,6 +140,18 @@ def test_default_limits() -> None:
     assert default_limits().reserve_bytes == 0
     assert default_limits(cpu_budget_bytes=GIB).reserve_bytes == GIB // 64
     assert default_limits(cpu_budget_bytes=1024 * GIB, limit_bytes=5) == Limits(5, 256 * 2**20, CALM)
+
+
+def test_a_default_reserve_follows_the_budget() -> None:
+    """Moved into a group of 512 MiB, a worker does not keep half of it free; what somebody set stays as it is."""
+    big, small = 1024 * GIB, GIB // 2
+    limits = default_limits(cpu_budget_bytes=big, limit_bytes=5)
+    assert follow_budget(limits, big, small) == Limits(5, small // 64, CALM)
+    assert follow_budget(follow_budget(limits, big, small), small, big) == limits
+    for before, now in ((None, small), (big, None), (big, big)):
+        assert follow_budget(limits, before, now) is limits
+    chosen = Limits(None, 100 * 2**20, CALM)
+    assert follow_budget(chosen, big, small) is chosen
 
 
 # ---- batches ----

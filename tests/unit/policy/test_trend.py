@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.forecast import looks
 from benchmarks.forecast_curves import Curve, generated, recorded
 from protocol.results import PressureTrend
-from worker.core.records import RoomSample
+from worker.core.records import HeadroomSample
 from worker.policy.forecast_alarm import (
     ALARM_SECONDS,
     CONFIRM_NS,
@@ -19,7 +19,7 @@ from worker.policy.forecast_alarm import (
 )
 from worker.policy.polling import CALM_NS, NEAR_NS, SOONEST_NS, TIDY_NS, next_look_ns
 from worker.policy.trend import CONFIDENCE, MIN_SAMPLES, forecast, may_run_out
-from worker.watch.headroom_series import CAPACITY, REACH_NS, STEP_NS, RoomSeries
+from worker.watch.headroom_series import CAPACITY, REACH_NS, STEP_NS, HeadroomSeries
 
 S = 10**9
 MIB = 2**20
@@ -32,11 +32,14 @@ ENDLESS = {
 }
 
 
-def line(count: int, slope: float, start: float = 1e9, noise: float = 0.0, seed: int = 0) -> list[RoomSample]:
+def line(
+    count: int, slope: float, start: float = 1e9, noise: float = 0.0, seed: int = 0
+) -> list[HeadroomSample]:
     """Sample a straight line every half second."""
     r = random.Random(seed)
     return [
-        RoomSample(i * S // 2, max(0, round(start + slope * i / 2 + r.gauss(0, noise)))) for i in range(count)
+        HeadroomSample(i * S // 2, max(0, round(start + slope * i / 2 + r.gauss(0, noise))))
+        for i in range(count)
     ]
 
 
@@ -91,7 +94,7 @@ def test_any_readings(steps: list[tuple[int, int]]) -> None:
     now, samples = 0, []
     for later, room in steps:
         now += later
-        samples.append(RoomSample(now, room))
+        samples.append(HeadroomSample(now, room))
     said = forecast(samples)
     if said is None or said.seconds_to_exhaustion is None:
         return
@@ -117,7 +120,7 @@ def test_readings_a_moment_apart() -> None:
         S + 2 * moment + 8,
     )
     taken = (0, 10**7, 10004096, 20004096, 30004096, 30008192, 30012288, 30016384, 30020480, 30020480)
-    forecast([RoomSample(at, 10**9 - size) for at, size in zip(times, taken, strict=True)])
+    forecast([HeadroomSample(at, 10**9 - size) for at, size in zip(times, taken, strict=True)])
 
 
 CURVES = [curve for seed in (3, 5) for curve in generated(seed)]
@@ -161,23 +164,23 @@ def test_recorded_curves(curve: Curve) -> None:
 @given(st.lists(st.integers(0, 3 * S), max_size=300))
 def test_the_series_is_bounded_and_keeps_the_ends(steps: list[int]) -> None:
     """However many readings come, few are kept: in order, dense lately, and the last as it is."""
-    series, now = RoomSeries(), 0
+    series, now = HeadroomSeries(), 0
     for number, later in enumerate(steps):
         now += later
-        series.add(RoomSample(now, number))
+        series.add(HeadroomSample(now, number))
     kept = series.samples()
     assert len(kept) <= CAPACITY
     assert [each.at_ns for each in kept] == sorted(each.at_ns for each in kept)
     if steps:
-        assert kept[-1] == RoomSample(now, len(steps) - 1)
+        assert kept[-1] == HeadroomSample(now, len(steps) - 1)
         assert now - kept[0].at_ns <= REACH_NS + 3 * S
 
 
 def test_the_series_thins_with_age() -> None:
     """After an hour of readings twice a second the last seconds are dense and the quarter of an hour is covered."""
-    series = RoomSeries()
+    series = HeadroomSeries()
     for number in range(7200):
-        series.add(RoomSample(number * S // 2, 0))
+        series.add(HeadroomSample(number * S // 2, 0))
     kept = series.samples()
     now = kept[-1].at_ns
     assert sum(now - each.at_ns <= 5 * S for each in kept) >= 8
@@ -186,13 +189,13 @@ def test_the_series_thins_with_age() -> None:
 
 def test_a_burst_does_not_push_the_past_out() -> None:
     """Thousands of changes within a moment are one or two samples."""
-    series = RoomSeries()
+    series = HeadroomSeries()
     for number in range(20):
-        series.add(RoomSample(number * S, number))
+        series.add(HeadroomSample(number * S, number))
     for number in range(5000):
-        series.add(RoomSample(20 * S + number * STEP_NS // 5000, 100 + number))
+        series.add(HeadroomSample(20 * S + number * STEP_NS // 5000, 100 + number))
     assert len(series.samples()) <= 23
-    assert series.samples()[-1].room_bytes == 5099
+    assert series.samples()[-1].headroom_bytes == 5099
 
 
 # ---- when it is told ----

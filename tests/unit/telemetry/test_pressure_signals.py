@@ -45,10 +45,14 @@ def test_the_own_groups_stalls_come_first(tmp_path: Path) -> None:
     (tmp_path / "proc/self/mountinfo").write_text(MOUNT_V2)
     group = tmp_path / "sys/fs/cgroup/a/b"
     group.mkdir(parents=True)
-    assert [each.value for each in MemoryStalls(tmp_path).gauges()] == [90.0, 90.0]
+    stalls = MemoryStalls(tmp_path)
+    assert [each.value for each in stalls.gauges()] == [90.0, 90.0]
     (group / "memory.pressure").write_text(STALLS.format("1.00", "0.50"))
-    found = MemoryStalls(tmp_path).gauges()
+    found = stalls.gauges()
     assert [(each.value, each.source) for each in found] == [(1.0, Source.CGROUP), (0.5, Source.CGROUP)]
+    (tmp_path / "proc/self/cgroup").write_text("0::/a\n")  # moved: the file that is there now counts
+    (group.parent / "memory.pressure").write_text(STALLS.format("7.00", "3.00"))
+    assert [each.value for each in stalls.gauges()] == [7.0, 3.0]
 
 
 @pytest.mark.parametrize("text", [None, "", "some\n", "other avg60=1\n"])

@@ -10,7 +10,7 @@ import pytest
 from protocol.vocabulary import Source
 from tests.e2e.process import MIB, Worker
 from worker.telemetry.cgroup import CgroupMemory
-from worker.telemetry.commit import commit_headroom_bytes
+from worker.telemetry.commit import Commitment, commitments
 from worker.telemetry.system import SystemMemory
 
 V1_NONE = 9223372036854771712
@@ -46,10 +46,9 @@ class Tree:
         if inactive is not None:
             (path / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\n")
 
-    def read(self) -> tuple[int | None, int | None] | None:
+    def read(self) -> tuple[int | None, int | None]:
         """Read this tree."""
-        group = CgroupMemory.of_this_process(root=self.root)
-        return None if group is None else group.read()
+        return CgroupMemory(self.root).read()
 
 
 @pytest.fixture
@@ -65,9 +64,9 @@ OTHER = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n35 32 0:30 / /sy
 
 def test_no_groups(tree: Tree) -> None:
     """A system without control groups has no limit from them."""
-    assert tree.read() is None
+    assert tree.read() == (None, None)
     tree.process("", "")
-    assert tree.read() is None
+    assert tree.read() == (None, None)
 
 
 def test_v1(tree: Tree) -> None:
@@ -151,10 +150,59 @@ def test_group_that_goes_away(tree: Tree) -> None:
     """A group that cannot be read any more has no say; reading does not fail."""
     tree.process("0::/a\n", MOUNT_V2)
     tree.v2("sys/fs/cgroup/a", "500", 100)
-    group = CgroupMemory.of_this_process(root=tree.root)
-    assert group is not None
+    group = CgroupMemory(tree.root)
+    assert group.read() == (500, 400)
     (tree.root / "sys/fs/cgroup/a/memory.max").unlink()
     assert group.read() == (None, None)
+
+
+def test_moved_after_the_start(tree: Tree) -> None:
+    """A supervisor may move the process at any time: its new group's limit holds from the next reading on."""
+    tree.process("0::/a\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "500", 100)
+    tree.v2("sys/fs/cgroup/b", "300", 200)
+    group = CgroupMemory(tree.root)
+    assert group.read() == (500, 400)
+    tree.process("0::/b\n", MOUNT_V2)
+    assert group.read() == (300, 100)
+    (tree.root / "sys/fs/cgroup/b/memory.max").write_text("250\n")
+    assert group.read() == (250, 50)
+    tree.process("0::/\n", MOUNT_V2)
+    assert group.read() == (None, None)
+
+
+def test_memory_high(tree: Tree) -> None:
+    """Above memory.high the kernel holds a group's processes up: it is a limit like memory.max, at any depth."""
+    tree.process("0::/a/b\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "max", 100)
+    tree.v2("sys/fs/cgroup/a/b", "1000", 100)
+    (tree.root / "sys/fs/cgroup/a/memory.high").write_text("400\n")
+    assert tree.read() == (400, 300)
+    (tree.root / "sys/fs/cgroup/a/b/memory.high").write_text("max\n")
+    assert tree.read() == (400, 300)
+    (tree.root / "sys/fs/cgroup/a/b/memory.high").write_text("150\n")
+    assert tree.read() == (150, 50)
+
+
+def test_swap_counts_where_it_is_limited_too(tree: Tree) -> None:
+    """Version 1 may limit memory and swap together: what is swapped out is gone of that."""
+    tree.process("4:memory:/\n", MOUNT_V1)
+    tree.v1("sys/fs/cgroup/memory", 1000, 300)
+    (tree.root / "sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").write_text("1000\n")
+    (tree.root / "sys/fs/cgroup/memory/memory.memsw.usage_in_bytes").write_text("900\n")
+    assert tree.read() == (1000, 100)
+
+
+def test_what_the_kernel_would_give_back(tree: Tree) -> None:
+    """Pages of files and slab that can be reclaimed are available; shared memory and what is locked are not."""
+    tree.process("0::/a\n", MOUNT_V2)
+    tree.v2("sys/fs/cgroup/a", "1000", 900)
+    stat = tree.root / "sys/fs/cgroup/a/memory.stat"
+    stat.write_text(
+        "anon 100\nfile 700\nshmem 300\ninactive_anon 300\nactive_anon 100\ninactive_file 250\n"
+        "active_file 150\nunevictable 10\nslab_reclaimable 40\nslab_unreclaimable 60\nslab 100\n"
+    )
+    assert tree.read() == (1000, 100 + 250 + 150 + 40)
 
 
 # ---- commit ----
@@ -172,22 +220,24 @@ def meminfo(proc: Path, mode: str, limit_kib: int = 1000, committed_kib: int = 4
 def test_strict_overcommit(tmp_path: Path) -> None:
     """Where the kernel counts promises, what is left of them bounds what can be mapped; never below zero."""
     meminfo(tmp_path / "a", "2")
-    assert commit_headroom_bytes(tmp_path / "a") == 600 * 1024
+    assert commitments(tmp_path / "a") == (Commitment("commit", 1000 * 1024, 600 * 1024),)
     meminfo(tmp_path / "b", "2", committed_kib=5000)
-    assert commit_headroom_bytes(tmp_path / "b") == 0
+    assert commitments(tmp_path / "b") == (Commitment("commit", 1000 * 1024, 0),)
     for mode in ("0", "1"):
         meminfo(tmp_path / mode, mode)
-        assert commit_headroom_bytes(tmp_path / mode) is None
-    assert commit_headroom_bytes(tmp_path / "nothing") is None
+        assert commitments(tmp_path / mode) == ()
+    assert commitments(tmp_path / "nothing") == ()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="address space limits as on Linux")
-def test_address_space_limit() -> None:
-    """A limit on the address space bounds the headroom, and what it refuses is out of memory, not a crash."""
-    script = "import resource, sys, os; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as on Linux")
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_limits_of_the_process(limit: str) -> None:
+    """A limit on addresses or data is the budget, and what it refuses is out of memory, not a crash."""
+    script = f"import resource, sys, os; resource.setrlimit(resource.{limit}, (2**31, 2**31));"
     script += "os.execv(sys.executable, [sys.executable, '-m', 'worker'])"
     with Worker(command=(sys.executable, "-c", script)) as worker:
         status = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
+        assert (status["budget_bytes"], status["budget_source"]) == (2**31, "os")
         assert 0 < status["available_bytes"] < 2**31
         error = worker.refused(
             "memory.allocate", {"size_bytes": 2**31, "initialize": "none", "device_id": "cpu"}
@@ -264,6 +314,22 @@ def test_worker_in_a_real_group(group: Path) -> None:
         assert cleared["cleared_bytes"] >= taken
         after = worker.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
         assert after["available_bytes"] > LIMIT / 2
+        worker.close_input()
+        assert worker.exit_code() == 0
+    assert "oom_kill 0" in (group / "memory.oom_control").read_text()
+
+
+def test_a_worker_that_is_moved(group: Path) -> None:
+    """A worker that is put into a group after its start is held to that group's limit, and not ended by it."""
+    with Worker() as worker:
+        before = worker.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
+        assert before["budget_bytes"] > LIMIT
+        (group / "cgroup.procs").write_text(str(worker.process.pid))
+        after = worker.call("memory.get_status", {"device_id": "cpu", "refresh": True})["devices"][0]
+        assert (after["budget_bytes"], after["budget_source"]) == (LIMIT, "cgroup")
+        assert after["available_bytes"] > LIMIT * 3 // 4
+        data = {"size_bytes": LIMIT + MIB, "device_id": "cpu"}
+        assert worker.refused("memory.allocate", data)["code"] in {"out_of_memory", "limit_exceeded"}
         worker.close_input()
         assert worker.exit_code() == 0
     assert "oom_kill 0" in (group / "memory.oom_control").read_text()

@@ -99,7 +99,7 @@ def test_what_happened_has_its_words_and_severity() -> None:
     )
     told = [(row.kind, row.title, row.reason, row.severity, row.count) for row in recording.happenings.told()]
     assert told == [
-        ("level", "high → critical", "96.2 % of the budget taken", 3, 1),
+        ("level", "high → critical", "96.2 % of the budget in use, by all processes", 3, 1),
         ("refused", "memory.allocate failed: out_of_memory", "s", 2, 2),
         ("limit", "limit none → 500 B", "", 0, 1),
         ("done", "memory.clear was carried out", "", 0, 2),
@@ -244,7 +244,7 @@ CLEARED = {"step": "memory.clear", "data": {}, "expected_bytes": MIB}
         ),
         (
             event("memory.exhaustion_forecast", seconds_to_exhaustion=None),
-            ("forecast", "no longer expected to run full", "it stopped growing, or room was made", 0),
+            ("forecast", "no longer expected to run full", "it stopped growing, or memory was freed", 0),
         ),
         (
             event(
@@ -337,12 +337,12 @@ def test_a_level_that_another_signal_led_to_says_which() -> None:
     )
     for signals, reason in (
         ([stall], "stall full avg10 12.3 %"),
-        ([full, stall], "9.0 % of the budget taken"),
+        ([full, stall], "9.0 % of the budget in use, by all processes"),
     ):
         recording = read_recording(lines(change, sample(2900, 0, pressure_level="high", signals=signals)))
         assert recording.happenings.told()[0].reason == reason
     late = read_recording(lines(change, sample(9000, 0, pressure_level="high", signals=[stall])))
-    assert late.happenings.told()[0].reason == "9.0 % of the budget taken"
+    assert late.happenings.told()[0].reason == "9.0 % of the budget in use, by all processes"
 
 
 def test_trends_signals_and_forecasts_are_drawn() -> None:

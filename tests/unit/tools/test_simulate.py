@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,17 @@ from hypothesis import strategies as st
 from protocol.vocabulary import EvictionStrategy as Strategy
 from worker.tools.simulate import command as simulate_command
 from worker.tools.simulate.optimum import offline_optimum
-from worker.tools.simulate.replay import replay, replay_all
-from worker.tools.simulate.trace_file import Trace, TraceError, TraceModel, read_trace
+from worker.tools.simulate.replay import ReplayCost, replay, replay_all
+from worker.tools.simulate.trace import Change, ChangeKind, Recorded, Trace, TraceModel
+from worker.tools.simulate.trace_file import TraceError, read_traces
 
 HEADER = '{"models": {"a": {"size_bytes": 4, "load_ms": 10}, "b": {"size_bytes": 6, "load_ms": 20}}, "capacity_bytes": 8}'
+
+
+def read_trace(lines: Iterable[str], capacity_bytes: int | None = None) -> Trace:
+    """Read a trace of one device."""
+    (trace,) = read_traces(lines, capacity_bytes).values()
+    return trace
 
 
 def brute_force(trace: Trace) -> int:
@@ -122,6 +130,117 @@ def test_a_recorded_log_is_read_as_it_is() -> None:
     assert trace.models["c"] == TraceModel(1, 2)
 
 
+def test_each_device_has_its_own_trace() -> None:
+    """Capacities and figures are a device's; one changes from its line on, and not for what was used before."""
+    lines = [
+        '{"models": {"x": {"size_bytes": 9, "load_ms": 9}}, "devices": {"sim:0": {"capacity_bytes": 30}}}',
+        '{"capacity_bytes": 50, "device_id": "sim:1", "t_ms": 1}',
+        '{"models": {"a": {"size_bytes": 4, "load_ms": 1}}, "device_id": "sim:0"}',
+        '{"models": {"a": {"size_bytes": 5, "load_ms": 2}}, "device_id": "sim:1"}',
+        '{"use": "a", "t_ms": 2, "device_id": "sim:0"}',
+        '{"use": "a", "t_ms": 3, "device_id": "sim:1"}',
+        '{"capacity_bytes": 20, "device_id": "sim:0", "t_ms": 4}',
+        '{"use": "x", "t_ms": 5, "device_id": "sim:0"}',
+    ]
+    first, second = read_traces(lines).values()
+    assert (first.capacity_bytes, second.capacity_bytes) == (30, 50)
+    assert (first.models["a"], second.models["a"]) == (TraceModel(4, 1), TraceModel(5, 2))
+    assert (first.uses, second.uses) == (("a", "x"), ("a",))
+    assert first.times == (2, 5)
+    assert first.changes == (
+        Change(ChangeKind.MEASURED, 0, None, "a", load_ms=1),
+        Change(ChangeKind.CAPACITY, 1, 4, capacity_bytes=20),
+    )
+    assert first.capacity_falls and not second.capacity_falls
+    assert {each.capacity_bytes for each in read_traces(lines, 9).values()} == {9}
+
+
+def timed(*lines: str, keep_alive_ms: int = 100, capacity: int = 20) -> Trace:
+    model = {"size_bytes": 10, "load_ms": 7}
+    head = {"models": {"a": model | {"keep_alive_ms": keep_alive_ms}, "b": model, "c": model}}
+    return read_trace([json.dumps(head | {"capacity_bytes": capacity}), *lines])
+
+
+@pytest.mark.parametrize(
+    ("lines", "loads"),
+    [
+        (['{"use": "a", "t_ms": 0}', '{"use": "a", "t_ms": 99}', '{"use": "a", "t_ms": 198}'], 1),
+        (['{"use": "a", "t_ms": 0}', '{"use": "a", "t_ms": 100}', '{"use": "a", "t_ms": 200}'], 3),
+        (['{"use": "a"}', '{"use": "a"}'], 1),
+        (['{"use": "b", "t_ms": 0}', '{"use": "b", "t_ms": 999}'], 1),
+        (
+            ['{"use": "a", "t_ms": 0}', '{"keep": "a", "keep_alive_ms": -1, "t_ms": 0}', '{"use": "a", "t_ms": 999}'],
+            1,
+        ),
+        (
+            ['{"use": "a", "t_ms": 0}', '{"keep": "a", "keep_alive_ms": null, "t_ms": 100}', '{"use": "a", "t_ms": 101}'],
+            2,
+        ),
+        (
+            ['{"use": "a", "t_ms": 0}', '{"lease": "a", "t_ms": 0}', '{"release": "a", "t_ms": 500}', '{"use": "a", "t_ms": 599}'],
+            1,
+        ),
+        (
+            ['{"use": "a", "t_ms": 0}', '{"lease": "a", "t_ms": 0}', '{"release": "a", "t_ms": 500}', '{"use": "a", "t_ms": 600}'],
+            2,
+        ),
+        (['{"use": "b"}', '{"evict": "b", "cause": "asked"}', '{"use": "b"}'], 2),
+        (['{"use": "b"}', '{"evict": "b", "cause": "policy"}', '{"use": "b"}'], 1),
+        (['{"use": "b"}', '{"evict": "b", "cause": "lost"}', '{"use": "b"}'], 2),
+    ],
+)  # fmt: skip
+def test_what_happens_whatever_the_policy(lines: list[str], loads: int) -> None:
+    """Keep-alives run from the last use or the lease's end, what was asked for is done, what a policy did is not."""
+    trace = timed(*lines)
+    costs = replay_all(trace)
+    assert {cost.loads for cost in costs.values()} == {loads}
+    assert offline_optimum(trace).reload_ms == 7 * loads
+
+
+def test_what_is_pinned_or_leased_is_not_evicted() -> None:
+    """The other one goes; where none may, what is used is loaded and not kept."""
+    keep, lease = '{"keep": "a", "pinned": true}', '{"lease": "b"}'
+    lines = ['{"use": "a"}', keep, '{"use": "b"}', '{"use": "c"}', '{"use": "a"}', '{"use": "b"}']
+    assert replay(timed(*lines), Strategy.LRU).loads == 4
+    lines = [
+        '{"use": "a"}',
+        keep,
+        '{"use": "b"}',
+        lease,
+        *['{"use": "c"}'] * 3,
+        '{"use": "a"}',
+        '{"use": "b"}',
+    ]
+    assert replay(timed(*lines), Strategy.LRU) == ReplayCost(35, 5, 0)
+
+
+def test_a_capacity_that_changes() -> None:
+    """What fitted before stays until something is loaded; the optimum is a bound where it falls."""
+    less, more = '{"capacity_bytes": 10, "device_id": "d"}', '{"capacity_bytes": 30, "device_id": "d"}'
+    head = ['{"models": {}, "devices": {"d": {"capacity_bytes": 20}}}']
+    head += [json.dumps({"models": {name: {"size_bytes": 10, "load_ms": 7}}}) for name in "abc"]
+    a, b, c = (json.dumps({"use": name}) for name in "abc")
+    trace = read_trace([*head, a, b, less, a, b, c, a, more, b, c, a, b, c])
+    assert replay(trace, Strategy.LRU).loads == 6
+    best = offline_optimum(trace)
+    assert not best.proven and best.reload_ms <= replay(trace, Strategy.LRU).reload_ms
+    rising = read_trace([*head, a, b, c, a, more, b, c, a, b, c])
+    assert offline_optimum(rising).reload_ms <= replay(rising, Strategy.LRU).reload_ms
+
+
+def test_what_was_recorded_is_counted() -> None:
+    """Loads and evictions of the log, at the figures that every policy is charged."""
+    lines = [
+        '{"load": "b"}',
+        '{"use": "b"}',
+        '{"evict": "b", "cause": "idle"}',
+        '{"load": "b"}',
+        '{"use": "b"}',
+    ]
+    assert timed(*lines).recorded == Recorded(14, 2, 1)
+    assert timed('{"use": "b"}').recorded is None
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -186,6 +305,29 @@ def test_the_command_prints_json(file: Path, capsys: pytest.CaptureFixture[str])
         "kind": "exact",
         "method": "minimum-cost flow",
     }
+
+
+def test_the_command_adds_devices_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On one line: the sums, and each device beside them; what was recorded, where it was."""
+    models = {name: {"size_bytes": 10, "load_ms": 100} for name in "ab"}
+    lines = [{"models": models, "devices": {f"sim:{index}": {"capacity_bytes": 10} for index in (0, 1)}}]
+    lines += [{"load": "a", "device_id": "sim:0"}, *({"use": each, "device_id": "sim:0"} for each in "aab")]
+    lines += [{"use": each, "device_id": "sim:1"} for each in "abab"]
+    path = tmp_path / "two.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    assert simulate_command.main([str(path), "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    printed = json.loads(line)
+    parts = [printed["devices"][f"sim:{index}"] for index in (0, 1)]
+    assert [part["policies"]["lru"]["loads"] for part in parts] == [2, 4]
+    assert printed["policies"]["lru"] == {"reload_ms": 600, "loads": 6, "evictions": 4}
+    assert printed["optimum"]["reload_ms"] == sum(part["optimum"]["reload_ms"] for part in parts) == 600
+    assert printed["as_recorded"] == parts[0]["as_recorded"] == {"reload_ms": 100, "loads": 1, "evictions": 0}
+    assert parts[1]["as_recorded"] is None
+    assert simulate_command.main([str(path)]) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("sim:0\n") and "\nsim:1\n" in table and "\nall devices\n" in table
+    assert table.count("as it happened") == 2
 
 
 def test_the_command_prints_a_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

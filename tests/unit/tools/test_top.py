@@ -12,10 +12,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tests.unit.tools.test_report import HEADER, sample
+from worker.tools.attached import SourceError
 from worker.tools.report.happenings import Happening
 from worker.tools.report.words import duration
 from worker.tools.top.snapshot import DeviceRow, ModelRow, OwnerRow, Replies, Snapshot, of_replies
-from worker.tools.top.sources import RecordSource, SourceError
+from worker.tools.top.sources import RecordSource
 from worker.tools.top.view import View, curve, trend_of
 
 GIB = 2**30
@@ -34,7 +35,7 @@ def device(name: str, **more: object) -> DeviceRow:
     """Make a device's row."""
     row = {
         "device_id": name, "state": "available", "level": "high", "percentage": 91.0, "budget_bytes": 8 * GIB,
-        "taken_bytes": 7 * GIB, "available_bytes": GIB, "bytes_per_second": 1.5 * 2**20, "seconds_left": 95.0,
+        "own_bytes": 7 * GIB, "available_bytes": GIB, "bytes_per_second": 1.5 * 2**20, "seconds_left": 95.0,
         "curve": (0, 5, 10),
     }  # fmt: skip
     return DeviceRow(**(row | more))

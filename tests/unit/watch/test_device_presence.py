@@ -61,7 +61,7 @@ def model_of(folder: Path) -> ModelSpec:
 
 def content_of(machine: Machine, allocation_id: str) -> bytes:
     """Read an allocation."""
-    allocation = machine.manager.allocation(allocation_id)
+    allocation = machine.manager.allocations.get(allocation_id)
     into = bytearray(allocation.size_bytes)
     machine.backends[allocation.device_id].read(allocation_id, 0, memoryview(into), never())
     return bytes(into)
@@ -110,7 +110,7 @@ def test_killed_at_random_points(tmp_path: Path) -> None:
             lost = machine.told(DeviceLost)
             assert len(lost) == len(machine.told(DeviceRecovered)) == turn + 1
             assert set(lost[-1].allocation_ids) == there.keys()
-            assert not machine.manager.allocations("sim:0")
+            assert not machine.manager.allocations.all("sim:0")
             assert backend.live() == frozenset()
         assert {name: content_of(machine, name) for name in kept} == kept
         machine.close()
@@ -128,14 +128,14 @@ def _do_anything(machine: Machine, rng: random.Random, there: dict[str, int], ke
                 del there[
                     freed
                 ]  # whether it succeeds or not: it is out of the books before the device is asked
-                machine.memory.deallocate(freed, force=True)
+                machine.memory.allocations.deallocate(freed, force=True)
             case 2:
                 there[machine.transfer(rng.choice([*kept]), "sim:0", verify=rng.random() < 0.5)] = 0
             case 3 if there:
                 copy = machine.transfer(rng.choice([*there]), "cpu")
-                machine.memory.deallocate(copy, force=True)
+                machine.memory.allocations.deallocate(copy, force=True)
             case _:
-                machine.memory.status(("sim:0",), refresh=True)
+                machine.memory.questions.status(("sim:0",), refresh=True)
     except (DeviceUnavailableError, OutOfMemoryError):
         pass
 
@@ -150,7 +150,7 @@ def test_models_on_a_lost_device(tmp_path: Path) -> None:
         with backend._telling:
             (lost,) = machine.told(DeviceLost)
         assert lost.model_ids == ("m",)
-        assert machine.booked.book.get("m").state is ModelState.UNLOADED
+        assert machine.manager.models.get("m").state is ModelState.UNLOADED
         machine.check()
         assert machine.load("m").device_id == "sim:0"
         machine.check()
@@ -167,7 +167,7 @@ def test_other_devices_never_notice(tmp_path: Path) -> None:
         pid = kill(backend)
         assert content_of(machine, machine.transfer(name, "cpu", verify=True)) == content
         wait_for_another(backend, pid)
-        assert machine.manager.device("sim:0").state is DeviceState.AVAILABLE
+        assert machine.manager.devices.info("sim:0").state is DeviceState.AVAILABLE
         machine.close()
 
 
@@ -183,19 +183,19 @@ def test_requests_wait_for_the_probe(tmp_path: Path) -> None:
         machine = Machine(tmp_path)
         (info,) = backend.devices
         machine.backends["sim:0"] = backend
-        machine.manager.add_device(info, machine.manager.limits("cpu"))
+        machine.manager.devices.add(info, machine.manager.devices.limits("cpu"))
         backend.begin(lambda devices: machine.watch.note_devices(backend, devices))
-        (row,) = machine.memory.status(("sim:0",), refresh=True).devices
+        (row,) = machine.memory.questions.status(("sim:0",), refresh=True).devices
         assert (row.state, row.total_bytes, row.available_bytes) == (DeviceState.PROBING, None, None)
         made: list[str] = []
         asking = threading.Thread(target=lambda: made.append(machine.allocate("sim:0", 100)))
         asking.start()
         with pytest.raises(DeviceUnavailableError, match="probing"):
-            machine.memory.available_bytes("sim:0")
+            machine.memory.questions.available_bytes("sim:0")
         assert not made
         hold.set()
         asking.join(30)
-        assert machine.manager.allocation(made[0]).device_id == "sim:0"
+        assert machine.manager.allocations.get(made[0]).device_id == "sim:0"
         machine.check()
         machine.close()
 
@@ -213,8 +213,8 @@ def test_default_device(tmp_path: Path, factory: str, state: DeviceState, defaul
         machine = Machine(tmp_path, apart=(backend,))
         wait_for(backend, state)
         machine.watch.wait_until_known(("sim:0",), never())
-        assert machine.manager.default_device(None, "cpu") == default
-        assert machine.manager.default_device("sim:0", "cpu") == "sim:0"
+        assert machine.manager.devices.default(None) == default
+        assert machine.manager.devices.default("sim:0") == "sim:0"
         machine.close()
 
 
@@ -228,14 +228,14 @@ def test_aggressive_defragment(tmp_path: Path, pooled: IsolatedBackend) -> None:
     machine.load("m")
     blocks = [put(machine, "sim:0", 3 * MIB, n) for n in range(6)]
     for name, _ in blocks[::2]:
-        machine.memory.deallocate(name, force=True)
+        machine.memory.allocations.deallocate(name, force=True)
     restart = Defragment("sim:0", restart=True)
-    (proposed,) = [row for row in machine.memory.recommendations(("sim:0",)) if row.action == restart]
+    (proposed,) = [row for row in machine.memory.relief.recommendations(("sim:0",)) if row.action == restart]
     assert proposed.expected_freed_bytes == 9 * MIB
     assert proposed.cost_ms is not None and proposed.cost_ms > 0
-    before = machine.memory.status(("sim:0",), refresh=True).devices[0].process_used_bytes
-    done = machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
-    after = machine.memory.status(("sim:0",), refresh=True).devices[0].process_used_bytes
+    before = machine.memory.questions.status(("sim:0",), refresh=True).devices[0].process_used_bytes
+    done = machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
+    after = machine.memory.questions.status(("sim:0",), refresh=True).devices[0].process_used_bytes
     assert before is not None and after is not None
     assert done.returned_bytes == before - after == 9 * MIB
     assert done.allocations_moved == 4
@@ -245,28 +245,28 @@ def test_aggressive_defragment(tmp_path: Path, pooled: IsolatedBackend) -> None:
     assert sum(step.returned_bytes or 0 for step in done.steps) == done.returned_bytes
     assert all(content_of(machine, name) == content for name, content in blocks[1::2])
     assert machine.told(DeviceLost) == []
-    assert machine.booked.book.get("m").state is ModelState.LOADED
+    assert machine.manager.models.get("m").state is ModelState.LOADED
     machine.check()
-    assert not [row for row in machine.memory.recommendations(("sim:0",)) if row.action == restart]
+    assert not [row for row in machine.memory.relief.recommendations(("sim:0",)) if row.action == restart]
     machine.close()
 
 
 def test_a_restart_waits_for_a_load_to_be_answered(tmp_path: Path, pooled: IsolatedBackend) -> None:
     """A model that has just been loaded is not in use: the restart comes after it, and carries it over."""
     machine = Machine(tmp_path, apart=(pooled,), models=(model_of(tmp_path),))
-    restart = Beside(lambda: machine.memory.defragment(("sim:0",), machine.token(), aggressive=True))
+    restart = Beside(lambda: machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True))
     observe, pid = machine.watch.observe, pooled.pid
 
-    def observed(device_ids: tuple[str, ...]) -> None:
-        if machine.booked.book.get("m").state is ModelState.LOADED:
+    def observed(device_ids: tuple[str, ...], *, changed: bool = False) -> None:
+        if machine.manager.models.get("m").state is ModelState.LOADED:
             restart.begin()
-        observe(device_ids)
+        observe(device_ids, changed=changed)
 
     machine.watch.observe = observed  # type: ignore[method-assign]
     assert machine.load("m").state == "loaded"
     assert restart.end().allocations_moved == 1
     assert restart.waited and pooled.pid != pid
-    assert machine.booked.book.get("m").state is ModelState.LOADED
+    assert machine.manager.models.get("m").state is ModelState.LOADED
     machine.close()
 
 
@@ -274,16 +274,16 @@ def test_no_restart_under_a_lease(tmp_path: Path, pooled: IsolatedBackend) -> No
     """A model in use keeps its process; the refusal says so, and everything is as it was."""
     model = model_of(tmp_path)
     machine = Machine(tmp_path, apart=(pooled,), models=(model,))
-    taken = machine.models.take("m", machine.token())
+    taken = machine.models.acquire("m", machine.token())
     pid = pooled.pid
     with pytest.raises(ModelBusyError, match="'m' is in use on sim:0"):
-        machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
-    assert machine.manager.device("sim:0").state is DeviceState.AVAILABLE
-    several = machine.memory.defragment(("cpu", "sim:0"), machine.token(), aggressive=True)
+        machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
+    assert machine.manager.devices.info("sim:0").state is DeviceState.AVAILABLE
+    several = machine.memory.relief.defragment(("cpu", "sim:0"), machine.token(), aggressive=True)
     assert "not restarted: model 'm' is in use" in several.steps[-1].step
     assert pooled.pid == pid
     machine.booked.release("m", taken.residence.handle)
-    machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+    machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
     assert pooled.pid != pid
     machine.close()
 
@@ -292,11 +292,11 @@ def test_no_restart_without_host_memory(tmp_path: Path, pooled: IsolatedBackend)
     """What host memory cannot hold is not carried: refused, and nothing is done."""
     machine = Machine(tmp_path, apart=(pooled,))
     name, content = put(machine, "sim:0", 30 * MIB, 1)
-    room = machine.memory.available_bytes("cpu") or 0
+    room = machine.memory.questions.available_bytes("cpu") or 0
     machine.allocate("cpu", room - 20 * MIB, memory_type=MemoryType.DEVICE)
     figures, pid = machine.figures(), pooled.pid
     with pytest.raises(OutOfMemoryError, match="31457280 bytes are to be carried over through host memory"):
-        machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+        machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
     assert pooled.pid == pid
     assert content_of(machine, name) == content
     assert machine.figures().keys() == figures.keys()
@@ -309,12 +309,12 @@ def test_make_room_by_restart(tmp_path: Path, pooled: IsolatedBackend) -> None:
     machine = Machine(tmp_path, apart=(pooled,))
     blocks = [put(machine, "sim:0", 8 * MIB, n) for n in range(8)]
     for name, _ in blocks[::2]:
-        machine.memory.deallocate(name, force=True)
+        machine.memory.allocations.deallocate(name, force=True)
     with pytest.raises(OutOfMemoryError):
         machine.allocate("sim:0", 20 * MIB)
     request = AllocationRequest("sim:0", 20 * MIB)
-    name = machine.memory.new_allocation_id()
-    made = machine.memory.allocate(name, request, machine.token(), make_room=True)
+    name = machine.memory.allocations.new_id()
+    made = machine.memory.allocations.allocate(name, request, machine.token(), make_room=True)
     assert made.size_bytes == 20 * MIB
     assert all(content_of(machine, name) == content for name, content in blocks[1::2])
     machine.check()
@@ -326,11 +326,13 @@ def test_optimize(tmp_path: Path, pooled: IsolatedBackend) -> None:
     machine = Machine(tmp_path, apart=(pooled,))
     gone, _ = put(machine, "sim:0", 8 * MIB, 1)
     put(machine, "sim:0", 8 * MIB, 2)
-    machine.memory.deallocate(gone, force=True)
+    machine.memory.allocations.deallocate(gone, force=True)
     pid = pooled.pid
-    machine.memory.optimize(("sim:0",), OptimizationLevel.NORMAL, machine.token(), dry_run=False)
+    machine.memory.relief.optimize(("sim:0",), OptimizationLevel.NORMAL, machine.token(), dry_run=False)
     assert pooled.pid == pid
-    done = machine.memory.optimize(("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False)
+    done = machine.memory.relief.optimize(
+        ("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False
+    )
     assert pooled.pid != pid
     assert done.returned_bytes == 8 * MIB
     machine.close()
@@ -342,12 +344,12 @@ def test_restart_that_loses_a_part(tmp_path: Path) -> None:
         machine = Machine(tmp_path, apart=(backend,))
         large, _ = put(machine, "sim:0", 9 * MIB, 1)
         small, content = put(machine, "sim:0", MIB, 2)
-        machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+        machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
         (lost,) = machine.told(DeviceLost)
         assert lost.allocation_ids == (large,)
         assert "another program has it now" in lost.reason
         with pytest.raises(WorkerError, match="device lost"):
-            machine.memory.allocation(large)
+            machine.memory.questions.allocation(large)
         assert content_of(machine, small) == content
         machine.check()
         machine.close()
@@ -361,11 +363,11 @@ def test_answers_during_a_restart(tmp_path: Path, pooled: IsolatedBackend) -> No
     replace: Callable[..., Any] = pooled._launching.replace
 
     def replace_and_look(attempts: int) -> Any:
-        seen.append(machine.memory.status(("sim:0",), refresh=True).devices[0])
+        seen.append(machine.memory.questions.status(("sim:0",), refresh=True).devices[0])
         return replace(attempts)
 
     pooled._launching.replace = replace_and_look
-    machine.memory.defragment(("sim:0",), machine.token(), aggressive=True)
+    machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
     assert seen[0].state is DeviceState.PROBING
     assert "being replaced" in seen[0].state_reason
     assert seen[0].allocated_bytes == MIB

@@ -10,10 +10,13 @@ import pytest
 from protocol.vocabulary import AnalyticsSection, LeakKind
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
+from worker.background.pressure_monitor import PressureMonitor
+from worker.core.events import LeakSuspected
 from worker.policy.growth import MIN_CONFIDENCE, MIN_WINDOWS, Growth, growth
 from worker.telemetry.python_memory import PythonMemory
+from worker.telemetry.system import SystemMemory
 from worker.watch.leaks import PYTHON_NS, SAMPLE_NS
-from worker.watch.low_water import CAPACITY, WINDOW_NS, Floors
+from worker.watch.low_water import CAPACITY, WINDOW_NS, LowWaterMarks
 
 S = 10**9
 GIB = 2**30
@@ -21,7 +24,7 @@ GIB = 2**30
 
 def watched(size: Callable[[float], float], seconds: int) -> Growth | None:
     """Follow a size every two seconds."""
-    floors = Floors()
+    floors = LowWaterMarks()
     for at in range(0, seconds, 2):
         floors.add(at * S, round(size(at)))
     return growth(floors.closed())
@@ -70,7 +73,7 @@ def test_noise_is_hardly_ever_suspected() -> None:
 
 def test_floors_are_bounded() -> None:
     """However long it is watched, few windows are kept, from the first moment on, each with its least."""
-    floors = Floors()
+    floors = LowWaterMarks()
     for at in range(100_000):
         floors.add(at * S, 1000 if at % 10 else 3)
     kept = floors.closed()
@@ -93,7 +96,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def suspects(machine: Machine) -> list[tuple[LeakKind, str | None, str | None]]:
     """Return what is suspected."""
-    found = machine.memory.analytics(("cpu", "sim:0"), 1, frozenset({AnalyticsSection.LEAKS})).suspected_leaks
+    found = machine.memory.questions.analytics(
+        ("cpu", "sim:0"), 1, frozenset({AnalyticsSection.LEAKS})
+    ).suspected_leaks
     assert found is not None
     assert all(0 < leak.confidence <= 1 and leak.evidence for leak in found)
     return [(leak.kind, leak.owner, leak.purpose) for leak in found]
@@ -107,34 +112,65 @@ def test_who_frees_less_than_he_takes(machine: Machine) -> None:
         ids += [machine.allocate("sim:0", MIB, owner=owner, purpose="kv") for owner in ("leaky", "tidy")]
         if step % 5 == 4:
             for name in ids:
-                machine.memory.deallocate(name, force=False)
+                machine.memory.allocations.deallocate(name, force=False)
             ids.clear()
-        machine.memory.leaks.sample(("cpu", "sim:0"))
+        machine.parts.leaks.sample(("cpu", "sim:0"))
         machine.pass_time(SAMPLE_NS)
     assert suspects(machine) == [(LeakKind.ALLOCATIONS, "leaky", "kv")]
-    (leak,) = machine.memory.leaks.suspects(("sim:0",))
+    (leak,) = machine.parts.leaks.suspects(("sim:0",))
     assert (leak.allocation_count, leak.allocated_bytes) == (80, 40 * MIB)
     assert leak.bytes_per_second == pytest.approx(MIB / 4, rel=0.2)
-    assert machine.memory.leaks.suspects(("cpu",)) == ()
+    assert machine.parts.leaks.suspects(("cpu",)) == ()
 
 
 def test_sampled_at_most_every_two_seconds(machine: Machine) -> None:
     """However often it is looked, sampling is cheap."""
-    assert machine.memory.leaks.sample(("cpu",))
-    assert not machine.memory.leaks.sample(("cpu",))
+    assert machine.parts.leaks.sample(("cpu",))
+    assert not machine.parts.leaks.sample(("cpu",))
     machine.pass_time(SAMPLE_NS)
-    assert machine.memory.leaks.sample(("cpu",))
+    assert machine.parts.leaks.sample(("cpu",))
 
 
-def test_lines_of_python(machine: Machine) -> None:
+def test_lines_of_python(tmp_path: Path) -> None:
     """Objects that one line keeps making are suspected by that line; others are not."""
     sizes = {"leak.py:7": 0, "fine.py:9": 50 * MIB}
-    machine.memory.leaks.python_lines = lambda: dict(sizes)
+    machine = Machine(tmp_path, SimulatedDevice(MIB), python_lines=lambda: dict(sizes))
     for _ in range(40):
         sizes["leak.py:7"] += MIB
-        machine.memory.leaks.sample(("cpu",))
+        machine.parts.leaks.sample(("cpu",))
         machine.pass_time(PYTHON_NS)
     assert suspects(machine) == [(LeakKind.PYTHON, "leak.py:7", None)]
+
+
+def test_a_process_that_grows_is_seen_and_suspected(tmp_path: Path) -> None:
+    """Real memory that code in the process keeps taking: in the timeline at once, told of within four minutes.
+
+    Only the clock is a test's: the figures are the system's, and come the way they come in a worker.
+    """
+    machine = Machine(tmp_path, SimulatedDevice(MIB), system=SystemMemory())
+    parts = machine.parts
+    monitor = PressureMonitor(parts.core, machine.memory, parts.trends, parts.leaks, parts.pace)
+    parts.pace.set(0)
+    leaked = []
+    for _ in range(240):
+        leaked.append(b"x" * (2 * MIB))
+        machine.allocate(
+            "cpu", 4096, lease_ns=3 * S
+        )  # what is busy with other things is watched all the same
+        machine.pass_time(S)
+        monitor.run_due()
+        if machine.told(LeakSuspected):
+            break
+    (event,) = machine.told(LeakSuspected)
+    assert (event.leak.kind, event.leak.device_id) == (LeakKind.PROCESS, "cpu")
+    assert event.leak.bytes_per_second == pytest.approx(2 * MIB, rel=0.5)
+    assert (LeakKind.PROCESS, None, None) in suspects(machine)
+    analytics = machine.memory.questions.analytics(("cpu",), 300_000, frozenset({AnalyticsSection.TIMELINE}))
+    assert analytics.timeline is not None
+    known = [each.process_used_bytes for each in analytics.timeline if each.process_used_bytes is not None]
+    assert len(known) > len(analytics.timeline) // 2
+    assert known[-1] - known[0] > len(leaked) * MIB
+    machine.close()
 
 
 def test_python_tells_its_lines() -> None:

@@ -32,10 +32,10 @@ def just_loaded(machine: Machine, beside: Beside) -> None:
     """Have it done while a load of a, which is complete, looks at what the device shows of it."""
     observe = machine.watch.observe
 
-    def observed(device_ids: tuple[str, ...]) -> None:
-        if machine.booked.book.get("a").state is ModelState.LOADED:
+    def observed(device_ids: tuple[str, ...], *, changed: bool = False) -> None:
+        if machine.manager.models.get("a").state is ModelState.LOADED:
             beside.begin()
-        observe(device_ids)
+        observe(device_ids, changed=changed)
 
     machine.watch.observe = observed  # type: ignore[method-assign]
     assert machine.load("a").state == "loaded"
@@ -44,20 +44,20 @@ def just_loaded(machine: Machine, beside: Beside) -> None:
 def being_checked(machine: Machine, beside: Beside) -> None:
     """Have it done while another use of a, which is loaded, sees whether its file was written to."""
     machine.load("a")
-    is_stale = machine.models.blocks.is_stale
+    is_stale = machine.models.weights.is_stale
 
     def checked(residence: Any) -> bool:
         beside.begin()
         return is_stale(residence)
 
-    machine.models.blocks.is_stale = checked  # type: ignore[method-assign]
+    machine.models.weights.is_stale = checked  # type: ignore[method-assign]
     assert machine.load("a").state == "loaded"
 
 
 def _allocate(machine: Machine) -> Any:
     request = AllocationRequest(DEVICE, 4 * MIB)
-    return machine.memory.allocate(
-        machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+    return machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(), request, machine.token(), make_room=True
     ).models_unloaded
 
 
@@ -67,7 +67,7 @@ def _optimize(machine: Machine) -> Any:
 
 
 def _clear(machine: Machine) -> Any:
-    return machine.memory.clear(
+    return machine.memory.relief.clear(
         (DEVICE,), ClearType.MODELS, None, machine.token(), force=False
     ).models_unloaded
 
@@ -95,7 +95,7 @@ def test_whoever_needs_a_model_waits_for_the_end_of_such_a_moment(
     moment(machine, beside)
     assert [row.model_id for row in beside.end()] == ["a"]
     assert beside.waited
-    assert all(entry.in_use == entry.holds == 0 for entry in machine.booked.book)
+    assert all(entry.in_use == entry.holds == 0 for entry in machine.manager.models)
     machine.check()
     machine.close()
 
@@ -107,7 +107,7 @@ def test_a_move_waits_too(machine: Machine, moment: Callable[[Machine, Beside], 
     moment(machine, beside)
     assert beside.end().device_id == "cpu"
     uses = {just_loaded: 2, being_checked: 3}[moment]
-    assert machine.booked.book.get("a").use_count == uses
+    assert machine.manager.models.get("a").use_count == uses
     machine.check()
     machine.close()
 
@@ -117,16 +117,16 @@ def test_a_pin_holds_against_whoever_waits(machine: Machine) -> None:
     beside = Beside(lambda: machine.load("b", make_room=True))
     observe = machine.watch.observe
 
-    def observed(device_ids: tuple[str, ...]) -> None:
+    def observed(device_ids: tuple[str, ...], *, changed: bool = False) -> None:
         beside.begin()
-        observe(device_ids)
+        observe(device_ids, changed=changed)
 
     machine.watch.observe = observed  # type: ignore[method-assign]
     loaded = machine.load("a", pin=True)
     assert (loaded.state, loaded.pinned, loaded.in_use) == ("loaded", True, 0)
     with pytest.raises(Exception, match="unloading models could free 0"):
         beside.end()
-    assert machine.booked.book.get("a").state is ModelState.LOADED
+    assert machine.manager.models.get("a").state is ModelState.LOADED
     machine.close()
 
 
@@ -156,15 +156,15 @@ def test_a_keep_alive_of_nothing_ends_after_the_answer(machine: Machine) -> None
     beside = Beside(lambda: machine.memory.models.worker.expire("a"))
     observe = machine.watch.observe
 
-    def observed(device_ids: tuple[str, ...]) -> None:
-        if machine.booked.book.get("a").state is ModelState.LOADED:
+    def observed(device_ids: tuple[str, ...], *, changed: bool = False) -> None:
+        if machine.manager.models.get("a").state is ModelState.LOADED:
             beside.begin()
-        observe(device_ids)
+        observe(device_ids, changed=changed)
 
     machine.watch.observe = observed  # type: ignore[method-assign]
     machine.booked.configure("a", pinned=None, keep_alive_ns=0)
     assert machine.load("a").state == "loaded"
     beside.end()
     machine.pass_time(0)
-    assert machine.booked.book.get("a").state is ModelState.UNLOADED
+    assert machine.manager.models.get("a").state is ModelState.UNLOADED
     machine.close()

@@ -25,9 +25,9 @@ from worker.core.errors import (
     UnsupportedError,
 )
 from worker.core.events import ModelUnloaded
-from worker.core.models import ModelSpec
-from worker.core.records import AllocationRequest, DecisionKind, ModelDemand, WayToPlan
-from worker.plugins.leases import Models
+from worker.core.models import FOREVER_NS, ModelSpec
+from worker.core.records import AllocationRequest, DecisionKind, EvictionCause, ModelDemand, WayToPlan
+from worker.plugins._leases import Models
 
 Make = Callable[..., Machine]
 CALM = PressureThresholds(75, 90, 95)
@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def state(machine: Machine, model_id: str) -> ModelState:
-    return machine.booked.book.get(model_id).state
+    return machine.manager.models.get(model_id).state
 
 
 def read(machine: Machine, model_id: str) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_a_model_is_loaded_once_and_counted(make: Make) -> None:
     assert first.state == "loaded" and first.device_id == "sim:0"
     assert (first.estimated_bytes, first.measured_bytes) == (4 * MIB, 4 * MIB)
     assert (again.load_count, again.use_count, again.in_use) == (1, 2, 0)
-    status = machine.manager.status("sim:0")
+    status = machine.manager.pressure.status("sim:0")
     assert (status.model_bytes, status.allocated_bytes, status.available_bytes) == (4 * MIB, 0, 6 * MIB)
     machine.check()
     machine.close()
@@ -86,7 +86,7 @@ def test_contents_are_the_files_after_load_reload_and_restore(
         assert state(machine, "a") is ModelState.OFFLOADED
         machine.check()
         assert read(machine, "a") == expected
-        assert machine.booked.book.get("a").host_copy is None
+        assert machine.manager.models.get("a").host_copy is None
     machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert read(machine, "a") == expected
     machine.close()
@@ -119,6 +119,45 @@ def test_nothing_goes_where_it_would_not_help(make: Make) -> None:
     machine.check()
 
 
+def test_asking_again_can_help_unless_it_can_never_fit(make: Make) -> None:
+    """A lease ends and an allocation is freed; a pin, what is kept for good and the budget stay as they are."""
+    machine = make(sizes=(4 * MIB, 4 * MIB, 7 * MIB))
+    machine.load("a"), machine.load("b")
+    with Models(machine.models, machine.clock).use("a"), pytest.raises(OutOfMemoryError) as leased:
+        machine.load("c")
+    assert leased.value.body().retryable
+    machine.load("a", pin=True)
+    with pytest.raises(OutOfMemoryError) as pinned:
+        machine.load("c")
+    assert not pinned.value.body().retryable
+    machine.load("a", pin=False)
+    assert machine.load("c").state == "loaded"
+    held = machine.allocate("sim:0", 3 * MIB)
+    with pytest.raises(OutOfMemoryError) as held_back:
+        machine.allocate("sim:0", 8 * MIB)
+    assert held_back.value.body().retryable
+    machine.memory.allocations.deallocate(held, force=True)
+    machine.allocate("sim:0", 3 * MIB, persistent=True)
+    with pytest.raises(OutOfMemoryError) as kept:
+        machine.allocate("sim:0", 8 * MIB)
+    assert not kept.value.body().retryable
+    machine.check()
+
+
+def test_a_pin_goes_with_the_weights(make: Make) -> None:
+    """Loaded pinned, moved, and gone with force: what it takes counts as staying where it is, and nowhere else."""
+    machine = make(more={"a": {"pinned": True}}, sizes=(4 * MIB, 7 * MIB))
+    machine.load("a")
+    with pytest.raises(OutOfMemoryError) as refused:
+        machine.load("b")
+    assert not refused.value.body().retryable
+    machine.load("a", device_id="cpu")
+    assert machine.load("b").state == "loaded"
+    machine.memory.relief.clear(("cpu",), ClearType.ALL, None, machine.token(), force=True)
+    assert machine.manager.pressure.can_ever_fit(AllocationRequest("sim:0", 10 * MIB))
+    machine.check()
+
+
 def test_nothing_goes_unless_room_may_be_made(make: Make) -> None:
     machine = make(room=6 * MIB)
     machine.load("a")
@@ -147,10 +186,10 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
     machine.load("a"), machine.load("b")
     request = AllocationRequest("sim:0", 9 * MIB)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token())
+        machine.memory.allocations.allocate(machine.memory.allocations.new_id(), request, machine.token())
     assert refused.value.details["evictable_bytes"] == 8 * MIB
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(), request, machine.token(), make_room=True
     )
     assert {row.model_id for row in made.models_unloaded} == {"a", "b"}
     machine.check()
@@ -158,13 +197,13 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
 
 def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
     machine = make(room=64 * MIB)
-    machine.memory.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
+    machine.memory.relief.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
     machine.load("a"), machine.load("b")
     assert len(machine.load("c").models_unloaded) == 1
     with pytest.raises(LimitExceededError):
         machine.load("a", make_room=False)
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(),
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(),
         AllocationRequest("sim:0", 4 * MIB),
         machine.token(),
         make_room=True,
@@ -177,7 +216,7 @@ def test_memory_in_pieces_is_joined_for_a_load(make: Make) -> None:
     machine = make()
     first = [machine.allocate("sim:0", 2 * MIB) for _ in range(5)]
     for each in first[::2]:
-        machine.memory.deallocate(each, force=True)
+        machine.memory.allocations.deallocate(each, force=True)
     assert machine.load("a").state == "loaded"
     machine.check()
 
@@ -211,7 +250,7 @@ def test_a_load_that_breaks_or_is_cancelled_on_the_way_leaves_nothing(make: Make
         machine.load("a")
     assert state(machine, "a") is ModelState.UNLOADED
     machine.check()
-    assert machine.manager.status("sim:0").available_bytes == 10 * MIB
+    assert machine.manager.pressure.status("sim:0").available_bytes == 10 * MIB
     token = machine.token()
     token.cancel()
     with pytest.raises(CancelledError):
@@ -230,6 +269,44 @@ def test_models_go_with_their_device(make: Make) -> None:
     machine.close()
 
 
+def test_models_that_went_with_their_device_are_recorded(make: Make) -> None:
+    """The record says that they went, and why: their next load is no surprise to a replay."""
+    machine = make(lose_at=7)
+    machine.load("a")
+    with pytest.raises(DeviceUnavailableError):
+        machine.load("b"), machine.load("c")
+    machine.load("a", device_id="cpu")
+    gone = [row for row in machine.decisions if row.kind is DecisionKind.EVICT]
+    loaded = [row.model_id for row in machine.decisions if row.kind is DecisionKind.LOAD]
+    assert [row.model_id for row in gone] == loaded[:-1]
+    assert gone[-1].cause is EvictionCause.LOST
+
+
+def test_the_record_tells_leases_keep_alives_and_why_models_went(make: Make) -> None:
+    """What a replay under another policy has to know, each with the moment and the device."""
+    machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}})
+    models = Models(machine.models, machine.clock)
+    with models.use("a"), models.use("a"):
+        machine.pass_time(60 * NS_PER_S)
+    machine.pass_time(10 * NS_PER_S)
+    machine.load("b", pin=True, keep_alive_ns=NS_PER_S)
+    machine.load("b", pin=False)
+    machine.memory.models.unload("b", UnloadMode.UNLOAD, machine.token())
+    for each in "abc":
+        machine.load(each)
+    told = [(row.kind, row.model_id, row.cause) for row in machine.decisions]
+    assert told[:6] == [
+        (DecisionKind.LOAD, "a", None), (DecisionKind.USE, "a", None), (DecisionKind.LEASE, "a", None),
+        (DecisionKind.USE, "a", None), (DecisionKind.RELEASE, "a", None), (DecisionKind.EVICT, "a", EvictionCause.IDLE),
+    ]  # fmt: skip
+    kept = [(row.keep_alive_ms, row.pinned) for row in machine.decisions if row.kind is DecisionKind.KEEP]
+    assert kept == [(1000, True), (1000, False)]
+    assert [row.cause for row in machine.decisions if row.kind is DecisionKind.EVICT] == [
+        EvictionCause.IDLE, EvictionCause.ASKED, EvictionCause.POLICY,
+    ]  # fmt: skip
+    assert {row.capacity_bytes for row in machine.decisions} == {10 * MIB}
+
+
 def test_idle_models_go_and_used_ones_stay(make: Make) -> None:
     machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}, "b": {"keep_alive_ns": None}})
     machine.load("a"), machine.load("b")
@@ -245,13 +322,28 @@ def test_idle_models_go_and_used_ones_stay(make: Make) -> None:
     assert state(machine, "a") is ModelState.LOADED
 
 
+def test_a_request_keeps_a_model_for_ever(make: Make) -> None:
+    """As the file can: it stays until a later request says otherwise, and is evicted where room is needed."""
+    machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}})
+    kept = machine.load("a", keep_alive_ns=FOREVER_NS)
+    assert (kept.keep_alive_ms, kept.expires_in_ms) == (None, None)
+    machine.pass_time(3600 * NS_PER_S)
+    assert state(machine, "a") is ModelState.LOADED
+    assert machine.load("a").keep_alive_ms is None
+    machine.load("b")
+    assert [row.model_id for row in machine.load("c").models_unloaded] == ["a"]
+    assert machine.load("a", keep_alive_ns=NS_PER_S).keep_alive_ms == 1000
+    machine.pass_time(NS_PER_S)
+    assert state(machine, "a") is ModelState.UNLOADED
+
+
 def test_offloading_comes_before_unloading(make: Make) -> None:
     machine = make(more={"a": {"offload": True}})
     machine.load("a"), machine.load("b")
     result = machine.load("c")
     assert state(machine, "a") is ModelState.OFFLOADED
     assert result.models_unloaded[0].reason.startswith("offloaded")
-    assert machine.manager.status("cpu").model_bytes == 4 * MIB
+    assert machine.manager.pressure.status("cpu").model_bytes == 4 * MIB
     machine.check()
     unloaded = machine.memory.models.unload("a", UnloadMode.UNLOAD, machine.token())
     assert unloaded.freed_bytes == 4 * MIB
@@ -276,7 +368,7 @@ def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
     with pytest.raises(OutOfMemoryError):
         machine.load("a", device_id="sim:0")
     assert state(machine, "a") is ModelState.LOADED
-    assert machine.booked.book.get("a").in_use == 0
+    assert machine.manager.models.get("a").in_use == 0
     machine.check()
 
 
@@ -295,7 +387,7 @@ def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
 
 def optimize(machine: Machine, **demand: Any) -> Any:
     return machine.memory.models.optimize(
-        machine.memory.device_ids("sim:0"), ModelDemand(**demand), machine.token()
+        machine.memory.devices.ids("sim:0"), ModelDemand(**demand), machine.token()
     )
 
 
@@ -304,7 +396,7 @@ def test_optimizing_stops_when_the_goal_is_met(make: Make) -> None:
     machine.load("a"), machine.load("b"), machine.load("c")
     planned = optimize(machine, min_bytes=5 * MIB, dry_run=True)
     assert not planned.optimization_triggered and planned.goal_met
-    assert machine.manager.status("sim:0").model_bytes == 12 * MIB
+    assert machine.manager.pressure.status("sim:0").model_bytes == 12 * MIB
     done = optimize(machine, min_bytes=5 * MIB)
     assert [row.model_id for row in done.models_unloaded] == [row.model_id for row in planned.models_unloaded]
     assert done.goal_met and done.memory_freed_bytes == done.memory_returned_bytes == 8 * MIB
@@ -324,7 +416,7 @@ def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
     done = optimize(machine, target=target)
     assert 3 - len(done.models_unloaded) == left
     assert done.goal_met
-    assert machine.manager.headroom("sim:0").pressure_percentage <= (
+    assert machine.manager.pressure.headroom("sim:0").pressure_percentage <= (
         target if isinstance(target, float) else 95
     )
 
@@ -356,23 +448,28 @@ def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
         WayToPlan("half", 5 * MIB, "sim:0"),
         WayToPlan("tiny", MIB, "sim:0"),
     )
-    result = machine.memory.models.plan(ways, allow_eviction=True)
+    result = machine.memory.models.plan(ways, machine.token(), allow_eviction=True)
     assert result.selected == "half"
     assert str(11 * MIB) in result.reason and str(2 * MIB) in result.reason
     assert [row.shortfall_bytes for row in result.candidates] == [MIB, 0, 0]
     assert len(result.candidates[1].evictions) == 1
-    assert machine.memory.models.plan(ways, allow_eviction=False).selected == "tiny"
-    assert machine.memory.models.plan(ways[:1], allow_eviction=False).candidates[0].shortfall_bytes == 9 * MIB
+    assert machine.memory.models.plan(ways, machine.token(), allow_eviction=False).selected == "tiny"
+    assert (
+        machine.memory.models.plan(ways[:1], machine.token(), allow_eviction=False)
+        .candidates[0]
+        .shortfall_bytes
+        == 9 * MIB
+    )
     assert machine.figures() == before
 
 
 def test_clearing_models(make: Make) -> None:
     machine = make()
     machine.load("a"), machine.load("b", pin=True)
-    cleared = machine.memory.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
+    cleared = machine.memory.relief.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
     assert (cleared.cleared_bytes, cleared.returned_bytes) == (4 * MIB, 4 * MIB)
     assert [(row.id, row.reason) for row in cleared.kept] == [("b", "pinned; force: true unloads it too")]
-    forced = machine.memory.clear(("sim:0",), ClearType.ALL, None, machine.token(), force=True)
+    forced = machine.memory.relief.clear(("sim:0",), ClearType.ALL, None, machine.token(), force=True)
     assert [row.model_id for row in forced.models_unloaded] == ["b"]
     machine.check()
 
@@ -382,19 +479,21 @@ def test_optimizing_by_level(make: Make) -> None:
     machine.load("a")
     machine.pass_time(61 * NS_PER_S)
     machine.load("b")
-    rows = machine.memory.recommendations(("sim:0",))
+    rows = machine.memory.relief.recommendations(("sim:0",))
     assert [row.action for row in rows] == [UnloadModel("a"), EvictBytes("sim:0", 4 * MIB)]
     steps = {
         level: [
             step.recommended.action
-            for step in machine.memory.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
+            for step in machine.memory.relief.optimize(("sim:0",), level, machine.token(), dry_run=True).steps
         ]
         for level in OptimizationLevel
     }
     assert [len(each) for each in steps.values()] == [0, 1, 2]
-    done = machine.memory.optimize(("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False)
+    done = machine.memory.relief.optimize(
+        ("sim:0",), OptimizationLevel.AGGRESSIVE, machine.token(), dry_run=False
+    )
     assert done.returned_bytes == 8 * MIB
-    assert machine.manager.status("sim:0").model_bytes == 0
+    assert machine.manager.pressure.status("sim:0").model_bytes == 0
 
 
 def test_every_decision_is_recorded(make: Make) -> None:
@@ -421,12 +520,12 @@ def test_what_the_operators_code_makes_is_measured_and_dropped(tmp_path: Path) -
     with models.use("made") as first, models.use("made") as second:
         assert first.content() is second.content()
         assert list(first) == []
-    status = machine.memory.models.status("made", machine.memory.device_ids(None)).models[0]
+    status = machine.memory.models.status("made", machine.memory.devices.ids(None)).models[0]
     assert (status.declared_bytes, status.measured_bytes, status.device_id) == (2 * MIB, 3 * MIB, "cpu")
-    assert machine.manager.status("cpu").model_bytes == 3 * MIB
+    assert machine.manager.pressure.status("cpu").model_bytes == 3 * MIB
     with pytest.raises(UnsupportedError):
         machine.load("made", device_id="sim:0")
     assert state(machine, "made") is ModelState.LOADED
     gone = machine.memory.models.unload("made", UnloadMode.UNLOAD, machine.token())
     assert (gone.freed_bytes, gone.returned_bytes) == (3 * MIB, 2 * MIB)
-    assert machine.models.blocks.live() == frozenset() == machine.manager.weights("cpu")
+    assert machine.models.weights.live() == frozenset() == machine.manager.weights.handles("cpu")

@@ -25,7 +25,7 @@ from worker.core.events import UnloadRequested
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, ModelDemand, WayToPlan
 from worker.manager.model_table import ModelEntry
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 DEVICE = "sim:0"
 
@@ -45,7 +45,7 @@ class Owner:
     def unload(self, _model_id: str = "") -> None:
         self.asked += 1
         assert self._memory is not None
-        self._machine.memory.deallocate(self._memory, force=True)
+        self._machine.memory.allocations.deallocate(self._memory, force=True)
         self._machine.memory.models.unload(
             self._model_id, UnloadMode.UNLOAD, self._machine.token(), by_owner=True
         )
@@ -78,7 +78,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def state(machine: Machine, model_id: str) -> ModelState:
-    return machine.booked.book.get(model_id).state
+    return machine.manager.models.get(model_id).state
 
 
 def asked_for(machine: Machine) -> list[UnloadRequested]:
@@ -87,11 +87,11 @@ def asked_for(machine: Machine) -> list[UnloadRequested]:
 
 def test_what_an_owner_says_is_recorded_and_takes_nothing(make: Make) -> None:
     machine, owner = make()
-    status = machine.manager.status(DEVICE)
+    status = machine.manager.pressure.status(DEVICE)
     assert (status.external_bytes, status.model_bytes, status.available_bytes) == (6 * MIB, 0, 4 * MIB)
     machine.check()
     owner.unload()
-    assert machine.manager.status(DEVICE).external_bytes == 0
+    assert machine.manager.pressure.status(DEVICE).external_bytes == 0
     assert state(machine, "theirs") is ModelState.UNLOADED
     assert [row.reason for row in machine.history.evictions((DEVICE,), 60_000)] == [
         "unloaded: its owner says so"
@@ -108,8 +108,8 @@ def test_an_owner_is_asked_where_own_models_are_not_enough(make: Make) -> None:
     machine.pass_time(NS_PER_S)
     loaded = machine.load("b")
     assert ([row.model_id for row in loaded.models_unloaded], owner.asked) == (["a"], 0)
-    made = machine.memory.allocate(
-        machine.memory.new_allocation_id(),
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(),
         AllocationRequest(DEVICE, 8 * MIB),
         machine.token(),
         make_room=True,
@@ -128,10 +128,10 @@ def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, 
     machine.listening = answer != "nobody listens"
     if answer == "keeps it":
         machine.on_unload_requested = owner.keep
-    before = machine.manager.status(DEVICE)
+    before = machine.manager.pressure.status(DEVICE)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 8 * MIB),
             machine.token(),
             make_room=True,
@@ -145,15 +145,15 @@ def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, 
     }
     assert said[answer] in refused.value.message
     assert (state(machine, "a"), state(machine, "theirs")) == (ModelState.LOADED, ModelState.LOADED)
-    assert machine.manager.status(DEVICE) == before
+    assert machine.manager.pressure.status(DEVICE) == before
     machine.check()
 
 
 def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
     machine, owner = make()
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 11 * MIB),
             machine.token(),
             make_room=True,
@@ -161,8 +161,8 @@ def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
     assert "owners_asked" not in refused.value.details
     machine.load("theirs", pin=True)
     with pytest.raises(OutOfMemoryError):
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 8 * MIB),
             machine.token(),
             make_room=True,
@@ -174,7 +174,9 @@ def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
 
 def test_plans_count_only_what_the_worker_holds(make: Make) -> None:
     machine, _ = make()
-    plan = machine.memory.models.plan((WayToPlan("w", 8 * MIB, DEVICE),), allow_eviction=True)
+    plan = machine.memory.models.plan(
+        (WayToPlan("w", 8 * MIB, DEVICE),), machine.token(), allow_eviction=True
+    )
     assert (plan.selected, plan.candidates[0].shortfall_bytes) == (None, 4 * MIB)
     assert machine.booked.evictable_bytes(DEVICE) == 0
 
@@ -211,10 +213,10 @@ def test_the_time_of_an_optimization_bounds_the_wait(make: Make) -> None:
 
 def test_clearing_asks_every_owner(make: Make) -> None:
     machine, owner = make()
-    kept = machine.memory.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False).kept
+    kept = machine.memory.relief.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False).kept
     assert [row.id for row in kept] == ["theirs"]
     machine.on_unload_requested = owner.unload
-    cleared = machine.memory.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False)
+    cleared = machine.memory.relief.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False)
     assert [row.model_id for row in cleared.models_unloaded] == ["theirs"]
     machine.close()
 
@@ -240,20 +242,22 @@ def test_nothing_of_it_can_be_used_moved_or_counted_past_the_largest_number(make
         machine.models.unload("theirs", machine.token(), UnloadMode.OFFLOAD)
     with pytest.raises(InvalidRequestError):
         machine.models.unload("a", machine.token(), by_owner=True)
-    before = machine.manager.status(DEVICE).external_bytes
-    machine.booked.book.get("theirs").spec = ModelSpec("theirs", declared_bytes=INT64_MAX, device_id=DEVICE)
+    before = machine.manager.pressure.status(DEVICE).external_bytes
+    machine.manager.models.get("theirs").spec = ModelSpec(
+        "theirs", declared_bytes=INT64_MAX, device_id=DEVICE
+    )
     machine.load("theirs")  # where it is, it counts as before
     machine.allocate("cpu", 1)
     with pytest.raises(LimitExceededError):
         machine.load("theirs", device_id="cpu")
-    assert machine.manager.status(DEVICE).external_bytes == before
+    assert machine.manager.pressure.status(DEVICE).external_bytes == before
 
 
 def test_what_others_hold_outlives_a_lost_device_here(make: Make) -> None:
     machine, _ = make()
     machine.manager.lose_device(DEVICE, "unplugged")
     assert state(machine, "theirs") is ModelState.LOADED
-    assert machine.manager.status(DEVICE).external_bytes == 6 * MIB
+    assert machine.manager.pressure.status(DEVICE).external_bytes == 6 * MIB
 
 
 def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
@@ -282,15 +286,15 @@ def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
 def test_an_owner_that_gave_in_vain_is_named(make: Make, tmp_path: Path) -> None:
     """Two were asked and only one gave: the request fails, and says what it has changed."""
     machine, owner = make()
-    machine.booked.book._entries["stubborn"] = ModelEntry(
+    machine.manager.models._entries["stubborn"] = ModelEntry(
         ModelSpec("stubborn", declared_bytes=4 * MIB, device_id=DEVICE)
     )
     stubborn = Owner(machine, "stubborn", 4 * MIB)
     stubborn.load()
     machine.on_unload_requested = lambda each: owner.unload() if each == "theirs" else stubborn.keep(each)
     with pytest.raises(OutOfMemoryError) as refused:
-        machine.memory.allocate(
-            machine.memory.new_allocation_id(),
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(),
             AllocationRequest(DEVICE, 9 * MIB),
             machine.token(),
             make_room=True,

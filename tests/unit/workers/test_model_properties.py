@@ -15,7 +15,7 @@ from tests.unit.machine import Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.errors import WorkerError
 from worker.core.records import AllocationRequest, ModelDemand
-from worker.plugins.leases import LeasedModel, Models
+from worker.plugins._leases import LeasedModel, Models
 
 KIB = 1024
 SIZES = (64 * KIB, 100 * KIB, 33 * KIB, 1, 250 * KIB)
@@ -75,7 +75,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule()
     def look_at_leases(self) -> None:
         for _, leased in self.leases:
-            entry = self.machine.booked.book.get(leased.model_id)
+            entry = self.machine.manager.models.get(leased.model_id)
             if entry.in_use:
                 index = int(leased.model_id[1:])
                 try:
@@ -102,8 +102,8 @@ class AnyUse(RuleBasedStateMachine):
     def allocate(self, device_id: str, size: int, *, make_room: bool) -> None:
         memory = self.machine.memory
         try:
-            name = memory.new_allocation_id()
-            memory.allocate(
+            name = memory.allocations.new_id()
+            memory.allocations.allocate(
                 name, AllocationRequest(device_id, size), self.machine.token(), make_room=make_room
             )
         except WorkerError:
@@ -112,7 +112,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(ClearType), force=st.booleans())
     def clear(self, kind: ClearType, *, force: bool) -> None:
         memory = self.machine.memory
-        memory.clear(memory.device_ids(None), kind, None, self.machine.token(), force=force)
+        memory.relief.clear(memory.devices.ids(None), kind, None, self.machine.token(), force=force)
 
     @rule(
         strategy=st.sampled_from(EvictionStrategy),
@@ -125,11 +125,11 @@ class AnyUse(RuleBasedStateMachine):
     )
     def optimize(self, excluded: frozenset[str], max_models: int | None, percent: float | None, *, dry_run: bool, **demand: Any) -> None:  # fmt: skip
         stays = excluded | {
-            each.model_id for _, each in self.leases if self.machine.booked.book.get(each.model_id).in_use
+            each.model_id for _, each in self.leases if self.machine.manager.models.get(each.model_id).in_use
         }
         before = self.machine.figures() if dry_run else None
         done = self.machine.memory.models.optimize(
-            self.machine.memory.device_ids(None),
+            self.machine.memory.devices.ids(None),
             ModelDemand(target=percent, excluded=excluded, max_models=max_models, dry_run=dry_run, **demand),
             self.machine.token(),
         )
@@ -146,7 +146,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule(level=st.sampled_from(OptimizationLevel))
     def carry_out(self, level: OptimizationLevel) -> None:
         memory = self.machine.memory
-        memory.optimize(memory.device_ids(None), level, self.machine.token(), dry_run=False)
+        memory.relief.optimize(memory.devices.ids(None), level, self.machine.token(), dry_run=False)
 
     @rule(seconds=st.integers(0, 70))
     def pass_time(self, seconds: int) -> None:
@@ -155,19 +155,19 @@ class AnyUse(RuleBasedStateMachine):
 
     @rule(device_id=st.sampled_from(["sim:0", "sim:1"]), limit=st.none() | st.integers(1, 300 * KIB))
     def set_limits(self, device_id: str, limit: int | None) -> None:
-        self.machine.memory.set_limits(device_id, Limits(limit, 0, PressureThresholds(75, 90, 95)))
+        self.machine.memory.relief.set_limits(device_id, Limits(limit, 0, PressureThresholds(75, 90, 95)))
 
     @invariant()
     def accounts_agree(self) -> None:
         if not hasattr(self, "machine"):
             return
         self.machine.check()
-        for entry in self.machine.booked.book:
+        for entry in self.machine.manager.models:
             assert (entry.residence is not None) == (entry.state is ModelState.LOADED)
             assert (entry.host_copy is not None) == (entry.state is ModelState.OFFLOADED)
             assert entry.reserved_on is None
         for device_id in ("sim:0", "sim:1", "cpu"):
-            assert not self.machine.manager._get(device_id).ledger.reservations
+            assert not self.machine.manager.devices.get(device_id).ledger.reservations
 
     def teardown(self) -> None:
         if hasattr(self, "machine"):

@@ -20,7 +20,7 @@ from worker.core.errors import (
 )
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 Make = Callable[..., Machine]
 DEVICE = "sim:0"
@@ -42,7 +42,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def state(machine: Machine, model_id: str) -> ModelState:
-    return machine.booked.book.get(model_id).state
+    return machine.manager.models.get(model_id).state
 
 
 def cancelling(machine: Machine) -> Any:
@@ -62,7 +62,7 @@ def test_what_went_for_a_load_that_breaks_comes_back(make: Make, offload: dict[s
     machine = make({"a": offload, "b": offload}, fail_copy=7 if offload else 5)
     before = {each: contents(machine, each) for each in "ab"}
     machine.pass_time(NS_PER_S)
-    uses = [(entry.use_count, entry.last_used_ns) for entry in machine.booked.book]
+    uses = [(entry.use_count, entry.last_used_ns) for entry in machine.manager.models]
     with pytest.raises(DeviceUnavailableError) as broken:
         machine.load("c")
     assert broken.value.executed is not Executed.YES
@@ -70,8 +70,8 @@ def test_what_went_for_a_load_that_breaks_comes_back(make: Make, offload: dict[s
     assert [state(machine, each) for each in "abc"] == [
         ModelState.LOADED, ModelState.LOADED, ModelState.UNLOADED,
     ]  # fmt: skip
-    assert [(entry.use_count, entry.last_used_ns) for entry in machine.booked.book] == uses
-    assert all(entry.in_use == 0 for entry in machine.booked.book)
+    assert [(entry.use_count, entry.last_used_ns) for entry in machine.manager.models] == uses
+    assert all(entry.in_use == 0 for entry in machine.manager.models)
     machine.check()
     assert {each: contents(machine, each) for each in "ab"} == before
     machine.close()
@@ -85,7 +85,7 @@ def test_what_went_for_a_load_that_is_cancelled_comes_back(make: Make) -> None:
         machine.models.hold("c", token, report)
     assert cancelled.value.executed is Executed.NO
     assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.LOADED)
-    assert machine.manager.status(DEVICE).model_bytes == 8 * MIB
+    assert machine.manager.pressure.status(DEVICE).model_bytes == 8 * MIB
     machine.check()
 
 
@@ -109,7 +109,9 @@ def test_what_went_for_an_allocation_that_fails_comes_back(make: Make) -> None:
     machine.load("a"), machine.load("b")
     request = AllocationRequest(DEVICE, 9 * MIB, initialize=Initialize.NONE)
     with pytest.raises(WorkerError) as failed:
-        machine.memory.allocate(machine.memory.new_allocation_id(), request, machine.token(), make_room=True)
+        machine.memory.allocations.allocate(
+            machine.memory.allocations.new_id(), request, machine.token(), make_room=True
+        )
     assert failed.value.executed is Executed.NO
     assert (state(machine, "a"), state(machine, "b")) == (ModelState.LOADED, ModelState.LOADED)
     machine.check()
@@ -121,7 +123,7 @@ def test_what_can_be_known_before_is_known_before_anything_goes(
 ) -> None:
     machine = make()
     machine.load("a"), machine.load("b")
-    wanted = machine.booked.book.get("c")
+    wanted = machine.manager.models.get("c")
     match kind:
         case "truncated":
             path = tmp_path / "c.safetensors"
@@ -157,7 +159,7 @@ def test_a_fallback_is_loaded_where_the_model_has_no_room(make: Make) -> None:
     loaded = machine.load("c", pin=True)
     assert (loaded.model_id, loaded.requested_model_id, loaded.pinned) == ("b", "c", True)
     assert f"{8 * MIB} asked for" in str(loaded.fallback_reason)
-    assert not machine.booked.book.get("c").pinned
+    assert not machine.manager.models.get("c").pinned
     with pytest.raises(OutOfMemoryError):
         machine.load("c", allow_fallback=False)
     plain = machine.load("b")
@@ -172,7 +174,7 @@ def test_the_whole_line_of_fallbacks_is_tried_and_named(make: Make) -> None:
         machine.load("c")
     assert refused.value.details["requested_bytes"] == 8 * MIB
     assert refused.value.details["fallbacks_tried"] == ["b", "a"]
-    machine.booked.book.get("a").spec = spec(machine.booked.book.get("a").spec.path, device_id="cpu")
+    machine.manager.models.get("a").spec = spec(machine.manager.models.get("a").spec.path, device_id="cpu")
     assert machine.load("c").model_id == "a"
 
 
@@ -183,8 +185,8 @@ def test_a_lease_tells_which_model_it_is(make: Make) -> None:
     with models.use("c") as weights:
         assert (weights.model_id, weights.size_bytes) == ("a", 4 * MIB)
         assert weights.fallback_reason is not None
-        assert machine.booked.book.get("a").in_use == 1
-    assert machine.booked.book.get("a").in_use == 0
+        assert machine.manager.models.get("a").in_use == 1
+    assert machine.manager.models.get("a").in_use == 0
     with pytest.raises(OutOfMemoryError), models.use("c", allow_fallback=False):
         pass
 

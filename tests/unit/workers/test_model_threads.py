@@ -14,7 +14,7 @@ from worker.backends.simulated import SimulatedDevice
 from worker.core.clock import FixedClock
 from worker.core.errors import OutOfMemoryError
 from worker.core.records import AllocationRequest, DecisionKind
-from worker.plugins.leases import Models
+from worker.plugins._leases import Models
 
 HOUR_S = 3600
 
@@ -74,7 +74,8 @@ def test_twenty_threads_ask_for_ten_models_in_room_for_three(tmp_path: Path, see
         else:
             assert decision.model_id in resident
         assert len(resident) <= 3
-    assert all(entry.in_use == 0 for entry in machine.booked.book)
+        assert decision.capacity_bytes == 3 * size, "what was being loaded counted as taken"
+    assert all(entry.in_use == 0 for entry in machine.manager.models)
     machine.close()
 
 
@@ -94,7 +95,7 @@ def test_concurrent_requests_share_one_load(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
-    entry = machine.booked.book.get("m0")
+    entry = machine.manager.models.get("m0")
     assert (entry.load_count, entry.use_count, entry.in_use) == (1, 8, 0)
     machine.close()
 
@@ -118,10 +119,10 @@ def test_room_is_nobody_elses_between_plan_and_commit(tmp_path: Path) -> None:
         for _ in range(20):
             try:
                 request = AllocationRequest("sim:0", size)
-                made = machine.memory.allocate(
-                    machine.memory.new_allocation_id(), request, machine.token(), make_room=True
+                made = machine.memory.allocations.allocate(
+                    machine.memory.allocations.new_id(), request, machine.token(), make_room=True
                 )
-                machine.memory.deallocate(made.allocation_id, force=True)
+                machine.memory.allocations.deallocate(made.allocation_id, force=True)
             except OutOfMemoryError:
                 pass
             except BaseException as error:  # noqa: BLE001 - shown where all have ended

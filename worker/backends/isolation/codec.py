@@ -54,14 +54,18 @@ def infos_of(data: list[dict[str, Any]]) -> tuple[DeviceInfo, ...]:
     )
 
 
+_SOURCES = ("budget_source", "total_source", "used_source", "process_used_source")
+
+
 def readings_of(data: dict[str, Any]) -> Readings:
     """Return readings."""
-    source, pieces = data["budget_source"], data["fragmentation"]
+    pieces = data["fragmentation"]
+    sources = {name: data[name] and Source(data[name]) for name in _SOURCES}
     return Readings(
         **(
             data
+            | sources
             | {
-                "budget_source": None if source is None else Source(source),
                 "fragmentation": None if pieces is None else Fragmentation(**pieces),
                 "gauges": tuple(map(_gauge_of, data["gauges"])),
             }

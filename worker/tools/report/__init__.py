@@ -1,1 +1,1 @@
-"""``python -m worker report``: a record as one page that shows what happened."""
+"""``python -m memory_worker report``: a record as one page that shows what happened."""

@@ -1,4 +1,4 @@
-"""``python -m worker report FILE``: what was recorded, as one HTML page."""
+"""``python -m memory_worker report FILE``: what was recorded, as one HTML page."""
 
 import argparse
 import itertools
@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker.tools.output import Claim, as_it_is, put
+
 _BAD_INPUT = 2
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], claim: Claim = as_it_is) -> int:
     """Run the command: 0, or 2 with one line on stderr where a file cannot be read or written."""
     arguments = _parser().parse_args(argv)
+    printed_to = claim()
     from worker.tools.report.page import render  # noqa: PLC0415 - not for --help
     from worker.tools.report.recording import RecordingError, read_recording  # noqa: PLC0415
 
@@ -24,13 +27,12 @@ def main(argv: list[str]) -> int:
     except (OSError, RecordingError) as error:
         print(f"{source}: {error}", file=sys.stderr)
         return _BAD_INPUT
-    print(f"{out}: {len(page):,} characters")
-    return 0
+    return put(printed_to, f"{out}: {len(page):,} characters")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m worker report",
+        prog="python -m memory_worker report",
         description="Draw what a worker recorded (--record FILE) as one HTML page that needs no network.",
     )
     parser.add_argument("file", metavar="FILE", help="a log written by --record; FILE.1 is read first")

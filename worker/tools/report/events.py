@@ -44,14 +44,16 @@ def _nothing(_data: dict[str, Any]) -> None:
 def _level(data: dict[str, Any]) -> Told:
     before, now = str(data.get("from")), str(data.get("to"))
     percent = data.get("pressure_percentage")
-    reason = "" if percent is None else f"{percent:.1f} % of the budget taken"
+    reason = "" if percent is None else f"{percent:.1f} % of the budget in use, by all processes"
     return Told("level", f"{before} → {now}", reason, _SEVERITY.get(PressureLevel(now), 0))
 
 
 def _forecast(data: dict[str, Any]) -> Told:
     seconds = data.get("seconds_to_exhaustion")
     if seconds is None:
-        return Told("forecast", "no longer expected to run full", "it stopped growing, or room was made", 0)
+        return Told(
+            "forecast", "no longer expected to run full", "it stopped growing, or memory was freed", 0
+        )
     title = end(seconds, data.get("low_seconds"), data.get("high_seconds"))
     reason = f"{size(data.get('available_bytes'))} left, {rate(data.get('bytes_per_second') or 0.0)}"
     return Told("forecast", title, reason, 3 if seconds < _SOON_SECONDS else 2)

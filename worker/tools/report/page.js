@@ -120,7 +120,7 @@
     if (device.limit_bytes.some((n) => n !== null)) entry("limit", "border-color:var(--limit)", true);
     if (device.forecasts.length) entry("foretold", "border-color:var(--high)", true);
     if (data.happenings.some((row) => row[1] === "automatic" && row[2] === device.id))
-      legend.append(html("span", {}, html("i", { class: "diamond" }), "made room by itself"));
+      legend.append(html("span", {}, html("i", { class: "diamond" }), "freed memory by itself"));
     box.append(html("div", { class: "head" }, html("h2", {}, device.id), legend, html("label", {}, whole, " up to the budget")));
     const svg = el("svg", { height, tabindex: "0", role: "img",
       "aria-label": `Memory of ${device.id} over time by owner, with its budget and pressure levels` });
@@ -184,6 +184,7 @@
       layers.filter((layer) => layer.values[i]).forEach((layer) => rows.push([layer.name, size(layer.values[i]), layer.color]));
       if ((device.peak_bytes[i] || 0) > (device.allocated_bytes[i] || 0)) rows.push(["most in between", size(device.peak_bytes[i])]);
       rows.push(["available", size(device.available_bytes[i])], ["this process", size(device.process_used_bytes[i])],
+        ...(device.child_process_bytes[i] ? [["its child processes", size(device.child_process_bytes[i])]] : []),
         ["all processes", size(device.used_bytes[i])], ["budget", size(device.budget_bytes[i])],
         ["level", levelAt(device, t)]);
       device.signals[i].forEach((text) => rows.push(["because of", text]));

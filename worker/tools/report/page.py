@@ -137,11 +137,16 @@ def _summary(recording: Recording) -> str:
         last = device.samples[-1]
         peak = max((sample["peak_bytes"] or 0 for sample in device.samples), default=0)
         held = max((sample["model_bytes"] or 0 for sample in device.samples), default=0)
+        used = max(
+            (sample["used_bytes"] for sample in device.samples if sample["used_bytes"] is not None),
+            default=None,
+        )
         worst = max((level for _, level in device.levels), key=RANK.index)
         facts = [
             ("budget", _size(last["budget_bytes"])),
-            ("allocated at most", _size(peak)),
-            ("models at most", _size(held)),
+            ("in use at most, by all processes", _size(used)),
+            ("allocated here at most", _size(peak)),
+            ("models here at most", _size(held)),
             ("worst level", f'<span class="level {worst}">{worst}</span>'),
         ]
         rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
@@ -153,7 +158,7 @@ def _summary(recording: Recording) -> str:
         ("models loaded", f"{sum(lane.load_count for lane in recording.models.values()):,}"),
         ("models went", f"{evictions:,}"),
         ("requests failed", f"{failed:,}"),
-        ("made room by itself", f"{automatic:,}"),
+        ("freed memory by itself", f"{automatic:,}"),
         ("uses of models", f"{sum(lane.use_count for lane in recording.models.values()):,}"),
     ]
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
@@ -192,7 +197,7 @@ def _owners(recording: Recording) -> str:
             counts = f"<td class=n>{row['allocation_count']:,} of {row['made_count']:,}</td>"
             rows.append(f"<tr><td>{escape(device_id)}</td><td>{escape(str(owner))}</td>{cells}{counts}</tr>")
     if not rows:
-        return "<p>Nobody allocated anything.</p>"
+        return "<p>No owner allocated anything.</p>"
     heads = (
         "device",
         "owner",

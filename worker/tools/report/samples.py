@@ -11,14 +11,14 @@ MAX_SAMPLES = 2048
 MAX_FORECASTS = 100
 FIGURES = (
     "total_bytes", "budget_bytes", "limit_bytes", "reserve_bytes", "used_bytes", "process_used_bytes",
-    "available_bytes", "allocated_bytes", "peak_bytes", "external_bytes", "model_bytes", "cached_bytes",
+    "child_process_bytes", "available_bytes", "allocated_bytes", "peak_bytes", "external_bytes", "model_bytes", "cached_bytes",
 )  # fmt: skip
 BUDGET_SIGNAL = "budget_used_percentage"
 """What a level is by, unless it is said otherwise."""
 OTHERS = "(others)"
 """Whom a sample does not name."""
 RANK = ("unknown", "low", "moderate", "high", "critical")
-"""From what nobody can tell to the worst."""
+"""From unknown to the worst."""
 
 
 class DeviceSamples:
@@ -71,8 +71,8 @@ def _halved(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         one, two = samples[index], samples[index + 1]
         larger = two if (two["allocated_bytes"] or 0) >= (one["allocated_bytes"] or 0) else one
         peaks = [each["peak_bytes"] for each in (one, two) if each["peak_bytes"] is not None]
-        rooms = [each["available_bytes"] for each in (one, two) if each["available_bytes"] is not None]
-        lowest, highest = min(rooms, default=None), max(peaks, default=None)
+        headrooms = [each["available_bytes"] for each in (one, two) if each["available_bytes"] is not None]
+        lowest, highest = min(headrooms, default=None), max(peaks, default=None)
         yield {**larger, "t_ms": two["t_ms"], "peak_bytes": highest, "available_bytes": lowest}
     if len(samples) % 2:
         yield samples[-1]

@@ -3,9 +3,10 @@
 Between two uses of a model, it is either kept, which saves its load, or not. So the least cost is the
 cost of loading at every use, less the heaviest set of such intervals that fits: at every use, the
 models kept across it and the one in use must not be above the capacity. An interval between two uses
-with none in between costs no room and is always kept.
+with none in between takes no memory beside them and is always kept. A model that has gone by itself
+meanwhile, past its keep-alive or as asked, could not be kept.
 
-Where all sizes are equal this is a flow: each of the ``capacity / size - 1`` places that the model in
+Where all sizes and the capacity are equal throughout, this is a flow: each of the ``capacity / size - 1`` places that the model in
 use leaves is a path through the intervals, and successive heaviest paths are exact. Otherwise it is an
 integer program, solved by HiGHS (extra ``optimum``).
 """
@@ -13,11 +14,12 @@ integer program, solved by HiGHS (extra ``optimum``).
 import importlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from protocol.record import Record
 from worker.tools.simulate.interval_flow import Interval, heaviest_overlap
-from worker.tools.simulate.trace_file import Trace
+from worker.tools.simulate.trace import Trace
 
 TIME_LIMIT_S = 30.0
 
@@ -37,29 +39,36 @@ def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum
 
     1. Everything that is used fits at once, or nothing comes back that could be kept: first loads and
        what cannot be saved. Exact.
-    2. Sizes are equal: flow. Exact, in time of places x uses.
+    2. Sizes are equal, and the capacity stays: flow. Exact, in time of places x uses.
     3. HiGHS is installed: integer program, exact within ``time_limit_s``, else its proven bound.
-    4. Else each model's first load, as a bound.
+    4. Else what is left where all is kept that could be, as a bound.
+    Where the capacity falls at some time, all of these are bounds.
     """
+    best = _optimum(trace, time_limit_s)
+    return replace(best, proven=best.proven and not trace.capacity_falls)
+
+
+def _optimum(trace: Trace, time_limit_s: float) -> Optimum:
     used = set(trace.uses)
+    capacities = trace.capacities()
     sizes = {trace.models[model_id].size_bytes for model_id in used}
-    first_loads = sum(trace.models[model_id].load_ms for model_id in used)
-    if sum(trace.models[model_id].size_bytes for model_id in used) <= trace.capacity_bytes:  # 1
-        return Optimum(first_loads, proven=True, method="all models fit")
     all_loads = sum(trace.models[model_id].load_ms for model_id in trace.uses)
     intervals, adjacent_ms = _intervals(trace)
     dearest = all_loads - adjacent_ms
+    first_loads = dearest - sum(one.saved_ms for one in intervals)
+    if sum(trace.models[model_id].size_bytes for model_id in used) <= min(capacities, default=0):  # 1
+        return Optimum(first_loads, proven=True, method="all models fit")
     if not intervals:  # 1
         return Optimum(dearest, proven=True, method="nothing to keep")
-    if len(sizes) == 1:  # 2
-        places = trace.capacity_bytes // sizes.pop() - 1
+    if len(sizes) == len(set(capacities)) == 1:  # 2
+        places = capacities[0] // sizes.pop() - 1
         saved = heaviest_overlap(intervals, len(trace.uses), places)
         return Optimum(dearest - saved, proven=True, method="minimum-cost flow")
     solved = _solve(trace, intervals, time_limit_s)  # 3
     if solved is None:  # 4
         return Optimum(first_loads, proven=False, method="first loads only; install the extra 'optimum'")
     saved, proven = solved
-    # A bound may lie above the exact value only by rounding: no trace is below its first loads.
+    # A bound may lie above the exact value only by rounding: no trace costs less than where all is kept.
     reload_ms = max(dearest - saved, first_loads)
     method = "integer program" if proven else "bound of an integer program, out of time"
     return Optimum(reload_ms, proven=proven, method=method)
@@ -70,8 +79,9 @@ def _intervals(trace: Trace) -> tuple[list[Interval], int]:
     previous: dict[str, int] = {}
     intervals = []
     adjacent_ms = 0
+    lapsed = trace.lapsed()
     for index, model_id in enumerate(trace.uses):
-        before = previous.get(model_id)
+        before = None if index in lapsed else previous.get(model_id)
         model = trace.models[model_id]
         if before == index - 1:
             adjacent_ms += model.load_ms
@@ -100,17 +110,17 @@ def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> 
         solver.changeColCost(index, -float(one.saved_ms))
         solver.changeColIntegrality(index, highspy.HighsVarType.kInteger)
     crowded = _crowded(trace, intervals)
-    for kept, room in crowded:
+    for kept, headroom in crowded:
         values = [intervals[index].size_bytes / unit for index in kept]
-        solver.addRow(-highspy.kHighsInf, room / unit, len(kept), kept, values)
+        solver.addRow(-highspy.kHighsInf, headroom / unit, len(kept), kept, values)
     solver.run()
     if solver.getModelStatus() == highspy.HighsModelStatus.kOptimal:
         taken = [value > 0.5 for value in solver.getSolution().col_value]  # noqa: PLR2004 - 0 or 1
         saved = sum(one.saved_ms for one, keep in zip(intervals, taken, strict=True) if keep)
-        # In whole bytes: within its tolerance, the solver may fill a device to a little above its room.
+        # In whole bytes: within its tolerance, the solver may fill a device to a little above its headroom.
         fits = all(
-            sum(intervals[index].size_bytes for index in kept if taken[index]) <= room
-            for kept, room in crowded
+            sum(intervals[index].size_bytes for index in kept if taken[index]) <= headroom
+            for kept, headroom in crowded
         )
         return saved, fits
     bound = -solver.getInfo().mip_dual_bound
@@ -120,9 +130,9 @@ def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> 
 
 
 def _crowded(trace: Trace, intervals: Sequence[Interval]) -> list[tuple[list[int], int]]:
-    """Give the uses at which not everything can be kept: what may be, and the room beside the model in use.
+    """Give the uses at which not everything can be kept: what may be, and the headroom beside the model in use.
 
-    Of uses whose crowd is part of a neighbour's with no more room, only the neighbour's is needed; that
+    Of uses whose crowd is part of a neighbour's with no more headroom, only the neighbour's is needed; that
     is left to the solver's presolve.
     """
     starting: dict[int, list[int]] = {}
@@ -130,10 +140,11 @@ def _crowded(trace: Trace, intervals: Sequence[Interval]) -> list[tuple[list[int
         starting.setdefault(one.first, []).append(index)
     open_now: list[int] = []
     rows = []
+    capacities = trace.capacities()
     for use, model_id in enumerate(trace.uses):
         open_now = [index for index in open_now if intervals[index].last >= use]
         open_now.extend(starting.get(use, ()))
-        room = trace.capacity_bytes - trace.models[model_id].size_bytes
-        if sum(intervals[index].size_bytes for index in open_now) > room:
-            rows.append((list(open_now), room))
+        headroom = max(0, capacities[use] - trace.models[model_id].size_bytes)
+        if sum(intervals[index].size_bytes for index in open_now) > headroom:
+            rows.append((list(open_now), headroom))
     return rows

@@ -1,4 +1,4 @@
-"""``python -m worker top``: attach to a worker, follow a record, or start a worker, and show it until q."""
+"""``python -m memory_worker top``: attach to a worker, follow a record, or start a worker, and show it until q."""
 
 import argparse
 import contextlib
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.tools.top.sources import RecordSource, SocketSource, Source, SourceError, wait_for_socket
+from worker.tools.attached import SourceError, socket_of, wait_for_socket
+from worker.tools.top.sources import RecordSource, SocketSource, Source
 
 if TYPE_CHECKING:
     from worker.tools.top.snapshot import Snapshot
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
             else:
                 _show(source, arguments.seconds)
     except SourceError as error:
-        print(f"python -m worker top: {error}", file=sys.stderr)
+        print(f"python -m memory_worker top: {error}", file=sys.stderr)
         return _BAD_INPUT
     except KeyboardInterrupt:
         pass
@@ -53,9 +54,9 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m worker top",
+        prog="python -m memory_worker top",
         description="Show a worker's devices, owners, models and decisions as they change. q quits.",
-        usage="python -m worker top [--attach PID|SOCKET | --record FILE | -- WORKER OPTIONS...]",
+        usage="python -m memory_worker top [--attach PID|SOCKET | --record FILE | -- WORKER OPTIONS...]",
         epilog="Without any of them a worker is started, with the options after --, and ended with the view.",
     )
     which = parser.add_mutually_exclusive_group()
@@ -71,7 +72,7 @@ def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Sourc
     if arguments.record is not None:
         source: Source = RecordSource(Path(arguments.record))
     elif arguments.attach is not None:
-        source = SocketSource(_socket_path(arguments.attach))
+        source = SocketSource(socket_of(arguments.attach))
     else:
         with _started(options) as path:
             source = SocketSource(path)
@@ -82,18 +83,12 @@ def _source(arguments: argparse.Namespace, options: list[str]) -> Iterator[Sourc
         yield source
 
 
-def _socket_path(attached: str) -> Path:
-    from worker.export.socket_path import default_path  # noqa: PLC0415 - POSIX only
-
-    return default_path(int(attached)) if attached.isdecimal() else Path(attached)
-
-
 @contextlib.contextmanager
 def _started(options: list[str]) -> Iterator[Path]:
-    """Start a worker that nobody else talks to; it ends with its input."""
+    """Start a worker that has no other client; it ends with its input."""
     with tempfile.TemporaryDirectory(prefix="memory-worker-top-") as folder:  # made with mode 0700
         path = Path(folder) / "worker.sock"
-        command = [sys.executable, "-m", "worker", *options, "--monitor-socket", str(path)]
+        command = [sys.executable, "-m", "memory_worker", *options, "--monitor-socket", str(path)]
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # noqa: S603
         try:
             _wait_until_it_listens(worker, path)

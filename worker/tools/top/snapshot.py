@@ -12,14 +12,14 @@ _CURVE = 60
 
 
 class DeviceRow(Record):
-    """A device. ``taken_bytes`` is what this worker has of it, by its books."""
+    """A device. ``percentage`` is of its budget, by all processes; ``own_bytes`` what this worker has, by its ledger."""
 
     device_id: str
     state: str
     level: str
     percentage: float | None
     budget_bytes: int | None
-    taken_bytes: int
+    own_bytes: int
     available_bytes: int | None
     bytes_per_second: float | None
     seconds_left: float | None
@@ -36,7 +36,7 @@ class OwnerRow(Record):
 
 
 class ModelRow(Record):
-    """A model. ``expires_in_ms`` None: it stays until something needs its room."""
+    """A model. ``expires_in_ms`` None: it stays until something needs its memory."""
 
     model_id: str
     state: str
@@ -59,6 +59,9 @@ class Snapshot(Record):
     happenings: tuple[Happening, ...]
     """The newest first; ``t_ms`` counts from the worker's start."""
     ended: bool = False
+    process_bytes: int | None = None
+    child_bytes: int | None = None
+    """What the worker takes of the machine's memory, and what the processes do that it started."""
 
 
 class Replies(Record):
@@ -113,6 +116,8 @@ def of_replies(source: str, replies: Replies, happenings: Iterable[Happening], *
         models=tuple(sorted(models, key=_model_order)),
         happenings=tuple(happenings),
         ended=ended,
+        process_bytes=_of_cpu(replies.status["devices"], "process_used_bytes"),
+        child_bytes=_of_cpu(replies.status["devices"], "child_process_bytes"),
     )
 
 
@@ -123,12 +128,12 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
     for device_id, device in recording.devices.items():
         last, trend = device.last, device.last.get("trend") or {}
         curve = _by_the_second(device.samples, recording.last_ms)
-        budget, room = last.get("budget_bytes"), last.get("available_bytes")
-        percentage = None if not budget or room is None else max(0.0, 100 * (1 - room / budget))
+        budget, headroom = last.get("budget_bytes"), last.get("available_bytes")
+        percentage = None if not budget or headroom is None else max(0.0, 100 * (1 - headroom / budget))
         rows.append(
             DeviceRow(
                 device_id, str(last.get("state")), str(last.get("pressure_level")), percentage, budget,
-                _taken(last), room, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
+                _own_bytes(last), headroom, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
             )
         )  # fmt: skip
         owners.extend(
@@ -141,6 +146,7 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
             for row in last.get("owners", ())
             if row["allocation_count"]
         )
+    lasts = [{"device_id": device_id} | device.last for device_id, device in recording.devices.items()]
     models = [_recorded_model(name, lane, recording.last_ms) for name, lane in recording.models.items()]
     told = [
         Happening(
@@ -163,7 +169,14 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
         models=tuple(sorted(models, key=_model_order)),
         happenings=tuple(reversed(told)),
         ended=recording.ended,
+        process_bytes=_of_cpu(lasts, "process_used_bytes"),
+        child_bytes=_of_cpu(lasts, "child_process_bytes"),
     )
+
+
+def _of_cpu(rows: list[dict[str, Any]], figure: str) -> int | None:
+    """Return a figure of the CPU's; None where a worker or a record of before has none."""
+    return next((row.get(figure) for row in rows if row["device_id"] == "cpu"), None)
 
 
 def _device(row: dict[str, Any], pressure: dict[str, Any], curve: list[int]) -> DeviceRow:
@@ -174,7 +187,7 @@ def _device(row: dict[str, Any], pressure: dict[str, Any], curve: list[int]) -> 
         level=pressure.get("pressure_level", row["pressure_level"]),
         percentage=pressure.get("pressure_percentage"),
         budget_bytes=row["budget_bytes"],
-        taken_bytes=_taken(row),
+        own_bytes=_own_bytes(row),
         available_bytes=row["available_bytes"],
         bytes_per_second=trend.get("bytes_per_second"),
         seconds_left=trend.get("seconds_to_exhaustion"),
@@ -195,7 +208,7 @@ def _by_the_second(samples: list[dict[str, Any]], now_ms: int) -> tuple[int, ...
     return tuple(values[-_CURVE:])
 
 
-def _taken(row: dict[str, Any]) -> int:
+def _own_bytes(row: dict[str, Any]) -> int:
     return int(row.get("allocated_bytes") or 0) + int(row.get("model_bytes") or 0)
 
 

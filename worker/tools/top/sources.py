@@ -1,26 +1,18 @@
-"""Where the live view gets its snapshots: a worker's socket, or a record that somebody writes."""
+"""Where the live view gets its snapshots: a worker's socket, or a record that a worker writes."""
 
-import itertools
-import json
 import os
 import socket
-import sys
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Protocol
 
 from protocol.vocabulary import EventName
+from worker.tools.attached import AttachedWorker, SourceError
 from worker.tools.report.happenings import Happening, Happenings
 from worker.tools.report.recording import Recording
 from worker.tools.top.snapshot import Replies, Snapshot, of_recording, of_replies
 
-_PATIENCE_SECONDS = 10.0
 _SHOWN = 200
-
-
-class SourceError(Exception):
-    """Nothing to show; the message says why."""
 
 
 class Source(Protocol):
@@ -40,35 +32,28 @@ class SocketSource:
 
     def __init__(self, path: Path, connection: socket.socket | None = None) -> None:
         self._name = str(path)
-        try:
-            self._socket = connection or _connect(path)
-        except OSError as error:
-            message = f"{path}: {error.strerror or error}; was the worker started with --monitor-socket?"
-            raise SourceError(message) from None
-        self._socket.settimeout(_PATIENCE_SECONDS)
-        self._ids = itertools.count(1)
-        # All mutable state: bytes of a line that has not ended, what happened, the last answer.
-        self._held = b""
+        # All mutable state: what happened, the last answer.
         self._happenings: deque[Happening] = deque(maxlen=_SHOWN)
         self._seen: set[tuple[Any, ...]] = set()
         self._last: Replies | None = None
         self._uptime_ms = 0
-        self._hello = self._ask("worker.hello")
-        self._ask("worker.subscribe", {"events": list(EventName)})
+        self._worker = AttachedWorker(path, connection, self._note)
+        self._hello = self._worker.ask("worker.hello")
+        self._worker.ask("worker.subscribe", {"events": list(EventName)})
 
     def snapshot(self) -> Snapshot:
         """Ask. The last answers, marked as ended, once the worker is gone."""
         ended = False
         try:
-            ping = self._ask("worker.ping")
+            ping = self._worker.ask("worker.ping")
             self._uptime_ms = ping["uptime_ms"]
             self._last = Replies(
                 hello=self._hello,
                 ping=ping,
-                pressure=self._ask("memory.get_pressure"),
-                status=self._ask("memory.get_status", {"include_usage_stats": True}),
-                models=self._ask("memory.get_model_status"),
-                timeline=self._ask(
+                pressure=self._worker.ask("memory.get_pressure"),
+                status=self._worker.ask("memory.get_status", {"include_usage_stats": True}),
+                models=self._worker.ask("memory.get_model_status"),
+                timeline=self._worker.ask(
                     "memory.get_analytics", {"time_range": "10m", "include": ["timeline", "evictions"]}
                 ),
             )
@@ -82,7 +67,7 @@ class SocketSource:
 
     def close(self) -> None:
         """Hang up."""
-        self._socket.close()
+        self._worker.close()
 
     def _note_evictions(self, rows: list[dict[str, Any]]) -> None:
         for row in rows:
@@ -94,33 +79,10 @@ class SocketSource:
                 )
             self._seen.add(key)
 
-    def _ask(self, action: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ask one question. EOFError once the worker is gone, SourceError where it refuses."""
-        request_id = f"top-{next(self._ids)}"
-        line = json.dumps({"request_id": request_id, "action": action, "data": data or {}}) + "\n"
-        self._socket.sendall(line.encode())
-        while True:
-            reply = self._read_line()
-            if "event" in reply:
-                self._note(reply)
-            elif reply.get("request_id") == request_id:
-                if not reply["success"]:
-                    raise SourceError(f"{action}: {reply['error']['message']}")
-                return dict(reply["data"])
-
     def _note(self, event: dict[str, Any]) -> None:
         rows = Happenings()
         rows.add(event, self._uptime_ms)
         self._happenings.extend(rows.told())
-
-    def _read_line(self) -> dict[str, Any]:
-        while b"\n" not in self._held:
-            piece = self._socket.recv(1 << 16)
-            if not piece:
-                raise EOFError
-            self._held += piece
-        line, _, self._held = self._held.partition(b"\n")
-        return dict(json.loads(line))
 
 
 class RecordSource:
@@ -167,29 +129,3 @@ class RecordSource:
         except OSError:
             return False
         return found.st_ino != self._inode or found.st_size < self._file.tell()
-
-
-def _connect(path: Path) -> socket.socket:
-    if sys.platform == "win32":
-        raise OSError("Windows has no such sockets: follow a record file")
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def wait_for_socket(path: Path, seconds: float) -> None:
-    """Wait until a worker that was just started listens. SourceError if it does not."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            _connect(path).close()
-        except OSError as error:
-            if time.monotonic() > until:
-                raise SourceError(f"{path}: {error.strerror or error}") from None
-            time.sleep(0.02)
-        else:
-            return

@@ -26,7 +26,7 @@ _FRAME = 6
 _STEADY_SHARE = 0.01
 """A device whose use moves by less of its budget a minute stands still."""
 _WIDE = 100
-"""From so many columns on there is room for the curves."""
+"""From so many columns on the curves fit."""
 
 
 class View:
@@ -59,6 +59,10 @@ class View:
         title.append_text(words(f" {shown.worker}"))
         if shown.uptime_ms is not None:
             title.append(f" · up {duration(shown.uptime_ms)}")
+        if shown.process_bytes is not None:
+            title.append(f" · takes {mebibytes(shown.process_bytes)}")
+        if shown.child_bytes:
+            title.append(f", its processes {mebibytes(shown.child_bytes)}")
         title.append_text(words(f" · {shown.source}", "dim"))
         mark = "  ENDED" if shown.ended else "  PAUSED" if self._paused else ""
         title.truncate(width - len(mark), overflow="ellipsis")
@@ -90,8 +94,8 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
         "device" if not hidden else f"device +{hidden}", ratio=1, no_wrap=True, overflow="ellipsis"
     )
     table.add_column("level", width=8, no_wrap=True)
-    table.add_column("taken of budget", width=17, no_wrap=True)
-    for name in ("taken", "free", "budget"):
+    table.add_column("budget in use", width=17, no_wrap=True)  # by all processes
+    for name in ("ours", "free", "budget"):
         table.add_column(name, width=9, justify="right", no_wrap=True)
     table.add_column("trend", ratio=2, no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -106,7 +110,7 @@ def _devices(rows: Iterable[DeviceRow], width: int, hidden: int, *, plain: bool)
             words(row.device_id, "bold"),
             words(level, style),
             _bar(row.percentage, 11, style, plain=plain),
-            size(row.taken_bytes), size(row.available_bytes), size(row.budget_bytes),
+            size(row.own_bytes), size(row.available_bytes), size(row.budget_bytes),
             trend,
         )  # fmt: skip
     return table
@@ -173,7 +177,7 @@ def words(text: str, style: str = "") -> Text:
 
 
 def trend_of(row: DeviceRow, *, brief: bool = False) -> str:
-    """Say where a device is heading; nothing where nobody knows. ``brief``: the end, or else the speed."""
+    """Say where a device is heading; nothing where it is unknown. ``brief``: the end, or else the speed."""
     if row.bytes_per_second is None:
         return ""
     if row.seconds_left is not None:

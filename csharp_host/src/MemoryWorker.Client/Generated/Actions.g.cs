@@ -24,6 +24,9 @@ public static class MemoryActions
     /// <summary>Give one allocation back.</summary>
     public const string Deallocate = "memory.deallocate";
 
+    /// <summary>Have an allocation's lease end later, or sooner; one without a lease gets one.</summary>
+    public const string RenewLease = "memory.renew_lease";
+
     /// <summary>Copy or move an allocation's contents to a new allocation.</summary>
     public const string Transfer = "memory.transfer";
 
@@ -63,7 +66,7 @@ public static class MemoryActions
     /// <summary>Unload a model that is not in use; where another process holds it, ask its owner to.</summary>
     public const string UnloadModel = "memory.unload_model";
 
-    /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing.</summary>
+    /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
     public const string Plan = "memory.plan";
 
     /// <summary>Ask how to cut work into batches that fit.</summary>
@@ -114,6 +117,10 @@ public static class WireActions
     /// <summary><c>memory.deallocate</c>.</summary>
     public static WireAction<DeallocateParams, DeallocateResult> Deallocate { get; } =
         new(MemoryActions.Deallocate, Changes: true, IsControl: false);
+
+    /// <summary><c>memory.renew_lease</c>.</summary>
+    public static WireAction<RenewLeaseParams, RenewLeaseResult> RenewLease { get; } =
+        new(MemoryActions.RenewLease, Changes: true, IsControl: false);
 
     /// <summary><c>memory.transfer</c>.</summary>
     public static WireAction<TransferParams, TransferResult> Transfer { get; } =
@@ -207,6 +214,7 @@ public static class WireActions
         GetAllocations,
         Allocate,
         Deallocate,
+        RenewLease,
         Transfer,
         GetTransfer,
         Clear,
@@ -238,6 +246,7 @@ public static class WireActions
         "memory.get_allocations" => GetAllocations,
         "memory.allocate" => Allocate,
         "memory.deallocate" => Deallocate,
+        "memory.renew_lease" => RenewLease,
         "memory.transfer" => Transfer,
         "memory.get_transfer" => GetTransfer,
         "memory.clear" => Clear,

@@ -509,7 +509,10 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
     /// <summary><c>steps</c></summary>
     public required IReadOnlyList<OptimizeStep> Steps { get; init; }
 
-    /// <summary><c>returned_bytes</c></summary>
+    /// <summary>What the steps should have freed, by the ledger. Null from a worker that does not send it yet.</summary>
+    public long? ClaimedBytes { get; init; }
+
+    /// <summary>What came back of it, measured at the operating system or driver.</summary>
     public required long? ReturnedBytes { get; init; }
 
     /// <summary><c>helped</c></summary>
@@ -553,34 +556,39 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
                 Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<OptimizeStep>(ref reader, member, strict));
                 seen |= 0x4;
             }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
             else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
                 ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
-                seen |= 0x8;
+                seen |= 0x10;
             }
             else if (WireReader.IsAt(ref reader, "helped"u8))
             {
                 Helped = WireReader.Boolean(ref reader, "helped");
-                seen |= 0x10;
+                seen |= 0x20;
             }
             else if (WireReader.IsAt(ref reader, "next_in_ms"u8))
             {
                 NextInMs = WireReader.Int64(ref reader, "next_in_ms", strict, minimum: 0);
-                seen |= 0x20;
+                seen |= 0x40;
             }
             else if (WireReader.IsAt(ref reader, "reason"u8))
             {
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x40;
+                seen |= 0x80;
             }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizedData", refuse: strict);
             }
         }
-        if (seen != 0x7f)
+        if (seen != 0xff)
         {
-            WireReader.Require(strict ? seen : seen | 0x8, "OptimizedData", "device_id", "pressure_level", "steps", "returned_bytes", "helped", "next_in_ms", "reason");
+            WireReader.Require(strict ? seen : seen | 0x18, "OptimizedData", "device_id", "pressure_level", "steps", "claimed_bytes", "returned_bytes", "helped", "next_in_ms", "reason");
         }
         UnknownWords = unknown;
     }
@@ -599,6 +607,8 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
         WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
         writer.WritePropertyName("helped"u8);

@@ -359,6 +359,11 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
     /// <summary>Models may be unloaded to make it fit.</summary>
     public bool MakeRoom { get => _makeRoom; init { _makeRoom = value; _assigned |= 0x100; } }
 
+    private readonly string? _planId;
+
+    /// <summary>A plan for so many bytes, which is carried out as it was answered, or refused as <c>plan_stale</c>.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x200; } }
+
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -416,6 +421,10 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
             else if (WireReader.IsAt(ref reader, "make_room"u8))
             {
                 MakeRoom = WireReader.Boolean(ref reader, "make_room");
+            }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict, minimum: 1, maximum: 256);
             }
             else
             {
@@ -488,6 +497,11 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
             writer.WritePropertyName("make_room"u8);
             WireWriter.Value(writer, MakeRoom);
         }
+        if ((_assigned & 0x200) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
         writer.WriteEndObject();
     }
 }
@@ -553,6 +567,64 @@ public sealed record DeallocateParams : IWireRecord<DeallocateParams>
             writer.WritePropertyName("force"u8);
             WireWriter.Value(writer, Force);
         }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Have an allocation's lease end later, or sooner; one without a lease gets one.</summary>
+public sealed record RenewLeaseParams : IWireRecord<RenewLeaseParams>
+{
+    /// <summary><c>allocation_id</c></summary>
+    public required string AllocationId { get; init; }
+
+    /// <summary>From now on, whatever was left of it.</summary>
+    public required long LeaseMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RenewLeaseParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RenewLeaseParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RenewLeaseParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
+            {
+                AllocationId = WireReader.String(ref reader, "allocation_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "lease_ms"u8))
+            {
+                LeaseMs = WireReader.Int64(ref reader, "lease_ms", strict, minimum: 1);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RenewLeaseParams", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "RenewLeaseParams", "allocation_id", "lease_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RenewLeaseParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("allocation_id"u8);
+        WireWriter.Value(writer, AllocationId);
+        writer.WritePropertyName("lease_ms"u8);
+        WireWriter.Value(writer, LeaseMs);
         writer.WriteEndObject();
     }
 }
@@ -1131,7 +1203,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
             }
             else if (WireReader.IsAt(ref reader, "exclude_models"u8))
             {
-                ExcludeModels = WireReader.List(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256));
+                ExcludeModels = WireReader.List(ref reader, "exclude_models", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256), maximum: 10000);
             }
             else if (WireReader.IsAt(ref reader, "max_optimization_time_ms"u8))
             {
@@ -1303,7 +1375,7 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
             }
             else if (WireReader.IsAt(ref reader, "include"u8))
             {
-                Include = WireReader.IsNull(ref reader) ? null : WireReader.Words(ref reader, "include", strict, ref unknown, WireWords.ReadAnalyticsSection, minimum: 1);
+                Include = WireReader.IsNull(ref reader) ? null : WireReader.Words(ref reader, "include", strict, ref unknown, WireWords.ReadAnalyticsSection, minimum: 1, maximum: 100);
             }
             else
             {
@@ -1446,13 +1518,18 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
 
     private readonly long? _keepAliveMs;
 
-    /// <summary>How long it stays after its last use; null leaves that as it is.</summary>
+    /// <summary>How long it stays after its last use, -1 for until evicted; null leaves that as it is.</summary>
     public long? KeepAliveMs { get => _keepAliveMs; init { _keepAliveMs = value; _assigned |= 0x8; } }
 
     private readonly bool _allowFallback = true;
 
     /// <summary>The model's declared fallback may be loaded where it has no room itself.</summary>
     public bool AllowFallback { get => _allowFallback; init { _allowFallback = value; _assigned |= 0x10; } }
+
+    private readonly string? _planId;
+
+    /// <summary>A plan for this model, which is carried out as it was answered, or refused as <c>plan_stale</c>; then <c>make_room</c> and <c>allow_fallback</c> have no say.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x20; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public LoadModelParams() { }
@@ -1485,11 +1562,15 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
-                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
+                KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: -1);
             }
             else if (WireReader.IsAt(ref reader, "allow_fallback"u8))
             {
                 AllowFallback = WireReader.Boolean(ref reader, "allow_fallback");
+            }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict, minimum: 1, maximum: 256);
             }
             else
             {
@@ -1536,6 +1617,11 @@ public sealed record LoadModelParams : IWireRecord<LoadModelParams>
         {
             writer.WritePropertyName("allow_fallback"u8);
             WireWriter.Value(writer, AllowFallback);
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
         }
         writer.WriteEndObject();
     }
@@ -1626,7 +1712,7 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
     }
 }
 
-/// <summary>Ask which of several ways fits, in the order of preference. Changes nothing.</summary>
+/// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanParams : IWireRecord<PlanParams>
 {
@@ -1691,7 +1777,7 @@ public sealed record PlanParams : IWireRecord<PlanParams>
     }
 }
 
-/// <summary>One way to do the work, and what it takes.</summary>
+/// <summary>One way to do the work, and what it takes: so many bytes, or a model.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanCandidate : IWireRecord<PlanCandidate>
 {
@@ -1700,13 +1786,20 @@ public sealed record PlanCandidate : IWireRecord<PlanCandidate>
     /// <summary><c>name</c></summary>
     public required string Name { get; init; }
 
-    /// <summary><c>required_bytes</c></summary>
-    public required long RequiredBytes { get; init; }
+    private readonly long? _requiredBytes;
+
+    /// <summary>0 for a way that needs nothing, such as a ladder's last rung.</summary>
+    public long? RequiredBytes { get => _requiredBytes; init { _requiredBytes = value; _assigned |= 0x1; } }
+
+    private readonly string? _modelId;
+
+    /// <summary>A model to load, which needs what its file says or it took before, and nothing where it is loaded.</summary>
+    public string? ModelId { get => _modelId; init { _modelId = value; _assigned |= 0x2; } }
 
     private readonly string? _deviceId;
 
-    /// <summary><c>device_id</c></summary>
-    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
+    /// <summary>Null for the default one, and with a model for its own, else whichever has room.</summary>
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x4; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanCandidate() { }
@@ -1727,8 +1820,11 @@ public sealed record PlanCandidate : IWireRecord<PlanCandidate>
             }
             else if (WireReader.IsAt(ref reader, "required_bytes"u8))
             {
-                RequiredBytes = WireReader.Int64(ref reader, "required_bytes", strict, minimum: 1);
-                seen |= 0x2;
+                RequiredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "required_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "model_id", strict, minimum: 1, maximum: 256);
             }
             else if (WireReader.IsAt(ref reader, "device_id"u8))
             {
@@ -1739,9 +1835,13 @@ public sealed record PlanCandidate : IWireRecord<PlanCandidate>
                 WireReader.Unknown(ref reader, "PlanCandidate", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (seen != 0x1)
         {
-            WireReader.Require(seen, "PlanCandidate", "name", "required_bytes");
+            WireReader.Require(seen, "PlanCandidate", "name");
+        }
+        if (strict && (RequiredBytes is null) == (ModelId is null))
+        {
+            throw new JsonException("PlanCandidate: exactly one of required_bytes and model_id is needed");
         }
     }
 
@@ -1755,9 +1855,17 @@ public sealed record PlanCandidate : IWireRecord<PlanCandidate>
         writer.WriteStartObject();
         writer.WritePropertyName("name"u8);
         WireWriter.Value(writer, Name);
-        writer.WritePropertyName("required_bytes"u8);
-        WireWriter.Value(writer, RequiredBytes);
         if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("required_bytes"u8);
+            WireWriter.Value(writer, RequiredBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("model_id"u8);
+            WireWriter.Value(writer, ModelId);
+        }
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
@@ -2215,7 +2323,7 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         {
             if (WireReader.IsAt(ref reader, "events"u8))
             {
-                Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName);
+                Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName, maximum: 100);
                 seen |= 0x1;
             }
             else

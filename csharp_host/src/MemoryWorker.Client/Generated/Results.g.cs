@@ -111,8 +111,14 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary><c>state_reason</c></summary>
     public required string? StateReason { get; init; }
 
+    /// <summary>How old the figures are; null where there are none yet. Null from a worker that does not send it yet.</summary>
+    public long? AgeMs { get; init; }
+
     /// <summary><c>total_bytes</c></summary>
     public required long? TotalBytes { get; init; }
+
+    /// <summary>Whose figure it is, as for the others. Null from a worker that does not send it yet.</summary>
+    public Source? TotalSource { get; init; }
 
     /// <summary>The most that this worker may use: the smallest of all limits.</summary>
     public required long? BudgetBytes { get; init; }
@@ -123,8 +129,17 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary>Whole device, every process.</summary>
     public required long? UsedBytes { get; init; }
 
+    /// <summary><c>used_source</c> Null from a worker that does not send it yet.</summary>
+    public Source? UsedSource { get; init; }
+
     /// <summary>This worker, as the operating system or driver sees it.</summary>
     public required long? ProcessUsedBytes { get; init; }
+
+    /// <summary><c>process_used_source</c> Null from a worker that does not send it yet.</summary>
+    public Source? ProcessUsedSource { get; init; }
+
+    /// <summary>On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`. Null from a worker that does not send it yet.</summary>
+    public long? ChildProcessBytes { get; init; }
 
     /// <summary>Ledger: live allocations, as asked for.</summary>
     public required long AllocatedBytes { get; init; }
@@ -207,104 +222,129 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "age_ms"u8))
+            {
+                AgeMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "age_ms", strict, minimum: 0);
+                seen |= 0x20;
+            }
             else if (WireReader.IsAt(ref reader, "total_bytes"u8))
             {
                 TotalBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0);
-                seen |= 0x20;
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "total_source"u8))
+            {
+                TotalSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "total_source", strict, ref unknown);
+                seen |= 0x80;
             }
             else if (WireReader.IsAt(ref reader, "budget_bytes"u8))
             {
                 BudgetBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "budget_bytes", strict, minimum: 0);
-                seen |= 0x40;
+                seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "budget_source"u8))
             {
                 BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source", strict, ref unknown);
-                seen |= 0x80;
+                seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "used_bytes"u8))
             {
                 UsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "used_bytes", strict, minimum: 0);
-                seen |= 0x100;
+                seen |= 0x400;
+            }
+            else if (WireReader.IsAt(ref reader, "used_source"u8))
+            {
+                UsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "used_source", strict, ref unknown);
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
             {
                 ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0);
-                seen |= 0x200;
+                seen |= 0x1000;
+            }
+            else if (WireReader.IsAt(ref reader, "process_used_source"u8))
+            {
+                ProcessUsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "process_used_source", strict, ref unknown);
+                seen |= 0x2000;
+            }
+            else if (WireReader.IsAt(ref reader, "child_process_bytes"u8))
+            {
+                ChildProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "child_process_bytes", strict, minimum: 0);
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
             {
                 AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "external_bytes"u8))
             {
                 ExternalBytes = WireReader.Int64(ref reader, "external_bytes", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x10000;
             }
             else if (WireReader.IsAt(ref reader, "cached_bytes"u8))
             {
                 CachedBytes = WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x20000;
             }
             else if (WireReader.IsAt(ref reader, "unattributed_bytes"u8))
             {
                 UnattributedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "unattributed_bytes", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "available_bytes"u8))
             {
                 AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "peak_allocated_bytes"u8))
             {
                 PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x100000;
             }
             else if (WireReader.IsAt(ref reader, "allocation_count"u8))
             {
                 AllocationCount = WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
-                seen |= 0x10000;
+                seen |= 0x200000;
             }
             else if (WireReader.IsAt(ref reader, "model_bytes"u8))
             {
                 ModelBytes = WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0);
-                seen |= 0x20000;
+                seen |= 0x400000;
             }
             else if (WireReader.IsAt(ref reader, "utilization_percentage"u8))
             {
                 UtilizationPercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "utilization_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 0x40000;
+                seen |= 0x800000;
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
                 PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
-                seen |= 0x80000;
+                seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "allocations"u8))
             {
                 Allocations = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "allocations", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<AllocationRow>(ref reader, member, strict));
-                seen |= 0x100000;
+                seen |= 0x2000000;
             }
             else if (WireReader.IsAt(ref reader, "usage"u8))
             {
                 Usage = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "usage", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UsageGroup>(ref reader, member, strict));
-                seen |= 0x200000;
+                seen |= 0x4000000;
             }
             else if (WireReader.IsAt(ref reader, "fragmentation"u8))
             {
                 Fragmentation = WireReader.IsNull(ref reader) ? null : WireReader.Record<Fragmentation>(ref reader, "fragmentation", strict);
-                seen |= 0x400000;
+                seen |= 0x8000000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceStatus", refuse: strict);
             }
         }
-        if (seen != 0x7fffff)
+        if (seen != 0xfffffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x7463f0, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "total_bytes", "budget_bytes", "budget_source", "used_bytes", "process_used_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
+            WireReader.Require(strict ? seen : seen | 0xe8c7ff0, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "age_ms", "total_bytes", "total_source", "budget_bytes", "budget_source", "used_bytes", "used_source", "process_used_bytes", "process_used_source", "child_process_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
         }
         UnknownWords = unknown;
     }
@@ -327,16 +367,26 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         WireWriter.Value(writer, WireWriter.Kept(State == DeviceState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("state_reason"u8);
         WireWriter.Value(writer, StateReason);
+        writer.WritePropertyName("age_ms"u8);
+        WireWriter.Value(writer, AgeMs);
         writer.WritePropertyName("total_bytes"u8);
         WireWriter.Value(writer, TotalBytes);
+        writer.WritePropertyName("total_source"u8);
+        WireWriter.Value(writer, WireWriter.Kept(TotalSource == Source.Unknown, UnknownWords, "total_source") ?? this.TotalSource?.ToWord());
         writer.WritePropertyName("budget_bytes"u8);
         WireWriter.Value(writer, BudgetBytes);
         writer.WritePropertyName("budget_source"u8);
         WireWriter.Value(writer, WireWriter.Kept(BudgetSource == Source.Unknown, UnknownWords, "budget_source") ?? this.BudgetSource?.ToWord());
         writer.WritePropertyName("used_bytes"u8);
         WireWriter.Value(writer, UsedBytes);
+        writer.WritePropertyName("used_source"u8);
+        WireWriter.Value(writer, WireWriter.Kept(UsedSource == Source.Unknown, UnknownWords, "used_source") ?? this.UsedSource?.ToWord());
         writer.WritePropertyName("process_used_bytes"u8);
         WireWriter.Value(writer, ProcessUsedBytes);
+        writer.WritePropertyName("process_used_source"u8);
+        WireWriter.Value(writer, WireWriter.Kept(ProcessUsedSource == Source.Unknown, UnknownWords, "process_used_source") ?? this.ProcessUsedSource?.ToWord());
+        writer.WritePropertyName("child_process_bytes"u8);
+        WireWriter.Value(writer, ChildProcessBytes);
         writer.WritePropertyName("allocated_bytes"u8);
         WireWriter.Value(writer, AllocatedBytes);
         writer.WritePropertyName("external_bytes"u8);
@@ -841,17 +891,39 @@ public sealed record GetUsageResult : IWireRecord<GetUsageResult>
     }
 }
 
-/// <summary>Allocated bytes of one device, in groups.</summary>
+/// <summary>Allocated bytes of one device, in groups, and all that adds up to what the process uses of it.</summary>
+/// <remarks>The groups and <c>external_model_bytes</c> add up to <c>allocated_bytes</c> and <c>external_bytes</c>. <c>resident_bytes</c>, <c>cached_bytes</c> and <c>unattributed_bytes</c> add up to <c>process_used_bytes</c>, where <c>unattributed_bytes</c> is not 0.</remarks>
 public sealed record DeviceUsage : IWireRecord<DeviceUsage>
 {
     /// <summary><c>device_id</c></summary>
     public required string DeviceId { get; init; }
 
-    /// <summary><c>allocated_bytes</c></summary>
+    /// <summary>Live allocations, as asked for.</summary>
     public required long AllocatedBytes { get; init; }
 
     /// <summary><c>peak_allocated_bytes</c></summary>
     public required long PeakAllocatedBytes { get; init; }
+
+    /// <summary>Recorded for the host and other processes, which hold them. Null from a worker that does not send it yet.</summary>
+    public long? ExternalBytes { get; init; }
+
+    /// <summary>Part of <c>external_bytes</c>: models, which are in no group. Null from a worker that does not send it yet.</summary>
+    public long? ExternalModelBytes { get; init; }
+
+    /// <summary><c>model_bytes</c> Null from a worker that does not send it yet.</summary>
+    public long? ModelBytes { get; init; }
+
+    /// <summary>Part of <c>allocated_bytes</c> and <c>model_bytes</c> that takes memory now, as the device rounds it: what nothing was written to may take none yet. Null from a worker that does not send it yet.</summary>
+    public long? ResidentBytes { get; init; }
+
+    /// <summary>Kept for reuse by the runtime, not live. Null from a worker that does not send it yet.</summary>
+    public long? CachedBytes { get; init; }
+
+    /// <summary>What the process uses beyond what ledger, models and caches explain; 0 also where they explain more than it uses by the system's figure, which is not of the same instant. Null from a worker that does not send it yet.</summary>
+    public long? UnattributedBytes { get; init; }
+
+    /// <summary>This worker, as the operating system or driver sees it. Null from a worker that does not send it yet.</summary>
+    public long? ProcessUsedBytes { get; init; }
 
     /// <summary><c>groups</c></summary>
     public required IReadOnlyList<UsageGroup> Groups { get; init; }
@@ -883,19 +955,54 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
                 PeakAllocatedBytes = WireReader.Int64(ref reader, "peak_allocated_bytes", strict, minimum: 0);
                 seen |= 0x4;
             }
+            else if (WireReader.IsAt(ref reader, "external_bytes"u8))
+            {
+                ExternalBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "external_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "external_model_bytes"u8))
+            {
+                ExternalModelBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "external_model_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "model_bytes"u8))
+            {
+                ModelBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "resident_bytes"u8))
+            {
+                ResidentBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "resident_bytes", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "cached_bytes"u8))
+            {
+                CachedBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "unattributed_bytes"u8))
+            {
+                UnattributedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "unattributed_bytes", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
+            {
+                ProcessUsedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_used_bytes", strict, minimum: 0);
+                seen |= 0x200;
+            }
             else if (WireReader.IsAt(ref reader, "groups"u8))
             {
                 Groups = WireReader.List(ref reader, "groups", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UsageGroup>(ref reader, member, strict));
-                seen |= 0x8;
+                seen |= 0x400;
             }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceUsage", refuse: strict);
             }
         }
-        if (seen != 0xf)
+        if (seen != 0x7ff)
         {
-            WireReader.Require(seen, "DeviceUsage", "device_id", "allocated_bytes", "peak_allocated_bytes", "groups");
+            WireReader.Require(strict ? seen : seen | 0x3f8, "DeviceUsage", "device_id", "allocated_bytes", "peak_allocated_bytes", "external_bytes", "external_model_bytes", "model_bytes", "resident_bytes", "cached_bytes", "unattributed_bytes", "process_used_bytes", "groups");
         }
     }
 
@@ -913,6 +1020,35 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
         WireWriter.Value(writer, AllocatedBytes);
         writer.WritePropertyName("peak_allocated_bytes"u8);
         WireWriter.Value(writer, PeakAllocatedBytes);
+        if (ExternalBytes is not null)
+        {
+            writer.WritePropertyName("external_bytes"u8);
+            WireWriter.Value(writer, ExternalBytes);
+        }
+        if (ExternalModelBytes is not null)
+        {
+            writer.WritePropertyName("external_model_bytes"u8);
+            WireWriter.Value(writer, ExternalModelBytes);
+        }
+        if (ModelBytes is not null)
+        {
+            writer.WritePropertyName("model_bytes"u8);
+            WireWriter.Value(writer, ModelBytes);
+        }
+        if (ResidentBytes is not null)
+        {
+            writer.WritePropertyName("resident_bytes"u8);
+            WireWriter.Value(writer, ResidentBytes);
+        }
+        if (CachedBytes is not null)
+        {
+            writer.WritePropertyName("cached_bytes"u8);
+            WireWriter.Value(writer, CachedBytes);
+        }
+        writer.WritePropertyName("unattributed_bytes"u8);
+        WireWriter.Value(writer, UnattributedBytes);
+        writer.WritePropertyName("process_used_bytes"u8);
+        WireWriter.Value(writer, ProcessUsedBytes);
         writer.WritePropertyName("groups"u8);
         WireWriter.List(writer, Groups, static (writer, item) => WireWriter.Value(writer, item));
         writer.WriteEndObject();
@@ -1116,7 +1252,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     /// <summary><c>reload_ms</c></summary>
     public required long? ReloadMs { get; init; }
 
-    /// <summary><c>reason</c></summary>
+    /// <summary>Why; and what came back, where that is not what the ledger freed.</summary>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
@@ -1273,6 +1409,64 @@ public sealed record DeallocateResult : IWireRecord<DeallocateResult>
         WireWriter.Value(writer, ReturnedBytes);
         writer.WritePropertyName("available_bytes"u8);
         WireWriter.Value(writer, AvailableBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>How long the allocation stays now.</summary>
+public sealed record RenewLeaseResult : IWireRecord<RenewLeaseResult>
+{
+    /// <summary><c>allocation_id</c></summary>
+    public required string AllocationId { get; init; }
+
+    /// <summary><c>lease_expires_in_ms</c></summary>
+    public required long LeaseExpiresInMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RenewLeaseResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RenewLeaseResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RenewLeaseResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
+            {
+                AllocationId = WireReader.String(ref reader, "allocation_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "lease_expires_in_ms"u8))
+            {
+                LeaseExpiresInMs = WireReader.Int64(ref reader, "lease_expires_in_ms", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RenewLeaseResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "RenewLeaseResult", "allocation_id", "lease_expires_in_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RenewLeaseResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("allocation_id"u8);
+        WireWriter.Value(writer, AllocationId);
+        writer.WritePropertyName("lease_expires_in_ms"u8);
+        WireWriter.Value(writer, LeaseExpiresInMs);
         writer.WriteEndObject();
     }
 }
@@ -1756,7 +1950,10 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
 /// <summary>What optimizing did.</summary>
 public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 {
-    /// <summary><c>returned_bytes</c></summary>
+    /// <summary>What the steps that were carried out should have freed, by the ledger. Null from a worker that does not send it yet.</summary>
+    public long? ClaimedBytes { get; init; }
+
+    /// <summary>What came back of it, measured at the operating system or driver.</summary>
     public required long? ReturnedBytes { get; init; }
 
     /// <summary><c>steps</c></summary>
@@ -1785,34 +1982,39 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         WireReader.Begin(ref reader, "OptimizeResult");
         while (WireReader.Next(ref reader))
         {
-            if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
             {
                 ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
-                seen |= 0x1;
+                seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "steps"u8))
             {
                 Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<OptimizeStep>(ref reader, member, strict));
-                seen |= 0x2;
+                seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
                 PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
-                seen |= 0x4;
+                seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
                 PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
-                seen |= 0x8;
+                seen |= 0x10;
             }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizeResult", refuse: strict);
             }
         }
-        if (seen != 0xf)
+        if (seen != 0x1f)
         {
-            WireReader.Require(strict ? seen : seen | 0x1, "OptimizeResult", "returned_bytes", "steps", "pressure_before", "pressure_after");
+            WireReader.Require(strict ? seen : seen | 0x3, "OptimizeResult", "claimed_bytes", "returned_bytes", "steps", "pressure_before", "pressure_after");
         }
         UnknownWords = unknown;
     }
@@ -1825,6 +2027,8 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
         writer.WritePropertyName("steps"u8);
@@ -1849,10 +2053,10 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
     /// <summary><c>expected_bytes</c></summary>
     public required long? ExpectedBytes { get; init; }
 
-    /// <summary><c>returned_bytes</c></summary>
+    /// <summary>Measured at the operating system or driver; null in a dry run, or where it can't be measured.</summary>
     public required long? ReturnedBytes { get; init; }
 
-    /// <summary><c>reason</c></summary>
+    /// <summary>Why; and what came back, where that is not what was expected.</summary>
     public required string Reason { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
@@ -2255,8 +2459,11 @@ public sealed record Recommendation : IWireRecord<Recommendation>
     /// <summary><c>expected_freed_bytes</c></summary>
     public required long? ExpectedFreedBytes { get; init; }
 
-    /// <summary><c>cost_ms</c></summary>
+    /// <summary>Of what <c>cost_of</c> says; null where it was never measured.</summary>
     public required long? CostMs { get; init; }
+
+    /// <summary>What takes that long: the action itself, or bringing back what goes by it. Null from a worker that does not send it yet.</summary>
+    public string? CostOf { get; init; }
 
     /// <summary><c>reason</c></summary>
     public required string Reason { get; init; }
@@ -2293,19 +2500,24 @@ public sealed record Recommendation : IWireRecord<Recommendation>
                 CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "cost_ms", strict, minimum: 0);
                 seen |= 0x8;
             }
+            else if (WireReader.IsAt(ref reader, "cost_of"u8))
+            {
+                CostOf = !strict && WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "cost_of", strict);
+                seen |= 0x10;
+            }
             else if (WireReader.IsAt(ref reader, "reason"u8))
             {
                 Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x10;
+                seen |= 0x20;
             }
             else
             {
                 WireReader.Unknown(ref reader, "Recommendation", refuse: strict);
             }
         }
-        if (seen != 0x1f)
+        if (seen != 0x3f)
         {
-            WireReader.Require(strict ? seen : seen | 0xc, "Recommendation", "action", "data", "expected_freed_bytes", "cost_ms", "reason");
+            WireReader.Require(strict ? seen : seen | 0x1c, "Recommendation", "action", "data", "expected_freed_bytes", "cost_ms", "cost_of", "reason");
         }
     }
 
@@ -2325,6 +2537,11 @@ public sealed record Recommendation : IWireRecord<Recommendation>
         WireWriter.Value(writer, ExpectedFreedBytes);
         writer.WritePropertyName("cost_ms"u8);
         WireWriter.Value(writer, CostMs);
+        if (CostOf is not null)
+        {
+            writer.WritePropertyName("cost_of"u8);
+            WireWriter.Value(writer, CostOf);
+        }
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -2705,8 +2922,11 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     /// <summary><c>trend</c></summary>
     public required PressureTrend? Trend { get; init; }
 
-    /// <summary><c>recommended_actions</c></summary>
+    /// <summary>What the worker can do about it; empty where others hold what there is.</summary>
     public required IReadOnlyList<Recommendation> RecommendedActions { get; init; }
+
+    /// <summary>What holds the device's memory, the largest 64 first. Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<Holder>? HeldBy { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -2775,14 +2995,19 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
                 RecommendedActions = WireReader.List(ref reader, "recommended_actions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Recommendation>(ref reader, member, strict));
                 seen |= 0x200;
             }
+            else if (WireReader.IsAt(ref reader, "held_by"u8))
+            {
+                HeldBy = !strict && WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "held_by", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Holder>(ref reader, member, strict));
+                seen |= 0x400;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "DevicePressure", refuse: strict);
             }
         }
-        if (seen != 0x3ff)
+        if (seen != 0x7ff)
         {
-            WireReader.Require(strict ? seen : seen | 0x13c, "DevicePressure", "device_id", "pressure_level", "pressure_percentage", "available_memory_bytes", "total_memory_bytes", "utilization_percentage", "thresholds", "signals", "trend", "recommended_actions");
+            WireReader.Require(strict ? seen : seen | 0x53c, "DevicePressure", "device_id", "pressure_level", "pressure_percentage", "available_memory_bytes", "total_memory_bytes", "utilization_percentage", "thresholds", "signals", "trend", "recommended_actions", "held_by");
         }
         UnknownWords = unknown;
     }
@@ -2815,6 +3040,11 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         WireWriter.Value(writer, Trend);
         writer.WritePropertyName("recommended_actions"u8);
         WireWriter.List(writer, RecommendedActions, static (writer, item) => WireWriter.Value(writer, item));
+        if (HeldBy is not null)
+        {
+            writer.WritePropertyName("held_by"u8);
+            WireWriter.List(writer, HeldBy, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -3045,6 +3275,120 @@ public sealed record PressureTrend : IWireRecord<PressureTrend>
         WireWriter.Value(writer, LowSeconds);
         writer.WritePropertyName("high_seconds"u8);
         WireWriter.Value(writer, HighSeconds);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What holds memory of a device, and who alone can free it.</summary>
+public sealed record Holder : IWireRecord<Holder>
+{
+    /// <summary>As the allocations say, or the model's id; null for neither.</summary>
+    public required string? Owner { get; init; }
+
+    /// <summary>As the allocations say; <c>model</c>, <c>cache</c>, <c>unattributed</c> or <c>other processes</c> where there are none.</summary>
+    public required string? Purpose { get; init; }
+
+    /// <summary><c>bytes</c></summary>
+    public required long Bytes { get; init; }
+
+    /// <summary>Null for what is no allocation.</summary>
+    public required long? AllocationCount { get; init; }
+
+    /// <summary>Of the allocations; null for what is none.</summary>
+    public required long? OldestAgeMs { get; init; }
+
+    /// <summary>Whether it looks like a leak: see <c>memory.get_analytics</c>.</summary>
+    public required bool Suspected { get; init; }
+
+    /// <summary>Who alone can free it; docs/pressure.md says what each word means.</summary>
+    public required FreedBy FreedBy { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public Holder() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private Holder(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "Holder");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "owner"u8))
+            {
+                Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "purpose"u8))
+            {
+                Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes"u8))
+            {
+                Bytes = WireReader.Int64(ref reader, "bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "allocation_count"u8))
+            {
+                AllocationCount = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "oldest_age_ms"u8))
+            {
+                OldestAgeMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "oldest_age_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "suspected"u8))
+            {
+                Suspected = WireReader.Boolean(ref reader, "suspected");
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "freed_by"u8))
+            {
+                FreedBy = WireWords.ReadFreedBy(ref reader, "freed_by", strict, ref unknown);
+                seen |= 0x40;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "Holder", refuse: strict);
+            }
+        }
+        if (seen != 0x7f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x1b, "Holder", "owner", "purpose", "bytes", "allocation_count", "oldest_age_ms", "suspected", "freed_by");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static Holder Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("owner"u8);
+        WireWriter.Value(writer, Owner);
+        writer.WritePropertyName("purpose"u8);
+        WireWriter.Value(writer, Purpose);
+        writer.WritePropertyName("bytes"u8);
+        WireWriter.Value(writer, Bytes);
+        writer.WritePropertyName("allocation_count"u8);
+        WireWriter.Value(writer, AllocationCount);
+        writer.WritePropertyName("oldest_age_ms"u8);
+        WireWriter.Value(writer, OldestAgeMs);
+        writer.WritePropertyName("suspected"u8);
+        WireWriter.Value(writer, Suspected);
+        writer.WritePropertyName("freed_by"u8);
+        WireWriter.Value(writer, WireWriter.Kept(FreedBy == FreedBy.Unknown, UnknownWords, "freed_by") ?? this.FreedBy.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -4090,8 +4434,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 }
 
 /// <summary>The first way that fits, and why. Nothing was changed.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanResult : IWireRecord<PlanResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>selected</c></summary>
     public required string? Selected { get; init; }
 
@@ -4100,6 +4447,16 @@ public sealed record PlanResult : IWireRecord<PlanResult>
 
     /// <summary><c>candidates</c></summary>
     public required IReadOnlyList<PlannedCandidate> Candidates { get; init; }
+
+    private readonly string? _planId;
+
+    /// <summary>Has <c>memory.allocate</c> or <c>memory.load_model</c> do what was selected; null where there is nothing to do.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x1; } }
+
+    private readonly long? _planExpiresInMs;
+
+    /// <summary><c>plan_expires_in_ms</c></summary>
+    public long? PlanExpiresInMs { get => _planExpiresInMs; init { _planExpiresInMs = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanResult() { }
@@ -4128,6 +4485,14 @@ public sealed record PlanResult : IWireRecord<PlanResult>
                 Candidates = WireReader.List(ref reader, "candidates", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedCandidate>(ref reader, member, strict));
                 seen |= 0x4;
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "plan_expires_in_ms"u8))
+            {
+                PlanExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "plan_expires_in_ms", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanResult", refuse: strict);
@@ -4153,13 +4518,26 @@ public sealed record PlanResult : IWireRecord<PlanResult>
         WireWriter.Value(writer, Reason);
         writer.WritePropertyName("candidates"u8);
         WireWriter.List(writer, Candidates, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("plan_expires_in_ms"u8);
+            WireWriter.Value(writer, PlanExpiresInMs);
+        }
         writer.WriteEndObject();
     }
 }
 
 /// <summary>Whether one way fits, and what would have to go for it.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>name</c></summary>
     public required string Name { get; init; }
 
@@ -4177,6 +4555,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
 
     /// <summary>To bring back what went; null where one of them was never measured.</summary>
     public required long? ReloadMs { get; init; }
+
+    private readonly long? _requiredBytes;
+
+    /// <summary>What it needs: of a model, what is not there yet; null for a model that can't be loaded.</summary>
+    public long? RequiredBytes { get => _requiredBytes; init { _requiredBytes = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlannedCandidate() { }
@@ -4220,6 +4603,10 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
                 ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
                 seen |= 0x20;
             }
+            else if (WireReader.IsAt(ref reader, "required_bytes"u8))
+            {
+                RequiredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "required_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
@@ -4251,6 +4638,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         WireWriter.List(writer, Evictions, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("required_bytes"u8);
+            WireWriter.Value(writer, RequiredBytes);
+        }
         writer.WriteEndObject();
     }
 }

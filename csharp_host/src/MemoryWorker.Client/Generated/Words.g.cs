@@ -46,6 +46,9 @@ public enum ErrorCode
     /// <summary><c>model_load_failed</c></summary>
     ModelLoadFailed,
 
+    /// <summary><c>plan_stale</c></summary>
+    PlanStale,
+
     /// <summary><c>out_of_memory</c></summary>
     OutOfMemory,
 
@@ -349,6 +352,34 @@ public enum EvictionStrategy
     Priority,
 }
 
+/// <summary>Who alone can free what is held.</summary>
+public enum FreedBy
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>owner</c></summary>
+    Owner,
+
+    /// <summary><c>lease</c></summary>
+    Lease,
+
+    /// <summary><c>host</c></summary>
+    Host,
+
+    /// <summary><c>worker</c></summary>
+    Worker,
+
+    /// <summary><c>use</c></summary>
+    Use,
+
+    /// <summary><c>process_end</c></summary>
+    ProcessEnd,
+
+    /// <summary><c>other_process</c></summary>
+    OtherProcess,
+}
+
 /// <summary>A part of the <c>memory.get_analytics</c> answer.</summary>
 public enum AnalyticsSection
 {
@@ -455,6 +486,7 @@ public static class WireWords
         ErrorCode.ModelNotFound => "model_not_found",
         ErrorCode.ModelBusy => "model_busy",
         ErrorCode.ModelLoadFailed => "model_load_failed",
+        ErrorCode.PlanStale => "plan_stale",
         ErrorCode.OutOfMemory => "out_of_memory",
         ErrorCode.LimitExceeded => "limit_exceeded",
         ErrorCode.Unsupported => "unsupported",
@@ -464,7 +496,7 @@ public static class WireWords
         ErrorCode.Overloaded => "overloaded",
         ErrorCode.ShuttingDown => "shutting_down",
         ErrorCode.InternalError => "internal_error",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -483,6 +515,7 @@ public static class WireWords
             "model_not_found" => (ErrorCode.ModelNotFound, true),
             "model_busy" => (ErrorCode.ModelBusy, true),
             "model_load_failed" => (ErrorCode.ModelLoadFailed, true),
+            "plan_stale" => (ErrorCode.PlanStale, true),
             "out_of_memory" => (ErrorCode.OutOfMemory, true),
             "limit_exceeded" => (ErrorCode.LimitExceeded, true),
             "unsupported" => (ErrorCode.Unsupported, true),
@@ -546,6 +579,10 @@ public static class WireWords
         {
             return ErrorCode.ModelLoadFailed;
         }
+        if (reader.ValueTextEquals("plan_stale"u8))
+        {
+            return ErrorCode.PlanStale;
+        }
         if (reader.ValueTextEquals("out_of_memory"u8))
         {
             return ErrorCode.OutOfMemory;
@@ -582,7 +619,7 @@ public static class WireWords
         {
             return ErrorCode.InternalError;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
         return ErrorCode.Unknown;
     }
 
@@ -1314,6 +1351,74 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "adaptive, cost_aware, lru, lfu, largest_first, priority");
         return EvictionStrategy.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="FreedBy"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this FreedBy value) => value switch
+    {
+        FreedBy.Owner => "owner",
+        FreedBy.Lease => "lease",
+        FreedBy.Host => "host",
+        FreedBy.Worker => "worker",
+        FreedBy.Use => "use",
+        FreedBy.ProcessEnd => "process_end",
+        FreedBy.OtherProcess => "other_process",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of owner, lease, host, worker, use, process_end, other_process"),
+    };
+
+    /// <summary>Finds the <see cref="FreedBy"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out FreedBy value)
+    {
+        (FreedBy found, bool known) = word switch
+        {
+            "owner" => (FreedBy.Owner, true),
+            "lease" => (FreedBy.Lease, true),
+            "host" => (FreedBy.Host, true),
+            "worker" => (FreedBy.Worker, true),
+            "use" => (FreedBy.Use, true),
+            "process_end" => (FreedBy.ProcessEnd, true),
+            "other_process" => (FreedBy.OtherProcess, true),
+            _ => (FreedBy.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static FreedBy ReadFreedBy(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("owner"u8))
+        {
+            return FreedBy.Owner;
+        }
+        if (reader.ValueTextEquals("lease"u8))
+        {
+            return FreedBy.Lease;
+        }
+        if (reader.ValueTextEquals("host"u8))
+        {
+            return FreedBy.Host;
+        }
+        if (reader.ValueTextEquals("worker"u8))
+        {
+            return FreedBy.Worker;
+        }
+        if (reader.ValueTextEquals("use"u8))
+        {
+            return FreedBy.Use;
+        }
+        if (reader.ValueTextEquals("process_end"u8))
+        {
+            return FreedBy.ProcessEnd;
+        }
+        if (reader.ValueTextEquals("other_process"u8))
+        {
+            return FreedBy.OtherProcess;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "owner, lease, host, worker, use, process_end, other_process");
+        return FreedBy.Unknown;
     }
 
     /// <summary>The word of a <see cref="AnalyticsSection"/>.</summary>

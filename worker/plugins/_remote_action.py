@@ -118,7 +118,7 @@ def _info(fields: dict[str, Any]) -> TensorInfo:
 
 
 class _TensorsThere(Mapping[str, "torch.Tensor"]):
-    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot look into that."""
+    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot address that."""
 
     def __init__(self, weights: LeasedThere, whole: "torch.Tensor") -> None:
         self._weights = weights

@@ -11,32 +11,33 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.models import TensorInfo
 from worker.loaders.tensors import Weights, dense_bytes
-from worker.plugins.remote_action import ModelAction, work_of
+from worker.plugins._remote_action import ModelAction, work_of
 from worker.stream.work import Call
-from worker.workers.model_load import ModelWorker, Taken
-from worker.workers.weights import ModelBlocks
 
 if TYPE_CHECKING:
     import torch
+
+    from worker.workers.model_load import Acquired, ModelWorker
+    from worker.workers.weights import ModelWeights
 
 
 class LeasedModel(Mapping[str, memoryview]):
     """A loaded model's tensors by name, as bytes. Valid until the lease ends."""
 
-    def __init__(self, blocks: ModelBlocks, taken: Taken) -> None:
-        residence = taken.residence
-        self.model_id = taken.entry.model_id
-        """Which it is: a fallback where the model asked for has no room."""
-        self.fallback_reason = taken.fallback_reason
+    def __init__(self, weights: "ModelWeights", acquired: "Acquired") -> None:
+        residence = acquired.residence
+        self.model_id = acquired.entry.model_id
+        """Which it is: a fallback where the model asked for has no headroom."""
+        self.fallback_reason = acquired.fallback_reason
         """Why it is not the model asked for; None where it is."""
         self.device_id = residence.device_id
         self.size_bytes = residence.size_bytes
-        self._blocks = blocks
+        self._weights = weights
         self._residence = residence
-        tensors = blocks.tensors(residence)
+        tensors = weights.tensors(residence)
         self.infos: dict[str, TensorInfo] = {each.name: each for each in tensors or ()}
         """How each tensor is shaped and typed."""
-        self._view = None if tensors is None else blocks.view(residence)
+        self._view = None if tensors is None else weights.view(residence)
         self._torch: Weights | None = None
 
     def __getitem__(self, name: str) -> memoryview:
@@ -44,7 +45,7 @@ class LeasedModel(Mapping[str, memoryview]):
         if self._view is not None:
             return dense_bytes(self._view[info.offset : info.offset + info.placed_bytes], info).toreadonly()
         copy = memoryview(bytearray(info.placed_bytes))
-        self._blocks.read(self._residence, info.offset, copy)
+        self._weights.read(self._residence, info.offset, copy)
         return dense_bytes(copy, info).toreadonly()
 
     def __iter__(self) -> Iterator[str]:
@@ -64,11 +65,11 @@ class LeasedModel(Mapping[str, memoryview]):
 
     def content(self) -> object:
         """Return what the operator's own factory made. KeyError for a model from a file."""
-        return self._blocks.content(self._residence)
+        return self._weights.content(self._residence)
 
     def do(self, run: ModelAction, data: dict[str, Any], call: Call) -> Any:
         """Do a plugin's work on it in the process where it is: it is handed this, or the same over there."""
-        there = self._blocks.work_there(
+        there = self._weights.work_there(
             self._residence, lambda: work_of(run, self, data), call.token, call.report
         )
         return run(self, data, call) if there is None else there[0]
@@ -84,7 +85,7 @@ class LeasedModel(Mapping[str, memoryview]):
 class Models:
     """The models of this worker."""
 
-    def __init__(self, worker: ModelWorker, clock: Clock) -> None:
+    def __init__(self, worker: "ModelWorker", clock: Clock) -> None:
         self._worker = worker
         self._clock = clock
 
@@ -97,7 +98,7 @@ class Models:
 
         ``wait_s`` is how long to wait for others' leases to end where only they stand in the way: whoever
         holds a lease while waiting for another may wait in a circle, and gets OutOfMemoryError after it.
-        Where there is no room, the model's declared fallback is leased, unless that is not allowed:
+        Where there is no headroom, the model's declared fallback is leased, unless that is not allowed:
         ``model_id`` of what is yielded tells.
 
         Raises:
@@ -107,12 +108,12 @@ class Models:
         """
         own = token or CancelToken(self._clock.now_ns)
         wait_ns = round(wait_s * NS_PER_S)
-        taken = self._worker.take(
+        acquired = self._worker.acquire(
             model_id, own, device_id=device_id, wait_ns=wait_ns, fallback=allow_fallback
         )
-        leased = LeasedModel(self._worker.blocks, taken)
+        leased = LeasedModel(self._worker.weights, acquired)
         try:
             yield leased
         finally:
             leased.close()
-            self._worker.models.release(leased.model_id, taken.residence.handle)
+            self._worker.models.release(leased.model_id, acquired.residence.handle)

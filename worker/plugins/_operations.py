@@ -1,7 +1,7 @@
 """Measures operations of in-process code: ``with host.operation("embed"):``, its time and its memory.
 
 Memory is this process's, as the system counts it: of operations side by side each sees what all of them
-take. The peak is looked for a hundred times a second while any is under way; shorter ones may be missed.
+take. The peak is sampled a hundred times a second while any is under way; shorter ones may be missed.
 """
 
 import threading
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from worker.core.clock import Clock
 from worker.metrics.history import History
 
-_LOOK_SECONDS = 0.01
+_SAMPLE_SECONDS = 0.01
 _MAX_NAME = 128
 
 
@@ -30,9 +30,9 @@ class Operations:
         self._clock = clock
         self._process_bytes = process_bytes
         self._changed = threading.Condition()
-        # All mutable state: the operations, and whether somebody looks after their peaks.
+        # All mutable state: the operations, and whether their peaks are being sampled.
         self._running: set[_Running] = set()
-        self._looking = False
+        self._sampling = False
 
     @contextmanager
     def operation(self, name: str) -> Iterator[None]:
@@ -61,9 +61,9 @@ class Operations:
         running = _Running(begun_bytes)
         with self._changed:
             self._running.add(running)
-            if not self._looking:
-                self._looking = True
-                threading.Thread(target=self._look, name="operations", daemon=True).start()
+            if not self._sampling:
+                self._sampling = True
+                threading.Thread(target=self._sample, name="operations", daemon=True).start()
             self._changed.notify_all()
         return running
 
@@ -73,8 +73,8 @@ class Operations:
             self._running.discard(running)
         return after
 
-    def _look(self) -> None:
-        """Look while anything is under way; idle, the thread waits and costs nothing."""
+    def _sample(self) -> None:
+        """Sample while anything is under way; idle, the thread waits and costs nothing."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._running)
@@ -83,4 +83,4 @@ class Operations:
                 for each in self._running:
                     if now is not None and now > (each.peak_bytes or 0):
                         each.peak_bytes = now
-                self._changed.wait_for(lambda: not self._running, _LOOK_SECONDS)
+                self._changed.wait_for(lambda: not self._running, _SAMPLE_SECONDS)

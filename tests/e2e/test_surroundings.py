@@ -1,0 +1,93 @@
+"""A worker where something that most machines have is missing: it starts, works, and says what can't be had."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import MIB, ROOT, Worker, worker
+from tests.rigs.namespaces import with_mounts
+
+READ_ONLY = "mount -t tmpfs -o ro none {}"
+TEMPORARY = ("/dev/shm", "/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - to be hidden, not to be used
+SHARED = {"size_bytes": 65536, "memory_type": "shared", "device_id": "cpu"}
+
+
+def doctor(command: tuple[str, ...]) -> str:
+    """Return what ``doctor`` prints there."""
+    done = subprocess.run((*command, "doctor"), capture_output=True, text=True, cwd=ROOT, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "state", ["mount -t tmpfs -o ro none /dev/shm", "mount -t tmpfs none /dev && touch /dev/null"]
+)
+def test_no_shared_memory_folder(tmp_path: Path, state: str) -> None:
+    """Where /dev/shm can't be written to, or is not there, the temp folder holds what is shared."""
+    with Worker(command=with_mounts(state), environment={"TMPDIR": str(tmp_path)}) as started:
+        path = Path(started.call("memory.allocate", SHARED)["shared_memory"]["path"])
+        assert path.is_relative_to(tmp_path)
+        assert path.stat().st_size == 65536
+        started.close_input()
+        assert started.exit_code() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_at_all() -> None:
+    """Where no folder can be written to, only shared memory is refused, and the refusal says what to do."""
+    mounts = [READ_ONLY.format(place) for place in TEMPORARY if Path(place).is_dir()]
+    command = with_mounts(*mounts, "cd /proc")  # the current folder counts as a temporary one, too
+    environment = {"PYTHONPATH": str(ROOT), "TMPDIR": "/nowhere"}
+    with Worker(command=command, environment=environment) as started:
+        error = started.refused("memory.allocate", SHARED)
+        assert error["code"] == "unsupported"
+        assert "--shared-folder" in error["message"]
+        started.call("memory.allocate", {"size_bytes": MIB, "device_id": "cpu"})
+        started.close_input()
+        assert started.exit_code() == 0
+
+
+def test_no_proc() -> None:
+    """Without /proc there are fewer figures, and nothing made up: unknown is null, and doctor says why."""
+    command = with_mounts("mount -t tmpfs none /proc")
+    with Worker(command=command) as started:
+        device = started.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
+        assert device["total_bytes"] > 2**30
+        assert 0 < device["available_bytes"] < device["total_bytes"]
+        assert device["process_used_bytes"] is None
+        assert started.call("memory.allocate", {"size_bytes": MIB, "device_id": "cpu"})["actual_bytes"] == MIB
+        assert started.call("memory.get_pressure")["devices"][0]["pressure_level"] in {
+            "low",
+            "moderate",
+            "high",
+        }
+        started.close_input()
+        assert started.exit_code() == 0
+    assert "/proc does not say" in doctor(command)
+
+
+def test_a_folder_of_ones_own(tmp_path: Path) -> None:
+    """Shared files lie where no other user can put anything; a folder that others may enter is not used."""
+    command = with_mounts(READ_ONLY.format(TEMPORARY[0]))
+    folder = tmp_path / f"memory-worker-{os.geteuid()}"
+    with Worker(command=command, environment={"TMPDIR": str(tmp_path)}) as started:
+        assert Path(started.call("memory.allocate", SHARED)["shared_memory"]["path"]).parent == folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with Worker(command=command, environment={"TMPDIR": str(tmp_path)}) as started:
+        assert Path(started.call("memory.allocate", SHARED)["shared_memory"]["path"]).parent == tmp_path
+
+
+def test_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    """JSON can't name files in it, and the refusal says so; the worker serves on."""
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/s\xff")
+    try:
+        Path(folder).mkdir()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has only names in Unicode")
+    with worker("--shared-folder", folder) as started:
+        error = started.refused("memory.allocate", SHARED)
+        assert error["code"] == "unsupported"
+        assert "s\\xff" in error["message"]
+        assert started.call("worker.ping")["uptime_ms"] >= 0

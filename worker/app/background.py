@@ -1,0 +1,37 @@
+"""Where what acts unasked is put together."""
+
+from collections.abc import Callable
+
+from protocol.vocabulary import PressureLevel
+from worker.app.memory import Parts
+from worker.background.expiry import Reaper
+from worker.background.pressure_monitor import PressureMonitor
+from worker.core.cancellation import CancelToken
+from worker.stream.job_runner import JobRunner
+from worker.stream.work import Claim, Work
+
+
+def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
+    """Build what ends leases and keep-alives."""
+    return Reaper(parts.core, parts.memory, runner.submit)
+
+
+def build_pressure_monitor(
+    parts: Parts, runner: JobRunner, auto_level: PressureLevel | None
+) -> PressureMonitor:
+    """Build what samples devices. It samples nothing unasked before its pace is set."""
+    act: Callable[[str], None] | None = None
+    if auto_level is not None:
+        from worker.background.auto_optimize import AutoOptimizer  # noqa: PLC0415 - only for --auto-optimize
+
+        def submit(device_id: str, act: Callable[[CancelToken], None]) -> bool:
+            work = Work(
+                action="memory.optimize",
+                run=lambda call: act(call.token),
+                claims=(Claim(device_id, alone=True),),
+                quick=False,
+            )
+            return runner.submit_if_free(work)
+
+        act = AutoOptimizer(parts.core, parts.memory, submit, auto_level).consider
+    return PressureMonitor(parts.core, parts.memory, parts.trends, parts.leaks, parts.pace, act)

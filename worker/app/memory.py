@@ -1,0 +1,133 @@
+"""Where the parts below the stream are put together, whatever stands in for devices and models."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from protocol.record import Record
+from protocol.results import Limits
+from worker.app.devices import Begin, accelerators, devices_of, host, may_come
+from worker.app.options import Arguments, fail
+from worker.backends.base import DeviceBackend, OwnProcess
+from worker.core.models import ModelSpec
+from worker.core.records import HOST, Decision, DeviceInfo
+from worker.interface.interface_memory import MemoryInterface, Workers
+from worker.policy.pressure import default_limits
+from worker.telemetry.system import FixedSystemMemory, SystemMemory
+from worker.watch.device_monitor import DeviceMonitor
+from worker.watch.leaks import LeakWatch
+from worker.watch.pace import Pace
+from worker.watch.trends import TrendWatch
+from worker.wiring import Core
+from worker.workers.allocation import AllocationWorker
+from worker.workers.analytics import AnalyticsWorker
+from worker.workers.reclaim import ReclaimWorker
+from worker.workers.restart import RestartWorker
+from worker.workers.transfer import TransferWorker
+
+if TYPE_CHECKING:
+    from worker.interface.models import ModelInterface
+
+
+class Surroundings(Record):
+    """What the worker finds around itself."""
+
+    backends: Callable[[Begin], Iterable[DeviceBackend]]
+    """Makes the backends, the host's first; takes what begins one that is only found later."""
+    limits: Callable[[DeviceInfo], Limits]
+    """Returns what a device is limited to at first."""
+    models: Callable[[], Iterable[ModelSpec]]
+    """Returns the configured models. Called when something first asks for models."""
+    process_bytes: Callable[[], int | None]
+    """Returns what this process takes; None where that can't be told."""
+    default_device: str | None = None
+    python_lines: Callable[[], Mapping[str, int]] | None = None
+    """Returns the bytes of Python objects by the line that made them."""
+    record: Callable[[Decision], None] | None = None
+    """Takes decisions about models over; must not wait."""
+
+
+class Parts(Record):
+    """The worker below the stream."""
+
+    core: Core
+    memory: MemoryInterface
+    monitor: DeviceMonitor
+    trends: TrendWatch
+    leaks: LeakWatch
+    pace: Pace
+
+
+def compose(core: Core, surroundings: Surroundings) -> Parts:
+    """Put the parts together. No device is sampled yet, and no probe begun."""
+    trends, pace = TrendWatch(core.clock), Pace(core.clock)
+    leaks = LeakWatch(core.manager, core.clock, surroundings.python_lines)
+    monitor = DeviceMonitor(core, trends, pace)
+    for backend in surroundings.backends(monitor.begin):
+        for info in devices_of(backend):
+            core.backends[info.device_id] = backend
+            core.manager.devices.add(info, surroundings.limits(info))
+    allocations, restarts = AllocationWorker(core), RestartWorker(core, monitor)
+    workers = Workers(
+        allocations=allocations,
+        transfers=TransferWorker(core, allocations),
+        reclaim=ReclaimWorker(core, allocations),
+        analytics=AnalyticsWorker(core, trends, leaks),
+        restarts=restarts,
+    )
+
+    def models() -> "ModelInterface":
+        from worker.app.models import build_models  # noqa: PLC0415 - only when something asks for models
+
+        return build_models(core, monitor, restarts, surroundings)
+
+    memory = MemoryInterface(core, workers, monitor, surroundings.default_device, models)
+    return Parts(core, memory, monitor, trends, leaks, pace)
+
+
+def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], None] | None = None) -> Parts:
+    """Put the parts together as the command line asks. Exits with 2 for a device or file that can't be used."""
+    system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
+    budget = system.read().budget_bytes or 0
+    default = arguments.default_device
+
+    def backends(begin: Begin) -> Iterable[DeviceBackend]:
+        yield host(arguments, core.clock, system)
+        yield from accelerators(arguments, core.clock, begin)
+
+    def limits(info: DeviceInfo) -> Limits:
+        on_host = info.device_id == HOST
+        return default_limits(
+            cpu_budget_bytes=budget if on_host else None,
+            limit_bytes=arguments.limit_bytes if on_host else None,
+        )
+
+    def models() -> Iterable[ModelSpec]:
+        from worker.app.models import declared_models  # noqa: PLC0415 - only when something asks for models
+
+        return declared_models(arguments, core.backends)
+
+    python_lines = None
+    if arguments.trace_python is not None:
+        from worker.telemetry.python_memory import PythonMemory  # noqa: PLC0415 - only for --trace-python
+
+        python_lines = PythonMemory(arguments.trace_python).lines
+    parts = compose(
+        core,
+        Surroundings(
+            backends=backends,
+            limits=limits,
+            models=models,
+            process_bytes=lambda: system.read().process_rss_bytes,
+            default_device=default,
+            python_lines=python_lines,
+            record=record,
+        ),
+    )
+    if default is not None and not may_come(default, core.backends):
+        fail(f"--default-device {default}: there is {', '.join(core.backends)}")
+    for backend in dict.fromkeys(core.backends.values()):
+        if isinstance(backend, OwnProcess):
+            parts.monitor.begin(backend)
+    if arguments.models is not None:
+        parts.memory.models.worker.estimate()
+    return parts

@@ -1,0 +1,5 @@
+"""``python -m memory_worker``."""
+
+from memory_worker import main
+
+main()

@@ -1,0 +1,152 @@
+"""Making headroom: clearing, joining free memory, limits, and what is recommended and carried out of that."""
+
+from contextlib import suppress
+
+from protocol.results import ClearResult, DefragmentResult, Limits, SetLimitsResult
+from protocol.vocabulary import ClearType, GroupBy, OptimizationLevel, PressureLevel
+from worker.core.actions import (
+    ClearCache,
+    Defragment,
+    EvictBytes,
+    OptimizeOutcome,
+    Recommended,
+    RecommendedAction,
+    Step,
+    UnloadModel,
+)
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ModelBusyError, OutOfMemoryError
+from worker.core.records import ModelDemand, sum_if_known
+from worker.interface.lazy_models import LazyModels
+from worker.policy.pressure import worst
+from worker.policy.recommendations import IDLE_NS, cheapest_first, is_allowed
+from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
+from worker.wiring import Core
+from worker.workers.analytics import AnalyticsWorker
+from worker.workers.reclaim import ReclaimWorker
+from worker.workers.restart import CheckUnused, RestartWorker
+
+
+class Relief:
+    """What gives memory back, on several devices."""
+
+    def __init__(
+        self,
+        core: Core,
+        monitor: DeviceMonitor,
+        reclaim: ReclaimWorker,
+        restarts: RestartWorker,
+        analytics: AnalyticsWorker,
+        models: LazyModels,
+        check_unused: CheckUnused,
+    ) -> None:
+        self._manager = core.manager
+        self._monitor = monitor
+        self._reclaim = reclaim
+        self._restarts = restarts
+        self._analytics = analytics
+        self._models = models
+        self._check_unused = check_unused
+        self.limits = core.manager.devices.limits
+
+    def clear(
+        self,
+        device_ids: tuple[str, ...],
+        kind: ClearType,
+        owner: str | None,
+        token: CancelToken,
+        *,
+        force: bool,
+    ) -> ClearResult:
+        """Give up caches, allocations or models."""
+        present = self._monitor.available(device_ids, token)
+        with self._monitor.watching_for_loss():
+            self._monitor.refresh(present, max_age_ms=0)
+            result = self._reclaim.clear(present, kind, owner, token, force=force)
+            built = self._models.built
+            if built is not None and kind in {ClearType.MODELS, ClearType.ALL}:
+                result = built.clear(present, result, token, forced=force)
+        self._monitor.observe(present, changed=True)
+        return result
+
+    def defragment(
+        self, device_ids: tuple[str, ...], token: CancelToken, *, aggressive: bool = False
+    ) -> DefragmentResult:
+        """Join free memory; ``aggressive`` by replacing processes, where devices have some of their own."""
+        present = self._monitor.available(device_ids, token)
+        with self._monitor.watching_for_loss():
+            if aggressive and any(map(self._restarts.can_restart, present)):
+                result = self._restarts.defragment(
+                    present, lambda stay: self._reclaim.defragment(stay, token), token, self._check_unused
+                )
+            else:
+                result = self._reclaim.defragment(present, token)
+        self._monitor.observe(present, changed=True)
+        return result
+
+    def recommendations(self, device_ids: tuple[str, ...], idle_ns: int = IDLE_NS) -> tuple[Recommended, ...]:
+        """Return the actions worth taking; models by name, where they were not used for ``idle_ns``."""
+        self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        built = self._models.built
+        models = () if built is None else built.recommendations(device_ids, idle_ns)
+        return cheapest_first((*self._analytics.recommendations(device_ids), *models))
+
+    def optimize(
+        self, device_ids: tuple[str, ...], level: OptimizationLevel, token: CancelToken, *, dry_run: bool
+    ) -> OptimizeOutcome:
+        """Carry out the recommended actions that the level allows, cheapest per byte first."""
+        token.check()
+        before = self.level_now(device_ids)
+        steps = tuple(
+            Step(row, None if dry_run else self.carry_out(row.action, token))
+            for row in self.recommendations(device_ids)
+            if is_allowed(row.action, level)
+        )
+        return OptimizeOutcome(
+            steps,
+            claimed_bytes=(
+                0 if dry_run else sum_if_known(step.recommended.expected_freed_bytes for step in steps)
+            ),
+            returned_bytes=0 if dry_run else sum_if_known(step.returned_bytes for step in steps),
+            pressure_before=before,
+            pressure_after=before if dry_run else self.level_now(device_ids),
+        )
+
+    def carry_out(
+        self, action: RecommendedAction, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
+    ) -> int | None:
+        """Do what is recommended. Returns what went back to the system: 0 where it is refused by now."""
+        match action:
+            case ClearCache(device_id=device_id):
+                return self.clear((device_id,), ClearType.CACHE, None, token, force=False).returned_bytes
+            case UnloadModel(model_id=model_id):
+                with suppress(ModelBusyError):  # it came into use since
+                    return (
+                        self._models.get().worker.unload(model_id, token, reason=why_unloaded).returned_bytes
+                    )
+            case EvictBytes(device_id=device_id):
+                demand = ModelDemand(min_bytes=action.min_bytes)
+                return self._models.get().optimize((device_id,), demand, token).memory_returned_bytes
+            case Defragment(device_id=device_id):
+                # A restart is refused while a model is used there, or what is there has no place.
+                with suppress(ModelBusyError, OutOfMemoryError):
+                    return self.defragment((device_id,), token, aggressive=action.restart).returned_bytes
+        return 0
+
+    def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
+        """Replace a device's limits; says what lies over the new cap, and frees none of it."""
+        previous = self._manager.devices.limits(device_id)
+        self._manager.devices.set_limits(device_id, limits)
+        allocated, _, _ = self._manager.usage.groups(device_id, GroupBy.OWNER)
+        counted = allocated + self._manager.usage.model_bytes(device_id)
+        over = 0 if limits.limit_bytes is None else max(0, counted - limits.limit_bytes)
+        affected = 0
+        if over:
+            affected = sum(not row.external for row in self._manager.allocations.all(device_id))
+        self._monitor.observe((device_id,))
+        return SetLimitsResult(previous, limits, affected, over)
+
+    def level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
+        """Return what budgets alone say now, nothing held."""
+        self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
+        return worst([self._manager.pressure.level_now(device_id) for device_id in device_ids])

@@ -1,0 +1,215 @@
+"""The allocations: named, reserved, committed, leased, removed. Pure; under the manager's lock."""
+
+from collections import OrderedDict
+from dataclasses import replace
+
+from protocol.results import AllocationRow
+from protocol.vocabulary import DeviceState, MemoryType
+from worker.core.clock import NS_PER_MS, Clock
+from worker.core.errors import AllocationNotFoundError, OutOfMemoryError
+from worker.core.records import Allocation, AllocationRequest, Block, Reservation
+from worker.manager.devices import DeviceTable, unavailable, went_with_its_device
+from worker.manager.due_table import DueTable
+from worker.manager.pressure_table import PressureTable
+from worker.policy.admission import admit, count
+
+_ENDINGS_KEPT = 1024
+"""Allocations that ended otherwise than by being freed, and are remembered for the error that names why."""
+
+
+class AllocationTable:
+    """Every allocation. A change is reserved, then made by a backend, then committed or released."""
+
+    def __init__(self, devices: DeviceTable, pressure: PressureTable, due: DueTable, clock: Clock) -> None:
+        self._devices = devices
+        self._pressure = pressure
+        self._due = due
+        self._clock = clock
+        self._lock = devices.lock
+        # All mutable state: the device id of each live allocation, the next number, and how others ended.
+        self._owning: dict[str, str] = {}
+        self._next = 1
+        self._endings: OrderedDict[str, str] = OrderedDict()
+
+    # ---- one transaction ----
+
+    def new_id(self) -> str:
+        """Return the next id. Named when a request is admitted, so that ids follow the order of requests."""
+        with self._lock:
+            allocation_id = f"alloc-{self._next}"
+            self._next += 1
+            return allocation_id
+
+    def unused_id(self, allocation_id: str) -> None:
+        """Note that nothing came of an id.
+
+        It is not given out again: whoever sends many requests at once knows their ids by counting,
+        whatever fails when.
+        """
+        with self._lock:
+            self._remember_ending(allocation_id, "never_existed")
+
+    def reserve(self, request: AllocationRequest, allocation_id: str) -> Reservation:
+        """Hold headroom for an allocation.
+
+        Raises:
+            DeviceUnavailableError: the device is not there to be asked.
+            LimitExceededError: the hardware has headroom, a configured cap or reserve does not.
+            OutOfMemoryError: the hardware has no headroom.
+        """
+        with self._lock:
+            device = self._devices.get(request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            if request.memory_type is MemoryType.EXTERNAL:
+                count(request, device.ledger.external_bytes + device.ledger.allocated_bytes)
+            else:
+                try:
+                    admit(request, device.limits, self._pressure.headroom_of(device))
+                except OutOfMemoryError as error:
+                    error.retryable = self._pressure.can_ever_fit(request)
+                    raise
+            return self.hold(request, allocation_id)
+
+    def hold(self, request: AllocationRequest, name: str) -> Reservation:
+        """Hold headroom that may not be there yet: whoever calls has decided what goes for it.
+
+        DeviceUnavailableError if the device is not there to be asked.
+        """
+        with self._lock:
+            device = self._devices.get(request.device_id)
+            if device.info.state is not DeviceState.AVAILABLE:
+                raise unavailable(device.info)
+            reservation = Reservation(name, request)
+            device.ledger.reserve(reservation)
+            self._devices.version += 1
+            return reservation
+
+    def release(self, reservation: Reservation) -> None:
+        """Roll back: every figure is as before ``reserve``."""
+        with self._lock:
+            self._devices.get(reservation.request.device_id).ledger.release(reservation)
+            self._devices.version += 1
+
+    def commit(self, reservation: Reservation, block: Block) -> Allocation:
+        """Add what the backend made. DeviceUnavailableError if the device went away meanwhile."""
+        request = reservation.request
+        with self._lock:
+            device = self._devices.get(request.device_id)
+            if not device.ledger.holds(reservation):
+                raise went_with_its_device(device.info)
+            now = self._clock.now_ns()
+            expires = None if request.lease_ns is None else now + request.lease_ns
+            allocation = Allocation(reservation.allocation_id, request, block, now, expires)
+            device.ledger.release(reservation)
+            device.ledger.add(allocation)
+            device.stale = True
+            self._devices.version += 1
+            self._owning[allocation.allocation_id] = request.device_id
+            if expires is not None:
+                self._due.set_lease(request.device_id, allocation.allocation_id, expires)
+            return allocation
+
+    def renew(self, allocation_id: str, lease_ns: int) -> Allocation:
+        """Have an allocation's lease end ``lease_ns`` from now, also where it had none.
+
+        AllocationNotFoundError if it is not live.
+        """
+        with self._lock:
+            before = self.get(allocation_id)
+            request: AllocationRequest = replace(before.request, lease_ns=lease_ns)
+            expires = self._clock.now_ns() + lease_ns
+            renewed: Allocation = replace(before, request=request, expires_ns=expires)
+            self._devices.get(renewed.device_id).ledger.replace(renewed)
+            self._devices.version += 1
+            self._due.set_lease(renewed.device_id, allocation_id, expires)
+            return renewed
+
+    def remove(self, allocation_id: str, *, ending: str = "already_freed") -> Allocation:
+        """Remove an allocation. AllocationNotFoundError if it is not live."""
+        with self._lock:
+            allocation = self.get(allocation_id)
+            device = self._devices.get(allocation.device_id)
+            device.ledger.remove(allocation_id)
+            device.stale = True
+            self._devices.version += 1
+            del self._owning[allocation_id]
+            if allocation.expires_ns is not None:
+                self._due.set_lease(allocation.device_id, allocation_id, None)
+            if ending != "already_freed":
+                self._remember_ending(allocation_id, ending)
+            return allocation
+
+    def remove_expired(self, allocation_id: str) -> Allocation | None:
+        """Remove an allocation whose lease has ended; None for one that is gone, or was renewed meanwhile."""
+        with self._lock:
+            device_id = self._owning.get(allocation_id)
+            expires = None if device_id is None else self.get(allocation_id).expires_ns
+            if expires is None or expires > self._clock.now_ns():
+                return None
+            return self.remove(allocation_id, ending="lease_expired")
+
+    # ---- questions ----
+
+    def get(self, allocation_id: str) -> Allocation:
+        """Return a live allocation. AllocationNotFoundError, with the reason, if it is not live."""
+        with self._lock:
+            device_id = self._owning.get(allocation_id)
+            if device_id is None:
+                reason = self._ending(allocation_id)
+                message = f"{allocation_id} is not live: {reason.replace('_', ' ')}"
+                raise AllocationNotFoundError(message, allocation_id=allocation_id, reason=reason)
+            return self._devices.get(device_id).ledger.allocations[allocation_id]
+
+    def knows(self, allocation_id: str) -> bool:
+        """Tell whether an allocation is live."""
+        with self._lock:
+            return allocation_id in self._owning
+
+    def all(self, device_id: str | None = None) -> tuple[Allocation, ...]:
+        """Return the live allocations of a device, or of all, in no particular order."""
+        with self._lock:
+            devices = self._devices.all() if device_id is None else (self._devices.get(device_id),)
+            return tuple(
+                allocation for device in devices for allocation in device.ledger.allocations.values()
+            )
+
+    def row(self, allocation: Allocation) -> AllocationRow:
+        """Return an allocation as it is listed, with its ages as of now."""
+        now, request = self._clock.now_ns(), allocation.request
+        left = None
+        if allocation.expires_ns is not None:
+            left = max(0, allocation.expires_ns - now) // NS_PER_MS
+        return AllocationRow(
+            allocation_id=allocation.allocation_id,
+            device_id=request.device_id,
+            memory_type=request.memory_type,
+            size_bytes=request.size_bytes,
+            actual_bytes=allocation.block.actual_bytes,
+            owner=request.owner,
+            purpose=request.purpose,
+            persistent=request.persistent,
+            age_ms=(now - allocation.created_ns) // NS_PER_MS,
+            lease_expires_in_ms=left,
+            shared_memory=allocation.block.shared_memory,
+        )
+
+    # ---- inside ----
+
+    def _ending(self, allocation_id: str) -> str:
+        known = self._endings.get(allocation_id)
+        if known is not None:
+            return known
+        number = allocation_id.removeprefix("alloc-")
+        existed = (
+            number != allocation_id
+            and number.isdecimal()
+            and number == str(int(number))
+            and 0 < int(number) < self._next
+        )
+        return "already_freed" if existed else "never_existed"
+
+    def _remember_ending(self, allocation_id: str, ending: str) -> None:
+        self._endings[allocation_id] = ending
+        if len(self._endings) > _ENDINGS_KEPT:
+            self._endings.popitem(last=False)

@@ -1,0 +1,191 @@
+"""What each device can still give, and how close it is to its limits. Pure; under the manager's lock."""
+
+from protocol.record import Record
+from protocol.results import DeviceStatus, Limits, PressureSignal
+from protocol.vocabulary import DeviceState, PressureLevel, Source
+from worker.core.clock import NS_PER_MS, Clock
+from worker.core.records import AllocationRequest, Gauge, Readings
+from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
+from worker.policy.admission import can_ever_fit, left_bytes, missing_bytes
+from worker.policy.holders import unattributed_bytes
+from worker.policy.levels import as_signals, budget_gauge, settle_all
+from worker.policy.pressure import Headroom, headroom, level_of, worst
+
+
+class BudgetChange(Record):
+    """Another budget than at the last observation."""
+
+    previous_bytes: int | None
+    budget_bytes: int | None
+    source: Source | None
+
+
+class Observation(Record):
+    """A device at one moment, all of it of the same one: what follows from a change is worked out from this."""
+
+    status: DeviceStatus
+    readings: Readings | None
+    headroom: Headroom
+    limits: Limits
+    exact: bool
+    """Whether the readings show all that the ledger has."""
+    previous_level: PressureLevel | None
+    """The level at the last observation, where it was another."""
+    budget_change: BudgetChange | None
+    """None at the first observation, too."""
+
+
+class PressureTable:
+    """Headroom and levels, by the last readings and the ledger."""
+
+    def __init__(self, devices: DeviceTable, clock: Clock, dwell_ns: int) -> None:
+        self._devices = devices
+        self._clock = clock
+        self._dwell_ns = dwell_ns
+        self._lock = devices.lock
+
+    def headroom(self, device_id: str) -> Headroom:
+        """Return what a device can still give, by its last readings."""
+        with self._lock:
+            return self.headroom_of(self._devices.get(device_id))
+
+    def missing_bytes(self, device_id: str, size_bytes: int) -> int:
+        """Return how much would have to be freed for a size to fit, what is promised to others counted."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return missing_bytes(size_bytes, device.readings or NO_READINGS, device.limits, device.totals())
+
+    def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
+        """Return what models can take where they have so much; None where that can't be told now.
+
+        It can't while something is made there, or before what changed is in the readings: a part of it would
+        count twice, or not at all.
+        """
+        with self._lock:
+            device = self._devices.get(device_id)
+            if device.ledger.reserved_bytes or device.stale:
+                return None
+            left = left_bytes(device.readings or NO_READINGS, device.limits, device.totals())
+            return None if left is None else max(0, left + resident_bytes)
+
+    def can_ever_fit(self, request: AllocationRequest) -> bool:
+        """Tell whether a request could fit if all went that may go; true where there are no figures."""
+        with self._lock:
+            device = self._devices.get(request.device_id)
+            readings, staying = device.readings or NO_READINGS, device.ledger.staying_bytes
+            return can_ever_fit(request.size_bytes, readings, device.limits, staying)
+
+    def level(self, device_id: str) -> PressureLevel:
+        """Return a device's pressure level: the worst of its signals', each held so that it does not flap."""
+        with self._lock:
+            return self._level(self._devices.get(device_id))
+
+    def level_now(self, device_id: str) -> PressureLevel:
+        """Return what the budget alone says at this moment, nothing held: for before and after of an action."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return level_of(self.headroom_of(device).pressure_percentage, device.limits.thresholds)
+
+    def signals(self, device_id: str) -> tuple[PressureSignal, ...]:
+        """Return every reason for a device's level, the worst first."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return as_signals(self._settle(device), device.held)
+
+    def status(self, device_id: str) -> DeviceStatus:
+        """Return where a device's memory is, by its last readings; the optional parts are left out."""
+        with self._lock:
+            return self._status(self._devices.get(device_id))
+
+    def unattributed_bytes(self, device_id: str) -> int | None:
+        """Return what this process takes on a device beyond what is explained; None where readings are not exact."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return None if device.stale else self._status(device).unattributed_bytes
+
+    def observe(self, device_id: str) -> Observation:
+        """Return a device as it is now, and what is new since the last call, as one step."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            status, now = self._status(device), self.headroom_of(device)
+            before, device.observed_level = device.observed_level, status.pressure_level
+            change, known = None, device.observed_budget
+            if device.info.state is DeviceState.AVAILABLE:
+                device.observed_budget = (now.budget_bytes,)
+                if known is not None and known != device.observed_budget:
+                    change = BudgetChange(known[0], now.budget_bytes, now.budget_source)
+            return Observation(
+                status,
+                device.readings,
+                now,
+                device.limits,
+                exact=not device.stale,
+                previous_level=before if before is not status.pressure_level else None,
+                budget_change=change,
+            )
+
+    def headroom_of(self, device: Device) -> Headroom:
+        """Return what a device can still give, for who holds the lock."""
+        version = self._devices.version
+        if device.headroom is None or device.headroom[0] != version:
+            found = headroom(device.readings or NO_READINGS, device.limits, device.totals())
+            device.headroom = (version, found)
+        return device.headroom[1]
+
+    # ---- inside ----
+
+    def _settle(self, device: Device) -> tuple[Gauge, ...]:
+        """Move the levels of a device's signals on to this moment, and return what they go by."""
+        now, version = self._clock.now_ns(), self._devices.version
+        if device.settled is not None:
+            settled_by, settled_ns, gauges = device.settled
+            if settled_by == version and now - settled_ns < NS_PER_MS:
+                return gauges
+        there = self.headroom_of(device)
+        gauges = budget_gauge(there.pressure_percentage, there.budget_source)
+        if device.readings is not None:
+            gauges += device.readings.gauges
+        device.held = settle_all(device.held, gauges, device.limits.thresholds, now, self._dwell_ns)
+        device.settled = (version, now, gauges)
+        return gauges
+
+    def _level(self, device: Device) -> PressureLevel:
+        self._settle(device)
+        return worst([held.level for held in device.held.values()])
+
+    def _status(self, device: Device) -> DeviceStatus:
+        ledger, readings, info = device.ledger, device.readings or NO_READINGS, device.info
+        there = self.headroom_of(device)
+        age_ms = None
+        if device.readings is not None:
+            age_ms = max(0, self._clock.now_ns() - device.read_ns) // NS_PER_MS
+        return DeviceStatus(
+            device_id=info.device_id,
+            kind=info.kind,
+            name=info.name,
+            state=info.state,
+            state_reason=info.state_reason,
+            age_ms=age_ms,
+            total_bytes=readings.total_bytes,
+            total_source=readings.total_source,
+            budget_bytes=there.budget_bytes,
+            budget_source=there.budget_source,
+            used_bytes=readings.used_bytes,
+            used_source=readings.used_source,
+            process_used_bytes=readings.process_used_bytes,
+            process_used_source=readings.process_used_source,
+            child_process_bytes=readings.child_process_bytes,
+            allocated_bytes=ledger.allocated_bytes,
+            external_bytes=ledger.external_bytes,
+            cached_bytes=readings.cached_bytes,
+            unattributed_bytes=unattributed_bytes(readings, self._devices.object_bytes(device)),
+            available_bytes=there.available_bytes,
+            peak_allocated_bytes=ledger.peak_allocated_bytes,
+            allocation_count=len(ledger.allocations),
+            model_bytes=ledger.model_bytes,
+            utilization_percentage=utilization_percentage(readings),
+            pressure_level=self._level(device),
+            allocations=None,
+            usage=None,
+            fragmentation=None,
+        )

@@ -1,0 +1,93 @@
+"""The models' weights on each device, the worker's own and external ones. Pure; under the manager's lock."""
+
+from protocol.vocabulary import MemoryType
+from worker.core.records import AllocationRequest, Reservation
+from worker.manager.devices import DeviceTable, went_with_its_device
+from worker.policy.admission import count
+
+
+class WeightTable:
+    """What models take, by the handle under which their backend has them."""
+
+    def __init__(self, devices: DeviceTable) -> None:
+        self._devices = devices
+        self._lock = devices.lock
+
+    def add(
+        self,
+        reservation: Reservation,
+        handle: str,
+        size_bytes: int,
+        actual_bytes: int,
+        *,
+        is_object: bool = False,
+    ) -> None:
+        """Add a model's weights, by what they turned out to take, in place of what was held for them.
+
+        ``is_object``: they are no block of the device's backend, but what this process grew by.
+        DeviceUnavailableError if the device went away meanwhile.
+        """
+        with self._lock:
+            device = self._devices.get(reservation.request.device_id)
+            if not device.ledger.holds(reservation):
+                raise went_with_its_device(device.info)
+            device.ledger.release(reservation)
+            device.ledger.add_weights(handle, size_bytes, actual_bytes, is_object=is_object)
+            device.stale = True
+            self._devices.version += 1
+
+    def pin(self, device_id: str, handle: str, *, pinned: bool) -> None:
+        """Note whether weights stay until they are unloaded by name."""
+        with self._lock:
+            ledger = self._devices.get(device_id).ledger
+            if pinned and handle in ledger.weights:
+                ledger.pinned.add(handle)
+            else:
+                ledger.pinned.discard(handle)
+
+    def last_sample(self, device_id: str) -> int:
+        """Return a mark by which ``remove`` sees whether the device was read since."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return min(device.ledger.samples, default=device.samples_begun + 1) - 1
+
+    def remove(self, device_id: str, handle: str, last_sample: int) -> None:
+        """Remove a model's weights; nothing happens if they went with their device.
+
+        ``last_sample`` is from before the device gave them up. Where it was read since, those readings may
+        show what came back already: it is not counted a second time, and if they do not, the next ones do.
+        """
+        with self._lock:
+            device = self._devices.get(device_id)
+            drift_bytes = device.ledger.drift_bytes
+            device.ledger.remove_weights(handle)
+            if last_sample != device.samples_begun:
+                device.ledger.noted_bytes = device.ledger.committed_bytes - drift_bytes
+            device.stale = True
+            self._devices.version += 1
+
+    def add_external(self, device_id: str, handle: str, size_bytes: int) -> None:
+        """Record a model that another process holds; it takes no headroom of ours.
+
+        LimitExceededError where the sum could not be counted any more.
+        """
+        with self._lock:
+            device = self._devices.get(device_id)
+            request = AllocationRequest(device_id, size_bytes, MemoryType.EXTERNAL)
+            count(request, device.ledger.external_bytes + device.ledger.allocated_bytes)
+            device.ledger.add_external_model(handle, size_bytes)
+            device.stale = True
+            self._devices.version += 1
+
+    def remove_external(self, device_id: str, handle: str) -> None:
+        """Remove the record of a model that another process held: what it gave back is in the next readings."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            device.ledger.remove_external_model(handle)
+            device.stale = True
+            self._devices.version += 1
+
+    def handles(self, device_id: str) -> frozenset[str]:
+        """Return the handles of all weights on a device."""
+        with self._lock:
+            return frozenset(self._devices.get(device_id).ledger.weights)

@@ -1,0 +1,76 @@
+"""The control groups that this process is in, as they are now: a supervisor may move it at any time."""
+
+import os
+from pathlib import Path
+
+_MOST_BYTES = 2**14
+
+
+def text_of(path: str | Path) -> str:
+    """Return what a file of the kernel's says; empty where it can't be read. A fifth of what ``read_text`` costs."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return os.read(descriptor, _MOST_BYTES).decode(errors="surrogateescape")
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return ""
+
+
+class ProcessGroups:
+    """Finds their folders below ``root``'s /proc and mounts. One small file is read each time, the mounts after a move."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._own = str(root / "proc/self/cgroup")
+        # All mutable state: the kernel's word when it was last looked up, and what came of it.
+        self._groups: str | None = None
+        self._found: dict[str, tuple[Path, ...]] = {}
+
+    def folders(self, controller: str) -> tuple[Path, ...]:
+        """Return the folders of this process's group and its ancestors, its own first; ``""`` is version 2."""
+        groups = text_of(self._own)
+        if groups != self._groups:
+            self._groups, self._found = groups, {}
+        if controller not in self._found:
+            self._found[controller] = self._look_up(controller, groups.splitlines())
+        return self._found[controller]
+
+    def _look_up(self, controller: str, groups: list[str]) -> tuple[Path, ...]:
+        try:
+            mounts = (self._root / "proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        except OSError:
+            return ()
+        group, mount = _group_path(groups, controller), _mount(mounts, controller)
+        if group is None or mount is None:
+            return ()
+        mount_root, mount_point = mount
+        return _folders(self._root / mount_point.lstrip("/"), mount_root, group)
+
+
+def _group_path(lines: list[str], controller: str) -> str | None:
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return path
+    return None
+
+
+def _mount(lines: list[str], controller: str) -> tuple[str, str] | None:
+    """Return (root within the hierarchy, mount point): proc_pid_mountinfo(5), fields 4 and 5."""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        fields = before.split(" ")
+        if (controller and kind == "cgroup" and controller in options.split(",")) or (
+            not controller and kind == "cgroup2"
+        ):
+            return fields[3], fields[4]
+    return None
+
+
+def _folders(mount_point: Path, mount_root: str, group: str) -> tuple[Path, ...]:
+    relative = group.removeprefix(mount_root.rstrip("/")).strip("/")
+    parts = [part for part in relative.split("/") if part and part != ".."]
+    return tuple(mount_point.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
