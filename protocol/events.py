@@ -17,5 +17,6 @@ EVENTS: dict[str, type[Any]] = {
     EventName.UNLOAD_REQUESTED: results.UnloadRequestedData,
     EventName.DEVICE_LOST: results.DeviceLostData,
     EventName.DEVICE_RECOVERED: results.DeviceRecoveredData,
+    EventName.CONTENTS_DISPLACED: results.ContentsDisplacedData,
 }
 """What each event carries in ``data``."""

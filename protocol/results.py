@@ -320,6 +320,19 @@ class DefragmentStep(Record):
     returned_bytes: Bytes | None
 
 
+class ContentsDisplacedData(Record):
+    """What of a device's contents is in host memory until the device has room for it; empty once all is back.
+
+    It can be read, written and freed meanwhile. It happens where the budget falls while a process is replaced.
+    """
+
+    device_id: str
+    reason: str | None
+    displaced_bytes: Bytes
+    allocation_ids: tuple[str, ...]
+    model_ids: tuple[str, ...]
+
+
 class DefragmentResult(Record):
     """What defragmenting did. The fragmentation is null where the device cannot tell, or over several."""
 
@@ -328,6 +341,8 @@ class DefragmentResult(Record):
     fragmentation_before: Fragmentation | None
     fragmentation_after: Fragmentation | None
     steps: tuple[DefragmentStep, ...]
+    displaced: tuple[ContentsDisplacedData, ...]
+    """What a new process had no room for after all, and so waits in host memory."""
 
 
 class OptimizeStep(Record):
@@ -809,7 +824,7 @@ class UnloadRequestedData(Record):
 
 
 class DeviceLostData(Record):
-    """A device went away, and its contents with it; or, where it is there again at once, part of them."""
+    """A device went away, and its contents with it."""
 
     device_id: str
     reason: str

@@ -212,6 +212,7 @@ class EventName(StrEnum):
     UNLOAD_REQUESTED = "memory.unload_requested"
     DEVICE_LOST = "device.lost"
     DEVICE_RECOVERED = "device.recovered"
+    CONTENTS_DISPLACED = "device.contents_displaced"
 
 
 class Executed(StrEnum):

@@ -36,7 +36,9 @@ class Worker:
         command: tuple[str, ...] = (sys.executable, "-m", "memory_worker"),
         environment: dict[str, str] | None = None,
         reading: bool = True,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
+        self._patience = patience
         self._errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*command, *options],
@@ -216,7 +218,7 @@ class Worker:
                 self._changed.notify_all()
 
     def _wait_for(self, look: Callable[[], T | None], what: str) -> T:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self._patience
         with self._changed:
             while (found := look()) is None:
                 left = deadline - time.monotonic()

@@ -96,7 +96,7 @@ def test_plugin_follows_its_model(tmp_path: Path) -> None:
         " {id: here, path: m.safetensors, loader: safetensors, device: cpu}]"
     )
     plugin = ("--plugin", "tests.rigs.following_plugin")
-    with Worker(*ISOLATED, "100MiB", "--models", str(models), *plugin) as worker:
+    with Worker(*ISOLATED, "100MiB,pooled=1", "--models", str(models), *plugin) as worker:
         expected = {name: hashlib.blake2b(data).hexdigest() for name, data in tensors.items()}
         for model_id in ("m", "here"):
             done = worker.call("test.follow", {"model_id": model_id})

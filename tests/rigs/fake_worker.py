@@ -136,6 +136,10 @@ def deallocate(request_id: str, data: Json) -> None:
     succeed(request_id, {**answer, "returned_bytes": None, "available_bytes": None})
 
 
+def renew_lease(request_id: str, data: Json) -> None:
+    succeed(request_id, {"allocation_id": data["allocation_id"], "lease_expires_in_ms": data["lease_ms"]})
+
+
 def get_allocations(request_id: str, _data: Json) -> None:
     succeed(request_id, {"allocations": [*_allocated.values()], "next": None})
 
@@ -276,6 +280,7 @@ ACTIONS: dict[str, Callable[[str, Json], None]] = {
     "memory.get_usage": usage,
     "memory.allocate": allocate,
     "memory.deallocate": deallocate,
+    "memory.renew_lease": renew_lease,
     "memory.get_allocations": get_allocations,
     "memory.clear": clear,
     "fake.echo": succeed,

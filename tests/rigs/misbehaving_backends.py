@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from protocol.vocabulary import DeviceKind, DeviceState
@@ -14,7 +15,7 @@ from worker.backends.simulated import SimulatedBackend, SimulatedDevice, simulat
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.core.errors import DeviceLostError
-from worker.core.records import AllocationRequest, Block, DeviceInfo
+from worker.core.records import AllocationRequest, Block, DeviceInfo, Readings
 
 MIB = 2**20
 
@@ -140,15 +141,22 @@ def starts_unless(marker: str, **knobs: int) -> SimulatedBackend:
 
 
 class Shrinks(_Simulated):
-    """As an adapter whose budget another program has taken meanwhile: refuses what is large in a second life."""
+    """As an adapter whose budget another program has taken meanwhile: refuses what is large in a second life.
+
+    Until the marker is removed: the other program has ended then.
+    """
 
     def __init__(self, marker: str) -> None:
         super().__init__()
-        self._second = Path(marker).exists()
-        Path(marker).touch()
+        self._marker = Path(marker)
+        self._second = self._marker.exists()
+        self._marker.touch()
+
+    def readings(self, device_id: str) -> Readings:
+        return replace(super().readings(device_id), restart_returns_bytes=0)
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
-        if self._second and request.size_bytes > 8 * MIB:
+        if self._second and self._marker.exists() and request.size_bytes > 8 * MIB:
             from worker.core.errors import OutOfMemoryError
 
             raise OutOfMemoryError("another program has it now", device_id="sim:0")

@@ -87,10 +87,10 @@ def fill(backend: IsolatedBackend, name: str, size: int, seed: int) -> bytes:
     return content
 
 
-def content_of(backend: IsolatedBackend, name: str, size: int) -> bytes:
+def content_of(backend: IsolatedBackend, name: str, size: int, token: CancelToken | None = None) -> bytes:
     """Read a block."""
     into = bytearray(size)
-    backend.read(name, 0, memoryview(into), never())
+    backend.read(name, 0, memoryview(into), token or never())
     return bytes(into)
 
 
@@ -104,12 +104,14 @@ def kill(backend: IsolatedBackend) -> int:
 
 def wait_for(backend: IsolatedBackend, state: DeviceState) -> None:
     """Wait until the devices are in a state."""
-    with backend._changed:
-        reached = backend._changed.wait_for(lambda: all(each.state is state for each in backend.devices), 30)
+    with backend._presence.changed:
+        reached = backend._presence.changed.wait_for(
+            lambda: all(each.state is state for each in backend.devices), 30
+        )
     assert reached, backend.devices
 
 
 def wait_for_another(backend: IsolatedBackend, pid: int) -> None:
     """Wait until another process has taken over."""
-    with backend._changed:
-        assert backend._changed.wait_for(lambda: backend.pid not in {pid, None}, 30), backend.devices
+    with backend._presence.changed:
+        assert backend._presence.changed.wait_for(lambda: backend.pid not in {pid, None}, 30), backend.devices

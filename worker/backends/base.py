@@ -142,8 +142,20 @@ class OwnProcess(ProbedBeside, Protocol):
         """Do work on a block where it is. Raises what that raises; DeviceUnavailableError if the process ends."""
         ...
 
-    def restart(self, token: CancelToken) -> Restarted:
-        """Replace the process, and carry over all that lives in it through host memory."""
+    def restart(self, token: CancelToken, needed_bytes: int = 0) -> Restarted:
+        """Replace the process, and carry over all that lives in it through host memory.
+
+        OutOfMemoryError, and nothing was done, unless a new process has a place for it and ``needed_bytes`` more.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksRestart(Protocol):
+    """What a backend has besides if a new process could turn out to have less memory than this one."""
+
+    def check_restart(self, more: list[int]) -> None:
+        """Raise OutOfMemoryError unless what lives here, and more blocks of these sizes, would fit into a new one now."""
         ...
 
 

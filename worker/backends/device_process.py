@@ -15,7 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from worker.backends.base import DeviceBackend
+from worker.backends.base import ChecksRestart, DeviceBackend
 from worker.backends.isolation.codec import packed, packed_error, request_of
 from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
@@ -138,6 +138,10 @@ class _Server:
                 self._pipe.send({"call": call, "report": [completed, total]})
 
         return getattr(import_module(module), function)(self._backend, name, token, report, **arguments)
+
+    def _do_check_restart(self, _: CancelToken, more: list[int]) -> None:
+        if isinstance(self._backend, ChecksRestart):
+            self._backend.check_restart(more)
 
     def _do_trim(self, _: CancelToken, device_id: str) -> object:
         return self._backend.trim(device_id)

@@ -146,6 +146,10 @@ class DirectMlBackend(LoadsThroughCopies):
         """Return a buffer as torch sees it. Whoever keeps it keeps the memory."""
         return self._places[allocation_id].tensor(allocation_id)
 
+    def copy_of(self, allocation_id: str, host: Any) -> Any:
+        """Copy a tensor of the host's to where a buffer is. UnsupportedError for a type that has no place there."""
+        return self._places[allocation_id].copy_of(host)
+
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a buffer."""
         self._places[allocation_id].copy("read", allocation_id, offset, into, token)
@@ -167,6 +171,11 @@ class DirectMlBackend(LoadsThroughCopies):
         """Do nothing: no buffer can be moved within the process."""
         self._device(device_id).check_present()
         return None
+
+    def check_restart(self, more: list[int]) -> None:
+        """Raise OutOfMemoryError unless what is here would fit into a new process by today's figures."""
+        for device in self._devices.values():
+            device.check_restart(more)
 
     def notes(self) -> tuple[str, ...]:
         """Say which allocator is on and what that means, and where figures are missing."""
@@ -247,6 +256,7 @@ class _AdapterMemory:
             cached_bytes=room.cached_bytes,
             restart_returns_bytes=room.restart_returns_bytes,
             fragmentation=self._fragmentation(free, largest),
+            gauges=reading.over_budget,
             total_source=reading.total_source,
             used_source=reading.used_source,
             process_used_source=reading.process_used_source,
@@ -303,6 +313,24 @@ class _AdapterMemory:
             returned = self._memory.dropped(size)
             return min(size, returned or self._memory.trim()) if at_once else returned
 
+    def check_restart(self, more: list[int]) -> None:
+        """Raise OutOfMemoryError unless all buffers, and these, would fit into a new process now."""
+        with self._calling():
+            reading = self._read()
+            sizes = [*more, *(size for _, size in self._tensors.values())]
+            if self._memory.fits_anew(sizes, reading):
+                return
+        message = (
+            f"{self.device_id}: a new process would get {reading.room_anew_bytes} bytes, and {len(sizes)} blocks"
+            f" of {sum(sizes)} bytes and what copying them takes have no place in that; nothing was restarted"
+        )
+        raise OutOfMemoryError(
+            message,
+            device_id=self.device_id,
+            requested_bytes=sum(sizes),
+            available_bytes=reading.room_anew_bytes,
+        )
+
     def copy(self, how: str, name: str, offset: int, data: memoryview, token: CancelToken) -> None:
         """Copy between a buffer and the process's own memory: ``read`` or ``write``."""
         with self._calling():
@@ -318,9 +346,13 @@ class _AdapterMemory:
             return self._memory.trim()
 
     def tick(self) -> None:
-        """Let the allocator tidy up; a device that turns out to be gone is told of when it is next asked."""
+        """Let the allocator tidy up, and see whether the device is there: figures are answered without it.
+
+        One that turns out to be gone is told of when it is next asked for them.
+        """
         try:
             with self._calling():
+                self._device.synchronize()
                 self._memory.tick()
         except DeviceUnavailableError:
             return
@@ -329,6 +361,11 @@ class _AdapterMemory:
         """Return a buffer's tensor. DeviceLostError once the device is gone."""
         self.check_present()
         return self._tensors[name][0]
+
+    def copy_of(self, host: Any) -> Any:
+        """Copy a tensor of the host's to the device."""
+        with self._calling():
+            return self._device.copy_of(host)
 
     def has(self, name: str) -> bool:
         """Tell whether a block is still there."""

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from protocol.record import Record
 from protocol.vocabulary import Source
+from worker.core.records import Gauge
 from worker.telemetry import dxcore, dxgi, pdh
 
 VISIBLE = "DML_VISIBLE_DEVICES"
@@ -32,6 +34,21 @@ class AdapterReading(Record):
         if self.total_bytes is not None and self.used_bytes is not None:
             rooms.append(self.total_bytes - self.used_bytes)
         return max(0, min(rooms)) if rooms else None
+
+    @property
+    def over_budget(self) -> tuple[Gauge, ...]:
+        """Say that this process holds more than the system grants it: others wait for that, whatever is free in it."""
+        budget, used, source = self.budget_bytes, self.process_used_bytes, self.budget_source
+        if budget is None or used is None or source is None or used <= budget:
+            return ()
+        return (Gauge("process_budget_used_percentage", 100.0, source),)
+
+    @property
+    def room_anew_bytes(self) -> int | None:
+        """What the system would leave a new process in place of this one."""
+        mine, used = self.process_used_bytes or 0, self.used_bytes
+        without = None if used is None else max(0, used - mine)
+        return replace(self, process_used_bytes=0, used_bytes=without).room_bytes
 
 
 UNKNOWN = AdapterReading(None, None, None, None, None)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from worker.backends.base import COPY_CHUNK_BYTES
+from worker.core.errors import UnsupportedError
 
 PIECE_BYTES = COPY_CHUNK_BYTES
 HIDDEN_BYTES = 2 * PIECE_BYTES
@@ -20,6 +21,20 @@ HIDDEN_BYTES = 2 * PIECE_BYTES
 
 ALIGNMENT_BYTES = 256
 """Blocks and copies are whole multiples: the tiled pool's own granularity, and no size that a flush uses."""
+
+_HAS_TYPES = frozenset(
+    {"uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool"}
+)  # fmt: skip
+"""Element types that the library takes. Any other ends the process, with everything on the device."""
+
+_STAND_INS = {
+    "bfloat16": "float32",
+    "float8_e4m3fn": "float16",
+    "float8_e5m2": "float16",
+    "uint16": "int32",
+    "uint32": "int64",
+}
+"""For others, the smallest type that the library takes and that has each of their values."""
 
 
 class DirectMlDevice:
@@ -82,6 +97,16 @@ class DirectMlDevice:
             first, last = max(begin, offset), min(begin + length, offset + len(into))
             target[first - offset : last - offset].copy_(got[first - begin : last - begin])
         return hidden
+
+    def copy_of(self, host: Any) -> Any:
+        """Copy a host's tensor, in a type that the library takes. UnsupportedError where none has its values."""
+        name = str(host.dtype).removeprefix("torch.")
+        if name not in _HAS_TYPES:
+            if name not in _STAND_INS:
+                message = f"dml:{self.index} has no {name}, and no type that has all its values"
+                raise UnsupportedError(message, device_id=f"dml:{self.index}", dtype=name)
+            host = host.to(getattr(self._torch, _STAND_INS[name]))
+        return host.to(self._device)
 
     def tiles(self, mb_per_tile: int) -> list[float]:
         """Return the used part of each tile of the tiled pool, in the order of its chunks."""

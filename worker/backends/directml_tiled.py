@@ -38,6 +38,8 @@ class TiledMemory:
     """One device's memory. Not thread-safe."""
 
     name = "tiled"
+    limit_bytes = CHUNK_BYTES - FIRST_HEAP_BYTES
+    """The largest buffer that a chunk can have; today's chunks have less where the budget was small."""
 
     def __init__(
         self, device: DirectMlDevice, read: Callable[[], AdapterReading], usable: int | None
@@ -46,7 +48,6 @@ class TiledMemory:
         self._read = read
         chunks = len(device.tiles(_WHOLE_CHUNK_MB))
         self._capacities = _capacities(usable, chunks)
-        self.limit_bytes = max(self._capacities) - FIRST_HEAP_BYTES
         # All mutable state: the tiles that each chunk holds, and room that is kept for copies.
         self._tiles = [_FIRST_TILES] * chunks
         self._for_copies: Any = None
@@ -101,6 +102,13 @@ class TiledMemory:
     def trim(self) -> int:
         """Return 0: nothing leaves the pool."""
         return 0
+
+    def fits_anew(self, sizes: list[int], reading: AdapterReading) -> bool:
+        """Tell whether a new process could have blocks of these sizes now: its pool is smaller if the budget is."""
+        usable, room = usable_bytes(reading.budget_bytes), reading.room_anew_bytes
+        if usable is None or room is None:
+            return True
+        return _fit([HIDDEN_BYTES, *sorted(sizes, reverse=True)], usable, room - DRIVER_MARGIN_BYTES)
 
     def tick(self) -> None:
         """Take the room for copies back when it can be had."""
@@ -162,6 +170,28 @@ def _capacities(usable: int | None, chunks: int) -> list[int]:
     if usable is None:
         return [CHUNK_BYTES] * chunks
     return [min(CHUNK_BYTES, max(0, usable - n * CHUNK_BYTES)) for n in range(chunks)]
+
+
+def _fit(sizes: list[int], usable: int, room: int) -> bool:
+    """Fill a pool that starts anew in this order, as the library does, and never by a step past the room."""
+    capacities = _capacities(usable, max(1, -(-usable // CHUNK_BYTES)))
+    held = [_FIRST_TILES * MB] * len(capacities)
+    free = [0] * len(capacities)
+    room -= sum(held)
+    for size in sizes:
+        needed = size + _FIRST_TILES * MB  # a run begins and ends within tiles
+        runs = [index for index, run in enumerate(free) if run >= needed]
+        chunk = min(runs, key=lambda index: free[index], default=None)
+        if chunk is None:
+            chunk = next((n for n, most in enumerate(capacities) if most - held[n] >= size), None)
+            if chunk is None or size > _safe_step(held[chunk], room):
+                return False
+            grown = _pool_bytes(held[chunk] + size) - held[chunk]
+            held[chunk] += grown
+            free[chunk] += grown
+            room -= grown
+        free[chunk] -= size
+    return True
 
 
 def _pool_bytes(live: int) -> int:

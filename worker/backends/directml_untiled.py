@@ -154,6 +154,11 @@ class UntiledMemory:
         self._foreign_bytes = after - self._live_bytes
         return max(0, min(cached, before - after + self._cache.flushed_bytes - flushed))
 
+    def fits_anew(self, sizes: list[int], reading: AdapterReading) -> bool:
+        """Tell whether a new process could have blocks of these sizes now, and what copying and a flush take."""
+        room = reading.room_anew_bytes
+        return room is None or sum(sizes) + HIDDEN_BYTES + _FLUSH_BYTES <= room
+
     def tick(self) -> None:
         """Flush when others in this process (a plugin's inference) left enough behind."""
         used = self._read().process_used_bytes

@@ -160,12 +160,27 @@ class UnloadRequested(Event):
 
 
 class DeviceLost(Event):
-    """A device went away, and its contents with it; or, where it is there again at once, part of them."""
+    """A device went away, and its contents with it."""
 
     device_id: str
     reason: str
     allocation_ids: tuple[str, ...]
     model_ids: tuple[str, ...]
+
+
+class ContentsDisplaced(Event):
+    """What of a device's contents is in host memory until the device has room for it; nothing, once all is back."""
+
+    device_id: str
+    reason: str | None
+    displaced_bytes: int
+    allocation_ids: tuple[str, ...]
+    model_ids: tuple[str, ...]
+
+    @property
+    def about(self) -> str:
+        """Its device."""
+        return self.device_id
 
 
 class DeviceRecovered(Event):

@@ -35,6 +35,8 @@ class DeviceInfo(Record):
     name: str
     state: DeviceState = DeviceState.AVAILABLE
     state_reason: str | None = None
+    displaced: frozenset[str] = frozenset()
+    """Blocks whose contents are in host memory until the device has room for them; ``state_reason`` says why."""
 
 
 class GaugeKind(Enum):
@@ -135,8 +137,8 @@ class Restarted(Record):
     returned_bytes: int | None
     moved: int
     """Blocks that were carried over."""
-    failed: dict[str, str]
-    """Why, for each block that could not be brought back."""
+    displaced: dict[str, str]
+    """Why, for each block that stays in host memory until there is room for it."""
     steps: tuple[DefragmentStep, ...]
 
 

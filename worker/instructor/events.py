@@ -74,5 +74,6 @@ _WIRE: dict[type[e.Event], tuple[EventName, Callable[[Any], Any]]] = {
     e.UnloadRequested: (EventName.UNLOAD_REQUESTED, _as_it_is(r.UnloadRequestedData)),
     e.DeviceLost: (EventName.DEVICE_LOST, _as_it_is(r.DeviceLostData)),
     e.DeviceRecovered: (EventName.DEVICE_RECOVERED, _as_it_is(r.DeviceRecoveredData)),
+    e.ContentsDisplaced: (EventName.CONTENTS_DISPLACED, _as_it_is(r.ContentsDisplacedData)),
 }
 _TYPES = {name: kind for kind, (name, _) in _WIRE.items()}

@@ -6,9 +6,10 @@ never held across I/O. A change is reserved, then made by a backend, then commit
 
 from dataclasses import replace
 
+from protocol.results import ContentsDisplacedData
 from protocol.vocabulary import DeviceState
 from worker.core.clock import Clock
-from worker.core.records import DeviceInfo, Lost
+from worker.core.records import DeviceInfo, Lost, age_order
 from worker.manager.allocation_table import AllocationTable
 from worker.manager.devices import DeviceTable
 from worker.manager.due_table import DueTable
@@ -56,14 +57,18 @@ class MemoryManager:
             device.ledger.drop_reservations()
             return Lost(lost, self.models.lose(device_id))
 
-    def lose_part(self, device_id: str, names: frozenset[str]) -> Lost:
-        """Remove what did not come back to a device that is there again."""
+    def displaced(self, device_id: str) -> ContentsDisplacedData:
+        """Return what of a device's contents is in host memory, until the device has room for it again."""
         with self.lock:
-            ledger = self.devices.get(device_id).ledger
-            lost = tuple(each for name, each in ledger.allocations.items() if name in names)
-            for allocation in lost:
-                self.allocations.remove(allocation.allocation_id, ending="device_lost")
-            for handle in names & ledger.weights.keys():
-                ledger.remove_weights(handle)
-            self.samples.mark_stale(device_id)
-            return Lost(lost, self.models.lose(device_id, names))
+            device = self.devices.get(device_id)
+            names, ledger = device.info.displaced, device.ledger
+            found = (ledger.allocations[each] for each in names & ledger.allocations.keys())
+            allocations, handles = sorted(found, key=age_order), names & ledger.weights.keys()
+            sizes = [each.size_bytes for each in allocations] + [ledger.weights[each][0] for each in handles]
+            return ContentsDisplacedData(
+                device_id=device_id,
+                reason=device.info.state_reason if names else None,
+                displaced_bytes=sum(sizes),
+                allocation_ids=tuple(each.allocation_id for each in allocations),
+                model_ids=self.models.whose(frozenset(handles)),
+            )

@@ -206,19 +206,23 @@ class ModelTable:
         """Note when a model will have been idle for too long; of one that is held, when it is let go."""
         self._due.set_idle(entry.model_id, None if entry.holds else entry.expires_ns())
 
-    def lose(self, device_id: str, handles: frozenset[str] | None = None) -> tuple[str, ...]:
-        """Note that models went with their device: these, or all on it. Returns which."""
+    def lose(self, device_id: str) -> tuple[str, ...]:
+        """Note that models went with their device. Returns which."""
         lost = []
         with self.changed:
             for entry in self.on_device(device_id):
                 place = entry.residence
                 if place is None or place.device_id != device_id or entry.spec.external:
                     continue  # of an external model, its owner knows what became of it
-                if handles is None or place.handle in handles:
-                    entry.residence, entry.in_use, entry.holds = None, 0, 0
-                    entry.state = ModelState.UNLOADED
-                    self.watch_idle(entry)
-                    lost.append(entry.model_id)
-                    self._lost.append((entry, place))
+                entry.residence, entry.in_use, entry.holds = None, 0, 0
+                entry.state = ModelState.UNLOADED
+                self.watch_idle(entry)
+                lost.append(entry.model_id)
+                self._lost.append((entry, place))
             self.changed.notify_all()
         return tuple(lost)
+
+    def whose(self, handles: frozenset[str]) -> tuple[str, ...]:
+        """Return the models whose weights these are. The lock is held."""
+        places = ((each.model_id, each.residence) for each in self)
+        return tuple(model_id for model_id, place in places if place is not None and place.handle in handles)

@@ -5,6 +5,7 @@ plugin's module, which has to be importable under its interpreter. Data, result 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 ModelAction = Callable[[Any, dict[str, Any], Call], Any]
 """A plugin's action on a model. Takes what is leased, the request's ``data``, and the call. Returns JSON values."""
+
+
+Copy = Callable[["torch.Tensor"], "torch.Tensor"]
+"""Copies a tensor to a device."""
 
 
 class Leased(Protocol):
@@ -102,12 +107,18 @@ class LeasedThere(Mapping[str, memoryview]):
         return len(self.infos)
 
     def tensors(self) -> "Mapping[str, torch.Tensor]":
-        """Return the tensors on the device. TypeError for a device that torch does not know."""
+        """Return the tensors on the device.
+
+        TypeError for a device that torch does not know, UnsupportedError for an element type that the device has not.
+        """
         whole_of = getattr(self._backend, "tensor", None)
         if whole_of is None:
             message = f"{self.device_id} is no device of torch's"
             raise TypeError(message)
-        return _TensorsThere(self, whole_of(self._handle))
+        # A backend that copies has memory that is opaque to torch: bytes stay bytes there.
+        copy_of = getattr(self._backend, "copy_of", None)
+        copy = None if copy_of is None else partial(copy_of, self._handle)
+        return _TensorsThere(self, whole_of(self._handle), copy)
 
 
 def _info(fields: dict[str, Any]) -> TensorInfo:
@@ -118,25 +129,29 @@ def _info(fields: dict[str, Any]) -> TensorInfo:
 
 
 class _TensorsThere(Mapping[str, "torch.Tensor"]):
-    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot address that."""
+    """Each made when it is asked for: over the model's own memory, or a copy where torch cannot address that.
 
-    def __init__(self, weights: LeasedThere, whole: "torch.Tensor") -> None:
+    A copy is in a type that the device has, and holds the same values (DirectML: BF16 as float32, FP8 as float16).
+    """
+
+    def __init__(self, weights: LeasedThere, whole: "torch.Tensor", copy: Copy | None) -> None:
         self._weights = weights
         self._whole = whole
+        self._copy = copy
 
     def __getitem__(self, name: str) -> "torch.Tensor":
         import torch  # noqa: PLC0415 - only where the device is torch's
 
         info = self._weights.infos[name]
         dtype, shape = torch_form(info)
+        if self._copy is not None:
+            content = bytearray(self._weights[name])
+            flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            return self._copy(shaped(flat, shape, info.strides))
         if not info.placed_bytes:
             return torch.empty(shape, dtype=dtype, device=self._whole.device)
         part = self._whole[info.offset : info.offset + info.placed_bytes]
-        try:
-            return shaped(part.view(dtype), shape, info.strides)
-        except NotImplementedError:  # DirectML's memory is opaque: bytes stay bytes there
-            content = bytearray(self._weights[name])
-            return torch.frombuffer(content, dtype=dtype).reshape(shape).to(self._whole.device)
+        return shaped(part.view(dtype), shape, info.strides)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)

@@ -11,8 +11,8 @@ from protocol.vocabulary import DeviceState, PressureLevel
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
-from worker.core.events import BudgetChanged, DeviceLost, DeviceRecovered, PressureChanged
-from worker.core.records import DeviceInfo, Lost, Readings, age_order
+from worker.core.events import BudgetChanged, ContentsDisplaced, DeviceLost, DeviceRecovered, PressureChanged
+from worker.core.records import DeviceInfo, Readings, age_order
 from worker.manager.devices import unavailable
 from worker.manager.pressure_table import Observation
 from worker.policy.polling import TIDY_NS
@@ -53,7 +53,8 @@ class DeviceMonitor:
                 self._backends[info.device_id] = backend
                 self._devices.add(info, DEFAULT_LIMITS)
                 continue
-            before = self._devices.info(info.device_id).state
+            known = self._devices.info(info.device_id)
+            before = known.state
             if info.state is DeviceState.LOST:
                 self._lose(info.device_id, info.state_reason or "its process ended")
             elif before is DeviceState.LOST and info.state is DeviceState.AVAILABLE:
@@ -61,6 +62,8 @@ class DeviceMonitor:
                 self._publish(DeviceRecovered(info.device_id, lost_ms))
             elif before is not DeviceState.LOST:
                 self._devices.change(info)
+                if info.displaced != known.displaced:
+                    self._publish(ContentsDisplaced(**vars(self._manager.displaced(info.device_id))))
         with self._known:
             self._known.notify_all()
 
@@ -69,10 +72,6 @@ class DeviceMonitor:
         with self._known:
             while any(self._devices.info(each).state is DeviceState.PROBING for each in device_ids):
                 wait_for_change(self._known, token)
-
-    def lose_part(self, device_id: str, names: frozenset[str], reason: str) -> None:
-        """Remove what did not come back to a device that is there again, and tell of it."""
-        self._tell_of_loss(device_id, reason, self._manager.lose_part(device_id, names))
 
     def available(self, device_ids: tuple[str, ...], token: CancelToken | None = None) -> tuple[str, ...]:
         """Return the devices that can be asked. DeviceUnavailableError if the only one cannot.
@@ -190,8 +189,5 @@ class DeviceMonitor:
     def _lose(self, device_id: str, reason: str) -> None:
         lost = self._manager.lose_device(device_id, reason)
         if lost is not None:
-            self._tell_of_loss(device_id, reason, lost)
-
-    def _tell_of_loss(self, device_id: str, reason: str, lost: Lost) -> None:
-        names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
-        self._publish(DeviceLost(device_id, reason, names, lost.model_ids))
+            names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
+            self._publish(DeviceLost(device_id, reason, names, lost.model_ids))

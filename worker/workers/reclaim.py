@@ -76,4 +76,5 @@ class ReclaimWorker:
             fragmentation_before=before[0] if single else None,
             fragmentation_after=after[0] if single else None,
             steps=tuple(steps),
+            displaced=(),
         )

@@ -6,7 +6,7 @@ from protocol.results import DefragmentResult, DefragmentStep, Fragmentation
 from protocol.vocabulary import DeviceState, Initialize
 from worker.backends.base import OwnProcess
 from worker.core.cancellation import CancelToken
-from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError
+from worker.core.errors import DeviceUnavailableError, LimitExceededError, ModelBusyError, OutOfMemoryError
 from worker.core.records import HOST, AllocationRequest, Reservation, Restarted, sum_if_known
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
@@ -25,25 +25,33 @@ class RestartWorker:
         self._monitor = monitor
 
     def can_restart(self, device_id: str) -> bool:
-        """Tell whether a device has a process of its own."""
-        return isinstance(self._backends[device_id], OwnProcess)
+        """Tell whether a device has a process of its own that keeps what only its end gives back."""
+        if not isinstance(self._backends[device_id], OwnProcess):
+            return False
+        self._monitor.refresh((device_id,), max_age_ms=0)
+        readings = self._manager.samples.latest(device_id)
+        return readings is not None and readings.restart_returns_bytes is not None
 
     def neighbours(self, device_id: str) -> tuple[str, ...]:
         """Return the devices that live in the same process, itself included."""
         mine = self._backends[device_id]
         return tuple(each for each, backend in list(self._backends.items()) if backend is mine)
 
-    def restart(self, device_id: str, token: CancelToken, check_unused: CheckUnused) -> Restarted:
-        """Restart a device's process.
+    def restart(
+        self, device_id: str, token: CancelToken, check_unused: CheckUnused, needed_bytes: int = 0
+    ) -> Restarted:
+        """Restart a device's process, where a new one has a place for all that lives and ``needed_bytes`` more.
 
         1. No model there is leased: then its devices are paused, and who needs one waits.
         2. Host memory for the contents is held, so that nothing else takes it meanwhile.
-        3. The backend replaces the process; what could not be brought back is removed and told of.
+        3. The backend replaces the process; what finds no room there after all waits in host memory, which the
+           backend tells of.
 
         Raises:
             ModelBusyError: a lease is held; nothing was done.
-            OutOfMemoryError: host memory cannot hold the contents; nothing was done.
-            DeviceUnavailableError: the device was lost on the way.
+            OutOfMemoryError: host memory, or a new process, has no place for the contents; nothing was done.
+            DeviceUnavailableError: the device was lost on the way, or no new process starts. The details say
+                what was lost with it, in ``lost_allocation_ids``.
         """
         backend, devices = self._backends[device_id], self.neighbours(device_id)
         if not isinstance(backend, OwnProcess):
@@ -53,33 +61,35 @@ class RestartWorker:
             self._manager.devices.pause(
                 devices, "its process is being replaced; what is on it is carried over"
             )
+            here = [row.allocation_id for each in devices for row in self._manager.allocations.all(each)]
         try:
             held = self._hold_host_memory(devices)  # 2
             try:
-                done = backend.restart(token)  # 3
+                return backend.restart(token, needed_bytes)  # 3
             finally:
                 if held is not None:
                     self._manager.allocations.release(held)
+        except DeviceUnavailableError as error:
+            gone = [each for each in here if not self._manager.allocations.knows(each)]
+            error.details = {**error.details, "lost_allocation_ids": gone}
+            raise
         finally:
             self._manager.devices.resume(devices)
-        for each in devices if done.failed else ():
-            why = "; ".join(sorted(set(done.failed.values())))
-            self._monitor.lose_part(each, frozenset(done.failed), f"not brought back after a restart: {why}")
-        return done
 
     def restart_for(self, request: AllocationRequest, token: CancelToken, check_unused: CheckUnused) -> bool:
-        """Restart where the headroom that is needed is there, in pieces that only a new process joins.
+        """Restart where only a new process has what is needed in one piece.
 
-        False where it is not, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
+        This one's memory is scattered, or its pool was made under a smaller budget. False where a new one has
+        not either, or a restart is refused: then nothing was done. Errors as ``restart`` otherwise.
         """
         readings = self._manager.samples.latest(request.device_id)
         if readings is None or readings.restart_returns_bytes is None:
             return False
-        largest, free = readings.largest_block_bytes, readings.free_bytes
-        if largest is None or free is None or not largest < request.size_bytes <= free:
+        largest = readings.largest_block_bytes
+        if largest is None or request.size_bytes <= largest:
             return False
         try:
-            self.restart(request.device_id, token, check_unused)
+            self.restart(request.device_id, token, check_unused, request.size_bytes)
         except (ModelBusyError, OutOfMemoryError):
             if self._manager.devices.info(request.device_id).state is not DeviceState.AVAILABLE:
                 raise
@@ -94,12 +104,13 @@ class RestartWorker:
         token: CancelToken,
         check_unused: CheckUnused,
     ) -> DefragmentResult:
-        """Restart what has a process of its own, and join free memory in place on the other devices.
+        """Restart what only a new process returns memory of, and join free memory in place on the other devices.
 
         The one device that was asked for is restarted or it fails; of several, one that can't be stays as it is.
         """
-        apart = {self.neighbours(each) for each in device_ids if self.can_restart(each)}
-        stay = tuple(each for each in device_ids if not self.can_restart(each))
+        restartable = frozenset(filter(self.can_restart, device_ids))
+        apart = {self.neighbours(each) for each in restartable}
+        stay = tuple(each for each in device_ids if each not in restartable)
         parts = [in_place(stay)] if stay else []
         for devices in sorted(apart):
             before = self._fragmentation(devices)
@@ -109,14 +120,14 @@ class RestartWorker:
                 if len(device_ids) == 1:
                     raise
                 step = DefragmentStep(f"{', '.join(devices)}: not restarted: {error.message}", 0)
-                parts.append(DefragmentResult(0, 0, None, None, (step,)))
+                parts.append(DefragmentResult(0, 0, None, None, (step,), ()))
                 continue
             steps = tuple(
                 DefragmentStep(f"{', '.join(devices)}: {each.step}", each.returned_bytes)
                 for each in done.steps
             )
             after = self._fragmentation(devices)
-            parts.append(DefragmentResult(done.returned_bytes, done.moved, before, after, steps))
+            parts.append(DefragmentResult(done.returned_bytes, done.moved, before, after, steps, ()))
         single = len(device_ids) == 1
         return DefragmentResult(
             returned_bytes=sum_if_known(each.returned_bytes for each in parts),
@@ -124,6 +135,9 @@ class RestartWorker:
             fragmentation_before=parts[0].fragmentation_before if single else None,
             fragmentation_after=parts[0].fragmentation_after if single else None,
             steps=tuple(step for each in parts for step in each.steps),
+            displaced=tuple(
+                each for each in map(self._manager.displaced, device_ids) if each.displaced_bytes
+            ),
         )
 
     def _fragmentation(self, devices: tuple[str, ...]) -> Fragmentation | None:

@@ -23,7 +23,12 @@ using var cat = Process.Start(new ProcessStartInfo("cat")
     RedirectStandardOutput = true,
     UseShellExecute = false,
 })!;
-await using var worker = new PythonWorkerService(new PythonWorkerOptions { FileName = python, WorkingDirectory = folder });
+await using var worker = new PythonWorkerService(new PythonWorkerOptions
+{
+    FileName = python,
+    WorkingDirectory = folder,
+    Arguments = ["-m", "worker"], // The one that lies in the folder.
+});
 var memory = new ServiceMemory(worker);
 await memory.PingAsync();
 

@@ -7,7 +7,7 @@ public sealed record PythonWorkerOptions
     public string FileName { get; init; } = OperatingSystem.IsWindows() ? "python" : "python3";
 
     /// <summary>Arguments, each passed as it stands; no shell sees them.</summary>
-    public IReadOnlyList<string> Arguments { get; init; } = ["-m", "worker"];
+    public IReadOnlyList<string> Arguments { get; init; } = ["-m", "memory_worker"];
 
     /// <summary>Folder the worker starts in; null for the host's.</summary>
     public string? WorkingDirectory { get; init; }

@@ -76,6 +76,16 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     }
 
     /// <inheritdoc/>
+    public Task<RenewLeaseResult> RenewLeaseAsync(
+        string allocationId, TimeSpan lease, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(allocationId);
+        ArgumentOutOfRangeException.ThrowIfLessThan(lease, TimeSpan.FromMilliseconds(1));
+        var request = new RenewLeaseParams { AllocationId = allocationId, LeaseMs = (long)lease.TotalMilliseconds };
+        return AskAsync(WireActions.RenewLease, request, cancellationToken);
+    }
+
+    /// <inheritdoc/>
     public async Task<PostMemoryTransferResponse> PostMemoryTransferAsync(
         PostMemoryTransferRequest request,
         IProgress<TransferProgress>? progress = null,

@@ -12,7 +12,7 @@ public sealed class MemoryWorkerOptions
     /// <summary>The Python interpreter; null for <c>python3</c> (on Windows <c>python</c>) on PATH.</summary>
     public string? FileName { get; set; }
 
-    /// <summary>Arguments; empty for <c>-m worker</c>.</summary>
+    /// <summary>Arguments; empty for <c>-m memory_worker</c>.</summary>
     public IList<string> Arguments { get; } = new List<string>();
 
     /// <summary>Folder the worker starts in; null for the host's.</summary>

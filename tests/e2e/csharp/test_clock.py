@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,23 @@ def test_a_lease_runs_though_the_date_jumps(fake: Make) -> None:
     clock.hours = 2
     psutil.Process(service.Snapshot.ProcessId).kill()
     assert exited.next().LostAllocations.Count == 1
+
+
+def test_a_renewed_lease_counts(fake: Make, tmp_path: Path) -> None:
+    """An allocation whose lease was renewed before it ran out is still held, and so lost with its worker."""
+    from MemoryWorker.Client.Protocol import AllocateParams, RenewLeaseParams, WireActions
+
+    service = fake()
+    exited = Watched(service, "WorkerExited")
+    made = wait(
+        execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=8, LeaseMs=200))
+    ).AllocationId
+    longer = make(RenewLeaseParams, AllocationId=made, LeaseMs=3_600_000)
+    wait(execute(service, WireActions.RenewLease, longer))
+    end = time.monotonic() + 0.2
+    until(lambda: time.monotonic() > end)
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert [one.AllocationId for one in exited.next().LostAllocations] == [made]
 
 
 def test_a_deadline_is_the_time_that_is_left_though_the_date_jumps(fake: Make, tmp_path: Path) -> None:

@@ -177,6 +177,32 @@ def write_byte(view: Any, place: int, value: int) -> None:
     view.Write(Int64(place), Byte(value))
 
 
+def test_a_lease_is_renewed(memory: Any) -> None:
+    """It ends that long from now; what has none gets one."""
+    import json
+
+    from System import TimeSpan
+
+    made = allocate(memory, MIB, Lease=TimeSpan.FromMinutes(1))
+    renewed = wait(memory.RenewLeaseAsync(made.AllocationId, TimeSpan.FromHours(1)))
+    assert (renewed.AllocationId, 60_000 < renewed.LeaseExpiresInMs <= 3_600_000) == (made.AllocationId, True)
+    with refused("allocation_not_found") as caught:
+        wait(memory.RenewLeaseAsync("alloc-none", TimeSpan.FromHours(1)))
+    assert json.loads(caught.value.Details.GetRawText())
+
+
+def test_a_plan_is_carried_out(memory: Any) -> None:
+    """Its id has the allocate do what was answered; for other bytes it is refused."""
+    from MemoryWorker.Client.Protocol import PlanCandidate, PlanParams
+    from System import Array
+
+    candidate = make(PlanCandidate, Name="all", RequiredBytes=MIB, DeviceId=DEVICE)
+    plan = wait(memory.PlanAsync(make(PlanParams, Candidates=Array[PlanCandidate]([candidate]))))
+    assert allocate(memory, MIB, DeviceId=DEVICE, PlanId=plan.PlanId).SizeBytes == MIB
+    with refused("plan_stale|invalid_request"):
+        allocate(memory, MIB, DeviceId=DEVICE, PlanId="plan-none")
+
+
 # ---- transfers ----------------------------------------------------------------------------------
 
 

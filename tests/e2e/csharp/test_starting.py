@@ -50,20 +50,31 @@ def test_no_such_folder(fake: Make, tmp_path: Path) -> None:
     assert "No such file" not in caught.value.Message
 
 
-def test_a_python_that_is_too_old(load: Any, fake: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "older", "said"),
+    [
+        ("worker", "del enum.StrEnum", "cannot import name 'StrEnum'"),
+        ("memory_worker", "sys.version_info = (3, 9, 2)", "it needs Python 3.11"),
+    ],
+)
+def test_a_python_that_is_too_old(
+    load: Any, fake: Make, tmp_path: Path, module: str, older: str, said: str
+) -> None:
     """An interpreter without what 3.11 brought: the exception says what is needed, and which one was started."""
     from MemoryWorker.Client import PythonWorkerService, WorkerStartException
 
     old = tmp_path / "python3.9"
-    program = "import enum, runpy; del enum.StrEnum; runpy.run_module('worker', run_name='__main__', alter_sys=True)"
+    program = (
+        f"import enum, runpy, sys; {older}; runpy.run_module('{module}', run_name='__main__', alter_sys=True)"
+    )
     old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n')
     old.chmod(0o755)
-    service = PythonWorkerService(options(["-m", "worker"], FileName=str(old), max_restarts=0))
-    with pytest.raises(WorkerStartException, match=r"needs Python 3\.11 or newer") as caught:
+    service = PythonWorkerService(options(["-m", module], FileName=str(old), max_restarts=0))
+    with pytest.raises(WorkerStartException, match=r"needs Python 3\.11 or newer, and '") as caught:
         wait(service.StartAsync())
     wait(service.DisposeAsync())
     assert f"'{old}' is older" in caught.value.Message
-    assert "cannot import name 'StrEnum'" in caught.value.Message
+    assert said in caught.value.Message
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,30 @@ def test_fragmented_pool_is_joined_by_restart(start: Start) -> None:
         assert contents(backend, name, 39 * MIB, MIB) == data
 
 
+def test_a_new_process_is_no_larger(start: Start, directml_rig: Rig) -> None:
+    """What carrying contents over took is given back: the driver sees what lives there, and a flush's 8 kB."""
+    backend = start("untiled", budget_bytes=GIB)
+    for n in range(3):
+        backend.allocate(f"a{n}", ask(50 * MIB), TOKEN)
+    backend.trim("dml:0")
+    before = directml_rig.witness.device_bytes()
+    backend.restart(TOKEN)
+    assert directml_rig.witness.device_bytes() <= before
+
+
+def test_pool_made_under_a_small_budget(start: Start, directml_rig: Rig) -> None:
+    """It is full, and does not say that it never will be: a new process has what today's budget leaves."""
+    directml_rig.witness.set_budget(0, 320 * MIB)
+    backend = start("tiled", budget_bytes=GIB)
+    directml_rig.witness.set_budget(0, GIB)
+    with pytest.raises(OutOfMemoryError):
+        backend.allocate("a", ask(100 * MIB), TOKEN)
+    backend.restart(TOKEN, 100 * MIB)
+    backend.allocate("a", ask(100 * MIB), TOKEN)
+    with pytest.raises(OutOfMemoryError, match="nothing was restarted"):
+        backend.restart(TOKEN, 900 * MIB)
+
+
 def test_untiled_survives_the_driver_running_out(start: Start, directml_rig: Rig) -> None:
     """A driver that refuses is an error, what is cached makes room first, and the process stays."""
     backend = start("untiled", budget_bytes=8 * GIB, physical_limit_bytes=GIB, usage_states=False)

@@ -12,11 +12,15 @@ import psutil
 import pytest
 
 from tests.e2e.process import MIB, Worker, eventually
+from tests.rigs.directml.falling_budget import HIGHEST_BYTES, FallingBudget
 from tests.rigs.directml.rig import GIB, Factory, Rig
 from tests.rigs.model_files import write_model
+from worker.loaders.dtypes import TORCH_NAMES
 
 FOLLOWING = "tests.rigs.following_plugin"
 DML = {"device_id": "dml:0"}
+PATIENCE_S = 90.0
+"""Two processes that import torch at once, on a busy machine, take this long at most."""
 LOSSES = {"events": ["device.lost", "device.recovered", "memory.pressure_changed"]}
 
 StartWorker = Callable[..., Worker]
@@ -30,7 +34,7 @@ def start(directml_python: Path, directml_rig: Rig) -> Iterator[StartWorker]:
         def begin(*options: str, **machine: Any) -> Worker:
             environment = directml_rig.environment(**machine)
             command = ("--directml-python", str(directml_python), "--pool-bytes", "0", *options)
-            return stack.enter_context(Worker(*command, environment=environment))
+            return stack.enter_context(Worker(*command, environment=environment, patience=PATIENCE_S))
 
         yield begin
 
@@ -175,14 +179,14 @@ def test_a_pool_that_only_a_restart_gives_back(start: StartWorker, directml_rig:
 
 def test_adapters_live_apart(start: StartWorker, directml_rig: Rig) -> None:
     """The second is found by the first's probe; each has a process whose end or restart is its own."""
-    worker = start(adapters=2, budget_bytes=[GIB, 2 * GIB])
+    worker = start("--directml-allocator", "tiled", adapters=2, budget_bytes=[GIB, 2 * GIB])
     worker.call("worker.subscribe", LOSSES)
     one = allocate(worker, 50 * MIB)
     source = random_content(worker, 20 * MIB, 3)
     other, checksum = copy(worker, source, "dml:1")
     assert status(worker, "dml:1")["budget_bytes"] == 2 * GIB
-    assert 50 * MIB <= agrees(worker, directml_rig) < 51 * MIB
-    assert 20 * MIB <= agrees(worker, directml_rig, "dml:1") < 36 * MIB, "with the copy's hidden buffers"
+    assert agrees(worker, directml_rig) >= 50 * MIB
+    assert agrees(worker, directml_rig, "dml:1") >= 20 * MIB
     (first,), (second,) = (processes(worker, directml_rig, adapter) for adapter in (0, 1))
     assert first != second
 
@@ -217,13 +221,17 @@ def test_what_can_not_be_used_says_why(start: StartWorker, machine: dict[str, An
     assert worker.call("memory.allocate", {"size_bytes": 1})["device_id"] == "cpu"
 
 
-def test_weights_are_the_same_to_the_bit(start: StartWorker, directml_rig: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_weights_are_the_same_to_the_bit(
+    start: StartWorker, directml_rig: Rig, tmp_path: Path, allocator: str
+) -> None:
     """Loaded from a file, offloaded to host memory and brought back, and after a restart of their device."""
     tensors = write_model(tmp_path / "m.safetensors", 30 * MIB, 8, 10 * MIB, dtype="I16")
     row = {"id": "m", "path": "m.safetensors", "loader": "safetensors", "device": "dml:0", "offload": True}
     models = tmp_path / "models.yaml"
     models.write_text(json.dumps({"models": [row]}))
-    worker = start("--models", str(models), "--plugin", "tests.rigs.digest_plugin", "--plugin", FOLLOWING)
+    plugins = ("--plugin", "tests.rigs.digest_plugin", "--plugin", FOLLOWING)
+    worker = start("--models", str(models), *plugins, "--directml-allocator", allocator)
 
     def seen() -> Any:
         return worker.call("test.digest", {"model_id": "m"})["tensors"]
@@ -236,12 +244,13 @@ def test_weights_are_the_same_to_the_bit(start: StartWorker, directml_rig: Rig, 
     for way in ({}, {"torch": True}):
         assert worker.call("test.follow", {"model_id": "m", **way}) == there, "where the weights are"
     offloaded = worker.call("memory.unload_model", {"model_id": "m", "mode": "offload"})
-    assert offloaded["returned_bytes"] >= 40 * MIB
-    assert agrees(worker, directml_rig) < MIB
+    if allocator == "untiled":
+        assert offloaded["returned_bytes"] >= 40 * MIB
+        assert agrees(worker, directml_rig) < MIB
     assert seen() == expected
     (process,) = processes(worker, directml_rig, 0)
     worker.call("memory.defragment", {**DML, "aggressive": True})
-    assert not process.is_running()
+    assert process.is_running() == (allocator == "untiled"), "which needs no other"
     assert seen() == expected
     (row,) = worker.call("memory.get_model_status", {"model_id": "m"})["models"]
     assert (row["device_id"], row["load_count"]) == ("dml:0", 2)
@@ -251,3 +260,122 @@ def test_weights_are_the_same_to_the_bit(start: StartWorker, directml_rig: Rig, 
     assert worker.event("device.lost")["data"]["model_ids"] == ["m"]
     eventually(lambda: status(worker)["state"] == "available", "it is back")
     assert seen() == expected
+
+
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_no_restart_into_a_smaller_budget(start: StartWorker, directml_rig: Rig, allocator: str) -> None:
+    """The budget fell below what lives: a restart is refused, or not needed; nobody's blocks go for another's room."""
+    worker = start("--directml-allocator", allocator, budget_bytes=1280 * MIB)
+    worker.call("worker.subscribe", LOSSES)
+    source = random_content(worker, 50 * MIB, 4)
+    _, checksum = copy(worker, source, "cpu")
+    names = [copy(worker, source, "dml:0")[0] for _ in range(12)]
+    worker.call("memory.clear", {**DML, "clear_type": "cache"})
+    held, (process,) = agrees(worker, directml_rig), processes(worker, directml_rig, 0)
+    directml_rig.witness.set_budget(0, 400 * MIB)
+    reply = worker.ask("memory.defragment", {**DML, "aggressive": True})
+    if allocator == "tiled":
+        assert reply["error"]["code"] == "out_of_memory", reply
+        assert reply["error"]["executed"] == "no"
+        assert "nothing was restarted" in reply["error"]["message"]
+    else:
+        assert reply["data"]["displaced"] == [], reply
+    more = {"size_bytes": 600 * MIB, "make_room": True, "owner": "another", **DML}
+    assert worker.refused("memory.allocate", more)["code"] == "out_of_memory"
+    assert process.is_running()
+    assert agrees(worker, directml_rig) <= held
+    for name in names:
+        assert copy(worker, name, "cpu")[1] == checksum
+    assert worker.events("device.lost") == []
+
+
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_nothing_is_lost_under_a_budget_that_moves(
+    start: StartWorker, directml_rig: Rig, allocator: str
+) -> None:
+    """Whenever the budget falls or rises, restarts included, every block is what it was (benchmarks/falling_budget.py)."""
+    worker = start("--directml-allocator", allocator, budget_bytes=HIGHEST_BYTES)
+    with FallingBudget(worker, directml_rig, 7) as use:
+        for _ in range(60):
+            use.step()
+        use.check_all()
+    assert use.lost == []
+    assert use.done["compared"] > 5
+
+
+def test_types_that_the_library_has_not(start: StartWorker, directml_rig: Rig, tmp_path: Path) -> None:
+    """Weights of a type that would end the device's process reach torch by their values, or are refused by name."""
+    torch = pytest.importorskip("torch")
+    stand_ins = {
+        "BF16": "float32",
+        "F8_E4M3": "float16",
+        "F8_E5M2": "float16",
+        "U16": "int32",
+        "U32": "int64",
+    }
+    content = bytes(range(0x70)) * 36  # no NaN in any of them: those have no one pattern of bits
+    rows = []
+    for dtype in (*stand_ins, "C64", "U64"):
+        file = tmp_path / f"{dtype}.safetensors"
+        write_model(file, len(content), dtype=dtype)
+        file.write_bytes(file.read_bytes()[: -len(content)] + content)
+        rows.append({"id": dtype, "path": file.name, "loader": "safetensors", "device": "dml:0"})
+    models = tmp_path / "models.yaml"
+    models.write_text(json.dumps({"models": rows}))
+    worker = start("--models", str(models), "--plugin", FOLLOWING)
+    for dtype, stand_in in stand_ins.items():
+        host = torch.frombuffer(bytearray(content), dtype=getattr(torch, TORCH_NAMES[dtype]))
+        expected = hashlib.blake2b(host.to(getattr(torch, stand_in)).numpy()).hexdigest()
+        seen = worker.call("test.follow", {"model_id": dtype, "torch": True})
+        assert seen["tensors"] == {"layer.0": expected}, dtype
+    there = set(directml_rig.witness.living())
+    for dtype in ("C64", "U64"):
+        refused = worker.refused("test.follow", {"model_id": dtype, "torch": True})
+        assert (refused["code"], refused["details"]["device_id"]) == ("unsupported", "dml:0")
+        assert TORCH_NAMES[dtype] in refused["message"]
+    assert set(directml_rig.witness.living()) == there
+
+
+def test_a_pool_beyond_its_budget_is_pressure(start: StartWorker, directml_rig: Rig) -> None:
+    """What is free within a pool does not hide that the system wants most of it back."""
+    worker = start("--directml-allocator", "tiled", budget_bytes=1280 * MIB)
+    kept = [allocate(worker, 50 * MIB) for _ in range(12)]
+    for name in kept[2:]:
+        free(worker, name)
+    assert status(worker)["pressure_level"] in {"low", "moderate"}
+    directml_rig.witness.set_budget(0, 400 * MIB)
+    found = status(worker)
+    assert found["process_used_bytes"] > found["budget_bytes"] == 400 * MIB
+    assert found["pressure_level"] == "critical"
+    signals = worker.call("memory.get_pressure", DML)["devices"][0]["signals"]
+    assert {"process_budget_used_percentage", "dxcore"} <= {signals[0]["name"], signals[0]["source"]}, signals
+
+
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_a_device_that_is_removed_while_nobody_asks(
+    start: StartWorker, directml_rig: Rig, allocator: str
+) -> None:
+    """It is found out, and told of with what was on it."""
+    worker = start("--directml-allocator", allocator)
+    worker.call("worker.subscribe", LOSSES)
+    name = allocate(worker, 50 * MIB)
+    directml_rig.witness.set_device_removed(0)
+    lost = worker.event("device.lost")["data"]
+    assert lost["allocation_ids"] == [name]
+    directml_rig.witness.set_device_removed(0, removed=False)
+    assert worker.event("device.recovered")["data"]["device_id"] == "dml:0"
+
+
+def test_a_driver_that_hangs_keeps_nobody_waiting(start: StartWorker, directml_rig: Rig) -> None:
+    """Figures are the last ones, at once; what has a deadline ends by it; and the device goes on where it was."""
+    worker = start()
+    name = allocate(worker, 10 * MIB)
+    before = status(worker)
+    directml_rig.witness.set_device_hung(0)
+    hung = worker.send("memory.allocate", {"size_bytes": MIB, **DML}, meta={"deadline_ms": 500})
+    assert worker.reply(hung)["error"]["code"] == "deadline_exceeded"
+    assert status(worker)["process_used_bytes"] == before["process_used_bytes"]
+    assert worker.call("memory.get_allocations", DML)["allocations"][0]["allocation_id"] == name
+    directml_rig.witness.set_device_hung(0, hung=False)
+    eventually(lambda: status(worker)["allocated_bytes"] == 10 * MIB, "it goes on")
+    assert free(worker, name) == 0

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ from tests.unit.isolation import (
 from worker.backends.isolated import PATIENCE_S, IsolatedBackend
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.launching import PROBE_PATIENCE_S
+from worker.backends.isolation.slots import SLOTS
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
     CancelledError,
     ChecksumMismatchError,
+    DeadlineExceededError,
     DeviceUnavailableError,
     OutOfMemoryError,
     UnsupportedError,
@@ -115,7 +118,7 @@ def test_probing_is_shown_and_told_of() -> None:
         assert [each.state for each in backend.devices] == [DeviceState.PROBING]
         backend.begin(told.append)
         assert backend.probe()[0].state is DeviceState.AVAILABLE
-        with backend._telling:
+        with backend._presence.telling:
             assert told == [backend.devices]
 
 
@@ -207,7 +210,7 @@ def test_killed_and_back() -> None:
         assert backend.free("a") == 0, "what went with the process needs no freeing"
         with pytest.raises(KeyError):
             backend.free("never")
-        with backend._telling:
+        with backend._presence.telling:
             assert told == [DeviceState.AVAILABLE, DeviceState.LOST, DeviceState.AVAILABLE]
 
 
@@ -251,14 +254,50 @@ def test_removed_device() -> None:
 
 
 def test_process_that_hangs() -> None:
-    """A process that does not answer is killed: whoever only looks must not wait for ever."""
+    """Who only looks waits for a moment; a process that does not answer for long is killed."""
     clock = NoPatience(PATIENCE_S)
     with isolated("misbehaving_backends:HangsInReadings", clock=clock) as backend:
         backend.probe()
-        with pytest.raises(
-            DeviceUnavailableError, match="did not answer 'readings' within 20 s and was killed"
-        ):
+        backend.allocate("a", ask(10), never())
+        pid = backend.pid
+        with pytest.raises(DeviceUnavailableError, match="sim:0 has not answered for .* ms") as caught:
             backend.readings("sim:0")
+        assert (caught.value.executed, caught.value.details["state"]) == (Executed.NO, DeviceState.AVAILABLE)
+        wait_for_another(backend, pid or 0)
+        with pytest.raises(DeviceUnavailableError, match="a was lost with its device's process"):
+            content_of(backend, "a", 10)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+def test_what_waits_for_a_hung_process_can_be_given_up() -> None:
+    """A deadline, or a cancel, ends every wait in a moment; what was done in the end is undone, and no slot is lost."""
+    with isolated(standing=False) as backend:
+        backend.probe()
+        expected = fill(backend, "a", 5 * MIB, 1)
+        os.kill(backend.pid or 0, signal.SIGSTOP)
+        began = time.monotonic()
+        for call in (
+            lambda token: backend.allocate("b", ask(MIB), token),
+            lambda token: content_of(backend, "a", 5 * MIB, token),
+            lambda token: backend.load("w", ask(MIB), lambda _, _write: None, token),
+        ):
+            with pytest.raises(DeadlineExceededError):
+                call(CancelToken(time.monotonic_ns, time.monotonic_ns() + 10**7))
+        token = never()
+        cancel = threading.Timer(0.05, token.cancel)
+        cancel.start()
+        with pytest.raises(CancelledError):
+            backend.allocate("c", ask(MIB), token)
+        for _ in range(3):
+            with pytest.raises(DeviceUnavailableError, match="has not answered"):
+                backend.readings("sim:0")
+        backend.tick()
+        assert time.monotonic() - began < 10, "of 20 s that it is given to answer"
+        os.kill(backend.pid or 0, signal.SIGCONT)
+        while backend.live() != {"a"}:
+            threading.Event().wait(0.01)
+        assert content_of(backend, "a", 5 * MIB) == expected
+        assert len(backend._slots._free) == SLOTS
 
 
 @pytest.mark.parametrize(
@@ -276,7 +315,7 @@ def test_what_became_of_a_call(call: Callable[[IsolatedBackend], object], execut
     with isolated(clock=NoDelay()) as backend:
         backend.probe()
         backend.allocate("a", ask(MIB), never())
-        child = backend._child
+        child = backend._presence.child
         assert child is not None
         send = child._pipe.send
 
@@ -354,7 +393,7 @@ def test_restart_keeps_every_byte() -> None:
         after = backend.readings("sim:0")
         assert backend.pid != pid
         assert not psutil.pid_exists(pid or 0)
-        assert (done.moved, done.failed) == (len(contents), {})
+        assert (done.moved, done.displaced) == (len(contents), {})
         assert before.cached_bytes == before.restart_returns_bytes == done.returned_bytes > 0
         assert after.cached_bytes == 0
         assert after.resident_bytes == before.resident_bytes
@@ -391,55 +430,83 @@ def test_restart_of_what_cannot_be_read() -> None:
 
 
 def test_restart_without_a_new_process(tmp_path: Path) -> None:
-    """Where no new process starts, what was carried is lost, and that is said."""
+    """Where no new process starts, what was carried stays in host memory, usable, and is put back into the next."""
     marker, told = tmp_path / "updating", []
     options = {"marker": str(marker), "total_bytes": 64 * MIB}
     with isolated("misbehaving_backends:starts_unless", clock=NoDelay(), **options) as backend:
         backend.begin(told.append)
         backend.probe()
-        fill(backend, "a", MIB, 1)
+        expected = fill(backend, "a", MIB, 1)
+        fill(backend, "b", MIB, 2)
         marker.touch()
-        with pytest.raises(DeviceUnavailableError, match="lost in a restart: .*being updated") as caught:
+        with pytest.raises(DeviceUnavailableError, match="in host memory until .*being updated") as caught:
             backend.restart(never())
-        assert caught.value.executed is Executed.YES
-        assert [devices[0].state for devices in told][-1] is DeviceState.LOST
-        assert backend.free("a") == 0
+        assert caught.value.executed is Executed.NO
+        last = [devices[0] for devices in told][-1]
+        assert (last.state, last.displaced) == (DeviceState.UNAVAILABLE, {"a", "b"})
+        assert content_of(backend, "a", MIB) == expected
+        assert backend.free("b") == MIB, "of host memory"
         marker.unlink()
         wait_for(backend, DeviceState.AVAILABLE)
+        with backend._presence.changed:
+            assert backend._presence.changed.wait_for(lambda: not backend.devices[0].displaced, 30)
+        assert content_of(backend, "a", MIB) == expected
+        assert backend.live() == {"a"}
 
 
 def test_restart_into_a_process_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new process that dies while it is being filled takes everything with it, and another comes."""
-    from worker.backends import isolated as module
+    """A new process that dies while it is being filled takes nothing with it: the copies go into the next."""
+    from worker.backends.isolation import restarting as module
 
     with isolated(clock=NoDelay()) as backend:
         backend.probe()
-        fill(backend, "a", MIB, 1)
-        write_back = module.write_back
+        expected = fill(backend, "a", MIB, 1)
+        write_back, died = module.write_back, []
 
         def dying(child: ChildProcess, *more: Any) -> Any:
-            os.kill(child.pid, signal.SIGKILL)
+            if len(died) < 2:
+                died.append(child.pid)
+                os.kill(child.pid, signal.SIGKILL)
             return write_back(child, *more)
 
         monkeypatch.setattr(module, "write_back", dying)
-        with pytest.raises(DeviceUnavailableError, match="lost in a restart: process .* died of SIGKILL"):
-            backend.restart(never())
-        assert backend.free("a") == 0
-        wait_for(backend, DeviceState.AVAILABLE)
-        assert backend.live() == frozenset()
+        done = backend.restart(never())
+        assert (done.moved, done.displaced) == (1, {})
+        assert len(died) == 2 and backend.pid not in died
+        assert content_of(backend, "a", MIB) == expected
 
 
 def test_restart_into_less_memory(tmp_path: Path) -> None:
-    """What does not fit any more is named; the rest is there."""
-    with isolated("misbehaving_backends:Shrinks", marker=str(tmp_path / "second")) as backend:
+    """What finds no room stays in host memory, is read, written and counted there, and returns once there is some."""
+    marker = tmp_path / "second"
+    with isolated("misbehaving_backends:Shrinks", marker=str(marker)) as backend:
         backend.probe()
         small = fill(backend, "small", MIB, 1)
-        fill(backend, "large", 9 * MIB, 2)
+        large = fill(backend, "large", 9 * MIB, 2)
+        fill(backend, "other", 9 * MIB, 3)
+        free = backend.readings("sim:0").free_bytes or 0
         done = backend.restart(never())
-        assert (done.moved, done.failed) == (1, {"large": "another program has it now"})
-        assert backend.live() == {"small"}
+        why = "another program has it now"
+        assert (done.moved, done.displaced) == (1, {"large": why, "other": why})
+        assert backend.live() == {"small", "large", "other"}
+        (info,) = backend.devices
+        assert (info.state, info.displaced) == (DeviceState.AVAILABLE, {"large", "other"})
+        assert info.state_reason == f"2 blocks of {18 * MIB} bytes wait in host memory: {why}"
+        assert backend.readings("sim:0").free_bytes == free, "the room for their return is promised"
         assert content_of(backend, "small", MIB) == small
-        assert backend.free("large") == 0
+        assert content_of(backend, "large", 9 * MIB) == large
+        backend.write("large", 5, memoryview(bytearray(b"new")), never())
+        assert backend.free("other") == 9 * MIB
+        large = large[:5] + b"new" + large[8:]
+        again = backend.restart(never())
+        assert again.moved == 1, "of what was there"
+        marker.unlink()
+        backend.tick()
+        with backend._presence.changed:
+            assert backend._presence.changed.wait_for(lambda: not backend.devices[0].displaced, 30)
+        assert backend.live() == {"small", "large"}
+        assert content_of(backend, "large", 9 * MIB) == large
+        assert backend.free("large") == 9 * MIB
 
 
 def test_callers_wait_for_a_restart() -> None:

@@ -184,7 +184,7 @@ def test_where_somebody_has_the_file_open_to_write_only_who_insists_gets_it_mapp
         assert [each.reason for each in daring.decisions if each.reason] == [
             "unloaded: its file was written to"
         ]
-        assert daring.booked.book.get("m").load_count == 2
+        assert daring.manager.models.get("m").load_count == 2
         with Models(daring.models, daring.clock).use("m"):
             os.utime(path, ns=(1, 1))
             with pytest.raises(ModelBusyError):

@@ -47,6 +47,7 @@ HAPPENED = (
     e.UnloadRequested("m", "cpu", 7, "why", None),
     e.DeviceLost("cpu", "why", ("alloc-1",), ("m",)),
     e.DeviceRecovered("cpu", 5),
+    e.ContentsDisplaced("cpu", "why", 5, ("alloc-1",), ("m",)),
 )  # fmt: skip
 
 

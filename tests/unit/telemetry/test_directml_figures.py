@@ -167,7 +167,9 @@ def dxgi_with(
         return 0
 
     exported = com.function_type(ctypes.c_int32, pointer, pointer)(create)
-    library = types.SimpleNamespace(CreateDXGIFactory1=exported, keep=stage)  # its methods live as long as it does
+    library = types.SimpleNamespace(
+        CreateDXGIFactory1=exported, keep=stage
+    )  # its methods live as long as it does
     monkeypatch.setattr(com, "load_library", lambda _: library)
     return stage
 

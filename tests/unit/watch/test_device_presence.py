@@ -24,9 +24,8 @@ from worker.core.errors import (
     DeviceUnavailableError,
     ModelBusyError,
     OutOfMemoryError,
-    WorkerError,
 )
-from worker.core.events import DeviceLost, DeviceRecovered
+from worker.core.events import ContentsDisplaced, DeviceLost, DeviceRecovered
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest
 
@@ -76,7 +75,7 @@ class Killer:
     def __init__(self, backend: IsolatedBackend, nth: int, *, after: bool) -> None:
         self.left, self.after, self.done = nth, after, False
         self._backend = backend
-        child = backend._child
+        child = backend._presence.child
         assert child is not None
         self._send = child._pipe.send
         child._pipe.send = self.send
@@ -104,7 +103,7 @@ def test_killed_at_random_points(tmp_path: Path) -> None:
             while not killer.done:
                 _do_anything(machine, rng, there, kept)
             wait_for_another(backend, killer.pid)
-            with backend._telling:
+            with backend._presence.telling:
                 pass  # whatever is being told of
             machine.check()
             lost = machine.told(DeviceLost)
@@ -147,7 +146,7 @@ def test_models_on_a_lost_device(tmp_path: Path) -> None:
         machine = Machine(tmp_path, apart=(backend,), models=(model,))
         machine.load("m")
         wait_for_another(backend, kill(backend))
-        with backend._telling:
+        with backend._presence.telling:
             (lost,) = machine.told(DeviceLost)
         assert lost.model_ids == ("m",)
         assert machine.manager.models.get("m").state is ModelState.UNLOADED
@@ -338,20 +337,41 @@ def test_optimize(tmp_path: Path, pooled: IsolatedBackend) -> None:
     machine.close()
 
 
-def test_restart_that_loses_a_part(tmp_path: Path) -> None:
-    """What did not come back is struck out and named; the rest is there, and so is the device."""
-    with isolated("misbehaving_backends:Shrinks", marker=str(tmp_path / "second")) as backend:
+def test_restart_without_room_for_all(tmp_path: Path) -> None:
+    """What found no room is in the reply and in an event, loses nothing, and is told of when it is back."""
+    marker = tmp_path / "second"
+    with isolated("misbehaving_backends:Shrinks", marker=str(marker)) as backend:
         machine = Machine(tmp_path, apart=(backend,))
-        large, _ = put(machine, "sim:0", 9 * MIB, 1)
+        large, expected = put(machine, "sim:0", 9 * MIB, 1)
         small, content = put(machine, "sim:0", MIB, 2)
-        machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
-        (lost,) = machine.told(DeviceLost)
-        assert lost.allocation_ids == (large,)
-        assert "another program has it now" in lost.reason
-        with pytest.raises(WorkerError, match="device lost"):
-            machine.memory.questions.allocation(large)
+        done = machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
+        (displaced,) = done.displaced
+        assert (displaced.device_id, displaced.displaced_bytes) == ("sim:0", 9 * MIB)
+        assert (displaced.allocation_ids, displaced.model_ids) == ((large,), ())
+        assert "another program has it now" in (displaced.reason or "")
+        assert [vars(event) for event in machine.told(ContentsDisplaced)] == [vars(displaced)]
+        assert machine.told(DeviceLost) == []
+        assert content_of(machine, large) == expected
         assert content_of(machine, small) == content
         machine.check()
+        marker.unlink()
+        backend.tick()
+        with backend._presence.changed:
+            assert backend._presence.changed.wait_for(lambda: not backend.devices[0].displaced, 30)
+        with backend._presence.telling:
+            assert machine.told(ContentsDisplaced)[-1].allocation_ids == ()
+        assert content_of(machine, large) == expected
+        machine.close()
+
+
+def test_a_restart_that_would_return_nothing(tmp_path: Path) -> None:
+    """A device whose memory goes back in place keeps its process: nobody is stopped for it."""
+    with isolated() as backend:
+        machine = Machine(tmp_path, apart=(backend,))
+        put(machine, "sim:0", MIB, 1)
+        pid = backend.pid
+        machine.memory.relief.defragment(("sim:0",), machine.token(), aggressive=True)
+        assert backend.pid == pid
         machine.close()
 
 

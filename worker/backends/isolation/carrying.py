@@ -1,6 +1,11 @@
-"""Everything on a process's devices, out to host memory and into the next process: compared byte by byte."""
+"""Everything on a process's devices, out to host memory and into the next process: compared byte by byte.
+
+Host memory keeps its copy of a block until that block is back.
+"""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 from protocol.record import Record
 from worker.backends.host_memory import AnonymousBuffer
@@ -46,20 +51,17 @@ def write_back(
 ) -> tuple[dict[str, Held], dict[str, str]]:  # fmt: skip
     """Make every block again, largest first, and fill it. Returns those that are back, and why others are not.
 
-    EndedError if the process ended on the way.
+    The copies stay as they are. EndedError or DeviceLostError if the process ended on the way.
     """
     back: dict[str, Held] = {}
     failed: dict[str, str] = {}
     for name in sorted(held, key=lambda each: -held[each].actual_bytes):
-        block, buffer = held[name], copies.pop(name)
         try:
-            back[name] = _remake(child, slots, name, block, buffer.view, token)
+            back[name] = remake(child, slots, name, held[name], copies[name].view, token)
         except (DeviceLostError, EndedError):
             raise
         except (WorkerError, RuntimeError) as error:
             failed[name] = str(error)
-        finally:
-            buffer.close()
     return back, failed
 
 
@@ -69,23 +71,24 @@ def give_up(copies: dict[str, AnonymousBuffer]) -> None:
         copies.popitem()[1].close()
 
 
-def _remake(
+def remake(
     child: ChildProcess, slots: Slots, name: str, block: Held, content: memoryview, token: CancelToken
 ) -> Held:
+    """Make one block again, fill it and compare. Failing in any way leaves nothing of it there."""
     request = codec.packed(block.request)
-    if block.weights:
-        child.call("load", name, request)
-        send(child, slots, "fill", name, 0, content, token)
-        made = codec.block_of(child.call("filled", name, True))  # noqa: FBT003 - as it goes over the wire
-    else:
-        made = codec.block_of(child.call("allocate", name, request))
-        send(child, slots, "write", name, 0, content, token)
+    made = child.call("load" if block.weights else "allocate", name, request)
+    undo: tuple[Any, ...] = ("filled", name, False) if block.weights else ("free", name)
     try:
+        send(child, slots, "fill" if block.weights else "write", name, 0, content, token)
+        if block.weights:
+            undo = ("unload", name)
+            made = child.call("filled", name, True)  # noqa: FBT003 - as it goes over the wire
         _compare(child, slots, name, content, token)
-    except ChecksumMismatchError:
-        child.call("unload" if block.weights else "free", name)
+    except BaseException:
+        with suppress(KeyError):  # it was not made
+            child.call(*undo)
         raise
-    return Held(block.request, made.actual_bytes, block.weights)
+    return Held(block.request, codec.block_of(made).actual_bytes, block.weights)
 
 
 def _compare(child: ChildProcess, slots: Slots, name: str, expected: memoryview, token: CancelToken) -> None:

@@ -20,13 +20,19 @@ from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Messag
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
-from worker.core.clock import Clock
-from worker.core.errors import CancelledError
+from worker.core.clock import NS_PER_S, Clock
+from worker.core.errors import CancelledError, WorkerError
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _OWN = ("worker", "protocol")
 _LENT = ("annotated_types", "typing_extensions")
 """Pure Python and without dependencies: what the worker's own modules need of others in that process."""
+
+_LOOK_AGAIN_S = 0.05
+"""Who waits for an answer looks this often whether its own request has ended."""
+
+LAST_WORD_S = 0.25
+"""How long the answer to a call is waited for once it was cancelled, or its time is up."""
 
 _LAST_LINES = 20
 _LONGEST_LINE_BYTES = 2**16
@@ -71,7 +77,7 @@ def _no_report(_completed: int, _total: int) -> None:
 class Call:
     """One call on its way. ``done`` is cancelled by the answer: that is what a clock can wait for."""
 
-    __slots__ = ("answer", "do", "done", "number", "on_answer", "on_report")
+    __slots__ = ("answer", "do", "done", "number", "on_answer", "on_report", "undo")
 
     def __init__(
         self, number: int, do: str, done: CancelToken, on_answer: Callable[[], None], on_report: OnReport
@@ -82,6 +88,8 @@ class Call:
         self.on_answer = on_answer
         self.on_report = on_report
         self.answer: Message | Ending | None = None
+        self.undo: tuple[Any, ...] | None = None
+        """What to call if nobody waits any more and it is done all the same."""
 
 
 class ChildProcess:
@@ -119,17 +127,20 @@ class ChildProcess:
 
     def call(
         self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None,
-        on_report: OnReport = _no_report,
+        on_report: OnReport = _no_report, undo: tuple[Any, ...] | None = None,
     ) -> Any:  # fmt: skip
         """Call, and wait for the answer. Raises its error, or EndedError.
 
-        A process that has not answered after ``patience_s`` hangs, and is killed.
+        A process that has not answered after ``patience_s`` hangs, and is killed. Once the token has ended, an
+        answer is waited for a moment longer; then it raises what the token does, and ``undo`` is called if the
+        call is done in the end.
         """
         call = self.begin(do, *arguments, token=token, on_report=on_report)
         if token is None:
             return self.finish(call, patience_s)
         with token.telling(lambda: self.cancel(call)):
-            return self.finish(call, patience_s)
+            self.wait(call, token, undo)
+        return self.finish(call)
 
     def begin(
         self, do: str, *arguments: Any, token: CancelToken | None = None,
@@ -148,6 +159,35 @@ class ChildProcess:
         with suppress(OSError):  # it has ended, and whoever reads its answers says so
             self._pipe.send({"call": call.number, "do": do, "with": arguments, "left_ns": left_ns})
         return call
+
+    def wait(self, call: Call, token: CancelToken, undo: tuple[Any, ...] | None = None) -> None:
+        """Wait for an answer until the token ends, and for a moment more: it says what became of the call.
+
+        Raises what the token raises where there is none; then ``undo`` is called if the call is done in the end.
+        """
+        while call.answer is None:
+            left_ns = token.left_ns
+            call.done.wait(_LOOK_AGAIN_S if left_ns is None else min(_LOOK_AGAIN_S, left_ns / NS_PER_S))
+            try:
+                token.check()
+            except WorkerError:
+                call.done.wait(LAST_WORD_S)
+                if not self.abandon(call, undo):
+                    raise
+
+    def abandon(
+        self, call: Call, undo: tuple[Any, ...] | None = None, on_answer: Callable[[], None] | None = None
+    ) -> bool:
+        """Wait no longer for a call: ``undo`` is called if it succeeds yet, ``on_answer`` when it is answered.
+
+        True, and neither is called, if it was answered already.
+        """
+        with self._lock:
+            if call.answer is None:
+                call.undo = undo
+                if on_answer is not None:
+                    call.on_answer = on_answer
+            return call.answer is not None
 
     def finish(self, call: Call, patience_s: float | None = None) -> Any:
         """Wait for an answer. Raises as ``call`` does."""
@@ -251,9 +291,12 @@ class ChildProcess:
         return Ending(f"process {self.pid} {said}{words}", ran_out)
 
     def _answer(self, call: Call, answer: Message | Ending) -> None:
-        call.answer = answer
+        with self._lock:
+            call.answer = answer
         call.on_answer()
         call.done.cancel()
+        if call.undo is not None and isinstance(answer, dict) and "result" in answer:
+            self.begin(*call.undo)
 
 
 def _start(launch: Launch, slots: Slots) -> "subprocess.Popen[bytes]":

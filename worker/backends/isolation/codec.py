@@ -49,7 +49,16 @@ def request_of(data: dict[str, Any]) -> AllocationRequest:
 def infos_of(data: list[dict[str, Any]]) -> tuple[DeviceInfo, ...]:
     """Return devices."""
     return tuple(
-        DeviceInfo(**(each | {"kind": DeviceKind(each["kind"]), "state": DeviceState(each["state"])}))
+        DeviceInfo(
+            **(
+                each
+                | {
+                    "kind": DeviceKind(each["kind"]),
+                    "state": DeviceState(each["state"]),
+                    "displaced": frozenset(each["displaced"]),
+                }
+            )
+        )
         for each in data
     )
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Self
 
 from worker.backends.host_memory import address_of, copy
-from worker.backends.isolation.child_process import Call, ChildProcess
+from worker.backends.isolation.child_process import LAST_WORD_S, Call, ChildProcess
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
 from worker.core.cancellation import CancelToken
 
@@ -58,8 +58,9 @@ class _UnderWay:
         self._cancel()  # where the copy failed; nothing is left otherwise
         while self._pieces:
             call, _, give_back = self._pieces.popleft()
-            call.done.wait(None)
-            give_back()
+            call.done.wait(LAST_WORD_S)
+            if self._child.abandon(call, on_answer=give_back):  # else the device may use its slot until then
+                give_back()
 
     def slot(self, slots: Slots) -> int:
         """Take a slot, finishing pieces of our own rather than wait for others' where that can help."""
@@ -85,11 +86,12 @@ class _UnderWay:
 
     def _finish_oldest(self) -> None:
         call, arrived, give_back = self._pieces[0]  # taken out only then: it can be cancelled meanwhile
+        self._child.wait(call, self._token)
+        self._pieces.popleft()
         try:
             self._child.finish(call)
             arrived()
         finally:
-            self._pieces.popleft()
             give_back()
 
     def _cancel(self) -> None:

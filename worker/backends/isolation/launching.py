@@ -79,6 +79,10 @@ class Launching:
         """Start a process in place of one that ended, and try until there is one; ``arrived`` is called."""
         self._tasks.put(self._again)
 
+    def do(self, task: Callable[[], None]) -> None:
+        """Have something done beside everything else, after what is being done."""
+        self._tasks.put(task)
+
     def replace(self, attempts: int) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
         """Start a process now. LaunchError if it failed so many times."""
         started: Future[tuple[ChildProcess, tuple[DeviceInfo, ...]]] = Future()

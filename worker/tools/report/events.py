@@ -143,6 +143,13 @@ def _recovered(data: dict[str, Any]) -> Told:
     return Told("recovered", title, "nothing that was on it came back", 0)
 
 
+def _displaced(data: dict[str, Any]) -> Told:
+    if not data.get("displaced_bytes"):
+        return Told("displaced", f"all contents of {data.get('device_id')} are on it again", "", 0)
+    title = f"{size(data['displaced_bytes'])} of {data.get('device_id')} wait in host memory"
+    return Told("displaced", title, str(data.get("reason", "")), 2)
+
+
 _SENTENCES: dict[str, Callable[[dict[str, Any]], Told | None]] = {
     EventName.PRESSURE_CHANGED: _level,
     EventName.EXHAUSTION_FORECAST: _forecast,
@@ -154,4 +161,5 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], Told | None]] = {
     EventName.UNLOAD_REQUESTED: _unload_requested,
     EventName.DEVICE_LOST: _lost,
     EventName.DEVICE_RECOVERED: _recovered,
+    EventName.CONTENTS_DISPLACED: _displaced,
 }

@@ -35,17 +35,24 @@ public sealed record PostMemoryAllocateRequest
     /// <summary>Models may be unloaded to make it fit.</summary>
     public bool MakeRoom { get; init; }
 
-    internal AllocateParams ToWire() => new()
+    /// <summary>The <see cref="PlanResult.PlanId"/> of a plan for so many bytes, carried out as it was answered; null for none.</summary>
+    public string? PlanId { get; init; }
+
+    internal AllocateParams ToWire()
     {
-        SizeBytes = SizeBytes,
-        MemoryType = MemoryType,
-        DeviceId = DeviceId,
-        Initialize = Initialize,
-        Alignment = Alignment,
-        Purpose = Purpose,
-        Owner = Owner,
-        Persistent = Persistent,
-        LeaseMs = Lease is { } lease ? (long)lease.TotalMilliseconds : null,
-        MakeRoom = MakeRoom,
-    };
+        var wire = new AllocateParams
+        {
+            SizeBytes = SizeBytes,
+            MemoryType = MemoryType,
+            DeviceId = DeviceId,
+            Initialize = Initialize,
+            Alignment = Alignment,
+            Purpose = Purpose,
+            Owner = Owner,
+            Persistent = Persistent,
+            LeaseMs = Lease is { } lease ? (long)lease.TotalMilliseconds : null,
+            MakeRoom = MakeRoom,
+        };
+        return PlanId is null ? wire : wire with { PlanId = PlanId }; // An older worker knows no such field.
+    }
 }

@@ -58,6 +58,9 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="DeviceRecoveredData"/>.</summary>
     public const string DeviceRecovered = "device.recovered";
 
+    /// <summary>Its data is a <see cref="ContentsDisplacedData"/>.</summary>
+    public const string ContentsDisplaced = "device.contents_displaced";
+
     /// <summary>Every event that this library knows and a host can subscribe to.</summary>
     public static IReadOnlyList<EventName> All { get; } =
     [
@@ -71,5 +74,6 @@ public static class WireEvents
         EventName.MemoryUnloadRequested,
         EventName.DeviceLost,
         EventName.DeviceRecovered,
+        EventName.DeviceContentsDisplaced,
     ];
 }

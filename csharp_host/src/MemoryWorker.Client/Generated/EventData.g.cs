@@ -885,7 +885,7 @@ public sealed record UnloadRequestedData : IWireRecord<UnloadRequestedData>
     }
 }
 
-/// <summary>A device went away, and its contents with it; or, where it is there again at once, part of them.</summary>
+/// <summary>A device went away, and its contents with it.</summary>
 public sealed record DeviceLostData : IWireRecord<DeviceLostData>
 {
     /// <summary><c>device_id</c></summary>

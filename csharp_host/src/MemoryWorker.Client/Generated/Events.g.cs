@@ -72,7 +72,7 @@ public sealed record UnloadRequestedEvent(long Sequence, int ProcessId, UnloadRe
     public override EventName Name => EventName.MemoryUnloadRequested;
 }
 
-/// <summary>A device went away, and its contents with it; or, where it is there again at once, part of them.</summary>
+/// <summary>A device went away, and its contents with it.</summary>
 public sealed record DeviceLostEvent(long Sequence, int ProcessId, DeviceLostData Data)
     : WorkerEvent(Sequence, ProcessId)
 {
@@ -86,6 +86,14 @@ public sealed record DeviceRecoveredEvent(long Sequence, int ProcessId, DeviceRe
 {
     /// <inheritdoc/>
     public override EventName Name => EventName.DeviceRecovered;
+}
+
+/// <summary>What of a device's contents is in host memory until the device has room for it; empty once all is back.</summary>
+public sealed record ContentsDisplacedEvent(long Sequence, int ProcessId, ContentsDisplacedData Data)
+    : WorkerEvent(Sequence, ProcessId)
+{
+    /// <inheritdoc/>
+    public override EventName Name => EventName.DeviceContentsDisplaced;
 }
 
 /// <summary>Makes an event of the line that tells of it.</summary>
@@ -108,6 +116,7 @@ internal static class WorkerEventReader
             WireEvents.UnloadRequested => new UnloadRequestedEvent(sequence, processId, UnloadRequestedData.Read(ref reader, strict: false)),
             WireEvents.DeviceLost => new DeviceLostEvent(sequence, processId, DeviceLostData.Read(ref reader, strict: false)),
             WireEvents.DeviceRecovered => new DeviceRecoveredEvent(sequence, processId, DeviceRecoveredData.Read(ref reader, strict: false)),
+            WireEvents.ContentsDisplaced => new ContentsDisplacedEvent(sequence, processId, ContentsDisplacedData.Read(ref reader, strict: false)),
             _ => new UnknownEvent(sequence, processId, name, JsonElement.ParseValue(ref reader)),
         };
     }

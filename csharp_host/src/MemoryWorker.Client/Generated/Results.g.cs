@@ -1819,6 +1819,9 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
     /// <summary><c>steps</c></summary>
     public required IReadOnlyList<DefragmentStep> Steps { get; init; }
 
+    /// <summary>What a new process had no room for after all, and so waits in host memory. Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<ContentsDisplacedData>? Displaced { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DefragmentResult() { }
 
@@ -1856,14 +1859,19 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
                 Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DefragmentStep>(ref reader, member, strict));
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "displaced"u8))
+            {
+                Displaced = !strict && WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "displaced", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ContentsDisplacedData>(ref reader, member, strict));
+                seen |= 0x20;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "DefragmentResult", refuse: strict);
             }
         }
-        if (seen != 0x1f)
+        if (seen != 0x3f)
         {
-            WireReader.Require(strict ? seen : seen | 0xd, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps");
+            WireReader.Require(strict ? seen : seen | 0x2d, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps", "displaced");
         }
     }
 
@@ -1885,6 +1893,11 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
         WireWriter.Value(writer, FragmentationAfter);
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        if (Displaced is not null)
+        {
+            writer.WritePropertyName("displaced"u8);
+            WireWriter.List(writer, Displaced, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -1943,6 +1956,95 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
         WireWriter.Value(writer, Step);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What of a device's contents is in host memory until the device has room for it; empty once all is back.</summary>
+/// <remarks>It can be read, written and freed meanwhile. It happens where the budget falls while a process is replaced.</remarks>
+public sealed record ContentsDisplacedData : IWireRecord<ContentsDisplacedData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string? Reason { get; init; }
+
+    /// <summary><c>displaced_bytes</c></summary>
+    public required long DisplacedBytes { get; init; }
+
+    /// <summary><c>allocation_ids</c></summary>
+    public required IReadOnlyList<string> AllocationIds { get; init; }
+
+    /// <summary><c>model_ids</c></summary>
+    public required IReadOnlyList<string> ModelIds { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ContentsDisplacedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ContentsDisplacedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ContentsDisplacedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "displaced_bytes"u8))
+            {
+                DisplacedBytes = WireReader.Int64(ref reader, "displaced_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "allocation_ids"u8))
+            {
+                AllocationIds = WireReader.List(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "model_ids"u8))
+            {
+                ModelIds = WireReader.List(ref reader, "model_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ContentsDisplacedData", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x2, "ContentsDisplacedData", "device_id", "reason", "displaced_bytes", "allocation_ids", "model_ids");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ContentsDisplacedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WritePropertyName("displaced_bytes"u8);
+        WireWriter.Value(writer, DisplacedBytes);
+        writer.WritePropertyName("allocation_ids"u8);
+        WireWriter.List(writer, AllocationIds, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("model_ids"u8);
+        WireWriter.List(writer, ModelIds, static (writer, item) => WireWriter.Value(writer, item));
         writer.WriteEndObject();
     }
 }

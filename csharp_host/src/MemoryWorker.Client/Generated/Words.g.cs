@@ -466,6 +466,9 @@ public enum EventName
 
     /// <summary><c>device.recovered</c></summary>
     DeviceRecovered,
+
+    /// <summary><c>device.contents_displaced</c></summary>
+    DeviceContentsDisplaced,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -1573,7 +1576,8 @@ public static class WireWords
         EventName.MemoryUnloadRequested => "memory.unload_requested",
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered"),
+        EventName.DeviceContentsDisplaced => "device.contents_displaced",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1591,6 +1595,7 @@ public static class WireWords
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
+            "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -1641,7 +1646,11 @@ public static class WireWords
         {
             return EventName.DeviceRecovered;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered");
+        if (reader.ValueTextEquals("device.contents_displaced"u8))
+        {
+            return EventName.DeviceContentsDisplaced;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
         return EventName.Unknown;
     }
 }

@@ -11,6 +11,9 @@ internal static class Interpreter
     /// <summary>What an older Python says where it gets far enough: this type came with the one that is needed.</summary>
     private const string NoStrEnum = "cannot import name 'StrEnum'";
 
+    /// <summary>What <c>memory_worker</c> itself says, also to a Python that reads nothing else of it.</summary>
+    private const string SaysSo = "needs Python 3.";
+
     /// <summary>Where <c>-m</c> is in an older Python's traceback; from 3.11 on it is part of the interpreter.</summary>
     private const string RunPy = @"python3\.?(\d{1,2})\b.*runpy\.py";
 
@@ -40,6 +43,7 @@ internal static class Interpreter
 
     private static bool IsTooOld(string line) =>
         line.Contains(NoStrEnum, StringComparison.Ordinal)
+        || line.Contains(SaysSo, StringComparison.Ordinal)
         || (Regex.Match(line, RunPy, RegexOptions.IgnoreCase | RegexOptions.CultureInvariant) is { Success: true } found
             && int.Parse(found.Groups[1].ValueSpan, CultureInfo.InvariantCulture) < NeededMinor);
 

@@ -51,6 +51,9 @@ internal sealed class AllocationLedger(TimeProvider clock)
             case (AllocateParams asked, AllocateResult got):
                 Add(asked, got);
                 break;
+            case (RenewLeaseParams asked, RenewLeaseResult got):
+                Renew(got.AllocationId, asked.LeaseMs);
+                break;
             case (_, DeallocateResult got):
                 Remove([got.AllocationId]);
                 break;
@@ -100,13 +103,26 @@ internal sealed class AllocationLedger(TimeProvider clock)
 
     private void Add(AllocateParams asked, AllocateResult got)
     {
-        var lease = asked.LeaseMs is { } given && given < LongestLeaseMs ? TimeSpan.FromMilliseconds(given) : (TimeSpan?)null;
         lock (_live)
         {
             _live[got.AllocationId] = new(
-                new(got.AllocationId, got.DeviceId, got.SizeBytes, asked.Owner, asked.Purpose), clock.GetTimestamp(), lease);
+                new(got.AllocationId, got.DeviceId, got.SizeBytes, asked.Owner, asked.Purpose), clock.GetTimestamp(), Lease(asked.LeaseMs));
         }
     }
+
+    private void Renew(string allocationId, long leaseMs)
+    {
+        lock (_live)
+        {
+            if (_live.TryGetValue(allocationId, out var held))
+            {
+                _live[allocationId] = held with { Since = clock.GetTimestamp(), Lease = Lease(leaseMs) };
+            }
+        }
+    }
+
+    private static TimeSpan? Lease(long? milliseconds) =>
+        milliseconds is { } given && given < LongestLeaseMs ? TimeSpan.FromMilliseconds(given) : null;
 
     private void Move(TransferResult got, bool moved)
     {

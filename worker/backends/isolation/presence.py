@@ -1,0 +1,162 @@
+"""Which devices there are, the process that they live in, and who uses it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from protocol.vocabulary import DeviceState, Executed
+from worker.backends.base import OnChange
+from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending
+from worker.backends.isolation.loss import became, lost
+from worker.core.cancellation import CancelToken
+from worker.core.errors import DeviceLostError, DeviceUnavailableError
+from worker.core.records import DeviceInfo
+
+_LOOK_AGAIN_S = 0.05
+"""Who waits to have the process alone looks this often whether that was cancelled."""
+
+
+class Presence:
+    """One process at a time. Thread-safe; ``describe`` completes what is said of a device."""
+
+    def __init__(
+        self, expected: tuple[DeviceInfo, ...], describe: Callable[[DeviceInfo], DeviceInfo]
+    ) -> None:
+        self._describe = describe
+        self.changed = threading.Condition()
+        """Notified when the devices, the process or its users are others than before."""
+        self.telling = threading.RLock()
+        """Held from a change until it is told of, so that changes are told of in the order in which they came."""
+        self.on_change: OnChange = lambda _: None
+        # All mutable state: the devices, their process, who uses it, and whether it is being replaced.
+        self.devices = tuple(replace(each, state=DeviceState.PROBING) for each in expected)
+        self.child: ChildProcess | None = None
+        self.replacing = False
+        self._users = 0
+        self._closed = False
+
+    def known_devices(self) -> tuple[DeviceInfo, ...]:
+        """Return the devices, once it is known which there are."""
+        with self.changed:
+            self.changed.wait_for(lambda: all(each.state is not DeviceState.PROBING for each in self.devices))
+            return self.devices
+
+    # ---- changes ----
+
+    def become(self, devices: tuple[DeviceInfo, ...], child: ChildProcess | None) -> None:
+        """Take over what a new process found, or that there is none, and tell of it."""
+        devices = tuple(map(self._describe, devices))
+        with self.telling:
+            with self.changed:
+                if not self._closed:
+                    self.devices, self.child = devices, child
+                    self.changed.notify_all()
+            if not self._closed:
+                self.on_change(devices)
+            elif child is not None:
+                child.stop()  # it came too late
+
+    def tell(self) -> None:
+        """Describe the devices anew, and tell of that."""
+        with self.telling:
+            with self.changed:
+                self.devices = devices = tuple(map(self._describe, self.devices))
+                self.changed.notify_all()
+            self.on_change(devices)
+
+    def lose(self, child: ChildProcess, reason: str, forget: Callable[[], None]) -> bool:
+        """Note that a process ended by itself, and tell of it. False if it was not in use any more.
+
+        ``forget`` is called with the lock held: nobody may find what was on its devices.
+        """
+        with self.telling:
+            with self.changed:
+                if self.child is not child:
+                    return False
+                self.child = None
+                forget()
+                self.devices = devices = tuple(
+                    became(each, DeviceState.LOST, reason) if each.state is DeviceState.AVAILABLE else each
+                    for each in map(self._describe, self.devices)
+                )
+                self.changed.notify_all()
+            self.on_change(devices)
+            return True
+
+    def close(self) -> None:
+        """End the process, and take no other into use."""
+        with self.changed:
+            child, self.child, self._closed = self.child, None, True
+            self.devices = tuple(became(each, DeviceState.LOST, "closed") for each in self.devices)
+            self.changed.notify_all()
+        if child is not None:
+            child.stop()
+
+    # ---- use ----
+
+    @contextmanager
+    def using(
+        self, device_id: str | None, executed: Executed, requested_bytes: int | None = None, *,
+        token: CancelToken | None = None, waits: bool = True,
+    ) -> Iterator[ChildProcess]:  # fmt: skip
+        """Hand out the process; says what its end means to whoever needed it.
+
+        ``executed`` is what became of the call if the process ends, ``requested_bytes`` what it needed more.
+        While it is replaced it is waited for until the token ends, or not at all.
+        """
+        with self.changed:
+            while self.replacing and waits:
+                if token is not None:
+                    token.check()
+                self.changed.wait(_LOOK_AGAIN_S)
+            child = None if self.replacing else self.child
+            if child is None:
+                raise self.unavailable(device_id)
+            self._users += 1
+        try:
+            yield child
+        except EndedError as error:
+            raise lost(device_id, error.end, executed, requested_bytes) from None
+        except DeviceLostError as error:
+            # The backend there can do nothing more for that device. A new process can.
+            child.kill(f"was stopped: {error.message}")
+            end = Ending(error.message, ran_out=False)
+            raise lost(device_id, end, executed, requested_bytes) from None
+        finally:
+            with self.changed:
+                self._users -= 1
+                self.changed.notify_all()
+
+    @contextmanager
+    def alone(self, token: CancelToken) -> Iterator[ChildProcess]:
+        """Hand out the process once nobody uses it, to be replaced; who needs it meanwhile waits."""
+        with self.changed:
+            while self._users or self.replacing:
+                token.check()
+                self.changed.wait(_LOOK_AGAIN_S)
+            child = self.child
+            if child is None:
+                raise self.unavailable(None)
+            self.replacing = True
+        try:
+            yield child
+        finally:
+            with self.changed:
+                self.replacing = False
+                self.changed.notify_all()
+
+    def give_up(self) -> None:
+        """Note that the process's end is nobody's loss: all that lives in it was read out."""
+        with self.changed:
+            self.child = None
+
+    def unavailable(self, device_id: str | None) -> DeviceUnavailableError:
+        """Make the error for a device that no process has, or that is being replaced."""
+        info = next((each for each in self.devices if each.device_id == device_id), self.devices[0])
+        replaced = self.replacing and info.state is DeviceState.AVAILABLE
+        why = "its process is being replaced" if replaced else info.state_reason
+        message = f"{info.device_id} is {info.state}: {why}"
+        error = DeviceUnavailableError(message, device_id=info.device_id, state=info.state)
+        error.executed = Executed.NO
+        return error
