@@ -1,31 +1,131 @@
 """The file of ``--models``: which models there are. Strict; an unknown key is refused by name."""
 
 import ast
+import copy
 import inspect
+import re
 import sys
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from protocol.vocabulary import FOREVER, INT64_MAX
 
 DTYPES = {
     "F64": "F64", "F32": "F32", "F16": "F16", "BF16": "BF16",
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "double": "F64", "float": "F32", "half": "F16",
+    "fp64": "F64", "fp32": "F32", "fp16": "F16", "bf16": "BF16", "f64": "F64", "f32": "F32", "f16": "F16",
 }  # fmt: skip
-"""What weights can be cast to, as the formats and as torch call it."""
+"""What weights can be cast to, as the formats, torch and people call it."""
 
-Dtype = Literal["F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16"]
+LOADER_NAMES = {"llama-cpp": "gguf", "llama.cpp": "gguf", "llama_cpp": "gguf"}
+"""Other names of loaders."""
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|[KMGT]i?B)?")
+_UNITS = {"B": 1} | {
+    f"{letter}{i}B": (1024 if i else 1000) ** power
+    for power, letter in enumerate("KMGT", 1)
+    for i in ("", "i")
+}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_MAX_CHARACTERS = 64
+_MAX_SECONDS = 2**31
+_MAX_PATHS = 10_000
+_MAX_PATH_CHARACTERS = 4096
+
+
+def _bytes(value: Any) -> Any:
+    """Read ``7GiB``; numbers stay what they are."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value) if len(value) <= _MAX_CHARACTERS else None
+    if match is None:
+        raise PydanticCustomError("size", "input should be bytes, such as 4096 or 7GiB")
+    return (
+        round(float(match[1]) * _UNITS[match[2] or "B"])
+        if "." in match[1]
+        else int(match[1]) * _UNITS[match[2] or "B"]
+    )
+
+
+def _seconds(value: Any) -> Any:
+    """Read ``10m`` or ``1h30m``; numbers stay what they are."""
+    if not isinstance(value, str):
+        return value
+    if len(value) > _MAX_CHARACTERS or not _DURATION.fullmatch(value):
+        raise PydanticCustomError("duration", "input should be seconds, or a time such as 10m or 1h30m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[smhd])", value))
+
+
+def _paths(value: Any) -> Any:
+    """Take a path, or a list of them."""
+    each = value if isinstance(value, list) else [value]
+    good = all(isinstance(path, str) and len(path) <= _MAX_PATH_CHARACTERS and path for path in each)
+    if value is not None and (not good or not 0 < len(each) <= _MAX_PATHS):
+        raise PydanticCustomError("path", "input should be a path, or a list of paths")
+    return value
+
+
+_PATH = {"type": "string", "minLength": 1, "maxLength": _MAX_PATH_CHARACTERS}
+Dtype = Literal[
+    "F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16", "double", "float", "half",
+    "fp64", "fp32", "fp16", "bf16", "f64", "f32", "f16",
+]  # fmt: skip
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Factory = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
-KeepAlive = Annotated[float, Field(ge=FOREVER, le=2**31, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=0, le=INT64_MAX)]
+KeepAlive = Annotated[
+    float,
+    Field(ge=FOREVER, le=_MAX_SECONDS, allow_inf_nan=False),
+    BeforeValidator(_seconds),
+    WithJsonSchema(
+        {"anyOf": [
+            {"type": "number", "minimum": FOREVER, "maximum": _MAX_SECONDS},
+            {"type": "string", "pattern": f"^{_DURATION.pattern}$"},
+        ]}
+    ),
+]  # fmt: skip
+Bytes = Annotated[
+    int,
+    Field(ge=0, le=INT64_MAX),
+    BeforeValidator(_bytes),
+    WithJsonSchema(
+        {"anyOf": [
+            {"type": "integer", "minimum": 0, "maximum": INT64_MAX},
+            {"type": "string", "pattern": f"^{_SIZE.pattern}$"},
+        ]}
+    ),
+]  # fmt: skip
+Paths = Annotated[
+    Any,
+    AfterValidator(_paths),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _PATH,
+                {"type": "array", "items": _PATH, "minItems": 1, "maxItems": _MAX_PATHS},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
 
 _UNLESS_EXTERNAL = ("path", "loader", "factory", "dtype")
 _EXTERNAL = {
     **dict.fromkeys(
-        (*_UNLESS_EXTERNAL, "offload", "fallback", "placement"), (False, "has no meaning with external: true")
+        (*_UNLESS_EXTERNAL, "offload", "fallback", "placement", "preload", "params"),
+        (False, "has no meaning with external: true"),
     ),
     "declared_bytes": (True, "is needed with external: true: nothing else tells its size"),
 }
@@ -34,7 +134,6 @@ _MODULE = {
     "placement": (False, "has no meaning with the loader module: its code decides"),
 }
 _FROM_FILE = {
-    "loader": (True, "is missing"),
     "path": (True, "is missing"),
     "factory": (False, "is for the loader module only"),
 }
@@ -48,24 +147,32 @@ class ModelEntry(BaseModel):
 
     id: Id
     """What requests call it. Unique."""
-    path: Text | None = None
-    """Its file, below the folder of `--model-root`; what leads out of there, also through a link, is refused."""
+    aliases: list[Id] = []
+    """Other names that requests may call it."""
+    path: Paths = None
+    """Its file, below the folder of `--model-root`; its folder; its `*.index.json`; or a list of its shards. `~` and
+    `$NAME` are replaced. What leads out of there, also through a link, is refused."""
     loader: Text | None = None
-    """`safetensors`, `torch`, `module`, or one that an installed package offers."""
+    """`safetensors`, `torch`, `module`, or one that an installed package offers; null for as the file's contents say."""
     factory: Factory | None = None
     """`package.module:function` that makes the model; for the loader `module` only."""
     dtype: Dtype | None = None
     """What floating-point tensors are cast to; null for as stored."""
+    params: dict[str, Any] = {}
+    """What its loader is handed beside: a factory's arguments, an engine's options."""
     device: Text = "auto"
     """A device id, or `auto` for whichever has room."""
     keep_alive_seconds: KeepAlive = 600
-    """How long it stays after its last use; -1 for until evicted."""
+    """How long it stays after its last use, in seconds or as `10m`; -1 for until evicted."""
+    preload: bool = False
+    """Loaded at the start, in this file's order."""
     pinned: bool = False
     """Never evicted."""
     priority: Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)] = 0
     """The higher, the longer the strategy `priority` keeps it."""
     declared_bytes: Bytes | None = None
-    """What it takes; null for as its file's header says, and after a load as measured."""
+    """What it takes, in bytes or as `7GiB`: what is more than its tensors is its working memory. Null for as its file
+    says, and after a load as measured."""
     offload: bool = False
     """Whether it may go to the machine's own memory instead of being unloaded."""
     fallback: Id | None = None
@@ -81,7 +188,8 @@ class ModelEntry(BaseModel):
     def _whole(self) -> Self:
         if FOREVER < self.keep_alive_seconds < 0:
             raise ValueError("keep_alive_seconds: is between -1 (until evicted) and 0")
-        rules = _EXTERNAL if self.external else _MODULE if self.loader == "module" else _FROM_FILE
+        made = self.loader == "module" or (self.loader is None and self.factory is not None)
+        rules = _EXTERNAL if self.external else _MODULE if made else _FROM_FILE
         for key, (wanted, text) in rules.items():
             if _given(getattr(self, key)) is not wanted:
                 raise ValueError(f"{key}: {text}")
@@ -89,35 +197,57 @@ class ModelEntry(BaseModel):
 
 
 def _given(value: object) -> bool:
-    return value not in {None, False, "auto"}
+    return value not in (None, False, "auto", {}, [])
 
 
-class ModelsFile(BaseModel):
-    """The whole file."""
+class RoleEntry(BaseModel):
+    """What stands for a model by what it is for: an agent, a task. Valid wherever a model id is."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
 
-    models: list[ModelEntry]
-    """All models."""
+    model: Id
+    """The model that does it."""
+    fallbacks: list[Id] = []
+    """Models to use where that one has no room, in this order."""
+
+
+class ModelsFile(BaseModel):
+    """The whole file; its models are checked one by one, so that one that is wrong is refused alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    models: Any
+    """All models: a list, or keys and values by id."""
+    roles: Any = None
+    """Names for what models are for."""
 
 
 def models_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the file, for editors that check YAML by one."""
-    schema = ModelsFile.model_json_schema()
-    entry = schema["$defs"]["ModelEntry"]
-    for kind, place in ((ModelsFile, schema), (ModelEntry, entry)):
+    entry, role = ModelEntry.model_json_schema(), RoleEntry.model_json_schema()
+    for kind, place in ((ModelEntry, entry), (RoleEntry, role)):
         for field, text in _field_texts(kind).items():
             place["properties"][field]["description"] = text
-    given = {key: {"not": {"type": "null"}} for key in ("path", "loader", "factory")}
+    given = {key: {"not": {"type": "null"}} for key in ("path", "factory")}
     external = {"properties": {"external": {"const": True}}, "required": ["external"]}
-    module = {"properties": {"loader": {"const": "module"}}, "required": ["loader"]}
+    module = {
+        "anyOf": [
+            {"properties": {"loader": {"const": "module"}}, "required": ["loader"]},
+            {
+                "properties": {"loader": {"type": "null"}, "factory": given["factory"]},
+                "required": ["factory"],
+            },
+        ]
+    }
     entry["if"] = external
     entry["then"] = {
         "required": ["declared_bytes"],
         "properties": {
             "declared_bytes": {"not": {"type": "null"}},
             "offload": {"const": False},
+            "preload": {"const": False},
             "placement": {"const": "auto"},
+            "params": {"maxProperties": 0},
             **{key: {"type": "null"} for key in (*_UNLESS_EXTERNAL, "fallback")},
         },
     }
@@ -127,12 +257,35 @@ def models_schema() -> dict[str, Any]:
             "required": ["factory"],
             "properties": {"factory": given["factory"], "placement": {"const": "auto"}},
         },
-        "else": {
-            "required": ["loader", "path"],
-            "properties": {"loader": given["loader"], "path": given["path"], "factory": {"type": "null"}},
+        "else": {"required": ["path"], "properties": {"path": given["path"], "factory": {"type": "null"}}},
+    }
+    named = copy.deepcopy(entry)
+    named["required"] = [key for key in named["required"] if key != "id"]
+    del named["properties"]["id"]
+    texts = _field_texts(ModelsFile)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "models.json",
+        "$defs": {"ModelEntry": entry, "NamedModelEntry": named, "RoleEntry": role},
+        "title": "ModelsFile",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["models"],
+        "properties": {
+            "models": {
+                "description": texts["models"],
+                "anyOf": [
+                    {"type": "array", "items": {"$ref": "#/$defs/ModelEntry"}},
+                    {"type": "object", "additionalProperties": {"$ref": "#/$defs/NamedModelEntry"}},
+                ],
+            },
+            "roles": {
+                "description": texts["roles"],
+                "type": ["object", "null"],
+                "additionalProperties": {"anyOf": [{"$ref": "#/$defs/RoleEntry"}, {"type": "string"}]},
+            },
         },
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "models.json", **schema}
 
 
 def _field_texts(kind: type[BaseModel]) -> dict[str, str]:

@@ -393,6 +393,9 @@ class ModelStatus(Record):
     last_used_ms_ago: Milliseconds | None
     keep_alive_ms: Milliseconds | None
     expires_in_ms: Milliseconds | None
+    state_reason: str | None
+    """Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against
+    it."""
 
 
 class LoadModelResult(ModelStatus):

@@ -192,24 +192,47 @@ def test_the_record_of_two_devices_is_replayed_as_it_happened(tmp_path: Path) ->
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        (
-            "models:\n  - {id: a, path: ../x.safetensors, loader: safetensors}\n",
-            "models.yaml:2: models[0].path",
-        ),
-        ("models:\n  - {id: a, path: x, loader: safetensors, device: 'cuda:7'}\n", "cuda:7"),
-    ],
-)
-def test_a_file_that_can_not_be_used_is_refused_at_the_start(
-    tmp_path: Path, text: str, complaint: str
-) -> None:
+def test_a_file_that_is_no_list_of_models_is_refused_at_the_start(tmp_path: Path) -> None:
     """Exit code 2, and a message that says where."""
-    (tmp_path / "models.yaml").write_text(text)
+    (tmp_path / "models.yaml").write_text("models: [\n")
     done = subprocess.run(
         [sys.executable, "-m", "worker", "--models", str(tmp_path / "models.yaml")],
         cwd=ROOT, input=b"", capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert complaint in done.stderr.decode()
+    assert "models.yaml:2: " in done.stderr.decode()
+
+
+def test_what_is_wrong_with_one_model_is_that_ones_alone(tmp_path: Path) -> None:
+    """It is listed with the reason before it is asked for, and all others work."""
+    root = tmp_path / "root"
+    root.mkdir()
+    write_model(root / "good.safetensors", 4096)
+    write_model(tmp_path / "outside.safetensors", 4096)
+    (root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    (root / "page.safetensors").write_text("<!DOCTYPE html><html>" * 9)
+    (tmp_path / "models.yaml").write_text(
+        "models:\n"
+        "  link: {path: link.safetensors}\n"
+        "  far: {path: good.safetensors, device: 'cuda:7'}\n"
+        "  page: {path: page.safetensors, loader: safetensors}\n"
+        "  engine: {path: good.safetensors, loader: llama-cpp}\n"
+        "  odd: {path: good.safetensors, pined: true}\n"
+        "  good: {path: good.safetensors}\n"
+        "  5: {path: good.safetensors}\n"
+    )
+    told = {
+        "link": "is not below the model root", "far": "it is for cuda:7", "page": "it is a web page",
+        "engine": "no loader 'gguf'", "odd": "pined: is no known key; the nearest is 'pinned'",
+        "models.5": "id: input should be a valid string",
+    }  # fmt: skip
+    with worker("--models", str(tmp_path / "models.yaml"), "--model-root", str(root)) as started:
+        rows = {row["model_id"]: row for row in started.call("memory.get_model_status")["models"]}
+        for model_id, reason in told.items():
+            assert reason in rows[model_id]["state_reason"], model_id
+            error = started.refused("memory.load_model", {"model_id": model_id})
+            assert error["code"] == "model_load_failed", error
+            assert reason in error["message"]
+        assert rows["good"]["state_reason"] is None
+        assert rows["good"]["estimated_bytes"] == 4096
+        assert started.call("memory.load_model", {"model_id": "good"})["state"] == "loaded"

@@ -1,13 +1,17 @@
 """A worker where something that most machines have is missing: it starts, works, and says what can't be had."""
 
+import contextlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import MIB, ROOT, Worker, worker
+from tests.e2e.process import MIB, ROOT, Worker, eventually, worker
+from tests.rigs.model_files import write_model
 from tests.rigs.namespaces import with_mounts
+from tests.rigs.small_filesystem import small_filesystem
 
 READ_ONLY = "mount -t tmpfs -o ro none {}"
 TEMPORARY = ("/dev/shm", "/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - to be hidden, not to be used
@@ -79,15 +83,70 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
         assert Path(started.call("memory.allocate", SHARED)["shared_memory"]["path"]).parent == tmp_path
 
 
-def test_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
-    """JSON can't name files in it, and the refusal says so; the worker serves on."""
-    folder = os.fsdecode(os.fsencode(tmp_path) + b"/s\xff")
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """Return a folder whose name is no UTF-8, as is legal on Linux."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/s\xff"))
     try:
-        Path(folder).mkdir()
+        folder.mkdir()
     except (OSError, UnicodeError):
         pytest.skip("this file system has only names in Unicode")
-    with worker("--shared-folder", folder) as started:
+    return folder
+
+
+def test_names_that_are_no_utf8(odd: Path) -> None:
+    """They are names like any other, for models, records, metrics and sockets; where one is told it is spelled out."""
+    write_model(odd / "m.safetensors", 64, seed=1)
+    rows = (
+        "{id: m, loader: safetensors, path: m.safetensors}",
+        "{id: n, loader: safetensors, path: n.safetensors}",
+    )
+    (odd / "models.yaml").write_text(f"models: [{', '.join(rows)}]\n")
+    options = ("--models", odd / "models.yaml", "--model-root", odd, "--record", odd / "r.jsonl",
+               "--metrics-file", odd / "m.prom", "--monitor-socket", odd / "w.sock")  # fmt: skip
+    with worker(*map(str, options)) as started:
+        started.call("memory.load_model", {"model_id": "m", "device_id": "cpu"})
+        error = started.refused("memory.load_model", {"model_id": "n", "device_id": "cpu"})
+        assert "s\\xff/n.safetensors" in error["message"]
+        assert error["details"]["path"].endswith("s\\xff/n.safetensors")
+        assert (odd / "m.prom").read_text().endswith("# EOF\n")
+        started.close_input()
+        assert started.exit_code() == 0
+    for words in (("report", odd / "r.jsonl"), ("simulate", odd / "r.jsonl"), ("report", odd / "none")):
+        command = [sys.executable, "-m", "memory_worker", *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+        assert done.returncode == (2 if words[1].name == "none" else 0)
+        assert b"Traceback" not in done.stderr
+
+
+def test_shared_files_in_a_folder_whose_name_is_no_utf8(odd: Path) -> None:
+    """JSON can't name files in it, and the refusal says so; the worker serves on."""
+    with worker("--shared-folder", str(odd)) as started:
         error = started.refused("memory.allocate", SHARED)
         assert error["code"] == "unsupported"
         assert "s\\xff" in error["message"]
         assert started.call("worker.ping")["uptime_ms"] >= 0
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Where the disk is full the record ends, and is said to; the metrics come again when there is room."""
+    with small_filesystem(tmp_path / "small", 256 * 1024) as small:
+        record, metrics, filler = small / "r.jsonl", small / "m.prom", small / "filler"
+        options = ("--record", str(record), "--metrics-file", str(metrics), "--metrics-seconds", "0.1")
+        with worker(*options) as started:
+            with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(b"x" * 4096):
+                    pass
+            for number in range(4):  # more than the last page of the record has room for
+                data = {"size_bytes": 4096, "device_id": "cpu", "owner": f"{number}" + "x" * 200}
+                started.call("memory.allocate", data)
+            for said in ("decisions are no longer recorded", "the metrics file cannot be written"):
+                eventually(lambda said=said: said in started.stderr(), said)
+            assert metrics.read_text().endswith("# EOF\n")  # the last that was whole
+            before = metrics.stat().st_mtime_ns
+            filler.unlink()
+            eventually(lambda: metrics.stat().st_mtime_ns != before, "new metrics")
+            assert started.call("worker.ping")["uptime_ms"] >= 0
+            started.close_input()
+            assert started.exit_code() == 0
+        assert not metrics.exists()

@@ -1,6 +1,7 @@
 """Where what acts unasked is put together."""
 
 from collections.abc import Callable
+from functools import partial
 
 from protocol.vocabulary import PressureLevel
 from worker.app.memory import Parts
@@ -12,8 +13,8 @@ from worker.stream.work import Claim, Work
 
 
 def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
-    """Build what ends leases and keep-alives."""
-    return Reaper(parts.core, parts.memory, runner.submit)
+    """Build what ends leases and keep-alives, beside whatever long work has all the threads."""
+    return Reaper(parts.core, parts.memory, partial(runner.submit, alone=True))
 
 
 def build_pressure_monitor(

@@ -42,8 +42,12 @@ class Watchers:
             events.follow(lambda event: recorder.event(*wire_event(event)))
         self._metrics = self._socket = None
         if arguments.metrics_file is not None:
-            path, seconds = Path(arguments.metrics_file), arguments.metrics_seconds
-            self._metrics = MetricsFile(path, lambda: memory.questions.metrics().text, seconds)
+            self._metrics = MetricsFile(
+                Path(arguments.metrics_file),
+                lambda: memory.questions.metrics().text,
+                arguments.metrics_seconds,
+                arguments.metrics_mode,
+            )
         if arguments.monitor_socket is not None:
             asked = arguments.monitor_socket
             path = Path(asked) if asked else default_path(os.getpid())

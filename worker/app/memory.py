@@ -102,9 +102,9 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
         )
 
     def models() -> Iterable[ModelSpec]:
-        from worker.app.models import declared_models  # noqa: PLC0415 - only when something asks for models
+        from worker.app.models import configured_models  # noqa: PLC0415 - only when something asks for models
 
-        return declared_models(arguments, core.backends)
+        return configured_models(arguments, core.backends)
 
     python_lines = None
     if arguments.trace_python is not None:
@@ -129,5 +129,5 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
         if isinstance(backend, OwnProcess):
             parts.monitor.begin(backend)
     if arguments.models is not None:
-        parts.memory.models.worker.estimate()
+        parts.memory.models.worker.estimate(beside=not arguments.deterministic)
     return parts

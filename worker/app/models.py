@@ -1,14 +1,17 @@
 """Where the models' parts are put together. Imported only when something asks for models."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from worker.app.devices import may_come
 from worker.app.memory import Surroundings
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend
+from worker.core.log import log
 from worker.core.models import ModelSpec
 from worker.interface.models import ModelInterface
+from worker.loaders.models_file import DeclaredModels, ModelConfigError, declared_models
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
@@ -37,19 +40,29 @@ def build_models(
     return ModelInterface(core, worker, monitor)
 
 
-def declared_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
-    """Read ``--models``. Exits with 2 and a line for each problem."""
+def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
+    """Read ``--models``; what is wrong with one model is logged, and refuses that one. Exits with 2 for no such file."""
     if arguments.models is None:
         return ()
-    from worker.loaders.models_file import ModelConfigError, read_models  # noqa: PLC0415 - reads YAML, which costs
-
-    path = Path(arguments.models)
-    root = path.parent if arguments.model_root is None else Path(arguments.model_root)
     try:
-        specs = read_models(path, root)
+        found = read_configured(arguments, backends)
     except (ModelConfigError, OSError) as error:
         fail(f"--models: {error}")
-    for spec in specs:
+    for problem in found.problems:
+        log("warning", "a model is refused", problem=problem)
+    return found.specs
+
+
+def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
+    """Read ``--models``. ModelConfigError or OSError for no such file."""
+    path = Path(str(arguments.models))
+    root = path.parent if arguments.model_root is None else Path(arguments.model_root)
+    found = declared_models(path, root)
+    specs, problems = [], list(found.problems)
+    for spec in found.specs:
+        refused = None
         if spec.device_id is not None and not may_come(spec.device_id, backends):
-            fail(f"--models: {spec.model_id} is for {spec.device_id}; there is {', '.join(backends)}")
-    return specs
+            refused = f"it is for {spec.device_id}; there is {', '.join(backends)}"
+            problems.append(f"{path}: {spec.model_id}: {refused}")
+        specs.append(spec if refused is None else replace(spec, refused=refused, device_id=None))
+    return DeclaredModels(tuple(specs), found.roles, tuple(problems))

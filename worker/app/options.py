@@ -63,6 +63,7 @@ class Arguments(argparse.Namespace):
     model_root: str | None
     record: str | None
     metrics_file: str | None
+    metrics_mode: int
     metrics_seconds: float
     monitor_socket: str | None
     plugin: list[str]
@@ -117,6 +118,15 @@ def _seconds(text: str) -> float:
         message = f"{text!r} is not a time of at least 0.1 s"
         raise argparse.ArgumentTypeError(message)
     return milliseconds / 1000
+
+
+def _mode(text: str) -> int:
+    readable = {0o600, 0o640, 0o644, 0o660, 0o664, 0o666, 0o400, 0o440, 0o444}
+    mode = int(text, 8) if text.isdecimal() and set(text) <= set("01234567") else -1
+    if mode not in readable:
+        message = f"{text!r} is not a file's mode in octal digits, such as 0600, 0640 or 0644"
+        raise argparse.ArgumentTypeError(message)
+    return mode
 
 
 def _frames(text: str) -> int:
@@ -181,6 +191,8 @@ def parse(arguments: list[str]) -> Arguments:
         metavar="PATH",
         help="keep an OpenMetrics text there, for a collector that reads files",
     )
+    add("--metrics-mode", type=_mode, default=0o600, metavar="MODE", help="who may read it, as for chmod: 0644 for a"
+        " collector that another user runs (default 0600, as all files for watchers)")  # fmt: skip
     add("--metrics-seconds", type=_seconds, default=15.0, metavar="S", help="how often (default 15)")
     add("--monitor-socket", nargs="?", const="", metavar="PATH", help="let python -m memory_worker top attach, on a"
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip

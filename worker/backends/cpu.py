@@ -84,7 +84,7 @@ class CpuBackend:
             resident_bytes=resident,
             cached_bytes=self._pool.cached_bytes,
             fragmentation=None,
-            gauges=system.gauges,
+            signals=system.signals,
             total_source=None if system.total_bytes is None else Source.OS,
             used_source=None if system.used_bytes is None else Source.OS,
             process_used_source=None if system.process_rss_bytes is None else Source.OS,

@@ -256,7 +256,7 @@ class _AdapterMemory:
             cached_bytes=room.cached_bytes,
             restart_returns_bytes=room.restart_returns_bytes,
             fragmentation=self._fragmentation(free, largest),
-            gauges=reading.over_budget,
+            signals=reading.over_budget,
             total_source=reading.total_source,
             used_source=reading.used_source,
             process_used_source=reading.process_used_source,

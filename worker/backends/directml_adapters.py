@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from protocol.record import Record
 from protocol.vocabulary import Source
-from worker.core.records import Gauge
+from worker.core.records import Signal
 from worker.telemetry import dxcore, dxgi, pdh
 
 VISIBLE = "DML_VISIBLE_DEVICES"
@@ -36,12 +36,12 @@ class AdapterReading(Record):
         return max(0, min(rooms)) if rooms else None
 
     @property
-    def over_budget(self) -> tuple[Gauge, ...]:
+    def over_budget(self) -> tuple[Signal, ...]:
         """Say that this process holds more than the system grants it: others wait for that, whatever is free in it."""
         budget, used, source = self.budget_bytes, self.process_used_bytes, self.budget_source
         if budget is None or used is None or source is None or used <= budget:
             return ()
-        return (Gauge("process_budget_used_percentage", 100.0, source),)
+        return (Signal("process_budget_used_percentage", 100.0, source),)
 
     @property
     def room_anew_bytes(self) -> int | None:

@@ -54,9 +54,9 @@ class SharedFiles:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._named = folder is not None
         self.folder = default_folder() if folder is None else folder
         """None where there is none: then all files are refused."""
+        self._made_here = folder is None and self.folder is not None and self.folder.name.startswith(_PREFIX)
         self._token: str | None = None
         self._lock_fd: int | None = None
         self._claiming = threading.Lock()
@@ -139,19 +139,19 @@ class SharedFiles:
         if sys.platform == "win32" and not self._left:  # the next worker removes them, by this lock
             lock.unlink(missing_ok=True)
         self._token = self._lock_fd = None
-        if not self._named:
+        if self._made_here:
             with contextlib.suppress(OSError):  # another worker's files are there
                 self.folder.rmdir()
 
     def _claim_token(self, folder: Path) -> None:
         while True:
-            if not self._named and folder.name.startswith(_PREFIX):
+            if self._made_here:
                 make_private(folder)
             token = os.urandom(8).hex()
             try:
                 fd = os.open(_lock_path(folder, token), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             except FileNotFoundError:
-                if self._named:
+                if not self._made_here:
                     raise
                 continue  # a worker that ended just now took the folder away
             try:

@@ -2,12 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from protocol.record import Record
 
 DEFAULT_KEEP_ALIVE_NS = 600 * 10**9
 FOREVER_NS = -1
 """In the place of a keep-alive: until evicted."""
+
+AUTO_LOADER = "auto"
+"""The loader of a model whose file's contents say which it is."""
 
 
 class Placement(StrEnum):
@@ -43,11 +47,28 @@ class ModelSpec(Record):
     fallback: str | None = None
     factory: str | None = None
     placement: Placement = Placement.AUTO
+    refused: str | None = None
+    """What is wrong with its declaration: it is listed, and loading it fails with this."""
+    more_paths: tuple[Path, ...] = ()
+    """The other shards, where they are declared one by one."""
+    aliases: tuple[str, ...] = ()
+    params: tuple[tuple[str, Any], ...] = ()
+    """What the loader is handed beside, by name."""
+    preload: bool = False
 
     @property
     def external(self) -> bool:
         """Whether another process holds it."""
-        return self.loader is None
+        return self.loader is None and self.refused is None
+
+
+class Role(Record):
+    """What stands for a model by what it is for."""
+
+    name: str
+    model_id: str
+    fallbacks: tuple[str, ...]
+    """Used where the model has no room, in this order."""
 
 
 class TensorInfo(Record):

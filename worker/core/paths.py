@@ -11,6 +11,14 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def printable(text: str) -> str:
+    """Return text that any writer takes: what stands in it for bytes that are no UTF-8 is spelled out."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a pair, which stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
 def make_private(folder: Path) -> None:
     """Make a folder that only its owner may enter. OSError if it is there and is anybody else's, or open."""
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -39,8 +39,8 @@ class DeviceInfo(Record):
     """Blocks whose contents are in host memory until the device has room for them; ``state_reason`` says why."""
 
 
-class GaugeKind(Enum):
-    """How a gauge's value is to be read."""
+class SignalKind(Enum):
+    """How a signal's value is to be read."""
 
     USED = "used"
     """Percent of something that can be used up."""
@@ -53,13 +53,13 @@ class GaugeKind(Enum):
     """The system's own word: 0 plenty, 1 neither, 2 low."""
 
 
-class Gauge(Record):
+class Signal(Record):
     """A sign of pressure beside the headroom, as its source gives it."""
 
     name: str
     value: float
     source: Source
-    kind: GaugeKind = GaugeKind.USED
+    kind: SignalKind = SignalKind.USED
 
 
 class Readings(Record):
@@ -82,7 +82,7 @@ class Readings(Record):
     restart_returns_bytes: int | None = None
     """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
     back otherwise; None where no restart is needed, or none is possible."""
-    gauges: tuple[Gauge, ...] = ()
+    signals: tuple[Signal, ...] = ()
     total_source: Source | None = None
     used_source: Source | None = None
     process_used_source: Source | None = None

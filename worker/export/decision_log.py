@@ -6,26 +6,35 @@ file is bounded: at the limit it becomes ``FILE.1``, in place of the one before,
 models and capacities known so far.
 """
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any
 
 import orjson
 
 from worker.core.log import log
+from worker.core.paths import shown
 from worker.core.records import Decision, DecisionKind
+from worker.export.private_file import Sink
 
 MAX_BYTES = 64 * 2**20
-_MAX_WAITING = 10_000
-"""Notes beyond these, that the disk has not accepted yet, are counted and dropped; decisions never are."""
+_MAX_WAITING_NOTES = 10_000
+_MAX_WAITING = 20_000
+"""Notes beyond the one, and decisions beyond the other, that the disk has not taken yet are counted and dropped: half
+a kilobyte each, 10 MiB in all."""
+_FLUSH_BYTES = 64 * 1024
+_END_SECONDS = 3.0
+"""A disk or a reader that takes nothing for so long does not hold up the worker's end."""
 
 
 class DecisionLog:
-    """Writes on a thread of its own: a decision never waits for a disk."""
+    """Writes on a thread of its own: whoever decides never waits for a disk, or for the reader of a pipe."""
 
     def __init__(
         self, path: Path, max_bytes: int = MAX_BYTES, about: Mapping[str, Any] = MappingProxyType({})
@@ -36,9 +45,11 @@ class DecisionLog:
         """Goes into each file's first line: who writes, and since when."""
         self._queue: queue.SimpleQueue[Decision | dict[str, Any] | None] = queue.SimpleQueue()
         self._dropped = 0
-        # All mutable state, the writing thread's: the file, its size, and the figures told in it.
-        self._file: TextIO = path.open("w", encoding="utf-8")
+        self._ends_at = math.inf
+        # All mutable state, the writing thread's: the file, its size, what is to go into it, and the figures told in it.
+        self._sink = Sink(path)
         self._written = 0
+        self._waiting = bytearray()
         self._models: dict[str, dict[str, Any]] = {}
         self._capacities: dict[str, int] = {}
         """Of each device, as last written."""
@@ -47,19 +58,25 @@ class DecisionLog:
 
     def record(self, decision: Decision) -> None:
         """Take a decision over, at once."""
-        self._queue.put(decision)
+        if self._queue.qsize() < _MAX_WAITING:
+            self._queue.put(decision)
+        else:
+            self._dropped += 1
 
     def note(self, line: dict[str, Any]) -> None:
         """Take a note over, at once: one JSON object, without a key ``use`` or ``models``."""
-        if self._queue.qsize() < _MAX_WAITING:
+        if self._queue.qsize() < _MAX_WAITING_NOTES:
             self._queue.put(line)
         else:
             self._dropped += 1
 
     def close(self) -> None:
-        """Write what is left, and close the file."""
+        """Write what is left, and close the file; what is not taken within a few seconds is lost."""
         self._queue.put(None)
-        self._thread.join()
+        self._ends_at = time.monotonic() + _END_SECONDS
+        self._thread.join(_END_SECONDS + 1)
+        if self._thread.is_alive():
+            log("warning", "the end of the record could not be written in time", path=shown(self._path))
 
     def _run(self) -> None:
         failed = False
@@ -71,18 +88,24 @@ class DecisionLog:
                     step = partial(self._write_note, item)
                 failed = not self._survives(step)
             # Decisions are accepted also after that, so that nothing piles up.
-        self._survives(self._file.close)
+        if not failed:
+            self._survives(self._flush)
+        self._sink.close()
 
     def _survives(self, step: Callable[[], None]) -> bool:
         """Do it. False, and a line in the log, if the disk did not take it."""
         try:
             step()
-            if self._queue.empty() and not self._file.closed:
-                self._file.flush()
+            if self._queue.empty() or len(self._waiting) > _FLUSH_BYTES:
+                self._flush()
         except OSError as error:
-            log("warning", "decisions are no longer recorded", path=str(self._path), error=str(error))
+            log("warning", "decisions are no longer recorded", path=shown(self._path), error=str(error))
             return False
         return True
+
+    def _flush(self) -> None:
+        data, self._waiting = bytes(self._waiting), bytearray()
+        self._sink.write(data, lambda: time.monotonic() > self._ends_at)
 
     def _write(self, decision: Decision) -> None:
         self._begin()
@@ -118,19 +141,15 @@ class DecisionLog:
 
     def _begin(self) -> None:
         """Turn the file over if it is full, and write a new one's first line."""
-        if self._written > self._max_bytes:
-            self._rotate()
+        if self._written > self._max_bytes and self._sink.is_file:
+            self._flush()
+            self._sink.turn_over()
+            self._written = 0
         if not self._written:
             devices = {each: {"capacity_bytes": size} for each, size in self._capacities.items()}
             self._line({"models": self._models, "capacity_bytes": None, "devices": devices} | self._about)
 
     def _line(self, value: dict[str, Any]) -> None:
-        text = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE).decode()
-        self._file.write(text)
-        self._written += len(text)
-
-    def _rotate(self) -> None:
-        self._file.close()
-        self._path.replace(self._path.with_name(self._path.name + ".1"))
-        self._file = self._path.open("w", encoding="utf-8")
-        self._written = 0
+        line = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+        self._waiting += line
+        self._written += len(line)

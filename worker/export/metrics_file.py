@@ -1,29 +1,46 @@
 """``--metrics-file PATH``: the figures as a file that is always whole, for a collector that reads files."""
 
+import os
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from worker.core.log import log
+from worker.core.paths import shown
+from worker.export.private_file import PRIVATE, Lock, create
 
 
 class MetricsFile:
-    """Writes on a thread of its own, every so often; a reader gets the old text or the new one."""
+    """Writes on a thread of its own, every so often; a reader gets the old text or the new one.
 
-    def __init__(self, path: Path, text: Callable[[], str], seconds: float) -> None:
+    ``mode``: who may read it; a collector of another user's needs more than the default.
+    """
+
+    def __init__(self, path: Path, text: Callable[[], str], seconds: float, mode: int = PRIVATE) -> None:
         self._path = path
         self._next = path.with_name(f".{path.name}.next")
         """Beside it, for only there a rename is one step; no collector takes a name like that."""
         self._text = text
         self._seconds = seconds
+        self._mode = mode
+        self._lock: Lock | None = None
         self._ended = threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
     def start(self) -> None:
-        """Write now and every so often. OSError if the first does not succeed."""
-        self._write()
+        """Write now and every so often. OSError if the first does not succeed, or another worker writes it."""
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(self._path.lstat().st_mode):
+                raise OSError(f"{shown(self._path)} is there, and is no file")
+        self._lock = Lock(self._path)
+        try:
+            self._write()
+        except BaseException:
+            self._lock.close()
+            raise
         self._thread.start()
 
     def close(self) -> None:
@@ -33,6 +50,8 @@ class MetricsFile:
         for path in (self._next, self._path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
 
     def _run(self) -> None:
         while not self._ended.wait(self._seconds):
@@ -44,11 +63,15 @@ class MetricsFile:
                     log(
                         "warning",
                         "the metrics file cannot be written",
-                        path=str(self._path),
+                        path=shown(self._path),
                         error=str(error),
                     )
                 self._failing = True  # said once, and tried on: a disk that was full may have space again
 
     def _write(self) -> None:
-        self._next.write_text(self._text(), encoding="utf-8")
+        self._next.unlink(
+            missing_ok=True
+        )  # what a killed worker left, or somebody put there for it to be followed
+        with os.fdopen(create(self._next, self._mode), "w", encoding="utf-8") as file:
+            file.write(self._text())
         self._next.replace(self._path)

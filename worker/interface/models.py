@@ -23,6 +23,9 @@ from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
 
+_ESTIMATES_S = 0.25
+"""How long a question about models waits for their files to be looked at."""
+
 
 class ModelInterface:
     """All models of the worker."""
@@ -107,7 +110,8 @@ class ModelInterface:
     # ---- questions ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the configured models."""
+        """Return the configured models. Files that are just being looked at are waited for, but not for long."""
+        self.worker.estimates.wait(_ESTIMATES_S)
         self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
 

@@ -7,6 +7,7 @@ from protocol.record import Record
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec, TensorInfo
+from worker.core.paths import printable, shown
 from worker.core.records import FileRange
 from worker.loaders.dtypes import CASTABLE, bytes_of
 
@@ -101,8 +102,8 @@ class CheckedLoader(Protocol):
 
 def load_failed(spec: ModelSpec, cause: str) -> ModelLoadFailedError:
     """Make the error that names the model, its file, and the cause."""
-    where = "" if spec.path is None else f" from {spec.path}"
-    path = None if spec.path is None else str(spec.path)
+    path, cause = None if spec.path is None else shown(spec.path), printable(cause)
+    where = "" if path is None else f" from {path}"
     message = f"model {spec.model_id!r} can't be loaded{where}: {cause}"
     return ModelLoadFailedError(message, model_id=spec.model_id, path=path, cause=cause)
 

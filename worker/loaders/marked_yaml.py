@@ -9,6 +9,10 @@ from typing import Any
 import yaml
 
 _MAX_BYTES = 2**20
+_MAX_VALUES = 200_000
+"""What there can be without aliases in so many bytes, and as much again."""
+_MAX_NUMBER_CHARACTERS = 64
+_NUMBERS = frozenset(("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"))
 
 
 class YamlError(ValueError):
@@ -33,6 +37,7 @@ class MarkedYaml:
             node = loader.get_single_node()
             if node is None:
                 raise YamlError("it is empty", 1)
+            _refuse_what_grows(node, {}, [])
             _refuse_duplicates(node, set())
             self.value: Any = loader.construct_document(node)
             self._root: yaml.Node = node
@@ -80,6 +85,30 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = text[: error.start].count(b"\n") + 1
         raise YamlError(f"it is not UTF-8: byte {text[error.start]:#04x}", line) from error
+
+
+def _refuse_what_grows(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:
+    """Return how many values a node stands for, aliases counted each time. YamlError if they are too many."""
+    line = node.start_mark.line + 1
+    if id(node) in above:
+        raise YamlError("an alias stands for what it is in", line)
+    if id(node) in sizes:
+        return sizes[id(node)]
+    above.append(id(node))
+    count = 1
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag in _NUMBERS and len(node.value) > _MAX_NUMBER_CHARACTERS:
+            raise YamlError(f"a number of more than {_MAX_NUMBER_CHARACTERS} characters", line)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            count += _refuse_what_grows(key, sizes, above) + _refuse_what_grows(value, sizes, above)
+    else:
+        count += sum(_refuse_what_grows(each, sizes, above) for each in node.value)
+    above.pop()
+    if count > _MAX_VALUES:
+        raise YamlError(f"its aliases stand for more than {_MAX_VALUES} values", line)
+    sizes[id(node)] = count
+    return count
 
 
 def _refuse_duplicates(node: yaml.Node, seen: set[int]) -> None:

@@ -1,9 +1,17 @@
-"""Opening a model's file: only below the model root, and only what is really a file."""
+"""Finding and opening a model's files: only below the model root, and only what are really files.
 
+A model is a file, a list of shards, an index that names its shards, or a folder that has one of these. A root that is
+a snapshot of a hub cache (``models--*/snapshots/*``) stands for its ``models--*`` folder: links into that folder's
+``blobs`` are followed, and no others.
+"""
+
+import json
 import os
+import re
 import stat
 from pathlib import Path
 
+from protocol.record import Record
 from worker.core.models import ModelSpec
 from worker.loaders.base import load_failed
 
@@ -11,6 +19,26 @@ _OPEN_FLAGS = (
     os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 )
 """Opening a pipe must not wait for its writer; the path is resolved already; Windows must not translate."""
+_INDEX = ".index.json"
+_MAX_INDEX_BYTES = 64 * 2**20
+_MAX_SHARDS = 10_000
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
+"""What a folder is searched for, in this order; which loader a file is for, its contents say."""
+_OF = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
+
+Identity = tuple[tuple[Path, int, int], ...]
+"""Of each file: where it is declared, device and inode. A file that is written to in its place stays the same."""
+
+
+class ModelFiles(Record):
+    """The files of a model."""
+
+    real: tuple[Path, ...]
+    """Where they lie."""
+    declared: tuple[Path, ...]
+    """Where they, and what names them, are found: links in these are followed each time."""
+    index: dict[str, str] | None = None
+    """The file of each tensor, by name, where an index says that."""
 
 
 def confined(path: Path, root: Path) -> Path:
@@ -24,25 +52,121 @@ def confined(path: Path, root: Path) -> Path:
     except (OSError, RuntimeError) as error:
         message = f"{path} can't be followed: {error}"
         raise ValueError(message) from error
+    cache = root.parent.parent
+    is_snapshot = root.parent.name == "snapshots" and cache.name.startswith("models--")
+    if is_snapshot and real.parent == cache / "blobs":
+        return real
     if real == root or not real.is_relative_to(root):
-        message = f"{path} leads to {real}, which is not below the model root {root}"
+        hub = real.parent.parent
+        is_blob = real.parent.name == "blobs" and hub.name.startswith("models--")
+        hint = f"; it is in a hub cache, so use --model-root {hub} or the snapshot itself" if is_blob else ""
+        message = f"{path} leads to {real}, which is not below the model root {root}{hint}"
         raise ValueError(message)
     return real
 
 
 def resolved_file(spec: ModelSpec) -> Path:
     """Return where the model's file really lies now."""
-    if spec.path is None or spec.model_root is None:
+    return _confined(spec, spec.path)
+
+
+def model_files(spec: ModelSpec) -> ModelFiles:
+    """Return the model's files. ModelLoadFailedError with the cause where they can't be told."""
+    try:
+        if spec.more_paths:
+            declared = (*filter(None, (spec.path,)), *spec.more_paths)
+            return ModelFiles(tuple(_confined(spec, each) for each in declared), declared)
+        real = _confined(spec, spec.path)
+        if spec.path is None or not real.is_dir():
+            found = real, spec.path or real
+        else:
+            names = _chosen(spec, sorted(each.name for each in real.iterdir()))
+            if len(names) > 1:
+                declared = tuple(spec.path / name for name in names)
+                return ModelFiles(tuple(_confined(spec, each) for each in declared), declared)
+            found = _confined(spec, spec.path / names[0]), spec.path / names[0]
+        return (
+            _indexed(spec, *found) if found[1].name.endswith(_INDEX) else ModelFiles((found[0],), (found[1],))
+        )
+    except OSError as error:
+        raise load_failed(spec, error.strerror or str(error)) from error
+
+
+def _confined(spec: ModelSpec, path: Path | None) -> Path:
+    if path is None or spec.model_root is None:
         raise load_failed(spec, "it has no path")
     try:
-        return confined(spec.path, spec.model_root)
+        return confined(path, spec.model_root)
     except ValueError as error:
         raise load_failed(spec, str(error)) from error
 
 
-def open_file(spec: ModelSpec) -> tuple[int, int]:
-    """Open the model's file. Returns the descriptor, which the caller closes, and the size in bytes."""
-    path = resolved_file(spec)
+def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
+    """Choose what of a folder is the model: its index, else the files of the first suffix there is."""
+    indexes = [name for name in names if name.endswith(_INDEX)]
+    if "model.safetensors.index.json" in indexes or len(indexes) == 1:
+        return ["model.safetensors.index.json" if "model.safetensors.index.json" in indexes else indexes[0]]
+    if indexes:
+        raise load_failed(
+            spec, f"it is a folder with several indexes, {', '.join(indexes)}: declare one of them"
+        )
+    for suffix in _SUFFIXES:
+        found = [name for name in names if name.endswith(suffix)]
+        if f"model{suffix}" in found:
+            return [f"model{suffix}"]
+        shards = [name for name in found if _OF.search(name)]
+        if shards:
+            _check_complete(spec, shards)
+            return shards
+        if found and (len(found) == 1 or suffix == ".safetensors"):
+            return found
+        if found:
+            raise load_failed(
+                spec, f"it is a folder with several models, {', '.join(found[:5])}: declare one of them"
+            )
+    raise load_failed(
+        spec,
+        f"it is a folder without a model: there is no *{_INDEX} and none of *{', *'.join(_SUFFIXES)} in it",
+    )
+
+
+def _check_complete(spec: ModelSpec, shards: list[str]) -> None:
+    """See that no shard is missing, by their names."""
+    counted = {match.groups() for name in shards if (match := _OF.search(name))}
+    total = max(int(of) for _, of in counted)
+    missing = sorted(set(range(1, min(total, _MAX_SHARDS) + 1)) - {int(number) for number, _ in counted})
+    if missing:
+        raise load_failed(spec, f"shard {missing[0]} of {total} is not in its folder: download it")
+
+
+def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
+    """Read an index: which tensor is in which file beside it."""
+    descriptor, size = open_file(spec, real)
+    with os.fdopen(descriptor, "rb") as file:
+        if size > _MAX_INDEX_BYTES:
+            raise load_failed(
+                spec, f"its index has {size} bytes; {_MAX_INDEX_BYTES} is the most that is read"
+            )
+        text = file.read(size)
+    try:
+        weight_map = json.loads(text)["weight_map"]
+        names = sorted(set(weight_map.values()))
+        good = all(isinstance(name, str) and name for name in names) and 0 < len(names) <= _MAX_SHARDS
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise load_failed(spec, "its index has no weight_map of tensors to files") from error
+    if not good:
+        raise load_failed(spec, "its index has no weight_map of tensors to files")
+    shards = tuple(declared.parent / name for name in names)
+    found = tuple(_confined(spec, each) for each in shards)
+    for shard, where in zip(shards, found, strict=True):
+        if not where.exists():
+            raise load_failed(spec, f"its index names {shard.name}, which is not there: download it")
+    return ModelFiles(found, (declared, *shards), weight_map)
+
+
+def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int]:
+    """Open a file of the model. Returns the descriptor, which the caller closes, and the size in bytes."""
+    path = resolved_file(spec) if path is None else path
     if path.is_dir():
         raise load_failed(spec, "it is a folder; one file is wanted")
     try:
@@ -54,3 +178,15 @@ def open_file(spec: ModelSpec) -> tuple[int, int]:
         os.close(descriptor)
         raise load_failed(spec, "it is not a regular file")
     return descriptor, status.st_size
+
+
+def identity_of(paths: tuple[Path, ...]) -> Identity | None:
+    """Return what tells whether one of the files is another now; None where one can't be looked at."""
+    found = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        found.append((path, status.st_dev, status.st_ino))
+    return tuple(found)

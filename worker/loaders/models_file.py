@@ -1,29 +1,72 @@
-"""Reading ``--models``: each complaint names the file, the line and the key, and all come at once."""
+"""Reading ``--models``: each complaint names the file, the line and the key, and all come at once.
+
+What is wrong with one model refuses that model alone: it is listed with the reason. Only a file that is no such file
+at all is an error. Where models' files really lie is looked at when they are opened, not here: a share may hang.
+"""
 
 import difflib
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.core.models import ModelSpec, Placement
+from protocol.record import Record
+from worker.core.models import AUTO_LOADER, ModelSpec, Placement, Role
 from worker.loaders.model_path import confined
 from worker.loaders.registry import is_loader, loader_names
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from protocol.model_config import ModelEntry
     from worker.loaders.marked_yaml import MarkedYaml
 
 _Place = tuple[str | int, ...]
 _Problem = tuple[_Place, str]
 _SHOWN_CHARACTERS = 80
+_MAX_PROBLEMS = 100
+_MAX_ID_CHARACTERS = 256
+_SUGGESTED_FROM = 1000
+"""Names that the nearest is looked for among: that takes long, and the nearest of many is nothing near."""
 
 
 class ModelConfigError(ValueError):
     """The file can't be used. The message has a line for each problem: ``file:line: key: what is wrong``."""
 
 
+class DeclaredModels(Record):
+    """What a file declares."""
+
+    specs: tuple[ModelSpec, ...]
+    """In the file's order, with those that are refused."""
+    roles: tuple[Role, ...]
+    problems: tuple[str, ...]
+    """What is wrong, by line; the first hundred."""
+
+
+class _Declared(Record):
+    """A model as the file has it."""
+
+    place: _Place
+    model_id: str
+    entry: "ModelEntry | None"
+    """None for what is no such entry."""
+
+
 def read_models(path: Path, model_root: Path) -> tuple[ModelSpec, ...]:
-    """Read the models that the operator declared, in the file's order. ModelConfigError if one is wrong."""
+    """Read the models that the operator declared, in the file's order. ModelConfigError if anything is wrong."""
+    found = declared_models(path, model_root, look=True)
+    if found.problems:
+        raise ModelConfigError("\n".join(found.problems))
+    return found.specs
+
+
+def declared_models(path: Path, model_root: Path, *, look: bool = False) -> DeclaredModels:
+    """Read what the operator declared. ModelConfigError for what is no file of models.
+
+    ``look``: follow the models' paths, too, which takes as long as their storage does.
+    """
     # YAML and pydantic cost start-up time, which a worker without models need not pay.
     from pydantic import ValidationError  # noqa: PLC0415
 
@@ -36,25 +79,83 @@ def read_models(path: Path, model_root: Path) -> tuple[ModelSpec, ...]:
         where = path if error.line is None else f"{path}:{error.line}"
         raise ModelConfigError(f"{where}: {error}") from error
     try:
-        entries = ModelsFile.model_validate(document.value).models
+        whole = ModelsFile.model_validate(document.value)
+        rows = _rows(whole.models)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise _refusal(path, document, [_problem(dict(each)) for each in found]) from None
-    problems = [
-        *_repeated(entries),
-        *_unreachable(entries),
-        *_cycles(entries),
-        *_unknown_loaders(entries),
-        *_outside(entries, model_root),
-    ]
-    if problems:
-        raise _refusal(path, document, problems)
-    return tuple(_spec(entry, model_root.resolve()) for entry in entries)
+        problems = [_problem(ModelsFile, (), dict(each)) for each in error.errors(include_url=False)]
+        raise ModelConfigError("\n".join(_located(path, document, problems))) from None
+    except _NotModelsError as error:
+        raise ModelConfigError("\n".join(_located(path, document, [(("models",), str(error))]))) from None
+    declared, problems = _entries(rows)
+    problems += [
+        *_repeated(declared), *_unreachable(declared), *_cycles(declared), *_unknown_loaders(declared), *_unset(declared),
+        *(_outside(declared, model_root) if look else ()),
+    ]  # fmt: skip
+    reasons = _reasons(declared, problems)
+    # Not resolved, unless they are looked at: following links takes as long as their storage does.
+    root = model_root.resolve() if look else Path(os.path.abspath(model_root))  # noqa: PTH100
+    specs = tuple(_spec(each, root, reasons.get(each.place)) for each in declared)
+    roles, role_problems = _roles(whole.roles, specs)
+    located = _located(path, document, [*problems, *role_problems])
+    return DeclaredModels(specs, roles, tuple(located))
 
 
-def _refusal(path: Path, document: "MarkedYaml", problems: list[_Problem]) -> ModelConfigError:
-    located = sorted((document.line(*place), _key(place), text) for place, text in problems)
-    return ModelConfigError("\n".join(f"{path}:{line}: {key}: {text}" for line, key, text in located))
+class _NotModelsError(ValueError):
+    """``models`` is neither a list nor keys and values."""
+
+
+def _rows(models: Any) -> list[tuple[_Place, Any]]:
+    """Take the list, or the mapping, apart: where each model stands, and what is said of it."""
+    if isinstance(models, list):
+        return [(("models", index), each) for index, each in enumerate(models)]
+    if isinstance(models, dict):
+        return [
+            (
+                ("models", str(key)),
+                {"id": key, **each} if isinstance(each, dict) and "id" not in each else each,
+            )
+            for key, each in models.items()
+        ]
+    message = f"input should be a valid list, or keys and values by id, not {_shown(models)}"
+    raise _NotModelsError(message)
+
+
+def _entries(rows: list[tuple[_Place, Any]]) -> tuple[list[_Declared], list[_Problem]]:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from protocol.model_config import ModelEntry  # noqa: PLC0415
+
+    declared, problems, taken = [], list[_Problem](), set[str]()
+    for place, value in rows:
+        entry = None
+        try:
+            entry = ModelEntry.model_validate(value)
+        except ValidationError as error:
+            problems += [_problem(ModelEntry, place, dict(each)) for each in error.errors(include_url=False)]
+        said = value.get("id") if isinstance(value, dict) else None
+        good = isinstance(said, str) and 0 < len(said) <= _MAX_ID_CHARACTERS and said not in taken
+        name = said if good else _key(place)[:_MAX_ID_CHARACTERS]
+        taken.add(str(name))
+        declared.append(_Declared(place, str(name), entry))
+    return declared, problems
+
+
+def _reasons(declared: list[_Declared], problems: list[_Problem]) -> dict[_Place, str]:
+    """Gather what is wrong by model."""
+    found: dict[_Place, list[str]] = {each.place: [] for each in declared}
+    for place, text in problems:
+        key = _key(place[2:]) if len(place) > 2 else ""  # noqa: PLR2004 - what is below the model
+        found[place[:2]].append(f"{key}: {text}" if key else text)
+    return {
+        place: "its declaration can't be used: " + "; ".join(each) for place, each in found.items() if each
+    }
+
+
+def _located(path: Path, document: "MarkedYaml", problems: list[_Problem]) -> list[str]:
+    located = sorted((document.line(*place), _key(place), text) for place, text in problems[:_MAX_PROBLEMS])
+    lines = [f"{path}:{line}: {key}: {text}" for line, key, text in located]
+    more = len(problems) - _MAX_PROBLEMS
+    return [*lines, f"{path}: and {more} more"] if more > 0 else lines
 
 
 def _key(place: _Place) -> str:
@@ -63,19 +164,16 @@ def _key(place: _Place) -> str:
     return text.removeprefix(".") or "the file"
 
 
-def _problem(error: dict[str, Any]) -> _Problem:
-    from protocol.model_config import ModelEntry, ModelsFile  # noqa: PLC0415
-
-    place: _Place = error["loc"]
+def _problem(kind: "type[BaseModel]", above: _Place, error: dict[str, Any]) -> _Problem:
+    place: _Place = (*above, *error["loc"])
     match error["type"]:
         case "value_error":
             # The rules between keys begin with the key that they are about.
             key, _, text = str(error["ctx"]["error"]).partition(": ")
             return (*place, key), text
         case "extra_forbidden" | "invalid_key":
-            kind = ModelsFile if len(place) == 1 else ModelEntry
-            near = difflib.get_close_matches(str(place[-1]), kind.model_fields, n=1, cutoff=0)
-            return place, f"is no known key; the nearest is {near[0]!r}"
+            near = _nearest(str(place[-1]), list(kind.model_fields))
+            return place, f"is no known key{near}"
         case "missing":
             return place, "is missing"
         case "model_type":
@@ -85,68 +183,173 @@ def _problem(error: dict[str, Any]) -> _Problem:
             return place, f"{text[0].lower()}{text[1:]}, not {_shown(error['input'])}"
 
 
+def _nearest(name: str, known: list[str]) -> str:
+    if not known or len(known) > _SUGGESTED_FROM or len(name) > _MAX_ID_CHARACTERS:
+        return ""
+    (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    return f"; the nearest is {near!r}"
+
+
 def _shown(value: object) -> str:
+    """Show a value, but no whole table."""
+    if isinstance(value, dict | list) and value:
+        return "a list" if isinstance(value, list) else "keys and values"
     text = "null" if value is None else repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
 
 
-def _repeated(entries: "list[ModelEntry]") -> Iterator[_Problem]:
-    first: dict[str, int] = {}
-    for index, entry in enumerate(entries):
-        if first.setdefault(entry.id, index) != index:
-            yield ("models", index, "id"), f"{entry.id!r} is the id of models[{first[entry.id]}] already"
+def _good(declared: list[_Declared]) -> "Iterator[tuple[_Place, ModelEntry]]":
+    return ((each.place, each.entry) for each in declared if each.entry is not None)
 
 
-def _unreachable(entries: "list[ModelEntry]") -> Iterator[_Problem]:
-    ids = [entry.id for entry in entries]
-    external = {entry.id for entry in entries if entry.external}
-    for index, entry in enumerate(entries):
-        if entry.fallback in external:
+def _repeated(declared: list[_Declared]) -> Iterator[_Problem]:
+    first: dict[str, _Place] = {}
+    for place, entry in _good(declared):
+        if first.setdefault(entry.id, place) != place:
+            yield (*place, "id"), f"{entry.id!r} is the id of {_key(first[entry.id])} already"
+    for place, entry in _good(declared):
+        for index, alias in enumerate(entry.aliases):
+            if first.setdefault(alias, place) != place or alias == entry.id:
+                yield (*place, "aliases", index), f"{alias!r} is a name of {_key(first[alias])} already"
+
+
+def _unreachable(declared: list[_Declared]) -> Iterator[_Problem]:
+    names = {name: entry for _, entry in _good(declared) for name in (entry.id, *entry.aliases)}
+    shown = 0
+    for place, entry in _good(declared):
+        there = None if entry.fallback is None else names.get(entry.fallback)
+        if there is not None and there.external:
             text = f"{entry.fallback!r} is external: the worker can't load it instead"
-            yield ("models", index, "fallback"), text
-        elif entry.fallback is not None and entry.fallback not in ids:
-            near = difflib.get_close_matches(entry.fallback, ids, n=1, cutoff=0)
-            yield ("models", index, "fallback"), f"no model {entry.fallback!r}; the nearest is {near[0]!r}"
+            yield (*place, "fallback"), text
+        elif there is None and entry.fallback is not None:
+            near = _nearest(entry.fallback, list(names)) if shown < _MAX_PROBLEMS else ""
+            shown += 1
+            yield (*place, "fallback"), f"no model {entry.fallback!r}{near}"
 
 
-def _cycles(entries: "list[ModelEntry]") -> Iterator[_Problem]:
-    """Name each ring of fallbacks once, at its first member."""
-    after = {entry.id: entry.fallback for entry in entries}
-    for index, entry in enumerate(entries):
-        way, at = [entry.id], entry.fallback
-        while at is not None and at not in way:
-            way.append(at)
+def _cycles(declared: list[_Declared]) -> Iterator[_Problem]:
+    """Name each ring of fallbacks once, at its first member. Every model is walked over once."""
+    names = {name: entry.id for _, entry in _good(declared) for name in (entry.id, *entry.aliases)}
+    after = {entry.id: names.get(entry.fallback or "") for _, entry in _good(declared)}
+    order = {entry.id: (index, place) for index, (place, entry) in enumerate(_good(declared))}
+    walked: set[str] = set()
+    for start in after:
+        way: dict[str, int] = {}
+        at: str | None = start
+        while at is not None and at not in walked and at not in way:
+            way[at] = len(way)
             at = after.get(at)
-        members = [each.id for each in entries if each.id in way]
-        if at == entry.id and members[0] == entry.id:
-            ring = " -> ".join([*way, entry.id])
-            yield ("models", index, "fallback"), f"goes round in a circle: {ring}"
+        walked |= way.keys()
+        if at is None or at not in way:
+            continue
+        ring = list(way)[way[at] :]
+        first = min(range(len(ring)), key=lambda index: order[ring[index]][0])
+        shown = [*ring[first:], *ring[:first], ring[first]][:_MAX_PROBLEMS]
+        yield (*order[ring[first]][1], "fallback"), f"goes round in a circle: {' -> '.join(shown)}"
 
 
-def _unknown_loaders(entries: "list[ModelEntry]") -> Iterator[_Problem]:
-    for index, entry in enumerate(entries):
-        if entry.loader is not None and not is_loader(entry.loader):
-            names = ", ".join(loader_names())
-            yield ("models", index, "loader"), f"no loader {entry.loader!r}; there are {names}"
+def _unknown_loaders(declared: list[_Declared]) -> Iterator[_Problem]:
+    known: dict[str, bool] = {}
+    for place, entry in _good(declared):
+        loader = _loader_of(entry)
+        if loader not in {None, AUTO_LOADER} and not known.setdefault(str(loader), is_loader(str(loader))):
+            yield (*place, "loader"), f"no loader {loader!r}; there are {', '.join(loader_names())}"
 
 
-def _outside(entries: "list[ModelEntry]", model_root: Path) -> Iterator[_Problem]:
-    for index, entry in enumerate(entries):
+def _unset(declared: list[_Declared]) -> Iterator[_Problem]:
+    for place, entry in _good(declared):
         try:
-            if entry.path is not None:
-                confined(Path(entry.path), model_root)
+            _paths_of(entry)
         except ValueError as error:
-            yield ("models", index, "path"), str(error)
+            yield (*place, "path"), str(error)
 
 
-def _spec(entry: "ModelEntry", model_root: Path) -> ModelSpec:
+def _outside(declared: list[_Declared], model_root: Path) -> Iterator[_Problem]:
+    for place, entry in _good(declared):
+        try:
+            paths = _paths_of(entry)
+        except ValueError:
+            continue  # told already
+        for path in paths:
+            try:
+                confined(path, model_root)
+            except ValueError as error:
+                yield (*place, "path"), str(error)
+
+
+def _roles(value: Any, specs: Iterable[ModelSpec]) -> tuple[tuple[Role, ...], list[_Problem]]:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from protocol.model_config import RoleEntry  # noqa: PLC0415
+
+    if value is None:
+        return (), []
+    if not isinstance(value, dict):
+        return (), [(("roles",), f"must be keys and values, not {_shown(value)}")]
+    names = {name: spec for spec in specs for name in (spec.model_id, *spec.aliases)}
+    roles, problems = [], list[_Problem]()
+    for name, said in value.items():
+        place: _Place = ("roles", name)
+        try:
+            entry = RoleEntry.model_validate({"model": said} if isinstance(said, str) else said)
+        except ValidationError as error:
+            problems += [_problem(RoleEntry, place, dict(each)) for each in error.errors(include_url=False)]
+            continue
+        wrong = _wrong_role(name, (entry.model, *entry.fallbacks), names)
+        if wrong is None:
+            roles.append(Role(name, entry.model, tuple(entry.fallbacks)))
+        else:
+            problems.append((place, wrong))
+    return tuple(roles), problems
+
+
+def _wrong_role(name: Any, wanted: tuple[str, ...], names: Mapping[str, ModelSpec]) -> str | None:
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_ID_CHARACTERS:
+        return f"a role's name is a text of up to {_MAX_ID_CHARACTERS} characters, not {_shown(name)}"
+    if name in names:
+        return f"{name!r} is a name of model {names[name].model_id!r} already"
+    missing = next((each for each in wanted if each not in names), None)
+    return None if missing is None else f"no model {missing!r}{_nearest(missing, list(names))}"
+
+
+def _loader_of(entry: "ModelEntry") -> str | None:
+    """Return the loader's own name; None for a model that another process holds."""
+    from protocol.model_config import LOADER_NAMES  # noqa: PLC0415
+
+    if entry.external:
+        return None
+    if entry.loader is None:
+        return AUTO_LOADER if entry.factory is None else "module"
+    return LOADER_NAMES.get(entry.loader, entry.loader)
+
+
+def _paths_of(entry: "ModelEntry") -> tuple[Path, ...]:
+    """Return the model's paths, with the home folder and variables in them. ValueError for an unset one."""
+    said = entry.path if isinstance(entry.path, list) else [entry.path] if entry.path is not None else []
+    found = []
+    for text in said:
+        path = os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111 - as the shell reads it, before it is a path
+        unset = re.search(r"\$(\w+|\{[^}]*\})", path)
+        if unset is not None and not Path(text).exists():
+            message = f"{text}: {unset[0]} is not set in the worker's environment"
+            raise ValueError(message)
+        found.append(Path(path))
+    return tuple(found)
+
+
+def _spec(declared: _Declared, model_root: Path, refused: str | None) -> ModelSpec:
     from protocol.model_config import DTYPES  # noqa: PLC0415
 
+    entry = declared.entry
+    if entry is None or refused is not None:
+        why = refused or "its declaration can't be used"
+        return ModelSpec(declared.model_id, None if entry is None else _loader_of(entry), refused=why)
+    paths = tuple(model_root / each for each in _paths_of(entry))
     keep_alive = entry.keep_alive_seconds
     return ModelSpec(
         model_id=entry.id,
-        loader=entry.loader,
-        path=None if entry.path is None else model_root / entry.path,
+        loader=_loader_of(entry),
+        path=next(iter(paths), None),
         model_root=model_root,
         dtype=None if entry.dtype is None else DTYPES[entry.dtype],
         device_id=None if entry.device == "auto" else entry.device,
@@ -158,4 +361,8 @@ def _spec(entry: "ModelEntry", model_root: Path) -> ModelSpec:
         fallback=entry.fallback,
         factory=entry.factory,
         placement=Placement(entry.placement),
+        more_paths=paths[1:],
+        aliases=tuple(entry.aliases),
+        params=tuple(entry.params.items()),
+        preload=entry.preload,
     )

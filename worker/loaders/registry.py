@@ -3,8 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from worker.core.models import ModelSpec
+from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.loaders.base import FileLoader, ObjectLoader, load_failed
+from worker.loaders.model_path import model_files, open_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -32,6 +33,10 @@ def is_loader(name: str) -> bool:
 def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
     """Return the model's loader. ModelLoadFailedError if there is none, or it is not one."""
     name = spec.loader
+    if spec.refused is not None:
+        raise load_failed(spec, spec.refused)
+    if name == AUTO_LOADER:
+        name = _by_contents(spec)
     if name is None:
         raise load_failed(spec, "it is external: another process holds it")
     try:
@@ -45,6 +50,29 @@ def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
     if isinstance(loader, FileLoader | ObjectLoader):
         return loader
     raise load_failed(spec, f"its loader {name!r} has neither open nor build beside estimate")
+
+
+def _by_contents(spec: ModelSpec) -> str:
+    """Look into the model's first file. ModelLoadFailedError, in words, for one that no loader is for."""
+    from worker.loaders.file_kind import head_of, loader_for, not_a_model  # noqa: PLC0415 - only where none is named
+    from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415
+
+    file = PositionalFile(*open_file(spec, model_files(spec).real[0]))
+    try:
+        head = head_of(file)
+    except OSError as error:
+        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
+    finally:
+        file.close()
+    found = not_a_model(head, file.size_bytes)
+    if found is not None:
+        raise load_failed(spec, found)
+    loader = loader_for(head, file.size_bytes)
+    if loader is None:
+        raise load_failed(
+            spec, f"its contents don't say which loader it is for; name one of {', '.join(loader_names())}"
+        )
+    return loader
 
 
 def _make(name: str) -> Any:

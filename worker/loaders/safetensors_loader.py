@@ -3,12 +3,13 @@
 import mmap
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.core.records import FileRange
-from worker.loaders.base import InPlace, lay_out, load_failed, parts_of
+from worker.loaders.base import InPlace, WeightFile, lay_out, load_failed, parts_of
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.file_kind import head_of, mismatch
 from worker.loaders.model_path import open_file
@@ -20,6 +21,7 @@ from worker.loaders.safetensors_header import (
     header_bytes,
     parse_header,
 )
+from worker.loaders.sharded_file import open_files
 from worker.loaders.tensors import cast_into
 
 
@@ -32,21 +34,9 @@ class SafetensorsLoader:
         file.close()
         return file.total_bytes
 
-    def open(self, spec: ModelSpec) -> "SafetensorsFile":
-        """Open the file and check its header against its size."""
-        descriptor, size = open_file(spec)
-        file = PositionalFile(descriptor, size)
-        try:
-            return _checked(spec, file)
-        except HeaderError as error:
-            file.close()
-            raise load_failed(spec, str(error)) from error
-        except OSError as error:
-            file.close()
-            raise load_failed(spec, f"reading it failed: {error.strerror}") from error
-        except BaseException:
-            file.close()
-            raise
+    def open(self, spec: ModelSpec) -> WeightFile:
+        """Open the files and check each header against its size."""
+        return open_files(spec, _opened)
 
 
 class SafetensorsFile:
@@ -110,6 +100,21 @@ class SafetensorsFile:
         return load_failed(
             self._spec, f"the file was cut short while it was read, in tensor {self.tensors[index].name!r}"
         )
+
+
+def _opened(spec: ModelSpec, path: Path) -> SafetensorsFile:
+    file = PositionalFile(*open_file(spec, path))
+    try:
+        return _checked(spec, file)
+    except HeaderError as error:
+        file.close()
+        raise load_failed(spec, str(error)) from error
+    except OSError as error:
+        file.close()
+        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
+    except BaseException:
+        file.close()
+        raise
 
 
 def _checked(spec: ModelSpec, file: PositionalFile) -> SafetensorsFile:

@@ -6,15 +6,17 @@ for casts and for tensors with gaps, and to use what was loaded.
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
-from worker.loaders.base import load_failed
+from worker.loaders.base import WeightFile, load_failed
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.file_kind import PICKLES, ZIP, head_of, mismatch
 from worker.loaders.model_path import open_file
 from worker.loaders.pickle_reader import PickleError
 from worker.loaders.positional_file import PositionalFile
+from worker.loaders.sharded_file import open_files
 from worker.loaders.shared_storage import lay_out_views
 from worker.loaders.tensors import cast_into, flat_tensor
 from worker.loaders.torch_archive import Described, described_archive
@@ -32,13 +34,13 @@ class TorchLoader:
 
     def estimate(self, spec: ModelSpec) -> int | None:
         """Return the block's size after the cast, as the file describes its tensors; torch is not imported."""
-        file = _opened(spec)
+        file = open_files(spec, _opened)
         file.close()
         return file.total_bytes
 
-    def open(self, spec: ModelSpec) -> "TorchFile":
-        """Open the file and check all of it that can be checked before its weights are read."""
-        file = _opened(spec)
+    def open(self, spec: ModelSpec) -> WeightFile:
+        """Open the files and check all of it that can be checked before its weights are read."""
+        file = open_files(spec, _opened)
         if find_spec("torch") is None:
             file.close()
             raise load_failed(spec, NEEDS_TORCH)
@@ -121,8 +123,8 @@ def _rows(view: StoredView, first: int, count: int) -> Iterator[tuple[int, int, 
         first, count = first + length, count - length
 
 
-def _opened(spec: ModelSpec) -> TorchFile:
-    file = PositionalFile(*open_file(spec))
+def _opened(spec: ModelSpec, path: Path) -> TorchFile:
+    file = PositionalFile(*open_file(spec, path))
     try:
         opened = TorchFile(spec, file, _described(file))
         if file.size_bytes:  # what a broken medium or a lost share keeps back is mostly at the end

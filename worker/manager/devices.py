@@ -7,7 +7,7 @@ from protocol.results import Limits
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, PressureLevel
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
-from worker.core.records import HOST, DeviceInfo, Gauge, Readings
+from worker.core.records import HOST, DeviceInfo, Readings, Signal
 from worker.manager.ledger import DeviceLedger
 from worker.policy.levels import HeldLevel
 from worker.policy.pressure import Headroom, LedgerTotals
@@ -35,14 +35,18 @@ class Device:
         """When it was lost last."""
         # Derived, and made again when the table's version is another: asked for several times a change.
         self.headroom: tuple[int, Headroom] | None = None
-        self.settled: tuple[int, int, tuple[Gauge, ...]] | None = None
+        self.settled: tuple[int, int, tuple[Signal, ...]] | None = None
         """By which version, when, and by which signals the levels were last moved on."""
 
     def totals(self) -> LedgerTotals:
         """Return what the ledger counts against the device's headroom."""
         ledger = self.ledger
         allocated = ledger.allocated_bytes + ledger.model_bytes
-        return LedgerTotals(allocated, ledger.reserved_bytes, ledger.drift_bytes)
+        process_bytes = (self.readings or NO_READINGS).process_used_bytes
+        # Working memory that is in use shows as more of the process than the ledger has: it is not kept free again.
+        working = 0 if process_bytes is None else max(0, process_bytes - ledger.committed_bytes)
+        reserved = ledger.reserved_bytes + max(0, ledger.working_bytes - working)
+        return LedgerTotals(allocated, reserved, ledger.drift_bytes)
 
 
 class DeviceTable:

@@ -38,9 +38,11 @@ class DeviceLedger:
         """How often headroom was held, used or given back."""
         self.samples: dict[int, int] = {}
         """What readings that are being taken now will show of it, at the least."""
-        self.weights: dict[str, tuple[int, int]] = {}
-        """Bytes as asked for and as the device rounds them, of each model's weights by handle."""
+        self.weights: dict[str, tuple[int, int, int]] = {}
+        """Bytes as asked for and as the device rounds them, of each model's weights by handle; and its working memory."""
         self.model_bytes = 0
+        self.working_bytes = 0
+        """What models were declared to take beside their weights."""
         self.pinned: set[str] = set()
         """Handles of weights that stay until they are unloaded by name."""
         self.objects: dict[str, int] = {}
@@ -147,19 +149,23 @@ class DeviceLedger:
         for sample in self.samples:
             self.samples[sample] -= actual_bytes
 
-    def add_weights(self, handle: str, size_bytes: int, actual_bytes: int, *, is_object: bool) -> None:
-        """Add a model's weights."""
+    def add_weights(
+        self, handle: str, size_bytes: int, actual_bytes: int, *, is_object: bool, working_bytes: int = 0
+    ) -> None:
+        """Add a model's weights, and the working memory that is kept free for it."""
         if is_object:
             self.objects[handle] = actual_bytes
-        self.weights[handle] = (size_bytes, actual_bytes)
+        self.weights[handle] = (size_bytes, actual_bytes, working_bytes)
         self.model_bytes += size_bytes
+        self.working_bytes += working_bytes
         self.committed_bytes += actual_bytes
 
     def remove_weights(self, handle: str) -> None:
         """Remove a model's weights, if they are there."""
-        size_bytes, actual_bytes = self.weights.pop(handle, (0, 0))
+        size_bytes, actual_bytes, working_bytes = self.weights.pop(handle, (0, 0, 0))
         self.objects.pop(handle, None)
         self.model_bytes -= size_bytes
+        self.working_bytes -= working_bytes
         self.pinned.discard(handle)
         self._give_back(actual_bytes)
 

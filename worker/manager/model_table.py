@@ -8,7 +8,7 @@ from protocol.results import ModelStatus
 from protocol.vocabulary import FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
-from worker.core.models import ModelSpec
+from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.core.records import EvictionCause, Reservation
 from worker.manager.due_table import DueTable
 
@@ -50,6 +50,8 @@ class ModelEntry:
         """Requests that check it, or have loaded it and not answered yet. A hold ends by itself, so it is no use."""
         self.load_count = self.use_count = 0
         self.estimated_bytes: int | None = None
+        self.state_reason: str | None = spec.refused
+        """Why it can't be loaded, as far as that is known before it is asked for."""
         self.measured_bytes: int | None = None
         self.measured_process_bytes: int | None = None
         self.load_ms: int | None = None
@@ -63,9 +65,16 @@ class ModelEntry:
 
     @property
     def known_bytes(self) -> int | None:
-        """The best figure for what it takes: measured, else from the header, else declared."""
+        """The best figure for what it takes: measured, else from the header, else declared; with its working memory."""
         found = (self.measured_bytes, self.estimated_bytes, self.spec.declared_bytes)
-        return next((each for each in found if each is not None), None)
+        size = next((each for each in found if each is not None), None)
+        return None if size is None else size + self.working_bytes
+
+    @property
+    def working_bytes(self) -> int:
+        """What it takes beside its tensors: declared beyond what they are; 0 where its file does not say that."""
+        declared, tensors = self.spec.declared_bytes, self.estimated_bytes
+        return 0 if declared is None or tensors is None else max(0, declared - tensors)
 
     @property
     def freed_by(self) -> FreedBy:
@@ -100,8 +109,9 @@ class ModelEntry:
         return ModelStatus(
             model_id=self.model_id,
             state=self.state,
+            state_reason=self.state_reason,
             device_id=place.device_id if place is not None else self.spec.device_id,
-            loader=self.spec.loader,
+            loader=None if self.spec.loader == AUTO_LOADER else self.spec.loader,
             declared_bytes=self.spec.declared_bytes,
             estimated_bytes=self.estimated_bytes,
             measured_bytes=self.measured_bytes,

@@ -134,7 +134,9 @@ class ModelManager:
                 size_bytes,
                 actual_bytes,
                 is_object=entry.spec.factory is not None,
+                working_bytes=entry.working_bytes,
             )
+            entry.state_reason = None
             entry.reserved_on, entry.use_noted = None, False
             entry.residence = residence
             entry.state = ModelState.LOADED
@@ -473,7 +475,7 @@ class ModelManager:
             Candidate(
                 model_id=entry.model_id,
                 device_id=entry.residence.device_id,
-                size_bytes=entry.residence.size_bytes,
+                size_bytes=entry.residence.size_bytes + entry.working_bytes,
                 reload_ms=entry.load_ms,
                 restore_ms=entry.restore_ms,
                 in_use=entry.in_use,

@@ -4,11 +4,11 @@ from protocol.record import Record
 from protocol.results import DeviceStatus, Limits, PressureSignal
 from protocol.vocabulary import DeviceState, PressureLevel, Source
 from worker.core.clock import NS_PER_MS, Clock
-from worker.core.records import AllocationRequest, Gauge, Readings
+from worker.core.records import AllocationRequest, Readings, Signal
 from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
 from worker.policy.admission import can_ever_fit, left_bytes, missing_bytes
 from worker.policy.holders import unattributed_bytes
-from worker.policy.levels import as_signals, budget_gauge, settle_all
+from worker.policy.levels import as_signals, budget_signal, settle_all
 from worker.policy.pressure import Headroom, headroom, level_of, worst
 
 
@@ -134,20 +134,20 @@ class PressureTable:
 
     # ---- inside ----
 
-    def _settle(self, device: Device) -> tuple[Gauge, ...]:
+    def _settle(self, device: Device) -> tuple[Signal, ...]:
         """Move the levels of a device's signals on to this moment, and return what they go by."""
         now, version = self._clock.now_ns(), self._devices.version
         if device.settled is not None:
-            settled_by, settled_ns, gauges = device.settled
+            settled_by, settled_ns, signals = device.settled
             if settled_by == version and now - settled_ns < NS_PER_MS:
-                return gauges
+                return signals
         there = self.headroom_of(device)
-        gauges = budget_gauge(there.pressure_percentage, there.budget_source)
+        signals = budget_signal(there.pressure_percentage, there.budget_source)
         if device.readings is not None:
-            gauges += device.readings.gauges
-        device.held = settle_all(device.held, gauges, device.limits.thresholds, now, self._dwell_ns)
-        device.settled = (version, now, gauges)
-        return gauges
+            signals += device.readings.signals
+        device.held = settle_all(device.held, signals, device.limits.thresholds, now, self._dwell_ns)
+        device.settled = (version, now, signals)
+        return signals
 
     def _level(self, device: Device) -> PressureLevel:
         self._settle(device)

@@ -21,9 +21,11 @@ class WeightTable:
         actual_bytes: int,
         *,
         is_object: bool = False,
+        working_bytes: int = 0,
     ) -> None:
         """Add a model's weights, by what they turned out to take, in place of what was held for them.
 
+        ``working_bytes``: what is kept free for the model's work.
         ``is_object``: they are no block of the device's backend, but what this process grew by.
         DeviceUnavailableError if the device went away meanwhile.
         """
@@ -32,7 +34,9 @@ class WeightTable:
             if not device.ledger.holds(reservation):
                 raise went_with_its_device(device.info)
             device.ledger.release(reservation)
-            device.ledger.add_weights(handle, size_bytes, actual_bytes, is_object=is_object)
+            device.ledger.add_weights(
+                handle, size_bytes, actual_bytes, is_object=is_object, working_bytes=working_bytes
+            )
             device.stale = True
             self._devices.version += 1
 

@@ -4,7 +4,7 @@ from protocol.record import Record
 from protocol.results import PressureSignal, PressureThresholds
 from protocol.vocabulary import PressureLevel, Source
 from worker.core.clock import NS_PER_S
-from worker.core.records import Gauge, GaugeKind
+from worker.core.records import Signal, SignalKind
 from worker.policy.pressure import SEVERITY, level_of
 
 MARGIN = 2.0
@@ -14,8 +14,8 @@ DWELL_NS = 3 * NS_PER_S
 """How long it has to stay there before the level falls."""
 
 STALL_THRESHOLDS = {
-    GaugeKind.SOME_STALLED: PressureThresholds(10.0, 40.0, 101.0),
-    GaugeKind.ALL_STALLED: PressureThresholds(1.0, 10.0, 40.0),
+    SignalKind.SOME_STALLED: PressureThresholds(10.0, 40.0, 101.0),
+    SignalKind.ALL_STALLED: PressureThresholds(1.0, 10.0, 40.0),
 }
 """Percent of the last ten seconds in which some, or all, processes waited for memory. Others are slow before
 they are dead: that some wait is never critical."""
@@ -36,8 +36,8 @@ class HeldLevel(Record):
     """Since when the signal has been low, at most moderate, and at most high, each clear by the margin."""
 
 
-def gauge_level(gauge: Gauge, thresholds: PressureThresholds, margin: float = 0.0) -> PressureLevel:
-    """Name the level of a gauge, as if it stood ``margin`` points higher.
+def signal_level(signal: Signal, thresholds: PressureThresholds, margin: float = 0.0) -> PressureLevel:
+    """Name the level of a signal, as if it stood ``margin`` points higher.
 
     1. Shares of something that can be used up go by the device's own thresholds,
     2. except swap, which by itself is never worse than moderate.
@@ -45,17 +45,17 @@ def gauge_level(gauge: Gauge, thresholds: PressureThresholds, margin: float = 0.
     4. The system's own word is taken as it is.
     """
     margin = min(margin, thresholds.moderate / 2)  # so that there is a way down also from a low threshold
-    match gauge.kind:
-        case GaugeKind.USED:  # 1
-            return level_of(gauge.value + margin, thresholds)
-        case GaugeKind.SWAP_USED:  # 2
-            level = level_of(gauge.value + margin, thresholds)
+    match signal.kind:
+        case SignalKind.USED:  # 1
+            return level_of(signal.value + margin, thresholds)
+        case SignalKind.SWAP_USED:  # 2
+            level = level_of(signal.value + margin, thresholds)
             return min(level, SWAP_WORST, key=SEVERITY.__getitem__)
-        case GaugeKind.SOME_STALLED | GaugeKind.ALL_STALLED:  # 3
+        case SignalKind.SOME_STALLED | SignalKind.ALL_STALLED:  # 3
             # Stalls fade by themselves, and a margin of points would hold the lowest level for ever.
-            return level_of(gauge.value * (1.25 if margin else 1.0), STALL_THRESHOLDS[gauge.kind])
-        case GaugeKind.NOTIFIED:  # 4
-            return _NOTIFIED[int(gauge.value)]
+            return level_of(signal.value * (1.25 if margin else 1.0), STALL_THRESHOLDS[signal.kind])
+        case SignalKind.NOTIFIED:  # 4
+            return _NOTIFIED[int(signal.value)]
 
 
 _NOTIFIED = (PressureLevel.LOW, PressureLevel.HIGH, PressureLevel.CRITICAL)
@@ -89,32 +89,32 @@ def settle(
 
 def settle_all(
     held: dict[str, HeldLevel],
-    gauges: tuple[Gauge, ...],
+    signals: tuple[Signal, ...],
     thresholds: PressureThresholds,
     now_ns: int,
     dwell_ns: int,
 ) -> dict[str, HeldLevel]:
     """Move the levels of all signals on; what is no longer measured has none."""
     return {
-        gauge.name: settle(
-            held.get(gauge.name),
-            gauge_level(gauge, thresholds),
-            gauge_level(gauge, thresholds, MARGIN),
+        signal.name: settle(
+            held.get(signal.name),
+            signal_level(signal, thresholds),
+            signal_level(signal, thresholds, MARGIN),
             now_ns,
             dwell_ns,
         )
-        for gauge in gauges
+        for signal in signals
     }
 
 
-def as_signals(gauges: tuple[Gauge, ...], held: dict[str, HeldLevel]) -> tuple[PressureSignal, ...]:
+def as_signals(signals: tuple[Signal, ...], held: dict[str, HeldLevel]) -> tuple[PressureSignal, ...]:
     """Return every reason for the level, each with its own, the worst first."""
-    rows = [PressureSignal(each.name, each.value, held[each.name].level, each.source) for each in gauges]
+    rows = [PressureSignal(each.name, each.value, held[each.name].level, each.source) for each in signals]
     return tuple(sorted(rows, key=lambda row: -SEVERITY[row.level]))
 
 
-def budget_gauge(percentage: float | None, source: Source | None) -> tuple[Gauge, ...]:
-    """Return use against the budget as a gauge; nothing where it can't be told."""
+def budget_signal(percentage: float | None, source: Source | None) -> tuple[Signal, ...]:
+    """Return use against the budget as a signal; nothing where it can't be told."""
     if percentage is None or source is None:
         return ()
-    return (Gauge("budget_used_percentage", percentage, source),)
+    return (Signal("budget_used_percentage", percentage, source),)

@@ -4,7 +4,7 @@ import ctypes
 from typing import Any
 
 from protocol.vocabulary import Source
-from worker.core.records import Gauge, GaugeKind
+from worker.core.records import Signal, SignalKind
 
 _LOW, _HIGH = 0, 1
 """MEMORY_RESOURCE_NOTIFICATION_TYPE."""
@@ -23,7 +23,7 @@ class LowMemoryNotification:
             if all(handles):
                 self._handles = handles
 
-    def gauges(self) -> tuple[Gauge, ...]:
+    def signals(self) -> tuple[Signal, ...]:
         """Return the system's word; nothing where it cannot be asked."""
         if not self._handles:
             return ()
@@ -31,7 +31,7 @@ class LowMemoryNotification:
         if low is None or high is None:
             return ()
         word = LOW if low else PLENTY if high else NEITHER
-        return (Gauge("low_memory_notification", float(word), Source.OS, GaugeKind.NOTIFIED),)
+        return (Signal("low_memory_notification", float(word), Source.OS, SignalKind.NOTIFIED),)
 
     def close(self) -> None:
         """Give the handles up."""

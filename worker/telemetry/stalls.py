@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from protocol.vocabulary import Source
-from worker.core.records import Gauge, GaugeKind
+from worker.core.records import Signal, SignalKind
 from worker.telemetry.process_groups import ProcessGroups, text_of
 
-_KINDS = {"some": GaugeKind.SOME_STALLED, "full": GaugeKind.ALL_STALLED}
+_KINDS = {"some": SignalKind.SOME_STALLED, "full": SignalKind.ALL_STALLED}
 
 
 class MemoryStalls:
@@ -16,7 +16,7 @@ class MemoryStalls:
         self._groups = ProcessGroups(root)
         self._machine = root / "proc/pressure/memory"
 
-    def gauges(self) -> tuple[Gauge, ...]:
+    def signals(self) -> tuple[Signal, ...]:
         """Return the shares of the last ten seconds; nothing where the kernel does not say."""
         own = [(folder / "memory.pressure", Source.CGROUP) for folder in self._groups.folders("")[:1]]
         for path, source in (*own, (self._machine, Source.OS)):
@@ -24,7 +24,7 @@ class MemoryStalls:
             found = _parse(text_of(path))
             if found:
                 return tuple(
-                    Gauge(f"stall_{name}_avg10_percentage", value, source, _KINDS[name])
+                    Signal(f"stall_{name}_avg10_percentage", value, source, _KINDS[name])
                     for name, value in found.items()
                     if name in _KINDS
                 )

@@ -11,7 +11,7 @@ import psutil
 
 from protocol.record import Record
 from protocol.vocabulary import Source
-from worker.core.records import Gauge, GaugeKind
+from worker.core.records import Signal, SignalKind
 from worker.telemetry.cgroup import CgroupMemory
 from worker.telemetry.commit import commitments
 from worker.telemetry.low_memory import LowMemoryNotification
@@ -37,7 +37,7 @@ class SystemReading(Record):
     budget_source: Source | None
     free_bytes: int | None
     """What this process could still get: the smallest of all sources."""
-    gauges: tuple[Gauge, ...] = ()
+    signals: tuple[Signal, ...] = ()
     """Every sign of pressure by itself."""
     child_process_bytes: int | None = None
     """What the processes take that this one started."""
@@ -59,7 +59,7 @@ class SystemMemory:
         self._stalls = MemoryStalls()
         self._notification = LowMemoryNotification()
         # All mutable state: what is read more rarely, and when it was.
-        self._slow_figures: tuple[tuple[Gauge, ...], int | None] = ((), None)
+        self._slow_figures: tuple[tuple[Signal, ...], int | None] = ((), None)
         self._slow_read_ns: int | None = None
 
     def notes(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class SystemMemory:
         if limit is not None:
             said = f"a control group limits this process to {limit} bytes"
         reading = self.read()
-        names = ", ".join(gauge.name for gauge in reading.gauges)
+        names = ", ".join(signal.name for signal in reading.signals)
         notes = [said, f"signs of pressure besides the budget: {names}"]
         notes += [f"{each.name} limits this process to {each.limit_bytes} bytes" for each in commitments()]
         if reading.process_rss_bytes is None:
@@ -91,12 +91,12 @@ class SystemMemory:
         limits = [(limit, source) for _, limit, _, source in sources if limit is not None]
         budget, budget_source = min(limits, key=itemgetter(0), default=(None, None))
         free = min((room for _, _, room, _ in sources if room is not None), default=None)
-        gauges = [
+        signals = [
             _used(name, limit, room, source)
             for name, limit, room, source in sources
             if limit is not None and room is not None
         ]
-        slow_gauges, child_bytes = self._slow()
+        slow_signals, child_bytes = self._slow()
         return SystemReading(
             total_bytes=total,
             available_bytes=available,
@@ -104,15 +104,15 @@ class SystemMemory:
             budget_bytes=budget,
             budget_source=budget_source,
             free_bytes=free,
-            gauges=(*gauges, *slow_gauges),
+            signals=(*signals, *slow_signals),
             child_process_bytes=child_bytes,
         )
 
-    def _slow(self) -> tuple[tuple[Gauge, ...], int | None]:
+    def _slow(self) -> tuple[tuple[Signal, ...], int | None]:
         now = time.monotonic_ns()
         if self._slow_read_ns is None or now - self._slow_read_ns >= _SLOW_GAUGES_NS:
-            gauges = (*self._stalls.gauges(), *_swap(), *self._notification.gauges())
-            self._slow_figures = gauges, self._process.child_resident_bytes()
+            signals = (*self._stalls.signals(), *_swap(), *self._notification.signals())
+            self._slow_figures = signals, self._process.child_resident_bytes()
             self._slow_read_ns = now
         return self._slow_figures
 
@@ -130,12 +130,12 @@ def _machine() -> tuple[int | None, int | None]:
     return memory.total, memory.available
 
 
-def _used(name: str, limit: int, room: int, source: Source) -> Gauge:
+def _used(name: str, limit: int, room: int, source: Source) -> Signal:
     share = 1 - min(1.0, room / limit) if limit else 1.0
-    return Gauge(f"{name}_used_percentage", round(100 * share, 3), source)
+    return Signal(f"{name}_used_percentage", round(100 * share, 3), source)
 
 
-def _swap() -> tuple[Gauge, ...]:
+def _swap() -> tuple[Signal, ...]:
     """Read how full the swap is; nothing where there is none."""
     try:
         swap = psutil.swap_memory()
@@ -144,7 +144,7 @@ def _swap() -> tuple[Gauge, ...]:
     if not swap.total:
         return ()
     value = round(100 * swap.used / swap.total, 3)
-    return (Gauge("swap_used_percentage", value, Source.OS, GaugeKind.SWAP_USED),)
+    return (Signal("swap_used_percentage", value, Source.OS, SignalKind.SWAP_USED),)
 
 
 class FixedSystemMemory:

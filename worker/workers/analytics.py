@@ -50,10 +50,11 @@ class AnalyticsWorker:
     def usage(self, device_id: str, group_by: GroupBy) -> DeviceUsage:
         """Return a device's allocated bytes in groups, and what else takes its memory."""
         manager = self._manager
-        readings = manager.samples.latest(device_id) or NO_READINGS
-        with manager.lock:
+        with manager.lock:  # all of one moment, so that it adds up
+            readings = manager.samples.latest(device_id) or NO_READINGS
             allocated, peak, groups = manager.usage.groups(device_id, group_by)
             status = manager.pressure.status(device_id)
+            resident = readings.resident_bytes + manager.usage.object_bytes(device_id)
         in_groups = sum(group.allocated_bytes for group in groups)
         return DeviceUsage(
             device_id=device_id,
@@ -62,7 +63,7 @@ class AnalyticsWorker:
             external_bytes=status.external_bytes,
             external_model_bytes=allocated + status.external_bytes - in_groups,
             model_bytes=status.model_bytes,
-            resident_bytes=readings.resident_bytes + manager.usage.object_bytes(device_id),
+            resident_bytes=resident,
             cached_bytes=readings.cached_bytes,
             unattributed_bytes=status.unattributed_bytes,
             process_used_bytes=readings.process_used_bytes,

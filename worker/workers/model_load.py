@@ -20,21 +20,17 @@ from worker.core.errors import (
 )
 from worker.core.log import log
 from worker.core.records import HOST, AllocationRequest, EvictionCause, Report, Reservation, no_report
-from worker.loaders.registry import BUILT_IN, loader_of
 from worker.manager.footprints import FootprintMargins
 from worker.manager.model_table import EvictingReservation, ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.model_estimates import ModelEstimates
 from worker.workers.model_owners import Answers, ExternalWorker
 from worker.workers.model_unload import ModelUnloader
 from worker.workers.model_waits import once_settled
 from worker.workers.weights import ModelWeights, Source
-
-_WITH_HEADER = frozenset(BUILT_IN) - {"module"}
-"""Loaders that read a size from a file without importing anything heavy, or running the model's code."""
-
 
 CheckUnused = Callable[[tuple[str, ...], CancelToken], None]
 JoinPieces = Callable[[AllocationRequest, CancelToken, CheckUnused], object]
@@ -75,6 +71,7 @@ class ModelWorker:
         self._asked_default = default_device
         self._join_pieces = join_pieces
         self._margins = FootprintMargins()
+        self.estimates = ModelEstimates(core.manager)
         # Mutable, as the margins are: whether the worker ends, and brings nothing back any more.
         self._closing = False
 
@@ -155,13 +152,11 @@ class ModelWorker:
                     raise
             stays = False
             try:
-                stale = self.weights.is_stale(residence)
-                stays = not stale and (device_id is None or residence.device_id == device_id)
+                stale = self._staleness(entry, residence)
+                stays = stale is None and (device_id is None or residence.device_id == device_id)
                 if plan is not None and (stale or (stays and plan.victims)):
                     stays = False
-                    raise plan.stale(
-                        "its file was written to since" if stale else "the model is loaded by now"
-                    )
+                    raise plan.stale(f"{stale} since" if stale else "the model is loaded by now")
             finally:
                 if not stays:  # before anything is waited for: two moves might wait for each other
                     self.models.let_go(model_id, residence.handle)
@@ -172,10 +167,26 @@ class ModelWorker:
                 self.models.check_plan(plan)
             elif device_id is not None and residence.device_id != device_id:
                 self._check_move(entry, residence, device_id, token, make_room=make_room)
-            why = "its file was written to" if stale else f"it is to be on {device_id}"
+            why = stale or f"it is to be on {device_id}"
             gone = self.unload(model_id, token, reason=f"unloaded: {why}", forced=True)
             if not stale:
                 moved, came_from = [gone], residence.device_id
+
+    def _staleness(self, entry: ModelEntry, residence: Residence) -> str | None:
+        """Return why a loaded model is not what its files are any more; None where it is to be used as it is.
+
+        Files that took the place of the old ones wait for the end of all leases, and must be good.
+        """
+        if self.weights.is_stale(residence):
+            return "its file was written to"
+        if entry.in_use or not self.weights.was_replaced(residence):
+            return None
+        try:
+            self.weights.open(entry).close()
+        except ModelLoadFailedError as error:
+            log("warning", "a model's new file can't be loaded; the old one stays", error=error.message)
+            return None
+        return "its file was replaced"
 
     def _check_move(
         self, entry: ModelEntry, residence: Residence, device_id: str, token: CancelToken, *, make_room: bool
@@ -185,7 +196,7 @@ class ModelWorker:
             raise _made_here(entry, device_id)
         check = partial(
             self.models.check_fits,
-            AllocationRequest(device_id, residence.size_bytes),
+            AllocationRequest(device_id, residence.size_bytes + entry.working_bytes),
             make_room=make_room,
         )
         once_settled(self._table, check, token, partial(self._refresh, device_id))
@@ -219,6 +230,8 @@ class ModelWorker:
             self._unloader.unload_all(held, unloaded)
             residence = self._fill(entry, source, held, token, report, for_use=for_use)  # 3
         except BaseException as error:
+            if isinstance(error, ModelLoadFailedError):
+                entry.state_reason = str(error.details["cause"])
             self.models.failed(entry, held, blamed=isinstance(error, ModelLoadFailedError))
             if held is not None:
                 self.bring_back(unloaded, held.reservation.request.device_id, error)  # 4
@@ -249,7 +262,7 @@ class ModelWorker:
         default = self.default_device
         choice = (default, *(each for each in self._manager.devices.ids() if each != default))
         self._monitor.refresh(choice, max_age_ms=0)
-        fitting = (each for each in choice if self._fits(each, source.size_bytes))
+        fitting = (each for each in choice if self._fits(each, source.size_bytes + entry.working_bytes))
         return next(fitting, default)
 
     def requirement(self, model_id: str, device_id: str | None, token: CancelToken) -> tuple[str, int]:
@@ -272,7 +285,7 @@ class ModelWorker:
     def _needed_bytes(self, entry: ModelEntry, source: Source, device_id: str) -> int:
         if source.loader is not None and entry.measured_bytes is None:
             return self._margins.expected_bytes(entry.spec.loader, device_id, source.size_bytes)
-        return source.size_bytes
+        return source.size_bytes + entry.working_bytes
 
     def _fits(self, device_id: str, size_bytes: int) -> bool:
         there = self._manager.devices.info(device_id).state is DeviceState.AVAILABLE
@@ -446,12 +459,12 @@ class ModelWorker:
 
     # ---- on its own ----
 
-    def estimate(self) -> None:
+    def estimate(self, *, beside: bool = False) -> None:
         """Read what models will take, where a header says so without anything being imported for it."""
-        for entry in self._table:
-            if entry.spec.loader in _WITH_HEADER:
-                with suppress(ModelLoadFailedError):  # loading it says why
-                    entry.estimated_bytes = loader_of(entry.spec).estimate(entry.spec)
+        if beside:
+            self.estimates.begin(self._table)
+        else:
+            self.estimates.look(self._table)
 
     def close(self) -> None:
         """Unload everything that is not in use, and tell no one: the worker ends."""

@@ -14,6 +14,7 @@ from worker.core.models import TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Report
 from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, WeightFile
 from worker.loaders.mapping import map_weights
+from worker.loaders.model_path import Identity, identity_of, model_files
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import loader_of
 from worker.manager.model_table import ModelEntry, Residence
@@ -26,6 +27,8 @@ class Source(Record):
     """What a model is loaded from: its file, the operator's own code, or its copy in host memory."""
 
     size_bytes: int
+    identity: Identity | None = None
+    """What its files were before they were opened."""
     file: WeightFile | None = None
     loader: ObjectLoader | None = None
     copy: Residence | None = None
@@ -89,6 +92,8 @@ class ModelWeights:
         self._objects = ModelObjects(process_bytes)
         # Mutable: how each loaded model's tensors lie in its block, by handle.
         self._tensors: dict[str, tuple[TensorInfo, ...]] = {}
+        self._identities: dict[str, Identity | None] = {}
+        """What each loaded model's files were."""
 
     # ---- coming ----
 
@@ -98,9 +103,10 @@ class ModelWeights:
             return Source(entry.host_copy.size_bytes, copy=entry.host_copy)
         loader = loader_of(entry.spec)
         if isinstance(loader, FileLoader):
+            identity = None if entry.spec.path is None else identity_of(model_files(entry.spec).declared)
             file = loader.open(entry.spec)
             entry.estimated_bytes = file.total_bytes
-            return Source(max(1, file.total_bytes), file)
+            return Source(max(1, file.total_bytes), identity, file)
         if isinstance(loader, CheckedLoader):
             loader.check(entry.spec)
         return Source(max(1, entry.known_bytes or 0), loader=loader)
@@ -121,6 +127,9 @@ class ModelWeights:
             return block, block.actual_bytes
 
         total, backend = source.size_bytes, self._backends[device_id]
+        self._identities[handle] = (
+            source.identity if source.copy is None else self._identities.get(source.copy.handle)
+        )
 
         def done(completed: int) -> None:
             report(min(completed, total), total)
@@ -207,11 +216,13 @@ class ModelWeights:
         with self._monitor.watching_for_loss():
             block = self._backends[HOST].load(handle, request, fill, never)
         self._tensors[handle] = self._tensors[residence.handle]
+        self._identities[handle] = self._identities.get(residence.handle)
         return Residence(HOST, handle, residence.size_bytes, block.actual_bytes)
 
     def unload(self, residence: Residence) -> int | None:
         """Give a block or object up. Returns what went back to the system; None where that can't be told."""
         self._tensors.pop(residence.handle, None)
+        self._identities.pop(residence.handle, None)
         if residence.handle in self._objects.live():
             return self._objects.unload(residence.handle)
         return self._backends[residence.device_id].unload(residence.handle)
@@ -240,6 +251,12 @@ class ModelWeights:
         """Tell whether a model lies in a file that is not any more what was mapped."""
         backend = self._backends[residence.device_id]
         return isinstance(backend, MapsFiles) and backend.is_stale(residence.handle)
+
+    def was_replaced(self, residence: Residence) -> bool:
+        """Tell whether a model's files are others by now, where they are declared; not where they are gone."""
+        loaded = self._identities.get(residence.handle)
+        now = None if loaded is None else identity_of(tuple(each[0] for each in loaded))
+        return now is not None and now != loaded
 
     def work_there(
         self, residence: Residence, make_work: Callable[[], RemoteWork], token: CancelToken, report: Report

@@ -1,5 +1,6 @@
 """The operator's file of models: what it can say, and how it is told what is wrong with it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 import yaml
 
 from protocol.model_config import models_schema
-from worker.core.models import ModelSpec, Placement
-from worker.loaders.models_file import ModelConfigError, read_models
+from worker.core.models import ModelSpec, Placement, Role
+from worker.loaders.models_file import ModelConfigError, declared_models, read_models
 
 GOOD = """\
 models:
@@ -83,7 +84,6 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
     validator.validate(yaml.safe_load(GOOD))
     for bad in (
         one("path: x", "loader: torch", "pined: true"),
-        one("path: x"),
         one("loader: torch"),
         one("path: x", "loader: torch", "factory: a:b"),
         one("loader: module"),
@@ -105,7 +105,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
     [
         ("", "models.yaml:1: it is empty"),
         ("[]", "models.yaml:1: the file: must be keys and values, not []"),
-        ("models: 3", "models.yaml:1: models: input should be a valid list, not 3"),
+        ("models: 3", "models.yaml:1: models: input should be a valid list, or keys and values by id, not 3"),
         (
             "model: []",
             "models.yaml:1: model: is no known key; the nearest is 'models'\nmodels.yaml:1: models: is missing",
@@ -132,7 +132,6 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
             one("path: x", "loader: torch", "keep_alive_seconds: .nan"),
             "models.yaml:5: models[0].keep_alive_seconds: input should be a finite number, not nan",
         ),
-        (one("path: x"), "models.yaml:2: models[0].loader: is missing"),
         (one("loader: torch"), "models.yaml:2: models[0].path: is missing"),
         (
             one("path: x", "loader: gguf"),
@@ -197,6 +196,100 @@ def test_what_is_wrong_is_told_with_its_line_and_key(tmp_path, text, told):
     assert found.startswith("models.yaml")
     if told is not None:
         assert found == told
+
+
+def test_models_by_name_with_what_people_write(tmp_path, monkeypatch):
+    """Keys and values by id, sizes and times with units, other names of loaders, types, roles."""
+    monkeypatch.setenv("WEIGHTS", "weights")
+    monkeypatch.setenv("HOME", str(tmp_path / "root"))
+    text = """\
+models:
+  coder: {path: $WEIGHTS/coder.safetensors, declared_bytes: 7GiB, keep_alive_seconds: 10m, dtype: fp16, aliases: [c]}
+  helper: {path: ~/helper, params: {n_ctx: 8192}, keep_alive_seconds: 1h30m, preload: true}
+  shards: {path: [a-1.safetensors, a-2.safetensors], loader: safetensors, fallback: c}
+roles:
+  code_review: {model: coder, fallbacks: [helper]}
+  chat: c
+"""
+    coder, helper, shards = read(tmp_path, text)
+    root = tmp_path / "root"
+    assert (coder.path, coder.loader, coder.dtype) == (root / "weights/coder.safetensors", "auto", "F16")
+    assert (coder.declared_bytes, coder.keep_alive_ns, coder.aliases) == (7 * 2**30, 600 * 10**9, ("c",))
+    assert (helper.path, dict(helper.params), helper.preload) == (root / "helper", {"n_ctx": 8192}, True)
+    assert helper.keep_alive_ns == 5400 * 10**9
+    assert (shards.path, shards.more_paths) == (root / "a-1.safetensors", (root / "a-2.safetensors",))
+    found = declared_models(tmp_path / "models.yaml", root)
+    assert found.roles == (Role("code_review", "coder", ("helper",)), Role("chat", "c", ()))
+    jsonschema.Draft202012Validator(models_schema()).validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "declared_bytes: 7 gigs",
+            "declared_bytes: input should be bytes, such as 4096 or 7GiB, not '7 gigs'",
+        ),
+        (
+            "keep_alive_seconds: soon",
+            "keep_alive_seconds: input should be seconds, or a time such as 10m or 1h30m",
+        ),
+        ("path: []", "path: input should be a path, or a list of paths"),
+        ("path: $NO_SUCH_VARIABLE/x", "path: $NO_SUCH_VARIABLE/x: $NO_SUCH_VARIABLE is not set"),
+        ("loader: llama-cpp", "loader: no loader 'gguf'; there are safetensors, torch, module"),
+        ("aliases: [a]", "aliases[0]: 'a' is a name of models[0] already"),
+    ],
+)
+def test_what_is_wrong_with_one_model_refuses_that_one(tmp_path, line, told):
+    rest = "path: x" if not line.startswith("path") else "loader: torch"
+    text = one(rest, line) + "  - {id: good, path: y, loader: torch}\n"
+    (tmp_path / "models.yaml").write_text(text)
+    found = declared_models(tmp_path / "models.yaml", tmp_path)
+    bad, good = found.specs
+    assert bad.model_id == "a" and told in bad.refused and told in "\n".join(found.problems)
+    assert (good.model_id, good.refused) == ("good", None)
+
+
+def test_a_model_whose_id_is_wrong_is_listed_by_its_place(tmp_path):
+    text = "models: [{id: 5, path: x}, {id: a, path: x}, {id: a, path: y}, 7]"
+    (tmp_path / "models.yaml").write_text(text)
+    found = declared_models(tmp_path / "models.yaml", tmp_path)
+    assert [each.model_id for each in found.specs] == ["models[0]", "a", "models[2]", "models[3]"]
+    assert [each.refused is None for each in found.specs] == [False, True, False, False]
+
+
+def test_roles_that_stand_for_nothing_are_told(tmp_path):
+    text = "models: {a: {path: x, loader: torch}}\nroles: {a: a, r: {model: b}, s: {model: a, fallbacks: [c]}, t: 5}"
+    lines = refusal(tmp_path, text).splitlines()
+    assert len(lines) == 4
+    assert "'a' is a name of model 'a' already" in lines[0]
+    assert "no model 'b'; the nearest is 'a'" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x,x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)},*{chr(97 + n)}]\n" for n in range(24)),
+        "a: &a {x: 1}\n" + "".join(f"b{n}: &b{n} {{<<: [*{'a' if not n else f'b{n - 1}'}, *{'a' if not n else f'b{n - 1}'}]}}\n" for n in range(30)),
+        "models: 0x" + "f" * 5000,
+        "models: " + "9" * 5000,
+        "models: " + ":".join(["1"] * 5000),
+    ],
+)  # fmt: skip
+def test_a_small_file_that_stands_for_much_is_refused_at_once(tmp_path, text):
+    assert "stand for more than" in (found := refusal(tmp_path, text)) or "a number of more than" in found
+
+
+def test_long_chains_of_fallbacks_and_many_wrong_names_take_little(tmp_path):
+    """Each model is walked over once; names are looked for among few."""
+    count = 3000
+    chain = {f"m{n}": {"path": "x", "loader": "torch", "fallback": f"m{n + 1}"} for n in range(count)}
+    chain[f"m{count}"] = {"path": "x", "loader": "torch", "fallback": "m0"}
+    lines = refusal(tmp_path, json.dumps({"models": chain})).splitlines()
+    assert len(lines) == 1 and "goes round in a circle: m0 -> m1 -> " in lines[0]
+    wrong = {f"m{n}": {"path": "x", "loader": "torch", "fallback": f"w{n}"} for n in range(count)}
+    lines = refusal(tmp_path, json.dumps({"models": wrong})).splitlines()
+    assert len(lines) == 101 and lines[-1].endswith(f"and {count - 100} more")
 
 
 def test_all_problems_come_at_once(tmp_path):

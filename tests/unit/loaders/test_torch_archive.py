@@ -286,6 +286,7 @@ def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_pat
         "clock = SystemClock()\n"
         "core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})\n"
         "memory = build_memory(parse(['--models', sys.argv[1]]), core).memory\n"
+        "memory.models.worker.estimates.wait(60)\n"
         "print(memory.models.status('m', ('cpu',)).models[0].estimated_bytes, 'torch' in sys.modules)"
     )
     done = subprocess.run(

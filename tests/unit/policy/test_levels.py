@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from protocol.results import PressureThresholds
 from protocol.vocabulary import PressureLevel, Source
-from worker.core.records import Gauge, GaugeKind
-from worker.policy.levels import DWELL_NS, MARGIN, HeldLevel, as_signals, gauge_level, settle, settle_all
+from worker.core.records import Signal, SignalKind
+from worker.policy.levels import DWELL_NS, MARGIN, HeldLevel, as_signals, settle, settle_all, signal_level
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
 
 LOW, MODERATE, HIGH, CRITICAL = (
@@ -23,9 +23,9 @@ S = 10**9
 SHORT, LONG = DWELL_NS - 1, DWELL_NS
 
 
-def gauge(value: float, kind: GaugeKind = GaugeKind.USED) -> Gauge:
-    """Make a gauge."""
-    return Gauge("budget_used_percentage", value, Source.OS, kind)
+def signal(value: float, kind: SignalKind = SignalKind.USED) -> Signal:
+    """Make a signal."""
+    return Signal("budget_used_percentage", value, Source.OS, kind)
 
 
 def play(steps: list[tuple[int, float]], thresholds: PressureThresholds = THRESHOLDS) -> list[PressureLevel]:
@@ -34,7 +34,7 @@ def play(steps: list[tuple[int, float]], thresholds: PressureThresholds = THRESH
     now, told = 0, []
     for later, value in steps:
         now += later
-        held = settle_all(held, (gauge(value),), thresholds, now, DWELL_NS)
+        held = settle_all(held, (signal(value),), thresholds, now, DWELL_NS)
         told.append(held["budget_used_percentage"].level)
     return told
 
@@ -77,7 +77,7 @@ def test_falls_are_rare_whatever_happens(steps: list[tuple[int, float]]) -> None
     """The level is never below what the figures say now, and rises do not come oftener than falls and one."""
     told = play(steps)
     for (_, value), level in zip(steps, told, strict=True):
-        assert SEVERITY[level] >= SEVERITY[gauge_level(gauge(value), THRESHOLDS)]
+        assert SEVERITY[level] >= SEVERITY[signal_level(signal(value), THRESHOLDS)]
     seconds = sum(later for later, _ in steps[1:]) / S
     back_up = sum(
         SEVERITY[b] > SEVERITY[a] and any(SEVERITY[c] >= SEVERITY[b] for c in told[: i + 1])
@@ -88,7 +88,7 @@ def test_falls_are_rare_whatever_happens(steps: list[tuple[int, float]]) -> None
 
 def test_unknown_is_told_at_once_when_it_is_known() -> None:
     """What had no level gets one with the first figure; what is not measured any more has none."""
-    held = settle_all({}, (gauge(99.0),), THRESHOLDS, 0, DWELL_NS)
+    held = settle_all({}, (signal(99.0),), THRESHOLDS, 0, DWELL_NS)
     assert settle_all(held, (), THRESHOLDS, 1, DWELL_NS) == {}
     assert settle(HeldLevel(PressureLevel.UNKNOWN), LOW, LOW, 0, DWELL_NS).level is LOW
 
@@ -98,37 +98,37 @@ def test_thresholds_are_the_devices_own() -> None:
     low = PressureThresholds(1.0, 2.0, 3.0)
     assert low.moderate <= MARGIN
     assert play([(0, 2.5), (1, 0.0), (LONG, 0.0)], low) == [HIGH, HIGH, LOW]
-    held = settle_all({}, (gauge(50.0),), PressureThresholds(10.0, 20.0, 50.0), 0, DWELL_NS)
+    held = settle_all({}, (signal(50.0),), PressureThresholds(10.0, 20.0, 50.0), 0, DWELL_NS)
     assert held["budget_used_percentage"].level is CRITICAL
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "level"),
     [
-        (GaugeKind.SWAP_USED, 50.0, LOW),
-        (GaugeKind.SWAP_USED, 100.0, MODERATE),
-        (GaugeKind.SOME_STALLED, 9.99, LOW),
-        (GaugeKind.SOME_STALLED, 10.0, MODERATE),
-        (GaugeKind.SOME_STALLED, 100.0, HIGH),
-        (GaugeKind.ALL_STALLED, 0.0, LOW),
-        (GaugeKind.ALL_STALLED, 1.0, MODERATE),
-        (GaugeKind.ALL_STALLED, 10.0, HIGH),
-        (GaugeKind.ALL_STALLED, 40.0, CRITICAL),
-        (GaugeKind.NOTIFIED, 0.0, LOW),
-        (GaugeKind.NOTIFIED, 1.0, HIGH),
-        (GaugeKind.NOTIFIED, 2.0, CRITICAL),
+        (SignalKind.SWAP_USED, 50.0, LOW),
+        (SignalKind.SWAP_USED, 100.0, MODERATE),
+        (SignalKind.SOME_STALLED, 9.99, LOW),
+        (SignalKind.SOME_STALLED, 10.0, MODERATE),
+        (SignalKind.SOME_STALLED, 100.0, HIGH),
+        (SignalKind.ALL_STALLED, 0.0, LOW),
+        (SignalKind.ALL_STALLED, 1.0, MODERATE),
+        (SignalKind.ALL_STALLED, 10.0, HIGH),
+        (SignalKind.ALL_STALLED, 40.0, CRITICAL),
+        (SignalKind.NOTIFIED, 0.0, LOW),
+        (SignalKind.NOTIFIED, 1.0, HIGH),
+        (SignalKind.NOTIFIED, 2.0, CRITICAL),
     ],
 )
-def test_other_signs(kind: GaugeKind, value: float, level: PressureLevel) -> None:
+def test_other_signs(kind: SignalKind, value: float, level: PressureLevel) -> None:
     """Stalls go by time lost, swap alone is no emergency, and the system's own word is taken as it is."""
-    assert gauge_level(gauge(value, kind), THRESHOLDS) is level
+    assert signal_level(signal(value, kind), THRESHOLDS) is level
 
 
 def test_the_worst_is_named_first() -> None:
     """Signals say whose figure each is, and the one that makes the level comes first."""
-    gauges = (gauge(10.0), Gauge("machine_used_percentage", 96.0, Source.CGROUP))
-    held = settle_all({}, gauges, THRESHOLDS, 0, DWELL_NS)
-    worst, other = as_signals(gauges, held)
+    signals = (signal(10.0), Signal("machine_used_percentage", 96.0, Source.CGROUP))
+    held = settle_all({}, signals, THRESHOLDS, 0, DWELL_NS)
+    worst, other = as_signals(signals, held)
     assert (worst.name, worst.value, worst.level, worst.source) == (
         "machine_used_percentage", 96.0, CRITICAL, Source.CGROUP,
     )  # fmt: skip

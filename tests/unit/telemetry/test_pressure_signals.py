@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protocol.vocabulary import Source
-from worker.core.records import GaugeKind
+from worker.core.records import SignalKind
 from worker.telemetry.commit import commitments
 from worker.telemetry.low_memory import LOW, NEITHER, PLENTY, LowMemoryNotification
 from worker.telemetry.stalls import MemoryStalls
@@ -25,16 +25,16 @@ def machine(root: Path, some: str, full: str) -> None:
 
 
 def test_the_machines_stalls(tmp_path: Path) -> None:
-    """Both lines are gauges; the file is read again each time."""
+    """Both lines are signals; the file is read again each time."""
     machine(tmp_path, "12.34", "5.60")
     stalls = MemoryStalls(tmp_path)
-    some, full = stalls.gauges()
+    some, full = stalls.signals()
     assert (some.name, some.value, some.source) == ("stall_some_avg10_percentage", 12.34, Source.OS)
-    assert (full.value, full.kind) == (5.6, GaugeKind.ALL_STALLED)
+    assert (full.value, full.kind) == (5.6, SignalKind.ALL_STALLED)
     (tmp_path / "proc/pressure/memory").write_text(STALLS.format("99.00", "0.00"))
-    assert [each.value for each in stalls.gauges()] == [99.0, 0.0]
+    assert [each.value for each in stalls.signals()] == [99.0, 0.0]
     (tmp_path / "proc/pressure/memory").unlink()
-    assert stalls.gauges() == ()
+    assert stalls.signals() == ()
 
 
 def test_the_own_groups_stalls_come_first(tmp_path: Path) -> None:
@@ -46,13 +46,13 @@ def test_the_own_groups_stalls_come_first(tmp_path: Path) -> None:
     group = tmp_path / "sys/fs/cgroup/a/b"
     group.mkdir(parents=True)
     stalls = MemoryStalls(tmp_path)
-    assert [each.value for each in stalls.gauges()] == [90.0, 90.0]
+    assert [each.value for each in stalls.signals()] == [90.0, 90.0]
     (group / "memory.pressure").write_text(STALLS.format("1.00", "0.50"))
-    found = stalls.gauges()
+    found = stalls.signals()
     assert [(each.value, each.source) for each in found] == [(1.0, Source.CGROUP), (0.5, Source.CGROUP)]
     (tmp_path / "proc/self/cgroup").write_text("0::/a\n")  # moved: the file that is there now counts
     (group.parent / "memory.pressure").write_text(STALLS.format("7.00", "3.00"))
-    assert [each.value for each in stalls.gauges()] == [7.0, 3.0]
+    assert [each.value for each in stalls.signals()] == [7.0, 3.0]
 
 
 @pytest.mark.parametrize("text", [None, "", "some\n", "other avg60=1\n"])
@@ -61,7 +61,7 @@ def test_no_stalls(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "proc/pressure").mkdir(parents=True)
         (tmp_path / "proc/pressure/memory").write_text(text)
-    assert MemoryStalls(tmp_path).gauges() == ()
+    assert MemoryStalls(tmp_path).signals() == ()
 
 
 class Kernel32:
@@ -88,17 +88,17 @@ def test_what_windows_says(low: int, high: int, word: int) -> None:
     """Low is low, plenty is plenty, and between the two is neither."""
     kernel = Kernel32(low, high)
     notification = LowMemoryNotification(kernel)
-    (gauge,) = notification.gauges()
-    assert (gauge.value, gauge.kind) == (float(word), GaugeKind.NOTIFIED)
+    (signal,) = notification.signals()
+    assert (signal.value, signal.kind) == (float(word), SignalKind.NOTIFIED)
     notification.close()
     assert kernel.closed == [11, 12]
-    assert notification.gauges() == ()
+    assert notification.signals() == ()
 
 
 def test_where_windows_says_nothing() -> None:
     """Without handles, or without an answer, nothing is claimed."""
-    assert LowMemoryNotification(Kernel32(1, 0, handles=False)).gauges() == ()
-    assert LowMemoryNotification(Kernel32(1, 0, answers=False)).gauges() == ()
+    assert LowMemoryNotification(Kernel32(1, 0, handles=False)).signals() == ()
+    assert LowMemoryNotification(Kernel32(1, 0, answers=False)).signals() == ()
 
 
 def test_promises(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_promises(tmp_path: Path) -> None:
 
 
 def test_this_machine() -> None:
-    """The live machine names at least how full it is, and no gauge is off its scale."""
-    gauges = {gauge.name: gauge for gauge in SystemMemory().read().gauges}
-    assert 0 < gauges["machine_used_percentage"].value < 100
-    assert all(0 <= gauge.value <= 100 for gauge in gauges.values())
+    """The live machine names at least how full it is, and no signal is off its scale."""
+    signals = {signal.name: signal for signal in SystemMemory().read().signals}
+    assert 0 < signals["machine_used_percentage"].value < 100
+    assert all(0 <= signal.value <= 100 for signal in signals.values())

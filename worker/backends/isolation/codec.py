@@ -6,7 +6,15 @@ from typing import Any
 from protocol.results import Fragmentation, SharedMemory
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
 from worker.core import errors
-from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Gauge, GaugeKind, Readings
+from worker.core.records import (
+    AllocationRequest,
+    Block,
+    Defragmented,
+    DeviceInfo,
+    Readings,
+    Signal,
+    SignalKind,
+)
 
 _CLASSES = {
     kind.code: kind
@@ -76,14 +84,14 @@ def readings_of(data: dict[str, Any]) -> Readings:
             | sources
             | {
                 "fragmentation": None if pieces is None else Fragmentation(**pieces),
-                "gauges": tuple(map(_gauge_of, data["gauges"])),
+                "signals": tuple(map(_signal_of, data["signals"])),
             }
         )
     )
 
 
-def _gauge_of(data: dict[str, Any]) -> Gauge:
-    return Gauge(**(data | {"source": Source(data["source"]), "kind": GaugeKind(data["kind"])}))
+def _signal_of(data: dict[str, Any]) -> Signal:
+    return Signal(**(data | {"source": Source(data["source"]), "kind": SignalKind(data["kind"])}))
 
 
 def block_of(data: dict[str, Any]) -> Block:

@@ -1,13 +1,14 @@
 """``python -m memory_worker report FILE``: what was recorded, as one HTML page."""
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker.core.paths import shown
 from worker.tools.output import Claim, as_it_is, put
+from worker.tools.report.recording import MALFORMED, RecordingError, bounded_lines, read_recording
 
 _BAD_INPUT = 2
 
@@ -17,17 +18,22 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
     arguments = _parser().parse_args(argv)
     printed_to = claim()
     from worker.tools.report.page import render  # noqa: PLC0415 - not for --help
-    from worker.tools.report.recording import RecordingError, read_recording  # noqa: PLC0415
 
     source = Path(arguments.file)
     out = Path(arguments.out) if arguments.out is not None else source.with_suffix(".html")
     try:
-        page = render(read_recording(_lines(source)), source.name)
+        page = render(read_recording(_lines(source)), shown(Path(source.name)))
         out.write_text(page, encoding="utf-8", newline="\n")
     except (OSError, RecordingError) as error:
-        print(f"{source}: {error}", file=sys.stderr)
+        print(f"{shown(source)}: {error}", file=sys.stderr)
         return _BAD_INPUT
-    return put(printed_to, f"{out}: {len(page):,} characters")
+    except MALFORMED as error:
+        print(
+            f"{shown(source)}: it holds what no worker records ({type(error).__name__}: {error})",
+            file=sys.stderr,
+        )
+        return _BAD_INPUT
+    return put(printed_to, f"{shown(out)}: {len(page):,} characters")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,17 +50,19 @@ def _lines(source: Path) -> Iterator[str]:
     """Read a record, with the part that was turned over before it where that is of the same worker."""
     earlier = source.with_name(source.name + ".1")
     if earlier.is_file() and _who(earlier) == _who(source):
-        with earlier.open(encoding="utf-8-sig", errors="replace") as lines:
-            yield from lines
-    with source.open(encoding="utf-8-sig", errors="replace") as lines:
-        yield from lines
+        yield from _of(earlier)
+    yield from _of(source)
+
+
+def _of(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        yield from bounded_lines(file)
 
 
 def _who(path: Path) -> object:
     """Return who wrote a record, and since when; a record that does not say is only its own."""
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        try:
-            header = json.loads("".join(itertools.islice(lines, 1)))
-            return header["pid"], header["started"]
-        except (ValueError, KeyError, TypeError):
-            return path
+    try:
+        header = json.loads(next(_of(path), ""))
+        return header["pid"], header["started"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return path

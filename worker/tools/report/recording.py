@@ -5,9 +5,9 @@ Memory is bounded by what is kept, not by the file: ``samples`` and ``happenings
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 from protocol.vocabulary import EventName, PressureLevel
 from worker.tools.report.happenings import Happening, Happenings
@@ -17,6 +17,14 @@ from worker.tools.report.words import mebibytes
 _SPANS_KEPT = 2000
 _USES_KEPT = 4000
 """Of each model: more than can be told apart on a screen."""
+
+
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of a line whose values are not what their names promise: a worker writes none, but others may."""
+
+
+MAX_LINE = 4 * 2**20
+"""Characters; the longest that a worker writes are its models' states, some hundred each."""
 
 
 class RecordingError(ValueError):
@@ -76,7 +84,7 @@ class Recording:
         try:
             line = json.loads(text)
             self._take(dict(line.items()))  # AttributeError for what is no object
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except MALFORMED:
             self.unreadable += 1
 
     def _take(self, line: dict[str, Any]) -> None:
@@ -101,7 +109,7 @@ class Recording:
             if key in line:
                 take(line, at)
         if "actions" in line:
-            self.actions = line["actions"]
+            self.actions = [dict(row) for row in line["actions"]]
         self.ended = self.ended or bool(line.get("end"))
         self.happenings.add(line, at)
 
@@ -160,6 +168,14 @@ class Recording:
     def _model_states(self, line: dict[str, Any], at: int) -> None:
         for state in line["model_states"]:
             self.models.setdefault(str(state["model_id"]), ModelLane()).state = {**state, "t_ms": at}
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """Read lines; of one that is longer than any record's only the beginning, which is not readable."""
+    while line := file.readline(MAX_LINE):
+        yield line
+        while len(line) >= MAX_LINE and not line.endswith("\n"):
+            line = file.readline(MAX_LINE)
 
 
 def read_recording(lines: Iterable[str]) -> Recording:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.tools.attached import SourceError, socket_of, wait_for_socket
+from worker.tools.report.recording import MALFORMED
 from worker.tools.top.sources import RecordSource, SocketSource, Source
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ def main(argv: list[str]) -> int:
                 _show(source, arguments.seconds)
     except SourceError as error:
         print(f"python -m memory_worker top: {error}", file=sys.stderr)
+        return _BAD_INPUT
+    except MALFORMED as error:
+        said = f"what it reads is no worker's ({type(error).__name__}: {error})"
+        print(f"python -m memory_worker top: {said}", file=sys.stderr)
         return _BAD_INPUT
     except KeyboardInterrupt:
         pass

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from protocol.vocabulary import EventName
 from worker.tools.attached import AttachedWorker, SourceError
 from worker.tools.report.happenings import Happening, Happenings
-from worker.tools.report.recording import Recording
+from worker.tools.report.recording import MAX_LINE, Recording
 from worker.tools.top.snapshot import Replies, Snapshot, of_recording, of_replies
 
 _SHOWN = 200
+_CHUNK_BYTES = 2**20
 
 
 class Source(Protocol):
@@ -118,10 +119,12 @@ class RecordSource:
         self._file.close()
 
     def _read(self) -> None:
-        self._held += self._file.read()
-        *lines, self._held = self._held.split(b"\n")  # the last line may still be being written
-        for line in lines:
-            self._recording.add(line.decode("utf-8", "replace"))
+        while chunk := self._file.read(_CHUNK_BYTES):
+            *lines, self._held = (self._held + chunk).split(b"\n")  # the last line may still be being written
+            for line in lines:
+                self._recording.add(line.decode("utf-8", "replace"))
+            if len(self._held) > MAX_LINE:
+                self._held = b"too long, and so unreadable: "
 
     def _turned_over(self) -> bool:
         try:

@@ -2389,6 +2389,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
+    /// <summary>Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against it. Null from a worker that does not send it yet.</summary>
+    public string? StateReason { get; init; }
+
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -2491,14 +2494,19 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
                 seen |= 0x10000;
             }
+            else if (WireReader.IsAt(ref reader, "state_reason"u8))
+            {
+                StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
+                seen |= 0x20000;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0x1ffff)
+        if (seen != 0x3ffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x1e0fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms");
+            WireReader.Require(strict ? seen : seen | 0x3e0fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
         }
         UnknownWords = unknown;
     }
@@ -2545,6 +2553,8 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, KeepAliveMs);
         writer.WritePropertyName("expires_in_ms"u8);
         WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("state_reason"u8);
+        WireWriter.Value(writer, StateReason);
         writer.WriteEndObject();
     }
 }
@@ -4345,6 +4355,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
+    /// <summary><c>state_reason</c> Null from a worker that does not send it yet.</summary>
+    public string? StateReason { get; init; }
+
     /// <summary>Another than <c>model_id</c> where its fallback was loaded instead.</summary>
     public required string RequestedModelId { get; init; }
 
@@ -4456,29 +4469,34 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
                 seen |= 0x10000;
             }
+            else if (WireReader.IsAt(ref reader, "state_reason"u8))
+            {
+                StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
+                seen |= 0x20000;
+            }
             else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
             {
                 RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
-                seen |= 0x20000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
             {
                 FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
-                seen |= 0x40000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x80000;
+                seen |= 0x100000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0xfffff)
+        if (seen != 0x1fffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x5e0fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0xbe0fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
         }
         UnknownWords = unknown;
     }
@@ -4525,6 +4543,8 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, KeepAliveMs);
         writer.WritePropertyName("expires_in_ms"u8);
         WireWriter.Value(writer, ExpiresInMs);
+        writer.WritePropertyName("state_reason"u8);
+        WireWriter.Value(writer, StateReason);
         writer.WritePropertyName("requested_model_id"u8);
         WireWriter.Value(writer, RequestedModelId);
         writer.WritePropertyName("fallback_reason"u8);

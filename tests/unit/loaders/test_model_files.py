@@ -1,0 +1,190 @@
+"""Models as they lie on disk: in shards, in a folder, in a hub's cache, and what only looks like one."""
+
+import gzip
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+from safetensors.torch import save_file
+
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ModelLoadFailedError
+from worker.core.models import AUTO_LOADER, ModelSpec
+from worker.loaders.model_path import identity_of, model_files
+from worker.loaders.placing import place
+from worker.loaders.registry import loader_of
+from worker.loaders.tensors import as_tensors
+
+
+def spec(path: Path, loader: str = AUTO_LOADER, **more) -> ModelSpec:
+    return ModelSpec("m", loader, path, more.pop("root", path.parent), **more)
+
+
+def loaded(wanted: ModelSpec) -> dict:
+    file = loader_of(wanted).open(wanted)
+    block = bytearray(file.total_bytes)
+    place(file, memoryview(block), CancelToken(lambda: 0))
+    file.close()
+    assert loader_of(wanted).estimate(wanted) == file.total_bytes
+    return as_tensors(memoryview(block), file.tensors)
+
+
+def refused(wanted: ModelSpec) -> str:
+    with pytest.raises(ModelLoadFailedError) as caught:
+        loader_of(wanted).open(wanted)
+    return caught.value.details["cause"]
+
+
+def shards(folder: Path, kind: str = "safetensors") -> dict:
+    """Write three shards and their index; returns what is in them."""
+    whole = {f"layer{n}": torch.full((3, 5 + n), float(n)) for n in range(6)}
+    stem, suffix = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
+    weight_map = {}
+    for number in range(1, 4):
+        name = f"{stem}-0000{number}-of-00003.{suffix}"
+        part = dict(list(whole.items())[2 * number - 2 : 2 * number])
+        weight_map |= dict.fromkeys(part, name)
+        save_file(part, folder / name) if kind == "safetensors" else torch.save(part, folder / name)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
+    return whole
+
+
+@pytest.mark.parametrize("dtype", [None, "F16"])
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+def test_shards_are_one_model_by_index_by_folder_and_by_list(tmp_path, kind, dtype):
+    whole = shards(tmp_path, kind)
+    (index,) = tmp_path.glob("*.json")
+    files = sorted(set(tmp_path.iterdir()) - {index})
+    ways = [spec(index, dtype=dtype), spec(tmp_path, dtype=dtype, root=tmp_path.parent)]
+    ways.append(spec(files[0], more_paths=tuple(files[1:]), dtype=dtype))
+    for way in ways:
+        found = loaded(way)
+        assert found.keys() == whole.keys()
+        for name, tensor in whole.items():
+            assert torch.equal(found[name].float(), tensor), name
+    index.unlink()
+    assert loaded(ways[1]).keys() == whole.keys()
+    files[1].unlink()
+    assert "shard 2 of 3 is not in its folder" in refused(ways[1])
+
+
+def test_an_index_that_does_not_fit_its_shards(tmp_path):
+    shards(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    said = json.loads(index.read_text())
+    said["weight_map"]["nosuch"] = said["weight_map"]["layer0"]
+    index.write_text(json.dumps(said))
+    assert "its index names tensor 'nosuch', which is in none of its files" in refused(spec(index))
+    save_file({"layer0": torch.ones(1)}, tmp_path / "model-00002-of-00003.safetensors")
+    assert "tensor 'layer0' is in model-00001-of-00003.safetensors and in" in refused(spec(index))
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    assert "its index names model-00002-of-00003.safetensors, which is not there" in refused(spec(index))
+    for text in (
+        "[]",
+        "{}",
+        "{",
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": "../x"}}',
+    ):
+        index.write_text(text)
+        assert "weight_map" in (cause := refused(spec(index))) or "is not below the model root" in cause
+
+
+def hub_cache(folder: Path) -> tuple[Path, Path]:
+    """Lay a cache out as huggingface_hub does. Returns the model's folder and its snapshot."""
+    model = folder / "models--org--name"
+    snapshot = model / "snapshots" / "a1b2c3"
+    (model / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    save_file({"w": torch.ones(4)}, model / "blobs" / "5e8f")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/5e8f")
+    return model, snapshot
+
+
+def test_a_hub_cache_is_read_as_it_lies_on_disk(tmp_path):
+    """Links of a snapshot into its own blobs are followed; all others are refused, with what to do."""
+    model, snapshot = hub_cache(tmp_path)
+    for root in (snapshot, model, tmp_path):
+        assert loaded(spec(snapshot / "model.safetensors", root=root)).keys() == {"w"}
+    assert loaded(spec(snapshot, root=model)).keys() == {"w"}
+    other, _ = hub_cache(tmp_path / "elsewhere")
+    (snapshot / "theirs.safetensors").symlink_to(other / "blobs" / "5e8f")
+    assert "is not below the model root" in refused(spec(snapshot / "theirs.safetensors", root=snapshot))
+    (snapshot / "deeper").mkdir()
+    cause = refused(spec(snapshot / "model.safetensors", root=snapshot / "deeper"))
+    assert f"use --model-root {model}" in cause
+    (snapshot / "config").symlink_to(model / "blobs")
+    assert "not below" in refused(spec(snapshot / "config", root=snapshot))
+
+
+def test_a_loader_is_known_by_what_the_file_holds(tmp_path):
+    """Whatever it is called."""
+    save_file({"w": torch.ones(2)}, tmp_path / "a.pt")
+    torch.save({"w": torch.ones(2)}, tmp_path / "b.safetensors")
+    torch.save({"w": torch.ones(2)}, tmp_path / "c.pth.tar", _use_new_zipfile_serialization=False)
+    for name in ("a.pt", "b.safetensors", "c.pth.tar"):
+        assert loaded(spec(tmp_path / name)).keys() == {"w"}
+    (tmp_path / "d.bin").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ModelLoadFailedError, match="there is no loader 'gguf'"):
+        loader_of(spec(tmp_path / "d.bin"))
+    (tmp_path / "e").write_text("some text or other, which is no model")
+    with pytest.raises(ModelLoadFailedError, match="its contents don't say which loader it is for"):
+        loader_of(spec(tmp_path / "e"))
+    assert "by its contents it is for the loader safetensors" in refused(spec(tmp_path / "a.pt", "torch"))
+
+
+NO_MODELS = {
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "Git LFS pointer"),
+    "a page": (b"\n<!DOCTYPE html><html>", "web page (HTML)"),
+    "an error": (b"<?xml version='1.0'?><Error>", "XML text"),
+    "nothing": (b"", "it is empty"),
+    "reserved": (bytes(5000), "was reserved, and not downloaded yet"),
+    "gzip": (gzip.compress(b"x" * 100), "a gzip archive; unpack it"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file"),
+    "half a zip": (b"PK\3\4" + b"x" * 600, "it is cut short"),
+}
+
+
+@pytest.mark.parametrize("loader", ["safetensors", "torch", AUTO_LOADER])
+@pytest.mark.parametrize("name", NO_MODELS)
+def test_what_is_no_model_is_said_in_words(tmp_path, name, loader):
+    content, told = NO_MODELS[name]
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelLoadFailedError) as caught:
+        loader_of(spec(path, loader)).open(spec(path, loader))
+    cause = caught.value.details["cause"]
+    assert told in cause or (name == "half a zip" and "for the loader torch" in cause)
+
+
+def test_a_tar_archive_is_said_to_be_one(tmp_path):
+    (tmp_path / "inner").write_text("x")
+    with tarfile.open(tmp_path / "m.pt", "w") as archive:
+        archive.add(tmp_path / "inner", "inner")
+    assert "it is a tar archive; unpack it" in refused(spec(tmp_path / "m.pt", "torch"))
+
+
+def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    assert "it is a folder without a model" in refused(spec(folder, root=tmp_path))
+    for name in ("a.pt", "b.pt"):
+        torch.save({"w": torch.ones(1)}, folder / name)
+    assert "it is a folder with several models, a.pt, b.pt" in refused(spec(folder, root=tmp_path))
+
+
+def test_files_that_were_replaced_have_another_identity(tmp_path):
+    shards(tmp_path)
+    declared = model_files(spec(tmp_path, root=tmp_path.parent)).declared
+    before = identity_of(declared)
+    assert before == identity_of(declared) and len(before) == 4
+    (tmp_path / "model-00001-of-00003.safetensors").replace(tmp_path / "model-00002-of-00003.safetensors")
+    assert identity_of(declared) is None
+    save_file({"w": torch.ones(2)}, tmp_path / "model-00001-of-00003.safetensors")
+    assert identity_of(declared) not in {None, before}

@@ -1,0 +1,84 @@
+"""What models will take is found out beside everything else, and what is wrong with one is that one's alone."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from protocol.vocabulary import ModelState
+from worker.core.clock import FixedClock
+from worker.core.models import ModelSpec
+from worker.manager.manager_memory import MemoryManager
+from worker.manager.model_table import ModelEntry
+from worker.workers import model_estimates
+from worker.workers.model_estimates import ModelEstimates
+
+
+class Sizes:
+    """A loader that says what it is told to."""
+
+    def __init__(self, said: object) -> None:
+        self._said = said
+
+    def estimate(self, _spec: ModelSpec) -> int | None:
+        if isinstance(self._said, threading.Event):
+            self._said.wait()
+            return 7
+        if isinstance(self._said, BaseException):
+            raise self._said
+        return self._said
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    def look(patience_s: float = 5.0, **said: object) -> dict[str, ModelEntry]:
+        entries = {name: ModelEntry(ModelSpec(name, "torch", Path(name))) for name in said}
+        monkeypatch.setattr(model_estimates, "loader_of", lambda spec: Sizes(said[spec.model_id]))
+        ModelEstimates(MemoryManager(FixedClock()), patience_s).look(entries.values())
+        return entries
+
+    return look
+
+
+def test_any_failure_is_that_models_reason(looked):
+    found = looked(good=5, huge=2**63, torn=MemoryError("no memory"), odd=ZeroDivisionError("odd"))
+    assert (found["good"].estimated_bytes, found["good"].state_reason) == (5, None)
+    assert "claims 9223372036854775808 bytes" in found["huge"].state_reason
+    assert found["huge"].estimated_bytes is None
+    assert found["torn"].state_reason == "reading it failed: MemoryError: no memory"
+    assert found["odd"].state is ModelState.UNLOADED
+
+
+def test_storage_that_does_not_answer_keeps_nobody_else_waiting(looked):
+    """The model says so, those after it are looked at, and it is put right when the storage answers."""
+    gates = [threading.Event() for _ in range(5)]
+    hung = {f"hung{number}": gate for number, gate in enumerate(gates)}
+    found = looked(0.05, first=1, hung=gates[0], last=2)
+    assert found["hung"].state_reason == "its storage has not answered for 0.05 s"
+    assert (found["first"].estimated_bytes, found["last"].estimated_bytes) == (1, 2)
+    many = looked(0.05, **hung, last=2)
+    assert "was not looked at" in many["last"].state_reason
+    for gate in gates:
+        gate.set()
+    for _ in range(1000):
+        if found["hung"].estimated_bytes == 7:
+            break
+        threading.Event().wait(0.01)
+    assert (found["hung"].estimated_bytes, found["hung"].state_reason) == (7, None)
+
+
+def test_what_is_refused_by_its_declaration_says_so_before_it_is_asked_for():
+    entry = ModelEntry(ModelSpec("m", "torch", refused="its dtype is odd"))
+    ModelEstimates(MemoryManager(FixedClock())).look([entry])
+    assert (entry.state, entry.state_reason) == (ModelState.FAILED, "its dtype is odd")
+
+
+def test_what_is_declared_beyond_the_tensors_is_working_memory():
+    entry = ModelEntry(ModelSpec("m", "torch", declared_bytes=100))
+    assert (entry.known_bytes, entry.working_bytes) == (100, 0)
+    entry.estimated_bytes = 60
+    assert (entry.known_bytes, entry.working_bytes) == (100, 40)
+    entry.measured_bytes = 64
+    assert entry.known_bytes == 104
+    entry.estimated_bytes = 120
+    assert entry.working_bytes == 0

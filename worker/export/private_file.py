@@ -1,0 +1,137 @@
+"""Files for those who watch: readable by their owner alone whatever the umask, and this worker's alone to write."""
+
+import errno
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.core.paths import shown
+
+_LOOK_AGAIN_S = 0.2
+"""How often whoever waits for a pipe's reader looks whether it is to wait on."""
+PRIVATE = 0o600
+
+
+def create(path: Path, mode: int = PRIVATE) -> int:
+    """Make a file and open it. OSError where something is there already, be it a link to somewhere else."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, mode)
+    if sys.platform != "win32":
+        os.fchmod(descriptor, mode)
+    return descriptor
+
+
+class Sink:
+    """A file that is written anew, or a pipe or device that is there. For one thread; ``close`` for any.
+
+    Errors: OSError where it can't be written, where another worker writes it, where a pipe has no reader, and for a
+    link: whoever may put one there would choose which file is overwritten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = _open(path)
+        self.is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+
+    def write(self, data: bytes, gives_up: Callable[[], bool]) -> None:
+        """Write all of it. A pipe whose reader does not read is waited for until ``gives_up`` says so: OSError."""
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:
+                if gives_up():
+                    raise OSError(errno.EAGAIN, "its reader does not read") from None
+                select.select((), (self._descriptor,), (), _LOOK_AGAIN_S)
+
+    def turn_over(self) -> None:
+        """Rename the file to ``NAME.1``, and begin a new one."""
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._descriptor = _locked(create(self._path), self._path)
+
+    def close(self) -> None:
+        """Close it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Lock:
+    """Says that a worker writes the file of this name, by a file beside it. OSError where another one does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(f".{path.name}.lock")
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        while True:
+            self._descriptor = _locked(os.open(self._path, flags, PRIVATE), path)
+            if _is_there(self._descriptor, self._path):
+                return
+            os.close(self._descriptor)  # the worker that had it ended just now, and took it away
+
+    def close(self) -> None:
+        """Let others write it."""
+        if sys.platform != "win32":
+            self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        if sys.platform == "win32":
+            self._path.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> int:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return _locked(create(path), path)
+    if stat.S_ISREG(mode):
+        return _replaced(path)
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "it is a link: name the file that is meant", shown(path))
+    flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise OSError(
+            errno.ENXIO, "it is a pipe that nobody reads: start its reader first", shown(path)
+        ) from error
+
+
+def _replaced(path: Path) -> int:
+    """Take the place of a file: who has it open, or could read it by its mode, does not get at the new one."""
+    if sys.platform == "win32":  # a file that somebody has open can't be removed there
+        return os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_BINARY)
+    before = _locked(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), path)
+    try:
+        path.unlink()
+        return _locked(create(path), path)
+    finally:
+        os.close(before)
+
+
+def _locked(descriptor: int, path: Path) -> int:
+    """Return a descriptor that no other worker has. OSError, and it is closed, where one does."""
+    try:
+        if sys.platform == "win32":
+            return descriptor  # the others are kept out by what has a file open
+        import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+            raise OSError(errno.EBUSY, "another worker writes it", shown(path)) from error
+        raise
+    return descriptor
+
+
+def _is_there(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False

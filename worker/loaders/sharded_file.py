@@ -1,0 +1,88 @@
+"""One model in several files: their tensors in one block, one after the other."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+from worker.core.cancellation import CancelToken
+from worker.core.errors import ModelLoadFailedError
+from worker.core.models import ModelSpec
+from worker.loaders.base import ALIGNMENT_BYTES, WeightFile, load_failed
+from worker.loaders.model_path import model_files
+
+OpenOne = Callable[[ModelSpec, Path], WeightFile]
+"""Opens and checks one file, that lies here."""
+
+
+def open_files(spec: ModelSpec, open_one: OpenOne) -> WeightFile:
+    """Open all files of a model. ModelLoadFailedError with the cause; then nothing stays open."""
+    files = model_files(spec)
+    if len(files.real) == 1:
+        return open_one(spec, files.real[0])
+    with ExitStack() as opened:
+        shards: list[WeightFile] = []
+        for path in files.real:
+            try:
+                shards.append(open_one(spec, path))
+            except ModelLoadFailedError as error:
+                raise load_failed(spec, f"{path.name}: {error.details['cause']}") from error
+            opened.callback(shards[-1].close)
+        whole = ShardedFile(spec, tuple(shards), tuple(path.name for path in files.real), files.index)
+        opened.pop_all()
+    return whole
+
+
+class ShardedFile:
+    """A WeightFile."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        shards: tuple[WeightFile, ...],
+        names: tuple[str, ...],
+        index: Mapping[str, str] | None,
+    ) -> None:
+        _check_names(spec, shards, names, index)
+        sizes = [-(-each.total_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for each in shards]
+        begins = [0, *accumulate(sizes)]
+        self._firsts = [0, *accumulate(len(each.parts) for each in shards)]
+        self._shards = shards
+        self.total_bytes = begins[-2] + shards[-1].total_bytes
+        self.tensors = tuple(
+            replace(each, offset=begin + each.offset)
+            for begin, shard in zip(begins, shards, strict=False)
+            for each in shard.tensors
+        )
+        self.parts = tuple(
+            replace(each, offset=begin + each.offset)
+            for begin, shard in zip(begins, shards, strict=False)
+            for each in shard.parts
+        )
+        self.passed_over = tuple(each for shard in shards for each in shard.passed_over)
+
+    def read_into(self, index: int, start: int, target: memoryview, token: CancelToken) -> None:
+        """Have the shard that has the part read it."""
+        shard = bisect_right(self._firsts, index) - 1
+        self._shards[shard].read_into(index - self._firsts[shard], start, target, token)
+
+    def close(self) -> None:
+        """Close all of them."""
+        for each in self._shards:
+            each.close()
+
+
+def _check_names(
+    spec: ModelSpec, shards: tuple[WeightFile, ...], names: tuple[str, ...], index: Mapping[str, str] | None
+) -> None:
+    """See that no tensor is in two of them, and that each is where the index says."""
+    where: dict[str, str] = {}
+    for shard, name in zip(shards, names, strict=True):
+        for each in shard.tensors:
+            if where.setdefault(each.name, name) != name:
+                raise load_failed(spec, f"tensor {each.name!r} is in {where[each.name]} and in {name}")
+    for tensor in index or ():
+        if tensor not in where:
+            raise load_failed(spec, f"its index names tensor {tensor!r}, which is in none of its files")

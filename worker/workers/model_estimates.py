@@ -1,0 +1,86 @@
+"""What models will take, read from their files beside everything else: no file keeps the worker from answering.
+
+One model at a time, each in a thread of its own, which is left behind where its storage does not answer.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+
+from protocol.vocabulary import INT64_MAX, ModelState
+from worker.core.errors import ModelLoadFailedError
+from worker.core.models import AUTO_LOADER
+from worker.loaders.registry import BUILT_IN, loader_of
+from worker.manager.manager_memory import MemoryManager
+from worker.manager.model_table import ModelEntry
+
+_WITH_HEADER = frozenset(BUILT_IN) - {"module"}
+"""Loaders that read a size from a file without importing anything heavy, or running the model's code."""
+PATIENCE_S = 3.0
+"""How long a file may take: its header is read, which is megabytes at most."""
+_MAX_HUNG = 4
+"""Threads that are left behind at most. What is declared after so many is looked at when it is asked for."""
+
+
+class ModelEstimates:
+    """Fills in ``estimated_bytes`` of models that were not loaded yet, or why they can't be."""
+
+    def __init__(self, manager: MemoryManager, patience_s: float = PATIENCE_S) -> None:
+        self._manager = manager
+        self._patience_s = patience_s
+        # All mutable state: set while nothing is being looked at, and how many threads hang.
+        self._done = threading.Event()
+        self._done.set()
+        self._hung = 0
+
+    def look(self, entries: Iterable[ModelEntry]) -> None:
+        """Look at all of them, here."""
+        for entry in tuple(entries):
+            if entry.spec.refused is None and entry.spec.loader not in {AUTO_LOADER, *_WITH_HEADER}:
+                continue
+            if self._hung >= _MAX_HUNG:
+                entry.state_reason = "it was not looked at: the storage of other models does not answer"
+                continue
+            one = threading.Thread(target=self._look_at, args=(entry,), name="estimate", daemon=True)
+            one.start()
+            one.join(self._patience_s)
+            if one.is_alive():
+                self._hung += 1
+                self._found(entry, None, f"its storage has not answered for {self._patience_s:g} s")
+
+    def begin(self, entries: Iterable[ModelEntry]) -> None:
+        """Look at all of them beside."""
+        self._done.clear()
+
+        def run() -> None:
+            try:
+                self.look(entries)
+            finally:
+                self._done.set()
+
+        threading.Thread(target=run, name="estimates", daemon=True).start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until all were looked at. False if that takes longer."""
+        return self._done.wait(timeout_s)
+
+    def _look_at(self, entry: ModelEntry) -> None:
+        spec, began = entry.spec, time.monotonic()
+        try:
+            size, reason = loader_of(spec).estimate(spec), None
+            if size is not None and size > INT64_MAX:
+                size, reason = None, f"its file claims {size} bytes, which can't be counted"
+        except ModelLoadFailedError as error:
+            size, reason = None, str(error.details["cause"])
+        except Exception as error:  # noqa: BLE001 - whatever it is: that model has no estimate, and all others have
+            size, reason = None, f"reading it failed: {type(error).__name__}: {error}"
+        if time.monotonic() - began > self._patience_s:
+            self._hung = max(0, self._hung - 1)
+        if entry.spec is spec:
+            self._found(entry, size, reason)
+
+    def _found(self, entry: ModelEntry, size: int | None, reason: str | None) -> None:
+        with self._manager.lock:
+            if entry.state in {ModelState.UNLOADED, ModelState.FAILED}:
+                entry.estimated_bytes, entry.state_reason = size, reason
+                entry.state = ModelState.FAILED if entry.spec.refused is not None else entry.state
