@@ -491,7 +491,7 @@ def test_a_clear_lists_what_it_freed(
     monkeypatch.setattr("worker.workers.reclaim.CLEARED_IDS_MAX", limit)
     freed = tuple(machine.allocate("cpu", 4096) for _ in range(2))
     machine.allocate("sim:0", 4096)
-    done = machine.memory.clear(("cpu",), ClearType.ALL, None, machine.token(), force=False)
+    done = machine.memory.relief.clear(("cpu",), ClearType.ALL, None, machine.token(), force=False)
     assert done.allocations_freed == 2
     assert done.allocation_ids == (freed if listed else None)
 
