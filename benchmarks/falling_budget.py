@@ -16,6 +16,9 @@ from tests.rigs.directml.environment import interpreter
 from tests.rigs.directml.falling_budget import HIGHEST_BYTES, FallingBudget
 from tests.rigs.directml.rig import Rig
 
+_PATIENCE_S = 120.0
+"""A restart imports torch anew, which takes long on a busy machine."""
+
 
 def main() -> int:
     """Print what was done, and what was lost."""
@@ -29,7 +32,10 @@ def main() -> int:
         rig = Rig(libraries, Path(folder))
         command = ("--directml-python", str(python), "--directml-allocator", options.allocator)
         machine = rig.environment(budget_bytes=HIGHEST_BYTES)
-        with Worker(*command, environment=machine) as worker, FallingBudget(worker, rig, options.seed) as use:
+        with (
+            Worker(*command, environment=machine, patience=_PATIENCE_S) as worker,
+            FallingBudget(worker, rig, options.seed) as use,
+        ):
             end = time.monotonic() + options.seconds
             while time.monotonic() < end:
                 use.step()

@@ -1,12 +1,15 @@
 """What a process of its own costs a device: per call, per GiB, per restart, and until the first answer."""
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+import psutil
 
 from benchmarks.harness import heading, interleaved, row, seconds, worker
 from protocol.vocabulary import DeviceKind
@@ -36,6 +39,7 @@ def main() -> None:
     ):
         ours, floor = interleaved(ROUNDS, partial(work, apart), partial(work, here))
         row(name, ours, floor, "us", "measured")
+    _against_the_pipe(apart, here)
     for backend in (here, apart):
         backend.allocate("block", AllocationRequest("sim:0", GIB), _token())
     memory = memoryview(bytearray(os.urandom(MIB) * 1024))
@@ -48,6 +52,45 @@ def main() -> None:
     apart.close()
     _restarts()
     _first_answers()
+
+
+def _against_the_pipe(apart: DeviceBackend, here: DeviceBackend) -> None:
+    """Say what isolation adds to an allocate + free, beside two round trips through a bare pipe; all on one CPU."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = os.sched_getaffinity(0)
+    everyone = [os.getpid(), *(child.pid for child in psutil.Process().children())]
+    tasks = [int(task.name) for pid in everyone for task in Path(f"/proc/{pid}/task").iterdir()]
+    for task in tasks:
+        os.sched_setaffinity(task, {min(allowed)})
+    read_fd, their_write = os.pipe()
+    their_read, write_fd = os.pipe()
+    echo = subprocess.Popen(
+        [sys.executable, "-c", _ECHO, str(their_read), str(their_write)],
+        pass_fds=(their_read, their_write),
+    )
+    os.close(their_read)
+    os.close(their_write)
+
+    def round_trips() -> None:
+        for _ in range(2):
+            os.write(write_fd, bytes(64))
+            os.read(read_fd, 64)
+
+    ours, bare = interleaved(
+        ROUNDS,
+        lambda: _calls(_allocate_and_free)(apart) - _calls(_allocate_and_free)(here),
+        lambda: seconds(lambda: [round_trips() for _ in range(CALLS)]) / CALLS * 1e6,
+    )
+    row("isolation adds (floor: 2 round trips)", ours, bare, "us", "<= 3")
+    os.close(write_fd)
+    echo.wait()
+    os.close(read_fd)
+    for task in tasks:
+        os.sched_setaffinity(task, allowed)
+
+
+_ECHO = "import os,sys\nr,w=map(int,sys.argv[1:])\nwhile (d:=os.read(r,64)): os.write(w,d)"
 
 
 def _isolated(**knobs: int) -> IsolatedBackend:

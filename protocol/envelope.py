@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 REQUEST_ID_MAX = 128
 ACTION_MAX = 256
+DEADLINE_MAX_MS = 2**53
+TRACEPARENT_MAX = 256
 
 RequestId = Annotated[str, Field(min_length=1, max_length=REQUEST_ID_MAX)]
 
@@ -15,10 +17,10 @@ class Meta(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
-    deadline_ms: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    deadline_ms: Annotated[int, Field(ge=0, le=DEADLINE_MAX_MS)] | None = None
     """From arrival; queued work that is older is shed, running work is cancelled."""
     progress: bool = False
-    traceparent: Annotated[str, Field(max_length=256)] | None = None
+    traceparent: Annotated[str, Field(max_length=TRACEPARENT_MAX)] | None = None
     """W3C trace context, copied into the logs."""
 
 

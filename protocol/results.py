@@ -701,6 +701,9 @@ class HelloResult(Record):
     actions: tuple[str, ...]
     limits: WorkerLimits
     schema_sha256: str
+    host_watched: bool | None = None
+    """Whether the worker ends with the process that ``host_pid`` names; false where it cannot be seen, as across
+    containers: then only the end of the input ends it. Null without ``host_pid``."""
 
 
 class PingResult(Record):

@@ -282,15 +282,6 @@ def test_killed_host_while_nobody_reads(host: subprocess.Popen[bytes]) -> None:
         assert started.exit_code(seconds=1) == 0
 
 
-def test_host_that_is_gone_already() -> None:
-    """A host_pid that is no process's ends the worker like one that just died."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    with worker() as started:
-        started.send("worker.hello", {"host_pid": process.pid})
-        assert started.exit_code() == 0
-
-
 def test_output_closed_by_the_host() -> None:
     """A host that closes the worker's output gets no more work out of it: the worker ends."""
     with Worker(reading=False) as started:

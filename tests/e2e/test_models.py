@@ -185,7 +185,7 @@ def test_the_record_of_two_devices_is_replayed_as_it_happened(tmp_path: Path) ->
     capacities = {
         (row["device_id"], row["capacity_bytes"])
         for row in map(json.loads, record.read_text().splitlines())
-        if "capacity_bytes" in row
+        if row.get("capacity_bytes") is not None
     }
     assert capacities == {
         ("sim:0", 6 * MIB), ("sim:0", 4 * MIB), ("sim:1", 7 * MIB), ("sim:1", 5 * MIB),
@@ -236,3 +236,48 @@ def test_what_is_wrong_with_one_model_is_that_ones_alone(tmp_path: Path) -> None
         assert rows["good"]["state_reason"] is None
         assert rows["good"]["estimated_bytes"] == 4096
         assert started.call("memory.load_model", {"model_id": "good"})["state"] == "loaded"
+
+
+def test_models_by_name_with_roles_params_and_preload(tmp_path: Path) -> None:
+    """A role is used like a model, falls back on its own line, and a model may be there from the start."""
+    for name, size in (("big", 8), ("small", 1), ("first", 1)):
+        write_model(tmp_path / f"{name}.safetensors", size * MIB)
+    (tmp_path / "makes_models.py").write_text("def make(n_ctx, device_id):\n    return bytearray(n_ctx)\n")
+    (tmp_path / "models.yaml").write_text(
+        "models:\n"
+        "  big: {path: big.safetensors, device: 'sim:0', aliases: [b]}\n"
+        "  small: {path: small.safetensors, device: 'sim:0'}\n"
+        "  first: {path: first.safetensors, device: cpu, preload: true, keep_alive_seconds: 10m}\n"
+        "  made: {factory: 'makes_models:make', params: {n_ctx: 4096}}\n"
+        "roles:\n"
+        "  code_review: {model: b, fallbacks: [small]}\n"
+    )
+    with worker(
+        "--models",
+        str(tmp_path / "models.yaml"),
+        "--simulated-device",
+        "4MiB",
+        environment={"PYTHONPATH": str(tmp_path)},
+    ) as started:
+
+        def state(model_id: str) -> str:
+            return str(started.call("memory.get_model_status", {"model_id": model_id})["models"][0]["state"])
+
+        eventually(lambda: state("first") == "loaded", "it is preloaded")
+        loaded = started.call("memory.load_model", {"model_id": "code_review"})
+        assert (loaded["model_id"], loaded["requested_model_id"]) == ("small", "code_review")
+        assert "'code_review' does not fit" in loaded["fallback_reason"]
+        assert started.call("memory.load_model", {"model_id": "made"})["state"] == "loaded"
+        error = started.refused("memory.load_model", {"model_id": "nosuch"})
+        assert "code_review" in error["message"]
+
+
+def test_doctor_checks_a_file_of_models(tmp_path: Path) -> None:
+    """Each model with its size, or why it can't be loaded; then the exit code is 1."""
+    write_model(tmp_path / "good.safetensors", 4096)
+    (tmp_path / "models.yaml").write_text("models: {good: {path: good.safetensors}, gone: {path: gone.pt}}")
+    command = [sys.executable, "-m", "memory_worker", "doctor", "--models", str(tmp_path / "models.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
+    assert done.returncode == 1
+    assert "model good  4,096 bytes" in done.stdout
+    assert "model gone  CAN'T BE LOADED: No such file or directory" in done.stdout

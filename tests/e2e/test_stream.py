@@ -75,7 +75,8 @@ def test_nothing_else_reaches_the_protocol_stream() -> None:
         assert len(started.lines) == 3
         assert not any(b"NOISE" in each for each in started.lines)
         errors = started.stderr()
-        for source in ("print", "sys.__stdout__", "puts", "descriptor 1", "child", "python child"):
+        assert errors.count('"message":"NOISE print"') == 3, "what Python prints is a line of the log"
+        for source in ("sys.__stdout__", "puts", "descriptor 1", "child", "python child"):
             assert errors.count(f"NOISE {source}\n") == 3
         output = f"pipe:[{os.fstat(started.process.stdout.fileno()).st_ino}]"
         assert output not in errors, "a child process inherited the protocol stream"

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from protocol.vocabulary import DeviceKind, DeviceState
-from worker.backends.isolated import PATIENCE_S, IsolatedBackend
+from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation.child_process import Launch
-from worker.backends.isolation.launching import PROBE_PATIENCE_S
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, SystemClock
 from worker.core.records import AllocationRequest, DeviceInfo
@@ -30,21 +29,8 @@ class NoDelay(SystemClock):
         self.delays: list[float] = []
 
     def wait(self, seconds: float | None, token: CancelToken) -> None:
-        if seconds in {PATIENCE_S, PROBE_PATIENCE_S}:
-            super().wait(seconds, token)
-            return
         self.delays.append(seconds or 0)
         token.check()
-
-
-class NoPatience(SystemClock):
-    """Lets whoever waits for an answer think at once that it took too long."""
-
-    def __init__(self, at_once: float) -> None:
-        self.at_once = at_once
-
-    def wait(self, seconds: float | None, token: CancelToken) -> None:
-        super().wait(0.0 if seconds == self.at_once else seconds, token)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from worker.stream.work import Claim, Work
 
 
 def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
-    """Build what ends leases and keep-alives, beside whatever long work has all the threads."""
-    return Reaper(parts.core, parts.memory, partial(runner.submit, alone=True))
+    """Build what ends leases and keep-alives, beside whatever long work has the threads of requests."""
+    return Reaper(parts.core, parts.memory, partial(runner.submit, brief=True))
 
 
 def build_pressure_monitor(

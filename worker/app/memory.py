@@ -1,6 +1,7 @@
 """Where the parts below the stream are put together, whatever stands in for devices and models."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
@@ -8,7 +9,7 @@ from protocol.results import Limits
 from worker.app.devices import Begin, accelerators, devices_of, host, may_come
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend, OwnProcess
-from worker.core.models import ModelSpec
+from worker.core.models import ModelSpec, Role
 from worker.core.records import HOST, Decision, DeviceInfo
 from worker.interface.interface_memory import MemoryInterface, Workers
 from worker.policy.pressure import default_limits
@@ -26,6 +27,7 @@ from worker.workers.transfer import TransferWorker
 
 if TYPE_CHECKING:
     from worker.interface.models import ModelInterface
+    from worker.loaders.models_file import DeclaredModels
 
 
 class Surroundings(Record):
@@ -39,6 +41,8 @@ class Surroundings(Record):
     """Returns the configured models. Called when something first asks for models."""
     process_bytes: Callable[[], int | None]
     """Returns what this process takes; None where that can't be told."""
+    roles: Callable[[], Iterable[Role]] = tuple
+    """Returns the names for what models are for. Called after ``models``."""
     default_device: str | None = None
     python_lines: Callable[[], Mapping[str, int]] | None = None
     """Returns the bytes of Python objects by the line that made them."""
@@ -101,7 +105,8 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
             limit_bytes=arguments.limit_bytes if on_host else None,
         )
 
-    def models() -> Iterable[ModelSpec]:
+    @cache
+    def declared() -> "DeclaredModels":
         from worker.app.models import configured_models  # noqa: PLC0415 - only when something asks for models
 
         return configured_models(arguments, core.backends)
@@ -116,7 +121,8 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
         Surroundings(
             backends=backends,
             limits=limits,
-            models=models,
+            models=lambda: declared().specs,
+            roles=lambda: declared().roles,
             process_bytes=lambda: system.read().process_rss_bytes,
             default_device=default,
             python_lines=python_lines,

@@ -9,7 +9,6 @@ from worker.app.memory import Surroundings
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend
 from worker.core.log import log
-from worker.core.models import ModelSpec
 from worker.interface.models import ModelInterface
 from worker.loaders.models_file import DeclaredModels, ModelConfigError, declared_models
 from worker.manager.models import ModelManager
@@ -27,6 +26,8 @@ def build_models(
     """Build what keeps the models. Exits with 2 for a file that can't be used."""
     for spec in surroundings.models():
         core.manager.models.add(spec)
+    for role in surroundings.roles():
+        core.manager.models.add_role(role)
     models = ModelManager(core.manager, core.clock, surroundings.record)
     worker = ModelWorker(
         core,
@@ -40,17 +41,17 @@ def build_models(
     return ModelInterface(core, worker, monitor)
 
 
-def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> tuple[ModelSpec, ...]:
+def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
     """Read ``--models``; what is wrong with one model is logged, and refuses that one. Exits with 2 for no such file."""
     if arguments.models is None:
-        return ()
+        return DeclaredModels((), (), ())
     try:
         found = read_configured(arguments, backends)
     except (ModelConfigError, OSError) as error:
         fail(f"--models: {error}")
     for problem in found.problems:
         log("warning", "a model is refused", problem=problem)
-    return found.specs
+    return found
 
 
 def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:

@@ -1,11 +1,13 @@
 """The command line. Standard library only: it is read before the descriptors are claimed."""
 
 import argparse
-import sys
+import os
+from contextlib import suppress
 from typing import NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel
 from worker import __version__
+from worker.core.text import printable
 
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
@@ -213,5 +215,7 @@ def parse(arguments: list[str]) -> Arguments:
 
 def fail(message: str) -> NoReturn:
     """Exit with 2 and a message, as for any argument that cannot be used."""
-    sys.stderr.write(f"memory-worker: error: {message}\n")
+    text = "\n".join(map(printable, message.split("\n")))
+    with suppress(OSError):
+        os.write(2, f"memory-worker: error: {text}\n".encode())
     raise SystemExit(2)

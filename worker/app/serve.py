@@ -1,6 +1,7 @@
 """The one place where the parts are put together."""
 
 import gc
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ from worker.app.background import build_pressure_monitor, build_reaper
 from worker.app.memory import Parts, build_memory
 from worker.app.options import Arguments, fail
 from worker.background.due_thread import start
-from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
-from worker.core.log import log, set_level
+from worker.core.errors import OutOfMemoryError
+from worker.core.log import log, serve_log, set_level
+from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
 from worker.manager.manager_memory import MemoryManager
@@ -19,8 +21,9 @@ from worker.metrics.history import History
 from worker.policy.levels import DWELL_NS
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
+from worker.stream.event_writer import EventWriter
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.job_runner import JobRunner
+from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction
 from worker.telemetry.process_memory import ProcessMemory
@@ -35,16 +38,17 @@ _DETERMINISTIC_PID = 1
 
 def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     """Serve requests until the host is done. Does not return: the process ends with 0."""
-    set_level(arguments.log_level)
+    _prepare(arguments)
     fixed_clock = FixedClock() if arguments.deterministic else None
     clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
     timers, history, started_ns = Alarm(clock), History(clock), clock.now_ns()
-    broken = CancelToken(clock.now_ns)  # "cancelled" once nothing more can be written
-    writer = FrameWriter(write_fd, broken.cancel)
+    writer = FrameWriter(write_fd)
+    event_writer = EventWriter(writer)
     interval_ns = 0 if fixed_clock is not None else INTERVAL_NS
-    channel = EventChannel(writer.write_made, clock, timers, interval_ns, wire_event)
+    channel = EventChannel(event_writer.write, clock, timers, interval_ns, wire_event)
     runner = JobRunner(
         writer,
+        event_writer,
         clock,
         timers,
         history,
@@ -88,15 +92,19 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         max_frame_bytes=arguments.max_frame_bytes,
         fixed_clock=fixed_clock,
     )
-    broken.on_cancel(loop.host_gone)
-    runner.bind(Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare)
+    writer.on_broken = loop.output_lost
+    prepare = Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare
+    runner.bind(prepare, manager.devices.ids)
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
         _tick_every_second(timers, clock, watchers)
-    if fixed_clock is None:
-        timers.start()
-        start(reaper, clock, "expiry")
+    # All threads before the first readings: they take addresses, which may be limited.
+    by_clock = (
+        timers.start, event_writer.start, partial(start, reaper, clock, "expiry"),
+        partial(start, pressure, clock, "pressure"),
+    )  # fmt: skip
+    _start_threads(runner, manager, plugins, by_clock if fixed_clock is None else ())
     log("info", "serving", version=__version__)
     gc.freeze()
     gc.enable()
@@ -104,10 +112,32 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     def go_on() -> None:
         if fixed_clock is None:
             parts.pace.set(clock.now_ns())
-            start(pressure, clock, "pressure")
         memory.devices.probe_here()
 
     loop.run(go_on)  # sampling would only keep the first answer waiting
+
+
+def _prepare(arguments: Arguments) -> None:
+    """Take what a shortage would need, while there is no shortage."""
+    set_level(arguments.log_level)
+    serve_log()
+    RESERVE.fill()
+
+
+def _start_threads(
+    runner: JobRunner,
+    manager: MemoryManager,
+    plugins: dict[str, PluginAction],
+    others: tuple[Callable[[], None], ...],
+) -> None:
+    """Make a thread for each kind of work while there are some: later ones are only more of them."""
+    devices = manager.devices.ids()
+    try:
+        runner.start(*devices, *(each + BRIEF for each in devices), *([PLUGINS] if plugins else []))
+        for begin in others:
+            begin()
+    except OutOfMemoryError as error:
+        fail(error.message)
 
 
 def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:

@@ -1,6 +1,7 @@
 """What runs in a device's process: one backend, and the calls that come for it.
 
-Each call runs on a thread of its own, so that a long copy holds up no readings. It serves until its input
+What is quick is answered by the thread that reads calls, where no other runs that it could have to wait for. Any
+other call runs on a thread of its own, so that a long copy holds up no readings. It serves until its input
 ends, which is how it learns that the worker is gone; then it just goes, and its memory with it.
 """
 
@@ -25,6 +26,10 @@ from worker.core.cancellation import CancelToken
 _CALLS_AT_ONCE = 32
 """More than the worker's own threads: none of its calls waits for another's."""
 
+_QUICK = frozenset({"check", "free", "readings"})
+_QUICK_BYTES = 2**20
+"""Blocks of up to this size are made at once."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -41,6 +46,8 @@ def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> Non
         while (message := pipe.receive()) is not None:
             if "cancel" in message:
                 server.cancel(message["cancel"])
+            elif server.is_quick(message):
+                server.answer(message)
             else:
                 server.begin(message, threads.submit)
         os._exit(0)  # whatever still runs: nobody waits for it
@@ -54,10 +61,26 @@ class _Server:
         self._setup = setup
         self._lend = lend
         self._slots = Slots.open(setup["slots"])
+        self._never = CancelToken(time.monotonic_ns)
         # All mutable state: the backend once it is made, running calls, and models on their way in.
         self._backend: DeviceBackend
         self._tokens: dict[int, CancelToken] = {}
         self._fillings: dict[str, Filling] = {}
+
+    def is_quick(self, message: Message) -> bool:
+        """Tell whether a call can be answered at once: it takes well under a millisecond, and nothing else runs."""
+        if self._tokens:
+            return False
+        do = message["do"]
+        return do in _QUICK or (do == "allocate" and message["with"][1]["size_bytes"] <= _QUICK_BYTES)
+
+    def answer(self, message: Message) -> None:
+        """Answer a call on this thread: it can't be cancelled."""
+        left_ns = message["left_ns"]
+        token = self._never
+        if left_ns is not None:
+            token = CancelToken(time.monotonic_ns, time.monotonic_ns() + left_ns)
+        self._send(message["call"], message, token)
 
     def begin(self, message: Message, submit: Callable[..., object]) -> None:
         """Note a call, so that it can be cancelled from now on, and run it."""
@@ -73,14 +96,16 @@ class _Server:
             token.cancel()
 
     def _answer(self, message: Message, token: CancelToken) -> None:
-        call = message["call"]
+        self._send(message["call"], message, token)
+
+    def _send(self, call: int, message: Message, token: CancelToken) -> None:
         try:
             result = packed(getattr(self, f"_do_{message['do']}")(token, *message["with"]))
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = {"call": call, "error": packed_error(error)}
         else:
             answer = {"call": call, "result": result}
-        del self._tokens[call]
+        self._tokens.pop(call, None)
         try:
             self._pipe.send(answer)
         except OSError:

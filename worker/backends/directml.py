@@ -281,15 +281,16 @@ class _AdapterMemory:
         actual = -(-request.size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         with self._calling(request.size_bytes):
             token.check()
-            room = self._memory.room(self._read()).free_bytes
+            reading = self._read()
             if request.size_bytes > self._memory.limit_bytes:
+                room = self._memory.room(reading).free_bytes
                 if room is not None and actual > room:
                     message = f"{self.device_id} has {room} bytes"
                     raise OutOfMemoryError(
                         message, device_id=self.device_id, requested_bytes=request.size_bytes
                     )
                 self.check_size(request.size_bytes)
-            tensor = self._memory.allocate(actual)
+            tensor = self._memory.allocate(actual, reading)
             try:
                 if request.initialize is Initialize.ZERO:
                     token.check()

@@ -69,11 +69,11 @@ class TiledMemory:
         dead = min(cached, max(0, held - anew))
         return Room(free, min(free, self._largest(tiles, room)), cached, dead)
 
-    def allocate(self, size: int) -> Any:
+    def allocate(self, size: int, reading: AdapterReading) -> Any:
         """Make a buffer where the pool has a run for it or may grow by one. OutOfMemoryError otherwise."""
         if self._for_copies is None:
             self._keep_room_for_copies()
-        tiles, room = self._device.tiles(1), self._driver_room(self._read())
+        tiles, room = self._device.tiles(1), self._driver_room(reading)
         if size > max(self._runs(tiles)) and not self._may_grow_for(size, room):
             largest = self._largest(tiles, room)
             message = (

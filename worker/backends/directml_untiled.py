@@ -5,6 +5,7 @@ to 512 freed resources, each reused for exactly its size only; when there are mo
 was used least recently goes. 512 tensors of 16 bytes, made and dropped, so push out everything else.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from protocol.record import Record
 from worker.backends.directml_adapters import AdapterReading
 from worker.backends.directml_device import HIDDEN_BYTES, PIECE_BYTES, DirectMlDevice
+from worker.backends.size_churn import KEEP_NS, SizeChurn
 from worker.backends.torch_errors import Cause, cause_of
 from worker.core.errors import OutOfMemoryError
 
@@ -91,11 +93,19 @@ class UntiledMemory:
     limit_bytes = 4 * 2**30 - 2**20
     """The largest buffer that the library makes: from 4 GiB on it cuts the size to 32 bits."""
 
-    def __init__(self, device: DirectMlDevice, read: Callable[[], AdapterReading]) -> None:
+    def __init__(
+        self,
+        device: DirectMlDevice,
+        read: Callable[[], AdapterReading],
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._device = device
         self._read = read
+        self._now_ns = now_ns
         # All mutable state: what the library keeps, and what of this process no block explains after a flush.
         self._cache = FreedCache()
+        self._churn = SizeChurn(now_ns)
+        self._kept_ns = 0
         self._live_bytes = 0
         self._foreign_bytes = 0
 
@@ -106,12 +116,14 @@ class UntiledMemory:
         largest = None if free is None else min(free, self.limit_bytes) // 256 * 256
         return Room(free, largest, cached)
 
-    def allocate(self, size: int) -> Any:
+    def allocate(self, size: int, reading: AdapterReading) -> Any:
         """Make a buffer within the budget. OutOfMemoryError; RuntimeError for what is not about memory."""
-        if not self._cache.has(size) and not self._fits(size):
+        self._churn.asked(size)
+        if not self._cache.has(size) and not _fits(size, reading):
             self.trim()
-            if not self._fits(size):
-                room = max(0, (self._read().room_bytes or 0) - HIDDEN_BYTES)
+            reading = self._read()
+            if not _fits(size, reading):
+                room = max(0, (reading.room_bytes or 0) - HIDDEN_BYTES)
                 message = (
                     f"{size} bytes are more than the {room} that the system's budget leaves this process"
                 )
@@ -122,10 +134,17 @@ class UntiledMemory:
         return tensor
 
     def dropped(self, size: int) -> int:
-        """Note that a buffer's last reference is gone. Returns the bytes that went back to the driver."""
+        """Note that a buffer's last reference is gone. Returns the bytes that went back to the driver.
+
+        What comes and goes in one size is kept for a moment: a flush costs more than making it (docs/directml.md).
+        """
         self._live_bytes -= size
         self._cache.give(size)
-        if self._cache.cached_bytes >= FLUSH_AT_BYTES or self._cache.resources >= _FLUSH_AT_RESOURCES:
+        kept = self._churn.freed(size)
+        if kept:
+            self._kept_ns = self._now_ns()
+        full = self._cache.resources >= _FLUSH_AT_RESOURCES
+        if full or (not kept and self._cache.cached_bytes >= FLUSH_AT_BYTES):
             return self.trim()
         return 0
 
@@ -160,17 +179,16 @@ class UntiledMemory:
         return room is None or sum(sizes) + HIDDEN_BYTES + _FLUSH_BYTES <= room
 
     def tick(self) -> None:
-        """Flush when others in this process (a plugin's inference) left enough behind."""
+        """Flush what was kept and not reused, and when others in this process (a plugin's inference) left enough."""
+        if self._cache.cached_bytes >= FLUSH_AT_BYTES and self._now_ns() - self._kept_ns >= KEEP_NS:
+            self._churn.settle_all()
+            self.trim()
         used = self._read().process_used_bytes
         if (
             used is not None
             and used - self._live_bytes - self._foreign_bytes >= FLUSH_AT_BYTES + 4 * PIECE_BYTES
         ):
             self.trim()
-
-    def _fits(self, size: int) -> bool:
-        room = self._read().room_bytes
-        return room is None or size + HIDDEN_BYTES <= room
 
     def _make(self, size: int) -> Any:
         """Ask the driver, and again after a flush if it refuses."""
@@ -182,3 +200,8 @@ class UntiledMemory:
         # Outside the handler: its traceback would hold on to what the first try made.
         self.trim()
         return self._device.empty(size)
+
+
+def _fits(size: int, reading: AdapterReading) -> bool:
+    room = reading.room_bytes
+    return room is None or size + HIDDEN_BYTES <= room

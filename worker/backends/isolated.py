@@ -4,7 +4,6 @@ The process is started beside everything else, called through small messages, an
 What was on its devices is gone then, and said so; ``restart`` is the other way: everything is carried over.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -12,18 +11,13 @@ from typing import Any
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.base import Fill, OnChange, RemoteWork
 from worker.backends.isolation import codec
+from worker.backends.isolation.answers import LAST_WORD_S, Call, OnReport
 from worker.backends.isolation.asking import PATIENCE_S, Asking
 from worker.backends.isolation.carrying import Held, give_up, read_out
-from worker.backends.isolation.child_process import (
-    LAST_WORD_S,
-    Call,
-    ChildProcess,
-    EndedError,
-    Ending,
-    Launch,
-)
+from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.copying import receive, send
 from worker.backends.isolation.displaced import Displaced
+from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.launching import Launching
 from worker.backends.isolation.loss import became, lost
 from worker.backends.isolation.presence import Presence
@@ -202,7 +196,7 @@ class IsolatedBackend:
         if request.size_bytes <= self._accepted.get(kind, 0):
             return
         with self._presence.using(request.device_id, Executed.NO) as child:
-            child.call("check", codec.packed(request), patience_s=PATIENCE_S)
+            child.call("check", codec.packed_request(request), patience_s=PATIENCE_S)
             self._accepted[kind] = max(request.size_bytes, self._accepted.get(kind, 0))
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
@@ -210,7 +204,9 @@ class IsolatedBackend:
         token.check()
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("free", allocation_id)
-            made = child.call("allocate", allocation_id, codec.packed(request), token=token, undo=undo)
+            made = child.call(
+                "allocate", allocation_id, codec.packed_request(request), token=token, undo=undo
+            )
             block = codec.block_of(made)
             self._hold(child, allocation_id, Held(request, block.actual_bytes, weights=False))
             return block
@@ -266,23 +262,22 @@ class IsolatedBackend:
         """Have the backend load, and send it the bytes as they come."""
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("filled", handle, False)
-            child.call("load", handle, codec.packed(request), token=token, undo=undo)
+            child.call("load", handle, codec.packed_request(request), token=token, undo=undo)
             try:
                 fill(
                     None,
                     lambda offset, data: send(child, self._slots, "fill", handle, offset, data, token),
                 )
             except BaseException:
-                child.begin("filled", handle, False).done.wait(LAST_WORD_S)  # noqa: FBT003 - as on the wire
+                giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
+                child.answers.wait(giving_up, LAST_WORD_S)
                 raise
             made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003
             block = codec.block_of(made)
             self._hold(child, handle, Held(request, block.actual_bytes, weights=True))
             return block
 
-    def work(
-        self, name: str, work: RemoteWork, token: CancelToken, report: Callable[[int, int], None]
-    ) -> Any:
+    def work(self, name: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
         """Have work done there; what it reports on its way is passed on."""
         device_id = self._place_of(name)
         self._bring_back()

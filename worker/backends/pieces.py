@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from worker.core.cancellation import CancelToken
+from worker.core.shortages import start_thread
 
 PARALLEL_FROM_BYTES = 32 * 2**20
 """Below this a second thread costs more to start than it saves."""
@@ -25,6 +26,7 @@ def take_turns(
     """Do every piece; ``work`` returns its bytes. Small work is this thread's alone.
 
     Errors: what ``work`` raises, and what ``token`` does between pieces; both threads have ended then.
+    OutOfMemoryError where there is no second thread; nothing was done then.
     """
     left = iter(pieces)
     lock = threading.Lock()
@@ -48,11 +50,19 @@ def take_turns(
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
             failures.append(error)
 
-    helper = threading.Thread(target=run, name="pieces") if total_bytes >= PARALLEL_FROM_BYTES else None
-    if helper is not None:
-        helper.start()
+    helped = threading.Event()
+
+    def help_out() -> None:
+        try:
+            run()
+        finally:
+            helped.set()
+
+    if total_bytes >= PARALLEL_FROM_BYTES:
+        start_thread(help_out, "pieces")
+    else:
+        helped.set()
     run()
-    if helper is not None:
-        helper.join()
+    helped.wait()
     if failures:
         raise failures[0]

@@ -4,6 +4,8 @@ import threading
 from typing import Protocol
 
 from worker.core.clock import NS_PER_S, Clock
+from worker.core.log import log
+from worker.core.shortages import start_thread
 
 
 class Periodic(Protocol):
@@ -24,19 +26,24 @@ class Periodic(Protocol):
 
 
 def start(periodic: Periodic, clock: Clock, name: str) -> None:
-    """Run it on a thread of its own until the process ends."""
+    """Run it on a thread of its own until the process ends. OutOfMemoryError where there is no thread."""
+
+    def wait() -> None:
+        with periodic.changed:
+            due_ns = periodic.next_ns()
+            seconds = None
+            if due_ns is not None:
+                seconds = min((due_ns - clock.now_ns()) / NS_PER_S, threading.TIMEOUT_MAX)
+            if seconds is None or seconds > 0:
+                periodic.changed.wait(seconds)
 
     def run() -> None:
         while True:
-            with periodic.changed:
-                due_ns = periodic.next_ns()
-                wait = (
-                    None
-                    if due_ns is None
-                    else min((due_ns - clock.now_ns()) / NS_PER_S, threading.TIMEOUT_MAX)
-                )
-                if wait is None or wait > 0:
-                    periodic.changed.wait(wait)
-            periodic.run_due()
+            try:
+                wait()
+                periodic.run_due()
+            except BaseException as error:  # noqa: BLE001 - a thread must not end: what is due is still there
+                if not isinstance(error, MemoryError):
+                    log("error", "a bug in what is due", thread=name, error=repr(error))
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start_thread(run, name)

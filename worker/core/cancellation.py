@@ -6,20 +6,26 @@ from contextlib import contextmanager, suppress
 
 from worker.core.errors import CancelledError, DeadlineExceededError
 
+_LOCK = threading.Lock()
+"""Guards what is rarely touched of all tokens: a token of its own lock would cost more than a short request."""
+
 
 class CancelToken:
     """One request's right to go on. Work calls ``check`` between steps that it can roll back."""
 
+    __slots__ = ("_callbacks", "_cancelled", "_event", "_now_ns", "deadline_ns")
+
     def __init__(self, now_ns: Callable[[], int], deadline_ns: int | None = None) -> None:
         self.deadline_ns = deadline_ns
         self._now_ns = now_ns
-        self._cancelled = threading.Event()
-        self._callbacks: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._cancelled = False
+        self._event: threading.Event | None = None
+        """Made by the first who waits."""
+        self._callbacks: list[Callable[[], None]] | None = None
 
     def check(self) -> None:
         """Raise CancelledError or DeadlineExceededError where the work has to stop."""
-        if self._cancelled.is_set():
+        if self._cancelled:
             message = "cancelled before it was done; everything is as it was"
             raise CancelledError(message)
         if self.deadline_ns is not None and self._now_ns() >= self.deadline_ns:
@@ -28,17 +34,19 @@ class CancelToken:
 
     def cancel(self) -> None:
         """Ask the work to stop. Idempotent."""
-        with self._lock:
-            callbacks, self._callbacks = self._callbacks, []
-            self._cancelled.set()
-        for callback in callbacks:
+        with _LOCK:
+            self._cancelled = True
+            callbacks, self._callbacks = self._callbacks, None
+            if self._event is not None:
+                self._event.set()
+        for callback in callbacks or ():
             callback()
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call this when cancelled, at once if that has happened."""
-        with self._lock:
-            if not self._cancelled.is_set():
-                self._callbacks.append(callback)
+        with _LOCK:
+            if not self._cancelled:
+                self._callbacks = [*(self._callbacks or ()), callback]
                 return
         callback()
 
@@ -49,8 +57,9 @@ class CancelToken:
         try:
             yield
         finally:
-            with self._lock, suppress(ValueError):
-                self._callbacks.remove(callback)
+            with _LOCK, suppress(ValueError):
+                if self._callbacks is not None:
+                    self._callbacks.remove(callback)
 
     @property
     def left_ns(self) -> int | None:
@@ -62,7 +71,11 @@ class CancelToken:
         if self.deadline_ns is not None:
             left = max(0.0, (self.deadline_ns - self._now_ns()) / 1e9)
             seconds = left if seconds is None else min(left, seconds)
-        self._cancelled.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        with _LOCK:
+            if self._cancelled:
+                return
+            event = self._event = self._event or threading.Event()
+        event.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 
 CHECK_SECONDS = 0.05

@@ -24,9 +24,9 @@ from worker.core.records import Decision, DecisionKind
 from worker.export.private_file import Sink
 
 MAX_BYTES = 64 * 2**20
-_MAX_WAITING_NOTES = 10_000
-_MAX_WAITING = 20_000
-"""Notes beyond the one, and decisions beyond the other, that the disk has not taken yet are counted and dropped: half
+_MAX_WAITING_NOTES = 5_000
+_MAX_WAITING = 10_000
+"""Notes beyond the one, and decisions beyond the other, that the disk has not taken yet are counted and dropped: about
 a kilobyte each, 10 MiB in all."""
 _FLUSH_BYTES = 64 * 1024
 _END_SECONDS = 3.0

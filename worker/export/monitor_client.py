@@ -90,7 +90,7 @@ class MonitorClient:
         """Send these events from now on."""
         self.events.subscribe(events)
 
-    def watch_host(self, pid: int) -> None:
+    def watch_host(self, pid: int) -> bool:
         """Refuse: a view that ends ends nothing else."""
         raise UnsupportedError("a live view has no host_pid: the worker does not end with it", host_pid=pid)
 
@@ -157,7 +157,7 @@ class MonitorClient:
                 return
         self.close()
 
-    def _put_made(self, make: Callable[[], bytes]) -> None:
+    def _put_made(self, make: Callable[[], bytes], _size_bytes: int, _dropped: Callable[[], None]) -> None:
         """Queue an event, or let the client go where there is no space: its numbers would have a gap."""
         with self._changed:
             if self._has_space():

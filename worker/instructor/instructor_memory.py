@@ -138,7 +138,7 @@ class Instructor:
         run = self._plugins.get(action)
         if run is None:
             raise unknown_action(action, self._plugins)
-        return Work(action=action, run=lambda call: run(data, call), quick=False)
+        return Work(action=action, run=lambda call: run(data, call), quick=False, plugin=True)
 
     def _intervene(self, name: str, run: Callable[..., Any], params: p.Params, call: Call) -> Any:
         """Carry something out, and note that it was."""

@@ -40,7 +40,7 @@ class ModelHandlers:
             max_models=params.max_models_to_unload,
             min_bytes=params.min_memory_to_free_bytes,
             forced=params.force_optimization,
-            excluded=frozenset(params.exclude_models),
+            excluded=frozenset(map(self._memory.models.resolve, params.exclude_models)),
             max_time_ms=params.max_optimization_time_ms,
             dry_run=params.dry_run,
         )
@@ -71,7 +71,10 @@ class ModelHandlers:
         if self._memory.models.external(params.model_id):
             return (), True
         devices = self._memory.models.devices(params.model_id, params.device_id)
-        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+        return (
+            model_claim(self._memory.models.resolve(params.model_id)),
+            *(Claim(each, alone=False) for each in devices),
+        ), False
 
     def claims_of_unload_model(self, params: p.UnloadModelParams) -> Claims:
         """Return what unloading touches, and that it is not quick.
@@ -81,7 +84,10 @@ class ModelHandlers:
         if self._memory.models.external(params.model_id):
             return (), params.by_owner
         devices = self._memory.models.devices(params.model_id, None)
-        return (model_claim(params.model_id), *(Claim(each, alone=False) for each in devices)), False
+        return (
+            model_claim(self._memory.models.resolve(params.model_id)),
+            *(Claim(each, alone=False) for each in devices),
+        ), False
 
     def plan(self, params: p.PlanParams, call: Call) -> r.PlanResult:
         """Choose the first way that fits."""

@@ -29,8 +29,8 @@ class Session(Protocol):
         """Send these events from now on."""
         ...
 
-    def watch_host(self, pid: int) -> None:
-        """End within a second of that process."""
+    def watch_host(self, pid: int) -> bool:
+        """End within a second of that process. False where it can't be seen from here."""
         ...
 
     def drain(self) -> int:
@@ -74,8 +74,7 @@ class SessionHandlers:
             asked = f"at least {lowest}" if lowest > PROTOCOL_VERSION else f"at most {highest}"
             message = f"this worker speaks protocol {PROTOCOL_VERSION}; {asked} asked for"
             raise UnsupportedError(message, protocol=PROTOCOL_VERSION)
-        if params.host_pid is not None:
-            self._session.watch_host(params.host_pid)
+        watched = None if params.host_pid is None else self._session.watch_host(params.host_pid)
         return r.HelloResult(
             protocol=PROTOCOL_VERSION,
             worker_version=self._version,
@@ -83,6 +82,7 @@ class SessionHandlers:
             actions=self._actions(),
             limits=r.WorkerLimits(self._session.max_frame_bytes, self._session.max_inflight),
             schema_sha256=SCHEMA_SHA256,
+            host_watched=watched,
         )
 
     def ping(self, _params: p.PingParams, _: Call) -> r.PingResult:

@@ -15,6 +15,7 @@ from worker.core.errors import (
 )
 from worker.core.events import AllocationExpired
 from worker.core.records import Allocation, AllocationRequest
+from worker.core.shortages import patiently
 from worker.interface.lazy_models import LazyModels
 from worker.manager.pressure_table import Observation
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
@@ -84,17 +85,21 @@ class Allocations:
                 allocation = self._allocate_without_plan(
                     allocation_id, request, token, unloaded, make_room=make_room
                 )
-        seen = self._after_change(device_id, request.size_bytes)
-        return AllocateResult(
-            allocation_id=allocation.allocation_id,
-            device_id=device_id,
-            memory_type=request.memory_type,
-            size_bytes=request.size_bytes,
-            actual_bytes=allocation.block.actual_bytes,
-            shared_memory=allocation.block.shared_memory,
-            available_bytes=seen.headroom.available_bytes,
-            models_unloaded=tuple(unloaded),
-        )
+        try:
+            seen = self._after_change(device_id, request.size_bytes)
+            return AllocateResult(
+                allocation_id=allocation.allocation_id,
+                device_id=device_id,
+                memory_type=request.memory_type,
+                size_bytes=request.size_bytes,
+                actual_bytes=allocation.block.actual_bytes,
+                shared_memory=allocation.block.shared_memory,
+                available_bytes=seen.headroom.available_bytes,
+                models_unloaded=tuple(unloaded),
+            )
+        except BaseException:  # such as short memory: nothing that failed leaves a row
+            self._worker.free(allocation.allocation_id)
+            raise
 
     def _allocate_without_plan(
         self, allocation_id: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
@@ -167,14 +172,18 @@ class Allocations:
         """Free one allocation."""
         with self._monitor.watching_for_loss():
             allocation, returned = self._worker.free(allocation_id, force=force)
-        seen = self._after_change(allocation.device_id, allocation.size_bytes)
-        return DeallocateResult(
-            allocation_id=allocation_id,
-            device_id=allocation.device_id,
-            freed_bytes=allocation.size_bytes,
-            returned_bytes=returned,
-            available_bytes=seen.headroom.available_bytes,
-        )
+
+        def freed() -> DeallocateResult:
+            seen = self._after_change(allocation.device_id, allocation.size_bytes)
+            return DeallocateResult(
+                allocation_id=allocation_id,
+                device_id=allocation.device_id,
+                freed_bytes=allocation.size_bytes,
+                returned_bytes=returned,
+                available_bytes=seen.headroom.available_bytes,
+            )
+
+        return patiently(freed)
 
     def expire(self, allocation_id: str) -> None:
         """Free an allocation whose lease has ended, and tell of it; one that went or was renewed meanwhile is let be."""

@@ -86,7 +86,7 @@ class MemoryInterface:
     def tick(self) -> None:
         """Let backends give up what they kept for nothing. About once a second where something is kept."""
         for backend in dict.fromkeys(self._core.backends.values()):
-            backend.tick()
+            self._monitor.tick(backend)
 
     def close(self) -> None:
         """Free everything, whatever goes wrong on the way: the last error is raised at the end."""

@@ -55,7 +55,7 @@ class ModelInterface:
                 model_id, device_id or entry.spec.device_id or self.worker.default_device
             )
             return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
-        plan = None if plan_id is None else self.plan_for(plan_id, device_id, model_id=model_id)
+        plan = None if plan_id is None else self.plan_for(plan_id, device_id, model_id=entry.model_id)
         acquired = self.worker.hold(
             model_id,
             token,
@@ -157,6 +157,10 @@ class ModelInterface:
         """Return what unloading would bring; by name, where a model was not used for so long."""
         return self._optimizer.recommendations(device_ids, idle_ns)
 
+    def resolve(self, name: str) -> str:
+        """Return the id of the model that an alias or a role stands for; any other name as it is."""
+        return self._table.resolve(name)
+
     def external(self, model_id: str) -> bool:
         """Tell whether another process holds a model. ModelNotFoundError for one not configured."""
         return self._table.get(model_id).spec.external
@@ -164,15 +168,12 @@ class ModelInterface:
     def devices(self, model_id: str, device_id: str | None) -> tuple[str, ...]:
         """Return the devices that loading a model may touch. ModelNotFoundError for one not configured."""
         touched: dict[str, None] = {}
-        at: str | None = model_id
-        while at is not None:  # whichever of its fallbacks it comes to
-            spec = self._table.get(at).spec
-            fixed = device_id or spec.device_id
+        for each in (model_id, *self._table.fallbacks(model_id)):  # whichever of its fallbacks it comes to
+            fixed = device_id or self._table.get(each).spec.device_id
             found = (
                 self._manager.devices.ids()
                 if fixed is None
                 else (self._manager.devices.info(fixed).device_id,)
             )
             touched |= dict.fromkeys(found)
-            at = spec.fallback
         return tuple(touched)

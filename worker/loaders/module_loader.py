@@ -16,7 +16,7 @@ class ModuleLoader:
     """Imports ``package.module`` and calls ``function`` in it.
 
     The factory is handed, by name, whichever of these it has parameters for: ``path`` (checked to lie below
-    the model root; None without one), ``device_id``, ``dtype``, ``spec``.
+    the model root; None without one), ``device_id``, ``dtype``, ``spec``, and the model's ``params`` by name.
     """
 
     def estimate(self, spec: ModelSpec) -> int | None:  # noqa: ARG002 - there is no header
@@ -49,7 +49,7 @@ def _blaming(spec: ModelSpec) -> Iterator[None]:
 
 def _offered(spec: ModelSpec, device_id: str) -> dict[str, object]:
     path = None if spec.path is None else resolved_file(spec)
-    return {"path": path, "device_id": device_id, "dtype": spec.dtype, "spec": spec}
+    return dict(spec.params) | {"path": path, "device_id": device_id, "dtype": spec.dtype, "spec": spec}
 
 
 def _find(spec: ModelSpec) -> Callable[..., object]:

@@ -16,6 +16,9 @@ from worker.policy.admission import admit, count
 _ENDINGS_KEPT = 1024
 """Allocations that ended otherwise than by being freed, and are remembered for the error that names why."""
 
+_FREED_AGAIN_NS = 1_000_000_000
+"""What could not be freed when its lease ended is tried again after this."""
+
 
 class AllocationTable:
     """Every allocation. A change is reserved, then made by a backend, then committed or released."""
@@ -139,6 +142,20 @@ class AllocationTable:
             if ending != "already_freed":
                 self._remember_ending(allocation_id, ending)
             return allocation
+
+    def put_back(self, allocation: Allocation) -> None:
+        """Add an allocation again that could not be freed after all: every figure is as before ``remove``."""
+        with self._lock:
+            if allocation.allocation_id in self._owning:
+                return
+            device = self._devices.get(allocation.device_id)
+            device.ledger.put_back(allocation)
+            device.stale = True
+            self._devices.version += 1
+            self._owning[allocation.allocation_id] = allocation.device_id
+            if allocation.expires_ns is not None:
+                again_ns = max(allocation.expires_ns, self._clock.now_ns() + _FREED_AGAIN_NS)
+                self._due.set_lease(allocation.device_id, allocation.allocation_id, again_ns)
 
     def remove_expired(self, allocation_id: str) -> Allocation | None:
         """Remove an allocation whose lease has ended; None for one that is gone, or was renewed meanwhile."""

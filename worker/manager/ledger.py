@@ -103,6 +103,19 @@ class DeviceLedger:
             group.made_count += 1
             group.peak = max(group.peak, group.allocated)
 
+    def put_back(self, allocation: Allocation) -> None:
+        """Add an allocation that was removed, as if it had not been."""
+        made = self.made_count, self.made_bytes
+        self.add(allocation)
+        self.made_count, self.made_bytes = made
+        pair = (allocation.request.owner, allocation.request.purpose)
+        self._freed[pair] -= self._freed[pair] > 0
+        if not self._freed[pair]:
+            del self._freed[pair]
+        for groups, key in self._group_entries(allocation.request):
+            groups[key].made_bytes -= allocation.size_bytes
+            groups[key].made_count -= 1
+
     def remove(self, allocation_id: str) -> Allocation:
         """Remove an allocation. KeyError if it is not live."""
         allocation = self.allocations.pop(allocation_id)

@@ -8,7 +8,7 @@ from protocol.results import ModelStatus
 from protocol.vocabulary import FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
-from worker.core.models import AUTO_LOADER, ModelSpec
+from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Reservation
 from worker.manager.due_table import DueTable
 
@@ -168,12 +168,36 @@ class ModelTable:
         self._due = due
         # All mutable state.
         self._entries: dict[str, ModelEntry] = {}
+        self._aliases: dict[str, str] = {}
+        self._roles: dict[str, Role] = {}
         self._lost: list[tuple[ModelEntry, Residence]] = []
 
     def add(self, spec: ModelSpec) -> None:
         """Add a configured model, unloaded."""
         with self.changed:
             self._entries[spec.model_id] = ModelEntry(spec)
+            self._aliases |= dict.fromkeys(spec.aliases, spec.model_id)
+
+    def add_role(self, role: Role) -> None:
+        """Add a name for what a model is for; it is valid wherever a model's id is."""
+        with self.changed:
+            self._roles[role.name] = role
+            self._aliases[role.name] = self.resolve(role.model_id)
+
+    def resolve(self, name: str) -> str:
+        """Return the id of the model that an alias or a role stands for; any other name as it is."""
+        return name if name in self._entries else self._aliases.get(name, name)
+
+    def fallbacks(self, name: str) -> Iterator[str]:
+        """Return what is used instead, in this order: a role's own, or the model's, that one's, and so on."""
+        role = self._roles.get(name)
+        if role is not None:
+            yield from map(self.resolve, role.fallbacks)
+            return
+        at = self.get(name).spec.fallback
+        while at is not None:
+            yield self.resolve(at)
+            at = self.get(at).spec.fallback
 
     def __iter__(self) -> Iterator[ModelEntry]:
         return iter(self._entries.values())
@@ -183,9 +207,9 @@ class ModelTable:
 
     def get(self, model_id: str) -> ModelEntry:
         """Return a model. ModelNotFoundError for one that is not configured."""
-        entry = self._entries.get(model_id)
+        entry = self._entries.get(self.resolve(model_id))
         if entry is None:
-            known = list(self._entries)
+            known = [*self._entries, *self._roles]
             there = f"there are {', '.join(known)}" if known else "none are configured"
             message = f"no model {model_id!r}: {there}"
             raise ModelNotFoundError(message, model_id=model_id, known_models=known)

@@ -19,9 +19,7 @@ def claim() -> tuple[int, int]:
     os.dup2(2, 1)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as we do
     sys.stdout = sys.stderr
-    if sys.platform != "win32":  # there a host's pipe end says nothing about ours
-        os.set_blocking(read_fd, True)
-        os.set_blocking(write_fd, True)
+    # Whether they block is left as it is: whoever shares them may have said so, and may say otherwise later.
     return read_fd, write_fd
 
 

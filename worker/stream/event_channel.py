@@ -1,14 +1,24 @@
-"""Events to a host that asked for them: numbered without gaps, and only the latest where they come fast."""
+"""Events to a host that asked for them: numbered, and only the latest where they come fast.
 
+A gap in the numbers says that so many were dropped, because the host did not read.
+"""
+
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.events import Event
+from worker.core.log import log
 from worker.stream.alarm import Alarm
 from worker.stream.frames import event_frame
+from worker.stream.json_values import json_of
 
+_FRAME_BYTES = 128
+"""About what a frame has around its data."""
 INTERVAL_NS = 250 * NS_PER_MS
 """The same event about the same thing is sent at most four times a second."""
 
@@ -18,17 +28,14 @@ OnWire = Callable[[Event], tuple[str, Any]]
 _Key = tuple[type[Event], str]
 
 
+Write = Callable[[Callable[[], bytes], int, Callable[[], None]], None]
+"""Takes what makes a frame, its size in bytes, and what is to be called for each frame that it drops. Never waits."""
+
+
 class EventChannel:
     """The subscription. Bounded: for each event and thing at most one waits to be sent."""
 
-    def __init__(
-        self,
-        write: Callable[[Callable[[], bytes]], None],
-        clock: Clock,
-        alarm: Alarm,
-        interval_ns: int,
-        on_wire: OnWire,
-    ) -> None:
+    def __init__(self, write: Write, clock: Clock, alarm: Alarm, interval_ns: int, on_wire: OnWire) -> None:
         self._write = write
         self._on_wire = on_wire
         self._clock = clock
@@ -37,7 +44,7 @@ class EventChannel:
         self._lock = threading.Lock()
         # All mutable state.
         self._wanted: frozenset[type[Event]] = frozenset()
-        self._sequence = 0
+        self._numbers = itertools.count(1)
         self._sent_ns: dict[_Key, int] = {}
         self._sent: dict[_Key, Event] = {}
         """The last that was sent."""
@@ -55,9 +62,17 @@ class EventChannel:
         return event in self._wanted
 
     def publish(self, event: Event) -> None:
-        """Send an event now, or hold it back until the interval is over."""
+        """Send an event now, or hold it back until the interval is over. Never raises: telling is no part of doing."""
         if type(event) not in self._wanted:
             return
+        try:
+            self._publish(event)
+        except Exception as error:  # noqa: BLE001 - memory that is short, or a bug
+            log(
+                "error", "an event was lost", event=type(event).__name__, about=event.about, error=repr(error)
+            )
+
+    def _publish(self, event: Event) -> None:
         about = event.about
         if about is None:
             self._send(event)
@@ -98,8 +113,15 @@ class EventChannel:
     def _send(self, event: Event) -> None:
         name, data = self._on_wire(event)
 
-        def numbered() -> bytes:
-            self._sequence += 1
-            return event_frame(name, None, self._sequence, data)
+        try:
+            body = orjson.Fragment(written := orjson.dumps(data))
+        except TypeError:
+            body = orjson.Fragment(written := orjson.dumps(json_of(data)))
 
-        self._write(numbered)
+        def numbered() -> bytes:
+            return event_frame(name, None, next(self._numbers), body)
+
+        self._write(numbered, len(written) + _FRAME_BYTES, self._skip)
+
+    def _skip(self) -> None:
+        next(self._numbers)

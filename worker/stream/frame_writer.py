@@ -1,72 +1,132 @@
 """The only way out to the host: whole frames, one after the other."""
 
+import errno
 import os
 import select
 import sys
-import threading
 from collections.abc import Callable
+from contextlib import suppress
+
+from worker.core.sure_lock import SureLock
 
 _BATCH_BYTES = 64 * 1024
 """What a pipe takes at once."""
+_AT_ONCE_BYTES = 512 if sys.platform != "linux" else 4096
+"""A pipe that takes anything takes so much without waiting (PIPE_BUF)."""
+
+if sys.platform == "win32":
+    _WRITABLE, _GONE = 0, 0
+else:
+    _WRITABLE, _GONE = select.POLLOUT, select.POLLERR | select.POLLHUP
 
 
 class FrameWriter:
     """Writes to a descriptor. A host that does not read makes the writer wait, and nobody keeps frames for it."""
 
-    def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._on_broken = on_broken
-        self._lock = threading.Lock()
+        self.on_broken: Callable[[OSError], None] = lambda _error: None
+        """Called once, with the reason, when nothing more can be written. Whoever ends the worker then takes it."""
+        self._lock = SureLock()
         self._broken = False
         # The reading thread's replies of the present chunk: one system call for all of them.
         self._batch: list[bytes] = []
         self._batch_bytes = 0
 
     def write(self, frame: bytes) -> None:
-        """Write frames now, from any thread. Once the host is gone they are dropped."""
+        """Write frames now, from any thread. Once nobody reads any more they are dropped."""
         with self._lock:
             broke = self._write(frame)
-        if broke:
-            self._on_broken()
+        if broke is not None:
+            self.on_broken(broke)
 
     def write_made(self, make: Callable[[], bytes]) -> None:
         """Write a frame that is made under the lock, so that a number in it is in the stream's order."""
         with self._lock:
             broke = self._write(make())
-        if broke:
-            self._on_broken()
+        if broke is not None:
+            self.on_broken(broke)
 
-    def _write(self, frame: bytes) -> bool:
-        """Write, and tell whether it was just now that nobody reads any more."""
-        if self._broken:
+    def write_made_at_once(self, make: Callable[[], bytes], size_bytes: int) -> bool:
+        """Write a frame of about this size if that need not wait for anybody. Returns whether it did."""
+        if size_bytes > _AT_ONCE_BYTES or not self._lock.acquire(blocking=False):
             return False
+        broke = None
         try:
-            written = os.write(self._fd, frame)
-            while written < len(frame):
-                written += os.write(self._fd, memoryview(frame)[written:])
-        except OSError:
+            if not self._broken:
+                if not _polled(self._fd, _WRITABLE, 0):
+                    return False
+                broke = self._write(make())
+        finally:
+            self._lock.release()
+        if broke is not None:
+            self.on_broken(broke)
+        return True
+
+    def _write(self, frame: bytes) -> OSError | None:
+        """Write, and return why where it was just now that nothing more can be.
+
+        MemoryError means that nothing was written: what needs memory comes first.
+        """
+        if self._broken:
+            return None
+        size = len(frame)
+        try:
+            written = self._write_some(frame, size)
+            while written < size:
+                written += self._write_some(memoryview(frame)[written:], size - written)
+        except OSError as error:
             self._broken = True
-        return self._broken
+            return error
+        return None
+
+    def _write_some(self, left: bytes | memoryview, size: int) -> int:
+        try:
+            return os.write(self._fd, left)
+        except BlockingIOError:  # somebody who shares it made it non-blocking
+            _polled(self._fd, _WRITABLE, None)
+            return 0
+        except MemoryError:
+            return size  # it was written, all of it as blocking writes are: only the number found no memory
 
     def reader_is_gone(self) -> bool:
         """Tell whether nobody can read any more; False where the system cannot say."""
-        if sys.platform == "win32":
-            return False
-        poller = select.poll()
-        poller.register(self._fd, 0)
-        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
+        return bool(_polled(self._fd, 0, 0) & _GONE)
 
     def batch(self, frame: bytes) -> None:
-        """Write with the next ``flush``. For the reading thread alone."""
+        """Write with the next ``flush``. For the reading thread alone. MemoryError: it is not in the batch."""
+        total = self._batch_bytes + len(frame)
         self._batch.append(frame)
-        self._batch_bytes += len(frame)
+        self._batch_bytes = total
+
+    def flush_full(self) -> None:
+        """Write what was batched if it is as much as is taken at once."""
         if self._batch_bytes >= _BATCH_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write what was batched."""
-        if self._batch:
-            frames = self._batch[0] if len(self._batch) == 1 else b"".join(self._batch)
-            self._batch.clear()
-            self._batch_bytes = 0
-            self.write(frames)
+        batch = self._batch
+        if not batch:
+            return
+        if len(batch) > 1:
+            with suppress(MemoryError):
+                batch[:] = [b"".join(batch)]
+        while batch:  # taken out once it is written: where memory is short before that, it is written later
+            self.write(batch[0])
+            del batch[0]
+        self._batch_bytes = 0
+
+
+def is_gone(error: OSError) -> bool:
+    """Tell whether it says that nobody reads any more, and not that what was written could not be kept."""
+    return isinstance(error, BrokenPipeError) or error.errno in {errno.EPIPE, errno.ECONNRESET, errno.EINVAL}
+
+
+def _polled(fd: int, events: int, timeout_ms: int | None) -> int:
+    """Return what of these events a descriptor has, after so long at most; 0 where the system cannot say."""
+    if sys.platform == "win32":
+        return 0
+    poller = select.poll()
+    poller.register(fd, events)
+    return next((found for _, found in poller.poll(timeout_ms)), 0)

@@ -7,14 +7,16 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from protocol.envelope import ACTION_MAX, REQUEST_ID_MAX, Meta, Request
+from protocol.envelope import ACTION_MAX, DEADLINE_MAX_MS, REQUEST_ID_MAX, TRACEPARENT_MAX, Request
 from protocol.record import Record
 from protocol.vocabulary import MAX_NESTING
 from worker.core.errors import InvalidJsonError, InvalidRequestError, WorkerError
+from worker.stream.json_values import json_of, text_of
 
 _BOM = b"\xef\xbb\xbf"
 _CUT_CHARACTERS = 64
 _NO_DATA: dict[str, Any] = {}
+_LARGE_BYTES = 2**20
 _HEAD_BYTES = 512
 """How much of an unreadable line is searched for its request_id."""
 
@@ -25,21 +27,49 @@ class Oversize(Record):
     """A line that was too long: its first bytes, the rest was discarded."""
 
     head: bytes
+    no_memory: bool = False
+    """It was not too long: there was no memory for it."""
 
 
 class Incoming:
     """A request as it was read: what ``protocol.envelope.Request`` says, made without its cost."""
 
-    __slots__ = ("action", "arrived_ns", "body", "data", "meta", "request_id")
+    __slots__ = (
+        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "owed", "progress", "replier",
+        "request_id", "traceparent",
+    )  # fmt: skip
 
-    def __init__(self, request_id: str, action: str, data: dict[str, Any], meta: Meta | None) -> None:
+    def __init__(self, request_id: str, action: str, data: dict[str, Any]) -> None:
         self.request_id = request_id
         self.action = action
         self.data = data
-        self.meta = meta
+        self.deadline_ms: int | None = None
+        self.progress = False
+        self.traceparent: str | None = None
         self.arrived_ns = 0
         self.body: bytes | None = None
-        """What a repetition is compared with; None for work that changes nothing."""
+        """What a repetition is compared with; None for quick work that changes nothing."""
+        self.answered = False
+        """Whether its reply was handed to the writer, or to who will make it: there is only ever one."""
+        self.owed: list[bytes] | None = None
+        """What is to be written of its reply and of its repetitions'."""
+        self.replier = 0
+        """The thread that writes it."""
+
+    def take_meta(self, meta: Any) -> bool:
+        """Take over how it is to be handled. False if that is not plainly valid."""
+        if type(meta) is not dict:
+            return False
+        deadline_ms, progress = meta.get("deadline_ms"), meta.get("progress", False)
+        traceparent = meta.get("traceparent")
+        if (
+            (deadline_ms is None or (type(deadline_ms) is int and 0 <= deadline_ms <= DEADLINE_MAX_MS))
+            and type(progress) is bool
+            and (traceparent is None or (type(traceparent) is str and len(traceparent) <= TRACEPARENT_MAX))
+        ):
+            self.deadline_ms, self.progress, self.traceparent = deadline_ms, progress, traceparent
+            return True
+        return False
 
 
 class LineSplitter:
@@ -47,56 +77,80 @@ class LineSplitter:
 
     def __init__(self, max_frame_bytes: int) -> None:
         self._max = max_frame_bytes
-        # All mutable state: the pieces of the line that has not ended yet.
-        self._held: list[bytes] = []
+        # All mutable state.
+        self._held: tuple[bytes, ...] = ()
         self._held_bytes = 0
         self._head: bytes | None = None
-        """First bytes of a line that is being discarded."""
 
     def feed(self, chunk: bytes) -> list[bytes | Oversize]:
-        """Return the lines that end in this chunk, without their LF."""
-        held = self._held or self._head is not None
+        """Return the lines that end in this chunk, without their LF. MemoryError leaves all as it was."""
         end = chunk.find(b"\n")
-        if end == len(chunk) - 1 and not held:  # one whole line: what most hosts send
+        if (
+            end == len(chunk) - 1 and not self._held and self._head is None
+        ):  # one whole line: what most hosts send
             return [self._checked(chunk[:end])]
-        if end < 0:
-            self._hold(chunk)
-            return []
-        first, *lines, last = chunk.split(b"\n")
-        if held:
-            self._hold(first)
-            whole = self._take()
-        else:
-            whole = self._checked(first)
-        if last:
-            self._hold(last)
-        return [whole, *map(self._checked, lines)]
+        lines: list[bytes | Oversize] = []
+        held, held_bytes, head = self._held, self._held_bytes, self._head
+        *whole, rest = chunk.split(b"\n")
+        for number, piece in enumerate(whole):
+            if number:
+                lines.append(self._checked(piece))
+                continue
+            held, held_bytes, head = self._with(piece)
+            lines.append(self._joined(held, head))
+        if whole:
+            held, held_bytes, head = self._next(rest)
+        elif rest:
+            held, held_bytes, head = self._with(rest)
+        self._held, self._held_bytes, self._head = held, held_bytes, head
+        return lines
 
     def close(self) -> list[bytes | Oversize]:
         """Return the last line where the stream ended without an LF."""
-        return [self._take()] if self._held or self._head is not None else []
+        if not self._held and self._head is None:
+            return []
+        last = [self._joined(self._held, self._head)]
+        self._held, self._held_bytes, self._head = (), 0, None
+        return last
 
     def _checked(self, line: bytes) -> bytes | Oversize:
         if len(line) <= self._max or (len(line) == self._max + 1 and line.endswith(b"\r")):
             return line
         return Oversize(line[:_HEAD_BYTES])
 
-    def _hold(self, piece: bytes) -> None:
-        if self._head is not None:
-            return
-        self._held.append(piece)
-        self._held_bytes += len(piece)
-        if self._held_bytes > self._max + 1:  # one more for the CR of a CRLF
-            self._head = b"".join(self._held)[:_HEAD_BYTES]
-            self._held, self._held_bytes = [], 0
+    def _next(self, piece: bytes) -> "_Held":
+        """Return what is held where a line begins with this piece."""
+        if not piece:
+            return (), 0, None
+        if len(piece) > self._max + 1:  # one more for the CR of a CRLF
+            return (), 0, piece[:_HEAD_BYTES]
+        return (piece,), len(piece), None
 
-    def _take(self) -> bytes | Oversize:
+    def _with(self, piece: bytes) -> "_Held":
+        """Return what is held where the present line goes on with this piece."""
         if self._head is not None:
-            head, self._head = self._head, None
+            return (), 0, self._head
+        if not self._held:
+            return self._next(piece)
+        held_bytes = self._held_bytes + len(piece)
+        held = (*self._held, piece)
+        if held_bytes > self._max + 1:
+            return (), 0, b"".join(held)[:_HEAD_BYTES]
+        return held, held_bytes, None
+
+    def _joined(self, held: tuple[bytes, ...], head: bytes | None) -> bytes | Oversize:
+        if head is not None:
             return Oversize(head)
-        line = b"".join(self._held)
-        self._held, self._held_bytes = [], 0
-        return self._checked(line)
+        try:
+            return self._checked(b"".join(held))
+        except MemoryError:
+            if self._held_bytes < _LARGE_BYTES:
+                raise
+            return Oversize(held[0][:_HEAD_BYTES], no_memory=True)  # there is not room for it twice
+
+
+_Held = tuple[tuple[bytes, ...], int, bytes | None]
+"""The pieces of the line that has not ended yet, their bytes, and the first bytes of one that is being discarded."""
 
 
 def read_request(line: bytes) -> Incoming | None:
@@ -124,17 +178,21 @@ def read_request(line: bytes) -> Incoming | None:
         and type(action) is str
         and 0 < len(action) <= ACTION_MAX
         and type(data) is dict
-        and meta is None
     ):
-        return Incoming(request_id, action, data, None)
+        request = Incoming(request_id, action, data)
+        if meta is None or request.take_meta(meta):
+            return request
     try:
-        request = Request.model_validate(message)
-        return Incoming(request.request_id, request.action, request.data, request.meta)
+        valid = Request.model_validate(message)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidRequestError(
             [{"path": ".".join(map(str, each["loc"])), "message": each["msg"]} for each in details]
         ) from None
+    request = Incoming(valid.request_id, valid.action, valid.data)
+    if valid.meta is not None:
+        request.take_meta(vars(valid.meta))
+    return request
 
 
 def find_request_id(line: bytes) -> str | None:
@@ -151,19 +209,36 @@ def find_request_id(line: bytes) -> str | None:
 
 
 def success_frame(request_id: str, result: Any) -> bytes:
-    """Write the reply of a request that succeeded."""
+    """Write the reply of a request that succeeded. TypeError for a result that JSON cannot hold."""
     reply = {"request_id": request_id, "success": True, "data": result}
     return orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def check_depth(frame: bytes) -> None:
+    """Raise TypeError for a reply that a client may not be able to read: most read no deeper than requests go."""
+    if _too_deep(frame, None):
+        text = f"nested deeper than {MAX_NESTING}"
+        raise TypeError(text)
+
+
 def error_frame(request_id: str | None, error: WorkerError, max_frame_bytes: int) -> bytes:
-    """Write the reply of a request that failed. What it quotes of the request is cut to fit the frame."""
+    """Write the reply of a request that failed.
+
+    Whatever its details are, they go: what JSON cannot hold as its text, and what it quotes cut to fit the frame.
+    """
     body = error.body()
     reply = {"request_id": request_id, "success": False, "error": body}
-    frame = orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        frame = orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
+        plain = type(body.message) is str and type(body.details) is dict and not _too_deep(frame, None)
+    except TypeError:
+        plain = False
+    if not plain:
+        body = reply["error"] = replace(body, message=text_of(body.message), details=json_of(body.details))
+        frame = orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
     if len(frame) <= max_frame_bytes:
         return frame
-    message = body.message[:_CUT_CHARACTERS] + " [cut to fit the frame]"
+    message = text_of(body.message[:_CUT_CHARACTERS]) + " [cut to fit the frame]"
     reply["error"] = replace(body, message=message, details={})
     return orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -184,7 +259,9 @@ def replayed_frame(frame: bytes) -> bytes:
 
 def _too_deep(line: bytes, message: object) -> bool:
     # A line that is nested so deep has as many brackets: few lines need the walk.
-    return line.count(b"[") + line.count(b"{") > MAX_NESTING and _depth(message) > MAX_NESTING
+    if line.count(b"[") + line.count(b"{") <= MAX_NESTING:
+        return False
+    return _depth(orjson.loads(line) if message is None else message) > MAX_NESTING
 
 
 def _depth(value: object) -> int:

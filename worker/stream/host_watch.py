@@ -6,67 +6,139 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
+
+from worker.core.errors import OutOfMemoryError
+from worker.core.shortages import start_thread
 
 _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
 
 
-if sys.platform == "linux":
+class HostWatch:
+    """Watches one process: the host. Whoever names another has that watched instead. Thread-safe."""
 
-    def _wait_for_pidfd(pid: int) -> None:
-        try:
-            fd = os.pidfd_open(pid)
-        except PermissionError:  # a sandbox that forbids the call
-            _wait_by_polling(pid)
-            return
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        poller.poll()
-        os.close(fd)
+    def __init__(self, on_gone: Callable[[int], None]) -> None:
+        self._on_gone = on_gone
+        self._lock = threading.Lock()
+        # All mutable state: the process, once there is one, and the one that the thread waits for. The thread is
+        # begun with the first.
+        self._host: _Host | None = None
+        self._awaited: _Host | None = None
+
+    def watch(self, pid: int) -> bool:
+        """Call back once that process has ended.
+
+        False, and nobody is watched, where no such process can be seen: it may be in another namespace, as the
+        host of a container is, and then only the pipe tells of its end.
+        """
+        with self._lock:
+            if self._host is not None and self._host.pid == pid:
+                return True
+            try:
+                host = _Host(pid)
+                before, self._host = self._host, host
+                if before is None:
+                    start_thread(self._run, "host-watch")
+            except (psutil.Error, OSError):
+                return False
+            except OutOfMemoryError:
+                self._host = None
+                return False
+            if before is not None:
+                before.forget(awaited=before is self._awaited)
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                host = self._awaited = self._host
+            if host is None:
+                return  # there was no thread to be had, and then there was
+            if host.wait() and self._host is host:
+                self._on_gone(host.pid)
 
 
-def watch_process(pid: int, on_gone: Callable[[], None]) -> None:
-    """Call back once a process has ended, at once if it is not there."""
-    threading.Thread(target=_watch, args=(pid, on_gone), name="host-watch", daemon=True).start()
+class _Host:
+    """A process that was there, whoever has its id later."""
 
-
-def _watch(pid: int, on_gone: Callable[[], None]) -> None:
-    try:
+    def __init__(self, pid: int) -> None:
+        """Raise OSError or psutil.Error where it cannot be seen."""
+        self.pid = pid
+        self._forgotten = threading.Event()
+        self._fds: tuple[int, int] | None = None
+        """The process, and what wakes who waits for it."""
         if sys.platform == "linux":
-            _wait_for_pidfd(pid)
-        elif sys.platform == "win32":
-            psutil.Process(pid).wait()  # by a handle: Windows allows it for any process
-        else:
-            _wait_by_polling(pid)
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        pass
-    on_gone()
+            with suppress(PermissionError):  # a sandbox that forbids the call
+                fd = os.pidfd_open(pid)
+                try:
+                    self._fds = (fd, os.eventfd(0, os.EFD_CLOEXEC))
+                except OSError:
+                    os.close(fd)
+                    raise
+        if self._fds is None:
+            # The handle remembers the start time: another process with this id later is not taken for it.
+            self._process = psutil.Process(pid)
+            if self._process.status() == psutil.STATUS_ZOMBIE:
+                raise psutil.NoSuchProcess(pid)
+
+    def forget(self, *, awaited: bool) -> None:
+        """Let the thread that waits return, without the process having ended."""
+        self._forgotten.set()
+        if sys.platform == "linux" and self._fds is not None:
+            if awaited:
+                os.eventfd_write(self._fds[1], 1)
+            else:
+                self._close(self._fds)
+
+    def wait(self) -> bool:
+        """Wait for its end. False if it was forgotten before."""
+        if self._fds is None:
+            while not self._forgotten.wait(_POLL_SECONDS):
+                with suppress(psutil.AccessDenied):
+                    if not self._process.is_running() or self._process.status() == psutil.STATUS_ZOMBIE:
+                        return True
+            return False
+        if sys.platform == "win32":
+            raise AssertionError
+        poller = select.poll()
+        for fd in self._fds:
+            poller.register(fd, select.POLLIN)
+        poller.poll()
+        self._close(self._fds)
+        return not self._forgotten.is_set()
+
+    def _close(self, fds: tuple[int, int]) -> None:
+        for fd in fds:
+            os.close(fd)
 
 
-def _wait_by_polling(pid: int) -> None:
-    # The handle remembers the start time: another process with this id later is not taken for it.
-    process = psutil.Process(pid)
-    never = threading.Event()
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        never.wait(_POLL_SECONDS)
-
-
-def watch_signals(on_terminate: Callable[[], None]) -> None:
-    """Call back on SIGTERM. For the main thread, once."""
+def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -> None:
+    """Call back on SIGTERM and SIGHUP, and where asked for on SIGINT, with the name. For the main thread, once."""
     if sys.platform == "win32":
+        if interruptible:
+            signal.signal(signal.SIGINT, lambda *_: on_terminate("SIGINT"))
         return
+    ending = [signal.SIGTERM, signal.SIGINT] if interruptible else [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: whoever started it wants it to go on
+        ending.append(signal.SIGHUP)
     # The main thread waits in read(2) and would run a handler only afterwards. The byte that the
     # interpreter writes at the moment of the signal wakes a thread that can act.
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
-    signal.set_wakeup_fd(writable)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    for each in ending:
+        signal.signal(each, lambda *_: None)
+    # Whoever started us may have blocked them in its thread: that survives exec, and they would never come.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
 
     def wait() -> None:
-        while signal.SIGTERM not in os.read(readable, 64):
-            pass
-        on_terminate()
+        while True:
+            with suppress(MemoryError):
+                came = [each for each in os.read(readable, 64) if each in ending]
+                if came:
+                    on_terminate(signal.Signals(came[0]).name)
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    start_thread(wait, "signals")

@@ -1,44 +1,49 @@
-"""From a request to its one reply: admitted or refused, run here or by the pool, answered, remembered."""
+"""From a request to its one reply: admitted or refused, run here or on a lane of threads, answered, remembered.
 
-import queue
-import threading
-import traceback
-import uuid
+Every request has one guard, whatever goes wrong with it: ``accept`` for what runs here, ``_work_off`` for what a
+thread runs. A guard answers with what it has, and releases what the request claimed.
+"""
+
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from protocol.envelope import Meta
-from protocol.results import ProgressData
 from protocol.vocabulary import Executed
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
     CancelledError,
     DeadlineExceededError,
-    FrameTooLargeError,
-    InternalError,
     OverloadedError,
     ShuttingDownError,
     UnknownActionError,
     WorkerError,
 )
-from worker.core.log import log
+from worker.core.log import log, logs
+from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
+from worker.stream.event_writer import EventWriter
+from worker.stream.execution import Executor, no_report
+from worker.stream.failures import last_words, log_bug, wire_error
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.frames import Incoming, error_frame, event_frame, replayed_frame, success_frame
+from worker.stream.frames import (
+    Incoming,
+)
 from worker.stream.lanes import Job, Lanes
-from worker.stream.replay import Replay, body_of, duplicate
+from worker.stream.replay import Answers, body_of
+from worker.stream.thread_lanes import ThreadLane, ThreadLanes
 from worker.stream.work import Answer, Call, Work
 
-_POOL_THREADS = 4
 _PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
 _RETRY_AFTER_MS = 100
-
-
-def _no_report(_completed: int, _total: int) -> None:
-    """Tell nobody how far the work has come."""
+_NOTICED_NS = 500 * NS_PER_MS
+"""Work that has not noticed its cancelling, or that its deadline passed, after this is answered for: it may hang."""
+PLUGINS, CONTROL, OTHERS = "plugins", "control", "others"
+"""Lanes of threads besides those of devices."""
+BRIEF = " background"
+"""Ends the name of a device's second lane, for what the worker does by itself."""
 
 
 def _nobody_waits(_error: WorkerError) -> None:
@@ -55,6 +60,7 @@ class JobRunner:
     def __init__(
         self,
         writer: FrameWriter,
+        event_writer: EventWriter,
         clock: Clock,
         alarm: Alarm,
         history: History,
@@ -65,24 +71,27 @@ class JobRunner:
         self.max_inflight = max_inflight
         self.max_frame_bytes = max_frame_bytes
         self._writer = writer
+        self._event_writer = event_writer
         self._clock = clock
         self._alarm = alarm
-        self._history = history
-        self._never = CancelToken(clock.now_ns)
-        self._plain_call = Call(self._never, _no_report)
-        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._executor = Executor(writer, clock, history, max_frame_bytes)
+        self._threads = ThreadLanes(self._work_off)
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
         self._lanes = Lanes()
-        self._replay = Replay()
-        self._unanswered: dict[str, tuple[bytes, int]] = {}
-        """Body, and how many repetitions wait for its answer, of each changing request in the lanes."""
-        self._threads = 0
+        self._answers = Answers()
         self._draining = False
+        self.unfinished_at_shutdown = 0
+        """How much was unfinished when ``worker.shutdown`` came."""
 
-    def bind(self, prepare: Prepare) -> None:
-        """Name what turns requests into work: it needs the loop, and the loop this, so it comes last."""
+    def bind(self, prepare: Prepare, devices: Callable[[], tuple[str, ...]]) -> None:
+        """Name what turns requests into work, and which claims name devices: it needs the loop, so it comes last."""
         self._prepare = prepare
+        self._devices = devices
+
+    def start(self, *lanes: str) -> None:
+        """Make these lanes' first threads now, and control's. OutOfMemoryError where the system has none."""
+        for name in (CONTROL, *lanes):
+            self._threads.lane(name)
 
     # ---- the path of a request ----
 
@@ -90,40 +99,39 @@ class JobRunner:
         """Answer a request, now or when its work is done.
 
         1. It cannot be understood: refused, whatever else holds.
-        2. Its answer was given before, or is being made: that answer.
+        2. Its answer was given before, or is being made: that answer. The same id for other work: refused.
         3. The worker is ending, or has too much in flight: refused, unless it is a control action.
         4. It is quick and nothing is in its way: run here. Else it joins the lanes.
         """
+        try:
+            self._accept(request)
+        except BaseException as error:  # noqa: BLE001 - the guard of what this thread runs
+            failure = error
+            patiently(lambda: self._rescue(request, failure))
+
+    def _accept(self, request: Incoming) -> None:
         request.arrived_ns = self._clock.now_ns()
         try:
             work = self._prepare(request.action, request.data)  # 1
-            known = work.changes or request.request_id in self._replay
-            if known and self._answer_again(request, work):  # 2
+            if self._answered_again(request, work):  # 2
                 return
-            if not work.control and (self._draining or self._lanes.unanswered >= self.max_inflight):
-                raise self._refusal()  # 3
-            if self._draining and work.action == "worker.shutdown":
-                raise _shutting_down()
+            lane = self._admitted(work)  # 3
+            if work.start is not None:
+                work = replace(work, run=work.start())
         except WorkerError as error:
-            self._writer.batch(self._error_frame(request, error))
-            # What is no action is counted under one name, whatever it was: the record stays bounded.
-            known = not isinstance(error, UnknownActionError)
-            self._record(request, failed=True, action=None if known else "unknown_action")
+            self._refuse(request, error)
             return
-        if work.start is not None:
-            work = replace(work, run=work.start())
-        token = self._never
-        if request.meta is not None and request.meta.deadline_ms is not None:
-            deadline = request.arrived_ns + request.meta.deadline_ms * NS_PER_MS
-            token = CancelToken(self._clock.now_ns, deadline)
-        if work.quick and (not self._lanes.unfinished or self._lanes.free(work.claims)):  # 4
-            frame, answer = self._execute(request, work, token, _no_report)
-            self._writer.batch(frame)
-            if answer is not None:
-                self._writer.flush()  # the host sees this reply before what it causes
-                self._after(request, answer)
-        else:
-            self._enqueue(request, work, token)
+        token = self._executor.never
+        if request.deadline_ms is not None:
+            token = CancelToken(self._clock.now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
+        if lane is not None:
+            self._enqueue(request, work, token, lane)
+            return
+        frame, answer = self._execute(request, work, token, no_report)  # 4
+        self._batch(request, frame)
+        if answer is not None:
+            self._writer.flush()  # the host sees this reply before what it causes
+            self._after(request, answer)
 
     def submit(
         self,
@@ -131,17 +139,16 @@ class JobRunner:
         request_id: str = "",
         give_up: Callable[[WorkerError], None] = _nobody_waits,
         *,
-        alone: bool = False,
+        brief: bool = False,
     ) -> None:
-        """Run work that nobody is answered for, in its order among the requests'.
+        """Run work that nobody is answered for, in its order among the requests'; it counts for none in flight.
 
-        ``alone`` gives it a thread of its own: it does not wait for long work that it has nothing to do with.
+        ``brief`` work does not wait for the threads of requests' work. OutOfMemoryError where it would need the
+        first thread of a lane, and the system has none.
         """
-
-        def start(job: Job) -> None:
-            self._hand_over(lambda: self._quietly(job), alone=alone)
-
-        self._lanes.admit(Job(request_id, work, CancelToken(self._clock.now_ns), start, give_up))
+        lane = self._lane_of(work, BRIEF if brief else "")
+        token = CancelToken(self._clock.now_ns)
+        self._lanes.admit(Job(request_id, work, token, self._quietly, lane, give_up, background=True))
 
     def submit_if_free(self, work: Work) -> bool:
         """Run work that nobody waits for, but only if it need not wait for any request. Returns whether it runs."""
@@ -169,9 +176,11 @@ class JobRunner:
 
     def cancel_all(self) -> None:
         """Cancel what is unfinished. May wait for the host to read the answers."""
-        for job in self._lanes.jobs():
-            if not job.work.control:
-                self._cancel(job)
+        jobs = [job for job in self._lanes.jobs() if not job.work.control]
+        for job in jobs:
+            job.token.cancel()
+        for job in jobs:
+            self._cancel(job)
 
     def wait_settled(self, parked: Callable[[], int]) -> None:
         """Wait until whatever can go on has done so; ``parked`` tells how many jobs cannot."""
@@ -184,27 +193,79 @@ class JobRunner:
 
     # ---- inside: before it runs ----
 
+    def _lane_of(self, work: Work, ending: str = "") -> ThreadLane:
+        """Return the threads that work runs on: what may wait for one device holds up no other."""
+        if work.control:
+            return self._threads.lane(CONTROL)
+        if work.plugin:
+            return self._threads.lane(PLUGINS)
+        devices = {claim.key for claim in work.claims}.intersection(self._devices())
+        # The machine's own memory is never what is slow about work that also needs another device.
+        slow = sorted(devices - {"cpu"}) or sorted(devices)
+        return self._threads.lane((" ".join(slow) or OTHERS) + ending)
+
     def _cancel(self, job: Job) -> None:
         job.token.cancel()
-        if self._lanes.withdraw(job):
-            job.give_up(CancelledError("cancelled while it was queued; it was not started"))
+        if not self._give_up(job, CancelledError("cancelled while it was queued; it was not started")):
+            message = "cancelled, and it has not noticed yet: it may hang; what it does is taken back where it can be"
+            self._expect_end(job, CancelledError(message))
 
-    def _answer_again(self, request: Incoming, work: Work) -> bool:
-        body = body_of(work.action, request.data)
-        with self._lock:
-            frame = self._replay.find(request.request_id, body)
+    def _shed(self, job: Job) -> None:
+        """Give up a job whose deadline passed in the queue; expect the end of one that runs."""
+        error = DeadlineExceededError("the deadline passed while it was queued; it was not started")
+        if not self._give_up(job, error):
+            message = "the deadline passed, and it has not noticed yet: it may hang;"
+            self._expect_end(
+                job, DeadlineExceededError(f"{message} what it does is taken back where it can be")
+            )
+
+    def _expect_end(self, job: Job, error: WorkerError) -> None:
+        """Answer for a job that runs, unless it ends soon: nobody waits for what hangs."""
+        if not (job.finished or job.background):
+            error.executed = Executed.UNKNOWN
+            later = partial(self._event_writer.reply, partial(job.give_up, error))
+            job.set_timer(self._alarm.at(self._clock.now_ns() + _NOTICED_NS, later))
+
+    def _give_up(self, job: Job, error: WorkerError) -> bool:
+        """Answer for a job that has not begun, and does not any more. False if it has begun, or is done."""
+        if not self._lanes.withdraw(job):
+            return False
+        if job.queued:
+            job.lane.discard(job)
+        job.set_timer(None)
+        self._event_writer.reply(partial(job.give_up, error))
+        return True
+
+    def _answered_again(self, request: Incoming, work: Work) -> bool:
+        """Answer a repetition, now or with the first. DuplicateRequestIdError for an id of other work."""
+        if work.changes or self._answers.knows(request.request_id):
+            frame = self._answers.again(request, body_of(work.action, request.data))
             if frame is not None:
-                self._writer.batch(replayed_frame(frame))
-                return True
-            unanswered = self._unanswered.get(request.request_id)
-            if unanswered is not None:
-                if unanswered[0] != body:
-                    raise duplicate(request.request_id)
-                self._unanswered[request.request_id] = (body, unanswered[1] + 1)
-                return True
-        if work.changes:
-            request.body = body
-        return False
+                self._batch(request, frame)
+        return request.answered
+
+    def _admitted(self, work: Work) -> ThreadLane | None:
+        """Return the threads that are to do it, None for this one. Raises why it is not admitted."""
+        if not work.control and (self._draining or self._lanes.unanswered >= self.max_inflight):
+            raise self._refusal()
+        if work.quick and (not self._lanes.unfinished or self._lanes.free(work.claims)):
+            return None
+        lane = self._lane_of(work)
+        if work.action == "worker.shutdown":
+            if self._draining:
+                raise _shutting_down()
+            # What comes after it is refused, although it ends on another thread.
+            self.unfinished_at_shutdown = self.stop_admitting()
+        return lane
+
+    def _refuse(self, request: Incoming, error: WorkerError) -> None:
+        self._batch(request, self._executor.error_frame(request, error))
+        if logs("debug"):
+            told = {"request_id": request.request_id, "traceparent": request.traceparent}
+            log("debug", "refused", action=request.action, code=error.code, **told)
+        # What is no action is counted under one name, whatever it was: the record stays bounded.
+        known = not isinstance(error, UnknownActionError)
+        self._executor.record(request, failed=True, action=None if known else "unknown_action")
 
     def _refusal(self) -> WorkerError:
         if self._draining:
@@ -212,154 +273,116 @@ class JobRunner:
         message = f"as many requests are in flight as are admitted: {self.max_inflight}"
         return OverloadedError(message, max_inflight=self.max_inflight, retry_after_ms=_RETRY_AFTER_MS)
 
-    def _enqueue(self, request: Incoming, work: Work, token: CancelToken) -> None:
-        if token is self._never:
+    def _enqueue(self, request: Incoming, work: Work, token: CancelToken, lane: ThreadLane) -> None:
+        if token is self._executor.never:
             token = CancelToken(self._clock.now_ns)
-        if request.body is not None:
-            with self._lock:
-                self._unanswered[request.request_id] = (request.body, 0)
+        body = body_of(work.action, request.data) if request.body is None else request.body
+        spare = last_words(request.request_id)
 
         def give_up(error: WorkerError) -> None:
-            frame = self._error_frame(request, error)
-            self._keep(request, frame)
-            self._reply(request, frame)
-            self._record(request, failed=True)
+            if job.answered:
+                return
+            frame = self._executor.error_frame(request, error)
+            if work.changes:
+                self._answers.keep(request.request_id, body, frame)
+            self._lanes.answering(job)
+            self._answers.give(request, frame, self._writer.write)
+            job.answered = True
+            self._executor.record(request, failed=True)
 
-        def start(job: Job) -> None:
-            self._hand_over(lambda: self._run_job(request, job), alone=work.control)
+        def run(job: Job) -> None:
+            self._run_job(request, job, spare)
 
-        job = Job(request.request_id, work, token, start, give_up)
-        if not self._lanes.admit(job) and token.deadline_ns is not None:
-            self._alarm.at(token.deadline_ns, lambda: self._shed(job))
-
-    def _shed(self, job: Job) -> None:
-        """Give up a job whose deadline passed in the queue."""
-        if self._lanes.withdraw(job):
-            job.give_up(DeadlineExceededError("the deadline passed while it was queued; it was not started"))
+        job = Job(request.request_id, work, token, run, lane, give_up)
+        self._answers.expect(request.request_id, body)
+        request.body = body
+        try:
+            self._lanes.admit(job)
+        except BaseException:
+            self._answers.expect_no_more(request.request_id)
+            raise
+        request.answered = True  # from here on it is the job's guard that answers
+        if token.deadline_ns is not None:
+            job.set_timer(self._alarm.at(token.deadline_ns, lambda: self._shed(job)))
 
     # ---- inside: while it runs ----
 
-    def _hand_over(self, task: Callable[[], None], *, alone: bool = False) -> None:
-        """Give a task to the pool, or to a thread of its own where it waits for the others."""
-        if alone:
-            threading.Thread(target=task, daemon=True).start()
-            return
-        if self._threads < _POOL_THREADS:
-            self._threads += 1
-            threading.Thread(target=self._serve, name=f"pool-{self._threads}", daemon=True).start()
-        self._queue.put(task)
+    def _work_off(self, job: Job) -> None:
+        """Run a job: the guard of what a lane's thread runs. Called again where it fails itself: it ends the job then."""
+        try:
+            if job.begun:
+                if not job.answered:
+                    job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
+            elif self._lanes.begin(job):
+                job.run(job)
+        finally:
+            patiently(lambda: self._lanes.finish(job))
+            job.set_timer(None)
 
-    def _serve(self) -> None:
-        while True:
-            self._queue.get()()
-
-    def _run_job(self, request: Incoming, job: Job) -> None:
-        wanted = request.meta is not None and request.meta.progress
-        report = self._reporter(request) if wanted else _no_report
-        frame, answer = self._execute(request, job.work, job.token, report)
-        self._lanes.answering(job)
-        self._reply(request, frame)
+    def _run_job(self, request: Incoming, job: Job, spare: bytes) -> None:
+        """Run a request's work and answer it, with the frame that was made beforehand if there is no other."""
+        frame, answer = spare, None
+        try:
+            report = self._executor.reporter(request) if request.progress else no_report
+            frame, answer = self._execute(request, job.work, job.token, report)
+        except BaseException as error:  # noqa: BLE001 - what could not even be made an error of
+            failed = error
+            patiently(lambda: log_bug(failed, job.work.action))
+        if not job.answered:  # it was, where it took far too long
+            patiently(lambda: self._lanes.answering(job))
+            patiently(lambda: self._answers.give(request, frame, self._writer.write))
+            job.answered = True
         if answer is not None:
             self._after(request, answer)
-        self._lanes.finish(job)
 
     def _quietly(self, job: Job) -> None:
-        """Run work that nobody waits for. Its errors are where it keeps them; a bug is logged."""
+        """Run work that nobody waits for. Its errors are where it keeps them; a bug is logged, and told to it."""
         try:
-            job.work.run(Call(job.token, _no_report))
+            job.work.run(Call(job.token, no_report))
         except WorkerError as error:
             log("info", "background work ended early", action=job.work.action, error=error.message)
-        except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
-            _log_bug(error, job.work.action, None)
-        self._lanes.finish(job)
+        except BaseException as error:  # noqa: BLE001 - a bug, or short memory, and the worker goes on
+            failed = error
+            patiently(lambda: job.give_up(wire_error(failed, job.work.action, None)))
+        job.answered = True
 
     def _execute(
         self, request: Incoming, work: Work, token: CancelToken, report: Callable[[int, int], None]
     ) -> tuple[bytes, Answer | None]:
-        """Run work and make its reply. Every exception becomes one."""
-        answer = None
-        failed = True
-        try:
-            if token is not self._never:
-                token.check()
-            result = work.run(self._plain_call if token is self._never else Call(token, report))
-            if type(result) is Answer:
-                answer, result = result, result.result
-            frame = success_frame(request.request_id, result)
-            if len(frame) > self.max_frame_bytes:
-                frame = self._error_frame(request, self._reply_too_large(len(frame)))
-            else:
-                failed = False
-        except WorkerError as error:
-            frame = self._error_frame(request, error)
-            device_id = error.details.get("device_id")
-            self._history.record_refusal(work.action, error.code, error.message, device_id)
-        except Exception as error:  # noqa: BLE001 - a bug, and the worker goes on
-            frame = self._error_frame(request, _log_bug(error, work.action, request.meta))
-        if request.body is not None:
-            self._keep(request, frame)
-        self._record(request, failed=failed, action=work.action)
+        """Run work, and remember the reply of what changed something."""
+        frame, answer = self._executor.execute(request, work, token, report)
+        if work.changes and request.body is not None:
+            body = request.body
+            patiently(lambda: self._answers.keep(request.request_id, body, frame))
         return frame, answer
-
-    def _keep(self, request: Incoming, frame: bytes) -> None:
-        if request.body is not None:
-            with self._lock:
-                self._replay.keep(request.request_id, request.body, frame)
 
     # ---- inside: after it ran ----
 
-    def _reply(self, request: Incoming, frame: bytes) -> None:
-        repetitions = 0
-        if request.body is not None:
-            with self._lock:
-                _, repetitions = self._unanswered.pop(request.request_id)
-        self._writer.write(frame + replayed_frame(frame) * repetitions)
+    def _batch(self, request: Incoming, frame: bytes) -> None:
+        """Answer from the reading thread, along with the chunk's other requests."""
+        self._writer.batch(frame)
+        request.answered = True
+        self._writer.flush_full()
+
+    def _rescue(self, request: Incoming, error: BaseException) -> None:
+        """Answer a request whose path here ended by something that nobody expected."""
+        wired = wire_error(error, request.action, request.traceparent)
+        if not request.answered:
+            self._batch(request, self._executor.error_frame(request, wired))
 
     def _after(self, request: Incoming, answer: Answer) -> None:
-        if answer.background is not None:
-            work = answer.background
-            self.submit(work, request.request_id, work.abandoned or _nobody_waits)
+        work = answer.background
+        if work is not None:
+            give_up = work.abandoned or _nobody_waits
+            try:
+                self.submit(work, request.request_id, give_up)
+            except BaseException as error:  # noqa: BLE001 - it was promised, so what waits for it is told
+                failure = error
+                patiently(lambda: give_up(wire_error(failure, work.action, request.traceparent)))
         if answer.then is not None:
             answer.then()
-
-    def _reporter(self, request: Incoming) -> Callable[[int, int], None]:
-        """Return what sends a request's progress: the first at once, then at most ten a second."""
-        sequence, sent_ns = 0, 0
-
-        def report(completed: int, total: int) -> None:
-            nonlocal sequence, sent_ns
-            now = self._clock.now_ns()
-            if sequence and now - sent_ns < _PROGRESS_INTERVAL_NS:
-                return
-            sequence, sent_ns = sequence + 1, now
-            data = ProgressData(completed, total)
-            self._writer.write(event_frame("progress", request.request_id, sequence, data))
-
-        return report
-
-    def _record(self, request: Incoming, *, failed: bool, action: str | None = None) -> None:
-        name = request.action if action is None else action
-        now = self._clock.now_ns()
-        self._history.record_action(name, now, now - request.arrived_ns, failed=failed)
-
-    def _error_frame(self, request: Incoming, error: WorkerError) -> bytes:
-        return error_frame(request.request_id, error, self.max_frame_bytes)
-
-    def _reply_too_large(self, size: int) -> FrameTooLargeError:
-        message = f"the reply has {size} bytes, more than the {self.max_frame_bytes} of a frame"
-        error = FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes, reply_bytes=size)
-        error.executed = Executed.YES
-        return error
 
 
 def _shutting_down() -> ShuttingDownError:
     message = "the worker is shutting down and admits nothing new"
     return ShuttingDownError(message)
-
-
-def _log_bug(error: Exception, action: str, meta: Meta | None) -> InternalError:
-    error_id = uuid.uuid4().hex
-    traceparent = None if meta is None else meta.traceparent
-    text = "".join(traceback.format_exception(error))
-    log("error", "a bug", error_id=error_id, action=action, traceparent=traceparent, traceback=text)
-    return InternalError(f"a bug in the worker; the log has it under {error_id}", error_id=error_id)

@@ -1,95 +1,202 @@
-"""Who may run now: work that claims the same thing goes in arrival order, everything else side by side."""
+"""Who may run now: work that claims the same thing goes in arrival order, everything else side by side.
 
+What may run and what has a thread are different things: a job that may run waits for a thread of its own lane
+(``thread_lanes``), and can be withdrawn until one takes it.
+"""
+
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
+from worker.core.sure_lock import SureLock
+from worker.stream.alarm import Timer
 from worker.stream.work import Claim, Work
 
 
+class Threads(Protocol):
+    """What has threads for jobs."""
+
+    def put(self, job: "Job") -> None:
+        """Take a job over, without waiting. It can be put again where that failed half-way."""
+        ...
+
+    def discard(self, job: "Job") -> None:
+        """Let go of a job that was withdrawn."""
+        ...
+
+
 class Job:
-    """Admitted work: waiting, running, or done."""
+    """Admitted work: waiting for others, for a thread, running, or done."""
+
+    __slots__ = (
+        "answered", "background", "begun", "claims", "finished", "give_up", "lane", "order", "queued", "request_id", "run",
+        "running", "timer", "token", "work",
+    )  # fmt: skip
 
     def __init__(
         self,
         request_id: str,
         work: Work,
         token: CancelToken,
-        start: Callable[["Job"], None],
+        run: Callable[["Job"], None],
+        lane: "Threads",
         give_up: Callable[[WorkerError], None],
+        *,
+        background: bool = False,
     ) -> None:
         self.request_id = request_id
         self.work = work
         self.token = token
-        self.start = start
-        """Called once, when nothing earlier is in its way; must not wait."""
+        self.run = run
+        """Called by the thread that takes it."""
+        self.lane = lane
+        """Takes it over when nothing earlier is in its way."""
         self.give_up = give_up
-        """Called instead, with the reason, if it is taken out before it started."""
+        """Called instead of ``run``, with the reason, if it is taken out before it began."""
+        self.background = background
+        """Nobody waits for it: it does not count as in flight."""
+        self.claims = _merged(work.claims)
+        self.order = 0
         self.running = False
+        """Whether nothing is in its way."""
+        self.queued = False
+        """Whether it was put into a lane of threads."""
+        self.begun = False
+        """Whether a thread has it."""
         self.answered = False
+        """Whether whoever waits for it was told how it ended."""
+        self.finished = False
+        self.timer: Timer | None = None
+        """Answers for it where its deadline passes before it began, or before it noticed."""
+
+    def set_timer(self, timer: Timer | None) -> None:
+        """Put a timer in place of the one before; it is cancelled where the job has ended meanwhile."""
+        before, self.timer = self.timer, timer
+        if before is not None:
+            before.cancel()
+        if timer is not None and self.finished:
+            timer.cancel()
+
+
+class _Queue:
+    """The unfinished jobs that claim one thing, in arrival order, and those of them that claim it exclusively."""
+
+    __slots__ = ("exclusive", "jobs")
+
+    def __init__(self) -> None:
+        self.jobs: dict[Job, None] = {}
+        self.exclusive: dict[Job, None] = {}
+
+    def lets(self, job: Job, *, exclusive: bool) -> bool:
+        """Tell whether no earlier job is in the way of this one."""
+        if exclusive:
+            return next(iter(self.jobs)) is job
+        first = next(iter(self.exclusive), None)
+        return first is None or first.order > job.order
+
+    def unblocked(self) -> Iterator[Job]:
+        """Return those that nothing in this queue is in the way of."""
+        for job in self.jobs:
+            exclusive = job in self.exclusive
+            if not exclusive or job is next(iter(self.jobs)):
+                yield job
+            if exclusive:
+                return
 
 
 class Lanes:
-    """All unfinished jobs, in arrival order."""
+    """All unfinished jobs, in arrival order. Every change can be repeated: what failed half-way is done again."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self._lock = SureLock()
+        self.changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # it has what is asked of one
+        self._orders = itertools.count()
         # All mutable state.
-        self._jobs: list[Job] = []
-        self.unfinished = 0
-        self.unanswered = 0
-        """Of the unfinished ones, those whose answer is still to come: what a host counts as in flight."""
+        self._jobs: dict[Job, None] = {}
+        self._unanswered: dict[Job, None] = {}
+        self._queues: dict[str, _Queue] = {}
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs are not finished."""
+        return len(self._jobs)
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests wait for their answer."""
+        return len(self._unanswered)
 
     def free(self, claims: tuple[Claim, ...]) -> bool:
         """Tell whether work with these claims would not have to wait."""
-        with self.changed:
-            return not any(_conflict(job.work.claims, claims) for job in self._jobs)
+        with self._lock:
+            for claim in claims:
+                queue = self._queues.get(claim.key)
+                if queue is not None and (claim.alone or queue.exclusive):
+                    return False
+            return True
 
     def admit(self, job: Job) -> bool:
         """Add a job, and start it unless an earlier one is in its way. Returns whether it started."""
-        with self.changed:
-            self._jobs.append(job)
-            self.unfinished += 1
-            self.unanswered += 1
-            self._start_ready()
+        with self._lock:
+            job.order = next(self._orders)
+            try:
+                self._jobs[job] = None
+                if not job.background:
+                    self._unanswered[job] = None
+                for key, exclusive in job.claims.items():
+                    queue = self._queues.get(key)
+                    if queue is None:
+                        queue = self._queues[key] = _Queue()
+                    if exclusive:
+                        queue.exclusive[job] = None
+                    queue.jobs[job] = None
+                self._start_if_ready(job)
+            except BaseException:
+                self._remove(job)
+                raise
             return job.running
+
+    def begin(self, job: Job) -> bool:
+        """Note that a thread has it. False if it was withdrawn."""
+        with self._lock:
+            job.begun = job in self._jobs
+            return job.begun
 
     def finish(self, job: Job) -> None:
         """Take a job out, and start those that waited for it."""
-        with self.changed:
+        with self._lock:
+            job.finished = True
             self._remove(job)
-            self._start_ready()
-            self.changed.notify_all()
 
     def answering(self, job: Job) -> None:
         """Note that a job's answer is about to be written: who has read it may ask for more."""
-        with self.changed:
-            job.answered = True
-            self.unanswered -= 1
+        with self._lock:
+            self._unanswered.pop(job, None)
 
     def find(self, request_id: str) -> Job | None:
         """Return the unfinished job of a request."""
-        with self.changed:
+        with self._lock:
             return next((job for job in self._jobs if job.request_id == request_id), None)
 
     def withdraw(self, job: Job) -> bool:
-        """Take out a job that has not started. False if it has, or is done."""
-        with self.changed:
-            if job.running or job not in self._jobs:
+        """Take out a job that has not begun. False if it has, or is done."""
+        with self._lock:
+            if job.begun or job not in self._jobs:
                 return False
+            job.finished = True
             self._remove(job)
-            self._start_ready()
-            self.changed.notify_all()
             return True
 
     def jobs(self) -> tuple[Job, ...]:
         """Return all unfinished jobs."""
-        with self.changed:
+        with self._lock:
             return tuple(self._jobs)
 
     def running(self) -> int:
-        """Return how many jobs run, but for those that wait for all the others."""
+        """Return how many jobs run, or will without anything else ending, but for those that wait for all others."""
         return sum(job.running and not job.work.control for job in self._jobs)
 
     def wait_until(self, reached: Callable[[], bool], seconds: float | None = None) -> bool:
@@ -98,19 +205,34 @@ class Lanes:
             return self.changed.wait_for(reached, seconds)
 
     def _remove(self, job: Job) -> None:
-        self._jobs.remove(job)
-        self.unfinished -= 1
-        self.unanswered -= not job.answered
+        for key, exclusive in job.claims.items():
+            queue = self._queues.get(key)
+            if queue is None:
+                continue
+            # Those that come after it may be many: it is no use to look at them where it was in nobody's way.
+            in_the_way = exclusive or bool(queue.exclusive)
+            queue.jobs.pop(job, None)
+            queue.exclusive.pop(job, None)
+            if not queue.jobs:
+                del self._queues[key]
+            elif in_the_way:
+                for each in queue.unblocked():
+                    self._start_if_ready(each)
+        self._unanswered.pop(job, None)
+        self._jobs.pop(job, None)
+        self.changed.notify_all()
 
-    def _start_ready(self) -> None:
-        earlier: list[tuple[Claim, ...]] = []
-        for job in self._jobs:
-            claims = job.work.claims
-            if not job.running and not any(_conflict(other, claims) for other in earlier):
-                job.running = True
-                job.start(job)
-            earlier.append(claims)
+    def _start_if_ready(self, job: Job) -> None:
+        if job.running:
+            return
+        if all(self._queues[key].lets(job, exclusive=exclusive) for key, exclusive in job.claims.items()):
+            job.lane.put(job)
+            job.running = True
 
 
-def _conflict(one: tuple[Claim, ...], other: tuple[Claim, ...]) -> bool:
-    return any(a.key == b.key and (a.alone or b.alone) for a in one for b in other)
+def _merged(claims: tuple[Claim, ...]) -> dict[str, bool]:
+    """Return for each key whether it is claimed exclusively."""
+    merged: dict[str, bool] = {}
+    for claim in claims:
+        merged[claim.key] = claim.alone or merged.get(claim.key, False)
+    return merged

@@ -1,7 +1,9 @@
 """The answers of changing requests, for a host that sends one again because it never saw the first."""
 
 import hashlib
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -9,6 +11,8 @@ import orjson
 from protocol.record import Record
 from protocol.vocabulary import REPLAY_CAPACITY
 from worker.core.errors import DuplicateRequestIdError
+from worker.core.sure_lock import SureLock
+from worker.stream.frames import Incoming, replayed_frame
 
 _MAX_BYTES = 64 * 2**20
 """Kept answers are bounded in bytes too; the oldest go first."""
@@ -39,12 +43,81 @@ class Replay:
         return request_id in self._given
 
     def keep(self, request_id: str, body: bytes, frame: bytes) -> None:
-        """Remember an answer."""
+        """Remember an answer. The first stays: whoever has it may have acted on it."""
+        if request_id in self._given:
+            return
         self._given[request_id] = _Given(body, frame)
         self._bytes += len(frame) + len(body)
         while len(self._given) > REPLAY_CAPACITY or self._bytes > _MAX_BYTES:
             _, dropped = self._given.popitem(last=False)
             self._bytes -= len(dropped.frame) + len(dropped.body)
+
+
+class Answers:
+    """What was answered, and what is being answered: one reply for each request, and for each repetition. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = SureLock()
+        # All mutable state.
+        self._replay = Replay()
+        self._in_flight: dict[str, tuple[bytes, int]] = {}
+        """Body, and how many repetitions wait for its answer, of each request in the lanes."""
+
+    def knows(self, request_id: str) -> bool:
+        """Tell whether an id was used, as far as that is remembered."""
+        return request_id in self._replay or request_id in self._in_flight
+
+    def again(self, request: Incoming, body: bytes) -> bytes | None:
+        """Return the answer to a repetition; None where it comes with the first one's, or it is none (see ``body``).
+
+        DuplicateRequestIdError for an id of other work.
+        """
+        with self._lock:
+            frame = self._replay.find(request.request_id, body)
+            if frame is not None:
+                return replayed_frame(frame)
+            unanswered = self._in_flight.get(request.request_id)
+            if unanswered is None:
+                request.body = body
+                return None
+            if unanswered[0] != body:
+                raise duplicate(request.request_id)
+            self._in_flight[request.request_id] = (body, unanswered[1] + 1)
+            request.answered = True  # with the one that is being made
+            return None
+
+    def expect(self, request_id: str, body: bytes) -> None:
+        """Note that a request is in flight."""
+        with self._lock:
+            self._in_flight[request_id] = (body, 0)
+
+    def expect_no_more(self, request_id: str) -> None:
+        """Note that it is not after all."""
+        with self._lock:
+            self._in_flight.pop(request_id, None)
+
+    def keep(self, request_id: str, body: bytes, frame: bytes) -> None:
+        """Remember an answer."""
+        with self._lock:
+            self._replay.keep(request_id, body, frame)
+
+    def give(self, request: Incoming, frame: bytes, write: Callable[[bytes], None]) -> None:
+        """Answer a request that was in flight, repetitions included: only once, whichever thread comes first.
+
+        That one may call again where memory was short, and goes on.
+        """
+        replier = threading.get_ident()
+        with self._lock:
+            if request.owed is None:
+                repetitions = self._in_flight[request.request_id][1]
+                owed = [frame, *[replayed_frame(frame)] * repetitions]
+                request.replier, request.owed = replier, owed
+                del self._in_flight[request.request_id]
+            elif request.replier != replier:
+                return
+        while request.owed:
+            write(request.owed[0])
+            del request.owed[0]
 
 
 def body_of(action: str, data: dict[str, Any]) -> bytes:

@@ -6,28 +6,43 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from worker.core.clock import FixedClock
-from worker.core.errors import FrameTooLargeError, WorkerError
+from worker.core.errors import FrameTooLargeError, OutOfMemoryError
 from worker.core.events import Event
-from worker.core.log import log
+from worker.core.log import end_log, log
+from worker.core.shortages import RESERVE, patiently, start_thread
 from worker.stream.event_channel import EventChannel
-from worker.stream.frame_writer import FrameWriter
+from worker.stream.failures import wire_error
+from worker.stream.frame_writer import FrameWriter, is_gone
 from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
-from worker.stream.host_watch import watch_process, watch_signals
+from worker.stream.host_watch import HostWatch, watch_signals
+from worker.stream.input import Input
 from worker.stream.job_runner import JobRunner
 
-_READ_BYTES, _READ_MORE_BYTES = 1 << 12, 1 << 16
-"""Most reads are short, and making room for long ones costs as much as the read itself."""
 _DRAIN_SECONDS = 5.0
 """How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
 _CANCEL_SECONDS = 2.0
 """How long cancelled work may take to notice before the process ends without it."""
 _ORPHAN_SECONDS = 0.3
 """The same where nobody waits for an answer any more."""
+_PATIENCE = {"SIGTERM": (_DRAIN_SECONDS, _CANCEL_SECONDS)}
+_NO_PATIENCE = (0.0, _ORPHAN_SECONDS)
+"""A terminal that was closed, or somebody at it, waits for nothing."""
 _LOOK_SECONDS = 0.25
 """How often it is looked whether the output still has a reader."""
+_CLOSE_SECONDS = 10.0
+"""How long freeing everything may take before the process ends without it."""
+_LOG_SECONDS = 0.5
+"""How long the last lines of the log may take to be read."""
+OUTPUT_LOST = 3
+"""Exit status where replies could not be written, as where stdout is a file on a full disk."""
+_HINT = """\
+This worker reads JSON requests, one a line, and answers each on stdout. Try: {"request_id": "1", "action": "memory.get_status"}
+Ctrl-D or Ctrl-C ends it; python -m worker --help tells more.
+"""
 
 
 class StdioLoop:
@@ -48,7 +63,6 @@ class StdioLoop:
         self.max_frame_bytes = max_frame_bytes
         self.max_inflight = runner.max_inflight
         self._read_fd = read_fd
-        self._read_bytes = _READ_BYTES
         self._writer = writer
         self._runner = runner
         self._events = events
@@ -56,6 +70,12 @@ class StdioLoop:
         """Do what is due; with a fixed clock no threads of their own do."""
         self._close = close
         self._fixed_clock = fixed_clock
+        self._host = HostWatch(lambda pid: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
+        self._status = 0
+        # The reading thread's: the lines that were read, the first one last, and what is done of that.
+        self._lines: list[bytes | Oversize] = []
+        self._begun = False
+        self._failure: BaseException | None = None
         self._exiting = threading.Lock()
         self._turn = threading.Lock()
         """Held while lines are answered, so that the end comes between two of them."""
@@ -65,16 +85,13 @@ class StdioLoop:
 
         ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
         """
-        watch_signals(lambda: self._end("SIGTERM", _DRAIN_SECONDS, _CANCEL_SECONDS))
+        by_hand = os.isatty(self._read_fd)
+        watch_signals(lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand)
+        if by_hand:
+            os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
             self._fixed_clock.when_parked(self._runner.wake)
-        splitter = LineSplitter(self.max_frame_bytes)
-        while chunk := self._read():
-            self._answer(splitter.feed(chunk))
-            if once_answered is not None:
-                once_answered()
-                once_answered = None
-        self._answer(splitter.close())
+        self._read_all(once_answered)
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
         while not self._runner.wait_for_all(_LOOK_SECONDS):
@@ -92,58 +109,108 @@ class StdioLoop:
         """Send these events from now on."""
         self._events.subscribe(events)
 
-    def watch_host(self, pid: int) -> None:
-        """End as soon as that process does; what runs is cancelled, for nobody waits for it."""
-        watch_process(pid, lambda: self._end(f"host process {pid} is gone", 0, _ORPHAN_SECONDS))
+    def watch_host(self, pid: int) -> bool:
+        """End as soon as that process does; what runs is cancelled, for nobody waits for it.
+
+        False where it can't be seen from here: then the end of the input decides alone.
+        """
+        return self._host.watch(pid)
 
     def drain(self) -> int:
         """Admit nothing more, finish or cancel what runs. Returns how many requests that was."""
-        unfinished = self._runner.stop_admitting() - 1
+        self._runner.stop_admitting()
         if not self._runner.wait_for_all(_DRAIN_SECONDS, besides=1):
             self._runner.cancel_all()
             self._runner.wait_for_all(_CANCEL_SECONDS, besides=1)
-        return unfinished
+        return self._runner.unfinished_at_shutdown
 
     def end(self) -> None:
         """Free everything and exit."""
         self._exit("worker.shutdown", _CANCEL_SECONDS)
 
-    def host_gone(self) -> None:
-        """End because nobody reads any more."""
-        arguments = ("the output is closed", 0, _ORPHAN_SECONDS)
-        threading.Thread(target=self._end, args=arguments, daemon=True).start()
+    def output_lost(self, error: OSError) -> None:
+        """End because nothing can be written any more."""
+        reason = "the output is closed"
+        if not is_gone(error):
+            self._status = OUTPUT_LOST
+            reason = f"the output cannot be written: {error}"
+            log("error", "the output cannot be written: replies are lost", error=str(error))
+        try:
+            start_thread(lambda: self._end(reason, 0, _ORPHAN_SECONDS), "ending")
+        except OutOfMemoryError:
+            self._end(reason, 0, _ORPHAN_SECONDS)
 
     # ---- inside ----
 
-    def _read(self) -> bytes:
-        try:
-            chunk = os.read(self._read_fd, self._read_bytes)
-        except OSError as error:
-            log("warning", "the input cannot be read", error=str(error))
-            return b""
-        self._read_bytes = _READ_MORE_BYTES if len(chunk) == self._read_bytes else _READ_BYTES
-        return chunk
+    def _read_all(self, once_answered: Callable[[], None] | None) -> None:
+        """Answer every line until the end of the input: the guard of the reading thread.
 
-    def _answer(self, lines: list[bytes | Oversize]) -> None:
-        with self._turn:
-            for line in lines:
-                self._accept(line)
-            self._writer.flush()
+        Whatever fails is done again from where it was: no line is lost, and none is answered twice.
+        """
+        stream, splitter = Input(self._read_fd), LineSplitter(self.max_frame_bytes)
+        taken = False
+        while True:
+            try:
+                if stream.chunk is None:
+                    stream.fill()
+                if not taken:
+                    lines = splitter.feed(stream.chunk) if stream.chunk else splitter.close()
+                    lines.reverse()
+                    self._lines, taken = lines, True
+                with self._turn:
+                    self._answer_lines()
+                if not stream.chunk:
+                    return
+                stream.chunk, taken = None, False
+                if once_answered is not None:
+                    go_on, once_answered = once_answered, None
+                    go_on()
+            except MemoryError:
+                RESERVE.release()
+            except BaseException as error:  # noqa: BLE001 - a bug: what comes next may be answered all the same
+                wire_error(error, "reading", None)
+                stream.chunk, taken = None, False
+
+    def _answer_lines(self) -> None:
+        """Answer what was read, the first line last in the list."""
+        while self._lines:
+            line = self._lines[-1]
+            if not self._begun:
+                self._begun = True
+                try:
+                    self._accept(line)
+                except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
+                    self._failure = error
+            if self._failure is not None:
+                self._refuse(line, self._failure)
+                self._failure = None
+            del self._lines[-1]
+            self._begun = False
+        self._writer.flush()
+
+    def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:
+        """Answer a line that is no request."""
+        head = line.head if isinstance(line, Oversize) else line
+
+        def refuse() -> None:
+            wired = wire_error(error, "a line", None)
+            self._writer.batch(error_frame(find_request_id(head), wired, self.max_frame_bytes))
+
+        patiently(refuse)
 
     def _accept(self, line: bytes | Oversize) -> None:
         if self._fixed_clock is not None:
             self._writer.flush()
             self._settle(self._fixed_clock)
-        try:
-            request = read_request(line) if type(line) is bytes else self._refuse_oversize()
-        except WorkerError as error:
-            head = line.head if isinstance(line, Oversize) else line
-            self._writer.batch(error_frame(find_request_id(head), error, self.max_frame_bytes))
-            return
+        request = (
+            patiently(lambda: read_request(line)) if type(line) is bytes else self._refuse_oversize(line)
+        )
         if request is not None:
             self._runner.accept(request)
 
-    def _refuse_oversize(self) -> NoReturn:
+    def _refuse_oversize(self, line: "bytes | Oversize") -> NoReturn:
+        if isinstance(line, Oversize) and line.no_memory:
+            raise OutOfMemoryError("there is no memory for so long a line; try again", resource="memory")
         message = f"the line is longer than {self.max_frame_bytes} bytes; it was discarded"
         raise FrameTooLargeError(message, max_frame_bytes=self.max_frame_bytes)
 
@@ -159,7 +226,10 @@ class StdioLoop:
         self._runner.stop_admitting()
         if not self._runner.wait_for_all(grace_seconds):
             # By another thread: the host may not read the answers, and must not keep us by that.
-            threading.Thread(target=self._runner.cancel_all, daemon=True).start()
+            try:
+                start_thread(self._runner.cancel_all, "cancelling")
+            except OutOfMemoryError:
+                log("warning", "no thread to cancel what runs", reason=reason)
             self._runner.wait_for_all(cancel_seconds)
         self._exit(reason, cancel_seconds)
 
@@ -169,8 +239,20 @@ class StdioLoop:
         # What was accepted gets its answer first, unless nobody reads it.
         self._turn.acquire(timeout=turn_seconds)
         log("info", "ending", reason=reason)
+        with suppress(OutOfMemoryError):
+            start_thread(self._exit_at_last, "at last")
         try:
             self._close()
+        except BaseException as error:  # noqa: BLE001 - it ends all the same
+            wire_error(error, "ending", None)
         finally:
+            end_log(_LOG_SECONDS)
             # Not sys.exit: this may be any thread, and work that ignored its cancelling may be in others.
-            os._exit(0)
+            os._exit(self._status)
+
+    def _exit_at_last(self) -> None:
+        """End although closing hangs: a device's process, or a disk."""
+        threading.Event().wait(_CLOSE_SECONDS)
+        log("error", "ending without having closed everything: something hangs", seconds=_CLOSE_SECONDS)
+        end_log(_LOG_SECONDS)
+        os._exit(self._status)

@@ -19,12 +19,15 @@ def model_claim(model_id: str) -> Claim:
     return Claim(f"model {model_id}", alone=True)
 
 
-class Call(Record):
+class Call:
     """What running work is handed."""
 
-    token: CancelToken
-    report: Callable[[int, int], None]
-    """Called with (completed bytes, total bytes)."""
+    __slots__ = ("report", "token")
+
+    def __init__(self, token: CancelToken, report: Callable[[int, int], None]) -> None:
+        self.token = token
+        self.report = report
+        """Called with (completed bytes, total bytes)."""
 
 
 PluginAction = Callable[[dict[str, Any], Call], Any]
@@ -44,10 +47,12 @@ class Work(Record):
     changes: bool = False
     control: bool = False
     """Admitted also while the worker is overloaded or draining."""
+    plugin: bool = False
+    """The operator's code: it runs on the plugins' own threads, and its answers may be anything."""
     start: "Callable[[], Callable[[Call], Any]] | None" = None
     """Called by the reading thread once it is admitted, in arrival order; what it returns is run."""
     abandoned: Callable[[Any], None] | None = None
-    """Called with the error if it is given up before it runs."""
+    """Called with the error if it is given up before it runs, or fails by one that it does not know."""
 
 
 class Answer(Record):

@@ -57,7 +57,9 @@ def _windows(_proc: Path) -> Commitment | None:
     return Commitment("commit", int(status.total_page_file), int(status.available_page_file))
 
 
-def _of_process(name: str, limit_name: str, column: int, proc: Path) -> Commitment | None:
+def _of_process(
+    name: str, limit_name: str, column: int, proc: Path, *, kept_bytes: int = 0
+) -> Commitment | None:
     """Hold a limit of this process against its column of /proc/self/statm, in pages: proc_pid_statm(5)."""
     if sys.platform == "win32":
         return None
@@ -69,10 +71,14 @@ def _of_process(name: str, limit_name: str, column: int, proc: Path) -> Commitme
     columns = text_of(proc / "self/statm").split()
     if not columns:
         return Commitment(name, limit, None)
-    return Commitment(name, limit, max(0, limit - int(columns[column]) * resource.getpagesize()))
+    used = int(columns[column]) * resource.getpagesize()
+    return Commitment(name, limit, max(0, limit - used - kept_bytes))
 
 
-_address_space = partial(_of_process, "address_space", "RLIMIT_AS", 0)
+_THREAD_BYTES = (128 + 8) * 2**20
+"""Addresses that a thread may take at any time: glibc maps 128 MiB to find an aligned arena of 64, and 8 for its stack."""
+
+_address_space = partial(_of_process, "address_space", "RLIMIT_AS", 0, kept_bytes=_THREAD_BYTES)
 _data = partial(_of_process, "data", "RLIMIT_DATA", 5)
 """Since Linux 4.7 all private writable maps; the column has the stack besides, which counts for nothing else."""
 

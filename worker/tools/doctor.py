@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from protocol.results import DeviceStatus
+from protocol.results import DeviceStatus, ModelStatus
 from protocol.vocabulary import DeviceKind
 from worker import __version__
 from worker.app.devices import why_none
@@ -15,11 +15,14 @@ from worker.app.memory import build_memory
 from worker.app.options import Arguments
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
+from worker.interface.interface_memory import MemoryInterface
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 from worker.tools.output import put
 from worker.wiring import Core, NoEvents
 
+_ESTIMATES_S = 60.0
+"""How long all models' files may take to be looked at."""
 _FIGURES = (
     ("total_bytes", "total"),
     ("budget_bytes", "budget"),
@@ -31,7 +34,10 @@ _FIGURES = (
 
 
 def examine(arguments: Arguments, out: TextIO) -> int:
-    """Print what this machine offers, for people or (``--json``) as one line. Returns the exit code."""
+    """Print what this machine offers, for people or (``--json``) as one line. Returns the exit code.
+
+    It is 1 where a model of ``--models`` can't be loaded.
+    """
     clock = SystemClock()
     core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})
     memory = build_memory(arguments, core).memory
@@ -41,10 +47,30 @@ def examine(arguments: Arguments, out: TextIO) -> int:
     notes = {each.device_id: memory.devices.notes(each.device_id) for each in devices}
     absent = {kind: why for kind, why in why_none().items() if all(each.kind != kind for each in devices)}
     default = memory.devices.default
+    models = _models(arguments, memory)
     memory.close()
     if arguments.json:
-        return put(out, _as_json(devices, notes, absent, default))
-    return put(out, "\n".join(_as_text(devices, notes, absent, default)))
+        code = put(out, _as_json(devices, notes, absent, default, models))
+    else:
+        text = (*_as_text(devices, notes, absent, default), *_models_as_text(models))
+        code = put(out, "\n".join(text))
+    return code or int(any(each.state_reason is not None for each in models))
+
+
+def _models(arguments: Arguments, memory: MemoryInterface) -> tuple[ModelStatus, ...]:
+    """Return what ``--models`` declares, once all files were looked at."""
+    if arguments.models is None:
+        return ()
+    memory.models.worker.estimates.wait(_ESTIMATES_S)
+    return memory.models.rows()
+
+
+def _models_as_text(models: tuple[ModelStatus, ...]) -> Iterator[str]:
+    for each in models:
+        size = each.estimated_bytes if each.estimated_bytes is not None else each.declared_bytes
+        known = "its size is known once it is loaded" if size is None else f"{size:,} bytes"
+        said = known if each.state_reason is None else f"CAN'T BE LOADED: {each.state_reason}"
+        yield f"\nmodel {each.model_id}  {said}"
 
 
 def _as_json(
@@ -52,6 +78,7 @@ def _as_json(
     notes: dict[str, tuple[str, ...]],
     absent: dict[DeviceKind, str],
     default: str,
+    models: tuple[ModelStatus, ...],
 ) -> str:
     found: dict[str, Any] = {
         "worker_version": __version__,
@@ -60,6 +87,7 @@ def _as_json(
         "default_device": default,
         "devices": [vars(each) | {"notes": notes[each.device_id]} for each in devices],
         "absent": {kind.value: why for kind, why in absent.items()},
+        "models": models,
     }
     return orjson.dumps(found).decode()
 

@@ -1,7 +1,7 @@
 """Sampling devices: readings when they are needed, and what follows when they show something new."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -12,12 +12,15 @@ from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
 from worker.core.events import BudgetChanged, ContentsDisplaced, DeviceLost, DeviceRecovered, PressureChanged
+from worker.core.log import log
 from worker.core.records import DeviceInfo, Readings, age_order
+from worker.core.shortages import shortage
 from worker.manager.devices import unavailable
 from worker.manager.pressure_table import Observation
 from worker.policy.polling import TIDY_NS
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
 from worker.watch.pace import Pace
+from worker.watch.readers import Reader
 from worker.watch.trends import TrendWatch
 from worker.wiring import Core
 
@@ -38,6 +41,7 @@ class DeviceMonitor:
         self._pace = pace
         self._known = threading.Condition()
         """Notified when a device is found to be there, or not to be."""
+        self._readers: dict[str, Reader] = {}
 
     # ---- which are there ----
 
@@ -90,15 +94,23 @@ class DeviceMonitor:
     def refresh(
         self, device_ids: tuple[str, ...], *, max_age_ms: int, exact: bool = True, forced: bool = False
     ) -> None:
-        """Take readings where those at hand are too old (``exact``: or older than the ledger)."""
+        """Take readings where those at hand are too old (``exact``: or older than the ledger).
+
+        A device in another process is waited for 250 ms at most; its last figures have to do then.
+        """
         for device_id in device_ids:
             if self._samples.needed(device_id, max_age_ms, exact=exact, forced=forced):
-                sample = self._samples.begin(device_id)
-                try:
-                    with self._noting_loss():
-                        self._samples.note(device_id, self._readings(device_id), sample)
-                finally:
-                    self._samples.give_up(device_id, sample)
+                if isinstance(self._backends[device_id], ProbedBeside):  # it may hang
+                    self._reader(f"readings {device_id}", partial(self._take_readings, device_id)).read()
+                else:
+                    self._take_readings(device_id)
+
+    def tick(self, backend: DeviceBackend) -> None:
+        """Let a backend give up what it kept for nothing; one that may hang at its own time."""
+        if isinstance(backend, ProbedBeside):
+            self._reader(f"tick {backend.devices[0].device_id}", backend.tick).read(patience_s=0)
+        else:
+            backend.tick()
 
     def observe(self, device_ids: tuple[str, ...], *, changed: bool = False) -> None:
         """Record how devices are, tell of new levels and budgets, and give caches up under pressure.
@@ -117,9 +129,12 @@ class DeviceMonitor:
             # Where memory lies in pieces, what can be had now cannot be worked out from before.
             self.refresh((device_id,), max_age_ms=READINGS_MAX_AGE_MS)
         seen = self._manager.pressure.observe(device_id)
-        self._record(seen)
-        self._tell(seen)
-        self._pace.hurry(TIDY_NS)
+        try:
+            self._record(seen)
+            self._tell(seen)
+            self._pace.hurry(TIDY_NS)
+        except Exception as error:  # noqa: BLE001 - what follows from a change is no part of it
+            log("error", "what follows from a change failed", device_id=device_id, error=repr(error))
         return seen
 
     def _record(self, seen: Observation) -> None:
@@ -177,6 +192,22 @@ class DeviceMonitor:
             pass  # its process ended or is replaced just now: whoever replaces it tells
 
     # ---- inside ----
+
+    def _reader(self, name: str, take: Callable[[], None]) -> Reader:
+        reader = self._readers.get(name)
+        return self._readers.setdefault(name, Reader(name, take)) if reader is None else reader
+
+    def _take_readings(self, device_id: str) -> None:
+        sample = self._samples.begin(device_id)
+        try:
+            with self._noting_loss():
+                self._samples.note(device_id, self._readings(device_id), sample)
+        except Exception as error:
+            if isinstance(error, OSError) and shortage(error) is not None:
+                raise  # whoever asked may have something in reserve
+            log("error", "a device's readings failed", device_id=device_id, error=repr(error))
+        finally:
+            self._samples.give_up(device_id, sample)
 
     def _readings(self, device_id: str) -> Readings:
         """Ask a device; a restart helps only one that has a process to restart."""

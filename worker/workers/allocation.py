@@ -4,8 +4,10 @@ from protocol.record import Record
 from protocol.results import Expiration
 from protocol.vocabulary import MemoryType
 from worker.core.cancellation import CancelToken
-from worker.core.errors import InvalidRequestError, OutOfMemoryError
+from worker.core.errors import DeviceUnavailableError, InvalidRequestError, OutOfMemoryError
+from worker.core.log import log
 from worker.core.records import Allocation, AllocationRequest, Block, Reservation
+from worker.core.shortages import patiently
 from worker.wiring import Core
 
 
@@ -88,14 +90,14 @@ class AllocationWorker:
             message = f"{allocation_id} is persistent; send force: true to free it"
             raise InvalidRequestError.at("data.force", message)
         self._allocations.remove(allocation_id)
-        return allocation, self._free_block(allocation)
+        return allocation, self._free_removed(allocation)
 
     def expire(self, allocation_id: str) -> Expiration | None:
         """Free an allocation whose lease has ended, and record it; None where it went or was renewed meanwhile."""
         allocation = self._allocations.remove_expired(allocation_id)
         if allocation is None:
             return None
-        returned = self._free_block(allocation)
+        returned = self._free_removed(allocation)
         expiration = Expiration(
             allocation_id=allocation_id,
             device_id=allocation.device_id,
@@ -107,10 +109,21 @@ class AllocationWorker:
         self._history.record_expiration(expiration)
         return expiration
 
-    def _free_block(self, allocation: Allocation) -> int | None:
+    def _free_removed(self, allocation: Allocation) -> int | None:
+        """Free the block of a row that was removed; where that fails and it is still there, so is the row."""
         if allocation.external:
             return None
-        return self._backends[allocation.device_id].free(allocation.allocation_id)
+        allocation_id, backend = allocation.allocation_id, self._backends[allocation.device_id]
+        try:
+            return backend.free(allocation_id)
+        except DeviceUnavailableError:
+            raise  # it went with its device
+        except BaseException as error:
+            if allocation_id in backend.live():
+                patiently(lambda: self._allocations.put_back(allocation))
+                raise
+            log("error", "freeing failed, and it is gone", allocation_id=allocation_id, error=repr(error))
+            return None
 
     def _complete_details(self, error: OutOfMemoryError, request: AllocationRequest) -> None:
         headroom = self._manager.pressure.headroom(request.device_id)

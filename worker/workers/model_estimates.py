@@ -5,7 +5,7 @@ One model at a time, each in a thread of its own, which is left behind where its
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from protocol.vocabulary import INT64_MAX, ModelState
 from worker.core.errors import ModelLoadFailedError
@@ -48,8 +48,8 @@ class ModelEstimates:
                 self._hung += 1
                 self._found(entry, None, f"its storage has not answered for {self._patience_s:g} s")
 
-    def begin(self, entries: Iterable[ModelEntry]) -> None:
-        """Look at all of them beside."""
+    def begin(self, entries: Iterable[ModelEntry], then: Callable[[], None]) -> None:
+        """Look at all of them beside, and go on with ``then``, which is not waited for."""
         self._done.clear()
 
         def run() -> None:
@@ -57,6 +57,7 @@ class ModelEstimates:
                 self.look(entries)
             finally:
                 self._done.set()
+            then()
 
         threading.Thread(target=run, name="estimates", daemon=True).start()
 

@@ -114,15 +114,13 @@ class ModelWorker:
             return self._acquire(model_id, token, report, device_id, make_room=make_room, wait_ns=wait_ns)
         except (OutOfMemoryError, LimitExceededError) as error:
             refused, tried = error, list[str]()
-        instead = self._table.get(model_id).spec.fallback if fallback else None
-        while instead is not None:
+        for instead in self._table.fallbacks(model_id) if fallback else ():
             tried.append(instead)
             try:
                 acquired = self._acquire(
                     instead, token, report, device_id, make_room=make_room, wait_ns=wait_ns
                 )
             except (OutOfMemoryError, LimitExceededError):
-                instead = self._table.get(instead).spec.fallback
                 continue
             why = f"{model_id!r} does not fit: {refused.message}; {instead!r} was loaded instead"
             gone = (*refused.details.get("models_unloaded", ()), *acquired.unloaded)
@@ -459,12 +457,25 @@ class ModelWorker:
 
     # ---- on its own ----
 
+    def preload(self) -> None:
+        """Load what is to be there from the start, in the file's order; what can't be is logged."""
+        for entry in tuple(self._table):
+            if entry.spec.preload and not self._closing:
+                token = CancelToken(self._clock.now_ns)
+                try:
+                    acquired = self.hold(entry.model_id, token, no_report, make_room=False)
+                except WorkerError as error:
+                    log("warning", "a model was not preloaded", model_id=entry.model_id, error=error.message)
+                else:
+                    self.models.let_go(acquired.entry.model_id, acquired.residence.handle)
+
     def estimate(self, *, beside: bool = False) -> None:
-        """Read what models will take, where a header says so without anything being imported for it."""
+        """Read what models will take, where their files say so, and load what is to be there from the start."""
         if beside:
-            self.estimates.begin(self._table)
+            self.estimates.begin(self._table, self.preload)
         else:
             self.estimates.look(self._table)
+            self.preload()
 
     def close(self) -> None:
         """Unload everything that is not in use, and tell no one: the worker ends."""

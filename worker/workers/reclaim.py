@@ -1,9 +1,9 @@
 """Giving memory up: caches, allocations, and free memory in pieces."""
 
-from protocol.results import ClearResult, DefragmentResult, DefragmentStep, Kept
+from protocol.results import ClearResult, DefragmentResult, DefragmentStep, Fragmentation, Kept
 from protocol.vocabulary import CLEARED_IDS_MAX, ClearType
 from worker.core.cancellation import CancelToken
-from worker.core.errors import AllocationNotFoundError
+from worker.core.errors import AllocationNotFoundError, DeviceLostError, DeviceUnavailableError
 from worker.core.records import sum_if_known
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
@@ -60,7 +60,7 @@ class ReclaimWorker:
         """Give caches up and join free memory, device by device. Can be cancelled until it starts."""
         token.check()
         steps, moved = list[DefragmentStep](), 0
-        before = [self._backends[device_id].readings(device_id).fragmentation for device_id in device_ids]
+        before = [self._fragmentation(device_id) for device_id in device_ids]
         for device_id in device_ids:
             backend = self._backends[device_id]
             steps.append(DefragmentStep(f"{device_id}: give up caches", backend.trim(device_id)))
@@ -68,7 +68,7 @@ class ReclaimWorker:
             if joined is not None:
                 moved += joined.moved
                 steps.append(DefragmentStep(f"{device_id}: join free memory", joined.returned_bytes))
-        after = [self._backends[device_id].readings(device_id).fragmentation for device_id in device_ids]
+        after = [self._fragmentation(device_id) for device_id in device_ids]
         single = len(device_ids) == 1
         return DefragmentResult(
             returned_bytes=sum_if_known(step.returned_bytes for step in steps),
@@ -78,3 +78,12 @@ class ReclaimWorker:
             steps=tuple(steps),
             displaced=(),
         )
+
+    def _fragmentation(self, device_id: str) -> Fragmentation | None:
+        """Read how free memory lies; None also where the device does not say so in time. DeviceLostError."""
+        try:
+            return self._backends[device_id].readings(device_id).fragmentation
+        except DeviceLostError:
+            raise
+        except DeviceUnavailableError:
+            return None

@@ -13,10 +13,12 @@ from worker.core.errors import (
     CancelledError,
     ChecksumMismatchError,
     DeadlineExceededError,
+    InternalError,
     UnsupportedError,
     WorkerError,
 )
 from worker.core.records import Allocation, AllocationRequest, Report
+from worker.core.shortages import patiently
 from worker.manager.transfer_table import TransferTable
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker, Unfinished
@@ -78,28 +80,45 @@ class TransferWorker:
                 raise
             destination = self._allocations.finish(made)
             if kind is TransferType.MOVE:
-                self._allocations.free(source.allocation_id)
+                self._free_moved(source, destination)
         except WorkerError as error:
-            stopped = isinstance(error, CancelledError | DeadlineExceededError)
-            state = TransferState.CANCELLED if stopped else TransferState.FAILED
-            self._table.update(transfer_id, state=state, error=error.body())
+            self.abandon(transfer_id, error)
             error.details = {"transfer_id": transfer_id, **error.details}
             raise
+        except BaseException:
+            self.abandon(
+                transfer_id, InternalError("a bug in the worker, or memory was short; the log has it")
+            )
+            raise
         elapsed = self._clock.now_ns() - started
-        return self._table.update(
-            transfer_id,
-            state=TransferState.COMPLETED,
-            destination_allocation_id=destination.allocation_id,
-            completed_bytes=record.size_bytes,
-            duration_us=elapsed // NS_PER_US,
-            bytes_per_second=record.size_bytes * NS_PER_S // elapsed if elapsed else None,
-            checksum=checksum,
-            shared_memory=destination.block.shared_memory,
-        )
+
+        def completed() -> TransferResult:
+            return self._table.update(
+                transfer_id,
+                state=TransferState.COMPLETED,
+                destination_allocation_id=destination.allocation_id,
+                completed_bytes=record.size_bytes,
+                duration_us=elapsed // NS_PER_US,
+                bytes_per_second=record.size_bytes * NS_PER_S // elapsed if elapsed else None,
+                checksum=checksum,
+                shared_memory=destination.block.shared_memory,
+            )
+
+        return patiently(completed)
 
     def abandon(self, transfer_id: str, error: WorkerError) -> None:
-        """Note that a queued transfer will not be performed."""
-        self._table.update(transfer_id, state=TransferState.CANCELLED, error=error.body())
+        """Note how a transfer ended that was not completed, or will not be performed."""
+        stopped = isinstance(error, CancelledError | DeadlineExceededError)
+        state = TransferState.CANCELLED if stopped else TransferState.FAILED
+        patiently(lambda: self._table.update(transfer_id, state=state, error=error.body()))
+
+    def _free_moved(self, source: Allocation, destination: Allocation) -> None:
+        """Free the source of a move, or else its destination: it is in one place, whatever fails."""
+        try:
+            self._allocations.free(source.allocation_id)
+        except BaseException:
+            self._allocations.free(destination.allocation_id)
+            raise
 
     def _begin(
         self,

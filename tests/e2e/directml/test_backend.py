@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,26 @@ def test_fragmented_pool_is_joined_by_restart(start: Start) -> None:
     backend.allocate("large", ask(4 * size), TOKEN)
     for name, data in kept.items():
         assert contents(backend, name, 39 * MIB, MIB) == data
+
+
+def test_a_size_that_comes_and_goes_is_kept(start: Start, directml_rig: Rig) -> None:
+    """One free of a large block is a real one; in a loop the block is reused, and goes back once the loop has ended."""
+    backend = start("untiled", budget_bytes=GIB)
+    backend.allocate("a", ask(64 * MIB), TOKEN)
+    assert backend.free("a") == 64 * MIB
+    for _ in range(3):
+        backend.allocate("a", ask(64 * MIB), TOKEN)
+        assert backend.free("a") == 0
+        assert directml_rig.witness.device_bytes() >= 64 * MIB
+    backend.allocate("other", ask(900 * MIB), TOKEN)
+    backend.free("other")
+    backend.allocate("a", ask(64 * MIB), TOKEN)
+    backend.free("a")
+    deadline = time.monotonic() + 30
+    while directml_rig.witness.device_bytes() >= 64 * MIB:
+        assert time.monotonic() < deadline
+        backend.tick()
+        backend.readings("dml:0")
 
 
 def test_a_new_process_is_no_larger(start: Start, directml_rig: Rig) -> None:

@@ -97,6 +97,6 @@ def test_the_first_chunk_that_fits_grows() -> None:
     memory = TiledMemory(pool, lambda: reading, 5_500_000_000)
     memory._tiles = [1074, 2]
     with pytest.raises(OutOfMemoryError):
-        memory.allocate(100 * MIB)
+        memory.allocate(100 * MIB, reading)
     reading = AdapterReading(8 * GIB, None, None, None, 8 * GIB - 2 * GIB)
-    assert memory.allocate(100 * MIB) == 100 * MIB
+    assert memory.allocate(100 * MIB, reading) == 100 * MIB

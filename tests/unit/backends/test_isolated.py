@@ -19,7 +19,6 @@ from tests.unit.isolation import (
     MIB,
     RIGS,
     NoDelay,
-    NoPatience,
     content_of,
     fill,
     isolated,
@@ -28,9 +27,9 @@ from tests.unit.isolation import (
     wait_for,
     wait_for_another,
 )
-from worker.backends.isolated import PATIENCE_S, IsolatedBackend
+from worker.backends.isolated import IsolatedBackend
+from worker.backends.isolation import answers, asking, launching
 from worker.backends.isolation.child_process import ChildProcess
-from worker.backends.isolation.launching import PROBE_PATIENCE_S
 from worker.backends.isolation.slots import SLOTS
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
@@ -94,12 +93,13 @@ def test_probes_that_fail(name: str, said: str) -> None:
         assert not set(psutil.Process().children()) - others
 
 
-def test_probe_that_hangs() -> None:
+def test_probe_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A probe that does not end is ended, with the process."""
-    with isolated("misbehaving_backends:Hangs", clock=NoPatience(PROBE_PATIENCE_S)) as backend:
+    monkeypatch.setattr(launching, "PROBE_PATIENCE_S", 0.5)
+    with isolated("misbehaving_backends:Hangs") as backend:
         (info,) = backend.probe()
         assert info.state is DeviceState.UNAVAILABLE
-        assert "did not answer 'start' within 60 s and was killed" in (info.state_reason or "")
+        assert "did not answer 'start' within 0.5 s and was killed" in (info.state_reason or "")
 
 
 def test_no_such_interpreter() -> None:
@@ -184,6 +184,43 @@ def test_a_copy_holds_up_nobody() -> None:
         assert content_of(backend, "a", MIB) == expected
 
 
+def test_answers_that_a_thread_of_its_own_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a pipe can't be waited for with a time limit, everything is as it is elsewhere."""
+    monkeypatch.setattr(answers, "READS_ALONE", True)
+    with isolated(clock=NoDelay()) as backend:
+        backend.probe()
+        expected = fill(backend, "a", 20 * MIB, 1)
+        assert content_of(backend, "a", 20 * MIB) == expected
+        assert backend.restart(never()).moved == 1
+        assert content_of(backend, "a", MIB) == expected[:MIB]
+        wait_for_another(backend, kill(backend))
+        assert backend.live() == frozenset()
+
+
+def test_many_wait_for_answers_at_once() -> None:
+    """Who has its own answer hands the reading on: nobody waits for an answer that is there."""
+    with isolated() as backend:
+        backend.probe()
+        expected = [fill(backend, f"a{n}", 3 * MIB, n) for n in range(4)]
+        wrong: list[int] = []
+
+        def use(me: int) -> None:
+            for turn in range(30):
+                backend.allocate(f"{me}-{turn}", ask(4096), never())
+                if content_of(backend, f"a{me}", 3 * MIB) != expected[me]:
+                    wrong.append(me)
+                backend.free(f"{me}-{turn}")
+
+        threads = [threading.Thread(target=use, args=(me,)) for me in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert wrong == []
+        assert backend.live() == {f"a{n}" for n in range(4)}
+
+
 def test_copies_through_a_file() -> None:
     """Where memory cannot be inherited it is a file, and the same bytes go through it."""
     with isolated(slots_as_file=True) as backend:
@@ -253,10 +290,10 @@ def test_removed_device() -> None:
         assert backend.pid not in {pid, None}
 
 
-def test_process_that_hangs() -> None:
+def test_process_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who only looks waits for a moment; a process that does not answer for long is killed."""
-    clock = NoPatience(PATIENCE_S)
-    with isolated("misbehaving_backends:HangsInReadings", clock=clock) as backend:
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.5)
+    with isolated("misbehaving_backends:HangsInReadings") as backend:
         backend.probe()
         backend.allocate("a", ask(10), never())
         pid = backend.pid

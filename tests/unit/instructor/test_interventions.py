@@ -15,6 +15,7 @@ from worker.core.clock import NS_PER_S
 from worker.core.errors import DeviceUnavailableError
 from worker.instructor.instructor_memory import Instructor
 from worker.stream.work import Call
+from worker.workers import analytics
 
 
 class Asked:
@@ -106,3 +107,18 @@ def test_a_full_device_says_who_alone_can_free_it(asked: Asked) -> None:
     (row,) = asked.ask("memory.get_pressure", device_id="sim:0").devices
     assert {each.freed_by for each in row.held_by if each.purpose == "model"} == {FreedBy.WORKER}
     assert row.recommended_actions
+
+
+def test_what_would_help_is_worked_out_once(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer about one device looks for what helps there once, however many fields it has."""
+    known, looked = analytics.recommend, list[str]()
+
+    def counting(device_id: str, *more: Any) -> Any:
+        looked.append(device_id)
+        return known(device_id, *more)
+
+    monkeypatch.setattr(analytics, "recommend", counting)
+    asked.ask("memory.get_pressure", device_id="sim:0")
+    assert looked == ["sim:0"]
+    asked.ask("memory.get_pressure")
+    assert sorted(looked[1:]) == ["cpu", "sim:0"]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from protocol.model_config import models_schema
+from tests.e2e.process import ROOT
 from worker.core.models import ModelSpec, Placement, Role
 from worker.loaders.models_file import ModelConfigError, declared_models, read_models
 
@@ -349,3 +350,15 @@ def test_neither_yaml_nor_torch_is_imported_before_it_is_needed():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_file_that_the_documentation_shows_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("WEIGHTS", "weights")
+    shown = (ROOT / "docs" / "models.md").read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
+    specs = {spec.model_id: spec for spec in read(tmp_path, shown)}
+    assert list(specs) == ["chat", "small", "embedder", "reranker", "vision"]
+    assert (
+        specs["vision"].external
+        and specs["small"].preload
+        and dict(specs["reranker"].params) == {"n_ctx": 8192}
+    )

@@ -171,16 +171,32 @@ def conflict(one: tuple[Claim, ...], other: tuple[Claim, ...]) -> bool:
     return any(a.key == b.key and (a.alone or b.alone) for a in one for b in other)
 
 
+class Started:
+    """Threads that note which jobs they were given, and do nothing."""
+
+    def __init__(self, started: list[int]) -> None:
+        self.started = started
+
+    def put(self, job: Job) -> None:
+        """Note a job."""
+        self.started.append(int(job.request_id))
+
+    def discard(self, job: Job) -> None:
+        """Do nothing."""
+
+
 @given(claims=st.lists(CLAIMS, max_size=10), data=st.data())
 def test_conflicting_work_is_in_arrival_order(claims: list[tuple[Claim, ...]], data: st.DataObject) -> None:
     """A job runs exactly when no earlier unfinished job conflicts with it, whoever finishes or gives up first."""
     lanes, started = Lanes(), list[int]()
+    threads = Started(started)
     jobs = [
         Job(
             str(number),
             Work(action="x", run=lambda _: None, claims=each, quick=False),
             CancelToken(FixedClock().now_ns),
-            lambda job: started.append(int(job.request_id)),
+            lambda _: None,
+            threads,
             lambda _: None,
         )
         for number, each in enumerate(claims)
@@ -200,11 +216,13 @@ def test_conflicting_work_is_in_arrival_order(claims: list[tuple[Claim, ...]], d
         check()
     while unfinished:
         number = data.draw(st.sampled_from(unfinished))
-        if jobs[number].running:
+        if jobs[number].running and data.draw(st.booleans()):
+            assert lanes.begin(jobs[number])
             assert not lanes.withdraw(jobs[number])
             lanes.finish(jobs[number])
-        else:
+        else:  # it waits for others, or has no thread yet
             assert lanes.withdraw(jobs[number])
+            assert not lanes.begin(jobs[number])
         unfinished.remove(number)
         check()
     assert lanes.jobs() == ()
@@ -304,7 +322,7 @@ class Channel:
         self.alarm = Alarm(self.clock)
         self.sent: list[dict[str, object]] = []
         self.channel = EventChannel(
-            lambda make: self.sent.append(orjson.loads(make())),
+            lambda make, _size, _dropped: self.sent.append(orjson.loads(make())),
             self.clock,
             self.alarm,
             INTERVAL_NS,
@@ -358,6 +376,15 @@ def test_a_change_back_is_none() -> None:
     channel.publish("cpu", "critical", "high")
     channel.pass_ns(INTERVAL_NS)
     assert channel.changes() == [("low", "high")]
+
+
+def test_losses_are_told_one_by_one() -> None:
+    """Each names other things that are gone: none stands for another, and none waits."""
+    channel = Channel()
+    channel.channel.subscribe((DeviceLost,))
+    for name in ("alloc-1", "alloc-2"):
+        channel.channel.publish(DeviceLost("sim:0", "gone", (name,), ()))
+    assert [event["data"]["allocation_ids"] for event in channel.sent] == [["alloc-1"], ["alloc-2"]]
 
 
 def test_two_threads_that_overtake_each_other() -> None:

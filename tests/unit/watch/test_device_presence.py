@@ -19,6 +19,7 @@ from tests.unit.beside import Beside
 from tests.unit.isolation import MIB, RIGS, NoDelay, isolated, kill, never, wait_for, wait_for_another
 from tests.unit.machine import Machine
 from worker.backends.isolated import IsolatedBackend
+from worker.backends.isolation import asking
 from worker.core.actions import Defragment
 from worker.core.errors import (
     DeviceUnavailableError,
@@ -361,6 +362,20 @@ def test_restart_without_room_for_all(tmp_path: Path) -> None:
         with backend._presence.telling:
             assert machine.told(ContentsDisplaced)[-1].allocation_ids == ()
         assert content_of(machine, large) == expected
+        machine.close()
+
+
+def test_work_goes_on_where_figures_do_not_come_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only says how it was before and after is null then; the work itself is done."""
+    with isolated() as backend:
+        machine = Machine(tmp_path, apart=(backend,))
+        name, content = put(machine, "sim:0", MIB, 1)
+        monkeypatch.setattr(asking, "ANSWER_S", -1.0)
+        done = machine.memory.relief.defragment(("sim:0",), machine.token())
+        assert (done.fragmentation_before, done.returned_bytes) == (None, 0)
+        assert content_of(machine, name) == content
         machine.close()
 
 

@@ -8,7 +8,8 @@ import threading
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.isolation import codec
-from worker.backends.isolation.child_process import Call, ChildProcess
+from worker.backends.isolation.answers import Call
+from worker.backends.isolation.child_process import ChildProcess
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.errors import DeviceUnavailableError
 from worker.core.records import Readings
@@ -41,8 +42,7 @@ class Asking:
             call = child.begin("readings", device_id)
             if oldest is None:
                 self._oldest = (call, child, now)
-        call.done.wait(ANSWER_S)
-        if call.answer is not None:
+        if child.answers.wait(call, ANSWER_S):
             return codec.readings_of(child.finish(call))
         if oldest is None:
             waiting = threading.Thread(target=_wait_or_kill, args=(child, call), name="device-patience")

@@ -75,7 +75,7 @@ def remake(
     child: ChildProcess, slots: Slots, name: str, block: Held, content: memoryview, token: CancelToken
 ) -> Held:
     """Make one block again, fill it and compare. Failing in any way leaves nothing of it there."""
-    request = codec.packed(block.request)
+    request = codec.packed_request(block.request)
     made = child.call("load" if block.weights else "allocate", name, request)
     undo: tuple[Any, ...] = ("filled", name, False) if block.weights else ("free", name)
     try:

@@ -1,6 +1,5 @@
 """A device's process as the worker sees it: started, called, and answered for when it ends."""
 
-import itertools
 import json
 import os
 import subprocess
@@ -14,25 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from protocol.record import Record
+from worker.backends.isolation.answers import Answers, Call, OnReport, no_report
 from worker.backends.isolation.codec import error_of
-from worker.backends.isolation.endings import ending
-from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Message
+from worker.backends.isolation.endings import Ending, ending
+from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_S, Clock
-from worker.core.errors import CancelledError, WorkerError
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _OWN = ("worker", "protocol")
 _LENT = ("annotated_types", "typing_extensions")
 """Pure Python and without dependencies: what the worker's own modules need of others in that process."""
-
-_LOOK_AGAIN_S = 0.05
-"""Who waits for an answer looks this often whether its own request has ended."""
-
-LAST_WORD_S = 0.25
-"""How long the answer to a call is waited for once it was cancelled, or its time is up."""
 
 _LAST_LINES = 20
 _LONGEST_LINE_BYTES = 2**16
@@ -50,46 +42,12 @@ class Launch(Record):
     """What it is called with: plain values, by name."""
 
 
-class Ending(Record):
-    """Why a process is no more."""
-
-    reason: str
-    ran_out: bool
-    """Whether what it left behind says that the device's memory was exhausted."""
-
-
 class EndedError(Exception):
     """The process ended before it answered."""
 
     def __init__(self, end: Ending) -> None:
         super().__init__(end.reason)
         self.end = end
-
-
-OnReport = Callable[[int, int], None]
-"""Called, by the thread that reads answers, with how much of a call is done, and how much there is."""
-
-
-def _no_report(_completed: int, _total: int) -> None:
-    """Nobody asked for progress."""
-
-
-class Call:
-    """One call on its way. ``done`` is cancelled by the answer: that is what a clock can wait for."""
-
-    __slots__ = ("answer", "do", "done", "number", "on_answer", "on_report", "undo")
-
-    def __init__(
-        self, number: int, do: str, done: CancelToken, on_answer: Callable[[], None], on_report: OnReport
-    ) -> None:
-        self.number = number
-        self.do = do
-        self.done = done
-        self.on_answer = on_answer
-        self.on_report = on_report
-        self.answer: Message | Ending | None = None
-        self.undo: tuple[Any, ...] | None = None
-        """What to call if nobody waits any more and it is done all the same."""
 
 
 class ChildProcess:
@@ -99,14 +57,11 @@ class ChildProcess:
     """
 
     def __init__(
-        self, launch: Launch, slots: Slots, clock: Clock, on_end: Callable[["ChildProcess", Ending], None]
+        self, launch: Launch, slots: Slots, on_end: Callable[["ChildProcess", Ending], None]
     ) -> None:
-        self._clock = clock
         self._on_end = on_end
-        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        # All mutable state: the calls on their way, why it is being ended, how it ended, and its last lines.
-        self._calls: dict[int, Call] = {}
+        # All mutable state: why it is being ended, how it ended, and its last lines.
         self._why: str | None = None
         self._end: Ending | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -115,8 +70,9 @@ class ChildProcess:
         self._pipe, self._stderr = _ends(self._process)
         self._listener = threading.Thread(target=self._listen, name="device-stderr", daemon=True)
         self._listener.start()
-        self._receiver = threading.Thread(target=self._receive, name="device-answers", daemon=True)
-        self._receiver.start()
+        self._answers = Answers(self._pipe, self._write_broken)
+        self._watcher = threading.Thread(target=self._watch, name="device-end", daemon=True)
+        self._watcher.start()
 
     @property
     def end(self) -> Ending | None:
@@ -127,7 +83,7 @@ class ChildProcess:
 
     def call(
         self, do: str, *arguments: Any, token: CancelToken | None = None, patience_s: float | None = None,
-        on_report: OnReport = _no_report, undo: tuple[Any, ...] | None = None,
+        on_report: OnReport = no_report, undo: tuple[Any, ...] | None = None,
     ) -> Any:  # fmt: skip
         """Call, and wait for the answer. Raises its error, or EndedError.
 
@@ -135,70 +91,25 @@ class ChildProcess:
         answer is waited for a moment longer; then it raises what the token does, and ``undo`` is called if the
         call is done in the end.
         """
-        call = self.begin(do, *arguments, token=token, on_report=on_report)
+        call = self._answers.begin(do, arguments, token, on_report=on_report)
         if token is None:
             return self.finish(call, patience_s)
-        with token.telling(lambda: self.cancel(call)):
-            self.wait(call, token, undo)
+        with token.telling(lambda: self._answers.cancel(call)):
+            self._answers.wait_while(call, token, undo)
         return self.finish(call)
 
     def begin(
         self, do: str, *arguments: Any, token: CancelToken | None = None,
-        on_answer: Callable[[], None] = lambda: None, on_report: OnReport = _no_report,
+        on_answer: Callable[[], None] | None = None,
     ) -> Call:  # fmt: skip
         """Call, and go on; ``on_answer`` is called once it is answered, or never will be."""
-        call = Call(next(self._numbers), do, CancelToken(self._clock.now_ns), on_answer, on_report)
-        left_ns = None if token is None else token.left_ns
-        with self._lock:
-            end = self._end
-            if end is None:
-                self._calls[call.number] = call
-        if end is not None:
-            self._answer(call, end)
-            return call
-        with suppress(OSError):  # it has ended, and whoever reads its answers says so
-            self._pipe.send({"call": call.number, "do": do, "with": arguments, "left_ns": left_ns})
-        return call
-
-    def wait(self, call: Call, token: CancelToken, undo: tuple[Any, ...] | None = None) -> None:
-        """Wait for an answer until the token ends, and for a moment more: it says what became of the call.
-
-        Raises what the token raises where there is none; then ``undo`` is called if the call is done in the end.
-        """
-        while call.answer is None:
-            left_ns = token.left_ns
-            call.done.wait(_LOOK_AGAIN_S if left_ns is None else min(_LOOK_AGAIN_S, left_ns / NS_PER_S))
-            try:
-                token.check()
-            except WorkerError:
-                call.done.wait(LAST_WORD_S)
-                if not self.abandon(call, undo):
-                    raise
-
-    def abandon(
-        self, call: Call, undo: tuple[Any, ...] | None = None, on_answer: Callable[[], None] | None = None
-    ) -> bool:
-        """Wait no longer for a call: ``undo`` is called if it succeeds yet, ``on_answer`` when it is answered.
-
-        True, and neither is called, if it was answered already.
-        """
-        with self._lock:
-            if call.answer is None:
-                call.undo = undo
-                if on_answer is not None:
-                    call.on_answer = on_answer
-            return call.answer is not None
+        return self._answers.begin(do, arguments, token, on_answer)
 
     def finish(self, call: Call, patience_s: float | None = None) -> Any:
         """Wait for an answer. Raises as ``call`` does."""
-        if patience_s is not None:
-            try:
-                self._clock.wait(patience_s, call.done)
-            except CancelledError:
-                pass
-            else:
-                self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
-        call.done.wait(None)
+        if not self._answers.wait(call, patience_s):
+            self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
+            self._answers.wait(call)
         answer = call.answer
         if isinstance(answer, Ending):
             raise EndedError(answer)
@@ -208,11 +119,10 @@ class ChildProcess:
             raise error_of(answer["error"])
         return answer["result"]
 
-    def cancel(self, call: Call) -> None:
-        """Ask for a call to be given up; its answer says whether it was."""
-        if call.number in self._calls:
-            with suppress(OSError):
-                self._pipe.send({"cancel": call.number})
+    @property
+    def answers(self) -> Answers:
+        """The calls on their way."""
+        return self._answers
 
     # ---- ending ----
 
@@ -222,7 +132,7 @@ class ChildProcess:
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):  # stuck in a driver: it is given up all the same
             self._process.wait(_GOING_S)
-        self._receiver.join(_GOING_S)
+        self._watcher.join(_GOING_S)
         self._ended()
 
     def stop(self) -> None:
@@ -234,29 +144,16 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._receiver.join(_GOING_S)
+        self._watcher.join(_GOING_S)
         self._ended()
 
-    def _receive(self) -> None:
-        """Hand answers to those who wait, until there are no more."""
-        try:
-            while (message := self._pipe.receive()) is not None:
-                with self._lock:
-                    reported = message.get("report")
-                    take = self._calls.get if reported else self._calls.pop
-                    call = take(message["call"], None)
-                if call is not None and reported:
-                    call.on_report(*map(int, reported))
-                elif call is not None:
-                    self._answer(call, message)
-        except (BrokenFrameError, KeyError, OSError, TypeError, ValueError):
-            self._why = self._why or "wrote what is no answer, and was killed"
-        try:
-            self._process.wait(1)
-        except subprocess.TimeoutExpired:  # it closed its output, and lives
-            self._process.kill()
+    def _write_broken(self) -> None:
+        self._why = self._why or "wrote what is no answer, and was killed"
+        self._process.kill()
+
+    def _watch(self) -> None:
+        """Wait for its end, which nobody who waits for an answer may be there to see."""
         self._process.wait()
-        self._pipe.close()
         self._ended()
 
     def _listen(self) -> None:
@@ -276,10 +173,9 @@ class ChildProcess:
             if self._end is not None:
                 return
             self._end = end = self._how_it_ended()
-            calls, self._calls = list(self._calls.values()), {}
         self._on_end(self, end)
-        for call in calls:
-            self._answer(call, end)
+        self._answers.end(end)
+        self._pipe.close()
 
     def _how_it_ended(self) -> Ending:
         code, last = self._process.returncode, "\n".join(self._last_lines)
@@ -289,14 +185,6 @@ class ChildProcess:
         words = f"; its last words: {self._last_lines[-1]}" if self._last_lines else ""
         ran_out = cause_of_death(code, last) is Cause.OUT_OF_MEMORY
         return Ending(f"process {self.pid} {said}{words}", ran_out)
-
-    def _answer(self, call: Call, answer: Message | Ending) -> None:
-        with self._lock:
-            call.answer = answer
-        call.on_answer()
-        call.done.cancel()
-        if call.undo is not None and isinstance(answer, dict) and "result" in answer:
-            self.begin(*call.undo)
 
 
 def _start(launch: Launch, slots: Slots) -> "subprocess.Popen[bytes]":

@@ -1,5 +1,6 @@
 """Records and errors as plain JSON values, and back. Each side trusts only what has the right shape."""
 
+from dataclasses import MISSING, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -24,6 +25,10 @@ _CLASSES = {
 }
 
 
+_REQUIRED = object()
+_USUAL = {each.name: each.default for each in fields(AllocationRequest) if each.default is not MISSING}
+
+
 class RemoteError(RuntimeError):
     """What was raised in the device's process and has no wire code."""
 
@@ -45,13 +50,19 @@ def packed(value: Any) -> Any:
     return value
 
 
+def packed_request(request: AllocationRequest) -> dict[str, Any]:
+    """Return what is asked of a device, without what most requests leave as it is. Words are strings already."""
+    return {name: value for name, value in vars(request).items() if value is not _USUAL.get(name, _REQUIRED)}
+
+
 def request_of(data: dict[str, Any]) -> AllocationRequest:
     """Return what is asked of a device."""
-    words = {
-        "memory_type": MemoryType(data["memory_type"]),
-        "initialize": Initialize(data["initialize"]),
-    }
-    return AllocationRequest(**(data | words))
+    request = AllocationRequest(**data)
+    if "memory_type" in data:
+        request = replace(request, memory_type=MemoryType(data["memory_type"]))
+    if "initialize" in data:
+        request = replace(request, initialize=Initialize(data["initialize"]))
+    return request
 
 
 def infos_of(data: list[dict[str, Any]]) -> tuple[DeviceInfo, ...]:

@@ -6,12 +6,16 @@ from functools import partial
 from typing import Any, Self
 
 from worker.backends.host_memory import address_of, copy
-from worker.backends.isolation.child_process import LAST_WORD_S, Call, ChildProcess
+from worker.backends.isolation.answers import LAST_WORD_S, Call
+from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
 from worker.core.cancellation import CancelToken
 
 _ON_THEIR_WAY = 3
 """Pieces of one copy that may be under way at once: one being filled, one being emptied, one between."""
+
+_LOOK_AGAIN_S = 0.05
+"""Who waits for a slot looks this often whether its own request has ended."""
 
 
 def send(
@@ -58,8 +62,10 @@ class _UnderWay:
         self._cancel()  # where the copy failed; nothing is left otherwise
         while self._pieces:
             call, _, give_back = self._pieces.popleft()
-            call.done.wait(LAST_WORD_S)
-            if self._child.abandon(call, on_answer=give_back):  # else the device may use its slot until then
+            answers = self._child.answers
+            if answers.wait(call, LAST_WORD_S) or answers.abandon(
+                call, on_answer=give_back
+            ):  # else the device may use its slot until then
                 give_back()
 
     def slot(self, slots: Slots) -> int:
@@ -67,10 +73,14 @@ class _UnderWay:
         while len(self._pieces) >= _ON_THEIR_WAY:
             self._finish_oldest()
         while True:
-            slot = slots.take(wait=not self._pieces)
+            slot = slots.take(wait_s=0 if self._pieces else _LOOK_AGAIN_S)
             if slot is not None:
                 return slot
-            self._finish_oldest()
+            if self._pieces:
+                self._finish_oldest()
+            else:  # the answers that free them may be there, and nobody waits for them any more
+                self._token.check()
+                self._child.answers.read_what_came()
 
     def begin(
         self, slots: Slots, slot: int, do: str, *arguments: Any, arrived: Callable[[], None] = lambda: None
@@ -86,7 +96,7 @@ class _UnderWay:
 
     def _finish_oldest(self) -> None:
         call, arrived, give_back = self._pieces[0]  # taken out only then: it can be cancelled meanwhile
-        self._child.wait(call, self._token)
+        self._child.answers.wait_while(call, self._token)
         self._pieces.popleft()
         try:
             self._child.finish(call)
@@ -96,7 +106,7 @@ class _UnderWay:
 
     def _cancel(self) -> None:
         for call, _, _ in tuple(self._pieces):
-            self._child.cancel(call)
+            self._child.answers.cancel(call)
 
 
 def _pieces(length: int) -> Iterator[tuple[int, int]]:

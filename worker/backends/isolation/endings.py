@@ -2,6 +2,8 @@
 
 import signal
 
+from protocol.record import Record
+
 _STATUS_FROM = 0xC0000000
 _ABORT = 3
 
@@ -24,6 +26,14 @@ _STATUSES = {
     0xE06D7363: "an uncaught C++ exception",
 }
 """What Windows gives as the exit code of a process that crashed, from ntstatus.h."""
+
+
+class Ending(Record):
+    """Why a process is no more."""
+
+    reason: str
+    ran_out: bool
+    """Whether what it left behind says that the device's memory was exhausted."""
 
 
 def ending(exit_code: int, *, windows: bool) -> str:

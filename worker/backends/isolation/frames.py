@@ -1,20 +1,27 @@
 """Small messages between a worker and a device's process: four bytes of length, then JSON.
 
 JSON and not marshal: what is read may come from a process whose memory a driver has just ruined, and marshal
-must not be fed that. It costs 15 us a call more, of about 120.
+must not be fed that (docs/decisions/0010).
 """
 
 import json
 import os
 import struct
+import sys
 import threading
 from typing import Any
+
+if sys.platform != "win32":
+    import select
 
 _LENGTH = struct.Struct("<I")
 _LONGEST_BYTES = 16 * 2**20
 """Far longer than any message: what claims to be longer is noise on the pipe."""
 
+_READ_BYTES = 2**16
+
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
 
 Message = dict[str, Any]
 
@@ -24,37 +31,44 @@ class BrokenFrameError(Exception):
 
 
 class FramePipe:
-    """One end. Sending is safe from several threads; receiving is one thread's."""
+    """One end. Sending is safe from several threads; receiving is one thread's at a time."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
-        self._input = open(read_fd, "rb", closefd=True)  # noqa: SIM115 - closed by ``close``
+        self._read_fd = read_fd
         self._write_fd = write_fd
         self._sending = threading.Lock()
+        # All mutable state: what came and is no whole message yet, and whether it can be sent.
+        self._came = b""
         self._open = True
+        if sys.platform != "win32":
+            self._poll = select.poll()
+            self._poll.register(read_fd, select.POLLIN)
 
     def send(self, message: Message) -> None:
         """Write a message, whole. BrokenPipeError if nobody reads, OSError if this end is closed."""
         body = _encode(message).encode()
-        left = memoryview(_LENGTH.pack(len(body)) + body)
+        frame = _LENGTH.pack(len(body)) + body
         with self._sending:
             if not self._open:
                 raise BrokenPipeError
-            while left:
-                left = left[os.write(self._write_fd, left) :]
+            written = os.write(self._write_fd, frame)
+            while written < len(frame):
+                written += os.write(self._write_fd, memoryview(frame)[written:])
 
-    def receive(self) -> Message | None:
-        """Return the next message, None at the end. BrokenFrameError for what is none."""
-        head = self._input.read(_LENGTH.size)
-        if len(head) < _LENGTH.size:
-            return None
-        (length,) = _LENGTH.unpack(head)
-        if length > _LONGEST_BYTES:
-            raise BrokenFrameError(length)
-        body = self._input.read(length)
-        if len(body) < length:
-            return None
+    def receive(self, wait_s: float | None = None) -> Message | None:
+        """Return the next message, None at the end. BrokenFrameError for what is none.
+
+        TimeoutError if none came within the time; Windows waits without end, for pipes can't be asked there.
+        """
+        while (body := self._next_body()) is None:
+            if wait_s is not None and sys.platform != "win32" and not self._poll.poll(-(-wait_s * 1000 // 1)):
+                raise TimeoutError
+            came = os.read(self._read_fd, _READ_BYTES)
+            if not came:
+                return None
+            self._came += came
         try:
-            message = json.loads(body)
+            message = _decode(body.decode())
         except ValueError as error:
             raise BrokenFrameError(body[:100]) from error
         if not isinstance(message, dict):
@@ -71,4 +85,17 @@ class FramePipe:
     def close(self) -> None:
         """Close both directions; nobody may be receiving."""
         self.close_output()
-        self._input.close()
+        os.close(self._read_fd)
+
+    def _next_body(self) -> bytes | None:
+        came = self._came
+        if len(came) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(came)
+        if length > _LONGEST_BYTES:
+            raise BrokenFrameError(length)
+        end = _LENGTH.size + length
+        if len(came) < end:
+            return None
+        self._came = came[end:]
+        return came[_LENGTH.size : end]

@@ -11,7 +11,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 
 from worker.backends.isolation import codec
-from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending, Launch
+from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
+from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
@@ -148,7 +149,7 @@ class Launching:
             raise LaunchError("the worker ends")
         self._started_ns = self._clock.now_ns()
         try:
-            child = ChildProcess(self._launch, self._slots, self._clock, self._on_end)
+            child = ChildProcess(self._launch, self._slots, self._on_end)
         except OSError as error:
             raise LaunchError(f"no process can be started with {python}: {error.strerror}") from error
         try:

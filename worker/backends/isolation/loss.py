@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.isolation.child_process import Ending
+from worker.backends.isolation.endings import Ending
 from worker.core.errors import DeviceUnavailableError, OutOfMemoryError
 from worker.core.records import DeviceInfo
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.base import OnChange
-from worker.backends.isolation.child_process import ChildProcess, EndedError, Ending
+from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.loss import became, lost
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, DeviceUnavailableError

@@ -61,17 +61,15 @@ class Slots:
         with open(place["path"], "r+b") as file:  # noqa: PTH123 - pathlib is 5 ms that a start need not pay
             return cls(mmap.mmap(file.fileno(), size), place)
 
-    def take(self, *, wait: bool) -> int | None:
-        """Return a slot; None where there is none and nobody waits.
+    def take(self, *, wait_s: float) -> int | None:
+        """Return a slot; None where there was none within this time.
 
         Who holds one already must not wait for another: all could.
         """
         with self._given_back:
-            while not self._free:
-                if not wait:
-                    return None
-                self._given_back.wait()
-            return self._free.pop()
+            if not self._free:
+                self._given_back.wait(wait_s)
+            return self._free.pop() if self._free else None
 
     def give_back(self, slot: int) -> None:
         """Let others use a slot."""

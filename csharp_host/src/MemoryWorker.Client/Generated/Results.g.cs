@@ -5082,8 +5082,11 @@ public sealed record Limits : IWireRecord<Limits>
 }
 
 /// <summary>Who answers, and what it can be asked.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloResult : IWireRecord<HelloResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>protocol</c></summary>
     public required long Protocol { get; init; }
 
@@ -5101,6 +5104,11 @@ public sealed record HelloResult : IWireRecord<HelloResult>
 
     /// <summary><c>schema_sha256</c></summary>
     public required string SchemaSha256 { get; init; }
+
+    private readonly bool? _hostWatched;
+
+    /// <summary>Whether the worker ends with the process that <c>host_pid</c> names; false where it cannot be seen, as across containers: then only the end of the input ends it. Null without <c>host_pid</c>.</summary>
+    public bool? HostWatched { get => _hostWatched; init { _hostWatched = value; _assigned |= 0x1; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public HelloResult() { }
@@ -5144,6 +5152,10 @@ public sealed record HelloResult : IWireRecord<HelloResult>
                 SchemaSha256 = WireReader.String(ref reader, "schema_sha256", strict);
                 seen |= 0x20;
             }
+            else if (WireReader.IsAt(ref reader, "host_watched"u8))
+            {
+                HostWatched = WireReader.IsNull(ref reader) ? null : WireReader.Boolean(ref reader, "host_watched");
+            }
             else
             {
                 WireReader.Unknown(ref reader, "HelloResult", refuse: strict);
@@ -5175,6 +5187,11 @@ public sealed record HelloResult : IWireRecord<HelloResult>
         WireWriter.Value(writer, Limits);
         writer.WritePropertyName("schema_sha256"u8);
         WireWriter.Value(writer, SchemaSha256);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("host_watched"u8);
+            WireWriter.Value(writer, HostWatched);
+        }
         writer.WriteEndObject();
     }
 }

@@ -1,5 +1,6 @@
 """The parts of a device's process: messages, slots, endings, and how values cross over."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -66,9 +67,9 @@ def test_slots(*, as_file: bool) -> None:
     """Both ends see the same bytes, and nothing is left of them."""
     ours = Slots.create(as_file=as_file)
     theirs = Slots.open(ours.place if as_file else {"fd": ours.inherited[0]})
-    taken = [ours.take(wait=True) for _ in range(SLOTS)]
+    taken = [ours.take(wait_s=30) for _ in range(SLOTS)]
     assert sorted(taken) == list(range(SLOTS))
-    assert ours.take(wait=False) is None
+    assert ours.take(wait_s=0) is None
     for slot in taken:
         ours.view(slot, 3)[:] = bytes([slot, 1, 2])
     assert [bytes(theirs.view(slot, 3)) for slot in taken] == [bytes([slot, 1, 2]) for slot in taken]
@@ -85,9 +86,9 @@ def test_slots(*, as_file: bool) -> None:
 def test_slots_are_waited_for() -> None:
     """Who waits gets the next slot that is given back."""
     slots = Slots.create()
-    taken = [slots.take(wait=True) for _ in range(SLOTS)]
+    taken = [slots.take(wait_s=30) for _ in range(SLOTS)]
     got: list[int | None] = []
-    thread = threading.Thread(target=lambda: got.append(slots.take(wait=True)))
+    thread = threading.Thread(target=lambda: got.append(slots.take(wait_s=30)))
     thread.start()
     slots.give_back(taken[3])
     thread.join(30)
@@ -118,7 +119,8 @@ def test_endings(code: int, *, windows: bool, said: str) -> None:
 def test_records_cross_over() -> None:
     """What is packed comes out the same, words as words."""
     request = AllocationRequest("d", 5, MemoryType.PINNED, Initialize.NONE, 16, "p", "o", lease_ns=3)
-    assert codec.request_of(codec.packed(request)) == request
+    for each in (request, AllocationRequest("d", 5)):
+        assert codec.request_of(json.loads(json.dumps(codec.packed_request(each)))) == each
     readings = Readings(1, 2, Source.DXGI, 3, None, 4, 5, 6, 7, Fragmentation(1, 2, 0.5), 8)
     assert codec.readings_of(codec.packed(readings)) == readings
     bare = Readings(None, None, None, None, None, None, None, 0, 0, None)

@@ -1,0 +1,252 @@
+"""Calls into a device's process, and who reads their answers: whoever waits for one, for all who do.
+
+A thread that only reads would have to be woken by each answer and wake the caller in turn. So the first who waits
+reads, hands answers to the others as they come, and hands on the reading when it has its own. Where a pipe can't be
+waited for with a time limit (Windows), a thread of its own reads all the same.
+"""
+
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Message
+from worker.core.cancellation import CancelToken
+from worker.core.errors import WorkerError
+
+_LONGEST_LOOK_S = 1.0
+"""Who reads looks this often whether the process is still there: another may hold its end of the pipe open."""
+
+_LOOK_AGAIN_S = 0.05
+"""Who waits for an answer looks this often whether its own request has ended."""
+
+LAST_WORD_S = 0.25
+"""How long the answer to a call is waited for once it was cancelled, or its time is up."""
+
+READS_ALONE = sys.platform == "win32"
+"""Whether a thread of its own reads."""
+
+_LAST_ANSWERS_S = 5.0
+"""How long who reads is given to come to the end of what a process left in its pipe."""
+
+OnReport = Callable[[int, int], None]
+"""Called, by whichever thread reads answers, with how much of a call is done, and how much there is."""
+
+
+def no_report(_completed: int, _total: int) -> None:
+    """Nobody asked for progress."""
+
+
+class Call:
+    """One call on its way."""
+
+    __slots__ = ("answer", "do", "number", "on_answer", "on_report", "undo", "woken")
+
+    def __init__(
+        self, number: int, do: str, on_answer: Callable[[], None] | None, on_report: OnReport
+    ) -> None:
+        self.number = number
+        self.do = do
+        self.on_answer = on_answer
+        self.on_report = on_report
+        self.answer: Message | Ending | None = None
+        self.undo: tuple[Any, ...] | None = None
+        """What to call if nobody waits any more and it is done all the same."""
+        self.woken: threading.Event | None = None
+        """Set for who waits while another reads: it is answered, or the reading is free."""
+
+
+class Answers:
+    """All calls into one process. Thread-safe."""
+
+    def __init__(self, pipe: FramePipe, on_broken: Callable[[], None]) -> None:
+        """``on_broken`` is called when what comes is no answer."""
+        self._pipe = pipe
+        self._on_broken = on_broken
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        """Held by who reads."""
+        # All mutable state: the calls on their way, what ended them all, and whether there is more to read.
+        self._calls: dict[int, Call] = {}
+        self._end: Ending | None = None
+        self._more = True
+        self.changed = 0
+        """Calls answered that may have changed something there."""
+        if READS_ALONE:
+            threading.Thread(target=self._read_all, name="device-answers", daemon=True).start()
+
+    def begin(
+        self,
+        do: str,
+        arguments: tuple[Any, ...],
+        token: CancelToken | None = None,
+        on_answer: Callable[[], None] | None = None,
+        on_report: OnReport = no_report,
+    ) -> Call:
+        """Call, and go on; ``on_answer`` is called once it is answered, or never will be."""
+        call = Call(next(self._numbers), do, on_answer, on_report)
+        left_ns = None if token is None else token.left_ns
+        with self._lock:
+            end = self._end
+            if end is None:
+                self._calls[call.number] = call
+        if end is not None:
+            self._answer(call, end)
+            return call
+        with suppress(OSError):  # it has ended, and whoever watches it says so
+            self._pipe.send({"call": call.number, "do": do, "with": arguments, "left_ns": left_ns})
+        return call
+
+    def wait(self, call: Call, seconds: float | None = None) -> bool:
+        """Wait for an answer, and read for all who wait while nobody else does. False if it did not come in time."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while call.answer is None:
+            left = _LONGEST_LOOK_S if end is None else end - time.monotonic()
+            if left < 0:
+                return call.answer is not None
+            if self._more and self._reading.acquire(blocking=False):
+                try:
+                    self._read_for(call, left)
+                finally:
+                    self._reading.release()
+                    self._hand_on()
+            else:
+                self._follow(call, left)
+        return True
+
+    def wait_while(self, call: Call, token: CancelToken, undo: tuple[Any, ...] | None = None) -> None:
+        """Wait for an answer until the token ends, and for a moment more: it says what became of the call.
+
+        Raises what the token raises where there is none; then ``undo`` is called if the call is done in the end.
+        """
+        while call.answer is None:
+            left_ns = token.left_ns
+            if self.wait(call, _LOOK_AGAIN_S if left_ns is None else min(_LOOK_AGAIN_S, left_ns / 1e9)):
+                return
+            try:
+                token.check()
+            except WorkerError:
+                if not self.wait(call, LAST_WORD_S) and not self.abandon(call, undo):
+                    raise
+
+    def abandon(
+        self,
+        call: Call,
+        undo: tuple[Any, ...] | None = None,
+        on_answer: Callable[[], None] | None = None,
+    ) -> bool:
+        """Wait no longer for a call: ``undo`` is called if it succeeds yet, ``on_answer`` when it is answered.
+
+        True, and neither is called, if it was answered already.
+        """
+        with self._lock:
+            if call.answer is None:
+                call.undo, call.on_answer, call.woken = undo, on_answer, None
+            return call.answer is not None
+
+    def cancel(self, call: Call) -> None:
+        """Ask for a call to be given up; its answer says whether it was."""
+        if call.number in self._calls:
+            with suppress(OSError):
+                self._pipe.send({"cancel": call.number})
+
+    def read_what_came(self) -> None:
+        """Hand out answers that nobody waits for, unless somebody reads."""
+        if self._more and self._reading.acquire(blocking=False):
+            try:
+                self._read_for(None, 0)
+            finally:
+                self._reading.release()
+                self._hand_on()
+
+    def end(self, end: Ending) -> None:
+        """Read what is left, and fail what still waits for an answer."""
+        if self._reading.acquire(timeout=_LAST_ANSWERS_S):
+            try:
+                if self._more:
+                    self._read_for(None, 0)
+            finally:
+                self._reading.release()
+        self._more = False
+        with self._lock:
+            self._end = end
+            calls, self._calls = list(self._calls.values()), {}
+        for call in calls:
+            self._answer(call, end)
+
+    # ---- inside ----
+
+    def _read_all(self) -> None:
+        with self._reading:
+            while self._more:
+                self._read_for(None, _LONGEST_LOOK_S)
+
+    def _read_for(self, mine: Call | None, seconds: float) -> None:
+        """Read and hand out answers until mine has come, the time is up, or there are no more."""
+        end = time.monotonic() + seconds
+        wait_s = min(seconds, _LONGEST_LOOK_S)
+        while mine is None or mine.answer is None:
+            try:
+                message = self._pipe.receive(max(0.0, wait_s))
+                if message is None:
+                    self._more = False
+                    return
+                self._hand_out(message)
+            except TimeoutError:
+                return
+            except (BrokenFrameError, KeyError, OSError, TypeError, ValueError):
+                self._more = False
+                self._on_broken()
+                return
+            if mine is None or mine.answer is None:
+                wait_s = min(end - time.monotonic(), _LONGEST_LOOK_S)
+
+    def _hand_out(self, message: Message) -> None:
+        reported = message.get("report")
+        take = self._calls.get if reported else self._calls.pop
+        call = take(message["call"], None)
+        if call is None:
+            return
+        if reported:
+            call.on_report(*map(int, reported))
+        else:
+            self._answer(call, message)
+
+    def _answer(self, call: Call, answer: Message | Ending) -> None:
+        with self._lock:
+            call.answer = answer
+            if call.do not in QUESTIONS:
+                self.changed += 1
+            on_answer, woken = call.on_answer, call.woken
+        if on_answer is not None:
+            on_answer()
+        if woken is not None:
+            woken.set()
+        if call.undo is not None and isinstance(answer, dict) and "result" in answer:
+            self.begin(call.undo[0], call.undo[1:])
+
+    def _follow(self, call: Call, seconds: float) -> None:
+        """Wait until the call is answered, or the reading is free."""
+        with self._lock:
+            woken = call.woken = call.woken or threading.Event()
+            woken.clear()
+            if call.answer is not None:
+                return
+        if self._reading.locked() or not self._more:
+            woken.wait(min(seconds, _LOOK_AGAIN_S))
+
+    def _hand_on(self) -> None:
+        """Wake one who waits, to read from here on."""
+        with self._lock:
+            waiting = next((each.woken for each in self._calls.values() if each.woken is not None), None)
+        if waiting is not None:
+            waiting.set()
+
+
+QUESTIONS = frozenset({"readings", "check", "check_restart", "notes", "live", "read", "tick"})
+"""Calls that change nothing that figures tell of. A tick may: it is seen when it is looked for next."""

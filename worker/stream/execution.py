@@ -1,0 +1,124 @@
+"""One request's work done, and its reply made: whatever it raises, there is one, and it says what became of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from protocol.results import ProgressData
+from protocol.vocabulary import ErrorCode, Executed
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_MS, Clock
+from worker.core.errors import FrameTooLargeError, WorkerError
+from worker.core.log import log, logs, note_request
+from worker.core.shortages import RESERVE, patiently, shortage
+from worker.metrics.history import History
+from worker.stream.failures import wire_error
+from worker.stream.frame_writer import FrameWriter
+from worker.stream.frames import Incoming, check_depth, error_frame, event_frame, success_frame
+from worker.stream.work import Answer, Call, Work
+
+_PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
+
+
+def no_report(_completed: int, _total: int) -> None:
+    """Tell no caller how far the work has come."""
+
+
+class Executor:
+    """Runs work, counts it, and makes frames. Thread-safe."""
+
+    def __init__(self, writer: FrameWriter, clock: Clock, history: History, max_frame_bytes: int) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._history = history
+        self._max_frame_bytes = max_frame_bytes
+        self.never = CancelToken(clock.now_ns)
+        """The token of what nothing cancels."""
+        self._plain_call = Call(self.never, no_report)
+
+    def execute(
+        self, request: Incoming, work: Work, token: CancelToken, report: Callable[[int, int], None]
+    ) -> tuple[bytes, Answer | None]:
+        """Run work and make its reply. Every exception becomes one."""
+        answer: Answer | None = None
+        code: ErrorCode | None = None
+        noted = logs("debug")
+        if noted:
+            note_request(request.request_id, request.traceparent)
+        try:
+            if token is not self.never:
+                token.check()
+            result = self._result(work, self._plain_call if token is self.never else Call(token, report))
+            if type(result) is Answer:
+                answer, result = result, result.result
+            try:
+                frame = success_frame(request.request_id, result)
+            except MemoryError:  # it is done: only the telling is tried again
+                done = result
+                frame = patiently(lambda: success_frame(request.request_id, done))
+            if work.plugin:
+                check_depth(frame)
+            if len(frame) > self._max_frame_bytes:
+                too_large = self._reply_too_large(len(frame))
+                frame, code = self.error_frame(request, too_large), too_large.code
+        except BaseException as error:  # noqa: BLE001 - a bug, short memory, a plugin's exit: the worker goes on
+            failure = error
+            frame, code = patiently(lambda: self._failed(request, work, failure))
+        self.record(request, failed=code is not None, action=work.action)
+        if noted:
+            log("debug", "request", action=work.action, code=code)
+            note_request(None)
+        return frame, answer
+
+    def _result(self, work: Work, call: Call) -> Any:
+        """Run work; a question that fails by a passing shortage once more, with what is held in reserve."""
+        try:
+            return work.run(call)
+        except (OSError, MemoryError) as error:
+            if work.changes or work.plugin or shortage(error) is None:
+                raise
+        RESERVE.release()
+        try:
+            return work.run(call)
+        finally:
+            RESERVE.fill()
+
+    def _failed(self, request: Incoming, work: Work, error: BaseException) -> tuple[bytes, ErrorCode]:
+        wired = wire_error(error, work.action, request.traceparent, changes=work.changes)
+        if error is wired:
+            device_id = wired.details.get("device_id")
+            self._history.record_refusal(work.action, wired.code, wired.message, device_id)
+        return self.error_frame(request, wired), wired.code
+
+    def reporter(self, request: Incoming) -> Callable[[int, int], None]:
+        """Return what sends a request's progress: the first at once, then at most ten a second."""
+        sequence, sent_ns = 0, 0
+
+        def report(completed: int, total: int) -> None:
+            nonlocal sequence, sent_ns
+            now = self._clock.now_ns()
+            if sequence and now - sent_ns < _PROGRESS_INTERVAL_NS:
+                return
+            sequence, sent_ns = sequence + 1, now
+            data = ProgressData(completed, total)
+            self._writer.write(event_frame("progress", request.request_id, sequence, data))
+
+        return report
+
+    def record(self, request: Incoming, *, failed: bool, action: str | None = None) -> None:
+        """Count a request. Its answer is made by then, so that what is short of memory here only goes uncounted."""
+        name = request.action if action is None else action
+        try:
+            now = self._clock.now_ns()
+            self._history.record_action(name, now, now - request.arrived_ns, failed=failed)
+        except MemoryError:
+            pass
+
+    def error_frame(self, request: Incoming, error: WorkerError) -> bytes:
+        """Make the reply of a request that failed."""
+        return error_frame(request.request_id, error, self._max_frame_bytes)
+
+    def _reply_too_large(self, size: int) -> FrameTooLargeError:
+        message = f"the reply has {size} bytes, more than the {self._max_frame_bytes} of a frame"
+        error = FrameTooLargeError(message, max_frame_bytes=self._max_frame_bytes, reply_bytes=size)
+        error.executed = Executed.YES
+        return error

@@ -1,0 +1,58 @@
+"""Reading the host's bytes so that none is lost, whatever fails meanwhile."""
+
+import io
+import select
+import sys
+
+from worker.core.log import log
+from worker.core.shortages import patiently
+
+READ_BYTES = 1 << 16
+_SMALL = 256
+"""Numbers up to this exist already: telling how much was read then needs no memory."""
+_UNUSED = b"\xff"
+"""No byte of UTF-8."""
+
+
+class Input:
+    """Reads into one buffer. ``os.read`` makes room for what it returns only after reading: that may fail."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._file = io.FileIO(fd, "rb", closefd=False)
+        self._buffer = bytearray(_UNUSED * READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._filling = memoryview(bytes(self._buffer))
+        # All mutable state: how much was read into the buffer, and what was taken out of it and not yet elsewhere.
+        self._count: int | None = None
+        self.chunk: bytes | None = None
+
+    def fill(self) -> None:
+        """Have ``chunk`` be what came, at the latest when something comes; empty at the end. MemoryError: call again."""
+        while self._count is None:
+            self._count = self._read()
+            if self._count is None:  # somebody who shares it made it non-blocking
+                _wait_for_input(self._fd)
+        count = self._count
+        chunk = bytes(self._view[:count])
+        if count > _SMALL:
+            self._view[_SMALL:count] = self._filling[_SMALL:count]
+        self.chunk = chunk
+        self._count = None
+
+    def _read(self) -> int | None:
+        try:
+            return self._file.readinto(self._buffer)
+        except MemoryError:
+            # It was read, and only the number found no memory: what is behind it was never written to.
+            return patiently(lambda: len(self._buffer.rstrip(_UNUSED)))
+        except OSError as error:
+            log("warning", "the input cannot be read", error=str(error))
+            return 0
+
+
+def _wait_for_input(fd: int) -> None:
+    if sys.platform != "win32":  # there a pipe's other end cannot make ours non-blocking
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll()
