@@ -207,7 +207,7 @@ class Allocations:
 
     def _evictable_bytes(self, device_id: str) -> int:
         built = self._models.built
-        return 0 if built is None else built.worker.models.evictable_bytes(device_id)
+        return 0 if built is None else built.worker.models.plans.evictable_bytes(device_id)
 
     def _after_change(self, device_id: str, size_bytes: int) -> Observation:
         """Observe a change; a large one with readings of its own, for it took time and others go on."""

@@ -136,7 +136,7 @@ class ModelOptimizer:
         missing = plan.need_bytes - plan.ceiling_bytes
         if demand.dry_run or missing <= 0:
             return
-        owners = self._models.owners_to_ask(
+        owners = self._models.plans.owners_to_ask(
             device_id,
             missing,
             max_models=self._left(demand, progress),
@@ -159,7 +159,7 @@ class ModelOptimizer:
     def _plan(
         self, device_id: str, goal: ModelGoal, demand: ModelDemand, progress: _Progress
     ) -> EvictionPlan:
-        return self._models.plan(
+        return self._models.plans.plan(
             device_id,
             self._need(device_id, goal, progress),
             strategy=demand.strategy,
@@ -293,7 +293,7 @@ class ModelOptimizer:
         """Propose to unload each model that was not used for so long, and to evict the rest of what may go."""
         found, now = [], self._clock.now_ns()
         for device_id in device_ids if len(self._table) else ():
-            plan = self._models.plan(device_id, self._models.evictable_bytes(device_id))
+            plan = self._models.plans.plan(device_id, self._models.plans.evictable_bytes(device_id))
             recent = []
             for victim in plan.victims:
                 entry = self._table.get(victim.model_id)

@@ -45,7 +45,7 @@ class ModelPlanner:
                 if row.fits:
                     selected = way.name
                     if way.model_id is not None or way.required_bytes:
-                        plan = self._models.propose(
+                        plan = self._models.plans.propose(
                             row.device_id, way.required_bytes or 0, way.model_id, victims
                         )
         expires_in_ms = None if plan is None else PLAN_LIFETIME_NS // NS_PER_MS
@@ -72,7 +72,7 @@ class ModelPlanner:
             return row, (), f"{way.name!r} can't be had: {broken}"
         missing = self._pressure.missing_bytes(device_id, way.required_bytes) if way.required_bytes else 0
         available = self._pressure.headroom(device_id).available_bytes
-        plan = self._models.plan(device_id, missing)
+        plan = self._models.plans.plan(device_id, missing)
         helps = allow_eviction and plan.meetable and missing > 0
         victims = plan.victims if helps else ()
         fits = missing == 0 or helps

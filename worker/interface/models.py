@@ -36,7 +36,7 @@ class ModelInterface:
         self._table = core.manager.models
         self._optimizer = ModelOptimizer(core, worker, monitor)
         self.plan = ModelPlanner(core, worker, monitor).plan
-        self.planned = worker.models.plans.get
+        self.planned = worker.models.plans.kept.get
         self._monitor = monitor
         self._clock = core.clock
         self.expire = worker.expire
@@ -135,7 +135,7 @@ class ModelInterface:
         size_bytes: int | None = None,
     ) -> Plan:
         """Return a plan to be taken up. PlanStaleError if it can't be; InvalidRequestError if it is for something else."""
-        plan = self.worker.models.plans.get(plan_id)
+        plan = self.worker.models.plans.kept.get(plan_id)
         same = device_id in {None, plan.device_id} and plan.model_id == model_id
         if not same or (size_bytes is not None and size_bytes != plan.required_bytes):
             what = "an allocation" if plan.model_id is None else f"model {plan.model_id!r}"

@@ -27,6 +27,10 @@ class Residence(Record):
     """As the device rounds it."""
 
 
+class SettlingError(Exception):
+    """What is asked for hangs on a model that comes, goes or is held: to be waited for, and asked for again."""
+
+
 class ModelEntry:
     """One model."""
 

@@ -3,22 +3,21 @@
 Pure, as the manager is, and under the manager's lock: a plan, the pending evictions of its victims and the
 headroom it is made for are one step that nothing comes between. A model in transit is its thread's alone; all
 others get SettlingError, and wait for the end of that (``workers/model_waits.py``), holding nothing themselves, so
-that there is no waiting in
-a circle.
+that there is no waiting in a circle.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from protocol.vocabulary import EvictionStrategy, ModelState
+from protocol.vocabulary import ModelState
 from worker.core.clock import NS_PER_MS, Clock
-from worker.core.errors import LimitExceededError, ModelBusyError, OutOfMemoryError, UnsupportedError
+from worker.core.errors import ModelBusyError, UnsupportedError
 from worker.core.models import FOREVER_NS
 from worker.core.records import HOST, AllocationRequest, Decision, DecisionKind, EvictionCause
-from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
-from worker.manager.eviction_memory import LastUse, ModelMemories
+from worker.eviction.planner import EvictionMode, Victim
+from worker.manager.eviction_memory import ModelMemories
+from worker.manager.eviction_plans import EvictionPlans
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import (
     IN_TRANSIT,
@@ -27,13 +26,9 @@ from worker.manager.model_table import (
     OwnersToAsk,
     PendingEviction,
     Residence,
+    SettlingError,
 )
-from worker.manager.plan_table import Plan, PlannedVictim, PlanTable
-from worker.policy.admission import does_not_fit
-
-
-class SettlingError(Exception):
-    """What is asked for hangs on a model that comes, goes or is held: to be waited for, and asked for again."""
+from worker.manager.plan_table import Plan
 
 
 class ModelManager:
@@ -48,7 +43,7 @@ class ModelManager:
         self._memories = ModelMemories(manager, clock, record)
         self._changed = manager.models.changed
         self._handles = itertools.count(1)
-        self.plans = PlanTable(clock)
+        self.plans = EvictionPlans(manager, clock, self._memories)
 
     # ---- coming ----
 
@@ -106,11 +101,11 @@ class ModelManager:
                 raise SettlingError
             if planned is not None:
                 return self._take_up(planned, request, entry, name)
-            plan = self.plan(device_id, missing) if missing and make_room else None
+            plan = self.plans.plan(device_id, missing) if missing and make_room else None
             if not missing or (plan is not None and plan.meetable):  # 1, 3
                 return self._hold(request, entry, name, () if plan is None else plan.victims)
             if plan is not None:  # 4
-                owners = self.owners_to_ask(
+                owners = self.plans.owners_to_ask(
                     device_id, missing - plan.ceiling_bytes, excluded=frozenset(asked)
                 )
                 if owners:
@@ -118,7 +113,7 @@ class ModelManager:
             waits = until_ns is not None and self._clock.now_ns() < until_ns
             if waits and self._leased(device_id):  # 5
                 raise SettlingError
-            raise self._does_not_fit(request, asked)  # 6
+            raise self.plans.does_not_fit(request, asked)  # 6
 
     def arrived(
         self, entry: ModelEntry, held: EvictingReservation, size_bytes: int, actual_bytes: int, load_ms: int | None, *,
@@ -197,25 +192,13 @@ class ModelManager:
             self._changed.notify_all()
             return there
 
-    def owners_to_ask(
-        self, device_id: str, need_bytes: int, *, max_models: int | None = None, forced: bool = False,
-        excluded: frozenset[str] = frozenset(),
-    ) -> tuple[str, ...]:  # fmt: skip
-        """Return whose owners to ask for so much; none where all of them have too little and it is not forced."""
-        with self._changed:
-            external = (replace(each, external=False) for each in self._candidates(excluded) if each.external)
-            need = Need(device_id, need_bytes, max_models, forced=forced)
-            return tuple(
-                each.model_id for each in plan_eviction(external, need, LastUse(self._table)).victims
-            )
-
     # ---- being used ----
 
     def use(self, model_id: str, handle: str, plan: Plan | None = None) -> None:
         """Count a use of a model that is held; a plan for no more than that has been taken up."""
         with self._changed:
             if plan is not None:
-                self.plans.remove(plan)
+                self.plans.kept.remove(plan)
             entry = self._having(model_id, handle)
             if entry is not None and entry.residence is not None:
                 self._memories.asked_for(entry, entry.residence.device_id)
@@ -347,76 +330,6 @@ class ModelManager:
 
     # ---- questions ----
 
-    def plan(
-        self, device_id: str, need_bytes: int, *, strategy: EvictionStrategy = EvictionStrategy.ADAPTIVE,
-        max_models: int | None = None, forced: bool = False, excluded: frozenset[str] = frozenset(),
-    ) -> EvictionPlan:  # fmt: skip
-        """Decide what would go to free so much on a device. Changes nothing."""
-        with self._changed:
-            there = 0 if device_id == HOST else self._manager.pressure.headroom(HOST).available_bytes or 0
-            return plan_eviction(
-                self._candidates(excluded),
-                Need(device_id, need_bytes, max_models, forced=forced, host_room_bytes=there),
-                self._memories.ranking(device_id, strategy),
-            )
-
-    def check_fits(self, request: AllocationRequest, *, make_room: bool) -> None:
-        """Raise as ``reserve`` would, holding nothing. After a wait the device is to be read again."""
-        with self._changed:
-            missing = self._manager.pressure.missing_bytes(request.device_id, request.size_bytes)
-            if not missing or (make_room and self.plan(request.device_id, missing).meetable):
-                return
-            if self._table.settling(request.device_id):
-                raise SettlingError
-            raise self._does_not_fit(request)
-
-    def propose(
-        self, device_id: str, required_bytes: int, model_id: str | None, victims: Iterable[Victim]
-    ) -> Plan:
-        """Keep a plan, to be taken up as it is; the lock is held since it was made."""
-        with self._changed:
-            planned = []
-            for victim in victims:
-                entry = self._table.get(victim.model_id)
-                if entry.residence is None:
-                    raise AssertionError(victim)
-                planned.append(PlannedVictim(victim, entry.residence.handle, entry.use_count))
-            return self.plans.add(device_id, required_bytes, model_id, tuple(planned))
-
-    def check_plan(self, plan: Plan) -> None:
-        """Raise PlanStaleError where a plan can't be carried out exactly as it was said any more.
-
-        1. It was taken up by another, or its time is over.
-        2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
-        3. More has to go than it said: headroom was used meanwhile.
-        4. Less has to go: headroom was made meanwhile.
-        """
-        with self._changed:
-            self.plans.get(plan.plan_id)  # 1
-            for each in plan.victims:  # 2
-                entry = self._table.get(each.victim.model_id)
-                there = entry.residence is not None and entry.residence.handle == each.handle
-                if not there or entry.state is not ModelState.LOADED:
-                    raise plan.stale(f"model {entry.model_id!r} is not there any more")
-                if entry.in_use or entry.pinned or entry.use_count != each.use_count:
-                    raise plan.stale(f"model {entry.model_id!r} was used or pinned since")
-            offloaded = [
-                each.victim.freed_bytes for each in plan.victims if each.victim.mode is EvictionMode.OFFLOAD
-            ]
-            if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
-                raise plan.stale("host memory has no headroom any more for what it would offload")
-            missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
-            freed = [each.victim.freed_bytes for each in plan.victims]
-            if sum(freed) < missing:  # 3
-                raise plan.stale(f"{missing - sum(freed)} bytes more are missing on {plan.device_id} by now")
-            if freed and sum(freed) - min(freed) >= missing:  # 4
-                raise plan.stale(f"fewer models have to go on {plan.device_id} by now")
-
-    def evictable_bytes(self, device_id: str) -> int:
-        """Return the most that unloading models could free on a device."""
-        with self._changed:
-            return self.plan(device_id, 0).ceiling_bytes
-
     def check_unused(self, device_ids: tuple[str, ...]) -> None:
         """Refuse what must not happen under a lease. ModelBusyError; the lock is held, or it means nothing."""
         with self._changed:
@@ -435,9 +348,9 @@ class ModelManager:
     ) -> EvictingReservation:
         if request.size_bytes > plan.required_bytes:
             raise plan.stale(f"{request.size_bytes} bytes are needed by now")
-        self.check_plan(plan)
+        self.plans.check(plan)
         held = self._hold(request, entry, name, tuple(each.victim for each in plan.victims))
-        self.plans.remove(plan)
+        self.plans.kept.remove(plan)
         return held
 
     def _hold(
@@ -468,28 +381,6 @@ class ModelManager:
         size = 0 if entry.residence is None else entry.residence.size_bytes
         return self._table.settling(HOST) and self._manager.pressure.missing_bytes(HOST, size) > 0
 
-    def _candidates(self, excluded: frozenset[str]) -> tuple[Candidate, ...]:
-        """Return the loaded models as the eviction plan sees them."""
-        now_ns = self._clock.now_ns()
-        return tuple(
-            Candidate(
-                model_id=entry.model_id,
-                device_id=entry.residence.device_id,
-                size_bytes=entry.residence.size_bytes + entry.working_bytes,
-                reload_ms=entry.load_ms,
-                restore_ms=entry.restore_ms,
-                in_use=entry.in_use,
-                pinned=entry.pinned,
-                excluded=entry.model_id in excluded,
-                external=entry.spec.external,
-                priority=entry.spec.priority,
-                expired=entry.expired(now_ns),
-                offloadable=entry.spec.offload and entry.residence.device_id != HOST,
-            )
-            for entry in self._table
-            if entry.state is ModelState.LOADED and entry.residence is not None
-        )
-
     def _begin_eviction(self, victim: Victim, cause: EvictionCause) -> PendingEviction:
         entry = self._table.get(victim.model_id)
         residence = entry.residence
@@ -501,7 +392,7 @@ class ModelManager:
             request = AllocationRequest(HOST, residence.size_bytes)
             if self._manager.pressure.missing_bytes(HOST, residence.size_bytes):
                 entry.state = ModelState.LOADED
-                raise self._does_not_fit(request)
+                raise self.plans.does_not_fit(request)
             held = self._manager.allocations.hold(request, self._new_handle())
         self._table.watch_idle(entry)
         last_sample = self._manager.weights.last_sample(residence.device_id)
@@ -512,13 +403,3 @@ class ModelManager:
 
     def _leased(self, device_id: str) -> bool:
         return any(entry.in_use for entry in self._table.on_device(device_id))
-
-    def _does_not_fit(
-        self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})
-    ) -> OutOfMemoryError | LimitExceededError:
-        device_id = request.device_id
-        headroom = self._manager.pressure.headroom(device_id)
-        limits = self._manager.devices.limits(device_id)
-        error = does_not_fit(request, limits, headroom, self.evictable_bytes(device_id), asked)
-        error.retryable = error.retryable and self._manager.pressure.can_ever_fit(request)
-        return error

@@ -162,7 +162,7 @@ class ModelWorker:
                 self.models.use(model_id, residence.handle, plan)
                 return Acquired(entry, residence, ())
             if plan is not None:
-                self.models.check_plan(plan)
+                self.models.plans.check(plan)
             elif device_id is not None and residence.device_id != device_id:
                 self._check_move(entry, residence, device_id, token, make_room=make_room)
             why = stale or f"it is to be on {device_id}"
@@ -193,7 +193,7 @@ class ModelWorker:
         if residence.handle in self.weights.live():
             raise _made_here(entry, device_id)
         check = partial(
-            self.models.check_fits,
+            self.models.plans.check_fits,
             AllocationRequest(device_id, residence.size_bytes + entry.working_bytes),
             make_room=make_room,
         )

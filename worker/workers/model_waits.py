@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from worker.core.cancellation import CancelToken, wait_for_change
-from worker.manager.model_table import ModelTable
-from worker.manager.models import SettlingError
+from worker.manager.model_table import ModelTable, SettlingError
 
 T = TypeVar("T")
 

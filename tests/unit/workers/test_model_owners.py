@@ -178,7 +178,7 @@ def test_plans_count_only_what_the_worker_holds(make: Make) -> None:
         (WayToPlan("w", 8 * MIB, DEVICE),), machine.token(), allow_eviction=True
     )
     assert (plan.selected, plan.candidates[0].shortfall_bytes) == (None, 4 * MIB)
-    assert machine.booked.evictable_bytes(DEVICE) == 0
+    assert machine.booked.plans.evictable_bytes(DEVICE) == 0
 
 
 @pytest.mark.parametrize("owner_does", ["unload", "keep"])

@@ -1,0 +1,146 @@
+"""What would go to make headroom for something, and what was said of that. Pure; under the manager's lock."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from protocol.vocabulary import EvictionStrategy, ModelState
+from worker.core.clock import Clock
+from worker.core.errors import LimitExceededError, OutOfMemoryError
+from worker.core.records import HOST, AllocationRequest
+from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
+from worker.manager.eviction_memory import LastUse, ModelMemories
+from worker.manager.manager_memory import MemoryManager
+from worker.manager.model_table import SettlingError
+from worker.manager.plan_table import Plan, PlannedVictim, PlanTable
+from worker.policy.admission import does_not_fit
+
+
+class EvictionPlans:
+    """Decides by plan. Changes nothing but the plans that it remembers."""
+
+    def __init__(self, manager: MemoryManager, clock: Clock, memories: ModelMemories) -> None:
+        self._manager = manager
+        self._table = manager.models
+        self._changed = manager.models.changed
+        self._clock = clock
+        self._memories = memories
+        self.kept = PlanTable(clock)
+        """Plans that were answered, and may be taken up."""
+
+    def plan(
+        self, device_id: str, need_bytes: int, *, strategy: EvictionStrategy = EvictionStrategy.ADAPTIVE,
+        max_models: int | None = None, forced: bool = False, excluded: frozenset[str] = frozenset(),
+    ) -> EvictionPlan:  # fmt: skip
+        """Decide what would go to free so much on a device. Changes nothing."""
+        with self._changed:
+            there = 0 if device_id == HOST else self._manager.pressure.headroom(HOST).available_bytes or 0
+            return plan_eviction(
+                self._candidates(excluded),
+                Need(device_id, need_bytes, max_models, forced=forced, host_headroom_bytes=there),
+                self._memories.ranking(device_id, strategy),
+            )
+
+    def evictable_bytes(self, device_id: str) -> int:
+        """Return the most that unloading models could free on a device."""
+        with self._changed:
+            return self.plan(device_id, 0).ceiling_bytes
+
+    def check_fits(self, request: AllocationRequest, *, make_room: bool) -> None:
+        """Raise as ``reserve`` would, holding nothing. After a wait the device is to be read again."""
+        with self._changed:
+            missing = self._manager.pressure.missing_bytes(request.device_id, request.size_bytes)
+            if not missing or (make_room and self.plan(request.device_id, missing).meetable):
+                return
+            if self._table.settling(request.device_id):
+                raise SettlingError
+            raise self.does_not_fit(request)
+
+    def owners_to_ask(
+        self, device_id: str, need_bytes: int, *, max_models: int | None = None, forced: bool = False,
+        excluded: frozenset[str] = frozenset(),
+    ) -> tuple[str, ...]:  # fmt: skip
+        """Return whose owners to ask for so much; none where all of them have too little and it is not forced."""
+        with self._changed:
+            external = (replace(each, external=False) for each in self._candidates(excluded) if each.external)
+            need = Need(device_id, need_bytes, max_models, forced=forced)
+            return tuple(
+                each.model_id for each in plan_eviction(external, need, LastUse(self._table)).victims
+            )
+
+    def propose(
+        self, device_id: str, required_bytes: int, model_id: str | None, victims: Iterable[Victim]
+    ) -> Plan:
+        """Keep a plan, to be taken up as it is; the lock is held since it was made."""
+        with self._changed:
+            planned = []
+            for victim in victims:
+                entry = self._table.get(victim.model_id)
+                if entry.residence is None:
+                    raise AssertionError(victim)
+                planned.append(PlannedVictim(victim, entry.residence.handle, entry.use_count))
+            return self.kept.add(device_id, required_bytes, model_id, tuple(planned))
+
+    def check(self, plan: Plan) -> None:
+        """Raise PlanStaleError where a plan can't be carried out exactly as it was said any more.
+
+        1. It was taken up by another, or its time is over.
+        2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
+        3. More has to go than it said: headroom was used meanwhile.
+        4. Less has to go: headroom was made meanwhile.
+        """
+        with self._changed:
+            self.kept.get(plan.plan_id)  # 1
+            for each in plan.victims:  # 2
+                entry = self._table.get(each.victim.model_id)
+                there = entry.residence is not None and entry.residence.handle == each.handle
+                if not there or entry.state is not ModelState.LOADED:
+                    raise plan.stale(f"model {entry.model_id!r} is not there any more")
+                if entry.in_use or entry.pinned or entry.use_count != each.use_count:
+                    raise plan.stale(f"model {entry.model_id!r} was used or pinned since")
+            offloaded = [
+                each.victim.freed_bytes for each in plan.victims if each.victim.mode is EvictionMode.OFFLOAD
+            ]
+            if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
+                raise plan.stale("host memory has no headroom any more for what it would offload")
+            missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
+            freed = [each.victim.freed_bytes for each in plan.victims]
+            if sum(freed) < missing:  # 3
+                raise plan.stale(f"{missing - sum(freed)} bytes more are missing on {plan.device_id} by now")
+            if freed and sum(freed) - min(freed) >= missing:  # 4
+                raise plan.stale(f"fewer models have to go on {plan.device_id} by now")
+
+    def does_not_fit(
+        self, request: AllocationRequest, asked: Mapping[str, str] = MappingProxyType({})
+    ) -> OutOfMemoryError | LimitExceededError:
+        """Make the error for what does not fit even by eviction; ``asked``: whose owners stay, and why."""
+        device_id = request.device_id
+        headroom = self._manager.pressure.headroom(device_id)
+        limits = self._manager.devices.limits(device_id)
+        error = does_not_fit(request, limits, headroom, self.evictable_bytes(device_id), asked)
+        error.retryable = error.retryable and self._manager.pressure.can_ever_fit(request)
+        return error
+
+    # ---- inside ----
+
+    def _candidates(self, excluded: frozenset[str]) -> tuple[Candidate, ...]:
+        """Return the loaded models as the eviction plan sees them."""
+        now_ns = self._clock.now_ns()
+        return tuple(
+            Candidate(
+                model_id=entry.model_id,
+                device_id=entry.residence.device_id,
+                size_bytes=entry.residence.size_bytes + entry.working_bytes,
+                reload_ms=entry.load_ms,
+                restore_ms=entry.restore_ms,
+                in_use=entry.in_use,
+                pinned=entry.pinned,
+                excluded=entry.model_id in excluded,
+                external=entry.spec.external,
+                priority=entry.spec.priority,
+                expired=entry.expired(now_ns),
+                offloadable=entry.spec.offload and entry.residence.device_id != HOST,
+            )
+            for entry in self._table
+            if entry.state is ModelState.LOADED and entry.residence is not None
+        )
