@@ -20,6 +20,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_what_is_in_use_changes_after_its_last_lease(machine: Machine) -> None:
+    """A reload changes a leased model only once nobody uses it."""
     a, b = (each.spec for each in machine.manager.models)
     held = machine.models.acquire("a", machine.token())
     found = machine.models.reload([replace(a, dtype="F16"), b], ())
@@ -32,6 +33,7 @@ def test_what_is_in_use_changes_after_its_last_lease(machine: Machine) -> None:
 
 
 def test_what_is_removed_in_use_goes_after_its_last_lease_and_takes_no_other(machine: Machine) -> None:
+    """A removed model stays until its last lease ends; others are untouched."""
     a, b = (each.spec for each in machine.manager.models)
     held = machine.models.acquire("a", machine.token())
     assert machine.models.reload([b], ()).removed == ("a",)
@@ -44,6 +46,7 @@ def test_what_is_removed_in_use_goes_after_its_last_lease_and_takes_no_other(mac
 
 
 def test_what_makes_no_difference_to_what_is_loaded_is_taken_over_at_once(machine: Machine) -> None:
+    """Priorities, pins and keep-alives change without an unload."""
     a, b = (each.spec for each in machine.manager.models)
     held = machine.models.acquire("a", machine.token())
     assert machine.models.reload([replace(a, priority=7, aliases=("x",)), b], ()).changed == ("a",)
