@@ -73,7 +73,7 @@ class ModelHandlers:
         devices = self._memory.models.devices(params.model_id, params.device_id)
         return (
             model_claim(self._memory.models.resolve(params.model_id)),
-            *(Claim(each, alone=False) for each in devices),
+            *(Claim(each, exclusive=False) for each in devices),
         ), False
 
     def claims_of_unload_model(self, params: p.UnloadModelParams) -> Claims:
@@ -86,7 +86,7 @@ class ModelHandlers:
         devices = self._memory.models.devices(params.model_id, None)
         return (
             model_claim(self._memory.models.resolve(params.model_id)),
-            *(Claim(each, alone=False) for each in devices),
+            *(Claim(each, exclusive=False) for each in devices),
         ), False
 
     def plan(self, params: p.PlanParams, call: Call) -> r.PlanResult:
