@@ -1,6 +1,7 @@
 """The one place where the parts are put together."""
 
 import gc
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from worker.export.monitor_client import MonitorClient, Prepare
 
 _DETERMINISTIC_PID = 1
+_STACK_BYTES = 2 * 2**20
+"""Of each thread. The system's own measure, 8 MiB, would take most of a limited address space."""
 
 
 def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
@@ -120,6 +123,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
     set_level(arguments.log_level)
+    threading.stack_size(_STACK_BYTES)
     serve_log()
     RESERVE.fill()
 

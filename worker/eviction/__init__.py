@@ -1,1 +1,1 @@
-"""Which model goes to make room: the plan, what ranks the candidates, and what it remembers. Pure."""
+"""Which model goes to free memory: the plan, what ranks the candidates, and what it remembers. Pure."""

@@ -1,4 +1,4 @@
-"""Which models go to make room, and why each of the others stays. Pure: no clock, no device."""
+"""Which models go to free memory, and why each of the others stays. Pure: no clock, no device."""
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -49,7 +49,7 @@ class Need(Record):
     """The most victims; None for any number."""
     forced: bool = False
     """Free as much as can be where the whole cannot. It never reaches what is pinned, in use or excluded."""
-    host_room_bytes: int = 0
+    host_headroom_bytes: int = 0
     """Host memory that offloaded models may take."""
 
 
@@ -109,14 +109,14 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
       5. another process holds it;
       6. it holds no memory;
       7. nothing has to be freed;
-      8. the need cannot be met, and is not forced: then nobody goes.
+      8. the need cannot be met, and is not forced: then no model goes.
     The rest go in this order until the need is met:
       9. idle past keep-alive, then the others; within both, the lowest worth first, then the id;
      10. but one is passed over where, with it, ``max_models`` victims could no longer free enough;
      11. and one is spared after all where the others free enough without it, the highest worth first:
          so less than the smallest victim is freed beyond the need.
     A victim is
-     12. offloaded, where it may be and the host has room, the longest reload first;
+     12. offloaded, where it may be and the host has headroom, the longest reload first;
      13. else unloaded.
     """
     everyone = list(candidates)
@@ -191,7 +191,7 @@ def _fixed(candidate: Candidate, need: Need) -> str | None:
     """Say why a candidate stays whatever is needed; None if it may go."""
     reason = None
     if candidate.device_id != need.device_id:  # 1
-        reason = f"it is on {candidate.device_id}, room is needed on {need.device_id}"
+        reason = f"it is on {candidate.device_id}, memory is needed on {need.device_id}"
     elif candidate.excluded:  # 2
         reason = "excluded by the request"
     elif candidate.in_use > 0:  # 3
@@ -218,11 +218,11 @@ def _within(need: Need) -> str:
 
 def _victims(chosen: list[Candidate], need: Need, ranking: Ranking) -> tuple[Victim, ...]:
     """Give each victim its way out and its reason: steps 12 and 13."""
-    room = need.host_room_bytes
+    headroom = need.host_headroom_bytes
     offloaded: set[str] = set()
     for one in sorted(chosen, key=lambda one: (-(one.reload_ms or 0), one.model_id)):  # 12
-        if one.offloadable and one.size_bytes <= room:
-            room -= one.size_bytes
+        if one.offloadable and one.size_bytes <= headroom:
+            headroom -= one.size_bytes
             offloaded.add(one.model_id)
     victims = []
     for one in chosen:
@@ -232,7 +232,7 @@ def _victims(chosen: list[Candidate], need: Need, ranking: Ranking) -> tuple[Vic
         else:  # 13
             mode, verb, back = EvictionMode.UNLOAD, "unloaded", one.reload_ms
             if one.offloadable:
-                verb = "unloaded, no room to offload it"
+                verb = "unloaded, no headroom to offload it"
         reason = f"{verb}: {why}{ranking.because(one)}"
         victims.append(Victim(one.model_id, one.size_bytes, mode, back, reason))
     return tuple(victims)

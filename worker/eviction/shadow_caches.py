@@ -13,7 +13,7 @@ HALF_LIFE = 300
 _DECAY = 0.5 ** (1 / HALF_LIFE)
 
 DOUBT = 0.7
-HEAD_START = 3.0
+HEAD_START = 4 / 3
 _LEAST_WEIGHT = 0.01
 _LEAST_WORTH = 1e-300
 """In the place of nothing, which has no logarithm: a model that was never used."""
@@ -37,7 +37,7 @@ class ShadowCache:
 
         1. A resident model of the same size costs nothing.
         2. One that is missing costs its load; one above the capacity is not kept (a pin or a lease can
-           leave less room than a model takes).
+           leave less than a model takes).
         3. What is too much goes, as in a live plan.
         """
         self.recent_ms *= _DECAY
@@ -75,19 +75,20 @@ class Adaptive(Policy):
     All of them say what a byte kept saves, so that opinions can be averaged: the logarithms of the worths are.
     A policy's weight falls by a factor of e for each 1 / ``DOUBT`` average loads that its shadow has cost more
     of late than the cheapest one's. No threshold, hence no switching on noise: weights move by a load at a time.
-    The first policy has a head start of ``HEAD_START`` in that exponent: it is outweighed only by others that
-    have saved several loads, which is what bounds the loss where nothing can be foretold.
+    The first policies, those trusted, have a head start of ``HEAD_START`` in that exponent: they are outweighed only by
+    others that have saved a few loads. LRU is one, which bounds the loss where nothing can be foretold.
     """
 
     name = "adaptive"
 
-    def __init__(self, policies: Sequence[Policy], capacity_bytes: int) -> None:
-        """Take the policies to weigh; the first is believed until others prove cheaper."""
+    def __init__(self, policies: Sequence[Policy], capacity_bytes: int, trusted: int = 1) -> None:
+        """Take the policies to weigh; so many of the first are believed until others prove cheaper."""
+        self._head_starts = [HEAD_START if index < trusted else 0.0 for index in range(len(policies))]
         self.shadows = tuple(ShadowCache(policy) for policy in policies)
         # Mutable: these, by used; the capacity by its owner.
         self.capacity_bytes = capacity_bytes
         self._mean_load_ms = 0.0
-        self._weights = [1.0, *(0.0 for _ in self.shadows[1:])]
+        self._weights = _shares(self._head_starts)
 
     @property
     def leader(self) -> str:
@@ -101,10 +102,12 @@ class Adaptive(Policy):
             shadow.use(model, history, self.capacity_bytes)
         least = min(shadow.recent_ms for shadow in self.shadows)
         doubt = DOUBT / (self._mean_load_ms or 1.0)
-        raw = [math.exp((least - shadow.recent_ms) * doubt) for shadow in self.shadows]
-        raw[0] *= math.exp(HEAD_START)
-        whole = sum(raw)
-        self._weights = [weight / whole for weight in raw]
+        self._weights = _shares(
+            [
+                head + (least - shadow.recent_ms) * doubt
+                for head, shadow in zip(self._head_starts, self.shadows, strict=True)
+            ]
+        )
 
     def worth(self, model: ModelUse, history: UseHistory) -> float:
         """Give the weighted geometric mean; whoever weighs next to nothing is not asked."""
@@ -115,3 +118,10 @@ class Adaptive(Policy):
                 if weight > _LEAST_WEIGHT
             )
         )
+
+
+def _shares(exponents: Sequence[float]) -> list[float]:
+    """Give e to the power of each, divided by the sum."""
+    raw = [math.exp(exponent) for exponent in exponents]
+    whole = sum(raw)
+    return [each / whole for each in raw]

@@ -23,7 +23,7 @@ class EvictionState:
 
     Every event goes in as it happens, in order:
       1. ``record_size`` when a model's size is first known, declared or estimated;
-      2. ``record_use`` when a model is asked for: before room is made for it, because what is used now
+      2. ``record_use`` when a model is asked for: before memory is freed for it, because what is used now
          tells what is used next;
       3. ``record_eviction`` when one went, whoever decided it;
       4. ``record_load`` when one became resident, with its measured size and time.
@@ -106,7 +106,8 @@ def _adaptive(capacity_bytes: int) -> Adaptive:
     forecast = ReuseForecast()
     rates = [DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256)]
     mixed = [Between(rates[1], forecast), Between(rates[2], forecast)]  # both after their parts
-    return Adaptive((LeastRecentlyUsed(), CostPerAge(), *rates, forecast, *mixed), capacity_bytes)
+    others = (CostPerAge(), *rates, *mixed)
+    return Adaptive((LeastRecentlyUsed(), forecast, *others), capacity_bytes, trusted=2)
 
 
 class _PolicyRanking(Record):

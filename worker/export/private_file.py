@@ -97,9 +97,7 @@ def _open(path: Path) -> int:
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise
-        raise OSError(
-            errno.ENXIO, "it is a pipe that nobody reads: start its reader first", shown(path)
-        ) from error
+        raise OSError(errno.ENXIO, "it is a pipe without a reader: start that first", shown(path)) from error
 
 
 def _replaced(path: Path) -> int:

@@ -37,7 +37,7 @@ class EvictionPlans:
             there = 0 if device_id == HOST else self._manager.pressure.headroom(HOST).available_bytes or 0
             return plan_eviction(
                 self._candidates(excluded),
-                Need(device_id, need_bytes, max_models, forced=forced, host_room_bytes=there),
+                Need(device_id, need_bytes, max_models, forced=forced, host_headroom_bytes=there),
                 self._memories.ranking(device_id, strategy),
             )
 

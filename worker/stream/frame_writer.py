@@ -25,6 +25,7 @@ class FrameWriter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._os_write = os.write  # itself, whatever is put in its place: see ``_write_some``
         self._lock = SureLock()
         self._broken = False
         self._when_broken: tuple[Callable[[OSError], None], ...] = ()
@@ -89,7 +90,7 @@ class FrameWriter:
 
     def _write_some(self, left: bytes | memoryview, size: int) -> int:
         try:
-            return os.write(self._fd, left)
+            return self._os_write(self._fd, left)
         except BlockingIOError:  # somebody who shares it made it non-blocking
             _polled(self._fd, _WRITABLE, None)
             return 0
@@ -100,16 +101,15 @@ class FrameWriter:
         """Tell whether nobody can read any more; False where the system cannot say."""
         return bool(_polled(self._fd, 0, 0) & _GONE)
 
-    def batch(self, frame: bytes) -> None:
-        """Write with the next ``flush``. For the reading thread alone. MemoryError: it is not in the batch."""
+    def batch(self, frame: bytes) -> bool:
+        """Write with the next ``flush``, which is due where this returns True. For the reading thread alone.
+
+        MemoryError: it is not in the batch.
+        """
         total = self._batch_bytes + len(frame)
         self._batch.append(frame)
         self._batch_bytes = total
-
-    def flush_full(self) -> None:
-        """Write what was batched if it is as much as is taken at once."""
-        if self._batch_bytes >= _BATCH_BYTES:
-            self.flush()
+        return total >= _BATCH_BYTES
 
     def flush(self) -> None:
         """Write what was batched."""

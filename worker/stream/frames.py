@@ -162,8 +162,7 @@ def read_request(line: bytes) -> Incoming | None:
             return None
         if line.startswith(_BOM) and not line.startswith(_BOM, len(_BOM)):
             return read_request(line[len(_BOM) :])
-        text = f"not valid JSON: {error}"
-        raise InvalidJsonError(text) from None
+        raise _no_json(error) from None
     if type(message) is not dict:
         text = f"a request is one JSON object, not {_json_name(message)}"
         raise InvalidJsonError(text)
@@ -193,6 +192,13 @@ def read_request(line: bytes) -> Incoming | None:
     if valid.meta is not None:
         request.take_meta(vars(valid.meta))
     return request
+
+
+def _no_json(error: orjson.JSONDecodeError) -> Exception:
+    if error.msg.startswith("Not enough memory"):
+        return MemoryError()
+    text = f"not valid JSON: {error}"
+    return InvalidJsonError(text)
 
 
 def find_request_id(line: bytes) -> str | None:

@@ -116,7 +116,10 @@ class _Host:
 
 
 def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -> None:
-    """Call back on SIGTERM and SIGHUP, and where asked for on SIGINT, with the name. For the main thread, once."""
+    """Call back on SIGTERM and SIGHUP, and where asked for on SIGINT, with the name. For the main thread, once.
+
+    OutOfMemoryError where there is no thread: signals do then what they do by themselves.
+    """
     if sys.platform == "win32":
         if interruptible:
             signal.signal(signal.SIGINT, lambda *_: on_terminate("SIGINT"))
@@ -129,10 +132,6 @@ def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    for each in ending:
-        signal.signal(each, lambda *_: None)
-    # Whoever started us may have blocked them in its thread: that survives exec, and they would never come.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
 
     def wait() -> None:
         while True:
@@ -142,3 +141,7 @@ def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -
                     on_terminate(signal.Signals(came[0]).name)
 
     start_thread(wait, "signals")
+    for each in ending:
+        signal.signal(each, lambda *_: None)
+    # Whoever started us may have blocked them in its thread: that survives exec, and they would never come.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)

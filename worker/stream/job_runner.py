@@ -79,6 +79,9 @@ class JobRunner:
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
         self._lanes = Lanes()
         self._answers = Answers()
+        # Looked at for every request, so without a call.
+        self._given, self._in_flight = self._answers.given, self._answers.in_flight
+        self._unfinished = self._lanes.unfinished_jobs
         self._draining = False
         self.unfinished_at_shutdown = 0
         """How much was unfinished when ``worker.shutdown`` came."""
@@ -104,31 +107,39 @@ class JobRunner:
         4. It is quick and nothing is in its way: run here. Else it joins the lanes.
         """
         try:
-            self._accept(request)
+            request.arrived_ns = self._clock.now_ns()
+            try:
+                work = self._prepare(request.action, request.data)  # 1
+                known = (
+                    work.changes or request.request_id in self._given or request.request_id in self._in_flight
+                )
+                if known and self._answered_again(request, work):  # 2
+                    return
+                busy = self._draining or self._unfinished or not work.quick
+                lane = self._admitted(work) if busy else None  # 3
+                if work.start is not None:
+                    work = replace(work, run=work.start())
+            except WorkerError as error:
+                self._refuse(request, error)
+                return
+            token = self._executor.never
+            if request.deadline_ms is not None:
+                token = CancelToken(self._clock.now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
+            if lane is not None:
+                self._enqueue(request, work, token, lane)
+            else:
+                self._run_here(request, work, token)  # 4
         except BaseException as error:  # noqa: BLE001 - the guard of what this thread runs
             failure = error
             patiently(lambda: self._rescue(request, failure))
 
-    def _accept(self, request: Incoming) -> None:
-        request.arrived_ns = self._clock.now_ns()
-        try:
-            work = self._prepare(request.action, request.data)  # 1
-            if self._answered_again(request, work):  # 2
-                return
-            lane = self._admitted(work)  # 3
-            if work.start is not None:
-                work = replace(work, run=work.start())
-        except WorkerError as error:
-            self._refuse(request, error)
-            return
-        token = self._executor.never
-        if request.deadline_ms is not None:
-            token = CancelToken(self._clock.now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
-        if lane is not None:
-            self._enqueue(request, work, token, lane)
-            return
-        frame, answer = self._execute(request, work, token, no_report)  # 4
-        self._batch(request, frame)
+    def _run_here(self, request: Incoming, work: Work, token: CancelToken) -> None:
+        execute = self._execute if work.changes else self._executor.execute
+        frame, answer = execute(request, work, token, no_report)
+        full = self._writer.batch(frame)
+        request.answered = True
+        if full:
+            self._writer.flush()
         if answer is not None:
             self._writer.flush()  # the host sees this reply before what it causes
             self._after(request, answer)
@@ -238,10 +249,9 @@ class JobRunner:
 
     def _answered_again(self, request: Incoming, work: Work) -> bool:
         """Answer a repetition, now or with the first. DuplicateRequestIdError for an id of other work."""
-        if work.changes or self._answers.knows(request.request_id):
-            frame = self._answers.again(request, body_of(work.action, request.data))
-            if frame is not None:
-                self._batch(request, frame)
+        frame = self._answers.again(request, body_of(work.action, request.data))
+        if frame is not None:
+            self._batch(request, frame)
         return request.answered
 
     def _admitted(self, work: Work) -> ThreadLane | None:
@@ -360,9 +370,10 @@ class JobRunner:
 
     def _batch(self, request: Incoming, frame: bytes) -> None:
         """Answer from the reading thread, along with the chunk's other requests."""
-        self._writer.batch(frame)
+        full = self._writer.batch(frame)
         request.answered = True
-        self._writer.flush_full()
+        if full:
+            self._writer.flush()
 
     def _rescue(self, request: Incoming, error: BaseException) -> None:
         """Answer a request whose path here ended by something that nobody expected."""

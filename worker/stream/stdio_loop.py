@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from worker.core.clock import FixedClock
-from worker.core.errors import FrameTooLargeError, OutOfMemoryError
+from worker.core.errors import FrameTooLargeError, InternalError, OutOfMemoryError
 from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
@@ -74,8 +74,8 @@ class StdioLoop:
         self._status = 0
         # The reading thread's: the lines that were read, the first one last, and what is done of that.
         self._lines: list[bytes | Oversize] = []
-        self._begun = False
-        self._failure: BaseException | None = None
+        self._failed: bytes | Oversize | None = None
+        self._failure: BaseException = InternalError("")
         self._exiting = threading.Lock()
         self._turn = threading.Lock()
         """Held while lines are answered, so that the end comes between two of them."""
@@ -86,7 +86,12 @@ class StdioLoop:
         ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
         """
         by_hand = os.isatty(self._read_fd)
-        watch_signals(lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand)
+        try:
+            watch_signals(
+                lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand
+            )
+        except OutOfMemoryError as error:
+            log("warning", "signals end the worker without order", error=error.message)
         if by_hand:
             os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
@@ -172,20 +177,22 @@ class StdioLoop:
                 stream.chunk, taken = None, False
 
     def _answer_lines(self) -> None:
-        """Answer what was read, the first line last in the list."""
-        while self._lines:
-            line = self._lines[-1]
-            if not self._begun:
-                self._begun = True
+        """Answer what was read, the first line last in the list. MemoryError: called again, it goes on."""
+        lines, accept = self._lines, self._runner.accept
+        while lines or self._failed is not None:
+            if self._failed is None:
+                line = lines.pop()
                 try:
-                    self._accept(line)
+                    if self._fixed_clock is not None:
+                        self._settle(self._fixed_clock)
+                    request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
+                    if request is not None:
+                        accept(request)
                 except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
-                    self._failure = error
-            if self._failure is not None:
-                self._refuse(line, self._failure)
-                self._failure = None
-            del self._lines[-1]
-            self._begun = False
+                    self._failed, self._failure = line, error
+            if self._failed is not None:
+                self._refuse(self._failed, self._failure)
+                self._failed = None
         self._writer.flush()
 
     def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:
@@ -198,16 +205,6 @@ class StdioLoop:
 
         patiently(refuse)
 
-    def _accept(self, line: bytes | Oversize) -> None:
-        if self._fixed_clock is not None:
-            self._writer.flush()
-            self._settle(self._fixed_clock)
-        request = (
-            patiently(lambda: read_request(line)) if type(line) is bytes else self._refuse_oversize(line)
-        )
-        if request is not None:
-            self._runner.accept(request)
-
     def _refuse_oversize(self, line: "bytes | Oversize") -> NoReturn:
         if isinstance(line, Oversize) and line.no_memory:
             raise OutOfMemoryError("there is no memory for so long a line; try again", resource="memory")
@@ -216,6 +213,7 @@ class StdioLoop:
 
     def _settle(self, clock: FixedClock) -> None:
         """With a fixed clock, one line is over before the next: order and figures are always the same."""
+        self._writer.flush()
         self._runner.wait_settled(lambda: clock.parked)
         for run_due in self._due:
             run_due()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from protocol.vocabulary import Initialize, MemoryType
+from tests.conformance.support import CancelledAt
 from tests.rigs.model_files import spec, write_model
 from tests.rigs.small_filesystem import small_filesystem
 from tests.unit.machine import MIB, Machine
@@ -130,16 +131,8 @@ def test_no_model_goes_for_a_full_folder(small: Path, tmp_path: Path) -> None:
 def test_cancelled_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Making a large file can be cancelled on the way; nothing of it is left."""
     monkeypatch.setattr(shared_buffer, "_STEP_BYTES", MIB)
-    token = CancelToken(FixedClock().now_ns)
-    steps = iter(range(3))
-
-    def check() -> None:
-        if next(steps, None) is None:
-            raise CancelledError("cancelled")
-
-    monkeypatch.setattr(token, "check", check)
     with pytest.raises(CancelledError):
-        SharedBuffer(tmp_path / "made", 8 * MIB, token, lambda _: None)
+        SharedBuffer(tmp_path / "made", 8 * MIB, CancelledAt(3), lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 

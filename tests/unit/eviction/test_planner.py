@@ -44,7 +44,7 @@ def why(result: EvictionPlan) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
-        (model("x", device_id="cpu", pinned=True), "stays: it is on cpu, room is needed on sim:0"),
+        (model("x", device_id="cpu", pinned=True), "stays: it is on cpu, memory is needed on sim:0"),
         (model("x", excluded=True, in_use=1), "stays: excluded by the request"),
         (model("x", in_use=1, pinned=True), "stays: in use by 1 lease"),
         (model("x", in_use=2), "stays: in use by 2 leases"),
@@ -136,7 +136,7 @@ def test_offloads_the_longest_reload_while_the_host_has_room() -> None:
         model("quick", reload_ms=100, restore_ms=10, offloadable=True),
         model("plain", reload_ms=500),
     ]
-    result = plan(candidates, 30, host_room_bytes=15)
+    result = plan(candidates, 30, host_headroom_bytes=15)
     assert {one.model_id: (one.mode, one.reload_ms) for one in result.victims} == {
         "slow": (EvictionMode.OFFLOAD, 90),
         "quick": (EvictionMode.UNLOAD, 100),
@@ -145,7 +145,7 @@ def test_offloads_the_longest_reload_while_the_host_has_room() -> None:
     assert (result.offloaded_bytes, result.freed_bytes, result.reload_ms) == (10, 30, 690)
     assert why(result) == {
         "slow": "offloaded to host memory: worth 0",
-        "quick": "unloaded, no room to offload it: worth 0",
+        "quick": "unloaded, no headroom to offload it: worth 0",
         "plain": "unloaded: worth 0",
     }
 
@@ -153,7 +153,7 @@ def test_offloads_the_longest_reload_while_the_host_has_room() -> None:
 def test_an_unmeasured_reload_is_not_guessed() -> None:
     """One unknown makes the sum unknown; a restore that was never measured is not the reload."""
     assert plan([model("a", reload_ms=5), model("b")], 20).reload_ms is None
-    assert plan([model("a", reload_ms=5, offloadable=True)], 5, host_room_bytes=10).reload_ms is None
+    assert plan([model("a", reload_ms=5, offloadable=True)], 5, host_headroom_bytes=10).reload_ms is None
 
 
 flags = st.integers(0, 9).map(lambda value: value == 0)
@@ -177,7 +177,7 @@ any_need = st.builds(
     free_bytes=st.integers(-5, 200),
     max_models=st.none() | st.integers(0, 6),
     forced=st.booleans(),
-    host_room_bytes=st.integers(0, 80),
+    host_headroom_bytes=st.integers(0, 80),
 )
 any_worth = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.floats(0, 9), max_size=10)
 
@@ -196,7 +196,7 @@ def test_every_plan_keeps_its_word(candidates: list[Candidate], need: Need, wort
     assert need.max_models is None or len(victims) <= need.max_models
     assert sorted(gone(result) + [one.model_id for one in result.survivors]) == sorted(by_id)
     assert all(why(result).values())
-    assert result.offloaded_bytes <= need.host_room_bytes
+    assert result.offloaded_bytes <= need.host_headroom_bytes
     assert all(by_id[one.model_id].offloadable for one in result.victims if one.mode is EvictionMode.OFFLOAD)
     assert result.meetable == (result.ceiling_bytes >= need.free_bytes)
     if result.meetable:

@@ -176,7 +176,7 @@ def test_no_single_load_turns_the_tables() -> None:
 
 
 def test_the_first_is_believed_until_others_save_several_loads() -> None:
-    """Skewed use: the shadow by frequency is soon cheaper, and leads once it has saved more than four loads."""
+    """Skewed use: the shadow by frequency is soon cheaper, and leads once it has saved about two loads."""
     rng = random.Random(3)
     history, adaptive = UseHistory(), Adaptive((LeastRecentlyUsed(), LeastFrequentlyUsed()), 30)
     lru, lfu = adaptive.shadows
@@ -187,7 +187,17 @@ def test_the_first_is_believed_until_others_save_several_loads() -> None:
         ahead.append(lru.recent_ms - lfu.recent_ms)
         if leads_from is None and adaptive.leader == "lfu":
             leads_from = index
-    assert leads_from is not None and 0 < max(ahead[:leads_from]) <= 430 <= ahead[leads_from] < 540
+    assert leads_from is not None and 0 < max(ahead[:leads_from]) <= 191 <= ahead[leads_from] < 300
+
+
+def test_those_trusted_are_believed_alike() -> None:
+    """Before anything tells them apart, two share what each of the others has little of."""
+    policies = (LeastRecentlyUsed(), LeastFrequentlyUsed(), LargestFirst())
+    history, adaptive = UseHistory(), Adaptive(policies, 30, trusted=2)
+    adaptive.used(history.used("a", None), history)
+    first, second, third = adaptive._weights
+    assert first == second > 3 * third
+    assert adaptive.leader == "lru"
 
 
 def test_shadows_follow_the_capacity() -> None:
