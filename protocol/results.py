@@ -418,6 +418,27 @@ class GetModelStatusResult(Record):
     """RFC 3339, UTC."""
 
 
+class RefusedModel(Record):
+    """A model whose declaration can't be used, and why."""
+
+    model_id: str
+    reason: str
+
+
+class ReloadModelsResult(Record):
+    """What the file of models declares otherwise than before, by id."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    """Loaded anew at the next use; those in use, after their last lease."""
+    removed: tuple[str, ...]
+    """Gone; those in use, after their last lease."""
+    kept: tuple[str, ...]
+    """Declared as before: what of them is loaded stays."""
+    refused: tuple[RefusedModel, ...]
+    """Declared so that they can't be used; those that were there before stay as they were."""
+
+
 class PerformanceImpact(Record):
     """What unloading will cost when the models are needed again."""
 

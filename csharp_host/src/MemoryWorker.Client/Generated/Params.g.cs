@@ -1663,6 +1663,36 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
     }
 }
 
+/// <summary>Read the file of models again; what is loaded and declared as before stays loaded.</summary>
+public sealed record ReloadModelsParams : IWireRecord<ReloadModelsParams>
+{
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReloadModelsParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReloadModelsParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        WireReader.Begin(ref reader, "ReloadModelsParams");
+        while (WireReader.Next(ref reader))
+        {
+            WireReader.Unknown(ref reader, "ReloadModelsParams", refuse: strict);
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReloadModelsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanParams : IWireRecord<PlanParams>

@@ -4424,6 +4424,152 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     }
 }
 
+/// <summary>What the file of models declares otherwise than before, by id.</summary>
+public sealed record ReloadModelsResult : IWireRecord<ReloadModelsResult>
+{
+    /// <summary><c>added</c></summary>
+    public required IReadOnlyList<string> Added { get; init; }
+
+    /// <summary>Loaded anew at the next use; those in use, after their last lease.</summary>
+    public required IReadOnlyList<string> Changed { get; init; }
+
+    /// <summary>Gone; those in use, after their last lease.</summary>
+    public required IReadOnlyList<string> Removed { get; init; }
+
+    /// <summary>Declared as before: what of them is loaded stays.</summary>
+    public required IReadOnlyList<string> Kept { get; init; }
+
+    /// <summary>Declared so that they can't be used; those that were there before stay as they were.</summary>
+    public required IReadOnlyList<RefusedModel> Refused { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReloadModelsResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReloadModelsResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReloadModelsResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "added"u8))
+            {
+                Added = WireReader.List(ref reader, "added", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "changed"u8))
+            {
+                Changed = WireReader.List(ref reader, "changed", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "removed"u8))
+            {
+                Removed = WireReader.List(ref reader, "removed", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "kept"u8))
+            {
+                Kept = WireReader.List(ref reader, "kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "refused"u8))
+            {
+                Refused = WireReader.List(ref reader, "refused", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<RefusedModel>(ref reader, member, strict));
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReloadModelsResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "ReloadModelsResult", "added", "changed", "removed", "kept", "refused");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReloadModelsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("added"u8);
+        WireWriter.List(writer, Added, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("changed"u8);
+        WireWriter.List(writer, Changed, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("removed"u8);
+        WireWriter.List(writer, Removed, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("kept"u8);
+        WireWriter.List(writer, Kept, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("refused"u8);
+        WireWriter.List(writer, Refused, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A model whose declaration can't be used, and why.</summary>
+public sealed record RefusedModel : IWireRecord<RefusedModel>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RefusedModel() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RefusedModel(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RefusedModel");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RefusedModel", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "RefusedModel", "model_id", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RefusedModel Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>The first way that fits, and why. Nothing was changed.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanResult : IWireRecord<PlanResult>
