@@ -281,3 +281,45 @@ def test_doctor_checks_a_file_of_models(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "model good  4,096 bytes" in done.stdout
     assert "model gone  CAN'T BE LOADED: No such file or directory" in done.stdout
+
+
+def test_the_file_of_models_is_read_again(tmp_path: Path) -> None:
+    """What is declared as before stays loaded; what is not is loaded anew, added or gone; a bad file changes nothing."""
+    for name in ("kept", "changed", "gone", "new"):
+        write_model(tmp_path / f"{name}.safetensors", MIB, MIB)
+    listed = tmp_path / "models.yaml"
+
+    def declare(*lines: str) -> None:
+        listed.write_text("models:\n" + "".join(f"  {each}\n" for each in lines) + "roles: {main: kept}\n")
+
+    declare(
+        "kept: {path: kept.safetensors}",
+        "changed: {path: changed.safetensors}",
+        "gone: {path: gone.safetensors}",
+    )
+    with worker("--models", str(listed)) as started:
+        for name in ("kept", "changed", "gone"):
+            started.call("memory.load_model", {"model_id": name})
+        declare(
+            "kept: {path: kept.safetensors, keep_alive_seconds: 5m}", "changed: {path: new.safetensors}",
+            "new: {path: new.safetensors}", "odd: {path: new.safetensors, pined: true}",
+        )  # fmt: skip
+        found = started.call("memory.reload_models")
+        assert (found["added"], found["removed"], found["kept"]) == (["new"], ["gone"], [])
+        assert found["changed"] == ["kept", "changed"]
+        assert [row["model_id"] for row in found["refused"]] == ["odd"]
+        rows = {row["model_id"]: row for row in started.call("memory.get_model_status")["models"]}
+        assert {name: row["state"] for name, row in rows.items()} == {
+            "kept": "loaded", "changed": "unloaded", "new": "unloaded", "odd": "failed",
+        }  # fmt: skip
+        assert (rows["kept"]["load_count"], rows["kept"]["keep_alive_ms"]) == (1, 300_000)
+        assert started.refused("memory.load_model", {"model_id": "gone"})["code"] == "model_not_found"
+        assert started.call("memory.load_model", {"model_id": "main"})["load_count"] == 1
+        assert started.call("memory.load_model", {"model_id": "changed"})["load_count"] == 2
+        listed.write_text("models: [")
+        assert started.refused("memory.reload_models")["code"] == "model_load_failed"
+        assert len(started.call("memory.get_model_status")["models"]) == 4
+        declare("kept: {path: kept.safetensors, pined: 1}")
+        found = started.call("memory.reload_models")
+        assert (found["refused"][0]["model_id"], found["removed"]) == ("kept", ["changed", "new", "odd"])
+        assert started.call("memory.load_model", {"model_id": "kept"})["load_count"] == 1

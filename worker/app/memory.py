@@ -1,7 +1,6 @@
 """Where the parts below the stream are put together, whatever stands in for devices and models."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
@@ -42,7 +41,7 @@ class Surroundings(Record):
     process_bytes: Callable[[], int | None]
     """Returns what this process takes; None where that can't be told."""
     roles: Callable[[], Iterable[Role]] = tuple
-    """Returns the names for what models are for. Called after ``models``."""
+    """Returns the names for what models are for. Both are called again when they are to be read again."""
     default_device: str | None = None
     python_lines: Callable[[], Mapping[str, int]] | None = None
     """Returns the bytes of Python objects by the line that made them."""
@@ -105,11 +104,15 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
             limit_bytes=arguments.limit_bytes if on_host else None,
         )
 
-    @cache
-    def declared() -> "DeclaredModels":
-        from worker.app.models import configured_models  # noqa: PLC0415 - only when something asks for models
+    # Mutable: what the file of models declared when it was read last.
+    read: list[DeclaredModels] = []
 
-        return configured_models(arguments, core.backends)
+    def models() -> Iterable[ModelSpec]:
+        from worker.app.models import configured_models, reread_models  # noqa: PLC0415 - only when something asks
+
+        again = reread_models if read else configured_models
+        read[:] = [again(arguments, core.backends)]
+        return read[0].specs
 
     python_lines = None
     if arguments.trace_python is not None:
@@ -121,8 +124,8 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
         Surroundings(
             backends=backends,
             limits=limits,
-            models=lambda: declared().specs,
-            roles=lambda: declared().roles,
+            models=models,
+            roles=lambda: read[0].roles,
             process_bytes=lambda: system.read().process_rss_bytes,
             default_device=default,
             python_lines=python_lines,

@@ -96,6 +96,7 @@ class Instructor:
         bind("memory.get_optimization_recommendations", self._get_optimization_recommendations)
         bind("memory.load_model", models.load_model, models.claims_of_load_model)
         bind("memory.unload_model", models.unload_model, models.claims_of_unload_model)
+        bind("memory.reload_models", models.reload_models, models.claims_of_reload_models)
         bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)

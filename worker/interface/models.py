@@ -1,17 +1,21 @@
 """Models, over several devices: the part of the interface that a worker without any never builds."""
 
+from collections.abc import Callable, Iterable
+
 from protocol.results import (
     ClearResult,
     GetModelStatusResult,
     LoadModelResult,
     ModelOptimizeResult,
     ModelStatus,
+    ReloadModelsResult,
     UnloadedModel,
 )
 from protocol.vocabulary import UnloadMode
 from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.errors import InvalidRequestError
+from worker.core.models import ModelSpec, Role
 from worker.core.records import ModelDemand, Report
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.interface.model_plan import ModelPlanner
@@ -30,8 +34,15 @@ _ESTIMATES_S = 0.25
 class ModelInterface:
     """All models of the worker."""
 
-    def __init__(self, core: Core, worker: ModelWorker, monitor: DeviceMonitor) -> None:
+    def __init__(
+        self,
+        core: Core,
+        worker: ModelWorker,
+        monitor: DeviceMonitor,
+        configured: Callable[[], tuple[Iterable[ModelSpec], Iterable[Role]]],
+    ) -> None:
         self.worker = worker
+        self._configured = configured
         self._manager = core.manager
         self._table = core.manager.models
         self._optimizer = ModelOptimizer(core, worker, monitor)
@@ -94,6 +105,11 @@ class ModelInterface:
     ) -> UnloadedModel:
         """Unload a model, or ask its owner to; ``by_owner``: the owner has."""
         return self.worker.unload(model_id, token, mode, by_owner=by_owner)
+
+    def reload(self) -> ReloadModelsResult:
+        """Read what is configured again. ModelLoadFailedError, and all stays as it was, for what is no such file."""
+        specs, roles = self._configured()
+        return self.worker.reload(specs, roles)
 
     def clear(
         self, device_ids: tuple[str, ...], cleared: ClearResult, token: CancelToken, *, forced: bool

@@ -159,6 +159,7 @@ class ModelManager:
                 entry.state = ModelState.OFFLOADED
             else:
                 entry.state = ModelState.FAILED if blamed else ModelState.UNLOADED
+            self._table.settle(entry)
             self._changed.notify_all()
 
     # ---- external: held by other processes ----
@@ -312,6 +313,7 @@ class ModelManager:
                 entry.residence = None
                 entry.state = ModelState.UNLOADED if host_copy is None else ModelState.OFFLOADED
             self._memories.evicted(entry, residence, eviction.cause, eviction.reason)
+            self._table.settle(entry)
             self._changed.notify_all()
 
     def drop_host_copy(self, entry: ModelEntry) -> Residence | None:

@@ -5,6 +5,7 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
@@ -35,6 +36,7 @@ _LOOK_SECONDS = 0.25
 """How often it is looked whether the output still has a reader."""
 _CLOSE_SECONDS = 10.0
 """How long freeing everything may take before the process ends without it."""
+_TRIES, _NO_MEMORY_SECONDS = 200, 0.01
 _LOG_SECONDS = 0.5
 """How long the last lines of the log may take to be read."""
 OUTPUT_LOST = 3
@@ -153,7 +155,7 @@ class StdioLoop:
         Whatever fails is done again from where it was: no line is lost, and none is answered twice.
         """
         stream, splitter = Input(self._read_fd), LineSplitter(self.max_frame_bytes)
-        taken = False
+        taken, tries = False, 0
         while True:
             try:
                 if stream.chunk is None:
@@ -170,8 +172,13 @@ class StdioLoop:
                 if once_answered is not None:
                     go_on, once_answered = once_answered, None
                     go_on()
+                tries = 0
             except MemoryError:
                 RESERVE.release()
+                tries = min(tries + 1, _TRIES)
+                if tries == _TRIES:  # it does not pass: a line that is read may be what takes it all
+                    splitter.give_up()
+                    time.sleep(_NO_MEMORY_SECONDS)
             except BaseException as error:  # noqa: BLE001 - a bug: what comes next may be answered all the same
                 wire_error(error, "reading", None)
                 stream.chunk, taken = None, False

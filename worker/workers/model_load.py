@@ -1,12 +1,12 @@
 """Loading and unloading models: hold headroom, unload what goes for it, load, commit; or roll back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from protocol.record import Record
-from protocol.results import UnloadedModel
+from protocol.results import RefusedModel, ReloadModelsResult, UnloadedModel
 from protocol.vocabulary import DeviceState, Executed, ModelState, UnloadMode
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
@@ -14,11 +14,13 @@ from worker.core.errors import (
     InvalidRequestError,
     LimitExceededError,
     ModelLoadFailedError,
+    ModelNotFoundError,
     OutOfMemoryError,
     UnsupportedError,
     WorkerError,
 )
 from worker.core.log import log
+from worker.core.models import ModelSpec, Role
 from worker.core.records import HOST, AllocationRequest, EvictionCause, Report, Reservation, no_report
 from worker.manager.footprints import FootprintMargins
 from worker.manager.model_table import EvictingReservation, ModelEntry, Residence
@@ -412,14 +414,42 @@ class ModelWorker:
         """Unload a model that has been idle past its keep-alive, or ask its owner; one used again stays."""
         with self._manager.lock:
             kept_ms, eviction = self.models.expired_after_ms(model_id), None
-            why = f"idle past its keep-alive of {kept_ms} ms"
-            external = self._table.get(model_id).spec.external
+            entry = self._table.get(model_id)
+            why = (
+                "it is declared otherwise by now"
+                if entry.outdated
+                else f"idle past its keep-alive of {kept_ms} ms"
+            )
+            external = entry.spec.external
             if kept_ms is not None and not external:
-                eviction = self.models.begin_eviction(model_id, f"unloaded: {why}", cause=EvictionCause.IDLE)
+                eviction = self.models.begin_eviction(
+                    model_id, f"unloaded: {why}", forced=entry.outdated, cause=EvictionCause.IDLE
+                )
         if kept_ms is not None and external:
             self.external.request(model_id, why)
         elif eviction is not None:
             self._unloader.unload_and_observe(eviction)
+
+    def reload(self, specs: Iterable[ModelSpec], roles: Iterable[Role]) -> ReloadModelsResult:
+        """Take another list of models over; what is in use is what it was until its last lease ends."""
+        specs = tuple(specs)
+        found = self._table.declare(specs, roles)
+        never = CancelToken(self._clock.now_ns)
+        for entry in tuple(self._table):
+            if entry.outdated and not entry.spec.external:
+                with suppress(WorkerError):  # in use: then it goes after its last lease
+                    self.unload(
+                        entry.model_id, never, reason="unloaded: it is declared otherwise by now", forced=True
+                    )
+                with self._manager.lock:
+                    self._table.settle(entry)
+        new = {*found.added, *found.changed}
+        if new:
+            self.estimates.begin([each for each in self._table if each.model_id in new], self.preload)
+        refused = tuple(
+            RefusedModel(each.model_id, each.refused) for each in specs if each.refused is not None
+        )
+        return ReloadModelsResult(**vars(found), refused=refused)
 
     def evict(
         self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False, offload: bool = False
@@ -503,6 +533,9 @@ def _name_gone(error: WorkerError, gone: tuple[UnloadedModel, ...]) -> None:
 
 
 def _check_ours(entry: ModelEntry, device_id: str | None) -> None:
+    if entry.leaving:
+        message = f"model {entry.model_id!r} is not declared any more: it goes after its last lease"
+        raise ModelNotFoundError(message, model_id=entry.model_id, known_models=[])
     if entry.spec.external:
         message = f"model {entry.model_id!r} is held by another process: there is nothing of it here to use"
         raise UnsupportedError(message, model_id=entry.model_id, device_id=device_id)
