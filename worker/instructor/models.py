@@ -72,7 +72,7 @@ class ModelHandlers:
 
     def claims_of_reload_models(self, _: p.ReloadModelsParams) -> Claims:
         """Return that one reading follows the other, and that none is quick."""
-        return (Claim("file of models", alone=True),), False
+        return (Claim("file of models", exclusive=True),), False
 
     def claims_of_load_model(self, params: p.LoadModelParams) -> Claims:
         """Return what loading touches, and that it is not quick; an owner's word touches nothing."""
