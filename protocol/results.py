@@ -309,6 +309,8 @@ class ClearResult(Record):
     allocations_freed: Count
     models_unloaded: tuple[UnloadedModel, ...]
     kept: tuple[Kept, ...]
+    allocation_ids: tuple[str, ...] | None
+    """Of the allocations that were freed; null where they are more than 10,000: what is left is listed."""
 
 
 class DefragmentStep(Record):
@@ -770,6 +772,7 @@ PressureChangedData = TypedDict(
         "available_bytes": Bytes | None,
     },
 )
+PressureChangedData.__doc__ = "A device came to another level of pressure."
 PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]  # pydantic reads it
 
 

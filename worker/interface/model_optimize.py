@@ -251,7 +251,7 @@ class ModelOptimizer:
                     unloaded.extend([] if row is None else [row])
         returned = sum_if_known([row.returned_bytes for row in unloaded])
         cleared = sum(row.freed_bytes for row in unloaded)
-        return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept))
+        return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept), ())
 
     def _clear_external(
         self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool

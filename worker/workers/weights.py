@@ -10,6 +10,7 @@ from worker.backends.base import COPY_CHUNK_BYTES, MapsFiles, OwnProcess, Remote
 from worker.backends.pieces import Done
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
+from worker.core.log import log
 from worker.core.models import TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Report
 from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, WeightFile
@@ -21,6 +22,9 @@ from worker.manager.model_table import ModelEntry, Residence
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.import_growth import ImportGrowth
+
+_SHOWN_VALUES = 8
+"""How many values that are no tensors are named in the log."""
 
 
 class Source(Record):
@@ -106,6 +110,16 @@ class ModelWeights:
             identity = None if entry.spec.path is None else identity_of(model_files(entry.spec).declared)
             file = loader.open(entry.spec)
             entry.estimated_bytes = file.total_bytes
+            if file.passed_over:
+                first = "; ".join(file.passed_over[:_SHOWN_VALUES])
+                count = len(file.passed_over)
+                log(
+                    "info",
+                    "values beside tensors were passed over",
+                    model_id=entry.model_id,
+                    count=count,
+                    first=first,
+                )
             return Source(max(1, file.total_bytes), identity, file)
         if isinstance(loader, CheckedLoader):
             loader.check(entry.spec)
