@@ -95,7 +95,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         max_frame_bytes=arguments.max_frame_bytes,
         fixed_clock=fixed_clock,
     )
-    writer.on_broken = loop.output_lost
+    writer.when_broken(loop.output_lost)
     prepare = Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare
     runner.bind(prepare, manager.devices.ids)
     if watchers is not None:

@@ -26,27 +26,34 @@ class FrameWriter:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._os_write = os.write  # itself, whatever is put in its place: see ``_write_some``
-        self.on_broken: Callable[[OSError], None] = lambda _error: None
-        """Called once, with the reason, when nothing more can be written. Whoever ends the worker then takes it."""
         self._lock = SureLock()
         self._broken = False
+        self._when_broken: tuple[Callable[[OSError], None], ...] = ()
         # The reading thread's replies of the present chunk: one system call for all of them.
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+
+    def when_broken(self, call: Callable[[OSError], None]) -> None:
+        """Call this once, with the reason, when nothing more can be written."""
+        self._when_broken = (*self._when_broken, call)
+
+    def _tell(self, broke: OSError) -> None:
+        for call in self._when_broken:
+            call(broke)
 
     def write(self, frame: bytes) -> None:
         """Write frames now, from any thread. Once nobody reads any more they are dropped."""
         with self._lock:
             broke = self._write(frame)
         if broke is not None:
-            self.on_broken(broke)
+            self._tell(broke)
 
     def write_made(self, make: Callable[[], bytes]) -> None:
         """Write a frame that is made under the lock, so that a number in it is in the stream's order."""
         with self._lock:
             broke = self._write(make())
         if broke is not None:
-            self.on_broken(broke)
+            self._tell(broke)
 
     def write_made_at_once(self, make: Callable[[], bytes], size_bytes: int) -> bool:
         """Write a frame of about this size if that need not wait for anybody. Returns whether it did."""
@@ -61,7 +68,7 @@ class FrameWriter:
         finally:
             self._lock.release()
         if broke is not None:
-            self.on_broken(broke)
+            self._tell(broke)
         return True
 
     def _write(self, frame: bytes) -> OSError | None:

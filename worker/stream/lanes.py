@@ -134,7 +134,7 @@ class Lanes:
         with self._lock:
             for claim in claims:
                 queue = self._queues.get(claim.key)
-                if queue is not None and (claim.alone or queue.exclusive):
+                if queue is not None and (claim.exclusive or queue.exclusive):
                     return False
             return True
 
@@ -234,5 +234,5 @@ def _merged(claims: tuple[Claim, ...]) -> dict[str, bool]:
     """Return for each key whether it is claimed exclusively."""
     merged: dict[str, bool] = {}
     for claim in claims:
-        merged[claim.key] = claim.alone or merged.get(claim.key, False)
+        merged[claim.key] = claim.exclusive or merged.get(claim.key, False)
     return merged

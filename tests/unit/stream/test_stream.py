@@ -178,7 +178,7 @@ CLAIMS = st.lists(st.builds(Claim, st.sampled_from("abcd"), st.booleans()), max_
 
 def conflict(one: tuple[Claim, ...], other: tuple[Claim, ...]) -> bool:
     """Say again, in the test's own words, when two must not run at once."""
-    return any(a.key == b.key and (a.alone or b.alone) for a in one for b in other)
+    return any(a.key == b.key and (a.exclusive or b.exclusive) for a in one for b in other)
 
 
 class Started:
