@@ -153,7 +153,7 @@ class Allocations:
         plan: "Plan | None" = None,
     ) -> Allocation:  # fmt: skip
         """Allocate in headroom that models made, by this plan or one made now. If that fails, the models return."""
-        device_id, models = request.device_id, self._models.get().worker
+        device_id, models = request.device_id, self._models.get()
         backend = self._backends[device_id]
         try:
             reservation = models.reserve_making_room(allocation_id, request, token, unloaded, plan)  # 4
@@ -213,7 +213,7 @@ class Allocations:
 
     def _evictable_bytes(self, device_id: str) -> int:
         built = self._models.built
-        return 0 if built is None else built.worker.models.plans.evictable_bytes(device_id)
+        return 0 if built is None else built.evictable_bytes(device_id)
 
     def _after_change(self, device_id: str, size_bytes: int) -> Observation:
         """Observe a change; a large one with readings of its own, for it took time and others go on."""

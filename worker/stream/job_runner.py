@@ -21,6 +21,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.log import log, logs
+from worker.core.records import HOST
 from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
@@ -64,6 +65,7 @@ class JobRunner:
         clock: Clock,
         alarm: Alarm,
         history: History,
+        devices: Callable[[], tuple[str, ...]],
         *,
         max_inflight: int,
         max_frame_bytes: int,
@@ -74,6 +76,8 @@ class JobRunner:
         self._event_writer = event_writer
         self._clock = clock
         self._alarm = alarm
+        self._devices = devices
+        """Returns which claims name devices."""
         self._executor = Executor(writer, clock, history, max_frame_bytes)
         self._threads = ThreadLanes(self._work_off)
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
@@ -86,11 +90,6 @@ class JobRunner:
         self.unfinished_at_shutdown = 0
         """How much was unfinished when ``worker.shutdown`` came."""
 
-    def bind(self, prepare: Prepare, devices: Callable[[], tuple[str, ...]]) -> None:
-        """Name what turns requests into work, and which claims name devices: it needs the loop, so it comes last."""
-        self._prepare = prepare
-        self._devices = devices
-
     def start(self, *lanes: str) -> None:
         """Make these lanes' first threads now, and control's. OutOfMemoryError where the system has none."""
         for name in (CONTROL, *lanes):
@@ -98,8 +97,8 @@ class JobRunner:
 
     # ---- the path of a request ----
 
-    def accept(self, request: Incoming) -> None:
-        """Answer a request, now or when its work is done.
+    def accept(self, request: Incoming, prepare: Prepare) -> None:
+        """Answer a request, now or when the work that ``prepare`` makes of it is done.
 
         1. It cannot be understood: refused, whatever else holds.
         2. Its answer was given before, or is being made: that answer. The same id for other work: refused.
@@ -109,7 +108,7 @@ class JobRunner:
         try:
             request.arrived_ns = self._clock.now_ns()
             try:
-                work = self._prepare(request.action, request.data)  # 1
+                work = prepare(request.action, request.data)  # 1
                 known = (
                     work.changes or request.request_id in self._given or request.request_id in self._in_flight
                 )
@@ -212,7 +211,7 @@ class JobRunner:
             return self._threads.lane(PLUGINS)
         devices = {claim.key for claim in work.claims}.intersection(self._devices())
         # The machine's own memory is never what is slow about work that also needs another device.
-        slow = sorted(devices - {"cpu"}) or sorted(devices)
+        slow = sorted(devices - {HOST}) or sorted(devices)
         return self._threads.lane((" ".join(slow) or OTHERS) + ending)
 
     def _cancel(self, job: Job) -> None:
