@@ -10,7 +10,6 @@ from worker.core.atomic import GONE, Store, store_together
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import AllocationNotFoundError, OutOfMemoryError
 from worker.core.records import Allocation, AllocationRequest, Block, Reservation
-from worker.core.shortages import patiently
 from worker.manager.devices import Device, DeviceTable, unavailable, went_with_its_device
 from worker.manager.due_table import DueTable
 from worker.manager.pressure_table import PressureTable
@@ -148,10 +147,7 @@ class AllocationTable:
                 stores += self._ending_otherwise(allocation_id, ending)
             store_together(stores)
             if allocation.expires_ns is not None:
-                try:  # noqa: SIM105 - suppress() needs memory itself
-                    self._due.set_lease(allocation.device_id, allocation_id, None)
-                except MemoryError:
-                    pass  # a due time that stays is for nothing, and does nothing
+                self._set_due(allocation.device_id, allocation_id, None)
             return allocation
 
     def put_back(self, allocation: Allocation) -> None:
@@ -267,5 +263,12 @@ class AllocationTable:
             store_together(stores)
         except BaseException:
             if due_ns is not None:
-                patiently(lambda: self._due.set_lease(device_id, allocation_id, due_before_ns))
+                self._set_due(device_id, allocation_id, due_before_ns)
             raise
+
+    def _set_due(self, device_id: str, allocation_id: str, due_ns: int | None) -> None:
+        """Set when a lease ends after it was decided; where memory is short, it is looked at in vain or late."""
+        try:  # noqa: SIM105 - suppress() needs memory itself
+            self._due.set_lease(device_id, allocation_id, due_ns)
+        except MemoryError:
+            pass
