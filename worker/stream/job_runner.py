@@ -271,7 +271,7 @@ class JobRunner:
         self._batch(request, self._executor.error_frame(request, error))
         if logs("debug"):
             told = {"request_id": request.request_id, "traceparent": request.traceparent}
-            log("debug", "refused", action=request.action, code=error.code, **told)
+            log("debug", "refused", action=request.action, code=error.code, reason=error.message, **told)
         # What is no action is counted under one name, whatever it was: the record stays bounded.
         known = not isinstance(error, UnknownActionError)
         self._executor.record(request, failed=True, action=None if known else "unknown_action")

@@ -15,6 +15,7 @@ from worker.core.errors import FrameTooLargeError, InternalError, OutOfMemoryErr
 from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
+from worker.core.sure_lock import SureLock
 from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter, is_gone
@@ -78,8 +79,8 @@ class StdioLoop:
         self._lines: list[bytes | Oversize] = []
         self._failed: bytes | Oversize | None = None
         self._failure: BaseException = InternalError("")
-        self._exiting = threading.Lock()
-        self._turn = threading.Lock()
+        self._exiting = SureLock()
+        self._turn = SureLock()
         """Held while lines are answered, so that the end comes between two of them."""
 
     def run(self, prepare: Prepare, once_answered: Callable[[], None] | None = None) -> None:
