@@ -93,9 +93,11 @@ def end_log(seconds: float) -> None:
 
 
 def _write(level: str, message: str, fields: dict[str, Any]) -> None:
-    with contextlib.suppress(Exception):
+    try:  # not contextlib.suppress: it needs memory itself, before it suppresses anything
         about = getattr(_about, "request", None) or {}
         _put(_line({"time": round(time.time(), 3), "level": level, "message": message, **about, **fields}))
+    except Exception:  # noqa: BLE001, S110 - a log must not fail work
+        pass
 
 
 def _put(line: bytes) -> None:

@@ -98,7 +98,8 @@ class Allocations:
                 models_unloaded=tuple(unloaded),
             )
         except BaseException:  # such as short memory: nothing that failed leaves a row
-            self._worker.free(allocation.allocation_id)
+            with suppress(AllocationNotFoundError):
+                patiently(lambda: self._worker.free(allocation.allocation_id))
             raise
 
     def _allocate_without_plan(
@@ -170,8 +171,13 @@ class Allocations:
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
         """Free one allocation."""
-        with self._monitor.watching_for_loss():
-            allocation, returned = self._worker.free(allocation_id, force=force)
+        allocation, returned = self._manager.allocations.get(allocation_id), None
+        try:
+            with self._monitor.watching_for_loss():
+                returned = self._worker.free(allocation_id, force=force)[1]
+        except MemoryError:
+            if self.knows(allocation_id):
+                raise  # else it is done, and only its telling was short of memory
 
         def freed() -> DeallocateResult:
             seen = self._after_change(allocation.device_id, allocation.size_bytes)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from protocol.results import Limits
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, PressureLevel
+from worker.core.atomic import Store
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.records import HOST, DeviceInfo, Readings, Signal
@@ -81,6 +82,10 @@ class DeviceTable:
             message = f"no device {device_id!r}; there are {', '.join(known)}"
             raise DeviceNotFoundError(message, device_id=device_id, known_devices=known)
         return device
+
+    def changing(self, device: Device, *, stale: bool = True) -> list[Store]:
+        """Return what says that a figure of a device changed; ``stale``: that its readings are from before."""
+        return [(vars(device), "stale", stale), (vars(self), "version", self.version + 1)]
 
     def all(self) -> tuple[Device, ...]:
         """Return the state of every device, for who holds the lock."""

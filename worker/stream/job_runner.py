@@ -318,12 +318,14 @@ class JobRunner:
 
     def _work_off(self, job: Job) -> None:
         """Run a job: the guard of what a lane's thread runs. Called again where it fails itself: it ends the job then."""
+        again = job.begun
+        if not again and not self._lanes.begin(job):  # outside the guard: where it fails, nothing began
+            return  # it was withdrawn
         try:
-            if job.begun:
-                if not job.answered:
-                    job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
-            elif self._lanes.begin(job):
+            if not again:
                 job.run(job)
+            elif not job.answered:
+                job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
         finally:
             patiently(lambda: self._lanes.finish(job))
             job.set_timer(None)
