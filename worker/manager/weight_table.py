@@ -1,5 +1,7 @@
 """The models' weights on each device, the worker's own and external ones. Pure; under the manager's lock."""
 
+import itertools
+
 from protocol.vocabulary import MemoryType
 from worker.core.atomic import Store, store_together
 from worker.core.records import AllocationRequest, Reservation
@@ -13,6 +15,11 @@ class WeightTable:
     def __init__(self, devices: DeviceTable) -> None:
         self._devices = devices
         self._lock = devices.lock
+        self._handles = itertools.count(1)
+
+    def new_handle(self) -> str:
+        """Return a handle that was never given before."""
+        return f"weights-{next(self._handles)}"
 
     def add(
         self,

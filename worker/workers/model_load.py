@@ -246,7 +246,7 @@ class ModelWorker:
         except BaseException:
             self.weights.unload(Residence(device_id, handle, 0, 0))
             raise
-        copy = self.models.drop_host_copy(entry)
+        copy = self.models.evictions.drop_host_copy(entry)
         if copy is not None:
             self.weights.unload(copy)
         told = {"model_id": entry.model_id, "device_id": device_id, "size_bytes": size, "load_ms": took_ms}

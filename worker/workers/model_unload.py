@@ -34,6 +34,7 @@ class ModelUnloader:
         self._table = core.manager.models
         self._lock = core.manager.lock
         self._models = models
+        self._evictions = models.evictions
         self._weights = weights
         self._external = external
         self._monitor = monitor
@@ -65,7 +66,7 @@ class ModelUnloader:
         row = self.evict(model_id, reason, token, forced=forced, offload=offload)
         if row is not None:
             return row
-        copy = None if offload else self._models.drop_host_copy(entry)
+        copy = None if offload else self._evictions.drop_host_copy(entry)
         if copy is not None:
             returned = self._weights.unload(copy)
             self.observe((copy.device_id,))
@@ -78,16 +79,14 @@ class ModelUnloader:
         self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False, offload: bool = False
     ) -> UnloadedModel | None:
         """Unload a model by plan; None if it is not loaded any more. ModelBusyError if it came into use."""
-        begin = partial(
-            self._models.begin_eviction_patiently, model_id, reason, forced=forced, offload=offload
-        )
+        begin = partial(self._evictions.begin_once_settled, model_id, reason, forced=forced, offload=offload)
         eviction = once_settled(self._table, begin, token)
         return None if eviction is None else self._unload_and_observe(eviction)
 
     def expire(self, model_id: str) -> None:
         """Unload a model that has been idle past its keep-alive, or ask its owner; one used again stays."""
         with self._lock:
-            kept_ms, eviction = self._models.expired_after_ms(model_id), None
+            kept_ms, eviction = self._evictions.expired_after_ms(model_id), None
             entry = self._table.get(model_id)
             why = (
                 "it is declared otherwise by now"
@@ -96,7 +95,7 @@ class ModelUnloader:
             )
             external = entry.spec.external
             if kept_ms is not None and not external:
-                eviction = self._models.begin_eviction(
+                eviction = self._evictions.begin(
                     model_id, f"unloaded: {why}", forced=entry.outdated, cause=EvictionCause.IDLE
                 )
         if kept_ms is not None and external:
@@ -112,11 +111,11 @@ class ModelUnloader:
                 continue
             with suppress(WorkerError):
                 why = "unloaded: the worker ends"
-                eviction = self._models.begin_eviction(entry.model_id, why, forced=True)
+                eviction = self._evictions.begin(entry.model_id, why, forced=True)
                 if eviction is not None:
                     self._weights.unload(eviction.residence)
-                    self._models.evicted(eviction, None)
-            copy = self._models.drop_host_copy(entry)
+                    self._evictions.evicted(eviction, None)
+            copy = self._evictions.drop_host_copy(entry)
             if copy is not None:
                 self._weights.unload(copy)
 
@@ -148,7 +147,7 @@ class ModelUnloader:
         try:
             returned = self._weights.unload(residence)
         finally:
-            self._models.evicted(eviction, copy)
+            self._evictions.evicted(eviction, copy)
         reason = with_returned(reason, residence.size_bytes, returned)
         row = UnloadedModel(entry.model_id, residence.size_bytes, returned, eviction.reload_ms, reason)
         device_id, freed = residence.device_id, residence.size_bytes
