@@ -35,7 +35,7 @@ class Incoming:
     """A request as it was read: what ``protocol.envelope.Request`` says, made without its cost."""
 
     __slots__ = (
-        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "owed", "progress", "replier",
+        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "frame", "owed", "progress", "replier",
         "request_id", "traceparent",
     )  # fmt: skip
 
@@ -51,6 +51,8 @@ class Incoming:
         """What a repetition is compared with; None for quick work that changes nothing."""
         self.answered = False
         """Whether its reply was handed to the writer, or to who will make it: there is only ever one."""
+        self.frame: bytes | None = None
+        """Its reply, once it is made: whatever fails from then on, it is this one."""
         self.owed: list[bytes] | None = None
         """What is to be written of its reply and of its repetitions'."""
         self.replier = 0
