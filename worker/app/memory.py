@@ -1,14 +1,15 @@
 """Where the parts below the stream are put together, whatever stands in for devices and models."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
 from protocol.results import Limits
 from worker.app.devices import Begin, accelerators, devices_of, host, may_come
 from worker.app.options import Arguments, fail
+from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend, OwnProcess
-from worker.core.models import ModelSpec, Role
+from worker.core.models import ModelSpec
 from worker.core.records import HOST, Decision, DeviceInfo
 from worker.interface.interface_memory import MemoryInterface, Workers
 from worker.policy.pressure import default_limits
@@ -27,26 +28,6 @@ from worker.workers.transfer import TransferWorker
 if TYPE_CHECKING:
     from worker.interface.models import ModelInterface
     from worker.loaders.models_file import DeclaredModels
-
-
-class Surroundings(Record):
-    """What the worker finds around itself."""
-
-    backends: Callable[[Begin], Iterable[DeviceBackend]]
-    """Makes the backends, the host's first; takes what begins one that is only found later."""
-    limits: Callable[[DeviceInfo], Limits]
-    """Returns what a device is limited to at first."""
-    models: Callable[[], Iterable[ModelSpec]]
-    """Returns the configured models. Called when something first asks for models."""
-    process_bytes: Callable[[], int | None]
-    """Returns what this process takes; None where that can't be told."""
-    roles: Callable[[], Iterable[Role]] = tuple
-    """Returns the names for what models are for. Both are called again when they are to be read again."""
-    default_device: str | None = None
-    python_lines: Callable[[], Mapping[str, int]] | None = None
-    """Returns the bytes of Python objects by the line that made them."""
-    record: Callable[[Decision], None] | None = None
-    """Takes decisions about models over; must not wait."""
 
 
 class Parts(Record):

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from worker.app.devices import may_come
-from worker.app.memory import Surroundings
 from worker.app.options import Arguments, fail
+from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend
 from worker.core.errors import ModelLoadFailedError
 from worker.core.log import log

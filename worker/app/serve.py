@@ -49,12 +49,15 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     event_writer = EventWriter(writer)
     interval_ns = 0 if fixed_clock is not None else INTERVAL_NS
     channel = EventChannel(event_writer.write, clock, timers, interval_ns, wire_event)
+    # A fixed clock does not move by itself, so that a level would never fall.
+    manager = MemoryManager(clock, dwell_ns=0 if fixed_clock is not None else DWELL_NS)
     runner = JobRunner(
         writer,
         event_writer,
         clock,
         timers,
         history,
+        manager.devices.ids,
         max_inflight=arguments.max_inflight,
         max_frame_bytes=arguments.max_frame_bytes,
     )
@@ -67,8 +70,6 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         events = hub = EventHub(channel)
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
-    # A fixed clock does not move by itself, so that a level would never fall.
-    manager = MemoryManager(clock, dwell_ns=0 if fixed_clock is not None else DWELL_NS)
     parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
     memory = parts.memory
     reaper = build_reaper(parts, runner)
@@ -97,7 +98,6 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     )
     writer.when_broken(loop.output_lost)
     prepare = Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare
-    runner.bind(prepare, manager.devices.ids)
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -117,7 +117,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             parts.pace.set(clock.now_ns())
         memory.devices.probe_here()
 
-    loop.run(go_on)  # sampling would only keep the first answer waiting
+    loop.run(prepare, go_on)  # sampling would only keep the first answer waiting
 
 
 def _prepare(arguments: Arguments) -> None:

@@ -50,7 +50,12 @@ class ModelInterface:
         self.planned = worker.models.plans.kept.get
         self._monitor = monitor
         self._clock = core.clock
-        self.expire = worker.expire
+        self.expire = worker.unloader.expire
+        self.check_unused = worker.headroom.check_unused
+        self.reserve_making_room = worker.headroom.reserve_making_room
+        self.bring_back = worker.bring_back
+        self.evictable_bytes = worker.models.plans.evictable_bytes
+        self.close = worker.close
 
     # ---- changes ----
 
@@ -63,7 +68,7 @@ class ModelInterface:
         models, entry = self.worker.models, self._table.get(model_id)
         if entry.spec.external:
             self.worker.external.loaded(
-                model_id, device_id or entry.spec.device_id or self.worker.default_device
+                model_id, device_id or entry.spec.device_id or self.worker.placement.default_device
             )
             return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
         plan = None if plan_id is None else self.plan_for(plan_id, device_id, model_id=entry.model_id)
@@ -101,10 +106,11 @@ class ModelInterface:
         )
 
     def unload(
-        self, model_id: str, mode: UnloadMode, token: CancelToken, *, by_owner: bool = False
-    ) -> UnloadedModel:
+        self, model_id: str, mode: UnloadMode, token: CancelToken, *, by_owner: bool = False,
+        reason: str = "unloaded: as asked",
+    ) -> UnloadedModel:  # fmt: skip
         """Unload a model, or ask its owner to; ``by_owner``: the owner has."""
-        return self.worker.unload(model_id, token, mode, by_owner=by_owner)
+        return self.worker.unloader.unload(model_id, token, mode, by_owner=by_owner, reason=reason)
 
     def reload(self) -> ReloadModelsResult:
         """Read what is configured again. ModelLoadFailedError, and all stays as it was, for what is no such file."""

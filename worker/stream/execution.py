@@ -83,6 +83,7 @@ class Executor:
         if error is wired:
             device_id = wired.details.get("device_id")
             self._history.record_refusal(work.action, wired.code, wired.message, device_id)
+            log("debug", "refused", action=work.action, code=wired.code, reason=wired.message)
         return self.error_frame(request, wired), wired.code
 
     def reporter(self, request: Incoming) -> Callable[[int, int], None]:

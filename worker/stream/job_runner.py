@@ -21,6 +21,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.log import log, logs
+from worker.core.records import HOST
 from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
@@ -61,6 +62,7 @@ class JobRunner:
         clock: Clock,
         alarm: Alarm,
         history: History,
+        devices: Callable[[], tuple[str, ...]],
         *,
         max_inflight: int,
         max_frame_bytes: int,
@@ -71,6 +73,8 @@ class JobRunner:
         self._event_writer = event_writer
         self._now_ns = clock.now_ns
         self._alarm = alarm
+        self._devices = devices
+        """Returns which claims name devices."""
         self._executor = Executor(writer, clock, history, max_frame_bytes)
         self._threads = ThreadLanes(self._work_off)
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
@@ -83,11 +87,6 @@ class JobRunner:
         self.unfinished_at_shutdown = 0
         """How much was unfinished when ``worker.shutdown`` came."""
 
-    def bind(self, prepare: Prepare, devices: Callable[[], tuple[str, ...]]) -> None:
-        """Name what turns requests into work, and which claims name devices: it needs the loop, so it comes last."""
-        self._prepare = prepare
-        self._devices = devices
-
     def start(self, *lanes: str) -> None:
         """Make these lanes' first threads now, and control's. OutOfMemoryError where the system has none."""
         for name in (CONTROL, *lanes):
@@ -95,8 +94,8 @@ class JobRunner:
 
     # ---- the path of a request ----
 
-    def accept(self, request: Incoming) -> None:
-        """Answer a request, now or when its work is done.
+    def accept(self, request: Incoming, prepare: Prepare) -> None:
+        """Answer a request, now or when the work that ``prepare`` makes of it is done.
 
         1. It cannot be understood: refused, whatever else holds.
         2. Its answer was given before, or is being made: that answer. The same id for other work: refused.
@@ -106,7 +105,7 @@ class JobRunner:
         try:
             request.arrived_ns = self._now_ns()
             try:
-                work = self._prepare(request.action, request.data)  # 1
+                work = prepare(request.action, request.data)  # 1
                 known = (
                     work.changes or request.request_id in self._given or request.request_id in self._in_flight
                 )
@@ -208,7 +207,7 @@ class JobRunner:
             return self._threads.lane(PLUGINS)
         devices = {claim.key for claim in work.claims}.intersection(self._devices())
         # The machine's own memory is never what is slow about work that also needs another device.
-        slow = sorted(devices - {"cpu"}) or sorted(devices)
+        slow = sorted(devices - {HOST}) or sorted(devices)
         return self._threads.lane((" ".join(slow) or OTHERS) + ending)
 
     def _cancel(self, job: Job) -> None:
@@ -268,7 +267,7 @@ class JobRunner:
         self._batch(request, self._executor.error_frame(request, error))
         if logs("debug"):
             told = {"request_id": request.request_id, "traceparent": request.traceparent}
-            log("debug", "refused", action=request.action, code=error.code, **told)
+            log("debug", "refused", action=request.action, code=error.code, reason=error.message, **told)
         # What is no action is counted under one name, whatever it was: the record stays bounded.
         known = not isinstance(error, UnknownActionError)
         self._executor.record(request, failed=True, action=None if known else "unknown_action")
@@ -316,12 +315,14 @@ class JobRunner:
 
     def _work_off(self, job: Job) -> None:
         """Run a job: the guard of what a lane's thread runs. Called again where it fails itself: it ends the job then."""
+        again = job.begun
+        if not again and not self._lanes.begin(job):  # outside the guard: where it fails, nothing began
+            return  # it was withdrawn
         try:
-            if job.begun:
-                if not job.answered:
-                    job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
-            elif self._lanes.begin(job):
+            if not again:
                 job.run(job)
+            elif not job.answered:
+                job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
         finally:
             patiently(lambda: self._lanes.finish(job))
             job.set_timer(None)

@@ -15,13 +15,14 @@ from worker.core.errors import FrameTooLargeError, InternalError, OutOfMemoryErr
 from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
+from worker.core.sure_lock import SureLock
 from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter, is_gone
 from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
 from worker.stream.host_watch import HostWatch, watch_signals
 from worker.stream.input import Input
-from worker.stream.job_runner import JobRunner
+from worker.stream.job_runner import JobRunner, Prepare
 
 _DRAIN_SECONDS = 5.0
 """How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
@@ -78,12 +79,12 @@ class StdioLoop:
         self._lines: list[bytes | Oversize] = []
         self._failed: bytes | Oversize | None = None
         self._failure: BaseException = InternalError("")
-        self._exiting = threading.Lock()
-        self._turn = threading.Lock()
+        self._exiting = SureLock()
+        self._turn = SureLock()
         """Held while lines are answered, so that the end comes between two of them."""
 
-    def run(self, once_answered: Callable[[], None] | None = None) -> None:
-        """Serve until the end of input, then finish what was asked.
+    def run(self, prepare: Prepare, once_answered: Callable[[], None] | None = None) -> None:
+        """Serve until the end of input, with what turns requests into work; then finish what was asked.
 
         ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
         """
@@ -98,7 +99,7 @@ class StdioLoop:
             os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
             self._fixed_clock.when_parked(self._runner.wake)
-        self._read_all(once_answered)
+        self._read_all(prepare, once_answered)
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
         while not self._runner.wait_for_all(_LOOK_SECONDS):
@@ -149,7 +150,7 @@ class StdioLoop:
 
     # ---- inside ----
 
-    def _read_all(self, once_answered: Callable[[], None] | None) -> None:
+    def _read_all(self, prepare: Prepare, once_answered: Callable[[], None] | None) -> None:
         """Answer every line until the end of the input: the guard of the reading thread.
 
         Whatever fails is done again from where it was: no line is lost, and none is answered twice.
@@ -165,7 +166,7 @@ class StdioLoop:
                     lines.reverse()
                     self._lines, taken = lines, True
                 with self._turn:
-                    self._answer_lines()
+                    self._answer_lines(prepare)
                 if not stream.chunk:
                     return
                 stream.chunk, taken = None, False
@@ -183,7 +184,7 @@ class StdioLoop:
                 wire_error(error, "reading", None)
                 stream.chunk, taken = None, False
 
-    def _answer_lines(self) -> None:
+    def _answer_lines(self, prepare: Prepare) -> None:
         """Answer what was read, the first line last in the list. MemoryError: called again, it goes on."""
         lines, accept, fixed_clock = self._lines, self._runner.accept, self._fixed_clock
         while True:
@@ -199,7 +200,7 @@ class StdioLoop:
                         self._settle(fixed_clock)
                     request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
                     if request is not None:
-                        accept(request)
+                        accept(request, prepare)
             except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
                 self._failed, self._failure = line, error
         self._writer.flush()

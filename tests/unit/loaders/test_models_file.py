@@ -189,6 +189,10 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         ("models: [\n", None),
         ("models: " + "[" * 5000, "models.yaml: it nests too deep"),
         ("models:\n - \x07", "models.yaml:2: character 0x7 is not allowed"),
+        (
+            'models:\n  - {id: "a\\ud800", loader: torch, path: x}\n',
+            "models.yaml:2: \\ud800 is half of a character; write the whole one, as itself or \\U…",
+        ),
         ("models: &a [*a]", None),
         ("models:\n  - id: 2024-13-45\n", None),
         ("? [a, b]\n: 3", None),

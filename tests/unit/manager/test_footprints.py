@@ -78,8 +78,8 @@ def test_models_are_admitted_by_what_the_others_turned_out_to_take(tmp_path: Pat
         machine.load(name)
     entry = machine.manager.models.get("a")
     assert entry.measured_bytes == 10 * MIB
-    machine.models._margins.note("module", "cpu", declared, declared * 5 // 4)
-    machine.models._margins.note("module", "cpu", declared, declared * 5 // 4)
+    machine.models.placement.margins.note("module", "cpu", declared, declared * 5 // 4)
+    machine.models.placement.margins.note("module", "cpu", declared, declared * 5 // 4)
     room = machine.manager.pressure.headroom("cpu").available_bytes
     assert room is not None
     held = machine.allocate("cpu", room - declared - MIB, overwritten=True)

@@ -343,7 +343,7 @@ def test_a_request_keeps_a_model_for_ever(make: Make) -> None:
     machine.pass_time(3600 * NS_PER_S)
     assert state(machine, "a") is ModelState.LOADED
     assert machine.load("a").keep_alive_ms is None
-    machine.load("b")
+    machine.load("b", pin=True)
     assert [row.model_id for row in machine.load("c").models_unloaded] == ["a"]
     assert machine.load("a", keep_alive_ns=NS_PER_S).keep_alive_ms == 1000
     machine.pass_time(NS_PER_S)

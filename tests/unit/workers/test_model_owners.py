@@ -97,7 +97,7 @@ def test_what_an_owner_says_is_recorded_and_takes_nothing(make: Make) -> None:
     assert [row.reason for row in machine.history.evictions((DEVICE,), 60_000)] == [
         "unloaded: its owner says so"
     ]
-    again = machine.models.unload("theirs", machine.token(), by_owner=True)
+    again = machine.models.unloader.unload("theirs", machine.token(), by_owner=True)
     assert (again.freed_bytes, again.returned_bytes) == (0, None)
     machine.close()
 
@@ -172,7 +172,7 @@ def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
             make_room=True,
         )
     with pytest.raises(ModelBusyError, match="pinned"):
-        machine.models.unload("theirs", machine.token())
+        machine.models.unloader.unload("theirs", machine.token())
     assert (asked_for(machine), owner.asked) == ([], 0)
 
 
@@ -249,9 +249,9 @@ def test_nothing_of_it_can_be_used_moved_or_counted_past_the_largest_number(make
     with pytest.raises(UnsupportedError), Models(machine.models, machine.clock).use("theirs"):
         pass
     with pytest.raises(UnsupportedError):
-        machine.models.unload("theirs", machine.token(), UnloadMode.OFFLOAD)
+        machine.models.unloader.unload("theirs", machine.token(), UnloadMode.OFFLOAD)
     with pytest.raises(InvalidRequestError):
-        machine.models.unload("a", machine.token(), by_owner=True)
+        machine.models.unloader.unload("a", machine.token(), by_owner=True)
     before = machine.manager.pressure.status(DEVICE).external_bytes
     machine.manager.models.get("theirs").spec = ModelSpec(
         "theirs", declared_bytes=INT64_MAX, device_id=DEVICE
@@ -278,7 +278,7 @@ def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
     machine.on_unload_requested = lambda _model_id: came.set()
     rows: list[Any] = []
     waiting = threading.Thread(
-        target=lambda: rows.append(machine.models.unload("theirs", machine.token())), daemon=True
+        target=lambda: rows.append(machine.models.unloader.unload("theirs", machine.token())), daemon=True
     )
     waiting.start()
     assert came.wait(10)
@@ -289,7 +289,7 @@ def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
     token = machine.token()
     machine.on_unload_requested = lambda _model_id: token.cancel()
     with pytest.raises(CancelledError):
-        machine.models.unload("theirs", token)
+        machine.models.unloader.unload("theirs", token)
     assert state(machine, "theirs") is ModelState.LOADED
     machine.check()
 
@@ -321,4 +321,4 @@ def test_a_deadline_leaves_time_to_act_on_the_answer(make: Make) -> None:
     machine, _ = make()
     token = CancelToken(machine.clock.now_ns, machine.clock.now_ns() + 3 * NS_PER_S)
     with pytest.raises(ModelBusyError, match="within 1500 ms"):
-        machine.models.unload("theirs", token)
+        machine.models.unloader.unload("theirs", token)

@@ -28,7 +28,7 @@ def test_what_is_in_use_changes_after_its_last_lease(machine: Machine) -> None:
     entry = machine.manager.models.get("a")
     assert entry.spec is a and entry.state is ModelState.LOADED
     machine.booked.release("a", held.residence.handle)
-    machine.models.expire("a")
+    machine.models.unloader.expire("a")
     assert entry.spec.dtype == "F16" and entry.state is ModelState.UNLOADED
 
 
@@ -40,7 +40,7 @@ def test_what_is_removed_in_use_goes_after_its_last_lease_and_takes_no_other(mac
     with pytest.raises(ModelNotFoundError, match="is not declared any more"):
         machine.models.acquire("a", machine.token())
     machine.booked.release("a", held.residence.handle)
-    machine.models.expire("a")
+    machine.models.unloader.expire("a")
     assert [each.model_id for each in machine.manager.models] == ["b"]
     assert machine.models.reload([a, b], ()).added == ("a",)
 
