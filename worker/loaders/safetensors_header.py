@@ -50,14 +50,9 @@ def header_bytes(prefix: bytes, file_bytes: int) -> int:
 def parse_header(text: bytes, data_bytes: int) -> tuple[StoredTensor, ...]:
     """Read the header of a file with this much data behind it. Returns the tensors in the data's order."""
     try:
-        return _parsed(text, data_bytes)
-    except RecursionError:  # of reading it, or of quoting what was read
-        raise HeaderError("its header nests too deep") from None
-
-
-def _parsed(text: bytes, data_bytes: int) -> tuple[StoredTensor, ...]:
-    try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError:
+        raise HeaderError("its header nests too deep") from None
     except HeaderError:
         raise
     except ValueError as error:
