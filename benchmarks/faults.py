@@ -32,6 +32,8 @@ REPLY_SECONDS = 10.0
 ENOUGH = 30
 """So many successes in a row say that no allocation is left to fail; of other kinds it is counted."""
 MOST = 1_000
+_OF_AN_END = 20
+"""Failures of a kind that are tried where the worker ends: each takes a new one."""
 BROKEN = ("ended", "no reply", "twice", "untruthful", "row left", "stuck", "exit status", "files left")
 """What must not be."""
 
@@ -210,10 +212,11 @@ def injected(
     victim.ask("fault.arm", kind=kind, n=n, segment=segment)
     request_id = victim.send(trial.action, data)
     reply = victim.reply(request_id)
+    if trial.action == "worker.shutdown":  # it ends, and that it does is all that can be seen
+        status = victim.process.wait(20)
+        return "ok" if reply["success"] else "refused", ["exit status"] if status else [], n < _OF_AN_END
     found = victim.disarm()
     more = found["segments"] > segment if kind == "memory" else found["failed"] > 0
-    if trial.action == "worker.shutdown":
-        return "ok", victim.end()[:1] if reply["success"] else [], more
     after = victim.ledger()
     wrong = ["twice"] if len(victim.replies[request_id]) > 1 else []
     if not reply["success"] and before != after:

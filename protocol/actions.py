@@ -41,6 +41,7 @@ ACTIONS: dict[str, Action] = {
     ),
     "memory.load_model": Action(params.LoadModelParams, results.LoadModelResult, changes=True),
     "memory.unload_model": Action(params.UnloadModelParams, results.UnloadedModel, changes=True),
+    "memory.reload_models": Action(params.ReloadModelsParams, results.ReloadModelsResult, changes=True),
     "memory.plan": Action(params.PlanParams, results.PlanResult),
     "memory.plan_batches": Action(params.PlanBatchesParams, results.PlanBatchesResult),
     "memory.set_limits": Action(params.SetLimitsParams, results.SetLimitsResult, changes=True),

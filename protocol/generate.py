@@ -1,7 +1,8 @@
 """Write everything that is generated from the contract: ``python -m protocol.generate [--check]``.
 
-JSON Schemas, the digest of those that cross the wire, docs/protocol.md and the C# twins. ``--check`` writes
-nothing and exits with 1 if a file differs from what would be written, is missing, or is left over.
+JSON Schemas, the digest of those that cross the wire, docs/protocol.md and the twins in each language of
+``protocol.generators``. ``--check`` writes nothing and exits with 1 if a file differs from what would be written,
+is missing, or is left over. Either way it exits with 1 where the contract breaks what was promised (``growth``).
 """
 
 import argparse
@@ -11,16 +12,19 @@ import json
 import sys
 from pathlib import Path
 
+from protocol import growth
 from protocol.contract import contract_types, json_schema
-from protocol.csharp import generate as generate_csharp
-from protocol.generators.python import generate as generate_python
+from protocol.generators import languages
+from protocol.generators.model import shape
 from protocol.model_config import models_schema
 from protocol.reference import reference_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_OWNED = ("schemas/*.json", "csharp_host/src/MemoryWorker.Client/Generated/*.g.cs")
-"""Where only generated files may lie: any other there is left over."""
+
+def owned() -> list[str]:
+    """Return where only generated files may lie: any other there is left over."""
+    return ["schemas/*.json", *(pattern for language in languages() for pattern in language.OWNED)]
 
 
 def generated_files() -> dict[str, str]:
@@ -36,8 +40,7 @@ def generated_files() -> dict[str, str]:
         "schemas/models.json": json.dumps(models_schema(), indent=2, ensure_ascii=False) + "\n",
         "protocol/schema_digest.py": f'{constant}SCHEMA_SHA256 = "{digest}"\n',
         "docs/protocol.md": reference_page(),
-        **generate_csharp(),
-        **generate_python(),
+        **{path: text for language in languages() for path, text in language.generate().items()},
     }
 
 
@@ -45,11 +48,16 @@ def main() -> int:
     """Write, or check. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m protocol.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything differs")
-    check = parser.parse_args().check
-    files = generated_files()
-    left_over = {str(path.relative_to(ROOT)) for pattern in _OWNED for path in ROOT.glob(pattern)} - set(
-        files
+    parser.add_argument(
+        "--baseline", action="store_true", help="after a release: add the types that are new to the baseline"
     )
+    told = parser.parse_args()
+    check = told.check
+    if told.baseline:
+        growth.BASELINE.write_text(growth.with_additions(shape()), encoding="utf-8")
+        growth.baseline.cache_clear()
+    files = generated_files()
+    left_over = {str(path.relative_to(ROOT)) for pattern in owned() for path in ROOT.glob(pattern)} - {*files}
     stale = 0
     for name, text in files.items():
         path = ROOT / name
@@ -71,7 +79,10 @@ def main() -> int:
         print(f"left over: {name}")
         if not check:
             (ROOT / name).unlink()
-    return 1 if check and (stale or left_over) else 0
+    broken = growth.broken_promises(shape())
+    for promise in broken:
+        print(f"broken promise: {promise}")
+    return 1 if broken or (check and (stale or left_over)) else 0
 
 
 if __name__ == "__main__":

@@ -257,6 +257,10 @@ class LoadModelParams(Params):
     ``make_room`` and ``allow_fallback`` have no say."""
 
 
+class ReloadModelsParams(Params):
+    """Read the file of models again; what is loaded and declared as before stays loaded."""
+
+
 class UnloadModelParams(Params):
     """Unload a model that is not in use; where another process holds it, ask its owner to."""
 

@@ -14,7 +14,8 @@ _HEAD = f"""\
 
 Generated from `protocol/`; do not edit. One JSON object a line, UTF-8, LF. A field marked `?` may be left
 out; every field of an answer is always present, `null` where it is unknown. Of a request that is refused the first
-100 faults are named, and names are quoted up to 64 characters.
+100 faults are named, and names are quoted up to 64 characters. How this may grow, and what a reader does with what it
+does not know: [compatibility.md](compatibility.md).
 
 ```json
 {{"request_id": "1", "action": "memory.get_status", "data": {{}}, "meta": {{"deadline_ms": 5000}}}}

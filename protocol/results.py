@@ -309,6 +309,8 @@ class ClearResult(Record):
     allocations_freed: Count
     models_unloaded: tuple[UnloadedModel, ...]
     kept: tuple[Kept, ...]
+    allocation_ids: tuple[str, ...] | None
+    """Of the allocations that were freed; null where they are more than 10,000: what is left is listed."""
 
 
 class DefragmentStep(Record):
@@ -416,6 +418,27 @@ class GetModelStatusResult(Record):
     optimization_recommendations: tuple[Recommendation, ...]
     last_synchronized: str
     """RFC 3339, UTC."""
+
+
+class RefusedModel(Record):
+    """A model whose declaration can't be used, and why."""
+
+    model_id: str
+    reason: str
+
+
+class ReloadModelsResult(Record):
+    """What the file of models declares otherwise than before, by id."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    """Loaded anew at the next use; those in use, after their last lease."""
+    removed: tuple[str, ...]
+    """Gone; those in use, after their last lease."""
+    kept: tuple[str, ...]
+    """Declared as before: what of them is loaded stays."""
+    refused: tuple[RefusedModel, ...]
+    """Declared so that they can't be used; those that were there before stay as they were."""
 
 
 class PerformanceImpact(Record):
@@ -749,6 +772,7 @@ PressureChangedData = TypedDict(
         "available_bytes": Bytes | None,
     },
 )
+PressureChangedData.__doc__ = "A device came to another level of pressure."
 PressureChangedData.__pydantic_config__ = Record.__pydantic_config__  # type: ignore[attr-defined]  # pydantic reads it
 
 

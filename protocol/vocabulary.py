@@ -22,6 +22,9 @@ REPLAY_CAPACITY = 1024
 TRANSFER_CAPACITY = 1024
 """Transfer records that are kept for ``memory.get_transfer``."""
 
+CLEARED_IDS_MAX = 10_000
+"""Ids of freed allocations that ``memory.clear`` answers; beyond it, the list of those that are left says more."""
+
 DEFAULT_THRESHOLDS = (75.0, 90.0, 95.0)
 """Pressure percentages at which a device becomes moderate, high and critical."""
 

@@ -65,7 +65,7 @@ if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - see above
     entry = os.path.join(here, "entry")  # noqa: PTH118
     sys.path.insert(0, entry if os.path.isdir(entry) else os.path.dirname(here))  # noqa: PTH112, PTH120
-    from memory_worker import prepare
+    from memory_worker.own_packages import prepare
 
     del sys.path[0]
     prepare()

@@ -318,3 +318,18 @@ def test_every_question_is_answered_with_few_descriptors() -> None:
             assert started.ask(action, data)["success"], action
         started.close_input()
         assert started.exit_code() == 0
+
+
+def test_every_question_is_answered_in_a_small_address_space() -> None:
+    """A line that finds no memory, and allocations that do not fit, are refused; all else is answered."""
+    limited = ("prlimit", f"--as={400 * MIB}", sys.executable, "-m", "worker")
+    with Worker(command=limited) as started:
+        big = started.send("memory.model_optimize", {"exclude_models": ["a"] * 2_000_000})
+        made = [started.send("memory.allocate", {"size_bytes": 64 * MIB}) for _ in range(8)]
+        assert all(started.call(each) for each in ("worker.ping", "memory.get_status", "memory.get_usage"))
+        assert not started.reply(big)["success"]
+        codes = {started.reply(each).get("error", {}).get("code") for each in made}
+        assert "out_of_memory" in codes
+        assert codes <= {None, "out_of_memory"}
+        started.close_input()
+        assert started.exit_code() == 0

@@ -11,7 +11,7 @@ CRAWLING = "256MiB,bandwidth_bytes_per_second=1KiB"
 
 
 def figures(started: Worker, *, peaks: bool = False) -> dict[str, Any]:
-    """Return all that the worker says of its devices, but for what the system says of the process."""
+    """Return all that the worker says of its devices, but for ages and what the system says of the process."""
     status = started.call(
         "memory.get_status", {"include_allocations": True, "include_usage_stats": True, "refresh": True}
     )
@@ -24,7 +24,7 @@ def figures(started: Worker, *, peaks: bool = False) -> dict[str, Any]:
     )
     found = {}
     for device in status["devices"]:
-        left_out = of_the_system if device["device_id"] == "cpu" else ()
+        left_out = ("age_ms", *of_the_system) if device["device_id"] == "cpu" else ("age_ms",)
         kept = {key: value for key, value in device.items() if key not in left_out}
         del kept["pressure_level"]  # held for a while after it was high
         kept["allocations"] = [row["allocation_id"] for row in device["allocations"]]

@@ -66,6 +66,7 @@ def private(started: Worker) -> int:
 def test_contents_are_equal_to_the_bit_after_load_offload_restore_and_reload(
     models: tuple[Path, dict[str, str]],
 ) -> None:
+    """Digests that a plugin makes of every tensor are the file's after each way a model can come and go."""
     folder, expected = models
     with worker(*options(folder)) as started:
 

@@ -1,6 +1,7 @@
 """A worker where something that most machines have is missing: it starts, works, and says what can't be had."""
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -137,11 +138,16 @@ def test_a_full_disk(tmp_path: Path) -> None:
             with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
                 while file.write(b"x" * 4096):
                     pass
-            for number in range(4):  # more than the last page of the record has room for
-                data = {"size_bytes": 4096, "device_id": "cpu", "owner": f"{number}" + "x" * 200}
+            owners = (f"{number}" + "x" * 200 for number in itertools.count())
+
+            def told(said: str) -> bool:
+                """Have more recorded, until its last page is full as well, and look."""
+                data = {"size_bytes": 4096, "device_id": "cpu", "owner": next(owners)}
                 started.call("memory.allocate", data)
+                return said in started.stderr()
+
             for said in ("decisions are no longer recorded", "the metrics file cannot be written"):
-                eventually(lambda said=said: said in started.stderr(), said)
+                eventually(lambda said=said: told(said), said)
             assert metrics.read_text().endswith("# EOF\n")  # the last that was whole
             before = metrics.stat().st_mtime_ns
             filler.unlink()

@@ -97,7 +97,14 @@ def test_an_old_python(tmp_path: Path, module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["worker/entry/memory_worker/__init__.py", "worker/__init__.py", "worker/__main__.py"]
+    "path",
+    [
+        "worker/entry/memory_worker/__init__.py",
+        "worker/entry/memory_worker/__main__.py",
+        "worker/entry/memory_worker/own_packages.py",
+        "worker/__init__.py",
+        "worker/__main__.py",
+    ],
 )
 def test_an_old_python_understands_what_tells_it(path: str) -> None:
     """What is read before the version is looked at has nothing in it that Python 3.6 does not know."""

@@ -21,6 +21,12 @@ _hanging: dict[str, str] = {}
 """Requests that were taken and not answered, and the action of each."""
 _held: list[tuple[str, Json]] = []
 """Requests whose answers wait for more, to be given in reverse order."""
+_allocated: dict[str, Json] = {}
+"""What was handed out and not given back."""
+_events: list[str] = []
+"""The events that it has; empty for any."""
+_subscribed: list[str] = []
+"""The events that were asked for last."""
 
 
 def send(line: Json) -> None:
@@ -39,14 +45,14 @@ def succeed(request_id: str, data: Json) -> None:
     send({"request_id": request_id, "success": True, "data": data})
 
 
-def fail(request_id: str, code: str, *, retryable: bool = False) -> None:
+def fail(request_id: str, code: str, details: Json | None = None, *, retryable: bool = False) -> None:
     """Answer with an error."""
     error = {
         "code": code,
         "message": f"told to: {code}",
         "executed": "no",
         "retryable": retryable,
-        "details": {"fake": 1},
+        "details": details or {"fake": 1},
     }
     send({"request_id": request_id, "success": False, "error": error})
 
@@ -100,7 +106,7 @@ def hello(request_id: str, _data: Json) -> None:
 
 def cancel(request_id: str, data: Json) -> None:
     action = _hanging.get(data["request_id"])
-    if action == "fake.hang":
+    if action in ("fake.hang", "fake.hang_reporting"):
         del _hanging[data["request_id"]]
         fail(data["request_id"], "cancelled", retryable=True)
     elif action == "fake.late_allocate":
@@ -110,22 +116,41 @@ def cancel(request_id: str, data: Json) -> None:
 
 
 def allocate(request_id: str, data: Json) -> None:
-    answer = {
+    size = data["size_bytes"]
+    made = {
         "allocation_id": f"alloc-{request_id}",
         "device_id": "cpu",
         "memory_type": "device",
+        "size_bytes": size,
+        "actual_bytes": size,
         "shared_memory": None,
     }
-    size = data["size_bytes"]
-    succeed(
-        request_id,
-        {**answer, "size_bytes": size, "actual_bytes": size, "available_bytes": None, "models_unloaded": []},
-    )
+    about = {"owner": data.get("owner"), "purpose": None, "persistent": False, "age_ms": 0}
+    _allocated[made["allocation_id"]] = {**made, **about, "lease_expires_in_ms": None}
+    succeed(request_id, {**made, "available_bytes": None, "models_unloaded": []})
 
 
 def deallocate(request_id: str, data: Json) -> None:
+    _allocated.pop(data["allocation_id"], None)
     answer = {"allocation_id": data["allocation_id"], "device_id": "cpu", "freed_bytes": 1}
     succeed(request_id, {**answer, "returned_bytes": None, "available_bytes": None})
+
+
+def renew_lease(request_id: str, data: Json) -> None:
+    succeed(request_id, {"allocation_id": data["allocation_id"], "lease_expires_in_ms": data["lease_ms"]})
+
+
+def get_allocations(request_id: str, _data: Json) -> None:
+    succeed(request_id, {"allocations": [*_allocated.values()], "next": None})
+
+
+def clear(request_id: str, data: Json) -> None:
+    """Free an owner's, as a worker did that does not list what it freed."""
+    gone = [key for key, one in _allocated.items() if one["owner"] == data["owner"]]
+    for key in gone:
+        del _allocated[key]
+    answer = {"cleared_bytes": len(gone), "returned_bytes": None, "allocations_freed": len(gone)}
+    succeed(request_id, {**answer, "models_unloaded": [], "kept": []})
 
 
 def usage(request_id: str, _data: Json) -> None:
@@ -137,7 +162,18 @@ def ping(request_id: str, _data: Json) -> None:
 
 
 def subscribe(request_id: str, data: Json) -> None:
+    """Subscribe; refuse the events that it does not have, by their places, as the worker does."""
+    unknown = [at for at, one in enumerate(data["events"]) if _events and one not in _events]
+    if unknown:
+        errors = [{"path": f"data.events.{at}", "message": "there is no such event"} for at in unknown]
+        fail(request_id, "invalid_request", {"errors": errors})
+        return
+    _subscribed[:] = data["events"]
     succeed(request_id, {"events": data["events"]})
+
+
+def subscribed(request_id: str, _data: Json) -> None:
+    succeed(request_id, {"events": _subscribed})
 
 
 def shutdown(request_id: str, _data: Json) -> NoReturn:
@@ -172,6 +208,12 @@ def garbage(request_id: str, data: Json) -> None:
     succeed(request_id, {})
 
 
+def lines(request_id: str, data: Json) -> None:
+    """Write lines as they are given; ``ID`` stands for this request's own id."""
+    for line in data["lines"]:
+        raw(line.replace("ID", request_id).encode() + b"\n")
+
+
 def twice(request_id: str, _data: Json) -> None:
     succeed(request_id, {"answer": 1})
     succeed(request_id, {"answer": 2})
@@ -195,10 +237,15 @@ def big(request_id: str, data: Json) -> None:
     succeed(request_id, {"text": "é" * (data["bytes"] // 2)})
 
 
-def progress(request_id: str, data: Json) -> None:
+def report(request_id: str, data: Json) -> None:
+    """Report progress and answer nothing until cancelled."""
     for step in range(1, data["reports"] + 1):
         figures = {"completed_bytes": step, "total_bytes": data["reports"]}
         send({"event": "progress", "request_id": request_id, "sequence": step, "data": figures})
+
+
+def progress(request_id: str, data: Json) -> None:
+    report(request_id, data)
     succeed(request_id, {})
 
 
@@ -233,6 +280,9 @@ ACTIONS: dict[str, Callable[[str, Json], None]] = {
     "memory.get_usage": usage,
     "memory.allocate": allocate,
     "memory.deallocate": deallocate,
+    "memory.renew_lease": renew_lease,
+    "memory.get_allocations": get_allocations,
+    "memory.clear": clear,
     "fake.echo": succeed,
     "fake.hang": hang,
     "fake.ignore_cancel": hang,
@@ -241,11 +291,14 @@ ACTIONS: dict[str, Callable[[str, Json], None]] = {
     "fake.exit": leave,
     "fake.die_mid_frame": die_mid_frame,
     "fake.garbage": garbage,
+    "fake.lines": lines,
+    "fake.subscribed": subscribed,
     "fake.twice": twice,
     "fake.complain": complain,
     "fake.reverse": reverse,
     "fake.big": big,
     "fake.progress": progress,
+    "fake.hang_reporting": report,
     "fake.events": events,
     "fake.broken_answer": broken_answer,
     "fake.refuse": refuse,
@@ -275,6 +328,10 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--stay", action="store_true", help="ignore end of input, SIGTERM and worker.shutdown"
     )
+    parser.add_argument(
+        "--answers", type=Path, help="a JSON object: data by action, answered instead of what it would answer"
+    )
+    parser.add_argument("--events", nargs="*", default=[], help="have these events only, as an older worker")
     parser.add_argument("--play", type=Path, nargs=2, help="the two files of a golden conversation")
     parser.add_argument("--hang-on", default="", metavar="ACTION", help="take this action as fake.hang")
     parser.add_argument(
@@ -303,6 +360,10 @@ def main() -> None:
     if told.stay:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ACTIONS["worker.shutdown"] = hang
+    _events[:] = told.events
+    if told.answers:
+        for action, data in json.loads(told.answers.read_bytes()).items():
+            ACTIONS[action] = lambda request_id, _data, data=data: succeed(request_id, data)
     player = Player(*told.play) if told.play else None
     for number, line in enumerate(sys.stdin.buffer):
         request = json.loads(line)
@@ -321,7 +382,7 @@ def serve(request: Json, told: argparse.Namespace) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     if action in (told.hang_on, told.late_on):
         action = "fake.hang" if action == told.hang_on else "fake.late_allocate"
-    if action in ("fake.hang", "fake.ignore_cancel", "fake.late_allocate"):
+    if action in ("fake.hang", "fake.hang_reporting", "fake.ignore_cancel", "fake.late_allocate"):
         _hanging[request_id] = action
     known = ACTIONS.get(action)
     if known is None:

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from protocol.results import LoadModelResult
 from protocol.vocabulary import GroupBy, Initialize, MemoryType, TransferType
 from worker.app.devices import Begin
-from worker.app.memory import Surroundings, compose
+from worker.app.memory import compose
+from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
 from worker.backends.isolated import IsolatedBackend

@@ -29,7 +29,7 @@ def build_pressure_monitor(
             work = Work(
                 action="memory.optimize",
                 run=lambda call: act(call.token),
-                claims=(Claim(device_id, alone=True),),
+                claims=(Claim(device_id, exclusive=True),),
                 quick=False,
             )
             return runner.submit_if_free(work)

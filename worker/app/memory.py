@@ -1,15 +1,15 @@
 """Where the parts below the stream are put together, whatever stands in for devices and models."""
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
 from protocol.results import Limits
 from worker.app.devices import Begin, accelerators, devices_of, host, may_come
 from worker.app.options import Arguments, fail
+from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend, OwnProcess
-from worker.core.models import ModelSpec, Role
+from worker.core.models import ModelSpec
 from worker.core.records import HOST, Decision, DeviceInfo
 from worker.interface.interface_memory import MemoryInterface, Workers
 from worker.policy.pressure import default_limits
@@ -28,26 +28,6 @@ from worker.workers.transfer import TransferWorker
 if TYPE_CHECKING:
     from worker.interface.models import ModelInterface
     from worker.loaders.models_file import DeclaredModels
-
-
-class Surroundings(Record):
-    """What the worker finds around itself."""
-
-    backends: Callable[[Begin], Iterable[DeviceBackend]]
-    """Makes the backends, the host's first; takes what begins one that is only found later."""
-    limits: Callable[[DeviceInfo], Limits]
-    """Returns what a device is limited to at first."""
-    models: Callable[[], Iterable[ModelSpec]]
-    """Returns the configured models. Called when something first asks for models."""
-    process_bytes: Callable[[], int | None]
-    """Returns what this process takes; None where that can't be told."""
-    roles: Callable[[], Iterable[Role]] = tuple
-    """Returns the names for what models are for. Called after ``models``."""
-    default_device: str | None = None
-    python_lines: Callable[[], Mapping[str, int]] | None = None
-    """Returns the bytes of Python objects by the line that made them."""
-    record: Callable[[Decision], None] | None = None
-    """Takes decisions about models over; must not wait."""
 
 
 class Parts(Record):
@@ -105,11 +85,15 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
             limit_bytes=arguments.limit_bytes if on_host else None,
         )
 
-    @cache
-    def declared() -> "DeclaredModels":
-        from worker.app.models import configured_models  # noqa: PLC0415 - only when something asks for models
+    # Mutable: what the file of models declared when it was read last.
+    read: list[DeclaredModels] = []
 
-        return configured_models(arguments, core.backends)
+    def models() -> Iterable[ModelSpec]:
+        from worker.app.models import configured_models, reread_models  # noqa: PLC0415 - only when something asks
+
+        again = reread_models if read else configured_models
+        read[:] = [again(arguments, core.backends)]
+        return read[0].specs
 
     python_lines = None
     if arguments.trace_python is not None:
@@ -121,8 +105,8 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
         Surroundings(
             backends=backends,
             limits=limits,
-            models=lambda: declared().specs,
-            roles=lambda: declared().roles,
+            models=models,
+            roles=lambda: read[0].roles,
             process_bytes=lambda: system.read().process_rss_bytes,
             default_device=default,
             python_lines=python_lines,

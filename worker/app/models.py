@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from worker.app.devices import may_come
-from worker.app.memory import Surroundings
 from worker.app.options import Arguments, fail
+from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend
+from worker.core.errors import ModelLoadFailedError
 from worker.core.log import log
 from worker.interface.models import ModelInterface
 from worker.loaders.models_file import DeclaredModels, ModelConfigError, declared_models
@@ -38,7 +39,9 @@ def build_models(
         surroundings.default_device,
         restarts.restart_for,
     )
-    return ModelInterface(core, worker, monitor)
+    return ModelInterface(
+        core, worker, monitor, lambda: (tuple(surroundings.models()), tuple(surroundings.roles()))
+    )
 
 
 def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
@@ -52,6 +55,17 @@ def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend
     for problem in found.problems:
         log("warning", "a model is refused", problem=problem)
     return found
+
+
+def reread_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
+    """Read ``--models`` again. ModelLoadFailedError for what is no such file any more."""
+    if arguments.models is None:
+        return DeclaredModels((), (), ())
+    try:
+        return read_configured(arguments, backends)
+    except (ModelConfigError, OSError) as error:
+        message = f"the file of models can't be read, and all models stay as they are: {error}"
+        raise ModelLoadFailedError(message, path=arguments.models, cause=str(error)) from error
 
 
 def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:

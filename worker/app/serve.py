@@ -1,6 +1,7 @@
 """The one place where the parts are put together."""
 
 import gc
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from worker.export.monitor_client import MonitorClient, Prepare
 
 _DETERMINISTIC_PID = 1
+_STACK_BYTES = 2 * 2**20
+"""Of each thread. The system's own measure, 8 MiB, would take most of a limited address space."""
 
 
 def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
@@ -46,12 +49,15 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     event_writer = EventWriter(writer)
     interval_ns = 0 if fixed_clock is not None else INTERVAL_NS
     channel = EventChannel(event_writer.write, clock, timers, interval_ns, wire_event)
+    # A fixed clock does not move by itself, so that a level would never fall.
+    manager = MemoryManager(clock, dwell_ns=0 if fixed_clock is not None else DWELL_NS)
     runner = JobRunner(
         writer,
         event_writer,
         clock,
         timers,
         history,
+        manager.devices.ids,
         max_inflight=arguments.max_inflight,
         max_frame_bytes=arguments.max_frame_bytes,
     )
@@ -64,8 +70,6 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         events = hub = EventHub(channel)
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
-    # A fixed clock does not move by itself, so that a level would never fall.
-    manager = MemoryManager(clock, dwell_ns=0 if fixed_clock is not None else DWELL_NS)
     parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
     memory = parts.memory
     reaper = build_reaper(parts, runner)
@@ -92,9 +96,8 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
         max_frame_bytes=arguments.max_frame_bytes,
         fixed_clock=fixed_clock,
     )
-    writer.on_broken = loop.output_lost
+    writer.when_broken(loop.output_lost)
     prepare = Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare
-    runner.bind(prepare, manager.devices.ids)
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -114,12 +117,13 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             parts.pace.set(clock.now_ns())
         memory.devices.probe_here()
 
-    loop.run(go_on)  # sampling would only keep the first answer waiting
+    loop.run(prepare, go_on)  # sampling would only keep the first answer waiting
 
 
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
     set_level(arguments.log_level)
+    threading.stack_size(_STACK_BYTES)
     serve_log()
     RESERVE.fill()
 

@@ -22,13 +22,13 @@ from worker.backends.shared_files import SharedFiles
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 from worker.core.log import log
-from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings
+from worker.core.records import HOST, AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings
+from worker.core.sure_lock import SureLock
 from worker.telemetry.system import SystemReading
 
 if TYPE_CHECKING:
     from worker.backends.mapped_file import MappedFile
 
-DEVICE_ID = "cpu"
 _ROOM_CHECK_BYTES = 2**20
 """Above this size, pooled buffers are given up first if the system is short; below, it can't matter."""
 
@@ -50,14 +50,14 @@ class CpuBackend:
         self._read_system = read_system
         self._pool = BufferPool(pool_bytes, now_ns)
         self._files = SharedFiles(shared_folder)
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state besides the pool: the live buffers by allocation id, and those of them that are files.
         self._buffers: dict[str, Buffer | SharedBuffer] = {}
         self._mapped: dict[str, MappedFile] = {}
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         """Return the one CPU."""
-        return (DeviceInfo(DEVICE_ID, DeviceKind.CPU, "System memory"),)
+        return (DeviceInfo(HOST, DeviceKind.CPU, "System memory"),)
 
     def remove_orphans(self) -> tuple[Path, ...]:
         """Remove shared files of this user's workers that were killed."""
@@ -101,14 +101,14 @@ class CpuBackend:
         """Refuse pinned memory, which only a GPU driver can give."""
         if request.memory_type is MemoryType.PINNED:
             message = "cpu has no pinned memory: page-locking for a GPU is the GPU driver's to do"
-            raise UnsupportedError(message, device_id=DEVICE_ID, memory_type=request.memory_type)
+            raise UnsupportedError(message, device_id=HOST, memory_type=request.memory_type)
         shared = request.memory_type is MemoryType.SHARED
         if shared and request.alignment is not None and request.alignment > PAGE_BYTES:
             message = (
                 f"shared memory is aligned to {PAGE_BYTES} bytes, the host's own mapping decides;"
                 f" {request.alignment} asked for"
             )
-            raise UnsupportedError(message, device_id=DEVICE_ID, alignment=request.alignment)
+            raise UnsupportedError(message, device_id=HOST, alignment=request.alignment)
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
         """Make a file, or map a buffer and touch it if it is to be zero."""

@@ -51,7 +51,7 @@ class Reaper:
         return Work(
             action="end of a lease",
             run=lambda _: self._memory.allocations.expire(allocation_id),
-            claims=(Claim(allocation_id, alone=True), Claim(device_id, alone=False)),
+            claims=(Claim(allocation_id, exclusive=True), Claim(device_id, exclusive=False)),
             quick=False,
         )
 

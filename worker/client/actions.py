@@ -137,6 +137,10 @@ class Actions:
         """
         return self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)
 
+    def reload_models(self, *, options: CallOptions | None = None) -> results.ReloadModelsResult:
+        """Read the file of models again; what is loaded and declared as before stays loaded."""
+        return self._call("memory.reload_models", results.ReloadModelsResult, {}, options)
+
     def plan(self, *, candidates: list[dict[str, Any]], allow_eviction: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanResult:
         """Ask which of several ways fits, in the order of preference. Changes nothing: ``plan_id`` takes it up.
 
@@ -293,6 +297,10 @@ class AsyncActions:
         by_owner: The owner's word that it has unloaded the model, which another process than the worker held.
         """
         return await self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)
+
+    async def reload_models(self, *, options: CallOptions | None = None) -> results.ReloadModelsResult:
+        """Read the file of models again; what is loaded and declared as before stays loaded."""
+        return await self._call("memory.reload_models", results.ReloadModelsResult, {}, options)
 
     async def plan(self, *, candidates: list[dict[str, Any]], allow_eviction: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanResult:
         """Ask which of several ways fits, in the order of preference. Changes nothing: ``plan_id`` takes it up.

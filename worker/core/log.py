@@ -20,6 +20,7 @@ from typing import Any, TextIO, cast
 
 import orjson
 
+from worker.core.sure_lock import SureLock
 from worker.core.text import UNSEEN, printable
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -93,9 +94,11 @@ def end_log(seconds: float) -> None:
 
 
 def _write(level: str, message: str, fields: dict[str, Any]) -> None:
-    with contextlib.suppress(Exception):
+    try:  # not contextlib.suppress: it needs memory itself, before it suppresses anything
         about = getattr(_about, "request", None) or {}
         _put(_line({"time": round(time.time(), 3), "level": level, "message": message, **about, **fields}))
+    except Exception:  # noqa: BLE001, S110 - a log must not fail work
+        pass
 
 
 def _put(line: bytes) -> None:
@@ -180,7 +183,7 @@ class _Writer:
         self._waiting = deque[bytes]()
         self._wake = SimpleQueue[None]()
         self._idle = threading.Event()
-        self._counting = threading.Lock()
+        self._counting = SureLock()
         # All mutable state besides: how many lines were dropped, and not told of yet.
         self._dropped = 0
 

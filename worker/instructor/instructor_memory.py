@@ -96,6 +96,7 @@ class Instructor:
         bind("memory.get_optimization_recommendations", self._get_optimization_recommendations)
         bind("memory.load_model", models.load_model, models.claims_of_load_model)
         bind("memory.unload_model", models.unload_model, models.claims_of_unload_model)
+        bind("memory.reload_models", models.reload_models, models.claims_of_reload_models)
         bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
@@ -239,8 +240,8 @@ class Instructor:
         device_id = self._memory.devices.one(asked)
         untouched = params.initialize is Initialize.NONE or params.memory_type is MemoryType.EXTERNAL
         touched = 0 if untouched else params.size_bytes
-        places = (Claim(each, alone=False) for each in self._memory.devices.candidates(asked))
-        claims = (*places, Claim(_IDS, alone=False))
+        places = (Claim(each, exclusive=False) for each in self._memory.devices.candidates(asked))
+        claims = (*places, Claim(_IDS, exclusive=False))
         unloads = params.make_room or params.plan_id is not None
         return claims, not unloads and self._memory.devices.is_quick(device_id, touched)
 
@@ -249,9 +250,9 @@ class Instructor:
 
     def _claims_of_deallocate(self, params: p.DeallocateParams) -> Claims:
         if not self._memory.allocations.knows(params.allocation_id):
-            return (Claim(_IDS, alone=True),), True
+            return (Claim(_IDS, exclusive=True),), True
         device_id, size = self._memory.allocations.place_of(params.allocation_id)
-        claims = (Claim(params.allocation_id, alone=True), Claim(device_id, alone=False))
+        claims = (Claim(params.allocation_id, exclusive=True), Claim(device_id, exclusive=False))
         return claims, self._memory.devices.is_quick(device_id, size)
 
     def _renew_lease(self, params: p.RenewLeaseParams, _: Call) -> r.RenewLeaseResult:
@@ -260,8 +261,8 @@ class Instructor:
 
     def _claims_of_renew_lease(self, params: p.RenewLeaseParams) -> Claims:
         if not self._memory.allocations.knows(params.allocation_id):
-            return (Claim(_IDS, alone=True),), True
-        return (Claim(params.allocation_id, alone=False),), True  # a copy of it may go on
+            return (Claim(_IDS, exclusive=True),), True
+        return (Claim(params.allocation_id, exclusive=False),), True  # a copy of it may go on
 
     # ---- transfers ----
 
@@ -296,7 +297,7 @@ class Instructor:
 
     def _claims_of_transfer(self, params: p.TransferParams) -> Claims:
         if not self._memory.allocations.knows(params.source_allocation_id):
-            return (Claim(_IDS, alone=True),), not params.wait
+            return (Claim(_IDS, exclusive=True),), not params.wait
         if not params.wait:
             return (), True  # only opened here; the copy claims for itself
         return self._claims_of_copy(params), False
@@ -304,10 +305,10 @@ class Instructor:
     def _claims_of_copy(self, params: p.TransferParams) -> tuple[Claim, ...]:
         source, _ = self._memory.allocations.place_of(params.source_allocation_id)
         return (
-            Claim(params.source_allocation_id, alone=params.transfer_type is TransferType.MOVE),
-            Claim(source, alone=False),
-            Claim(self._memory.devices.one(params.destination_device_id), alone=False),
-            Claim(_IDS, alone=False),
+            Claim(params.source_allocation_id, exclusive=params.transfer_type is TransferType.MOVE),
+            Claim(source, exclusive=False),
+            Claim(self._memory.devices.one(params.destination_device_id), exclusive=False),
+            Claim(_IDS, exclusive=False),
         )
 
     def _get_transfer(self, params: p.GetTransferParams, _: Call) -> r.TransferResult:
@@ -366,4 +367,4 @@ class Instructor:
 
     def _device_claims(self, device_id: str | None) -> tuple[Claim, ...]:
         devices = self._memory.devices.ids(device_id)
-        return (*(Claim(each, alone=True) for each in devices), Claim(_IDS, alone=False))
+        return (*(Claim(each, exclusive=True) for each in devices), Claim(_IDS, exclusive=False))

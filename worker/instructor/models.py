@@ -66,6 +66,14 @@ class ModelHandlers:
         """Unload a model."""
         return self._memory.models.unload(params.model_id, params.mode, call.token, by_owner=params.by_owner)
 
+    def reload_models(self, _: p.ReloadModelsParams, __: Call) -> r.ReloadModelsResult:
+        """Read the file of models again."""
+        return self._memory.models.reload()
+
+    def claims_of_reload_models(self, _: p.ReloadModelsParams) -> Claims:
+        """Return that one reading follows the other, and that none is quick."""
+        return (Claim("file of models", exclusive=True),), False
+
     def claims_of_load_model(self, params: p.LoadModelParams) -> Claims:
         """Return what loading touches, and that it is not quick; an owner's word touches nothing."""
         if self._memory.models.external(params.model_id):
@@ -73,7 +81,7 @@ class ModelHandlers:
         devices = self._memory.models.devices(params.model_id, params.device_id)
         return (
             model_claim(self._memory.models.resolve(params.model_id)),
-            *(Claim(each, alone=False) for each in devices),
+            *(Claim(each, exclusive=False) for each in devices),
         ), False
 
     def claims_of_unload_model(self, params: p.UnloadModelParams) -> Claims:
@@ -86,7 +94,7 @@ class ModelHandlers:
         devices = self._memory.models.devices(params.model_id, None)
         return (
             model_claim(self._memory.models.resolve(params.model_id)),
-            *(Claim(each, alone=False) for each in devices),
+            *(Claim(each, exclusive=False) for each in devices),
         ), False
 
     def plan(self, params: p.PlanParams, call: Call) -> r.PlanResult:

@@ -98,7 +98,8 @@ class Allocations:
                 models_unloaded=tuple(unloaded),
             )
         except BaseException:  # such as short memory: nothing that failed leaves a row
-            self._worker.free(allocation.allocation_id)
+            with suppress(AllocationNotFoundError):
+                patiently(lambda: self._worker.free(allocation.allocation_id))
             raise
 
     def _allocate_without_plan(
@@ -152,7 +153,7 @@ class Allocations:
         plan: "Plan | None" = None,
     ) -> Allocation:  # fmt: skip
         """Allocate in headroom that models made, by this plan or one made now. If that fails, the models return."""
-        device_id, models = request.device_id, self._models.get().worker
+        device_id, models = request.device_id, self._models.get()
         backend = self._backends[device_id]
         try:
             reservation = models.reserve_making_room(allocation_id, request, token, unloaded, plan)  # 4
@@ -170,8 +171,13 @@ class Allocations:
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:
         """Free one allocation."""
-        with self._monitor.watching_for_loss():
-            allocation, returned = self._worker.free(allocation_id, force=force)
+        allocation, returned = self._manager.allocations.get(allocation_id), None
+        try:
+            with self._monitor.watching_for_loss():
+                returned = self._worker.free(allocation_id, force=force)[1]
+        except MemoryError:
+            if self.knows(allocation_id):
+                raise  # else it is done, and only its telling was short of memory
 
         def freed() -> DeallocateResult:
             seen = self._after_change(allocation.device_id, allocation.size_bytes)
@@ -207,7 +213,7 @@ class Allocations:
 
     def _evictable_bytes(self, device_id: str) -> int:
         built = self._models.built
-        return 0 if built is None else built.worker.models.plans.evictable_bytes(device_id)
+        return 0 if built is None else built.evictable_bytes(device_id)
 
     def _after_change(self, device_id: str, size_bytes: int) -> Observation:
         """Observe a change; a large one with readings of its own, for it took time and others go on."""

@@ -55,7 +55,7 @@ class MemoryInterface:
         def check_unused(device_ids: tuple[str, ...], token: CancelToken) -> None:
             """Refuse what must not happen while a model is used there."""
             if models.built is not None:
-                models.built.worker.check_unused(device_ids, token)
+                models.built.check_unused(device_ids, token)
 
         self.devices = DeviceChoice(core, monitor, default_device)
         self.questions = Questions(core, monitor, workers.analytics, models)
@@ -94,5 +94,5 @@ class MemoryInterface:
             for backend in dict.fromkeys(self._core.backends.values()):
                 stack.callback(backend.close)
             if self._models.built is not None:
-                stack.callback(self._models.built.worker.close)
+                stack.callback(self._models.built.close)
             self.allocations.free_all()

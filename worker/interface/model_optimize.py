@@ -51,7 +51,8 @@ class ModelOptimizer:
     def __init__(self, core: Core, worker: ModelWorker, monitor: DeviceMonitor) -> None:
         self._manager = core.manager
         self._table = core.manager.models
-        self._worker = worker
+        self._unloader = worker.unloader
+        self._external = worker.external
         self._models = worker.models
         self._monitor = monitor
         self._clock = core.clock
@@ -120,7 +121,7 @@ class ModelOptimizer:
                 continue
             try:
                 offload = victim.mode is EvictionMode.OFFLOAD
-                row_or_none = self._worker.evict(victim.model_id, victim.reason, token, offload=offload)
+                row_or_none = self._unloader.evict(victim.model_id, victim.reason, token, offload=offload)
             except (ModelBusyError, OutOfMemoryError) as error:
                 progress.kept[victim.model_id] = f"stays: {error.message}"
                 continue
@@ -149,7 +150,7 @@ class ModelOptimizer:
         if demand.max_time_ms is not None:
             within_ns = max(0, started_ns + demand.max_time_ms * NS_PER_MS - self._clock.now_ns())
         reason = f"memory is wanted back on {device_id}"
-        for model_id, said in self._worker.external.ask(owners, reason, token, within_ns).items():
+        for model_id, said in self._external.ask(owners, reason, token, within_ns).items():
             if isinstance(said, UnloadedModel):
                 progress.unloaded.append(said)
             else:
@@ -240,10 +241,10 @@ class ModelOptimizer:
                     continue
                 try:
                     if entry.state is ModelState.OFFLOADED:
-                        unloaded.append(self._worker.unload(entry.model_id, token))
+                        unloaded.append(self._unloader.unload(entry.model_id, token))
                         continue
                     why = "unloaded: cleared, as asked"
-                    row = self._worker.evict(entry.model_id, why, token, forced=forced)
+                    row = self._unloader.evict(entry.model_id, why, token, forced=forced)
                 except ModelBusyError as error:
                     more = "; force: true unloads it too" if error.details["cause"] == "pinned" else ""
                     kept.append(Kept(entry.model_id, f"{error.details['cause'].replace('_', ' ')}{more}"))
@@ -251,7 +252,7 @@ class ModelOptimizer:
                     unloaded.extend([] if row is None else [row])
         returned = sum_if_known([row.returned_bytes for row in unloaded])
         cleared = sum(row.freed_bytes for row in unloaded)
-        return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept))
+        return ClearResult(cleared, returned, 0, tuple(unloaded), tuple(kept), ())
 
     def _clear_external(
         self, device_ids: tuple[str, ...], token: CancelToken, *, forced: bool
@@ -264,7 +265,7 @@ class ModelOptimizer:
         owners = [entry.model_id for entry in external if entry.model_id not in pinned]
         if not owners:
             return [], kept
-        answers = self._worker.external.ask(owners, "cleared, as asked", token)
+        answers = self._external.ask(owners, "cleared, as asked", token)
         kept += [Kept(each, said) for each, said in answers.items() if isinstance(said, str)]
         return [said for said in answers.values() if isinstance(said, UnloadedModel)], kept
 

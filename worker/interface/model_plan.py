@@ -20,7 +20,7 @@ class ModelPlanner:
     def __init__(self, core: Core, worker: ModelWorker, monitor: DeviceMonitor) -> None:
         self._manager = core.manager
         self._pressure = core.manager.pressure
-        self._worker = worker
+        self._placement = worker.placement
         self._models = worker.models
         self._monitor = monitor
 
@@ -57,7 +57,7 @@ class ModelPlanner:
         if way.model_id is None:
             return way, None
         try:
-            device_id, needed = self._worker.requirement(way.model_id, way.device_id, token)
+            device_id, needed = self._placement.requirement(way.model_id, way.device_id, token)
         except (ModelLoadFailedError, UnsupportedError, DeviceUnavailableError) as error:
             return way, error.message
         return replace(way, device_id=device_id, required_bytes=needed), None
@@ -66,7 +66,7 @@ class ModelPlanner:
         self, way: WayToPlan, broken: str | None, *, allow_eviction: bool
     ) -> tuple[PlannedCandidate, tuple[Victim, ...], str]:
         """Return a way's row, what goes for it, and its part of the reason."""
-        device_id = way.device_id or self._worker.default_device
+        device_id = way.device_id or self._placement.default_device
         if way.required_bytes is None:
             row = PlannedCandidate(way.name, False, device_id, None, (), None)  # noqa: FBT003 - a record's field
             return row, (), f"{way.name!r} can't be had: {broken}"

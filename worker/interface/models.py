@@ -1,17 +1,21 @@
 """Models, over several devices: the part of the interface that a worker without any never builds."""
 
+from collections.abc import Callable, Iterable
+
 from protocol.results import (
     ClearResult,
     GetModelStatusResult,
     LoadModelResult,
     ModelOptimizeResult,
     ModelStatus,
+    ReloadModelsResult,
     UnloadedModel,
 )
 from protocol.vocabulary import UnloadMode
 from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.errors import InvalidRequestError
+from worker.core.models import ModelSpec, Role
 from worker.core.records import ModelDemand, Report
 from worker.interface.model_optimize import ModelOptimizer, merged
 from worker.interface.model_plan import ModelPlanner
@@ -30,8 +34,15 @@ _ESTIMATES_S = 0.25
 class ModelInterface:
     """All models of the worker."""
 
-    def __init__(self, core: Core, worker: ModelWorker, monitor: DeviceMonitor) -> None:
+    def __init__(
+        self,
+        core: Core,
+        worker: ModelWorker,
+        monitor: DeviceMonitor,
+        configured: Callable[[], tuple[Iterable[ModelSpec], Iterable[Role]]],
+    ) -> None:
         self.worker = worker
+        self._configured = configured
         self._manager = core.manager
         self._table = core.manager.models
         self._optimizer = ModelOptimizer(core, worker, monitor)
@@ -39,7 +50,12 @@ class ModelInterface:
         self.planned = worker.models.plans.kept.get
         self._monitor = monitor
         self._clock = core.clock
-        self.expire = worker.expire
+        self.expire = worker.unloader.expire
+        self.check_unused = worker.headroom.check_unused
+        self.reserve_making_room = worker.headroom.reserve_making_room
+        self.bring_back = worker.bring_back
+        self.evictable_bytes = worker.models.plans.evictable_bytes
+        self.close = worker.close
 
     # ---- changes ----
 
@@ -52,7 +68,7 @@ class ModelInterface:
         models, entry = self.worker.models, self._table.get(model_id)
         if entry.spec.external:
             self.worker.external.loaded(
-                model_id, device_id or entry.spec.device_id or self.worker.default_device
+                model_id, device_id or entry.spec.device_id or self.worker.placement.default_device
             )
             return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
         plan = None if plan_id is None else self.plan_for(plan_id, device_id, model_id=entry.model_id)
@@ -90,10 +106,16 @@ class ModelInterface:
         )
 
     def unload(
-        self, model_id: str, mode: UnloadMode, token: CancelToken, *, by_owner: bool = False
-    ) -> UnloadedModel:
+        self, model_id: str, mode: UnloadMode, token: CancelToken, *, by_owner: bool = False,
+        reason: str = "unloaded: as asked",
+    ) -> UnloadedModel:  # fmt: skip
         """Unload a model, or ask its owner to; ``by_owner``: the owner has."""
-        return self.worker.unload(model_id, token, mode, by_owner=by_owner)
+        return self.worker.unloader.unload(model_id, token, mode, by_owner=by_owner, reason=reason)
+
+    def reload(self) -> ReloadModelsResult:
+        """Read what is configured again. ModelLoadFailedError, and all stays as it was, for what is no such file."""
+        specs, roles = self._configured()
+        return self.worker.reload(specs, roles)
 
     def clear(
         self, device_ids: tuple[str, ...], cleared: ClearResult, token: CancelToken, *, forced: bool

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from protocol.results import ClearResult, DefragmentResult, Limits, SetLimitsResult
-from protocol.vocabulary import ClearType, GroupBy, OptimizationLevel, PressureLevel
+from protocol.vocabulary import ClearType, GroupBy, OptimizationLevel, PressureLevel, UnloadMode
 from worker.core.actions import (
     ClearCache,
     Defragment,
@@ -121,9 +121,10 @@ class Relief:
                 return self.clear((device_id,), ClearType.CACHE, None, token, force=False).returned_bytes
             case UnloadModel(model_id=model_id):
                 with suppress(ModelBusyError):  # it came into use since
-                    return (
-                        self._models.get().worker.unload(model_id, token, reason=why_unloaded).returned_bytes
-                    )
+                    models = self._models.get()
+                    return models.unload(
+                        model_id, UnloadMode.UNLOAD, token, reason=why_unloaded
+                    ).returned_bytes
             case EvictBytes(device_id=device_id):
                 demand = ModelDemand(min_bytes=action.min_bytes)
                 return self._models.get().optimize((device_id,), demand, token).memory_returned_bytes

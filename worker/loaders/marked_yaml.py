@@ -3,6 +3,7 @@
 Plain values only (yaml's safe loader): no tag makes an object. A key that appears twice is refused.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ _MAX_VALUES = 200_000
 _MAX_NUMBER_CHARACTERS = 64
 _NUMBERS = frozenset(("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"))
 _SHOWN_CHARACTERS = 80
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class YamlError(ValueError):
@@ -111,6 +113,12 @@ def _refuse_what_grows(node: yaml.Node, sizes: dict[int, int], above: list[int])
     if isinstance(node, yaml.ScalarNode):
         if node.tag in _NUMBERS and len(node.value) > _MAX_NUMBER_CHARACTERS:
             raise YamlError(f"a number of more than {_MAX_NUMBER_CHARACTERS} characters", line)
+        half = _HALF_A_CHARACTER.search(node.value)
+        if half is not None:  # no reply could hold it
+            code = ord(half[0])
+            raise YamlError(
+                f"\\u{code:04x} is half of a character; write the whole one, as itself or \\U…", line
+            )
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             count += _refuse_what_grows(key, sizes, above) + _refuse_what_grows(value, sizes, above)

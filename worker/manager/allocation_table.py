@@ -1,14 +1,16 @@
 """The allocations: named, reserved, committed, leased, removed. Pure; under the manager's lock."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 
 from protocol.results import AllocationRow
 from protocol.vocabulary import DeviceState, MemoryType
+from worker.core.atomic import GONE, Store, store_together
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import AllocationNotFoundError, OutOfMemoryError
 from worker.core.records import Allocation, AllocationRequest, Block, Reservation
-from worker.manager.devices import DeviceTable, unavailable, went_with_its_device
+from worker.manager.devices import Device, DeviceTable, unavailable, went_with_its_device
 from worker.manager.due_table import DueTable
 from worker.manager.pressure_table import PressureTable
 from worker.policy.admission import admit, count
@@ -50,7 +52,7 @@ class AllocationTable:
         whatever fails when.
         """
         with self._lock:
-            self._remember_ending(allocation_id, "never_existed")
+            store_together(self._ending_otherwise(allocation_id, "never_existed"))
 
     def reserve(self, request: AllocationRequest, allocation_id: str) -> Reservation:
         """Hold headroom for an allocation.
@@ -84,15 +86,24 @@ class AllocationTable:
             if device.info.state is not DeviceState.AVAILABLE:
                 raise unavailable(device.info)
             reservation = Reservation(name, request)
-            device.ledger.reserve(reservation)
-            self._devices.version += 1
+            store_together(
+                [
+                    *device.ledger.reserving(reservation),
+                    *self._devices.changing(device, stale=device.stale),
+                ]
+            )
             return reservation
 
     def release(self, reservation: Reservation) -> None:
         """Roll back: every figure is as before ``reserve``."""
         with self._lock:
-            self._devices.get(reservation.request.device_id).ledger.release(reservation)
-            self._devices.version += 1
+            device = self._devices.get(reservation.request.device_id)
+            store_together(
+                [
+                    *device.ledger.releasing(reservation),
+                    *self._devices.changing(device, stale=device.stale),
+                ]
+            )
 
     def commit(self, reservation: Reservation, block: Block) -> Allocation:
         """Add what the backend made. DeviceUnavailableError if the device went away meanwhile."""
@@ -104,13 +115,7 @@ class AllocationTable:
             now = self._clock.now_ns()
             expires = None if request.lease_ns is None else now + request.lease_ns
             allocation = Allocation(reservation.allocation_id, request, block, now, expires)
-            device.ledger.release(reservation)
-            device.ledger.add(allocation)
-            device.stale = True
-            self._devices.version += 1
-            self._owning[allocation.allocation_id] = request.device_id
-            if expires is not None:
-                self._due.set_lease(request.device_id, allocation.allocation_id, expires)
+            self._add(device, allocation, expires, device.ledger.releasing(reservation))
             return allocation
 
     def renew(self, allocation_id: str, lease_ns: int) -> Allocation:
@@ -123,9 +128,9 @@ class AllocationTable:
             request: AllocationRequest = replace(before.request, lease_ns=lease_ns)
             expires = self._clock.now_ns() + lease_ns
             renewed: Allocation = replace(before, request=request, expires_ns=expires)
-            self._devices.get(renewed.device_id).ledger.replace(renewed)
-            self._devices.version += 1
-            self._due.set_lease(renewed.device_id, allocation_id, expires)
+            device = self._devices.get(renewed.device_id)
+            stores = [*device.ledger.replacing(renewed), *self._devices.changing(device, stale=device.stale)]
+            self._store(renewed, stores, expires, before.expires_ns)
             return renewed
 
     def remove(self, allocation_id: str, *, ending: str = "already_freed") -> Allocation:
@@ -133,14 +138,16 @@ class AllocationTable:
         with self._lock:
             allocation = self.get(allocation_id)
             device = self._devices.get(allocation.device_id)
-            device.ledger.remove(allocation_id)
-            device.stale = True
-            self._devices.version += 1
-            del self._owning[allocation_id]
-            if allocation.expires_ns is not None:
-                self._due.set_lease(allocation.device_id, allocation_id, None)
+            stores = [
+                *device.ledger.removing(allocation),
+                *self._devices.changing(device),
+                (self._owning, allocation_id, GONE),
+            ]
             if ending != "already_freed":
-                self._remember_ending(allocation_id, ending)
+                stores += self._ending_otherwise(allocation_id, ending)
+            store_together(stores)
+            if allocation.expires_ns is not None:
+                self._set_due(allocation.device_id, allocation_id, None)
             return allocation
 
     def put_back(self, allocation: Allocation) -> None:
@@ -148,14 +155,10 @@ class AllocationTable:
         with self._lock:
             if allocation.allocation_id in self._owning:
                 return
-            device = self._devices.get(allocation.device_id)
-            device.ledger.put_back(allocation)
-            device.stale = True
-            self._devices.version += 1
-            self._owning[allocation.allocation_id] = allocation.device_id
-            if allocation.expires_ns is not None:
-                again_ns = max(allocation.expires_ns, self._clock.now_ns() + _FREED_AGAIN_NS)
-                self._due.set_lease(allocation.device_id, allocation.allocation_id, again_ns)
+            again_ns = allocation.expires_ns
+            if again_ns is not None:
+                again_ns = max(again_ns, self._clock.now_ns() + _FREED_AGAIN_NS)
+            self._add(self._devices.get(allocation.device_id), allocation, again_ns, anew=False)
 
     def remove_expired(self, allocation_id: str) -> Allocation | None:
         """Remove an allocation whose lease has ended; None for one that is gone, or was renewed meanwhile."""
@@ -226,7 +229,46 @@ class AllocationTable:
         )
         return "already_freed" if existed else "never_existed"
 
-    def _remember_ending(self, allocation_id: str, ending: str) -> None:
-        self._endings[allocation_id] = ending
-        if len(self._endings) > _ENDINGS_KEPT:
-            self._endings.popitem(last=False)
+    def _ending_otherwise(self, allocation_id: str, ending: str) -> list[Store]:
+        stores: list[Store] = [(self._endings, allocation_id, ending)]
+        if len(self._endings) >= _ENDINGS_KEPT and allocation_id not in self._endings:
+            stores.append((self._endings, next(iter(self._endings)), GONE))
+        return stores
+
+    def _add(
+        self,
+        device: Device,
+        allocation: Allocation,
+        due_ns: int | None,
+        released: Iterable[Store] = (),
+        *,
+        anew: bool = True,
+    ) -> None:
+        stores = [
+            *released,
+            *device.ledger.adding(allocation, anew=anew),
+            *self._devices.changing(device),
+            (self._owning, allocation.allocation_id, allocation.device_id),
+        ]
+        self._store(allocation, stores, due_ns, None)
+
+    def _store(
+        self, allocation: Allocation, stores: list[Store], due_ns: int | None, due_before_ns: int | None
+    ) -> None:
+        """Store changes along with when a lease ends, or neither."""
+        device_id, allocation_id = allocation.device_id, allocation.allocation_id
+        try:
+            if due_ns is not None:
+                self._due.set_lease(device_id, allocation_id, due_ns)
+            store_together(stores)
+        except BaseException:
+            if due_ns is not None:
+                self._set_due(device_id, allocation_id, due_before_ns)
+            raise
+
+    def _set_due(self, device_id: str, allocation_id: str, due_ns: int | None) -> None:
+        """Set when a lease ends after it was decided; where memory is short, it is looked at in vain or late."""
+        try:  # noqa: SIM105 - suppress() needs memory itself
+            self._due.set_lease(device_id, allocation_id, due_ns)
+        except MemoryError:
+            pass

@@ -1,13 +1,14 @@
 """The devices: which are there, in which state, with which limits. Pure, as all of the manager is."""
 
-import threading
 from dataclasses import replace
 
 from protocol.results import Limits
 from protocol.vocabulary import DeviceKind, DeviceState, Executed, PressureLevel
+from worker.core.atomic import Store
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.records import HOST, DeviceInfo, Readings, Signal
+from worker.core.sure_lock import SureRLock
 from worker.manager.ledger import DeviceLedger
 from worker.policy.levels import HeldLevel
 from worker.policy.pressure import Headroom, LedgerTotals
@@ -54,7 +55,7 @@ class DeviceTable:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.lock = threading.RLock()
+        self.lock = SureRLock()
         """Guards all of the manager. Held over several steps that belong together; never across I/O."""
         # All mutable state of this table.
         self._devices: dict[str, Device] = {}
@@ -81,6 +82,10 @@ class DeviceTable:
             message = f"no device {device_id!r}; there are {', '.join(known)}"
             raise DeviceNotFoundError(message, device_id=device_id, known_devices=known)
         return device
+
+    def changing(self, device: Device, *, stale: bool = True) -> list[Store]:
+        """Return what says that a figure of a device changed; ``stale``: that its readings are from before."""
+        return [(vars(device), "stale", stale), (vars(self), "version", self.version + 1)]
 
     def all(self) -> tuple[Device, ...]:
         """Return the state of every device, for who holds the lock."""

@@ -1,22 +1,31 @@
-"""One device's ledger: live allocations, what is reserved, and the peaks. Pure; its owner locks."""
+"""One device's ledger: live allocations, what is reserved, and the peaks. Pure; its owner locks.
 
-from collections import Counter
-from collections.abc import Iterator
+A change is worked out first, as the values to be stored (``adding``, ``removing`` …), and stored all together: where
+memory runs out amid its sums, nothing has changed. Whoever changes more along with it stores that with it.
+"""
 
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from protocol.record import Record
 from protocol.results import UsageGroup
 from protocol.vocabulary import GroupBy, MemoryType
+from worker.core.atomic import GONE, Store, store_together
 from worker.core.records import Allocation, AllocationRequest, OwnerFlow, Reservation
 
 _EMPTY_GROUPS_KEPT = 1024
 """Groups with nothing live that are remembered for their peak, per grouping."""
 
 
-class _Group:
-    __slots__ = ("allocated", "count", "made_bytes", "made_count", "peak")
+class _Group(Record):
+    allocated: int = 0
+    peak: int = 0
+    count: int = 0
+    made_bytes: int = 0
+    made_count: int = 0
 
-    def __init__(self) -> None:
-        self.allocated = self.peak = self.count = 0
-        self.made_bytes = self.made_count = 0
+
+_NO_GROUP = _Group()
 
 
 class DeviceLedger:
@@ -43,16 +52,16 @@ class DeviceLedger:
         self.model_bytes = 0
         self.working_bytes = 0
         """What models were declared to take beside their weights."""
-        self.pinned: set[str] = set()
+        self.pinned: dict[str, None] = {}
         """Handles of weights that stay until they are unloaded by name."""
         self.objects: dict[str, int] = {}
         """What the process grew by for each of them that is an object of Python's, by handle."""
         self.external_models: dict[str, int] = {}
         """Bytes of each model that another process holds, by handle. They are external bytes too."""
         self.made_count = self.made_bytes = 0
-        self.unleased: dict[tuple[str | None, str | None], list[int]] = {}
+        self.unleased: dict[tuple[str | None, str | None], tuple[int, int]] = {}
         """Bytes and count by owner and purpose of what has no end that is known: neither persistent nor leased."""
-        self._freed: Counter[tuple[str | None, str | None]] = Counter()
+        self._freed: dict[tuple[str | None, str | None], int] = {}
         self._groups: dict[GroupBy, dict[str | None, _Group]] = {group: {} for group in GroupBy}
 
     @property
@@ -60,17 +69,21 @@ class DeviceLedger:
         """Bytes committed less given back since the last readings."""
         return self.committed_bytes - self.noted_bytes
 
-    def reserve(self, reservation: Reservation) -> None:
-        """Hold headroom for an allocation that is being made."""
-        self.changes += 1
-        self.reservations[reservation.allocation_id] = reservation
-        self.reserved_bytes += _headroom_of(reservation.request)
+    def reserving(self, reservation: Reservation) -> list[Store]:
+        """Return what holds headroom for an allocation that is being made."""
+        return [
+            (self.reservations, reservation.allocation_id, reservation),
+            *self._counts(changes=1, reserved_bytes=_headroom_of(reservation.request)),
+        ]
 
-    def release(self, reservation: Reservation) -> None:
-        """Give held headroom back; nothing happens if it went with the device."""
-        if self.reservations.pop(reservation.allocation_id, None) is not None:
-            self.changes += 1
-            self.reserved_bytes -= _headroom_of(reservation.request)
+    def releasing(self, reservation: Reservation) -> list[Store]:
+        """Return what gives held headroom back: nothing if it went with the device."""
+        if not self.holds(reservation):
+            return []
+        return [
+            (self.reservations, reservation.allocation_id, GONE),
+            *self._counts(changes=1, reserved_bytes=-_headroom_of(reservation.request)),
+        ]
 
     def holds(self, reservation: Reservation) -> bool:
         """Tell whether headroom is still held: it is not once the device was lost."""
@@ -80,107 +93,114 @@ class DeviceLedger:
         """Give all held headroom back, but for what the host holds: what was being made there went with the device."""
         for reservation in tuple(self.reservations.values()):
             if reservation.request.memory_type is not MemoryType.EXTERNAL:
-                self.release(reservation)
+                store_together(self.releasing(reservation))
         self.samples.clear()
 
-    def add(self, allocation: Allocation) -> None:
-        """Add a live allocation."""
-        self.allocations[allocation.allocation_id] = allocation
-        self.made_count += 1
-        self.made_bytes += allocation.size_bytes
+    def adding(self, allocation: Allocation, *, anew: bool = True) -> list[Store]:
+        """Return what adds a live allocation; not ``anew``: one that was removed, as if it had not been."""
+        size_bytes, made = allocation.size_bytes, int(anew)
+        stores: list[Store] = [
+            (self.allocations, allocation.allocation_id, allocation),
+            *self._counts(made_count=made, made_bytes=made * size_bytes),
+        ]
         if allocation.external:
-            self.external_bytes += allocation.size_bytes
+            stores += self._counts(external_bytes=size_bytes)
         else:
-            self.allocated_bytes += allocation.size_bytes
-            self.committed_bytes += allocation.block.actual_bytes
-            self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
-            self._count_unleased(allocation, 1)
+            stores += self._counts(allocated_bytes=size_bytes, committed_bytes=allocation.block.actual_bytes)
+            peak = max(self.peak_allocated_bytes, self.allocated_bytes + size_bytes)
+            stores += [(vars(self), "peak_allocated_bytes", peak), *self._counting_unleased(allocation, 1)]
+        if not anew:
+            pair = (allocation.request.owner, allocation.request.purpose)
+            if pair in self._freed:
+                stores.append((self._freed, pair, self._freed[pair] - 1 or GONE))
         for groups, key in self._group_entries(allocation.request):
-            group = groups.setdefault(key, _Group())
-            group.allocated += allocation.size_bytes
-            group.count += 1
-            group.made_bytes += allocation.size_bytes
-            group.made_count += 1
-            group.peak = max(group.peak, group.allocated)
+            before = groups.get(key, _NO_GROUP)
+            allocated = before.allocated + size_bytes
+            group = _Group(
+                allocated=allocated,
+                peak=max(before.peak, allocated),
+                count=before.count + 1,
+                made_bytes=before.made_bytes + made * size_bytes,
+                made_count=before.made_count + made,
+            )
+            stores.append((groups, key, group))
+        return stores
 
-    def put_back(self, allocation: Allocation) -> None:
-        """Add an allocation that was removed, as if it had not been."""
-        made = self.made_count, self.made_bytes
-        self.add(allocation)
-        self.made_count, self.made_bytes = made
-        pair = (allocation.request.owner, allocation.request.purpose)
-        self._freed[pair] -= self._freed[pair] > 0
-        if not self._freed[pair]:
-            del self._freed[pair]
-        for groups, key in self._group_entries(allocation.request):
-            groups[key].made_bytes -= allocation.size_bytes
-            groups[key].made_count -= 1
-
-    def remove(self, allocation_id: str) -> Allocation:
-        """Remove an allocation. KeyError if it is not live."""
-        allocation = self.allocations.pop(allocation_id)
+    def removing(self, allocation: Allocation) -> list[Store]:
+        """Return what removes a live allocation."""
+        size_bytes = allocation.size_bytes
+        stores: list[Store] = [(self.allocations, allocation.allocation_id, GONE)]
         if allocation.external:
-            self.external_bytes -= allocation.size_bytes
+            stores += self._counts(external_bytes=-size_bytes)
         else:
-            self.allocated_bytes -= allocation.size_bytes
-            self._give_back(allocation.block.actual_bytes)
-            self._count_unleased(allocation, -1)
+            stores += self._counts(allocated_bytes=-size_bytes)
+            stores += self._giving_back(allocation.block.actual_bytes)
+            stores += self._counting_unleased(allocation, -1)
         pair = (allocation.request.owner, allocation.request.purpose)
         if pair in self._freed or len(self._freed) < _EMPTY_GROUPS_KEPT:
-            self._freed[pair] += 1
+            stores.append((self._freed, pair, self._freed.get(pair, 0) + 1))
         for groups, key in self._group_entries(allocation.request):
-            group = groups[key]
-            group.allocated -= allocation.size_bytes
-            group.count -= 1
-            if group.count == 0 and len(groups) > _EMPTY_GROUPS_KEPT:
-                del groups[key]
-        return allocation
+            before = groups[key]
+            forgotten = before.count == 1 and len(groups) > _EMPTY_GROUPS_KEPT
+            group = _Group(
+                allocated=before.allocated - size_bytes,
+                peak=before.peak,
+                count=before.count - 1,
+                made_bytes=before.made_bytes,
+                made_count=before.made_count,
+            )
+            stores.append((groups, key, GONE if forgotten else group))
+        return stores
 
-    def replace(self, allocation: Allocation) -> None:
-        """Put another record in the place of a live allocation of the same id, bytes and owner."""
+    def replacing(self, allocation: Allocation) -> list[Store]:
+        """Return what puts another record in the place of a live allocation of the same id, bytes and owner."""
         before = self.allocations[allocation.allocation_id]
-        self.allocations[allocation.allocation_id] = allocation
-        if not allocation.external:
-            self._count_unleased(before, -1)
-            self._count_unleased(allocation, 1)
+        stores: list[Store] = [(self.allocations, allocation.allocation_id, allocation)]
+        if not allocation.external and _endless(before) != _endless(allocation):
+            stores += self._counting_unleased(before, -1)
+            stores += self._counting_unleased(allocation, 1)
+        return stores
 
-    def _count_unleased(self, allocation: Allocation, sign: int) -> None:
-        request = allocation.request
-        if request.persistent or allocation.expires_ns is not None:
-            return
-        pair = (request.owner, request.purpose)
-        held = self.unleased.setdefault(pair, [0, 0])
-        held[0] += sign * allocation.size_bytes
-        held[1] += sign
-        if not held[1]:
-            del self.unleased[pair]
+    def _counting_unleased(self, allocation: Allocation, sign: int) -> list[Store]:
+        if not _endless(allocation):
+            return []
+        pair = (allocation.request.owner, allocation.request.purpose)
+        held_bytes, count = self.unleased.get(pair, (0, 0))
+        after = (held_bytes + sign * allocation.size_bytes, count + sign)
+        return [(self.unleased, pair, after if after[1] else GONE)]
 
-    def _give_back(self, actual_bytes: int) -> None:
+    def _giving_back(self, actual_bytes: int) -> list[Store]:
         """Count what the device has back. Readings on their way may show it already: not a second time."""
-        self.changes += 1
-        self.committed_bytes -= actual_bytes
-        for sample in self.samples:
-            self.samples[sample] -= actual_bytes
+        return [
+            *self._counts(changes=1, committed_bytes=-actual_bytes),
+            *((self.samples, sample, shown - actual_bytes) for sample, shown in self.samples.items()),
+        ]
 
-    def add_weights(
-        self, handle: str, size_bytes: int, actual_bytes: int, *, is_object: bool, working_bytes: int = 0
-    ) -> None:
-        """Add a model's weights, and the working memory that is kept free for it."""
-        if is_object:
-            self.objects[handle] = actual_bytes
-        self.weights[handle] = (size_bytes, actual_bytes, working_bytes)
-        self.model_bytes += size_bytes
-        self.working_bytes += working_bytes
-        self.committed_bytes += actual_bytes
+    def _counts(self, **by: int) -> list[Store]:
+        """Return what adds to figures of the ledger."""
+        figures: MutableMapping[str, Any] = vars(self)
+        return [(figures, name, figures[name] + more) for name, more in by.items()]
 
-    def remove_weights(self, handle: str) -> None:
-        """Remove a model's weights, if they are there."""
-        size_bytes, actual_bytes, working_bytes = self.weights.pop(handle, (0, 0, 0))
-        self.objects.pop(handle, None)
-        self.model_bytes -= size_bytes
-        self.working_bytes -= working_bytes
-        self.pinned.discard(handle)
-        self._give_back(actual_bytes)
+    def adding_weights(
+        self, handle: str, size_bytes: int, actual_bytes: int, *, is_object: bool, working_bytes: int
+    ) -> list[Store]:
+        """Return what adds a model's weights, and the working memory that is kept free for it."""
+        return [
+            *([(self.objects, handle, actual_bytes)] if is_object else []),
+            (self.weights, handle, (size_bytes, actual_bytes, working_bytes)),
+            *self._counts(model_bytes=size_bytes, working_bytes=working_bytes, committed_bytes=actual_bytes),
+        ]
+
+    def removing_weights(self, handle: str) -> list[Store]:
+        """Return what removes a model's weights, if they are there."""
+        size_bytes, actual_bytes, working_bytes = self.weights.get(handle, (0, 0, 0))
+        return [
+            (self.weights, handle, GONE),
+            (self.objects, handle, GONE),
+            (self.pinned, handle, GONE),
+            *self._counts(model_bytes=-size_bytes, working_bytes=-working_bytes),
+            *self._giving_back(actual_bytes),
+        ]
 
     @property
     def staying_bytes(self) -> int:
@@ -191,16 +211,18 @@ class DeviceLedger:
     def drop_weights(self) -> None:
         """Remove all weights: they went with the device."""
         for handle in tuple(self.weights):
-            self.remove_weights(handle)
+            store_together(self.removing_weights(handle))
 
-    def add_external_model(self, handle: str, size_bytes: int) -> None:
-        """Record a model that another process holds."""
-        self.external_models[handle] = size_bytes
-        self.external_bytes += size_bytes
+    def adding_external_model(self, handle: str, size_bytes: int) -> list[Store]:
+        """Return what records a model that another process holds."""
+        return [(self.external_models, handle, size_bytes), *self._counts(external_bytes=size_bytes)]
 
-    def remove_external_model(self, handle: str) -> None:
-        """Remove the record."""
-        self.external_bytes -= self.external_models.pop(handle)
+    def removing_external_model(self, handle: str) -> list[Store]:
+        """Return what removes the record."""
+        return [
+            (self.external_models, handle, GONE),
+            *self._counts(external_bytes=-self.external_models[handle]),
+        ]
 
     def never_freed(self, owner: str | None, purpose: str | None) -> bool:
         """Tell whether no allocation of an owner and purpose was ever freed; False where it isn't known."""
@@ -233,3 +255,8 @@ class DeviceLedger:
 def _headroom_of(request: AllocationRequest) -> int:
     """Return the headroom that a request takes on its device: what the host holds takes none."""
     return 0 if request.memory_type is MemoryType.EXTERNAL else request.size_bytes
+
+
+def _endless(allocation: Allocation) -> bool:
+    """Tell whether an allocation has no end that is known: it is neither persistent nor leased."""
+    return not allocation.request.persistent and allocation.expires_ns is None

@@ -1,7 +1,7 @@
 """What is known of each configured model, and where its weights are. Pure; under the manager's lock."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from protocol.record import Record
 from protocol.results import ModelStatus
@@ -10,6 +10,7 @@ from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
 from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Reservation
+from worker.core.sure_lock import SureCondition
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -36,8 +37,12 @@ class ModelEntry:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
+        self.next_spec: ModelSpec | None = None
+        """What it is declared as by now, once it is not loaded any more."""
+        self.leaving = False
+        """Whether it is not declared any more, and goes once it is not loaded any more."""
         # All mutable state of a model.
-        self.state = ModelState.UNLOADED
+        self.state = ModelState.UNLOADED if spec.refused is None else ModelState.FAILED
         self.residence: Residence | None = None
         """On its device, while loaded or on the way out."""
         self.host_copy: Residence | None = None
@@ -94,8 +99,24 @@ class ModelEntry:
         """Whether its state ends by itself: whoever needs it, or its memory, waits for that."""
         return self.holds > 0 or self.state in IN_TRANSIT
 
+    @property
+    def outdated(self) -> bool:
+        """Whether it is declared otherwise by now, or not at all."""
+        return self.leaving or self.next_spec is not None
+
+    def declare(self, spec: ModelSpec) -> None:
+        """Take another declaration over: nothing of the old one is loaded, or both load the same."""
+        if _loaded_from(spec) != _loaded_from(self.spec):
+            self.estimated_bytes = self.measured_bytes = self.measured_process_bytes = None
+            self.state = ModelState.UNLOADED if spec.refused is None else ModelState.FAILED
+            self.state_reason = spec.refused
+        self.spec, self.next_spec = spec, None
+        self.pinned, self.keep_alive_ns = spec.pinned, spec.keep_alive_ns
+
     def expires_ns(self) -> int | None:
         """Return when it will have been idle for its keep-alive; None where that never ends."""
+        if self.outdated and self.state is ModelState.LOADED and not self.in_use and not self.spec.external:
+            return self.last_used_ns or 0
         idle = self.state is ModelState.LOADED and not self.in_use and not self.pinned
         if not idle or self.keep_alive_ns is None or self.last_used_ns is None:
             return None
@@ -130,6 +151,24 @@ class ModelEntry:
             keep_alive_ms=None if self.keep_alive_ns is None else self.keep_alive_ns // NS_PER_MS,
             expires_in_ms=None if due is None else max(0, due - now_ns) // NS_PER_MS,
         )
+
+
+def _loaded_from(spec: ModelSpec) -> ModelSpec:
+    """Return what of a declaration makes a difference to what is loaded."""
+    return ModelSpec(
+        spec.model_id, spec.loader, spec.path, spec.model_root, spec.dtype, spec.device_id,
+        factory=spec.factory, placement=spec.placement, refused=spec.refused, more_paths=spec.more_paths,
+        params=spec.params,
+    )  # fmt: skip
+
+
+class Declared(Record):
+    """What is declared otherwise than before, by id."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
 
 
 class PendingEviction(Record):
@@ -167,7 +206,7 @@ class ModelTable:
     """All configured models, in the operator's order. Empty until something asks for models."""
 
     def __init__(self, lock: threading.RLock, due: DueTable) -> None:
-        self.changed = threading.Condition(lock)
+        self.changed = SureCondition(lock)
         """Notified when a model came, went or was released: its lock is the manager's."""
         self._due = due
         # All mutable state.
@@ -239,6 +278,51 @@ class ModelTable:
         """Return the models that went with their device since this was last asked, and where they were."""
         found, self._lost = self._lost, []
         return found
+
+    def declare(self, specs: Iterable[ModelSpec], roles: Iterable[Role]) -> "Declared":
+        """Take another list of models over. What is loaded otherwise than declared by now is outdated until it goes."""
+        added, changed, removed, kept = list[str](), list[str](), list[str](), list[str]()
+        with self.changed:
+            before, now = self._entries, dict[str, ModelEntry]()
+            for spec in specs:
+                entry = before.get(spec.model_id)
+                if entry is None:
+                    now[spec.model_id] = ModelEntry(spec)
+                    if spec.refused is None:
+                        added.append(spec.model_id)
+                    continue
+                now[spec.model_id] = entry
+                if spec.refused is not None and entry.spec.refused is None:
+                    continue  # what was good stays as it was
+                entry.leaving = False
+                (kept if spec == entry.spec else changed).append(spec.model_id)
+                entry.next_spec = None if spec == entry.spec else spec
+            for model_id, entry in before.items():
+                if model_id not in now:
+                    entry.leaving = True
+                    now[model_id] = entry
+                    removed.append(model_id)
+            self._entries = now
+            self._aliases = {
+                alias: each.model_id for each in self for alias in (each.next_spec or each.spec).aliases
+            }
+            self._roles = {}
+            for role in roles:
+                self.add_role(role)
+            for entry in tuple(now.values()):
+                self.settle(entry)
+        return Declared(tuple(added), tuple(changed), tuple(removed), tuple(kept))
+
+    def settle(self, entry: ModelEntry) -> None:
+        """Have an outdated model be what it is declared as by now, if nothing of it is loaded, or what is, is the same."""
+        gone = entry.residence is None and entry.host_copy is None and entry.state not in IN_TRANSIT
+        if entry.leaving and gone:
+            self._entries = {key: each for key, each in self._entries.items() if each is not entry}
+        elif entry.next_spec is not None and (
+            gone or _loaded_from(entry.next_spec) == _loaded_from(entry.spec)
+        ):
+            entry.declare(entry.next_spec)
+            self.watch_idle(entry)
 
     def watch_idle(self, entry: ModelEntry) -> None:
         """Note when a model will have been idle for too long; of one that is held, when it is let go."""

@@ -6,25 +6,24 @@ others get SettlingError, and wait for the end of that (``workers/model_waits.py
 that there is no waiting in a circle.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from protocol.vocabulary import ModelState
-from worker.core.clock import NS_PER_MS, Clock
-from worker.core.errors import ModelBusyError, UnsupportedError
+from worker.core.clock import Clock
+from worker.core.errors import ModelBusyError
 from worker.core.models import FOREVER_NS
-from worker.core.records import HOST, AllocationRequest, Decision, DecisionKind, EvictionCause
-from worker.eviction.planner import EvictionMode, Victim
+from worker.core.records import AllocationRequest, Decision, DecisionKind, EvictionCause
+from worker.eviction.planner import Victim
 from worker.manager.eviction_memory import ModelMemories
 from worker.manager.eviction_plans import EvictionPlans
+from worker.manager.evictions import Evictions
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import (
     IN_TRANSIT,
     EvictingReservation,
     ModelEntry,
     OwnersToAsk,
-    PendingEviction,
     Residence,
     SettlingError,
 )
@@ -42,8 +41,8 @@ class ModelManager:
         self._clock = clock
         self._memories = ModelMemories(manager, clock, record)
         self._changed = manager.models.changed
-        self._handles = itertools.count(1)
         self.plans = EvictionPlans(manager, clock, self._memories)
+        self.evictions = Evictions(manager, clock, self._memories, self.plans)
 
     # ---- coming ----
 
@@ -159,6 +158,7 @@ class ModelManager:
                 entry.state = ModelState.OFFLOADED
             else:
                 entry.state = ModelState.FAILED if blamed else ModelState.UNLOADED
+            self._table.settle(entry)
             self._changed.notify_all()
 
     # ---- external: held by other processes ----
@@ -169,7 +169,7 @@ class ModelManager:
             entry = self._table.get(model_id)
             there = entry.residence
             if there is None or there.device_id != device_id:
-                size, handle = entry.spec.declared_bytes or 0, self._new_handle()
+                size, handle = entry.spec.declared_bytes or 0, self._manager.weights.new_handle()
                 self._manager.weights.add_external(device_id, handle, size)
                 if there is not None:
                     self._manager.weights.remove_external(there.device_id, there.handle)
@@ -250,84 +250,6 @@ class ModelManager:
                 self._memories.kept(entry)
             self._table.watch_idle(entry)
 
-    # ---- going ----
-
-    def begin_eviction_patiently(
-        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False
-    ) -> PendingEviction | None:
-        """Begin an eviction, once the model does not come, go or is held, nor one whose going would give it a place."""
-        with self._changed:
-            entry = self._table.get(model_id)
-            if entry.settling or (offload and self._blocks_offload(entry)):
-                raise SettlingError
-            return self.begin_eviction(model_id, reason, forced=forced, offload=offload)
-
-    def begin_eviction(
-        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False,
-        cause: EvictionCause = EvictionCause.ASKED,
-    ) -> PendingEviction | None:  # fmt: skip
-        """Put a model out of reach, to unload it; None if it is not loaded.
-
-        ModelBusyError if it is in use, or pinned and not forced; OutOfMemoryError where it is to be offloaded and
-        host memory has no headroom.
-        """
-        with self._changed:
-            entry = self._table.get(model_id)
-            if entry.state is not ModelState.LOADED or entry.residence is None:
-                return None
-            leases = entry.in_use + entry.holds
-            if leases or (entry.pinned and not forced):
-                why = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
-                message = f"model {model_id!r} is {why}"
-                raise ModelBusyError(message, model_id=model_id, cause="in_use" if leases else "pinned")
-            if offload and entry.residence.device_id == HOST:
-                message = f"model {model_id!r} is in host memory: there is nowhere to offload it to"
-                raise UnsupportedError(message, model_id=model_id, device_id=HOST)
-            mode = EvictionMode.OFFLOAD if offload else EvictionMode.UNLOAD
-            back = entry.restore_ms if offload else entry.load_ms
-            victim = Victim(model_id, entry.residence.size_bytes, mode, back, reason)
-            return self._begin_eviction(victim, cause)
-
-    def expired_after_ms(self, model_id: str) -> int | None:
-        """Return the keep-alive that a model has been idle past; None if it has not, and then it is watched on."""
-        with self._changed:
-            entry = self._table.get(model_id)
-            if not entry.expired(self._clock.now_ns()):
-                self._table.watch_idle(entry)
-                return None
-            return (entry.keep_alive_ns or 0) // NS_PER_MS
-
-    def evicted(self, eviction: PendingEviction, host_copy: Residence | None) -> None:
-        """Note that a model whose eviction was pending has left its device."""
-        entry, residence, held = eviction.entry, eviction.residence, eviction.host_reservation
-        with self._changed:
-            self._manager.weights.remove(residence.device_id, residence.handle, eviction.last_sample)
-            if held is not None and host_copy is None:
-                self._manager.allocations.release(held)
-            elif held is not None and host_copy is not None:
-                size, actual = host_copy.size_bytes, host_copy.actual_bytes
-                self._manager.weights.add(held, host_copy.handle, size, actual)
-            entry.host_copy = host_copy
-            if entry.residence is residence:
-                entry.residence = None
-                entry.state = ModelState.UNLOADED if host_copy is None else ModelState.OFFLOADED
-            self._memories.evicted(entry, residence, eviction.cause, eviction.reason)
-            self._changed.notify_all()
-
-    def drop_host_copy(self, entry: ModelEntry) -> Residence | None:
-        """Remove an offloaded copy: it was brought back, or is given up. Its backend still has it."""
-        with self._changed:
-            if entry.state is ModelState.LOADING:
-                return None  # it is being brought back from there
-            copy, entry.host_copy = entry.host_copy, None
-            if copy is not None:
-                last_sample = self._manager.weights.last_sample(copy.device_id)
-                self._manager.weights.remove(copy.device_id, copy.handle, last_sample)
-                if entry.state is ModelState.OFFLOADED:
-                    entry.state = ModelState.UNLOADED
-                self._changed.notify_all()
-            return copy
-
     # ---- questions ----
 
     def check_unused(self, device_ids: tuple[str, ...]) -> None:
@@ -360,11 +282,13 @@ class ModelManager:
         name: str | None,
         victims: tuple[Victim, ...],
     ) -> EvictingReservation:
-        reservation = self._manager.allocations.hold(request, name or self._new_handle())
+        reservation = self._manager.allocations.hold(request, name or self._manager.weights.new_handle())
         if entry is not None:
             entry.reserved_on = request.device_id
         cause = EvictionCause.ASKED if entry is None else EvictionCause.POLICY
-        return EvictingReservation(reservation, tuple(self._begin_eviction(each, cause) for each in victims))
+        return EvictingReservation(
+            reservation, tuple(self.evictions.begin_for(each, cause) for each in victims)
+        )
 
     def _having(self, model_id: str, handle: str) -> ModelEntry | None:
         """Return a model, unless its weights are others by now: their device went away, and holds and leases with it."""
@@ -375,31 +299,6 @@ class ModelManager:
         entry.use_count += 1
         entry.last_used_ns = self._clock.now_ns()
         self._memories.used(entry, device_id)
-
-    def _blocks_offload(self, entry: ModelEntry) -> bool:
-        """Tell whether host memory has no headroom for a model yet, and a model comes, goes or is held there."""
-        size = 0 if entry.residence is None else entry.residence.size_bytes
-        return self._table.settling(HOST) and self._manager.pressure.missing_bytes(HOST, size) > 0
-
-    def _begin_eviction(self, victim: Victim, cause: EvictionCause) -> PendingEviction:
-        entry = self._table.get(victim.model_id)
-        residence = entry.residence
-        if residence is None:
-            raise AssertionError(victim)
-        entry.state = ModelState.UNLOADING
-        held = None
-        if victim.mode is EvictionMode.OFFLOAD:
-            request = AllocationRequest(HOST, residence.size_bytes)
-            if self._manager.pressure.missing_bytes(HOST, residence.size_bytes):
-                entry.state = ModelState.LOADED
-                raise self.plans.does_not_fit(request)
-            held = self._manager.allocations.hold(request, self._new_handle())
-        self._table.watch_idle(entry)
-        last_sample = self._manager.weights.last_sample(residence.device_id)
-        return PendingEviction(entry, residence, victim.reason, victim.reload_ms, last_sample, cause, held)
-
-    def _new_handle(self) -> str:
-        return f"weights-{next(self._handles)}"
 
     def _leased(self, device_id: str) -> bool:
         return any(entry.in_use for entry in self._table.on_device(device_id))

@@ -19,9 +19,10 @@ class SampleTable:
         """Note that readings are about to be taken; end it with ``note`` or ``give_up``."""
         with self._lock:
             device = self._devices.get(device_id)
-            device.samples_begun += 1
-            device.ledger.samples[device.samples_begun] = device.ledger.committed_bytes
-            return device.samples_begun
+            sample = device.samples_begun + 1
+            device.ledger.samples[sample] = device.ledger.committed_bytes
+            device.samples_begun = sample
+            return sample
 
     def note(self, device_id: str, readings: Readings, sample: int) -> None:
         """Take readings over. ``sample`` is what ``begin`` said before they were taken."""

@@ -1,8 +1,11 @@
 """The models' weights on each device, the worker's own and external ones. Pure; under the manager's lock."""
 
+import itertools
+
 from protocol.vocabulary import MemoryType
+from worker.core.atomic import Store, store_together
 from worker.core.records import AllocationRequest, Reservation
-from worker.manager.devices import DeviceTable, went_with_its_device
+from worker.manager.devices import Device, DeviceTable, went_with_its_device
 from worker.policy.admission import count
 
 
@@ -12,6 +15,11 @@ class WeightTable:
     def __init__(self, devices: DeviceTable) -> None:
         self._devices = devices
         self._lock = devices.lock
+        self._handles = itertools.count(1)
+
+    def new_handle(self) -> str:
+        """Return a handle that was never given before."""
+        return f"weights-{next(self._handles)}"
 
     def add(
         self,
@@ -33,21 +41,19 @@ class WeightTable:
             device = self._devices.get(reservation.request.device_id)
             if not device.ledger.holds(reservation):
                 raise went_with_its_device(device.info)
-            device.ledger.release(reservation)
-            device.ledger.add_weights(
+            added = device.ledger.adding_weights(
                 handle, size_bytes, actual_bytes, is_object=is_object, working_bytes=working_bytes
             )
-            device.stale = True
-            self._devices.version += 1
+            self._store(device, [*device.ledger.releasing(reservation), *added])
 
     def pin(self, device_id: str, handle: str, *, pinned: bool) -> None:
         """Note whether weights stay until they are unloaded by name."""
         with self._lock:
             ledger = self._devices.get(device_id).ledger
             if pinned and handle in ledger.weights:
-                ledger.pinned.add(handle)
+                ledger.pinned[handle] = None
             else:
-                ledger.pinned.discard(handle)
+                ledger.pinned.pop(handle, None)
 
     def last_sample(self, device_id: str) -> int:
         """Return a mark by which ``remove`` sees whether the device was read since."""
@@ -63,12 +69,12 @@ class WeightTable:
         """
         with self._lock:
             device = self._devices.get(device_id)
-            drift_bytes = device.ledger.drift_bytes
-            device.ledger.remove_weights(handle)
-            if last_sample != device.samples_begun:
-                device.ledger.noted_bytes = device.ledger.committed_bytes - drift_bytes
-            device.stale = True
-            self._devices.version += 1
+            ledger = device.ledger
+            stores = ledger.removing_weights(handle)
+            if last_sample != device.samples_begun and handle in ledger.weights:
+                shown = ledger.noted_bytes - ledger.weights[handle][1]
+                stores.append((vars(ledger), "noted_bytes", shown))
+            self._store(device, stores)
 
     def add_external(self, device_id: str, handle: str, size_bytes: int) -> None:
         """Record a model that another process holds; it takes no headroom of ours.
@@ -79,19 +85,18 @@ class WeightTable:
             device = self._devices.get(device_id)
             request = AllocationRequest(device_id, size_bytes, MemoryType.EXTERNAL)
             count(request, device.ledger.external_bytes + device.ledger.allocated_bytes)
-            device.ledger.add_external_model(handle, size_bytes)
-            device.stale = True
-            self._devices.version += 1
+            self._store(device, device.ledger.adding_external_model(handle, size_bytes))
 
     def remove_external(self, device_id: str, handle: str) -> None:
         """Remove the record of a model that another process held: what it gave back is in the next readings."""
         with self._lock:
             device = self._devices.get(device_id)
-            device.ledger.remove_external_model(handle)
-            device.stale = True
-            self._devices.version += 1
+            self._store(device, device.ledger.removing_external_model(handle))
 
     def handles(self, device_id: str) -> frozenset[str]:
         """Return the handles of all weights on a device."""
         with self._lock:
             return frozenset(self._devices.get(device_id).ledger.weights)
+
+    def _store(self, device: Device, stores: list[Store]) -> None:
+        store_together([*stores, *self._devices.changing(device)])

@@ -34,6 +34,7 @@ class Executor:
         self.never = CancelToken(clock.now_ns)
         """The token of what nothing cancels."""
         self._plain_call = Call(self.never, no_report)
+        self._noted = logs("debug")
 
     def execute(
         self, request: Incoming, work: Work, token: CancelToken, report: Callable[[int, int], None]
@@ -41,13 +42,16 @@ class Executor:
         """Run work and make its reply. Every exception becomes one."""
         answer: Answer | None = None
         code: ErrorCode | None = None
-        noted = logs("debug")
-        if noted:
+        if self._noted:
             note_request(request.request_id, request.traceparent)
         try:
             if token is not self.never:
                 token.check()
-            result = self._result(work, self._plain_call if token is self.never else Call(token, report))
+            call = self._plain_call if token is self.never else Call(token, report)
+            try:
+                result = work.run(call)
+            except (OSError, MemoryError) as error:
+                result = self._again(work, call, error)
             if type(result) is Answer:
                 answer, result = result, result.result
             try:
@@ -64,18 +68,15 @@ class Executor:
             failure = error
             frame, code = patiently(lambda: self._failed(request, work, failure))
         self.record(request, failed=code is not None, action=work.action)
-        if noted:
+        if self._noted:
             log("debug", "request", action=work.action, code=code)
             note_request(None)
         return frame, answer
 
-    def _result(self, work: Work, call: Call) -> Any:
-        """Run work; a question that fails by a passing shortage once more, with what is held in reserve."""
-        try:
-            return work.run(call)
-        except (OSError, MemoryError) as error:
-            if work.changes or work.plugin or shortage(error) is None:
-                raise
+    def _again(self, work: Work, call: Call, error: Exception) -> Any:
+        """Ask a question that failed by a passing shortage once more, with what is held in reserve."""
+        if work.changes or work.plugin or shortage(error) is None:
+            raise error
         RESERVE.release()
         try:
             return work.run(call)
@@ -87,6 +88,7 @@ class Executor:
         if error is wired:
             device_id = wired.details.get("device_id")
             self._history.record_refusal(work.action, wired.code, wired.message, device_id)
+            log("debug", "refused", action=work.action, code=wired.code, reason=wired.message)
         return self.error_frame(request, wired), wired.code
 
     def reporter(self, request: Incoming) -> Callable[[int, int], None]:

@@ -25,27 +25,35 @@ class FrameWriter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.on_broken: Callable[[OSError], None] = lambda _error: None
-        """Called once, with the reason, when nothing more can be written. Whoever ends the worker then takes it."""
+        self._os_write = os.write  # itself, whatever is put in its place: see ``_write_some``
         self._lock = SureLock()
         self._broken = False
+        self._when_broken: tuple[Callable[[OSError], None], ...] = ()
         # The reading thread's replies of the present chunk: one system call for all of them.
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+
+    def when_broken(self, call: Callable[[OSError], None]) -> None:
+        """Call this once, with the reason, when nothing more can be written."""
+        self._when_broken = (*self._when_broken, call)
+
+    def _tell(self, broke: OSError) -> None:
+        for call in self._when_broken:
+            call(broke)
 
     def write(self, frame: bytes) -> None:
         """Write frames now, from any thread. Once nobody reads any more they are dropped."""
         with self._lock:
             broke = self._write(frame)
         if broke is not None:
-            self.on_broken(broke)
+            self._tell(broke)
 
     def write_made(self, make: Callable[[], bytes]) -> None:
         """Write a frame that is made under the lock, so that a number in it is in the stream's order."""
         with self._lock:
             broke = self._write(make())
         if broke is not None:
-            self.on_broken(broke)
+            self._tell(broke)
 
     def write_made_at_once(self, make: Callable[[], bytes], size_bytes: int) -> bool:
         """Write a frame of about this size if that need not wait for anybody. Returns whether it did."""
@@ -60,7 +68,7 @@ class FrameWriter:
         finally:
             self._lock.release()
         if broke is not None:
-            self.on_broken(broke)
+            self._tell(broke)
         return True
 
     def _write(self, frame: bytes) -> OSError | None:
@@ -82,7 +90,7 @@ class FrameWriter:
 
     def _write_some(self, left: bytes | memoryview, size: int) -> int:
         try:
-            return os.write(self._fd, left)
+            return self._os_write(self._fd, left)
         except BlockingIOError:  # somebody who shares it made it non-blocking
             _polled(self._fd, _WRITABLE, None)
             return 0
@@ -93,16 +101,15 @@ class FrameWriter:
         """Tell whether nobody can read any more; False where the system cannot say."""
         return bool(_polled(self._fd, 0, 0) & _GONE)
 
-    def batch(self, frame: bytes) -> None:
-        """Write with the next ``flush``. For the reading thread alone. MemoryError: it is not in the batch."""
+    def batch(self, frame: bytes) -> bool:
+        """Write with the next ``flush``, which is due where this returns True. For the reading thread alone.
+
+        MemoryError: it is not in the batch.
+        """
         total = self._batch_bytes + len(frame)
         self._batch.append(frame)
         self._batch_bytes = total
-
-    def flush_full(self) -> None:
-        """Write what was batched if it is as much as is taken at once."""
-        if self._batch_bytes >= _BATCH_BYTES:
-            self.flush()
+        return total >= _BATCH_BYTES
 
     def flush(self) -> None:
         """Write what was batched."""

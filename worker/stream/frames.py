@@ -81,6 +81,7 @@ class LineSplitter:
         self._held: tuple[bytes, ...] = ()
         self._held_bytes = 0
         self._head: bytes | None = None
+        self._no_memory = False
 
     def feed(self, chunk: bytes) -> list[bytes | Oversize]:
         """Return the lines that end in this chunk, without their LF. MemoryError leaves all as it was."""
@@ -104,6 +105,12 @@ class LineSplitter:
             held, held_bytes, head = self._with(rest)
         self._held, self._held_bytes, self._head = held, held_bytes, head
         return lines
+
+    def give_up(self) -> None:
+        """Let go of the line that has not ended: there is no memory for it. What comes of it is discarded."""
+        if self._held:
+            self._head, self._held, self._held_bytes = self._held[0][:_HEAD_BYTES], (), 0
+            self._no_memory = True
 
     def close(self) -> list[bytes | Oversize]:
         """Return the last line where the stream ended without an LF."""
@@ -140,7 +147,8 @@ class LineSplitter:
 
     def _joined(self, held: tuple[bytes, ...], head: bytes | None) -> bytes | Oversize:
         if head is not None:
-            return Oversize(head)
+            no_memory, self._no_memory = self._no_memory, False
+            return Oversize(head, no_memory=no_memory)
         try:
             return self._checked(b"".join(held))
         except MemoryError:
@@ -162,8 +170,7 @@ def read_request(line: bytes) -> Incoming | None:
             return None
         if line.startswith(_BOM) and not line.startswith(_BOM, len(_BOM)):
             return read_request(line[len(_BOM) :])
-        text = f"not valid JSON: {error}"
-        raise InvalidJsonError(text) from None
+        raise _no_json(error) from None
     if type(message) is not dict:
         text = f"a request is one JSON object, not {_json_name(message)}"
         raise InvalidJsonError(text)
@@ -193,6 +200,13 @@ def read_request(line: bytes) -> Incoming | None:
     if valid.meta is not None:
         request.take_meta(vars(valid.meta))
     return request
+
+
+def _no_json(error: orjson.JSONDecodeError) -> Exception:
+    if error.msg.startswith("Not enough memory"):
+        return MemoryError()
+    text = f"not valid JSON: {error}"
+    return InvalidJsonError(text)
 
 
 def find_request_id(line: bytes) -> str | None:

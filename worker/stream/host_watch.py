@@ -12,6 +12,7 @@ import psutil
 
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureLock
 
 _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
@@ -22,7 +23,7 @@ class HostWatch:
 
     def __init__(self, on_gone: Callable[[int], None]) -> None:
         self._on_gone = on_gone
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: the process, once there is one, and the one that the thread waits for. The thread is
         # begun with the first.
         self._host: _Host | None = None
@@ -116,7 +117,10 @@ class _Host:
 
 
 def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -> None:
-    """Call back on SIGTERM and SIGHUP, and where asked for on SIGINT, with the name. For the main thread, once."""
+    """Call back on SIGTERM and SIGHUP, and where asked for on SIGINT, with the name. For the main thread, once.
+
+    OutOfMemoryError where there is no thread: signals do then what they do by themselves.
+    """
     if sys.platform == "win32":
         if interruptible:
             signal.signal(signal.SIGINT, lambda *_: on_terminate("SIGINT"))
@@ -129,10 +133,6 @@ def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    for each in ending:
-        signal.signal(each, lambda *_: None)
-    # Whoever started us may have blocked them in its thread: that survives exec, and they would never come.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
 
     def wait() -> None:
         while True:
@@ -142,3 +142,7 @@ def watch_signals(on_terminate: Callable[[str], None], *, interruptible: bool) -
                     on_terminate(signal.Signals(came[0]).name)
 
     start_thread(wait, "signals")
+    for each in ending:
+        signal.signal(each, lambda *_: None)
+    # Whoever started us may have blocked them in its thread: that survives exec, and they would never come.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)

@@ -19,7 +19,7 @@ class Input:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._file = io.FileIO(fd, "rb", closefd=False)
+        self._readinto = io.FileIO(fd, "rb", closefd=False).readinto
         self._buffer = bytearray(_UNUSED * READ_BYTES)
         self._view = memoryview(self._buffer)
         self._filling = memoryview(bytes(self._buffer))
@@ -29,26 +29,26 @@ class Input:
 
     def fill(self) -> None:
         """Have ``chunk`` be what came, at the latest when something comes; empty at the end. MemoryError: call again."""
-        while self._count is None:
-            self._count = self._read()
+        while (count := self._count) is None:
+            try:
+                self._count = self._readinto(self._buffer)
+            except (MemoryError, OSError) as error:
+                self._count = self._after(error)
             if self._count is None:  # somebody who shares it made it non-blocking
                 _wait_for_input(self._fd)
-        count = self._count
         chunk = bytes(self._view[:count])
         if count > _SMALL:
             self._view[_SMALL:count] = self._filling[_SMALL:count]
         self.chunk = chunk
         self._count = None
 
-    def _read(self) -> int | None:
-        try:
-            return self._file.readinto(self._buffer)
-        except MemoryError:
+    def _after(self, error: Exception) -> int:
+        """Return how much was read all the same."""
+        if isinstance(error, MemoryError):
             # It was read, and only the number found no memory: what is behind it was never written to.
             return patiently(lambda: len(self._buffer.rstrip(_UNUSED)))
-        except OSError as error:
-            log("warning", "the input cannot be read", error=str(error))
-            return 0
+        log("warning", "the input cannot be read", error=str(error))
+        return 0
 
 
 def _wait_for_input(fd: int) -> None:

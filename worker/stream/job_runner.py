@@ -21,6 +21,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.log import log, logs
+from worker.core.records import HOST
 from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
@@ -64,6 +65,7 @@ class JobRunner:
         clock: Clock,
         alarm: Alarm,
         history: History,
+        devices: Callable[[], tuple[str, ...]],
         *,
         max_inflight: int,
         max_frame_bytes: int,
@@ -74,19 +76,19 @@ class JobRunner:
         self._event_writer = event_writer
         self._clock = clock
         self._alarm = alarm
+        self._devices = devices
+        """Returns which claims name devices."""
         self._executor = Executor(writer, clock, history, max_frame_bytes)
         self._threads = ThreadLanes(self._work_off)
         # All mutable state: what is unfinished, what was answered, and whether more is admitted.
         self._lanes = Lanes()
         self._answers = Answers()
+        # Looked at for every request, so without a call.
+        self._given, self._in_flight = self._answers.given, self._answers.in_flight
+        self._unfinished = self._lanes.unfinished_jobs
         self._draining = False
         self.unfinished_at_shutdown = 0
         """How much was unfinished when ``worker.shutdown`` came."""
-
-    def bind(self, prepare: Prepare, devices: Callable[[], tuple[str, ...]]) -> None:
-        """Name what turns requests into work, and which claims name devices: it needs the loop, so it comes last."""
-        self._prepare = prepare
-        self._devices = devices
 
     def start(self, *lanes: str) -> None:
         """Make these lanes' first threads now, and control's. OutOfMemoryError where the system has none."""
@@ -95,8 +97,8 @@ class JobRunner:
 
     # ---- the path of a request ----
 
-    def accept(self, request: Incoming) -> None:
-        """Answer a request, now or when its work is done.
+    def accept(self, request: Incoming, prepare: Prepare) -> None:
+        """Answer a request, now or when the work that ``prepare`` makes of it is done.
 
         1. It cannot be understood: refused, whatever else holds.
         2. Its answer was given before, or is being made: that answer. The same id for other work: refused.
@@ -104,31 +106,39 @@ class JobRunner:
         4. It is quick and nothing is in its way: run here. Else it joins the lanes.
         """
         try:
-            self._accept(request)
+            request.arrived_ns = self._clock.now_ns()
+            try:
+                work = prepare(request.action, request.data)  # 1
+                known = (
+                    work.changes or request.request_id in self._given or request.request_id in self._in_flight
+                )
+                if known and self._answered_again(request, work):  # 2
+                    return
+                busy = self._draining or self._unfinished or not work.quick
+                lane = self._admitted(work) if busy else None  # 3
+                if work.start is not None:
+                    work = replace(work, run=work.start())
+            except WorkerError as error:
+                self._refuse(request, error)
+                return
+            token = self._executor.never
+            if request.deadline_ms is not None:
+                token = CancelToken(self._clock.now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
+            if lane is not None:
+                self._enqueue(request, work, token, lane)
+            else:
+                self._run_here(request, work, token)  # 4
         except BaseException as error:  # noqa: BLE001 - the guard of what this thread runs
             failure = error
             patiently(lambda: self._rescue(request, failure))
 
-    def _accept(self, request: Incoming) -> None:
-        request.arrived_ns = self._clock.now_ns()
-        try:
-            work = self._prepare(request.action, request.data)  # 1
-            if self._answered_again(request, work):  # 2
-                return
-            lane = self._admitted(work)  # 3
-            if work.start is not None:
-                work = replace(work, run=work.start())
-        except WorkerError as error:
-            self._refuse(request, error)
-            return
-        token = self._executor.never
-        if request.deadline_ms is not None:
-            token = CancelToken(self._clock.now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
-        if lane is not None:
-            self._enqueue(request, work, token, lane)
-            return
-        frame, answer = self._execute(request, work, token, no_report)  # 4
-        self._batch(request, frame)
+    def _run_here(self, request: Incoming, work: Work, token: CancelToken) -> None:
+        execute = self._execute if work.changes else self._executor.execute
+        frame, answer = execute(request, work, token, no_report)
+        full = self._writer.batch(frame)
+        request.answered = True
+        if full:
+            self._writer.flush()
         if answer is not None:
             self._writer.flush()  # the host sees this reply before what it causes
             self._after(request, answer)
@@ -201,7 +211,7 @@ class JobRunner:
             return self._threads.lane(PLUGINS)
         devices = {claim.key for claim in work.claims}.intersection(self._devices())
         # The machine's own memory is never what is slow about work that also needs another device.
-        slow = sorted(devices - {"cpu"}) or sorted(devices)
+        slow = sorted(devices - {HOST}) or sorted(devices)
         return self._threads.lane((" ".join(slow) or OTHERS) + ending)
 
     def _cancel(self, job: Job) -> None:
@@ -238,10 +248,9 @@ class JobRunner:
 
     def _answered_again(self, request: Incoming, work: Work) -> bool:
         """Answer a repetition, now or with the first. DuplicateRequestIdError for an id of other work."""
-        if work.changes or self._answers.knows(request.request_id):
-            frame = self._answers.again(request, body_of(work.action, request.data))
-            if frame is not None:
-                self._batch(request, frame)
+        frame = self._answers.again(request, body_of(work.action, request.data))
+        if frame is not None:
+            self._batch(request, frame)
         return request.answered
 
     def _admitted(self, work: Work) -> ThreadLane | None:
@@ -262,7 +271,7 @@ class JobRunner:
         self._batch(request, self._executor.error_frame(request, error))
         if logs("debug"):
             told = {"request_id": request.request_id, "traceparent": request.traceparent}
-            log("debug", "refused", action=request.action, code=error.code, **told)
+            log("debug", "refused", action=request.action, code=error.code, reason=error.message, **told)
         # What is no action is counted under one name, whatever it was: the record stays bounded.
         known = not isinstance(error, UnknownActionError)
         self._executor.record(request, failed=True, action=None if known else "unknown_action")
@@ -309,12 +318,14 @@ class JobRunner:
 
     def _work_off(self, job: Job) -> None:
         """Run a job: the guard of what a lane's thread runs. Called again where it fails itself: it ends the job then."""
+        again = job.begun
+        if not again and not self._lanes.begin(job):  # outside the guard: where it fails, nothing began
+            return  # it was withdrawn
         try:
-            if job.begun:
-                if not job.answered:
-                    job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
-            elif self._lanes.begin(job):
+            if not again:
                 job.run(job)
+            elif not job.answered:
+                job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
         finally:
             patiently(lambda: self._lanes.finish(job))
             job.set_timer(None)
@@ -360,9 +371,10 @@ class JobRunner:
 
     def _batch(self, request: Incoming, frame: bytes) -> None:
         """Answer from the reading thread, along with the chunk's other requests."""
-        self._writer.batch(frame)
+        full = self._writer.batch(frame)
         request.answered = True
-        self._writer.flush_full()
+        if full:
+            self._writer.flush()
 
     def _rescue(self, request: Incoming, error: BaseException) -> None:
         """Answer a request whose path here ended by something that nobody expected."""

@@ -5,13 +5,12 @@ What may run and what has a thread are different things: a job that may run wait
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureCondition, SureLock
 from worker.stream.alarm import Timer
 from worker.stream.work import Claim, Work
 
@@ -112,17 +111,17 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lock = SureLock()
-        self.changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # it has what is asked of one
+        self.changed = SureCondition(self._lock)
         self._orders = itertools.count()
         # All mutable state.
-        self._jobs: dict[Job, None] = {}
+        self.unfinished_jobs: dict[Job, None] = {}
         self._unanswered: dict[Job, None] = {}
         self._queues: dict[str, _Queue] = {}
 
     @property
     def unfinished(self) -> int:
         """How many jobs are not finished."""
-        return len(self._jobs)
+        return len(self.unfinished_jobs)
 
     @property
     def unanswered(self) -> int:
@@ -134,7 +133,7 @@ class Lanes:
         with self._lock:
             for claim in claims:
                 queue = self._queues.get(claim.key)
-                if queue is not None and (claim.alone or queue.exclusive):
+                if queue is not None and (claim.exclusive or queue.exclusive):
                     return False
             return True
 
@@ -143,7 +142,7 @@ class Lanes:
         with self._lock:
             job.order = next(self._orders)
             try:
-                self._jobs[job] = None
+                self.unfinished_jobs[job] = None
                 if not job.background:
                     self._unanswered[job] = None
                 for key, exclusive in job.claims.items():
@@ -162,7 +161,7 @@ class Lanes:
     def begin(self, job: Job) -> bool:
         """Note that a thread has it. False if it was withdrawn."""
         with self._lock:
-            job.begun = job in self._jobs
+            job.begun = job in self.unfinished_jobs
             return job.begun
 
     def finish(self, job: Job) -> None:
@@ -179,12 +178,12 @@ class Lanes:
     def find(self, request_id: str) -> Job | None:
         """Return the unfinished job of a request."""
         with self._lock:
-            return next((job for job in self._jobs if job.request_id == request_id), None)
+            return next((job for job in self.unfinished_jobs if job.request_id == request_id), None)
 
     def withdraw(self, job: Job) -> bool:
         """Take out a job that has not begun. False if it has, or is done."""
         with self._lock:
-            if job.begun or job not in self._jobs:
+            if job.begun or job not in self.unfinished_jobs:
                 return False
             job.finished = True
             self._remove(job)
@@ -193,11 +192,11 @@ class Lanes:
     def jobs(self) -> tuple[Job, ...]:
         """Return all unfinished jobs."""
         with self._lock:
-            return tuple(self._jobs)
+            return tuple(self.unfinished_jobs)
 
     def running(self) -> int:
         """Return how many jobs run, or will without anything else ending, but for those that wait for all others."""
-        return sum(job.running and not job.work.control for job in self._jobs)
+        return sum(job.running and not job.work.control for job in self.unfinished_jobs)
 
     def wait_until(self, reached: Callable[[], bool], seconds: float | None = None) -> bool:
         """Wait until something holds. False if it did not within the time."""
@@ -219,7 +218,7 @@ class Lanes:
                 for each in queue.unblocked():
                     self._start_if_ready(each)
         self._unanswered.pop(job, None)
-        self._jobs.pop(job, None)
+        self.unfinished_jobs.pop(job, None)
         self.changed.notify_all()
 
     def _start_if_ready(self, job: Job) -> None:
@@ -234,5 +233,5 @@ def _merged(claims: tuple[Claim, ...]) -> dict[str, bool]:
     """Return for each key whether it is claimed exclusively."""
     merged: dict[str, bool] = {}
     for claim in claims:
-        merged[claim.key] = claim.alone or merged.get(claim.key, False)
+        merged[claim.key] = claim.exclusive or merged.get(claim.key, False)
     return merged

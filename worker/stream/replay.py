@@ -27,12 +27,12 @@ class Replay:
     """The last 1,024 answers. Used under the loop's lock."""
 
     def __init__(self) -> None:
-        self._given: OrderedDict[str, _Given] = OrderedDict()
+        self.given: OrderedDict[str, _Given] = OrderedDict()
         self._bytes = 0
 
     def find(self, request_id: str, body: bytes | None) -> bytes | None:
         """Return the answer given before. DuplicateRequestIdError if that was to another body."""
-        given = self._given.get(request_id)
+        given = self.given.get(request_id)
         if given is None:
             return None
         if given.body != body:
@@ -40,16 +40,16 @@ class Replay:
         return given.frame
 
     def __contains__(self, request_id: str) -> bool:
-        return request_id in self._given
+        return request_id in self.given
 
     def keep(self, request_id: str, body: bytes, frame: bytes) -> None:
         """Remember an answer. The first stays: whoever has it may have acted on it."""
-        if request_id in self._given:
+        if request_id in self.given:
             return
-        self._given[request_id] = _Given(body, frame)
+        self.given[request_id] = _Given(body, frame)
         self._bytes += len(frame) + len(body)
-        while len(self._given) > REPLAY_CAPACITY or self._bytes > _MAX_BYTES:
-            _, dropped = self._given.popitem(last=False)
+        while len(self.given) > REPLAY_CAPACITY or self._bytes > _MAX_BYTES:
+            _, dropped = self.given.popitem(last=False)
             self._bytes -= len(dropped.frame) + len(dropped.body)
 
 
@@ -60,12 +60,10 @@ class Answers:
         self._lock = SureLock()
         # All mutable state.
         self._replay = Replay()
-        self._in_flight: dict[str, tuple[bytes, int]] = {}
+        self.given = self._replay.given
+        """By id what was answered, and is remembered."""
+        self.in_flight: dict[str, tuple[bytes, int]] = {}
         """Body, and how many repetitions wait for its answer, of each request in the lanes."""
-
-    def knows(self, request_id: str) -> bool:
-        """Tell whether an id was used, as far as that is remembered."""
-        return request_id in self._replay or request_id in self._in_flight
 
     def again(self, request: Incoming, body: bytes) -> bytes | None:
         """Return the answer to a repetition; None where it comes with the first one's, or it is none (see ``body``).
@@ -76,25 +74,25 @@ class Answers:
             frame = self._replay.find(request.request_id, body)
             if frame is not None:
                 return replayed_frame(frame)
-            unanswered = self._in_flight.get(request.request_id)
+            unanswered = self.in_flight.get(request.request_id)
             if unanswered is None:
                 request.body = body
                 return None
             if unanswered[0] != body:
                 raise duplicate(request.request_id)
-            self._in_flight[request.request_id] = (body, unanswered[1] + 1)
+            self.in_flight[request.request_id] = (body, unanswered[1] + 1)
             request.answered = True  # with the one that is being made
             return None
 
     def expect(self, request_id: str, body: bytes) -> None:
         """Note that a request is in flight."""
         with self._lock:
-            self._in_flight[request_id] = (body, 0)
+            self.in_flight[request_id] = (body, 0)
 
     def expect_no_more(self, request_id: str) -> None:
         """Note that it is not after all."""
         with self._lock:
-            self._in_flight.pop(request_id, None)
+            self.in_flight.pop(request_id, None)
 
     def keep(self, request_id: str, body: bytes, frame: bytes) -> None:
         """Remember an answer."""
@@ -109,10 +107,10 @@ class Answers:
         replier = threading.get_ident()
         with self._lock:
             if request.owed is None:
-                repetitions = self._in_flight[request.request_id][1]
+                repetitions = self.in_flight[request.request_id][1]
                 owed = [frame, *[replayed_frame(frame)] * repetitions]
                 request.replier, request.owed = replier, owed
-                del self._in_flight[request.request_id]
+                del self.in_flight[request.request_id]
             elif request.replier != replier:
                 return
         while request.owed:

@@ -5,22 +5,24 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
 from worker.core.clock import FixedClock
-from worker.core.errors import FrameTooLargeError, OutOfMemoryError
+from worker.core.errors import FrameTooLargeError, InternalError, OutOfMemoryError
 from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
+from worker.core.sure_lock import SureLock
 from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter, is_gone
 from worker.stream.frames import LineSplitter, Oversize, error_frame, find_request_id, read_request
 from worker.stream.host_watch import HostWatch, watch_signals
 from worker.stream.input import Input
-from worker.stream.job_runner import JobRunner
+from worker.stream.job_runner import JobRunner, Prepare
 
 _DRAIN_SECONDS = 5.0
 """How long work may go on after SIGTERM or ``worker.shutdown`` before it is cancelled."""
@@ -35,6 +37,7 @@ _LOOK_SECONDS = 0.25
 """How often it is looked whether the output still has a reader."""
 _CLOSE_SECONDS = 10.0
 """How long freeing everything may take before the process ends without it."""
+_TRIES, _NO_MEMORY_SECONDS = 200, 0.01
 _LOG_SECONDS = 0.5
 """How long the last lines of the log may take to be read."""
 OUTPUT_LOST = 3
@@ -74,24 +77,29 @@ class StdioLoop:
         self._status = 0
         # The reading thread's: the lines that were read, the first one last, and what is done of that.
         self._lines: list[bytes | Oversize] = []
-        self._begun = False
-        self._failure: BaseException | None = None
-        self._exiting = threading.Lock()
-        self._turn = threading.Lock()
+        self._failed: bytes | Oversize | None = None
+        self._failure: BaseException = InternalError("")
+        self._exiting = SureLock()
+        self._turn = SureLock()
         """Held while lines are answered, so that the end comes between two of them."""
 
-    def run(self, once_answered: Callable[[], None] | None = None) -> None:
-        """Serve until the end of input, then finish what was asked.
+    def run(self, prepare: Prepare, once_answered: Callable[[], None] | None = None) -> None:
+        """Serve until the end of input, with what turns requests into work; then finish what was asked.
 
         ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
         """
         by_hand = os.isatty(self._read_fd)
-        watch_signals(lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand)
+        try:
+            watch_signals(
+                lambda name: self._end(name, *_PATIENCE.get(name, _NO_PATIENCE)), interruptible=by_hand
+            )
+        except OutOfMemoryError as error:
+            log("warning", "signals end the worker without order", error=error.message)
         if by_hand:
             os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
             self._fixed_clock.when_parked(self._runner.wake)
-        self._read_all(once_answered)
+        self._read_all(prepare, once_answered)
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
         while not self._runner.wait_for_all(_LOOK_SECONDS):
@@ -142,13 +150,13 @@ class StdioLoop:
 
     # ---- inside ----
 
-    def _read_all(self, once_answered: Callable[[], None] | None) -> None:
+    def _read_all(self, prepare: Prepare, once_answered: Callable[[], None] | None) -> None:
         """Answer every line until the end of the input: the guard of the reading thread.
 
         Whatever fails is done again from where it was: no line is lost, and none is answered twice.
         """
         stream, splitter = Input(self._read_fd), LineSplitter(self.max_frame_bytes)
-        taken = False
+        taken, tries = False, 0
         while True:
             try:
                 if stream.chunk is None:
@@ -158,34 +166,41 @@ class StdioLoop:
                     lines.reverse()
                     self._lines, taken = lines, True
                 with self._turn:
-                    self._answer_lines()
+                    self._answer_lines(prepare)
                 if not stream.chunk:
                     return
                 stream.chunk, taken = None, False
                 if once_answered is not None:
                     go_on, once_answered = once_answered, None
                     go_on()
+                tries = 0
             except MemoryError:
                 RESERVE.release()
+                tries = min(tries + 1, _TRIES)
+                if tries == _TRIES:  # it does not pass: a line that is read may be what takes it all
+                    splitter.give_up()
+                    time.sleep(_NO_MEMORY_SECONDS)
             except BaseException as error:  # noqa: BLE001 - a bug: what comes next may be answered all the same
                 wire_error(error, "reading", None)
                 stream.chunk, taken = None, False
 
-    def _answer_lines(self) -> None:
-        """Answer what was read, the first line last in the list."""
-        while self._lines:
-            line = self._lines[-1]
-            if not self._begun:
-                self._begun = True
+    def _answer_lines(self, prepare: Prepare) -> None:
+        """Answer what was read, the first line last in the list. MemoryError: called again, it goes on."""
+        lines, accept = self._lines, self._runner.accept
+        while lines or self._failed is not None:
+            if self._failed is None:
+                line = lines.pop()
                 try:
-                    self._accept(line)
+                    if self._fixed_clock is not None:
+                        self._settle(self._fixed_clock)
+                    request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
+                    if request is not None:
+                        accept(request, prepare)
                 except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
-                    self._failure = error
-            if self._failure is not None:
-                self._refuse(line, self._failure)
-                self._failure = None
-            del self._lines[-1]
-            self._begun = False
+                    self._failed, self._failure = line, error
+            if self._failed is not None:
+                self._refuse(self._failed, self._failure)
+                self._failed = None
         self._writer.flush()
 
     def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:
@@ -198,16 +213,6 @@ class StdioLoop:
 
         patiently(refuse)
 
-    def _accept(self, line: bytes | Oversize) -> None:
-        if self._fixed_clock is not None:
-            self._writer.flush()
-            self._settle(self._fixed_clock)
-        request = (
-            patiently(lambda: read_request(line)) if type(line) is bytes else self._refuse_oversize(line)
-        )
-        if request is not None:
-            self._runner.accept(request)
-
     def _refuse_oversize(self, line: "bytes | Oversize") -> NoReturn:
         if isinstance(line, Oversize) and line.no_memory:
             raise OutOfMemoryError("there is no memory for so long a line; try again", resource="memory")
@@ -216,6 +221,7 @@ class StdioLoop:
 
     def _settle(self, clock: FixedClock) -> None:
         """With a fixed clock, one line is over before the next: order and figures are always the same."""
+        self._writer.flush()
         self._runner.wait_settled(lambda: clock.parked)
         for run_due in self._due:
             run_due()

@@ -11,12 +11,12 @@ class Claim(Record):
     """Something that work needs: for itself alone, or along with others that only share it."""
 
     key: str
-    alone: bool
+    exclusive: bool
 
 
 def model_claim(model_id: str) -> Claim:
     """Return what work on a model claims: one at a time, in arrival order."""
-    return Claim(f"model {model_id}", alone=True)
+    return Claim(f"model {model_id}", exclusive=True)
 
 
 class Call:

@@ -89,8 +89,13 @@ class AllocationWorker:
         if allocation.request.persistent and not force:
             message = f"{allocation_id} is persistent; send force: true to free it"
             raise InvalidRequestError.at("data.force", message)
-        self._allocations.remove(allocation_id)
-        return allocation, self._free_removed(allocation)
+        try:
+            self._allocations.remove(allocation_id)
+            return allocation, self._free_removed(allocation)
+        except MemoryError:
+            if self._allocations.knows(allocation_id):
+                raise
+            return patiently(lambda: (allocation, None))  # it is freed: only the telling was short of memory
 
     def expire(self, allocation_id: str) -> Expiration | None:
         """Free an allocation whose lease has ended, and record it; None where it went or was renewed meanwhile."""
@@ -119,7 +124,7 @@ class AllocationWorker:
         except DeviceUnavailableError:
             raise  # it went with its device
         except BaseException as error:
-            if allocation_id in backend.live():
+            if allocation_id in patiently(backend.live):
                 patiently(lambda: self._allocations.put_back(allocation))
                 raise
             log("error", "freeing failed, and it is gone", allocation_id=allocation_id, error=repr(error))

@@ -84,4 +84,3 @@ class ModelEstimates:
         with self._manager.lock:
             if entry.state in {ModelState.UNLOADED, ModelState.FAILED}:
                 entry.estimated_bytes, entry.state_reason = size, reason
-                entry.state = ModelState.FAILED if entry.spec.refused is not None else entry.state

@@ -1,30 +1,123 @@
-"""Carrying pending evictions out: offloading or unloading, and telling of it."""
+"""Unloading models: as asked, by plan, idle or at the end; and carrying pending evictions out, which is told of."""
 
 from contextlib import suppress
+from functools import partial
 
 from protocol.results import Eviction, UnloadedModel
+from protocol.vocabulary import UnloadMode
 from worker.core.actions import with_returned
-from worker.core.errors import WorkerError
+from worker.core.cancellation import CancelToken
+from worker.core.errors import InvalidRequestError, WorkerError
 from worker.core.events import ModelUnloaded
-from worker.core.records import HOST
+from worker.core.log import log
+from worker.core.records import HOST, EvictionCause
 from worker.manager.model_table import EvictingReservation, PendingEviction
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.model_owners import ExternalWorker
+from worker.workers.model_waits import once_settled
 from worker.workers.weights import ModelWeights
 
 
 class ModelUnloader:
-    """Unloads models that are out of reach: their eviction is pending."""
+    """Unloads models, each once it is out of reach: its eviction is pending."""
 
     def __init__(
-        self, core: Core, models: ModelManager, weights: ModelWeights, monitor: DeviceMonitor
+        self,
+        core: Core,
+        models: ModelManager,
+        weights: ModelWeights,
+        external: ExternalWorker,
+        monitor: DeviceMonitor,
     ) -> None:
+        self._table = core.manager.models
+        self._lock = core.manager.lock
         self._models = models
+        self._evictions = models.evictions
         self._weights = weights
+        self._external = external
         self._monitor = monitor
         self._history = core.history
         self._publish = core.events.publish
+
+    def unload(
+        self, model_id: str, token: CancelToken, mode: UnloadMode = UnloadMode.UNLOAD, *,
+        reason: str = "unloaded: as asked", forced: bool = False, by_owner: bool = False,
+    ) -> UnloadedModel:  # fmt: skip
+        """Unload a model, or ask its owner to; ``by_owner`` is the owner's word that it has.
+
+        Raises:
+            ModelNotFoundError: not configured.
+            ModelBusyError: in use, pinned, or not unloaded by its owner.
+            InvalidRequestError: the owner's word on a model that the worker holds itself.
+        """
+        entry = self._table.get(model_id)
+        if by_owner:
+            if entry.spec.external:
+                return self._external.unloaded(model_id)
+            raise InvalidRequestError.at("data.by_owner", f"model {model_id!r} is held by the worker itself")
+        offload = mode is UnloadMode.OFFLOAD
+        if entry.spec.external:
+            return self._external.unload(entry, reason, token, offload=offload, forced=forced)
+        if offload:
+            self._monitor.refresh((HOST,), max_age_ms=0)
+            reason = "offloaded to host memory: as asked"
+        row = self.evict(model_id, reason, token, forced=forced, offload=offload)
+        if row is not None:
+            return row
+        copy = None if offload else self._evictions.drop_host_copy(entry)
+        if copy is not None:
+            returned = self._weights.unload(copy)
+            self.observe((copy.device_id,))
+            return UnloadedModel(
+                model_id, copy.size_bytes, returned, entry.load_ms, "unloaded from host memory: as asked"
+            )
+        return UnloadedModel(model_id, 0, 0, entry.load_ms, f"nothing to unload: it is {entry.state}")
+
+    def evict(
+        self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False, offload: bool = False
+    ) -> UnloadedModel | None:
+        """Unload a model by plan; None if it is not loaded any more. ModelBusyError if it came into use."""
+        begin = partial(self._evictions.begin_once_settled, model_id, reason, forced=forced, offload=offload)
+        eviction = once_settled(self._table, begin, token)
+        return None if eviction is None else self._unload_and_observe(eviction)
+
+    def expire(self, model_id: str) -> None:
+        """Unload a model that has been idle past its keep-alive, or ask its owner; one used again stays."""
+        with self._lock:
+            kept_ms, eviction = self._evictions.expired_after_ms(model_id), None
+            entry = self._table.get(model_id)
+            why = (
+                "it is declared otherwise by now"
+                if entry.outdated
+                else f"idle past its keep-alive of {kept_ms} ms"
+            )
+            external = entry.spec.external
+            if kept_ms is not None and not external:
+                eviction = self._evictions.begin(
+                    model_id, f"unloaded: {why}", forced=entry.outdated, cause=EvictionCause.IDLE
+                )
+        if kept_ms is not None and external:
+            self._external.request(model_id, why)
+        elif eviction is not None:
+            self._unload_and_observe(eviction)
+
+    def unload_everything(self) -> None:
+        """Unload everything that is not in use, and tell no one: the worker ends."""
+        for entry in self._table:
+            if entry.spec.external:
+                self._models.unloaded_externally(entry.model_id)
+                continue
+            with suppress(WorkerError):
+                why = "unloaded: the worker ends"
+                eviction = self._evictions.begin(entry.model_id, why, forced=True)
+                if eviction is not None:
+                    self._weights.unload(eviction.residence)
+                    self._evictions.evicted(eviction, None)
+            copy = self._evictions.drop_host_copy(entry)
+            if copy is not None:
+                self._weights.unload(copy)
 
     def unload_all(self, held: EvictingReservation, unloaded: list[UnloadedModel]) -> None:
         """Carry all evictions out, whatever fails: one that stayed pending would keep others waiting for ever."""
@@ -37,7 +130,7 @@ class ModelUnloader:
         if failures:
             raise failures[0]
 
-    def unload_and_observe(self, eviction: PendingEviction) -> UnloadedModel:
+    def _unload_and_observe(self, eviction: PendingEviction) -> UnloadedModel:
         """Carry one eviction out, and tell of the level that the device comes to by it."""
         unloaded = self._unload(eviction)
         self.observe((eviction.residence.device_id, *((HOST,) if eviction.host_reservation else ())))
@@ -54,13 +147,21 @@ class ModelUnloader:
         try:
             returned = self._weights.unload(residence)
         finally:
-            self._models.evicted(eviction, copy)
+            self._evictions.evicted(eviction, copy)
         reason = with_returned(reason, residence.size_bytes, returned)
         row = UnloadedModel(entry.model_id, residence.size_bytes, returned, eviction.reload_ms, reason)
         device_id, freed = residence.device_id, residence.size_bytes
         recorded = Eviction(entry.model_id, device_id, 0, freed, returned, reason)
         self._history.record_eviction(recorded)
         self._publish(ModelUnloaded(recorded))
+        log(
+            "debug",
+            "unloaded",
+            model_id=entry.model_id,
+            device_id=device_id,
+            freed_bytes=freed,
+            reason=reason,
+        )
         return row
 
     def observe(self, device_ids: tuple[str, ...]) -> None:

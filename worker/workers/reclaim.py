@@ -1,7 +1,7 @@
 """Giving memory up: caches, allocations, and free memory in pieces."""
 
 from protocol.results import ClearResult, DefragmentResult, DefragmentStep, Fragmentation, Kept
-from protocol.vocabulary import ClearType
+from protocol.vocabulary import CLEARED_IDS_MAX, ClearType
 from worker.core.cancellation import CancelToken
 from worker.core.errors import AllocationNotFoundError, DeviceLostError, DeviceUnavailableError
 from worker.core.records import sum_if_known
@@ -28,7 +28,7 @@ class ReclaimWorker:
     ) -> ClearResult:
         """Free what the kind names. Can be cancelled until it starts."""
         token.check()
-        cleared, freed, kept = 0, 0, list[Kept]()
+        cleared, freed, kept = 0, list[str](), list[Kept]()
         returned: list[int | None] = []
         for device_id in device_ids:
             readings = self._manager.samples.latest(device_id)
@@ -49,11 +49,12 @@ class ReclaimWorker:
                         continue  # it went by itself meanwhile: with its lease, or its device
                     returned.append(0 if allocation.external else went_back)
                     cleared += allocation.size_bytes
-                    freed += 1
+                    freed.append(allocation.allocation_id)
             if kind in {ClearType.CACHE, ClearType.ALL}:
                 # Last, so that what the frees above left in the cache goes too.
                 returned.append(self._backends[device_id].trim(device_id))
-        return ClearResult(cleared, sum_if_known(returned), freed, (), tuple(kept))
+        listed = tuple(freed) if len(freed) <= CLEARED_IDS_MAX else None
+        return ClearResult(cleared, sum_if_known(returned), len(freed), (), tuple(kept), listed)
 
     def defragment(self, device_ids: tuple[str, ...], token: CancelToken) -> DefragmentResult:
         """Give caches up and join free memory, device by device. Can be cancelled until it starts."""

@@ -1,7 +1,6 @@
 """Models' weights in memory: filled from a file, the operator's code or a copy, read, and given back."""
 
 import gc
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,10 @@ from worker.backends.base import COPY_CHUNK_BYTES, MapsFiles, OwnProcess, Remote
 from worker.backends.pieces import Done
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
+from worker.core.log import log
 from worker.core.models import TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Report
+from worker.core.sure_lock import SureLock
 from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, WeightFile
 from worker.loaders.mapping import map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
@@ -21,6 +22,9 @@ from worker.manager.model_table import ModelEntry, Residence
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.import_growth import ImportGrowth
+
+_SHOWN_VALUES = 8
+"""How many values that are no tensors are named in the log."""
 
 
 class Source(Record):
@@ -47,7 +51,7 @@ class ModelObjects:
 
     def __init__(self, process_bytes: Callable[[], int | None]) -> None:
         self._process_bytes = process_bytes
-        self._measuring = threading.Lock()
+        self._measuring = SureLock()
         """Held while one is made or dropped, so that no two are mistaken for one another."""
         # All mutable state: the objects by handle.
         self._objects: dict[str, object] = {}
@@ -106,6 +110,16 @@ class ModelWeights:
             identity = None if entry.spec.path is None else identity_of(model_files(entry.spec).declared)
             file = loader.open(entry.spec)
             entry.estimated_bytes = file.total_bytes
+            if file.passed_over:
+                first = "; ".join(file.passed_over[:_SHOWN_VALUES])
+                count = len(file.passed_over)
+                log(
+                    "info",
+                    "values beside tensors were passed over",
+                    model_id=entry.model_id,
+                    count=count,
+                    first=first,
+                )
             return Source(max(1, file.total_bytes), identity, file)
         if isinstance(loader, CheckedLoader):
             loader.check(entry.spec)

@@ -1,5 +1,5 @@
 // A walk through the memory worker:  dotnet run [-- PYTHON [FOLDER]]
-// PYTHON: an interpreter that has the worker's dependencies. FOLDER: where `python -m worker` works.
+// PYTHON: an interpreter that has the worker installed (pip install). FOLDER: where it is started.
 using System.IO.MemoryMappedFiles;
 using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
@@ -7,8 +7,8 @@ using MemoryWorker.Client.Protocol;
 var options = new PythonWorkerOptions
 {
     FileName = args.ElementAtOrDefault(0) ?? new PythonWorkerOptions().FileName,
-    WorkingDirectory = args.ElementAtOrDefault(1) ?? FindWorker(),
-    Arguments = ["-m", "worker", "--simulated-device", "256MiB,bandwidth_bytes_per_second=256MiB"],
+    WorkingDirectory = args.ElementAtOrDefault(1),
+    Arguments = ["-m", "memory_worker", "--simulated-device", "256MiB,bandwidth_bytes_per_second=256MiB"],
 };
 await using var worker = new PythonWorkerService(options);
 worker.LogReceived += (_, entry) => Console.Error.WriteLine($"worker: {entry.Level} {entry.Message}");
@@ -63,7 +63,7 @@ async Task WalkAsync()
     {
         await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 1L << 40, DeviceId = "sim:0" });
     }
-    catch (WorkerRequestException refused) when (refused.Code == "out_of_memory")
+    catch (WorkerRequestException refused) when (refused.ErrorCode == ErrorCode.OutOfMemory)
     {
         Console.WriteLine($"refused: {refused.Reason}");
     }
@@ -73,17 +73,6 @@ async Task WalkAsync()
 }
 
 static string Bytes(long? bytes) => bytes is { } known ? $"{known / 1048576.0:0.#} MiB" : "unknown";
-
-static string? FindWorker()
-{
-    var folder = new DirectoryInfo(Directory.GetCurrentDirectory());
-    while (folder is not null && !File.Exists(Path.Combine(folder.FullName, "worker", "__main__.py")))
-    {
-        folder = folder.Parent;
-    }
-
-    return folder?.FullName;
-}
 
 internal sealed class Percentage : IProgress<TransferProgress>
 {

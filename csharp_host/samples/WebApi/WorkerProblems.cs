@@ -1,4 +1,5 @@
 using MemoryWorker.Client;
+using MemoryWorker.Client.Protocol;
 using Microsoft.AspNetCore.Diagnostics;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Mvc;
@@ -38,14 +39,14 @@ internal sealed class WorkerProblems(IProblemDetailsService problems) : IExcepti
     {
         WorkerTimeoutException => StatusCodes.Status504GatewayTimeout,
         WorkerStartException or WorkerExitedException => StatusCodes.Status503ServiceUnavailable,
-        WorkerRequestException => problem.Code switch
+        WorkerRequestException refused => refused.ErrorCode switch
         {
-            "device_not_found" or "allocation_not_found" or "model_not_found" => StatusCodes.Status404NotFound,
-            "invalid_request" or "unsupported" => StatusCodes.Status400BadRequest,
-            "frame_too_large" => StatusCodes.Status413PayloadTooLarge,
-            "model_busy" or "checksum_mismatch" => StatusCodes.Status409Conflict,
-            "out_of_memory" or "limit_exceeded" => StatusCodes.Status507InsufficientStorage,
-            "overloaded" or "shutting_down" or "device_unavailable" => StatusCodes.Status503ServiceUnavailable,
+            ErrorCode.DeviceNotFound or ErrorCode.AllocationNotFound or ErrorCode.ModelNotFound => StatusCodes.Status404NotFound,
+            ErrorCode.InvalidRequest or ErrorCode.Unsupported => StatusCodes.Status400BadRequest,
+            ErrorCode.FrameTooLarge => StatusCodes.Status413PayloadTooLarge,
+            ErrorCode.ModelBusy or ErrorCode.ChecksumMismatch => StatusCodes.Status409Conflict,
+            ErrorCode.OutOfMemory or ErrorCode.LimitExceeded => StatusCodes.Status507InsufficientStorage,
+            ErrorCode.Overloaded or ErrorCode.ShuttingDown or ErrorCode.DeviceUnavailable => StatusCodes.Status503ServiceUnavailable,
             _ => StatusCodes.Status502BadGateway,
         },
         _ => StatusCodes.Status502BadGateway,

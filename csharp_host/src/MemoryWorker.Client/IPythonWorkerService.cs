@@ -12,9 +12,9 @@ public interface IPythonWorkerService : IAsyncDisposable
     WorkerSnapshot Snapshot { get; }
 
     /// <summary>Sends one action and returns its answer; starts the worker if none runs.</summary>
-    /// <param name="type">The worker to ask.</param>
-    /// <param name="command">The action, such as <c>memory.allocate</c>.</param>
+    /// <param name="action">A row of <see cref="WireActions"/>, or any other by <see cref="WireAction.Plain"/>.</param>
     /// <param name="request">What the action takes.</param>
+    /// <param name="options">How this call differs from the others; null where it does not.</param>
     /// <param name="cancellationToken">Cancels the work itself, not only the wait.</param>
     /// <exception cref="WorkerRequestException">The worker refused or failed the request.</exception>
     /// <exception cref="WorkerStartException">No worker could be started, or the breaker is open.</exception>
@@ -23,24 +23,18 @@ public interface IPythonWorkerService : IAsyncDisposable
     /// <exception cref="WorkerTimeoutException">The time of <see cref="PythonWorkerOptions.RequestTimeout"/> ran out.</exception>
     /// <exception cref="OperationCanceledException">The token was cancelled; it is carried by the exception.</exception>
     /// <exception cref="ObjectDisposedException">The service was disposed.</exception>
-    Task<TResponse> ExecuteAsync<TRequest, TResponse>(
-        PythonWorkerTypes type, string command, TRequest request, CancellationToken cancellationToken = default)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse>;
-
-    /// <summary>Like the other overload, with a timeout or progress of its own. Throws the same exceptions.</summary>
-    Task<TResponse> ExecuteAsync<TRequest, TResponse>(
-        PythonWorkerTypes type,
-        string command,
-        TRequest request,
-        WorkerCallOptions options,
+    Task<TResult> ExecuteAsync<TParams, TResult>(
+        WireAction<TParams, TResult> action,
+        TParams request,
+        WorkerCallOptions? options = null,
         CancellationToken cancellationToken = default)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse>;
+        where TParams : class, IWireRecord<TParams>
+        where TResult : class, IWireRecord<TResult>;
 
     /// <summary>
     /// Events as they come, from this worker and its successors, until the token is cancelled. A reader that falls
-    /// 1,024 events behind loses the oldest, which shows as a gap in <see cref="WorkerEvent.Sequence"/>.
+    /// 1,024 events behind loses the oldest, which shows as a gap in <see cref="WorkerEvent.Sequence"/>. The worker
+    /// sends what any reader asked for, until the last such reader has left.
     /// </summary>
     /// <exception cref="WorkerStartException">No worker could be started.</exception>
     /// <exception cref="OperationCanceledException">The token was cancelled.</exception>

@@ -49,6 +49,14 @@ public interface IServiceMemory
     Task<DeleteMemoryDeallocateResponse> DeleteMemoryAllocationAsync(
         string allocationId, bool force = false, CancellationToken cancellationToken = default);
 
+    /// <summary>Has an allocation's lease end that long from now, whatever was left of it; one without a lease gets one.</summary>
+    /// <param name="allocationId">Which allocation.</param>
+    /// <param name="lease">At least 1 ms.</param>
+    /// <param name="cancellationToken">Cancels the call.</param>
+    /// <exception cref="WorkerRequestException"><c>allocation_not_found</c>.</exception>
+    Task<RenewLeaseResult> RenewLeaseAsync(
+        string allocationId, TimeSpan lease, CancellationToken cancellationToken = default);
+
     /// <summary>Copies or moves an allocation's contents to a new allocation. On any failure all is as before.</summary>
     /// <param name="request">What, and where to.</param>
     /// <param name="progress">Called in order, before the call ends.</param>

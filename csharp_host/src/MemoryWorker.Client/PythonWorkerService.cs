@@ -1,4 +1,4 @@
-using System.Runtime.CompilerServices;
+using System.Diagnostics;
 using MemoryWorker.Client.Protocol;
 using MemoryWorker.Client.Transport;
 
@@ -6,15 +6,18 @@ namespace MemoryWorker.Client;
 
 /// <summary>
 /// Starts the worker, speaks the protocol with it and replaces it when it dies. Any number of calls at a time, from any
-/// thread. Events are raised on threads of the service; what a handler throws is ignored.
+/// thread. Events are raised on threads of the service; what a handler throws is told by <see cref="HandlerFailed"/>.
 /// </summary>
-public sealed class PythonWorkerService : IPythonWorkerService
+public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
 {
     private const int MaxRefusals = 8;
+    private const int WaitingLogs = 4096;
+    private const int WaitingReports = 4096;
 
     private readonly PythonWorkerOptions _options;
     private readonly WorkerSupervisor _supervisor;
-    private readonly SemaphoreSlim _subscribing = new(1);
+    private readonly EventSubscription _events;
+    private readonly Relay<WorkerLogEntry> _logs;
 
     /// <summary>Prepares the service; the worker starts with <see cref="StartAsync"/> or the first call.</summary>
     /// <exception cref="ArgumentException">An option makes no sense.</exception>
@@ -24,6 +27,8 @@ public sealed class PythonWorkerService : IPythonWorkerService
         options.Validate();
         _options = options;
         _supervisor = new WorkerSupervisor(options, this);
+        _events = new EventSubscription(_supervisor);
+        _logs = new(entry => Raise(LogReceived, entry, nameof(LogReceived)), WaitingLogs, options.TimeProvider);
     }
 
     /// <inheritdoc/>
@@ -35,13 +40,17 @@ public sealed class PythonWorkerService : IPythonWorkerService
     /// <summary>Raised when a worker could not be started; another try follows unless the breaker opened.</summary>
     public event EventHandler<WorkerStartException>? WorkerStartFailed;
 
-    /// <summary>Raised for every line on the worker's stderr, and for junk on its stdout. Must return soon.</summary>
+    /// <summary>
+    /// Raised in order for every line on the worker's stderr, and for junk on its stdout. A handler that falls 4,096 lines
+    /// behind loses the oldest; one that hangs holds up nothing else.
+    /// </summary>
     public event EventHandler<WorkerLogEntry>? LogReceived;
+
+    /// <summary>Raised when a handler of another event, or of progress, threw. Without a handler it goes to <see cref="Trace"/>.</summary>
+    public event EventHandler<WorkerHandlerFailedEventArgs>? HandlerFailed;
 
     /// <inheritdoc/>
     public WorkerSnapshot Snapshot => _supervisor.Snapshot;
-
-    internal EventHub Events { get; } = new();
 
     /// <summary>Starts the worker now instead of with the first call.</summary>
     /// <exception cref="WorkerStartException">It could not be started, or the breaker is open.</exception>
@@ -51,126 +60,129 @@ public sealed class PythonWorkerService : IPythonWorkerService
         await _supervisor.ConnectAsync(cancellationToken).ConfigureAwait(false);
 
     /// <inheritdoc/>
-    public Task<TResponse> ExecuteAsync<TRequest, TResponse>(
-        PythonWorkerTypes type, string command, TRequest request, CancellationToken cancellationToken = default)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse>
-    {
-        Check(type, command, request);
-        return ExecuteAsync<TRequest, TResponse>(command, request, _options.RequestTimeout, null, cancellationToken);
-    }
-
-    /// <inheritdoc/>
-    public async Task<TResponse> ExecuteAsync<TRequest, TResponse>(
-        PythonWorkerTypes type,
-        string command,
-        TRequest request,
-        WorkerCallOptions options,
+    public Task<TResult> ExecuteAsync<TParams, TResult>(
+        WireAction<TParams, TResult> action,
+        TParams request,
+        WorkerCallOptions? options = null,
         CancellationToken cancellationToken = default)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse>
+        where TParams : class, IWireRecord<TParams>
+        where TResult : class, IWireRecord<TResult>
     {
-        Check(type, command, request);
-        ArgumentNullException.ThrowIfNull(options);
-        var time = options.Timeout ?? _options.RequestTimeout;
+        ArgumentNullException.ThrowIfNull(action);
+        ArgumentNullException.ThrowIfNull(request);
+        var time = options?.Timeout ?? _options.RequestTimeout;
         if (time != Timeout.InfiniteTimeSpan)
         {
             PythonWorkerOptions.Positive(time, nameof(options.Timeout));
         }
 
-        if (options.Progress is not { } handler)
-        {
-            return await ExecuteAsync<TRequest, TResponse>(command, request, time, null, cancellationToken).ConfigureAwait(false);
-        }
-
-        var relay = new ProgressRelay(handler);
-        try
-        {
-            return await ExecuteAsync<TRequest, TResponse>(command, request, time, relay, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            await relay.CompleteAsync().ConfigureAwait(false);
-        }
+        return options?.Progress is { } handler
+            ? RelayAsync(action, request, time, handler, cancellationToken)
+            : ExecuteAsync(action, request, time, null, cancellationToken);
     }
 
     /// <inheritdoc/>
-    public async IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
-        IReadOnlyCollection<EventName> events, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    public IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
+        IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(events);
-        var reader = Events.Add(events);
+        return _events.ReadAsync(events, cancellationToken);
+    }
+
+    /// <summary>
+    /// Ends the worker: asks it to, closes its input, waits, kills it. Calls in flight end with an exception. Completes,
+    /// for every caller, when the process has ended.
+    /// </summary>
+    public async ValueTask DisposeAsync()
+    {
+        _events.Complete(new ObjectDisposedException(nameof(PythonWorkerService)));
+        await _supervisor.DisposeAsync().ConfigureAwait(false);
+        await _logs.DrainAsync(CancellationToken.None).ConfigureAwait(false);
+        _logs.Close();
+    }
+
+    void IWorkerSink.OnLog(WorkerLogEntry entry) => _logs.Report(entry);
+
+    void IWorkerSink.OnEvent(WorkerEvent one) => _events.Publish(one);
+
+    Task IWorkerSink.OnConnectedAsync(WorkerConnection connection) => _events.ResubscribeAsync(connection);
+
+    void IWorkerSink.OnStarted(WorkerStartedEventArgs started) => RaiseLater(WorkerStarted, started, nameof(WorkerStarted));
+
+    void IWorkerSink.OnExited(WorkerExitedEventArgs exited) => RaiseLater(WorkerExited, exited, nameof(WorkerExited));
+
+    void IWorkerSink.OnStartFailed(WorkerStartException problem) =>
+        RaiseLater(WorkerStartFailed, problem, nameof(WorkerStartFailed));
+
+    private void RaiseLater<T>(EventHandler<T>? handlers, T one, string name) =>
+        ThreadPool.UnsafeQueueUserWorkItem(_ => Raise(handlers, one, name), null);
+
+    /// <summary>Calls each handler. What one throws must stop neither the others, nor the reader of a pipe, nor the host.</summary>
+    private void Raise<T>(EventHandler<T>? handlers, T one, string name)
+    {
+        foreach (var handler in handlers?.GetInvocationList() ?? [])
+        {
+            try
+            {
+                ((EventHandler<T>)handler)(this, one);
+            }
+            catch (Exception problem)
+            {
+                OnHandlerFailed(name, problem);
+            }
+        }
+    }
+
+    private void OnHandlerFailed(string name, Exception problem)
+    {
         try
         {
-            await SubscribeAsync(cancellationToken).ConfigureAwait(false);
-            await foreach (var one in reader.Events.ReadAllAsync(cancellationToken).ConfigureAwait(false))
+            if (HandlerFailed is { } handlers)
             {
-                yield return one;
+                handlers(this, new WorkerHandlerFailedEventArgs(name, problem));
+                return;
             }
+        }
+        catch (Exception further)
+        {
+            problem = new AggregateException(problem, further);
+        }
+
+        Trace.TraceError($"{nameof(PythonWorkerService)}: a handler of {name} threw {problem}");
+    }
+
+    private async Task<TResult> RelayAsync<TParams, TResult>(
+        WireAction<TParams, TResult> action,
+        TParams request,
+        TimeSpan time,
+        IProgress<ProgressData> handler,
+        CancellationToken cancellationToken)
+        where TParams : class, IWireRecord<TParams>
+        where TResult : class, IWireRecord<TResult>
+    {
+        var relay = new Relay<ProgressData>(Report, WaitingReports, _options.TimeProvider);
+        try
+        {
+            var result = await ExecuteAsync(action, request, time, relay, cancellationToken).ConfigureAwait(false);
+            await relay.DrainAsync(cancellationToken).ConfigureAwait(false);
+            return result;
         }
         finally
         {
-            Events.Remove(reader);
+            relay.Close();
         }
-    }
 
-    /// <summary>Ends the worker: asks it to, closes its input, waits, kills it. Calls in flight end with an exception.</summary>
-    public async ValueTask DisposeAsync()
-    {
-        Events.Complete(new ObjectDisposedException(nameof(PythonWorkerService)));
-        await _supervisor.DisposeAsync().ConfigureAwait(false);
-    }
-
-    internal void Raise(WorkerLogEntry entry) => Raise(LogReceived, entry);
-
-    internal void Raise(WorkerStartedEventArgs started) => RaiseLater(WorkerStarted, started);
-
-    internal void Raise(WorkerExitedEventArgs exited) => RaiseLater(WorkerExited, exited);
-
-    internal void Raise(WorkerStartException problem) => RaiseLater(WorkerStartFailed, problem);
-
-    private void RaiseLater<T>(EventHandler<T>? handlers, T one) =>
-        ThreadPool.UnsafeQueueUserWorkItem(_ => Raise(handlers, one), null);
-
-    private void Raise<T>(EventHandler<T>? handlers, T one)
-    {
-        try
+        void Report(ProgressData data)
         {
-            handlers?.Invoke(this, one);
+            try
+            {
+                handler.Report(data);
+            }
+            catch (Exception problem)
+            {
+                OnHandlerFailed(nameof(WorkerCallOptions.Progress), problem);
+            }
         }
-        catch (Exception)
-        {
-            // A handler must not stop the reader of a pipe, nor end the host.
-        }
-    }
-
-    /// <summary>Asks a new worker for what its predecessor was asked for. Does not throw: a dead one is noticed elsewhere.</summary>
-    internal async Task ResubscribeAsync(WorkerConnection connection)
-    {
-        if (Events.Wanted is not { Count: > 0 } wanted)
-        {
-            return;
-        }
-
-        try
-        {
-            await SubscribeAsync(connection, wanted, default).ConfigureAwait(false);
-        }
-        catch (WorkerException)
-        {
-            // The attempt finds the worker dead, or it has no events.
-        }
-    }
-
-    private static void Check(PythonWorkerTypes type, string command, object request)
-    {
-        if (type != PythonWorkerTypes.Memory)
-        {
-            throw new ArgumentOutOfRangeException(nameof(type), type, "there is no such worker");
-        }
-
-        ArgumentException.ThrowIfNullOrEmpty(command);
-        ArgumentNullException.ThrowIfNull(request);
     }
 
     /// <summary>
@@ -182,38 +194,43 @@ public sealed class PythonWorkerService : IPythonWorkerService
     ///    since nothing was executed.
     /// 6. The worker is shutting down, but not at this host's wish: sent to the next one, for the same reason.
     /// </summary>
-    private async Task<TResponse> ExecuteAsync<TRequest, TResponse>(
-        string command, TRequest request, TimeSpan time, IProgress<ProgressData>? progress, CancellationToken cancellationToken)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse>
+    private async Task<TResult> ExecuteAsync<TParams, TResult>(
+        WireAction<TParams, TResult> action,
+        TParams request,
+        TimeSpan time,
+        IProgress<ProgressData>? progress,
+        CancellationToken cancellationToken)
+        where TParams : class, IWireRecord<TParams>
+        where TResult : class, IWireRecord<TResult>
     {
         var endless = time == Timeout.InfiniteTimeSpan;
         using var timeout = endless ? null : new CancellationTokenSource(time, _options.TimeProvider);
-        var limit = endless ? default : new CallLimit(time, timeout!.Token, _options.TimeProvider.GetUtcNow() + time);
-        var row = WireActions.Find(command);
+        var limit = endless ? default : new CallLimit(time, timeout!.Token, _options.TimeProvider.GetTimestamp());
         for (int deaths = 0, refusals = 0; ;)
         {
-            var connection = await ConnectAsync(command, limit, cancellationToken).ConfigureAwait(false);
-            var call = connection.NewCall<TRequest, TResponse>(command, request, row, progress);
+            var connection = await ConnectAsync(action.Name, limit, cancellationToken).ConfigureAwait(false);
+            var call = connection.NewCall(action, request, progress);
             try
             {
-                return await connection.SendAsync(call, request, limit, cancellationToken).ConfigureAwait(false); // 1
+                return await connection.SendAsync(call, limit, cancellationToken).ConfigureAwait(false); // 1
             }
-            catch (WorkerExitedException) when (!call.Written && !IsDisposed)
+            catch (WorkerExitedException) when (!call.Written && !_supervisor.IsDisposed)
             {
                 // 2
             }
-            catch (WorkerExitedException) when (!call.Changes && deaths == 0 && !IsDisposed)
+            catch (WorkerExitedException) when (!call.Changes && deaths == 0 && !_supervisor.IsDisposed)
             {
                 deaths++; // 3, and next time 4
             }
-            catch (WorkerRequestException problem) when (problem.Code == "overloaded" && refusals < MaxRefusals)
+            catch (WorkerRequestException problem)
+                when (problem.ErrorCode == ErrorCode.Overloaded && refusals < MaxRefusals)
             {
                 refusals++; // 5
                 await Task.Delay(RetryAfter(problem), _options.TimeProvider, cancellationToken).ConfigureAwait(false);
             }
             catch (WorkerRequestException problem)
-                when (problem is { Code: "shutting_down", Executed: Executed.No } && refusals < MaxRefusals && !IsDisposed)
+                when (problem is { ErrorCode: ErrorCode.ShuttingDown, Executed: Executed.No }
+                    && refusals < MaxRefusals && !_supervisor.IsDisposed)
             {
                 refusals++; // 6
                 await SuccessorAsync(connection, cancellationToken).ConfigureAwait(false);
@@ -232,8 +249,6 @@ public sealed class PythonWorkerService : IPythonWorkerService
         problem.Details.TryGetProperty("retry_after_ms", out var wait) && wait.TryGetInt32(out var milliseconds)
             ? TimeSpan.FromMilliseconds(Math.Clamp(milliseconds, 1, 1000))
             : TimeSpan.FromMilliseconds(10);
-
-    private bool IsDisposed => _supervisor.Snapshot.State == WorkerState.Disposed;
 
     private async ValueTask<WorkerConnection> ConnectAsync(string command, CallLimit limit, CancellationToken cancellationToken)
     {
@@ -254,30 +269,5 @@ public sealed class PythonWorkerService : IPythonWorkerService
             cancellationToken.ThrowIfCancellationRequested();
             throw limit.Exceeded($"{command}: waiting for a worker", new WorkerFailure());
         }
-    }
-
-    private async Task SubscribeAsync(CancellationToken cancellationToken)
-    {
-        await _subscribing.WaitAsync(cancellationToken).ConfigureAwait(false);
-        try
-        {
-            var connection = await _supervisor.ConnectAsync(cancellationToken).ConfigureAwait(false);
-            await SubscribeAsync(connection, Events.Wanted, cancellationToken).ConfigureAwait(false);
-        }
-        catch (WorkerExitedException)
-        {
-            // Its successor is asked before it is announced.
-        }
-        finally
-        {
-            _subscribing.Release();
-        }
-    }
-
-    private static Task SubscribeAsync(
-        WorkerConnection connection, IReadOnlyList<EventName> wanted, CancellationToken cancellationToken)
-    {
-        var request = new SubscribeParams { Events = [.. wanted] };
-        return connection.SendAsync(connection.NewCall(WireActions.WorkerSubscribe, request), request, default, cancellationToken);
     }
 }

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text.Json;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -18,7 +17,7 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     {
         ArgumentException.ThrowIfNullOrEmpty(deviceId);
         var wire = await StatusAsync(deviceId, options, cancellationToken).ConfigureAwait(false);
-        return new(One(wire.Devices, "device_not_found", $"'{deviceId}' is not one device"), wire.Host, wire.AgeMs);
+        return new(One(wire.Devices, ErrorCode.DeviceNotFound, WireActions.GetStatus, $"'{deviceId}' is not one device"), wire.Host, wire.AgeMs);
     }
 
     /// <inheritdoc/>
@@ -46,7 +45,7 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         ArgumentException.ThrowIfNullOrEmpty(allocationId);
         var request = new GetAllocationsParams { AllocationId = allocationId };
         var wire = await AskAsync(WireActions.GetAllocations, request, cancellationToken).ConfigureAwait(false);
-        return new(One(wire.Allocations, "allocation_not_found", $"there is no allocation '{allocationId}'"));
+        return new(One(wire.Allocations, ErrorCode.AllocationNotFound, WireActions.GetAllocations, $"there is no allocation '{allocationId}'"));
     }
 
     /// <inheritdoc/>
@@ -74,6 +73,16 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         var request = new DeallocateParams { AllocationId = allocationId, Force = force };
         return DeleteMemoryDeallocateResponse.From(
             await AskAsync(WireActions.Deallocate, request, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <inheritdoc/>
+    public Task<RenewLeaseResult> RenewLeaseAsync(
+        string allocationId, TimeSpan lease, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(allocationId);
+        ArgumentOutOfRangeException.ThrowIfLessThan(lease, TimeSpan.FromMilliseconds(1));
+        var request = new RenewLeaseParams { AllocationId = allocationId, LeaseMs = (long)lease.TotalMilliseconds };
+        return AskAsync(WireActions.RenewLease, request, cancellationToken);
     }
 
     /// <inheritdoc/>
@@ -186,8 +195,7 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         Recommendation recommendation, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(recommendation);
-        return worker.ExecuteAsync<JsonData, JsonData>(
-            PythonWorkerTypes.Memory, recommendation.Action, new JsonData(recommendation.Data), cancellationToken);
+        return AskAsync(WireAction.Plain(recommendation.Action), new JsonData(recommendation.Data), cancellationToken);
     }
 
     /// <inheritdoc/>
@@ -238,7 +246,7 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     /// <inheritdoc/>
     public IAsyncEnumerable<WorkerEvent> GetMemoryEventsAsync(
         IReadOnlyCollection<EventName>? events = null, CancellationToken cancellationToken = default) =>
-        worker.ReadEventsAsync(events ?? Enum.GetValues<EventName>(), cancellationToken);
+        worker.ReadEventsAsync(events ?? [.. WireEvents.All, EventName.Unknown], cancellationToken);
 
     private Task<GetStatusResult> StatusAsync(
         string? deviceId, MemoryStatusOptions? options, CancellationToken cancellationToken)
@@ -260,21 +268,19 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     {
         ArgumentNullException.ThrowIfNull(request);
         var options = new WorkerCallOptions { Progress = progress is null ? null : new TransferReports(progress) };
-        return worker.ExecuteAsync<TransferParams, TransferResult>(
-            PythonWorkerTypes.Memory, WireActions.Transfer.Name, request.ToWire(), options, cancellationToken);
+        return worker.ExecuteAsync(WireActions.Transfer, request.ToWire(), options, cancellationToken);
     }
 
     private Task<TResult> AskAsync<TParams, TResult>(
         WireAction<TParams, TResult> action, TParams request, CancellationToken cancellationToken)
         where TParams : class, IWireRecord<TParams>
         where TResult : class, IWireRecord<TResult> =>
-        worker.ExecuteAsync<TParams, TResult>(PythonWorkerTypes.Memory, action.Name, request, cancellationToken);
+        worker.ExecuteAsync(action, request, null, cancellationToken);
 
-    private static T One<T>(IReadOnlyList<T> found, string code, string reason) =>
+    private static T One<T>(IReadOnlyList<T> found, ErrorCode code, WireAction action, string reason) =>
         found.Count == 1
             ? found[0]
-            : throw new WorkerRequestException(
-                code, $"{reason} ({code})", reason, JsonDocument.Parse("{}").RootElement.Clone(), new WorkerFailure());
+            : throw new WorkerRequestException(code, action.Name, reason, WireReader.EmptyObject, new WorkerFailure());
 
     private static string ToDuration(TimeSpan range)
     {

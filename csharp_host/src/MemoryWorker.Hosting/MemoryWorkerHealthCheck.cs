@@ -36,8 +36,7 @@ internal sealed class MemoryWorkerHealthCheck(IPythonWorkerService worker, IOpti
             try
             {
                 var call = new WorkerCallOptions { Timeout = options.Value.PingTimeout };
-                var pong = await worker.ExecuteAsync<PingParams, PingResult>(
-                    PythonWorkerTypes.Memory, WorkerActions.Ping, new PingParams(), call, token).ConfigureAwait(false);
+                var pong = await worker.ExecuteAsync(WireActions.WorkerPing, new PingParams(), call, token).ConfigureAwait(false);
                 return HealthCheckResult.Healthy($"process {processId} has answered for {pong.UptimeMs} ms", data);
             }
             catch (WorkerException problem)

@@ -18,6 +18,9 @@ internal static class MemoryWorkerLog
     private static readonly Action<ILogger, Exception?> StartFailedMessage = LoggerMessage.Define(
         LogLevel.Error, new EventId(4, "WorkerStartFailed"), "The memory worker could not be started");
 
+    private static readonly Action<ILogger, string, Exception?> HandlerFailedMessage = LoggerMessage.Define<string>(
+        LogLevel.Error, new EventId(6, "WorkerHandlerFailed"), "A handler of the memory worker's {Event} threw");
+
     private static readonly Dictionary<WorkerLogLevel, Action<ILogger, int, string, Exception?>> LineMessages = new()
     {
         [WorkerLogLevel.Debug] = Line(LogLevel.Debug),
@@ -38,6 +41,9 @@ internal static class MemoryWorkerLog
         null);
 
     public static void StartFailed(this ILogger logger, WorkerStartException problem) => StartFailedMessage(logger, problem);
+
+    public static void HandlerFailed(this ILogger logger, WorkerHandlerFailedEventArgs failed) =>
+        HandlerFailedMessage(logger, failed.Handler, failed.Exception);
 
     public static void WorkerSaid(this ILogger logger, WorkerLogEntry entry) =>
         LineMessages[entry.Level](logger, entry.ProcessId, entry.Message, null);

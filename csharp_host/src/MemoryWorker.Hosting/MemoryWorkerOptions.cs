@@ -12,7 +12,7 @@ public sealed class MemoryWorkerOptions
     /// <summary>The Python interpreter; null for <c>python3</c> (on Windows <c>python</c>) on PATH.</summary>
     public string? FileName { get; set; }
 
-    /// <summary>Arguments; empty for <c>-m worker</c>.</summary>
+    /// <summary>Arguments; empty for <c>-m memory_worker</c>.</summary>
     public IList<string> Arguments { get; } = new List<string>();
 
     /// <summary>Folder the worker starts in; null for the host's.</summary>
@@ -72,22 +72,5 @@ public sealed class MemoryWorkerOptions
                 BreakDuration = BreakDuration,
             },
         };
-    }
-}
-
-/// <summary>Holds configured options to the same rules as the client's own.</summary>
-internal sealed class MemoryWorkerOptionsValidator : IValidateOptions<MemoryWorkerOptions>
-{
-    public ValidateOptionsResult Validate(string? name, MemoryWorkerOptions options)
-    {
-        try
-        {
-            options.ToClient(TimeProvider.System).Validate();
-            return ValidateOptionsResult.Success;
-        }
-        catch (ArgumentException problem)
-        {
-            return ValidateOptionsResult.Fail($"{MemoryWorkerOptions.Section}: {problem.Message}");
-        }
     }
 }

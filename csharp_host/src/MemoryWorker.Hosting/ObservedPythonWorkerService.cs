@@ -18,6 +18,7 @@ internal sealed class ObservedPythonWorkerService : IPythonWorkerService
         _worker.WorkerExited += (_, exited) => logger.Exited(exited);
         _worker.WorkerStartFailed += (_, problem) => logger.StartFailed(problem);
         _worker.LogReceived += (_, entry) => logger.WorkerSaid(entry);
+        _worker.HandlerFailed += (_, failed) => logger.HandlerFailed(failed);
         telemetry.Watch(_worker);
     }
 
@@ -31,23 +32,17 @@ internal sealed class ObservedPythonWorkerService : IPythonWorkerService
 
     public Task StartAsync(CancellationToken cancellationToken) => _worker.StartAsync(cancellationToken);
 
-    public Task<TResponse> ExecuteAsync<TRequest, TResponse>(
-        PythonWorkerTypes type, string command, TRequest request, CancellationToken cancellationToken = default)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse> =>
-        _telemetry.MeasureAsync(
-            command, () => _worker.ExecuteAsync<TRequest, TResponse>(type, command, request, cancellationToken));
-
-    public Task<TResponse> ExecuteAsync<TRequest, TResponse>(
-        PythonWorkerTypes type,
-        string command,
-        TRequest request,
-        WorkerCallOptions options,
+    public Task<TResult> ExecuteAsync<TParams, TResult>(
+        WireAction<TParams, TResult> action,
+        TParams request,
+        WorkerCallOptions? options = null,
         CancellationToken cancellationToken = default)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse> =>
-        _telemetry.MeasureAsync(
-            command, () => _worker.ExecuteAsync<TRequest, TResponse>(type, command, request, options, cancellationToken));
+        where TParams : class, IWireRecord<TParams>
+        where TResult : class, IWireRecord<TResult>
+    {
+        ArgumentNullException.ThrowIfNull(action);
+        return _telemetry.MeasureAsync(action.Name, () => _worker.ExecuteAsync(action, request, options, cancellationToken));
+    }
 
     public IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
         IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default) =>

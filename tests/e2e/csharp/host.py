@@ -1,6 +1,7 @@
 """What the tests of the C# host share: services on real worker processes, and looking at processes from outside."""
 
 import contextlib
+import importlib
 import sys
 import threading
 import time
@@ -101,21 +102,32 @@ def call(
     """Start a call with plain JSON and return its task."""
     import json
 
-    from MemoryWorker.Client import JsonData, PythonWorkerTypes, WorkerCallOptions
-    from System.Threading import CancellationToken
+    from MemoryWorker.Client import JsonData, WorkerCallOptions
+    from MemoryWorker.Client.Protocol import WireAction
 
     how = WorkerCallOptions()
     if timeout_ms is not None:
         how.Timeout = milliseconds(timeout_ms)
     if progress is not None:
         how.Progress = progress
-    return service.ExecuteAsync[JsonData, JsonData](
-        PythonWorkerTypes.Memory,
-        action,
-        JsonData.Parse(json.dumps(data)),
-        how,
-        token or getattr(CancellationToken, "None"),
+    return execute(service, WireAction.Plain(action), JsonData.Parse(json.dumps(data)), how, token)
+
+
+def execute(service: Any, action: Any, request: Any, how: Any = None, token: Any = None) -> Any:
+    """Start a typed call and return its task."""
+    import System
+    from System.Threading import CancellationToken
+
+    row = System.Object.GetType(action)
+    takes, answers = (importable(kind) for kind in row.GetGenericArguments())
+    return service.ExecuteAsync[takes, answers](
+        action, request, how, token or getattr(CancellationToken, "None")
     )
+
+
+def importable(kind: Any) -> Any:
+    """Return the class that Python imports for a .NET type."""
+    return getattr(importlib.import_module(kind.Namespace), kind.Name)
 
 
 def ask(service: Any, action: str, **data: Any) -> dict[str, Any]:
@@ -204,3 +216,26 @@ def until(holds: Any) -> None:
     while not holds():
         assert time.monotonic() < end
         threading.Event().wait(0.001)
+
+
+def sent(journal: Path, action: str) -> int:
+    """Count how often the workers received an action."""
+    return sum(line.split()[0] == action for line in journal.read_text().splitlines())
+
+
+def ask_until(service: Any, refused: Any) -> dict[str, Any]:
+    """Ask again while the break lasts, at most 30 s."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            return ask(service, "fake.echo", value=1)
+        except refused as problem:
+            if problem.RetryAt is None or time.monotonic() > until:
+                raise
+
+
+def wait_started(service: Any) -> int:
+    """Start the worker and return its process id."""
+    wait(service.StartAsync())
+    pid: int = service.Snapshot.ProcessId
+    return pid

@@ -7,8 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.csharp.host import Make, ask, fake, wait
-from tests.e2e.csharp.test_supervision import sent
+from tests.e2e.csharp.host import Make, Watched, ask, fake, sent, until, wait
 from tests.rigs.dotnet import runtime
 
 __all__ = ["fake"]
@@ -98,11 +97,53 @@ def test_each_reader_gets_what_it_asked_for(fake: Make, journal: Path) -> None:
         "DeviceLostEvent",
         "PressureChangedEvent",
     ]
-    assert [event.Sequence for event in both.seen] == [1, 2, 4]
+    assert [event.Sequence for event in both.seen] == [1, 2, 3]
     assert [type(event).__name__ for event in one.wait_for(1)] == ["DeviceLostEvent"]
     assert both.seen[0].ProcessId == service.Snapshot.ProcessId
     both.stop()
     one.stop()
+
+
+def test_each_reader_has_numbers_of_its_own(fake: Make) -> None:
+    """However many share the subscription, each counts its own events without a gap."""
+    service = fake()
+    everything, one = Reading(service, "MemoryPressureChanged", "DeviceLost"), Reading(service, "DeviceLost")
+    until(lambda: asked_for(service) == [PRESSURE, LOST])
+    ask(service, "fake.events", events=[pressure(1), lost(), pressure(2), lost(), lost()])
+    assert [event.Sequence for event in everything.wait_for(5)] == [1, 2, 3, 4, 5]
+    assert [event.Sequence for event in one.wait_for(3)] == [1, 2, 3]
+    everything.stop()
+    one.stop()
+
+
+def asked_for(service: Any) -> list[str]:
+    """Return what the worker was asked for last."""
+    found: list[str] = ask(service, "fake.subscribed")["events"]
+    return found
+
+
+def test_what_no_reader_wants_is_unsubscribed(fake: Make) -> None:
+    """The worker is asked for what is still wanted when a reader leaves, and for nothing after the last."""
+    service = fake()
+    first, second = Reading(service, "MemoryPressureChanged"), Reading(service, "DeviceLost")
+    until(lambda: asked_for(service) == [PRESSURE, LOST])
+    first.stop()
+    until(lambda: asked_for(service) == [LOST])
+    second.stop()
+    until(lambda: asked_for(service) == [])
+
+
+def test_leaving_starts_no_worker(fake: Make, journal: Path) -> None:
+    """A reader that leaves while no worker runs leaves it at that."""
+    service = fake("--journal", str(journal), "--die-on", "fake.die", max_restarts=0)
+    exited = Watched(service, "WorkerExited")
+    reading = Reading(service, "DeviceLost")
+    until(lambda: asked_for(service) == [LOST])
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    exited.next()
+    reading.stop()
+    assert service.Snapshot.State.ToString() == "BreakerOpen"
+    assert sent(journal, "worker.hello") == 1
 
 
 def test_every_event_has_its_type(fake: Make, journal: Path) -> None:
@@ -191,7 +232,7 @@ def test_a_reader_that_does_not_read_delays_nobody(fake: Make, journal: Path) ->
     assert ask(service, "fake.echo", value=1)["value"] == 1
     rest = [next(stream).Sequence for _ in range(1024)]
     assert seen == [1]
-    assert rest == list(range(5000 - 1023, 5001))
+    assert rest == list(range(5001 - 1023, 5002))
     stream.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from protocol.actions import ACTIONS
 from protocol.envelope import Request
 from tests.contract.golden_files import FOLDER, Golden, goldens
-from tests.e2e.csharp.host import Make, fake, wait
+from tests.e2e.csharp.host import Make, execute, fake, wait
 from tests.e2e.csharp.wire import same
 
 __all__ = ["fake"]
@@ -76,7 +76,7 @@ def test_the_host_holds_the_conversation(fake: Make, protocol: ModuleType, golde
 
 def exchange(service: Any, protocol: ModuleType, request: Json) -> Any:
     """Return the data of the answer, or what its error says."""
-    from MemoryWorker.Client import JsonData, PythonWorkerTypes, WorkerRequestException
+    from MemoryWorker.Client import JsonData, WorkerRequestException
     from System.Text.Json import JsonException
 
     action = ACTIONS[request["action"]]
@@ -88,7 +88,8 @@ def exchange(service: Any, protocol: ModuleType, request: Json) -> Any:
     except JsonException:  # What C# would not let a host write goes out as plain JSON.
         kind, data = JsonData, JsonData.Parse(text)
     try:
-        answer = wait(service.ExecuteAsync[kind, result](PythonWorkerTypes.Memory, request["action"], data))
+        row = protocol.WireAction[kind, result](request["action"], action.changes, action.control)
+        answer = wait(execute(service, row, data))
     except WorkerRequestException as refused:
         executed = refused.Executed.ToString().lower()
         return (

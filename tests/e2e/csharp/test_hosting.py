@@ -63,3 +63,4 @@ def test_logs(seen: dict[str, Any]) -> None:
     assert "Warning 5 WorkerSaid" in logs
     assert "Error 3 WorkerExited: the worker" in logs
     assert "1 allocations were lost; restart: in 600 s" in logs
+    assert "Error 6 WorkerHandlerFailed: A handler of the memory worker's WorkerExited threw" in logs

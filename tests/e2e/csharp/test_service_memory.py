@@ -137,7 +137,7 @@ def test_out_of_memory_says_what_was_there(memory: Any) -> None:
         allocate(memory, 65 * MIB)
     details = json.loads(caught.value.Details.GetRawText())
     assert (details["requested_bytes"], details["available_bytes"]) == (65 * MIB, 64 * MIB)
-    assert (caught.value.Retryable, caught.value.Executed.ToString()) == (True, "No")
+    assert (caught.value.Retryable, caught.value.Executed.ToString()) == (False, "No")
     assert wait(memory.GetMemoryStatusDeviceAsync(DEVICE)).Device.AllocatedBytes == 0
 
 
@@ -175,6 +175,32 @@ def write_byte(view: Any, place: int, value: int) -> None:
     from System import Byte, Int64
 
     view.Write(Int64(place), Byte(value))
+
+
+def test_a_lease_is_renewed(memory: Any) -> None:
+    """It ends that long from now; what has none gets one."""
+    import json
+
+    from System import TimeSpan
+
+    made = allocate(memory, MIB, Lease=TimeSpan.FromMinutes(1))
+    renewed = wait(memory.RenewLeaseAsync(made.AllocationId, TimeSpan.FromHours(1)))
+    assert (renewed.AllocationId, 60_000 < renewed.LeaseExpiresInMs <= 3_600_000) == (made.AllocationId, True)
+    with refused("allocation_not_found") as caught:
+        wait(memory.RenewLeaseAsync("alloc-none", TimeSpan.FromHours(1)))
+    assert json.loads(caught.value.Details.GetRawText())
+
+
+def test_a_plan_is_carried_out(memory: Any) -> None:
+    """Its id has the allocate do what was answered; for other bytes it is refused."""
+    from MemoryWorker.Client.Protocol import PlanCandidate, PlanParams
+    from System import Array
+
+    candidate = make(PlanCandidate, Name="all", RequiredBytes=MIB, DeviceId=DEVICE)
+    plan = wait(memory.PlanAsync(make(PlanParams, Candidates=Array[PlanCandidate]([candidate]))))
+    assert allocate(memory, MIB, DeviceId=DEVICE, PlanId=plan.PlanId).SizeBytes == MIB
+    with refused("plan_stale|invalid_request"):
+        allocate(memory, MIB, DeviceId=DEVICE, PlanId="plan-none")
 
 
 # ---- transfers ----------------------------------------------------------------------------------
@@ -293,6 +319,23 @@ def test_clear(memory: Any) -> None:
     assert (done.Success, done.AllocationsFreed, done.ClearedBytes) == (True, 1, 20)
     assert [one.Id for one in done.Kept] == [kept]
     assert done.Kept[0].Reason
+
+
+def test_what_a_clear_freed_is_not_lost_with_the_worker(real: Make) -> None:
+    """The worker names what it freed: only what stayed is lost when it dies."""
+    import psutil
+    from MemoryWorker.Client import PostMemoryClearRequest
+    from MemoryWorker.Client.Protocol import ClearType
+
+    worker = real("--simulated-device", "64MiB", "--default-device", DEVICE)
+    memory = service_memory(worker)
+    exited = Watched(worker, "WorkerExited")
+    kept = allocate(memory, 10, Persistent=True).AllocationId
+    made = [allocate(memory, 10).AllocationId for _ in range(3)]
+    done = wait(memory.PostMemoryClearAsync(make(PostMemoryClearRequest, ClearType=ClearType.Allocations)))
+    assert list(done.AllocationIds) == made
+    psutil.Process(worker.Snapshot.ProcessId).kill()
+    assert [one.AllocationId for one in exited.next().LostAllocations] == [kept]
 
 
 def test_optimize_and_defragment(memory: Any) -> None:

@@ -1,6 +1,5 @@
-"""What the host does when its worker hangs, dies or never starts."""
+"""What the host does when its worker dies or hangs, and how it ends it."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ from tests.e2e.csharp.host import (
     answer,
     ask,
     call,
+    execute,
     fake,
     gone,
+    make,
     milliseconds,
-    options,
-    until,
+    sent,
     wait,
+    wait_started,
 )
 
 __all__ = ["fake"]
@@ -28,121 +29,6 @@ __all__ = ["fake"]
 def usage(service: Any) -> Any:
     """Start a read."""
     return call(service, "memory.get_usage")
-
-
-def sent(journal: Path, action: str) -> int:
-    """Count how often the workers received an action."""
-    return sum(line.split()[0] == action for line in journal.read_text().splitlines())
-
-
-# ---- starting -----------------------------------------------------------------------------------
-
-
-def test_no_such_executable(load: Any, fake: Make) -> None:
-    """A start that cannot work says so, with the system's reason."""
-    from MemoryWorker.Client import PythonWorkerService, WorkerStartException
-
-    service = PythonWorkerService(options([], FileName="/no/such/python", max_restarts=0))
-    with pytest.raises(WorkerStartException, match="/no/such/python"):
-        wait(service.StartAsync())
-    wait(service.DisposeAsync())
-
-
-def test_a_traceback_at_the_start_reaches_the_caller(fake: Make) -> None:
-    """A worker that ends before it answers: exit code and traceback are in the exception."""
-    from MemoryWorker.Client import WorkerStartException
-
-    service = fake("--traceback", max_restarts=0)
-    with pytest.raises(WorkerStartException, match="exit code 1") as caught:
-        ask(service, "fake.echo")
-    error = caught.value
-    assert "RuntimeError: the fake worker was told to fail" in list(error.StderrTail)[-1]
-    assert "RuntimeError: the fake worker was told to fail" in error.Message
-    assert (error.Code, error.ExitCode, error.Executed.ToString(), error.Retryable) == (
-        "worker_start_failed",
-        1,
-        "No",
-        True,
-    )
-    assert gone(error.ProcessId)
-
-
-def test_a_worker_that_never_answers_is_killed(fake: Make) -> None:
-    """The start has its time; then the process is gone."""
-    from MemoryWorker.Client import WorkerStartException
-
-    service = fake("--mute", StartTimeout=milliseconds(300), max_restarts=0)
-    with pytest.raises(WorkerStartException, match="did not answer within 0.3 s") as caught:
-        wait(service.StartAsync())
-    assert gone(caught.value.ProcessId)
-
-
-def test_a_slow_start_is_waited_for(fake: Make, tmp_path: Path) -> None:
-    """Calls made while the worker starts are answered when it has."""
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    service = fake("--gate", str(gate))
-    tasks = [call(service, "fake.echo", value=number) for number in range(10)]
-    assert service.Snapshot.State.ToString() == "Starting"
-    assert not any(task.IsCompleted for task in tasks)
-    gate.open("w").close()
-    assert [answer(task)["value"] for task in tasks] == list(range(10))
-
-
-def test_disposal_while_the_worker_starts(fake: Make, tmp_path: Path) -> None:
-    """Whoever waits for the worker learns that it will not come, and its process is gone."""
-    import System
-
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    service = fake("--gate", str(gate))
-    task = call(service, "fake.echo")
-    until(lambda: starting(gate))
-    [process] = starting(gate)
-    wait(service.DisposeAsync())
-    with pytest.raises(System.ObjectDisposedException):
-        wait(task)
-    assert gone(process.pid)
-
-
-def starting(gate: Path) -> list[psutil.Process]:
-    """Return the workers that wait at a gate."""
-    children = psutil.Process().children()
-    return [one for one in children if one.status() != psutil.STATUS_ZOMBIE and str(gate) in one.cmdline()]
-
-
-def test_the_breaker_opens_and_closes(fake: Make, tmp_path: Path) -> None:
-    """Too many failures: calls fail at once; after the break the next call starts a worker."""
-    from MemoryWorker.Client import WorkerStartException
-
-    flag = tmp_path / "works"
-    service = fake("--only-if", str(flag), max_restarts=2, break_ms=1500)
-    failed = Watched(service, "WorkerStartFailed")
-    with pytest.raises(WorkerStartException, match="exit code 7"):
-        ask(service, "fake.echo")
-    for _ in range(3):
-        failed.next()
-    with pytest.raises(WorkerStartException, match="failed too often") as caught:
-        ask(service, "fake.echo")
-    assert service.Snapshot.State.ToString() == "BreakerOpen"
-    assert caught.value.RetryAt is not None
-    flag.touch()
-    assert ask_until(service, WorkerStartException)["value"] == 1
-    assert service.Snapshot.State.ToString() == "Running"
-
-
-def ask_until(service: Any, refused: Any) -> dict[str, Any]:
-    """Ask again while the break lasts, at most 30 s."""
-    until = time.monotonic() + 30
-    while True:
-        try:
-            return ask(service, "fake.echo", value=1)
-        except refused as problem:
-            if problem.RetryAt is None or time.monotonic() > until:
-                raise
-
-
-# ---- dying --------------------------------------------------------------------------------------
 
 
 def test_death_ends_every_pending_call_at_once(fake: Make) -> None:
@@ -238,35 +124,15 @@ def test_a_change_that_was_never_written_is_sent_to_the_next_worker(fake: Make, 
 
 def test_the_event_lists_what_was_lost(fake: Make) -> None:
     """An allocation counts until its end was seen; a death names those that are left."""
-    from MemoryWorker.Client import PythonWorkerTypes
-    from MemoryWorker.Client.Protocol import (
-        AllocateParams,
-        AllocateResult,
-        DeallocateParams,
-        DeallocateResult,
-    )
+    from MemoryWorker.Client.Protocol import AllocateParams, DeallocateParams, WireActions
 
     service = fake()
     exited = Watched(service, "WorkerExited")
-    made = []
-    for owner in ("a", "b", "c"):
-        request = AllocateParams()
-        request.SizeBytes = 100
-        request.Owner = owner
-        made.append(
-            wait(
-                service.ExecuteAsync[AllocateParams, AllocateResult](
-                    PythonWorkerTypes.Memory, "memory.allocate", request
-                )
-            )
-        )
-    freed = DeallocateParams()
-    freed.AllocationId = made[1].AllocationId
-    wait(
-        service.ExecuteAsync[DeallocateParams, DeallocateResult](
-            PythonWorkerTypes.Memory, "memory.deallocate", freed
-        )
-    )
+    made = [
+        wait(execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=100, Owner=owner)))
+        for owner in ("a", "b", "c")
+    ]
+    wait(execute(service, WireActions.Deallocate, make(DeallocateParams, AllocationId=made[1].AllocationId)))
     pid = service.Snapshot.ProcessId
     psutil.Process(pid).kill()
     event = exited.next()
@@ -276,112 +142,6 @@ def test_the_event_lists_what_was_lost(fake: Make) -> None:
         (made[0].AllocationId, "a", 100),
         (made[2].AllocationId, "c", 100),
     ]
-
-
-# ---- time and cancellation ----------------------------------------------------------------------
-
-
-def test_a_cancelled_call_ends_with_its_token(fake: Make) -> None:
-    """The call ends at once; the slot is free when the worker has answered."""
-    import System
-    from System.Threading import CancellationTokenSource
-
-    service = fake()
-    source = CancellationTokenSource()
-    task = call(service, "fake.hang", token=source.Token)
-    ask(service, "worker.ping")
-    assert service.Snapshot.InFlight == 1
-    source.Cancel()
-    with pytest.raises(System.OperationCanceledException) as caught:
-        wait(task)
-    assert caught.value.CancellationToken.Equals(source.Token)
-    until(lambda: service.Snapshot.InFlight == 0)
-
-
-def test_cancelled_before_it_began(fake: Make) -> None:
-    """A token that is cancelled already keeps the call from being sent."""
-    import System
-    from System.Threading import CancellationToken
-
-    with pytest.raises(System.OperationCanceledException):
-        wait(call(fake(), "fake.echo", token=CancellationToken(True)))
-
-
-def test_an_ignored_cancel_holds_its_slot(fake: Make, tmp_path: Path) -> None:
-    """The worker's terminal reply frees a slot, not the caller's leaving."""
-    import System
-    from System.Threading import CancellationTokenSource
-
-    journal = tmp_path / "journal"
-    service = fake("--journal", str(journal))
-    source = CancellationTokenSource()
-    task = call(service, "fake.ignore_cancel", token=source.Token)
-    ask(service, "worker.ping")
-    source.Cancel()
-    with pytest.raises(System.OperationCanceledException):
-        wait(task)
-    until(lambda: sent(journal, "worker.cancel") == 1)
-    ask(service, "worker.ping")
-    until(lambda: service.Snapshot.InFlight == 1)
-    assert ask(service, "fake.echo", value=1)["value"] == 1
-
-
-def test_cancelling_hundreds_gives_every_slot_back(fake: Make) -> None:
-    """600 calls hang, 256 of them at the worker: no thread waits for them, and after the cancel all slots are free."""
-    import System
-    from System.Threading import CancellationTokenSource, ThreadPool
-
-    service = fake()
-    source = CancellationTokenSource()
-    tasks = [call(service, "fake.hang", token=source.Token) for _ in range(600)]
-    ask(service, "worker.ping")
-    assert ThreadPool.ThreadCount < 32
-    source.Cancel()
-    for task in tasks:
-        with pytest.raises(System.OperationCanceledException):
-            wait(task)
-    until(lambda: service.Snapshot.InFlight == 0)
-    tasks = [call(service, "fake.reverse", count=256, value=number) for number in range(256)]
-    assert [answer(task)["value"] for task in tasks] == list(range(256))
-
-
-def test_what_a_cancelled_allocate_made_is_given_back(fake: Make, tmp_path: Path) -> None:
-    """A cancel that comes too late leaves no allocation that nobody knows of."""
-    import System
-    from MemoryWorker.Client import PythonWorkerTypes
-    from MemoryWorker.Client.Protocol import AllocateParams, AllocateResult
-    from System.Threading import CancellationTokenSource
-
-    journal = tmp_path / "journal"
-    service = fake("--journal", str(journal), "--late-on", "memory.allocate")
-    source = CancellationTokenSource()
-    request = AllocateParams()
-    request.SizeBytes = 64
-    task = service.ExecuteAsync[AllocateParams, AllocateResult](
-        PythonWorkerTypes.Memory, "memory.allocate", request, source.Token
-    )
-    ask(service, "worker.ping")
-    source.Cancel()
-    with pytest.raises(System.OperationCanceledException):
-        wait(task)
-    until(lambda: sent(journal, "memory.deallocate") == 1)
-
-
-def test_a_timeout_has_its_own_type(fake: Make) -> None:
-    """A call that takes too long ends typed; a worker that still answers pings lives on."""
-    from MemoryWorker.Client import WorkerTimeoutException
-
-    service = fake()
-    pid = wait_started(service)
-    with pytest.raises(WorkerTimeoutException, match=r"fake.hang took longer than 0.1 s") as caught:
-        wait(call(service, "fake.hang", timeout_ms=100))
-    assert (caught.value.Code, caught.value.Executed.ToString(), caught.value.Retryable) == (
-        "timeout",
-        "Unknown",
-        True,
-    )
-    until(lambda: service.Snapshot.InFlight == 0)
-    assert service.Snapshot.ProcessId == pid
 
 
 def test_a_hung_worker_is_replaced(fake: Make) -> None:
@@ -428,6 +188,17 @@ def test_a_worker_that_will_not_end_is_killed(fake: Make) -> None:
     assert gone(pid)
 
 
+def test_whoever_disposes_waits_for_the_end(fake: Make) -> None:
+    """A second disposal, while the first is under way, is over when the process is."""
+    service = fake("--stay", ShutdownTimeout=milliseconds(300))
+    pid = wait_started(service)
+    first, second = service.DisposeAsync().AsTask(), service.DisposeAsync().AsTask()
+    wait(second)
+    assert not psutil.pid_exists(pid)
+    assert first.IsCompleted
+    wait(service.DisposeAsync())
+
+
 def test_disposal_ends_pending_calls(fake: Make) -> None:
     """Calls in flight at disposal end with what the worker answers, or with its exit."""
     from MemoryWorker.Client import WorkerRequestException
@@ -439,10 +210,3 @@ def test_disposal_ends_pending_calls(fake: Make) -> None:
     with pytest.raises(WorkerRequestException) as caught:
         wait(task)
     assert caught.value.Code == "shutting_down"
-
-
-def wait_started(service: Any) -> int:
-    """Start the worker and return its process id."""
-    wait(service.StartAsync())
-    pid: int = service.Snapshot.ProcessId
-    return pid

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.csharp.conftest import CLIENT
 from tests.rigs.dotnet import project as projects
 from tests.rigs.dotnet.build import BuildError, ProjectError, ToolchainError, build
+from tests.rigs.dotnet.fixtures import Load
 from tests.rigs.dotnet.toolchain import Toolchain
 from tests.rigs.dotnet.toolchain import toolchain as find_toolchain
 
@@ -41,6 +43,41 @@ def test_what_did_not_change_is_not_built_again(toolchain: Toolchain, library: P
     library.with_name("More.cs").write_text(CODE.format("More", ""))
     build([library], tmp_path / "out", toolchain)
     assert built.stat().st_mtime_ns > before
+
+
+def test_what_is_built_is_a_release(load: Load, toolchain: Toolchain, library: Path, tmp_path: Path) -> None:
+    """Optimized, without DEBUG: what is tested and measured is what is shipped."""
+    library.with_name("Flags.cs").write_text(
+        CODE.format("Flags", "internal const bool Debug =\n#if DEBUG\ntrue;\n#else\nfalse;\n#endif\n")
+    )
+    (built,) = build([library], tmp_path / "out", toolchain)
+    load(CLIENT)
+    from System.Diagnostics import DebuggableAttribute
+    from System.Reflection import Assembly, BindingFlags, CustomAttributeExtensions
+
+    made = Assembly.LoadFrom(str(built))
+    flag = CustomAttributeExtensions.GetCustomAttribute[DebuggableAttribute](made)
+    assert flag is None or not flag.IsJITOptimizerDisabled
+    constant = made.GetType("Rig.Flags").GetField("Debug", BindingFlags.NonPublic | BindingFlags.Static)
+    assert constant.GetRawConstantValue() is False
+
+
+@pytest.mark.parametrize("version", ['Version="8.0.1"', None])
+def test_versions_are_central(library: Path, tmp_path: Path, version: str | None) -> None:
+    """A package has its version in Directory.Packages.props and nowhere else; a restore would refuse it, too."""
+    assert library.exists()
+    listed = (
+        "" if version is None else '<PackageVersion Include="Microsoft.Extensions.Hosting" Version="8.0.1" />'
+    )
+    (tmp_path / "Directory.Packages.props").write_text(
+        "<Project><PropertyGroup><ManagePackageVersionsCentrally>true</ManagePackageVersionsCentrally>"
+        f"</PropertyGroup><ItemGroup>{listed}</ItemGroup></Project>"
+    )
+    inside = (
+        f'<ItemGroup><PackageReference Include="Microsoft.Extensions.Hosting" {version or ""} /></ItemGroup>'
+    )
+    with pytest.raises(ProjectError, match=r"belongs into Directory\.Packages\.props"):
+        projects.load(write_project(tmp_path, "Odd", inside, ""))
 
 
 def test_a_warning_stops_the_build(toolchain: Toolchain, library: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, answer, ask, call, fake, gone, wait
+from tests.e2e.csharp.host import Make, Watched, answer, ask, call, execute, fake, gone, wait
 
 __all__ = ["fake"]
 
@@ -78,6 +78,7 @@ def test_junk_on_stdout_is_survived(fake: Make) -> None:
     log = Watched(service, "LogReceived")
     ask(service, "fake.garbage", lines=junk)
     assert service.Snapshot.JunkLines == len(junk) + 2  # and the binary one, and the one at the start
+    log.next()
     assert "Loading the model" in log.seen[0].Message
     assert ask(service, "fake.echo", value=1)["value"] == 1
 
@@ -90,18 +91,71 @@ def test_the_second_answer_counts_as_junk(fake: Make) -> None:
     assert service.Snapshot.JunkLines == 1
 
 
-def test_an_answer_of_the_wrong_type(fake: Make) -> None:
-    """An answer that is not what the action answers is a protocol violation of that call."""
-    from MemoryWorker.Client import PythonWorkerTypes, WorkerProtocolException
-    from MemoryWorker.Client.Protocol import PingParams, PingResult
+DEEP = "[" * 70 + "]" * 70
+UNREADABLE = {
+    "nested too deeply": f'{{"request_id":"ID","success":true,"data":{{"a":{DEEP}}}}}',
+    "NaN": '{"request_id":"ID","success":true,"data":{"value":NaN}}',
+    "Infinity in an error": '{"request_id":"ID","success":false,"error":{"details":{"a":-Infinity}}}',
+    "the id comes last": '{"success":true,"data":{"value":NaN},"request_id": "ID"}',
+    "another id comes before it": '{"success":true,"data":{"request_id":"x","a":NaN},"request_id":"ID"}',
+    "cut off": '{"request_id":"ID","success":true,"data":{"te',
+    "no data": '{"request_id":"ID","success":true}',
+    "success is a word": '{"request_id":"ID","success":"yes","data":{}}',
+    "something was printed before it": 'Loading... {"request_id" : "ID","success":true,"data":{}}',
+    "something was printed after it": '{"request_id":"ID","success":true,"data":{}} done',
+    "the error is no object": '{"request_id":"ID","success":false,"error":[]}',
+}
+
+
+@pytest.mark.parametrize("line", UNREADABLE.values(), ids=UNREADABLE)
+def test_an_answer_that_is_no_json_fails_its_call_at_once(fake: Make, line: str) -> None:
+    """The request id is found in whatever came: the call ends typed, long before its timeout, and others go on."""
+    from MemoryWorker.Client import WorkerProtocolException
 
     service = fake()
+    other = call(service, "fake.hang")
+    with pytest.raises(WorkerProtocolException, match="the answer could not be read") as caught:
+        ask(service, "fake.lines", lines=[line])
+    assert (caught.value.Code, caught.value.Executed.ToString()) == ("protocol_violation", "Unknown")
+    assert caught.value.RequestId
+    assert ask(service, "fake.echo", value=1)["value"] == 1
+    assert not other.IsCompleted
+
+
+def test_progress_that_is_no_json_fails_nothing(fake: Make) -> None:
+    """It is not what the call waits for: it is junk, and the answer that follows is taken."""
+    service = fake()
+    report = '{"event":"progress","request_id":"ID","sequence":1,"data":{"completed_bytes":NaN}}'
+    good = '{"request_id":"ID","success":true,"data":{"value":1}}'
+    assert ask(service, "fake.lines", lines=[report, good]) == {"value": 1}
+    assert service.Snapshot.JunkLines == 1
+
+
+def test_a_broken_answer_that_quotes_another_id(fake: Make) -> None:
+    """Only the request that the line answers is failed, not one whose id stands in its data."""
+    from MemoryWorker.Client import WorkerProtocolException
+
+    service = fake()
+    first = ask(service, "fake.lines", lines=['{"request_id":"ID","success":true,"data":{"id":"ID"}}'])["id"]
+    prefix, number = first.rsplit("-", 1)
+    other = call(service, "fake.hang")  # the next number
+    quoted = (
+        f'{{"request_id":"ID","success":true,"data":{{"request_id":"{prefix}-{int(number) + 1}","x":NaN}}}}'
+    )
+    with pytest.raises(WorkerProtocolException):
+        ask(service, "fake.lines", lines=[quoted])
+    assert not other.IsCompleted
+
+
+def test_an_answer_of_the_wrong_type(fake: Make) -> None:
+    """An answer that is not what the action answers is a protocol violation of that call."""
+    from MemoryWorker.Client import WorkerProtocolException
+    from MemoryWorker.Client.Protocol import PingParams, PingResult, WireAction
+
+    service = fake()
+    action = WireAction[PingParams, PingResult]("fake.broken_answer", False, False)
     with pytest.raises(WorkerProtocolException, match="uptime_ms"):
-        wait(
-            service.ExecuteAsync[PingParams, PingResult](
-                PythonWorkerTypes.Memory, "fake.broken_answer", PingParams()
-            )
-        )
+        wait(execute(service, action, PingParams()))
     assert ask(service, "fake.echo", value=1)["value"] == 1
 
 

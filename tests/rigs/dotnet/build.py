@@ -1,4 +1,4 @@
-"""Build .csproj files into one folder: with `dotnet build` where there is an SDK, else with Roslyn."""
+"""Build .csproj files into one folder, for Release: with `dotnet build` where there is an SDK, else with Roslyn."""
 
 import hashlib
 import json
@@ -18,7 +18,8 @@ from tests.rigs.dotnet.toolchain import ASPNET, NETCORE, Toolchain, alone, frame
 
 BUILD_SECONDS = 300
 HERE = Path(__file__).resolve().parent
-DEFINES = "TRACE;DEBUG;NET;NET8_0;NETCOREAPP;" + ";".join(f"NET{n}_0_OR_GREATER" for n in range(5, 9))
+CONFIGURATION = projects.CONFIGURATION
+DEFINES = "TRACE;RELEASE;NET;NET8_0;NETCOREAPP;" + ";".join(f"NET{n}_0_OR_GREATER" for n in range(5, 9))
 
 
 class BuildError(Exception):
@@ -80,7 +81,8 @@ def _build_with_sdk(sdk: Path, roots: list[Path], out: Path) -> None:
     quiet = {"DOTNET_NOLOGO": "1", "DOTNET_CLI_TELEMETRY_OPTOUT": "1", "MSBUILDDISABLENODEREUSE": "1"}
     for root in roots:
         command = [
-            *(str(sdk), "build", str(root), "--output", str(out), "--nologo", "--verbosity", "quiet"),
+            *(str(sdk), "build", str(root), "--configuration", CONFIGURATION, "--output", str(out)),
+            *("--nologo", "--verbosity", "quiet"),
             *("-p:CopyLocalLockFileAssemblies=true", "-p:UseSharedCompilation=false"),
         ]
         _run(command, f"dotnet build {root.name}", quiet)
@@ -143,6 +145,7 @@ def _job(one: Project, seen: list[Project], out: Path, tools: Toolchain) -> Job:
             f"/define:{DEFINES}",
         ),
         f"/target:{'exe' if one.is_executable else 'library'}",
+        f"/optimize{'+' if one.is_on('Optimize') else '-'}",
         f"/langversion:{one.get('LangVersion', '12')}",
         f"/warn:{one.get('WarningLevel', '8')}",
         f"/nullable:{one.get('Nullable', 'disable')}",

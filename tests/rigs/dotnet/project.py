@@ -1,7 +1,8 @@
 """Read a .csproj as the SDK would: the part of MSBuild that this project's files use.
 
-Property and item groups, imports of Directory.Build.props, ``$(Property)`` and conditions that compare
-two strings. Whatever else would change the build stops with file and element: nothing is guessed.
+Property and item groups, imports of Directory.Build.props and Directory.Packages.props, ``$(Property)`` and
+conditions that compare two strings. Whatever else would change the build stops with file and element: nothing is
+guessed.
 """
 
 import re
@@ -11,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ASPNET_REFERENCE = "Microsoft.AspNetCore.App"
+CONFIGURATION = "Release"
+"""What is tested and measured is what is shipped."""
 ITEMS = {
     "ProjectReference",
     "PackageReference",
+    "PackageVersion",
     "FrameworkReference",
     "InternalsVisibleTo",
     "Using",
@@ -101,10 +105,14 @@ def load(file: Path) -> Project:
     if not file.exists():
         message = f"there is no project {file}"
         raise ProjectError(message)
-    properties = {"Configuration": "Debug", "OutputType": "Library", "NoWarn": "1701;1702"}
+    properties = {
+        "Configuration": CONFIGURATION,
+        "Optimize": "true",
+        "OutputType": "Library",
+        "NoWarn": "1701;1702",
+    }
     groups: list[tuple[ET.Element, Path]] = []
-    above = (folder / "Directory.Build.props" for folder in file.parents)
-    for part in (next((props for props in above if props.exists()), None), file):
+    for part in (_above(file, "Directory.Build.props"), file, _above(file, "Directory.Packages.props")):
         if part is not None:
             groups += _read(part, properties)
     properties.setdefault("RootNamespace", properties.get("AssemblyName", file.stem))
@@ -118,7 +126,28 @@ def load(file: Path) -> Project:
         for element in group:
             if element.tag not in WITHOUT_EFFECT and _holds(element, here, properties):
                 items[element.tag] = (*items.get(element.tag, ()), *_included(element, here, properties))
+    _check_versions(file, properties, groups, set(items.pop("PackageVersion", ())))
     return Project(file, properties, items)
+
+
+def _above(file: Path, name: str) -> Path | None:
+    """Return the nearest file of this name in a folder above."""
+    return next((folder / name for folder in file.parents if (folder / name).exists()), None)
+
+
+def _check_versions(
+    file: Path, properties: dict[str, str], groups: list[tuple[ET.Element, Path]], central: set[str]
+) -> None:
+    """Refuse what a restore would: with central versions, each package has one there and none anywhere else."""
+    managed = properties.get("ManagePackageVersionsCentrally", "").lower() == "true"
+    for one in (one for group, _ in groups for one in group if one.tag == "PackageReference"):
+        name, has_version = one.get("Include", ""), one.get("Version") is not None
+        if managed and (has_version or name not in central):
+            message = f"{file}: the version of {name} belongs into Directory.Packages.props, and only there"
+            raise ProjectError(message)
+        if not managed and not has_version:
+            message = f"{file}: {name} has no version"
+            raise ProjectError(message)
 
 
 def _is_web(properties: dict[str, str]) -> bool:

@@ -92,6 +92,7 @@ def let_writers_in(machine: Machine) -> None:
 def test_mapped_weights_are_the_files_own_bytes_and_count_like_any(
     make: Make, path: Path, placement: Placement
 ):
+    """A mapped model is in the ledger, the readings and the admission by its bytes, and unloading returns them."""
     machine = make(placement=placement)
     descriptors = psutil.Process().num_fds()
     free = cpu(machine).readings("cpu").free_bytes
@@ -111,6 +112,7 @@ def test_mapped_weights_are_the_files_own_bytes_and_count_like_any(
 
 
 def test_a_copy_is_the_workers_own(make: Make, path: Path):
+    """With ``copy`` nothing is mapped, and what becomes of the file does not matter."""
     machine = make(placement=Placement.COPY)
     machine.load("m")
     assert mappings(path) == 0
@@ -119,6 +121,7 @@ def test_a_copy_is_the_workers_own(make: Make, path: Path):
 
 
 def test_on_another_device_weights_are_copies_whatever_was_asked_for(make: Make, path: Path):
+    """Only the machine's own memory can hold a map: elsewhere ``map`` is a copy."""
     machine = make(SimulatedDevice(20 * MIB), device_id="sim:0", placement=Placement.MAP)
     assert machine.load("m").device_id == "sim:0"
     assert mappings(path) == 0 and read(machine) == wanted()
@@ -128,6 +131,7 @@ def test_on_another_device_weights_are_copies_whatever_was_asked_for(make: Make,
 def test_a_writer_waits_until_the_weights_are_the_workers_own_and_readers_see_no_change(
     make: Make, path: Path
 ):
+    """A writer is held off until the bytes are copied out of the file, under a reader who sees no change."""
     machine = make()
     machine.load("m")
     with Models(machine.models, machine.clock).use("m") as weights:
@@ -148,6 +152,7 @@ def test_a_writer_waits_until_the_weights_are_the_workers_own_and_readers_see_no
 
 @linux
 def test_a_writer_that_waits_for_longer_than_it_has_to_leaves_zeros_and_the_model_is_loaded_again(path: Path):
+    """When the system ends the lease by itself the map is stale, and what the file lost reads as zeros."""
     with path.open("rb") as file:
         identity = file_identity(file.fileno())
         mapped = MappedFile(FileRange(file.fileno(), 0, identity[0], identity), guarded=True)
@@ -169,6 +174,7 @@ def test_a_writer_that_waits_for_longer_than_it_has_to_leaves_zeros_and_the_mode
 
 @linux
 def test_where_somebody_has_the_file_open_to_write_only_who_insists_gets_it_mapped(make: Make, path: Path):
+    """Without a lease ``auto`` copies; ``map`` maps, and a file that is written to is loaded again at its next use."""
     with path.open("r+b") as writer:
         careful = make()
         careful.load("m")
@@ -214,6 +220,7 @@ def strange(path: Path, dtype: str, size: int, pad: int) -> None:
 def test_what_can_not_stay_in_its_file_is_copied_unless_it_must(
     make: Make, path: Path, more: dict, cause: str
 ):
+    """Casts and misaligned tensors are copied by ``auto``, and refused with the cause by ``map``."""
     if more:
         pytest.importorskip("torch")
     strange(path, "F32", MIB, pad=0)
@@ -227,6 +234,7 @@ def test_what_can_not_stay_in_its_file_is_copied_unless_it_must(
 
 
 def test_a_loader_that_can_not_leave_weights_in_their_file_says_so(make: Make, tmp_path: Path):
+    """``map`` with a loader that only copies is refused by that loader's name; ``auto`` copies."""
     torch = pytest.importorskip("torch")
     path = tmp_path / "m.pt"
     torch.save({"a": torch.ones(3)}, path)
@@ -236,6 +244,7 @@ def test_a_loader_that_can_not_leave_weights_in_their_file_says_so(make: Make, t
 
 
 def test_a_file_of_no_bytes_is_no_reason_to_fail(make: Make, path: Path):
+    """A model without any weights is loaded; only ``map`` has nothing to map."""
     write_model(path, 0)
     assert make().load("m").state == "loaded"
     with pytest.raises(ModelLoadFailedError, match="it has no bytes to be mapped"):
@@ -243,6 +252,7 @@ def test_a_file_of_no_bytes_is_no_reason_to_fail(make: Make, path: Path):
 
 
 def test_a_file_that_is_written_to_while_it_is_opened_is_not_mapped(path: Path):
+    """A file that changed between the reading of its header and its map is an error."""
     wants = spec(path, placement=Placement.MAP)
     opened = loader_of(wants).open(wants)
     os.truncate(path, MIB)
@@ -254,6 +264,7 @@ def test_a_file_that_is_written_to_while_it_is_opened_is_not_mapped(path: Path):
 @linux
 @pytest.mark.parametrize("advice", [mapped_file.POPULATE_READ, 9999])
 def test_a_file_that_is_cut_short_while_it_is_read_is_an_error_and_no_signal(path, monkeypatch, advice):
+    """Losing the file's end while it is read is an error in words, by whichever way it is read."""
     monkeypatch.setattr(mapped_file, "POPULATE_READ", advice)
     with path.open("rb") as file:
         identity = file_identity(file.fileno())
@@ -267,6 +278,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_an_error_and_no_signal(pat
 
 @linux
 def test_a_system_without_the_advice_reads_the_file_instead(make: Make, monkeypatch):
+    """Where the kernel lacks MADV_POPULATE_READ, every byte is read all the same."""
     monkeypatch.setattr(mapped_file, "POPULATE_READ", 9999)
     machine = make(placement=Placement.MAP)
     machine.load("m")
@@ -275,6 +287,7 @@ def test_a_system_without_the_advice_reads_the_file_instead(make: Make, monkeypa
 
 @linux
 def test_cancelling_a_load_leaves_nothing_mapped(make: Make, path: Path, monkeypatch):
+    """A cancelled load keeps no map, no lease and no bytes in the ledger."""
     monkeypatch.setattr(mapped_file, "_STEP_BYTES", MIB)
     machine, token = make(), CancelToken(lambda: 0)
     with pytest.raises(CancelledError):
@@ -293,6 +306,7 @@ def test_cancelling_a_load_leaves_nothing_mapped(make: Make, path: Path, monkeyp
 
 @linux
 def test_what_another_process_maps_too_did_not_come_back(make: Make, path: Path):
+    """Bytes that another process still maps are freed here, but are not counted as returned."""
     text = (
         "import mmap, sys\n"
         f"file = open({str(path)!r}, 'rb')\n"
@@ -313,6 +327,7 @@ def test_what_another_process_maps_too_did_not_come_back(make: Make, path: Path)
 
 @linux
 def test_what_user_code_writes_reaches_neither_the_file_nor_a_signal(make: Make, path: Path):
+    """A write through a view becomes a private page: the file stays as it was stored."""
     machine, stored = make(), path.read_bytes()
     machine.load("m")
     residence = machine.manager.models.get("m").residence
@@ -325,6 +340,7 @@ def test_what_user_code_writes_reaches_neither_the_file_nor_a_signal(make: Make,
 
 @linux
 def test_what_outlives_its_model_reads_zeros_and_lets_the_file_go(make: Make, path: Path):
+    """A view that is kept after the unload reads zeros and holds neither the file nor its lease."""
     machine = make()
     machine.load("m")
     residence = machine.manager.models.get("m").residence
@@ -340,6 +356,8 @@ def test_what_outlives_its_model_reads_zeros_and_lets_the_file_go(make: Make, pa
 def test_a_system_without_memory_to_give_way_changes_nothing_and_says_so(
     make: Make, path: Path, monkeypatch, capfd
 ):
+    """Where the copy has no memory the map stays, the log says why, and it is tried again."""
+
     def refuse(length: int, address: int | None = None) -> int:
         raise OutOfMemoryError("no memory", requested_bytes=length)
 

@@ -13,6 +13,7 @@ def decision(kind: DecisionKind, model_id: str, at: int) -> Decision:
 
 
 def test_it_turns_over_at_its_limit_and_both_files_are_traces(tmp_path: Path) -> None:
+    """The record is bounded by turning over, and each of its files can be replayed by itself."""
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog(path, max_bytes=2000)
     for at in range(100):
@@ -32,6 +33,7 @@ def test_it_turns_over_at_its_limit_and_both_files_are_traces(tmp_path: Path) ->
 
 
 def test_a_disk_that_is_full_stops_the_record_not_the_worker(tmp_path: Path) -> None:
+    """A write that fails ends the record without an error to whoever decides."""
     log = DecisionLog(Path("/dev/full"))
     for at in range(10):
         log.record(decision(DecisionKind.USE, "m0", at))

@@ -89,6 +89,7 @@ def descriptors_and_maps(path: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_type_and_shape_arrives_equal_to_the_bit(tmp_path, kind):
+    """Each dtype and shape that torch writes is read back bit for bit, aligned, with nothing left open."""
     state = weights(kind)
     path = saved(tmp_path, kind, state)
     before = descriptors_and_maps(path)
@@ -109,6 +110,7 @@ def test_every_type_and_shape_arrives_equal_to_the_bit(tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
 def test_a_cast_is_torchs_own_and_leaves_integers_alone(tmp_path, kind, dtype):
+    """Casts round as torch does; integers and booleans stay what they are."""
     state = {name: each for name, each in weights(kind).items() if not each.is_complex()}
     state["long"] = torch.randn(3 * MIB + 5)
     target = getattr(torch, TORCH_NAMES[dtype])
@@ -165,6 +167,7 @@ def measured_load(folder, kind, dtype):
 
 
 def test_a_tensor_that_outlives_its_model_reads_zeros_and_does_not_crash(tmp_path):
+    """A tensor that is kept after the unload reads zeros; its memory went back all the same."""
     path = saved(tmp_path, "safetensors", {"a": torch.ones(4 * MIB), "b": torch.ones(2)})
     block, tensors = placed(spec(path, "safetensors"))
     view = block.view
@@ -182,6 +185,7 @@ def test_a_tensor_that_outlives_its_model_reads_zeros_and_does_not_crash(tmp_pat
 
 
 def test_one_that_nobody_kept_unmaps_at_once(tmp_path):
+    """Without a reader the block is unmapped by the unload itself."""
     path = saved(tmp_path, "safetensors", {"a": torch.ones(MIB)})
     block, tensors = placed(spec(path, "safetensors"))
     held = as_tensors(block.view, tensors)
@@ -193,6 +197,7 @@ def test_one_that_nobody_kept_unmaps_at_once(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_device_that_only_its_backend_can_write_gets_the_same(tmp_path, kind):
+    """Writing piece by piece through a backend gives the bytes that placing in memory gives."""
     path = saved(tmp_path, kind, {"a": torch.randn(5 * MIB), "b": torch.arange(3), "c": torch.randn(0)})
     wanted = spec(path, kind, "BF16")
     block, tensors = placed(wanted)
@@ -211,6 +216,7 @@ def test_a_device_that_only_its_backend_can_write_gets_the_same(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cancelling_ends_both_threads_and_leaves_nothing_open(tmp_path, kind):
+    """A cancelled load ends its threads and gives descriptors and maps back."""
     path = saved(tmp_path, kind, {"a": torch.randn(16 * MIB)})
     before = descriptors_and_maps(path)
     stopper = token()
@@ -235,6 +241,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_an_error_and_no_signal(tmp
 
 
 def test_the_registry_knows_its_own_and_says_so():
+    """Built-in loaders are found by name; an unknown one is refused by name."""
     assert loader_names()[:3] == ("safetensors", "torch", "module")
     assert isinstance(loader_of(ModelSpec("m", "torch")), FileLoader)
     assert isinstance(loader_of(ModelSpec("m", "module")), ObjectLoader)
@@ -244,6 +251,7 @@ def test_the_registry_knows_its_own_and_says_so():
 
 
 def test_an_installed_package_can_offer_a_loader(tmp_path, monkeypatch):
+    """Entry points add loaders; one that is no loader, or cannot be imported, says so."""
     (tmp_path / "their_loader.py").write_text(
         "class Theirs:\n"
         "    def estimate(self, spec): return 3\n"
@@ -265,4 +273,5 @@ def test_an_installed_package_can_offer_a_loader(tmp_path, monkeypatch):
 
 
 def test_words_for_types_go_both_ways():
+    """Every dtype has one word, and every word one dtype."""
     assert {FROM_TORCH[str(getattr(torch, name))] for name in TORCH_NAMES.values()} == TORCH_NAMES.keys()

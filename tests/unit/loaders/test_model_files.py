@@ -57,6 +57,7 @@ def shards(folder: Path, kind: str = "safetensors") -> dict:
 @pytest.mark.parametrize("dtype", [None, "F16"])
 @pytest.mark.parametrize("kind", ["safetensors", "torch"])
 def test_shards_are_one_model_by_index_by_folder_and_by_list(tmp_path, kind, dtype):
+    """However its shards are named, a model in pieces has one footprint and every tensor."""
     whole = shards(tmp_path, kind)
     (index,) = tmp_path.glob("*.json")
     files = sorted(set(tmp_path.iterdir()) - {index})
@@ -74,6 +75,7 @@ def test_shards_are_one_model_by_index_by_folder_and_by_list(tmp_path, kind, dty
 
 
 def test_an_index_that_does_not_fit_its_shards(tmp_path):
+    """An index that names missing shards, or tensors they lack, is refused by what does not fit."""
     shards(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
     said = json.loads(index.read_text())
@@ -154,6 +156,7 @@ NO_MODELS = {
 @pytest.mark.parametrize("loader", ["safetensors", "torch", AUTO_LOADER])
 @pytest.mark.parametrize("name", NO_MODELS)
 def test_what_is_no_model_is_said_in_words(tmp_path, name, loader):
+    """A pointer, a page, an empty file or another archive is named for what it is, with what to do."""
     content, told = NO_MODELS[name]
     path = tmp_path / "m.safetensors"
     path.write_bytes(content)
@@ -164,6 +167,7 @@ def test_what_is_no_model_is_said_in_words(tmp_path, name, loader):
 
 
 def test_a_tar_archive_is_said_to_be_one(tmp_path):
+    """An archive of another format is not taken for a damaged model."""
     (tmp_path / "inner").write_text("x")
     with tarfile.open(tmp_path / "m.pt", "w") as archive:
         archive.add(tmp_path / "inner", "inner")
@@ -171,6 +175,7 @@ def test_a_tar_archive_is_said_to_be_one(tmp_path):
 
 
 def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):
+    """A folder that could be several models is refused with what to name instead."""
     folder = tmp_path / "models"
     folder.mkdir()
     assert "it is a folder without a model" in refused(spec(folder, root=tmp_path))
@@ -180,6 +185,7 @@ def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):
 
 
 def test_files_that_were_replaced_have_another_identity(tmp_path):
+    """A file put in place of another by renaming is seen as another."""
     shards(tmp_path)
     declared = model_files(spec(tmp_path, root=tmp_path.parent)).declared
     before = identity_of(declared)

@@ -55,6 +55,7 @@ def one(*lines: str) -> str:
 
 
 def test_every_key_is_read(tmp_path):
+    """Each key of a model arrives in its spec, with defaults where it is left out."""
     full, small, code, theirs = read(tmp_path, GOOD)
     root = (tmp_path / "root").resolve()
     assert full == ModelSpec(
@@ -80,6 +81,7 @@ def test_every_key_is_read(tmp_path):
 
 
 def test_the_schema_agrees_with_the_reader(tmp_path):
+    """What the JSON Schema refuses the reader refuses, and the other way round."""
     validator = jsonschema.Draft202012Validator(models_schema())
     jsonschema.Draft202012Validator.check_schema(models_schema())
     validator.validate(yaml.safe_load(GOOD))
@@ -187,12 +189,17 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         ("models: [\n", None),
         ("models: " + "[" * 5000, "models.yaml: it nests too deep"),
         ("models:\n - \x07", "models.yaml:2: character 0x7 is not allowed"),
+        (
+            'models:\n  - {id: "a\\ud800", loader: torch, path: x}\n',
+            "models.yaml:2: \\ud800 is half of a character; write the whole one, as itself or \\U…",
+        ),
         ("models: &a [*a]", None),
         ("models:\n  - id: 2024-13-45\n", None),
         ("? [a, b]\n: 3", None),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line_and_key(tmp_path, text, told):
+    """Every refusal names file, line and key, in words."""
     found = refusal(tmp_path, text)
     assert found.startswith("models.yaml")
     if told is not None:
@@ -242,6 +249,7 @@ roles:
     ],
 )
 def test_what_is_wrong_with_one_model_refuses_that_one(tmp_path, line, told):
+    """The other models of the file work; the refused one has its reason."""
     rest = "path: x" if not line.startswith("path") else "loader: torch"
     text = one(rest, line) + "  - {id: good, path: y, loader: torch}\n"
     (tmp_path / "models.yaml").write_text(text)
@@ -252,6 +260,7 @@ def test_what_is_wrong_with_one_model_refuses_that_one(tmp_path, line, told):
 
 
 def test_a_model_whose_id_is_wrong_is_listed_by_its_place(tmp_path):
+    """A model that cannot be named is still listed, by where it stands in the file."""
     text = "models: [{id: 5, path: x}, {id: a, path: x}, {id: a, path: y}, 7]"
     (tmp_path / "models.yaml").write_text(text)
     found = declared_models(tmp_path / "models.yaml", tmp_path)
@@ -260,6 +269,7 @@ def test_a_model_whose_id_is_wrong_is_listed_by_its_place(tmp_path):
 
 
 def test_roles_that_stand_for_nothing_are_told(tmp_path):
+    """A role whose model or fallback is not there is refused by name."""
     text = "models: {a: {path: x, loader: torch}}\nroles: {a: a, r: {model: b}, s: {model: a, fallbacks: [c]}, t: 5}"
     lines = refusal(tmp_path, text).splitlines()
     assert len(lines) == 4
@@ -278,6 +288,7 @@ def test_roles_that_stand_for_nothing_are_told(tmp_path):
     ],
 )  # fmt: skip
 def test_a_small_file_that_stands_for_much_is_refused_at_once(tmp_path, text):
+    """Aliases and chains that would grow are refused before they do."""
     assert "stand for more than" in (found := refusal(tmp_path, text)) or "a number of more than" in found
 
 
@@ -294,11 +305,13 @@ def test_long_chains_of_fallbacks_and_many_wrong_names_take_little(tmp_path):
 
 
 def test_all_problems_come_at_once(tmp_path):
+    """One reading tells all problems, in the order of their lines."""
     text = one("path: ../x", "loader: nosuch") + "  - {id: a, path: y, loader: torch, fallback: q}\n"
     assert [line.split(":")[1] for line in refusal(tmp_path, text).splitlines()] == ["3", "4", "5", "5"]
 
 
 def test_anchors_and_merges_are_read(tmp_path):
+    """YAML's own anchors and merges work."""
     text = """\
 models:
   - &base {id: a, path: x, loader: torch, priority: 3}
@@ -308,6 +321,7 @@ models:
 
 
 def test_paths_that_lead_out_of_the_root_are_refused(tmp_path):
+    """Neither dots, absolute paths nor links lead out of the model root."""
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "outside.pt").touch()
@@ -335,6 +349,7 @@ def test_paths_that_lead_out_of_the_root_are_refused(tmp_path):
 
 
 def test_a_missing_file_and_one_that_is_no_text(tmp_path):
+    """A file that is not there, or is not UTF-8, is an error in words."""
     with pytest.raises(ModelConfigError, match="No such file"):
         read_models(tmp_path / "none.yaml", tmp_path)
     (tmp_path / "models.yaml").write_bytes(b"models:\n  - id: \xff\n")
@@ -343,6 +358,7 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path):
 
 
 def test_neither_yaml_nor_torch_is_imported_before_it_is_needed():
+    """Importing the loaders imports none of the libraries that only some need."""
     code = (
         "import sys, worker.loaders.models_file, worker.loaders.placing, worker.loaders.tensors,"
         " worker.loaders.safetensors_loader, worker.loaders.torch_loader, worker.loaders.module_loader;"
@@ -353,6 +369,7 @@ def test_neither_yaml_nor_torch_is_imported_before_it_is_needed():
 
 
 def test_the_file_that_the_documentation_shows_is_read(tmp_path, monkeypatch):
+    """The example of the documentation is a valid file."""
     monkeypatch.setenv("WEIGHTS", "weights")
     shown = (ROOT / "docs" / "models.md").read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
     specs = {spec.model_id: spec for spec in read(tmp_path, shown)}

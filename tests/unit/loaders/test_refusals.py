@@ -99,10 +99,12 @@ def tensor(**changed: object) -> dict:
     ],
 )
 def test_a_header_that_lies(tmp_path, header, told):
+    """Each lie of a safetensors header is refused by what is wrong with it."""
     assert told in refused(safetensors(tmp_path / "m.safetensors", header), "safetensors")
 
 
 def test_lengths_that_lie(tmp_path):
+    """A length that the file does not have is refused before anything is read by it."""
     path = tmp_path / "m.safetensors"
     for content, told in (
         (b"", "it is empty; its download never began"),
@@ -118,6 +120,7 @@ def test_lengths_that_lie(tmp_path):
 
 
 def test_every_truncation_of_a_good_file_is_refused(tmp_path):
+    """A file cut short at any byte is refused."""
     whole = reference_save({"a": torch.arange(5), "b": torch.ones(3, dtype=torch.bfloat16)})
     path = tmp_path / "m.safetensors"
     for length in range(len(whole)):
@@ -153,6 +156,7 @@ def test_what_is_read_is_what_the_reference_reads(data):
     lambda value: json.dumps({"t": value, "u": {"dtype": "F32", "shape": value, "data_offsets": value}}).encode()
 ))  # fmt: skip
 def test_garbage_for_a_header_is_an_error_in_words(text):
+    """No text makes the header's reader fail otherwise than by its own error."""
     try:
         parse_header(text, 8)
     except HeaderError as error:
@@ -170,6 +174,7 @@ class Bomb:
 
 
 def test_a_pickle_with_code_is_refused_and_nothing_runs(tmp_path):
+    """Whatever holds code is refused without a line of it being run."""
     mark = tmp_path / "ran"
     path = tmp_path / "m.pt"
     torch.save({"w": torch.ones(2), "x": Bomb(mark)}, path)
@@ -184,6 +189,7 @@ def test_a_pickle_with_code_is_refused_and_nothing_runs(tmp_path):
 
 
 def test_what_is_no_state_dict_is_refused_by_name(tmp_path):
+    """What a state dict cannot hold is named by its path and type."""
     path = tmp_path / "m.pt"
     endless: dict = {}
     endless["again"] = endless
@@ -206,6 +212,7 @@ def test_what_is_no_state_dict_is_refused_by_name(tmp_path):
 
 
 def test_nested_tied_and_transposed_tensors_are_flattened(tmp_path):
+    """Nested dicts are named by path; views, parameters and expanded tensors are read as they look."""
     path = tmp_path / "m.pt"
     base = torch.randn(700, 1100)
     state = {
@@ -228,6 +235,7 @@ def test_nested_tied_and_transposed_tensors_are_flattened(tmp_path):
 
 
 def test_archives_whose_records_are_not_the_bytes_themselves(tmp_path):
+    """Compressed records and those of the other byte order are refused."""
     path, other = tmp_path / "m.pt", tmp_path / "n.pt"
     torch.save({"w": torch.randn(1000)}, path)
     for kind, swap, told in (
@@ -243,6 +251,7 @@ def test_archives_whose_records_are_not_the_bytes_themselves(tmp_path):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_torch_file_with_changed_bytes_or_cut_short_never_does_worse_than_fail(tmp_path_factory, data):
+    """Any damage is an error or tensors, never more."""
     folder = tmp_path_factory.mktemp("torch")
     path = folder / "m.pt"
     torch.save({"a": torch.arange(6), "b": torch.ones(3)}, path)
@@ -262,6 +271,7 @@ def test_a_torch_file_with_changed_bytes_or_cut_short_never_does_worse_than_fail
 
 @pytest.mark.parametrize("loader", ["safetensors", "torch"])
 def test_what_is_no_file_is_refused_without_waiting(tmp_path, loader):
+    """A missing file, a folder, a pipe and a text are refused at once."""
     assert "No such file" in refused(tmp_path / "none", loader)
     (tmp_path / "folder").mkdir()
     assert "it is a folder" in refused(tmp_path / "folder", loader)
@@ -298,6 +308,7 @@ number = 3
 
 
 def test_factories_get_what_they_have_names_for(tmp_path, monkeypatch):
+    """A factory is called with those of the known arguments that it names; others are refused by name."""
     (tmp_path / "their_factories.py").write_text(FACTORIES)
     monkeypatch.syspath_prepend(tmp_path)
 

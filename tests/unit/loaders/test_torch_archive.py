@@ -103,6 +103,7 @@ def test_what_is_read_is_what_torch_reads(tmp_path, name, form):
 @pytest.mark.parametrize("dtype", ["F16", "F64"])
 @pytest.mark.parametrize("name", ["a checkpoint", "with gaps", "expanded", "nested, shared and transposed"])
 def test_a_cast_keeps_what_is_shared(tmp_path, name, dtype):
+    """Tensors that share storage still do after a cast, and take their bytes once."""
     path = saved(tmp_path / "m.pt", states()[name])
     found, _, _ = loaded(path, dtype)
     target = {"F16": torch.float16, "F64": torch.float64}[dtype]
@@ -112,6 +113,7 @@ def test_a_cast_keeps_what_is_shared(tmp_path, name, dtype):
 
 
 def test_plain_values_beside_tensors_are_named_and_passed_over(tmp_path):
+    """A checkpoint's numbers and texts are passed over by name; its tensors load."""
     path = saved(tmp_path / "m.pt", states()["a checkpoint"])
     _, passed, _ = loaded(path)
     kinds = dict(each.split(": ") for each in passed)
@@ -221,6 +223,7 @@ def estimated(path: Path) -> tuple[str, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the most that a process had is read from /proc")
 def test_a_pickle_that_stands_for_more_than_it_is_is_refused_at_little_cost(tmp_path):
+    """Nothing in a pickle decides how much work or memory reading it takes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for number, (name, body) in enumerate(BOMBS.items()):
             said, grown = pool.submit(estimated, archive(tmp_path / f"{number}.pt", body)).result()
@@ -239,6 +242,7 @@ def test_what_is_compressed_is_not_inflated(tmp_path):
 
 @pytest.mark.parametrize("name", ["code", "text", "cut short", "no zip", "a tuple for a dict"])
 def test_what_is_no_state_dict_is_not_run(tmp_path, monkeypatch, name):
+    """What holds code, or no tensors, is refused without being run."""
     monkeypatch.chdir(tmp_path)
     bodies = {
         "code": pickle.dumps({"x": Trap()}, 2)[2:-1],
@@ -258,6 +262,7 @@ def test_what_is_no_state_dict_is_not_run(tmp_path, monkeypatch, name):
 
 
 def test_a_torchscript_archive_is_named_for_what_it_is(tmp_path):
+    """A program is not taken for a damaged state dict."""
     path = tmp_path / "m.pt"
     with zipfile.ZipFile(path, "w") as file:
         for record in ("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"):
@@ -268,6 +273,7 @@ def test_a_torchscript_archive_is_named_for_what_it_is(tmp_path):
 
 
 def test_without_torch_it_is_torch_that_is_missing(tmp_path, monkeypatch):
+    """Where torch is not installed the error says so, with the command that mends it."""
     monkeypatch.setattr("worker.loaders.torch_loader.find_spec", lambda _name: None)
     path = saved(tmp_path / "m.pt", {"x": torch.ones(2)})
     spec = ModelSpec("m", "torch", path, tmp_path)
@@ -277,6 +283,7 @@ def test_without_torch_it_is_torch_that_is_missing(tmp_path, monkeypatch):
 
 
 def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_path):
+    """Estimates of torch files need no torch."""
     saved(tmp_path / "m.pt", {"x": torch.zeros(1000)})
     (tmp_path / "models.yaml").write_text("models: [{id: m, path: m.pt, loader: torch, device: cpu}]\n")
     ask = (

@@ -24,10 +24,12 @@ def margins(*ratios: float) -> FootprintMargins:
 
 
 def test_without_experience_what_is_said_is_believed() -> None:
+    """The first load of a loader is admitted by its declared size."""
     assert FootprintMargins().expected_bytes("module", "cpu", 1000) == 1000
 
 
 def test_one_wrong_declaration_changes_nothing_and_two_do() -> None:
+    """The second-highest ratio seen counts, so that a single odd model does not."""
     assert margins(1.4).factor("module", "cpu") == 1.0
     assert margins(*[1.0] * 20, 9.0).factor("module", "cpu") == 1.0
     assert margins(1.2, 1.4).factor("module", "cpu") == pytest.approx(1.2)
@@ -35,11 +37,13 @@ def test_one_wrong_declaration_changes_nothing_and_two_do() -> None:
 
 
 def test_loaders_and_devices_have_margins_of_their_own() -> None:
+    """What one loader takes on one device says nothing of others."""
     found = margins(1.2, 1.2)
     assert found.factor("module", "cuda:0") == found.factor("gguf", "cpu") == 1.0
 
 
 def test_small_models_and_old_ones_are_not_heard() -> None:
+    """Models too small to measure, and all but the latest, count for nothing."""
     found = FootprintMargins()
     for _ in range(9):
         found.note("module", "cpu", SAID - 1, SAID * 4)
@@ -49,6 +53,7 @@ def test_small_models_and_old_ones_are_not_heard() -> None:
 
 @given(st.lists(st.floats(0, 100), max_size=80))
 def test_it_is_bounded_and_never_more_than_was_seen(ratios: list[float]) -> None:
+    """For any history the margin is at least 1 and at most what was seen, or its bound."""
     factor = margins(*ratios).factor("module", "cpu")
     assert 1.0 <= factor <= HIGHEST
     assert factor == 1.0 or factor <= max(ratios) + 0.001
@@ -73,8 +78,8 @@ def test_models_are_admitted_by_what_the_others_turned_out_to_take(tmp_path: Pat
         machine.load(name)
     entry = machine.manager.models.get("a")
     assert entry.measured_bytes == 10 * MIB
-    machine.models._margins.note("module", "cpu", declared, declared * 5 // 4)
-    machine.models._margins.note("module", "cpu", declared, declared * 5 // 4)
+    machine.models.placement.margins.note("module", "cpu", declared, declared * 5 // 4)
+    machine.models.placement.margins.note("module", "cpu", declared, declared * 5 // 4)
     room = machine.manager.pressure.headroom("cpu").available_bytes
     assert room is not None
     held = machine.allocate("cpu", room - declared - MIB, overwritten=True)
@@ -86,6 +91,7 @@ def test_models_are_admitted_by_what_the_others_turned_out_to_take(tmp_path: Pat
 
 
 def test_all_three_figures_are_shown_and_the_measured_one_wins(tmp_path: Path) -> None:
+    """Declared, estimated and measured bytes are told side by side; the process's growth is its own figure."""
     write_model(tmp_path / "a.safetensors", 3 * MIB)
     declared = spec(tmp_path / "a.safetensors", device_id="sim:0", declared_bytes=MIB)
     machine = Machine(tmp_path, SimulatedDevice(10 * MIB), models=(declared,))

@@ -483,6 +483,19 @@ def test_lease_running_out_in_a_clear(machine: Machine, monkeypatch: pytest.Monk
     machine.check()
 
 
+@pytest.mark.parametrize(("limit", "listed"), [(2, True), (1, False)])
+def test_a_clear_lists_what_it_freed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, limit: int, *, listed: bool
+) -> None:
+    """The ids of what it freed and of nothing else, or none at all where they are too many."""
+    monkeypatch.setattr("worker.workers.reclaim.CLEARED_IDS_MAX", limit)
+    freed = tuple(machine.allocate("cpu", 4096) for _ in range(2))
+    machine.allocate("sim:0", 4096)
+    done = machine.memory.relief.clear(("cpu",), ClearType.ALL, None, machine.token(), force=False)
+    assert done.allocations_freed == 2
+    assert done.allocation_ids == (freed if listed else None)
+
+
 # ---- headroom after a change ----
 
 

@@ -161,6 +161,16 @@ def test_id_of_an_unreadable_line(line: bytes, found: str | None) -> None:
     assert find_request_id(line) == found
 
 
+def test_a_line_that_is_given_up_for_memory() -> None:
+    """Where there is no memory for a line, the rest of it is discarded, its head tells whose it was, and the next is read."""
+    splitter = LineSplitter(MAX_FRAME)
+    assert splitter.feed(b'{"request_id": "x", ') == []
+    splitter.give_up()
+    assert splitter.feed(b"more") == []
+    found = splitter.feed(b" and more\nnext\n")
+    assert found == [Oversize(b'{"request_id": "x", ', no_memory=True), b"next"]
+
+
 # ---- lanes ----
 
 CLAIMS = st.lists(st.builds(Claim, st.sampled_from("abcd"), st.booleans()), max_size=3).map(tuple)
@@ -168,7 +178,7 @@ CLAIMS = st.lists(st.builds(Claim, st.sampled_from("abcd"), st.booleans()), max_
 
 def conflict(one: tuple[Claim, ...], other: tuple[Claim, ...]) -> bool:
     """Say again, in the test's own words, when two must not run at once."""
-    return any(a.key == b.key and (a.alone or b.alone) for a in one for b in other)
+    return any(a.key == b.key and (a.exclusive or b.exclusive) for a in one for b in other)
 
 
 class Started:

@@ -167,7 +167,10 @@ def dxgi_with(
         return 0
 
     exported = com.function_type(ctypes.c_int32, pointer, pointer)(create)
-    monkeypatch.setattr(com, "load_library", lambda _: types.SimpleNamespace(CreateDXGIFactory1=exported))
+    library = types.SimpleNamespace(
+        CreateDXGIFactory1=exported, keep=stage
+    )  # its methods live as long as it does
+    monkeypatch.setattr(com, "load_library", lambda _: library)
     return stage
 
 

@@ -41,6 +41,7 @@ def looked(monkeypatch):
 
 
 def test_any_failure_is_that_models_reason(looked):
+    """Whatever an estimate ends with becomes the reason of that model and of no other."""
     found = looked(good=5, huge=2**63, torn=MemoryError("no memory"), odd=ZeroDivisionError("odd"))
     assert (found["good"].estimated_bytes, found["good"].state_reason) == (5, None)
     assert "claims 9223372036854775808 bytes" in found["huge"].state_reason
@@ -68,12 +69,14 @@ def test_storage_that_does_not_answer_keeps_nobody_else_waiting(looked):
 
 
 def test_what_is_refused_by_its_declaration_says_so_before_it_is_asked_for():
+    """``get_model_status`` gives the reason before any load is tried."""
     entry = ModelEntry(ModelSpec("m", "torch", refused="its dtype is odd"))
     ModelEstimates(MemoryManager(FixedClock())).look([entry])
     assert (entry.state, entry.state_reason) == (ModelState.FAILED, "its dtype is odd")
 
 
 def test_what_is_declared_beyond_the_tensors_is_working_memory():
+    """Declared bytes beyond the file are kept free as working memory."""
     entry = ModelEntry(ModelSpec("m", "torch", declared_bytes=100))
     assert (entry.known_bytes, entry.working_bytes) == (100, 0)
     entry.estimated_bytes = 60

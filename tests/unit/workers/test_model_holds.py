@@ -153,7 +153,7 @@ def test_moves_that_cross_do_not_wait_for_each_other(tmp_path: Path) -> None:
 
 def test_a_keep_alive_of_nothing_ends_after_the_answer(machine: Machine) -> None:
     """Idle at once, it goes when it is due, not while its load has not been answered."""
-    beside = Beside(lambda: machine.memory.models.worker.expire("a"))
+    beside = Beside(lambda: machine.memory.models.expire("a"))
     observe = machine.watch.observe
 
     def observed(device_ids: tuple[str, ...], *, changed: bool = False) -> None:

@@ -63,6 +63,7 @@ def read(machine: Machine, model_id: str) -> dict[str, bytes]:
 
 
 def test_a_model_is_loaded_once_and_counted(make: Make) -> None:
+    """A second load is a use of the first, and the device's figures show the model once."""
     machine = make()
     first, again = machine.load("a"), machine.load("a")
     assert first.state == "loaded" and first.device_id == "sim:0"
@@ -78,6 +79,7 @@ def test_a_model_is_loaded_once_and_counted(make: Make) -> None:
 def test_contents_are_the_files_after_load_reload_and_restore(
     make: Make, tmp_path: Path, device_id: str
 ) -> None:
+    """Tensors equal the file's after a load, an offload, a restore and a reload."""
     machine = make(more={"a": {"device_id": device_id, "offload": True}})
     expected = write_model(tmp_path / "a.safetensors", 3 * MIB, MIB)
     assert read(machine, "a") == expected
@@ -93,6 +95,7 @@ def test_contents_are_the_files_after_load_reload_and_restore(
 
 
 def test_loading_makes_room_and_says_what_went(make: Make) -> None:
+    """The least recently used model goes, with its reason, by event and in the history."""
     machine = make()
     machine.load("a")
     machine.pass_time(NS_PER_S)
@@ -108,6 +111,7 @@ def test_loading_makes_room_and_says_what_went(make: Make) -> None:
 
 
 def test_nothing_goes_where_it_would_not_help(make: Make) -> None:
+    """Where all evictable models together are too little, none is unloaded."""
     machine = make(sizes=(4 * MIB, 12 * MIB))
     machine.load("a")
     with pytest.raises(OutOfMemoryError) as refused:
@@ -159,6 +163,7 @@ def test_a_pin_goes_with_the_weights(make: Make) -> None:
 
 
 def test_nothing_goes_unless_room_may_be_made(make: Make) -> None:
+    """Without ``make_room`` a load that does not fit is refused and changes nothing."""
     machine = make(room=6 * MIB)
     machine.load("a")
     with pytest.raises(OutOfMemoryError):
@@ -167,6 +172,7 @@ def test_nothing_goes_unless_room_may_be_made(make: Make) -> None:
 
 
 def test_what_is_in_use_or_pinned_stays(make: Make) -> None:
+    """Leased and pinned models are neither evicted nor unloaded, and do not count as evictable."""
     machine = make(room=9 * MIB)
     machine.load("b", pin=True)
     with Models(machine.models, machine.clock).use("a"):
@@ -182,6 +188,7 @@ def test_what_is_in_use_or_pinned_stays(make: Make) -> None:
 
 
 def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
+    """``make_room`` of an allocation unloads models; without it the error says how many bytes could go."""
     machine = make()
     machine.load("a"), machine.load("b")
     request = AllocationRequest("sim:0", 9 * MIB)
@@ -196,6 +203,7 @@ def test_an_allocation_takes_the_room_of_models(make: Make) -> None:
 
 
 def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
+    """A configured cap counts models and allocations alike, and eviction keeps below it."""
     machine = make(room=64 * MIB)
     machine.memory.relief.set_limits("sim:0", Limits(10 * MIB, 0, CALM))
     machine.load("a"), machine.load("b")
@@ -213,6 +221,7 @@ def test_a_cap_is_kept_and_models_make_room_below_it(make: Make) -> None:
 
 
 def test_memory_in_pieces_is_joined_for_a_load(make: Make) -> None:
+    """Free memory that lies in pieces is joined where one block is needed."""
     machine = make()
     first = [machine.allocate("sim:0", 2 * MIB) for _ in range(5)]
     for each in first[::2]:
@@ -223,6 +232,7 @@ def test_memory_in_pieces_is_joined_for_a_load(make: Make) -> None:
 
 @pytest.mark.parametrize("cause", ["missing", "truncated", "not safetensors"])
 def test_a_load_that_fails_leaves_nothing(make: Make, tmp_path: Path, cause: str) -> None:
+    """A file that is missing, cut short or no model leaves figures and descriptors as they were."""
     machine = make()
     path = tmp_path / "a.safetensors"
     match cause:
@@ -245,6 +255,7 @@ def test_a_load_that_fails_leaves_nothing(make: Make, tmp_path: Path, cause: str
 
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_a_load_that_breaks_or_is_cancelled_on_the_way_leaves_nothing(make: Make, chunk: int) -> None:
+    """Whatever ends a load half-way, its reservation and its block are gone."""
     machine = make(fail_copy=chunk)
     with pytest.raises(DeviceUnavailableError):
         machine.load("a")
@@ -260,6 +271,7 @@ def test_a_load_that_breaks_or_is_cancelled_on_the_way_leaves_nothing(make: Make
 
 
 def test_models_go_with_their_device(make: Make) -> None:
+    """A device that is lost takes its models along; they are unloaded, not failed."""
     machine = make(lose_at=7)
     machine.load("a")
     with pytest.raises(DeviceUnavailableError):
@@ -308,6 +320,7 @@ def test_the_record_tells_leases_keep_alives_and_why_models_went(make: Make) -> 
 
 
 def test_idle_models_go_and_used_ones_stay(make: Make) -> None:
+    """A keep-alive counts from the last use; a pinned model, and one without a keep-alive, stays."""
     machine = make(more={"a": {"keep_alive_ns": 10 * NS_PER_S}, "b": {"keep_alive_ns": None}})
     machine.load("a"), machine.load("b")
     machine.pass_time(9 * NS_PER_S)
@@ -330,7 +343,7 @@ def test_a_request_keeps_a_model_for_ever(make: Make) -> None:
     machine.pass_time(3600 * NS_PER_S)
     assert state(machine, "a") is ModelState.LOADED
     assert machine.load("a").keep_alive_ms is None
-    machine.load("b")
+    machine.load("b", pin=True)
     assert [row.model_id for row in machine.load("c").models_unloaded] == ["a"]
     assert machine.load("a", keep_alive_ns=NS_PER_S).keep_alive_ms == 1000
     machine.pass_time(NS_PER_S)
@@ -338,6 +351,7 @@ def test_a_request_keeps_a_model_for_ever(make: Make) -> None:
 
 
 def test_offloading_comes_before_unloading(make: Make) -> None:
+    """A model that may be offloaded goes to host memory, and unloading it from there frees that."""
     machine = make(more={"a": {"offload": True}})
     machine.load("a"), machine.load("b")
     result = machine.load("c")
@@ -353,6 +367,7 @@ def test_offloading_comes_before_unloading(make: Make) -> None:
 
 
 def test_a_model_moves_where_it_is_asked_to(make: Make) -> None:
+    """Loading for another device moves the model; host memory has nowhere to be offloaded to."""
     machine = make()
     machine.load("a")
     assert machine.load("a", device_id="cpu").device_id == "cpu"
@@ -362,6 +377,7 @@ def test_a_model_moves_where_it_is_asked_to(make: Make) -> None:
 
 
 def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
+    """A move that has no headroom is refused before the model leaves its place."""
     machine = make(more={"a": {"device_id": "cpu"}})
     machine.allocate("sim:0", 8 * MIB)
     machine.load("a")
@@ -373,6 +389,7 @@ def test_a_model_stays_where_it_is_if_it_can_not_move(make: Make) -> None:
 
 
 def test_unknown_and_external_models(make: Make, tmp_path: Path) -> None:
+    """An unknown id names the known ones; a model of another process cannot be leased."""
     machine = make()
     with pytest.raises(ModelNotFoundError) as unknown:
         machine.load("z")
@@ -392,6 +409,7 @@ def optimize(machine: Machine, **demand: Any) -> Any:
 
 
 def test_optimizing_stops_when_the_goal_is_met(make: Make) -> None:
+    """The dry run and the real one choose the same models, and no more than the goal needs."""
     machine = make(room=16 * MIB)
     machine.load("a"), machine.load("b"), machine.load("c")
     planned = optimize(machine, min_bytes=5 * MIB, dry_run=True)
@@ -410,6 +428,7 @@ def test_optimizing_stops_when_the_goal_is_met(make: Make) -> None:
     ("target", "left"), [(PressureLevel.LOW, 2), (50.0, 2), (30.0, 1), (PressureLevel.HIGH, 3)]
 )
 def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
+    """Models go until the level, or the percentage, is reached."""
     machine = make(room=16 * MIB)
     for each in "abc":
         machine.load(each)
@@ -422,6 +441,7 @@ def test_a_target_of_pressure(make: Make, target: Any, left: int) -> None:
 
 
 def test_limits_of_optimizing_are_kept_and_told(make: Make) -> None:
+    """Number, exclusions, time and force are held to, and every model that stays has its reason."""
     machine = make(room=16 * MIB)
     for each in "abc":
         machine.load(each)
@@ -440,6 +460,7 @@ def test_limits_of_optimizing_are_kept_and_told(make: Make) -> None:
 
 
 def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
+    """The first way that fits is chosen, the others say what they lack, and no figure moves."""
     machine = make()
     machine.load("a"), machine.load("b")
     before = machine.figures()
@@ -464,6 +485,7 @@ def test_a_plan_says_what_fits_and_changes_nothing(make: Make) -> None:
 
 
 def test_clearing_models(make: Make) -> None:
+    """``clear`` unloads models but for pinned ones, which it names; ``force`` takes those too."""
     machine = make()
     machine.load("a"), machine.load("b", pin=True)
     cleared = machine.memory.relief.clear(("sim:0",), ClearType.MODELS, None, machine.token(), force=False)
@@ -475,6 +497,7 @@ def test_clearing_models(make: Make) -> None:
 
 
 def test_optimizing_by_level(make: Make) -> None:
+    """Each level of ``optimize`` allows more of what is recommended."""
     machine = make()
     machine.load("a")
     machine.pass_time(61 * NS_PER_S)
@@ -497,6 +520,7 @@ def test_optimizing_by_level(make: Make) -> None:
 
 
 def test_every_decision_is_recorded(make: Make) -> None:
+    """Loads, uses and evictions are all in the record, evictions with their reason."""
     machine = make()
     for each in "abca":
         machine.load(each)

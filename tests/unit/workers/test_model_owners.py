@@ -86,6 +86,7 @@ def asked_for(machine: Machine) -> list[UnloadRequested]:
 
 
 def test_what_an_owner_says_is_recorded_and_takes_nothing(make: Make) -> None:
+    """An external model is counted as its owner says and takes no headroom of ours."""
     machine, owner = make()
     status = machine.manager.pressure.status(DEVICE)
     assert (status.external_bytes, status.model_bytes, status.available_bytes) == (6 * MIB, 0, 4 * MIB)
@@ -96,12 +97,13 @@ def test_what_an_owner_says_is_recorded_and_takes_nothing(make: Make) -> None:
     assert [row.reason for row in machine.history.evictions((DEVICE,), 60_000)] == [
         "unloaded: its owner says so"
     ]
-    again = machine.models.unload("theirs", machine.token(), by_owner=True)
+    again = machine.models.unloader.unload("theirs", machine.token(), by_owner=True)
     assert (again.freed_bytes, again.returned_bytes) == (0, None)
     machine.close()
 
 
 def test_an_owner_is_asked_where_own_models_are_not_enough(make: Make) -> None:
+    """Own models go first; owners are asked only where those are too little."""
     machine, owner = make()
     machine.on_unload_requested = owner.unload
     machine.load("a")
@@ -123,6 +125,7 @@ def test_an_owner_is_asked_where_own_models_are_not_enough(make: Make) -> None:
 
 @pytest.mark.parametrize("answer", ["silent", "keeps it", "nobody listens"])
 def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, answer: str) -> None:
+    """Where an owner keeps its model, the error names it and no model of ours went in vain."""
     machine, owner = make()
     machine.load("a")
     machine.listening = answer != "nobody listens"
@@ -150,6 +153,7 @@ def test_an_owner_that_does_not_give_is_named_and_nothing_else_goes(make: Make, 
 
 
 def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
+    """Too little, pinned or excluded: no owner is asked."""
     machine, owner = make()
     with pytest.raises(OutOfMemoryError) as refused:
         machine.memory.allocations.allocate(
@@ -168,11 +172,12 @@ def test_nobody_is_asked_where_it_would_not_help_or_may_not(make: Make) -> None:
             make_room=True,
         )
     with pytest.raises(ModelBusyError, match="pinned"):
-        machine.models.unload("theirs", machine.token())
+        machine.models.unloader.unload("theirs", machine.token())
     assert (asked_for(machine), owner.asked) == ([], 0)
 
 
 def test_plans_count_only_what_the_worker_holds(make: Make) -> None:
+    """A plan promises nothing that another process would have to give."""
     machine, _ = make()
     plan = machine.memory.models.plan(
         (WayToPlan("w", 8 * MIB, DEVICE),), machine.token(), allow_eviction=True
@@ -183,6 +188,7 @@ def test_plans_count_only_what_the_worker_holds(make: Make) -> None:
 
 @pytest.mark.parametrize("owner_does", ["unload", "keep"])
 def test_optimizing_asks_and_reports_what_came_of_it(make: Make, owner_does: str) -> None:
+    """An owner's yes counts as freed on its word; its no is a reason."""
     machine, owner = make()
     machine.load("a")
     machine.on_unload_requested = getattr(owner, owner_does)
@@ -205,6 +211,7 @@ def test_optimizing_asks_and_reports_what_came_of_it(make: Make, owner_does: str
 
 
 def test_the_time_of_an_optimization_bounds_the_wait(make: Make) -> None:
+    """An owner is waited for no longer than the optimization may take."""
     machine, _ = make()
     demand = ModelDemand(min_bytes=MIB, max_time_ms=30)
     done = machine.memory.models.optimize((DEVICE,), demand, machine.token())
@@ -212,6 +219,7 @@ def test_the_time_of_an_optimization_bounds_the_wait(make: Make) -> None:
 
 
 def test_clearing_asks_every_owner(make: Make) -> None:
+    """``clear`` asks owners too; one that keeps its model is named."""
     machine, owner = make()
     kept = machine.memory.relief.clear((DEVICE,), ClearType.MODELS, None, machine.token(), force=False).kept
     assert [row.id for row in kept] == ["theirs"]
@@ -222,6 +230,7 @@ def test_clearing_asks_every_owner(make: Make) -> None:
 
 
 def test_an_idle_one_is_asked_for_once_and_again_after_its_next_use(make: Make) -> None:
+    """A keep-alive that ran out is one question, until the model is used again."""
     machine, owner = make(theirs={"keep_alive_ns": 10 * NS_PER_S})
     machine.pass_time(11 * NS_PER_S)
     assert [data.wait_ms for data in asked_for(machine)] == [None]
@@ -235,13 +244,14 @@ def test_an_idle_one_is_asked_for_once_and_again_after_its_next_use(make: Make) 
 
 
 def test_nothing_of_it_can_be_used_moved_or_counted_past_the_largest_number(make: Make) -> None:
+    """An external model cannot be leased or offloaded, and sums stay within 64 bits."""
     machine, _ = make()
     with pytest.raises(UnsupportedError), Models(machine.models, machine.clock).use("theirs"):
         pass
     with pytest.raises(UnsupportedError):
-        machine.models.unload("theirs", machine.token(), UnloadMode.OFFLOAD)
+        machine.models.unloader.unload("theirs", machine.token(), UnloadMode.OFFLOAD)
     with pytest.raises(InvalidRequestError):
-        machine.models.unload("a", machine.token(), by_owner=True)
+        machine.models.unloader.unload("a", machine.token(), by_owner=True)
     before = machine.manager.pressure.status(DEVICE).external_bytes
     machine.manager.models.get("theirs").spec = ModelSpec(
         "theirs", declared_bytes=INT64_MAX, device_id=DEVICE
@@ -254,6 +264,7 @@ def test_nothing_of_it_can_be_used_moved_or_counted_past_the_largest_number(make
 
 
 def test_what_others_hold_outlives_a_lost_device_here(make: Make) -> None:
+    """A device lost to this process is not lost to a model's owner."""
     machine, _ = make()
     machine.manager.lose_device(DEVICE, "unplugged")
     assert state(machine, "theirs") is ModelState.LOADED
@@ -267,7 +278,7 @@ def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
     machine.on_unload_requested = lambda _model_id: came.set()
     rows: list[Any] = []
     waiting = threading.Thread(
-        target=lambda: rows.append(machine.models.unload("theirs", machine.token())), daemon=True
+        target=lambda: rows.append(machine.models.unloader.unload("theirs", machine.token())), daemon=True
     )
     waiting.start()
     assert came.wait(10)
@@ -278,7 +289,7 @@ def test_an_answer_ends_the_wait_and_so_does_cancelling(make: Make) -> None:
     token = machine.token()
     machine.on_unload_requested = lambda _model_id: token.cancel()
     with pytest.raises(CancelledError):
-        machine.models.unload("theirs", token)
+        machine.models.unloader.unload("theirs", token)
     assert state(machine, "theirs") is ModelState.LOADED
     machine.check()
 
@@ -306,7 +317,8 @@ def test_an_owner_that_gave_in_vain_is_named(make: Make, tmp_path: Path) -> None
 
 
 def test_a_deadline_leaves_time_to_act_on_the_answer(make: Make) -> None:
+    """Half of what is left of a deadline is spent waiting for an owner."""
     machine, _ = make()
     token = CancelToken(machine.clock.now_ns, machine.clock.now_ns() + 3 * NS_PER_S)
     with pytest.raises(ModelBusyError, match="within 1500 ms"):
-        machine.models.unload("theirs", token)
+        machine.models.unloader.unload("theirs", token)

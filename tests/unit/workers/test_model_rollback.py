@@ -78,6 +78,7 @@ def test_what_went_for_a_load_that_breaks_comes_back(make: Make, offload: dict[s
 
 
 def test_what_went_for_a_load_that_is_cancelled_comes_back(make: Make) -> None:
+    """Models that were evicted for a cancelled load are loaded again: nothing was done."""
     machine = make()
     machine.load("a"), machine.load("b")
     token, report = cancelling(machine)
@@ -92,6 +93,7 @@ def test_what_went_for_a_load_that_is_cancelled_comes_back(make: Make) -> None:
 def test_what_does_not_come_back_is_named_and_the_error_says_that_something_was_done(
     make: Make, tmp_path: Path
 ) -> None:
+    """A victim that cannot return is named, and ``executed`` says yes."""
     machine = make()
     machine.load("a"), machine.load("b")
     (tmp_path / "b.safetensors").unlink()
@@ -105,6 +107,7 @@ def test_what_does_not_come_back_is_named_and_the_error_says_that_something_was_
 
 
 def test_what_went_for_an_allocation_that_fails_comes_back(make: Make) -> None:
+    """The same holds for an allocation that the backend refuses after all."""
     machine = make(fail_allocation=3)
     machine.load("a"), machine.load("b")
     request = AllocationRequest(DEVICE, 9 * MIB, initialize=Initialize.NONE)
@@ -121,6 +124,7 @@ def test_what_went_for_an_allocation_that_fails_comes_back(make: Make) -> None:
 def test_what_can_be_known_before_is_known_before_anything_goes(
     make: Make, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A load that must fail by its file or factory evicts nothing."""
     machine = make()
     machine.load("a"), machine.load("b")
     wanted = machine.manager.models.get("c")
@@ -154,6 +158,7 @@ def write_floats(path: Path, size: int) -> None:
 
 
 def test_a_fallback_is_loaded_where_the_model_has_no_room(make: Make) -> None:
+    """The declared fallback is loaded instead, and the reply says which and why."""
     machine = make({"c": {"fallback": "b"}, "b": {"fallback": "a"}})
     machine.allocate(DEVICE, 4 * MIB)
     loaded = machine.load("c", pin=True)
@@ -168,6 +173,7 @@ def test_a_fallback_is_loaded_where_the_model_has_no_room(make: Make) -> None:
 
 
 def test_the_whole_line_of_fallbacks_is_tried_and_named(make: Make) -> None:
+    """Fallbacks are tried in their order; the error names all that were."""
     machine = make({"c": {"fallback": "b"}, "b": {"fallback": "a"}})
     machine.allocate(DEVICE, 8 * MIB)
     with pytest.raises(OutOfMemoryError) as refused:
@@ -179,6 +185,7 @@ def test_the_whole_line_of_fallbacks_is_tried_and_named(make: Make) -> None:
 
 
 def test_a_lease_tells_which_model_it_is(make: Make) -> None:
+    """Who leases a fallback can see that it is one."""
     machine = make({"c": {"fallback": "a"}})
     machine.allocate(DEVICE, 4 * MIB)
     models = Models(machine.models, machine.clock)
@@ -192,6 +199,7 @@ def test_a_lease_tells_which_model_it_is(make: Make) -> None:
 
 
 def test_a_model_that_is_broken_has_no_stand_in(make: Make, tmp_path: Path) -> None:
+    """A file that is at fault is an error, never a fallback."""
     machine = make({"c": {"fallback": "a"}})
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelLoadFailedError):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from protocol.record import Record
+from worker.core.records import HOST
 from worker.tools.report.happenings import Happening
 from worker.tools.report.recording import ModelLane, Recording
 
@@ -176,7 +177,7 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
 
 def _of_cpu(rows: list[dict[str, Any]], figure: str) -> int | None:
     """Return a figure of the CPU's; None where a worker or a record of before has none."""
-    return next((row.get(figure) for row in rows if row["device_id"] == "cpu"), None)
+    return next((row.get(figure) for row in rows if row["device_id"] == HOST), None)
 
 
 def _device(row: dict[str, Any], pressure: dict[str, Any], curve: list[int]) -> DeviceRow:

@@ -66,6 +66,9 @@ public static class MemoryActions
     /// <summary>Unload a model that is not in use; where another process holds it, ask its owner to.</summary>
     public const string UnloadModel = "memory.unload_model";
 
+    /// <summary>Read the file of models again; what is loaded and declared as before stays loaded.</summary>
+    public const string ReloadModels = "memory.reload_models";
+
     /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
     public const string Plan = "memory.plan";
 
@@ -174,6 +177,10 @@ public static class WireActions
     public static WireAction<UnloadModelParams, UnloadedModel> UnloadModel { get; } =
         new(MemoryActions.UnloadModel, Changes: true, IsControl: false);
 
+    /// <summary><c>memory.reload_models</c>.</summary>
+    public static WireAction<ReloadModelsParams, ReloadModelsResult> ReloadModels { get; } =
+        new(MemoryActions.ReloadModels, Changes: true, IsControl: false);
+
     /// <summary><c>memory.plan</c>.</summary>
     public static WireAction<PlanParams, PlanResult> Plan { get; } =
         new(MemoryActions.Plan, Changes: false, IsControl: false);
@@ -228,6 +235,7 @@ public static class WireActions
         GetOptimizationRecommendations,
         LoadModel,
         UnloadModel,
+        ReloadModels,
         Plan,
         PlanBatches,
         SetLimits,
@@ -260,6 +268,7 @@ public static class WireActions
         "memory.get_optimization_recommendations" => GetOptimizationRecommendations,
         "memory.load_model" => LoadModel,
         "memory.unload_model" => UnloadModel,
+        "memory.reload_models" => ReloadModels,
         "memory.plan" => Plan,
         "memory.plan_batches" => PlanBatches,
         "memory.set_limits" => SetLimits,

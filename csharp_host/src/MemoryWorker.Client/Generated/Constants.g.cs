@@ -60,4 +60,20 @@ public static class WireEvents
 
     /// <summary>Its data is a <see cref="ContentsDisplacedData"/>.</summary>
     public const string ContentsDisplaced = "device.contents_displaced";
+
+    /// <summary>Every event that this library knows and a host can subscribe to.</summary>
+    public static IReadOnlyList<EventName> All { get; } =
+    [
+        EventName.MemoryPressureChanged,
+        EventName.MemoryExhaustionForecast,
+        EventName.MemoryBudgetChanged,
+        EventName.MemoryLeakSuspected,
+        EventName.MemoryOptimized,
+        EventName.MemoryAllocationExpired,
+        EventName.MemoryModelUnloaded,
+        EventName.MemoryUnloadRequested,
+        EventName.DeviceLost,
+        EventName.DeviceRecovered,
+        EventName.DeviceContentsDisplaced,
+    ];
 }

@@ -3,995 +3,121 @@
 // </auto-generated>
 #nullable enable
 
-using System.Diagnostics.CodeAnalysis;
 using System.Text.Json;
+using MemoryWorker.Client.Protocol;
 
-namespace MemoryWorker.Client.Protocol;
+namespace MemoryWorker.Client;
 
-/// <summary>How far the work has come.</summary>
-public sealed record ProgressData : IWireRecord<ProgressData>
+/// <summary>A device came to another level of pressure.</summary>
+public sealed record PressureChangedEvent(long Sequence, int ProcessId, PressureChangedData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>completed_bytes</c></summary>
-    public required long CompletedBytes { get; init; }
-
-    /// <summary><c>total_bytes</c></summary>
-    public required long TotalBytes { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ProgressData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private ProgressData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "ProgressData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "completed_bytes"u8))
-            {
-                CompletedBytes = WireReader.Int64(ref reader, "completed_bytes", strict, minimum: 0);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "total_bytes"u8))
-            {
-                TotalBytes = WireReader.Int64(ref reader, "total_bytes", strict, minimum: 0);
-                seen |= 0x2;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "ProgressData", refuse: strict);
-            }
-        }
-        if (seen != 0x3)
-        {
-            WireReader.Require(seen, "ProgressData", "completed_bytes", "total_bytes");
-        }
-    }
-
     /// <inheritdoc/>
-    public static ProgressData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("completed_bytes"u8);
-        WireWriter.Value(writer, CompletedBytes);
-        writer.WritePropertyName("total_bytes"u8);
-        WireWriter.Value(writer, TotalBytes);
-        writer.WriteEndObject();
-    }
-}
-
-/// <summary>The data of <c>PressureChangedData</c>.</summary>
-public sealed record PressureChangedData : IWireRecord<PressureChangedData>
-{
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary><c>from</c></summary>
-    public required PressureLevel From { get; init; }
-
-    /// <summary><c>to</c></summary>
-    public required PressureLevel To { get; init; }
-
-    /// <summary><c>pressure_percentage</c></summary>
-    public required double? PressurePercentage { get; init; }
-
-    /// <summary><c>available_bytes</c></summary>
-    public required long? AvailableBytes { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public PressureChangedData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private PressureChangedData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "PressureChangedData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "from"u8))
-            {
-                From = WireWords.ReadPressureLevel(ref reader, "from");
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "to"u8))
-            {
-                To = WireWords.ReadPressureLevel(ref reader, "to");
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
-            {
-                PressurePercentage = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "pressure_percentage", strict, minimum: 0, maximum: 100);
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
-            {
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
-                seen |= 0x10;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "PressureChangedData", refuse: strict);
-            }
-        }
-        if (seen != 0x1f)
-        {
-            WireReader.Require(seen, "PressureChangedData", "device_id", "from", "to", "pressure_percentage", "available_bytes");
-        }
-    }
-
-    /// <inheritdoc/>
-    public static PressureChangedData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("from"u8);
-        WireWriter.Value(writer, this.From.ToWord());
-        writer.WritePropertyName("to"u8);
-        WireWriter.Value(writer, this.To.ToWord());
-        writer.WritePropertyName("pressure_percentage"u8);
-        WireWriter.Value(writer, PressurePercentage);
-        writer.WritePropertyName("available_bytes"u8);
-        WireWriter.Value(writer, AvailableBytes);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryPressureChanged;
 }
 
 /// <summary>A device is about to run out, if it goes on like this; all null once it is not any more.</summary>
-public sealed record ExhaustionForecastData : IWireRecord<ExhaustionForecastData>
+public sealed record ExhaustionForecastEvent(long Sequence, int ProcessId, ExhaustionForecastData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary><c>bytes_per_second</c></summary>
-    public required double? BytesPerSecond { get; init; }
-
-    /// <summary><c>available_bytes</c></summary>
-    public required long? AvailableBytes { get; init; }
-
-    /// <summary><c>seconds_to_exhaustion</c></summary>
-    public required double? SecondsToExhaustion { get; init; }
-
-    /// <summary><c>low_seconds</c></summary>
-    public required double? LowSeconds { get; init; }
-
-    /// <summary><c>high_seconds</c></summary>
-    public required double? HighSeconds { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ExhaustionForecastData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private ExhaustionForecastData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "ExhaustionForecastData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "bytes_per_second"u8))
-            {
-                BytesPerSecond = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "bytes_per_second", strict);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
-            {
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "seconds_to_exhaustion"u8))
-            {
-                SecondsToExhaustion = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "seconds_to_exhaustion", strict);
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "low_seconds"u8))
-            {
-                LowSeconds = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "low_seconds", strict);
-                seen |= 0x10;
-            }
-            else if (WireReader.IsAt(ref reader, "high_seconds"u8))
-            {
-                HighSeconds = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "high_seconds", strict);
-                seen |= 0x20;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "ExhaustionForecastData", refuse: strict);
-            }
-        }
-        if (seen != 0x3f)
-        {
-            WireReader.Require(seen, "ExhaustionForecastData", "device_id", "bytes_per_second", "available_bytes", "seconds_to_exhaustion", "low_seconds", "high_seconds");
-        }
-    }
-
     /// <inheritdoc/>
-    public static ExhaustionForecastData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("bytes_per_second"u8);
-        WireWriter.Value(writer, BytesPerSecond);
-        writer.WritePropertyName("available_bytes"u8);
-        WireWriter.Value(writer, AvailableBytes);
-        writer.WritePropertyName("seconds_to_exhaustion"u8);
-        WireWriter.Value(writer, SecondsToExhaustion);
-        writer.WritePropertyName("low_seconds"u8);
-        WireWriter.Value(writer, LowSeconds);
-        writer.WritePropertyName("high_seconds"u8);
-        WireWriter.Value(writer, HighSeconds);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryExhaustionForecast;
 }
 
 /// <summary>The most that this worker may use of a device is another than before.</summary>
-public sealed record BudgetChangedData : IWireRecord<BudgetChangedData>
+public sealed record BudgetChangedEvent(long Sequence, int ProcessId, BudgetChangedData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary><c>previous_bytes</c></summary>
-    public required long? PreviousBytes { get; init; }
-
-    /// <summary><c>budget_bytes</c></summary>
-    public required long? BudgetBytes { get; init; }
-
-    /// <summary><c>budget_source</c></summary>
-    public required Source? BudgetSource { get; init; }
-
-    /// <summary><c>available_bytes</c></summary>
-    public required long? AvailableBytes { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public BudgetChangedData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private BudgetChangedData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "BudgetChangedData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "previous_bytes"u8))
-            {
-                PreviousBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "previous_bytes", strict, minimum: 0);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "budget_bytes"u8))
-            {
-                BudgetBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "budget_bytes", strict, minimum: 0);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "budget_source"u8))
-            {
-                BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source");
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "available_bytes"u8))
-            {
-                AvailableBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "available_bytes", strict, minimum: 0);
-                seen |= 0x10;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "BudgetChangedData", refuse: strict);
-            }
-        }
-        if (seen != 0x1f)
-        {
-            WireReader.Require(seen, "BudgetChangedData", "device_id", "previous_bytes", "budget_bytes", "budget_source", "available_bytes");
-        }
-    }
-
     /// <inheritdoc/>
-    public static BudgetChangedData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("previous_bytes"u8);
-        WireWriter.Value(writer, PreviousBytes);
-        writer.WritePropertyName("budget_bytes"u8);
-        WireWriter.Value(writer, BudgetBytes);
-        writer.WritePropertyName("budget_source"u8);
-        WireWriter.Value(writer, this.BudgetSource?.ToWord());
-        writer.WritePropertyName("available_bytes"u8);
-        WireWriter.Value(writer, AvailableBytes);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryBudgetChanged;
 }
 
 /// <summary>Something looks like a leak; told again when it has doubled.</summary>
-public sealed record LeakSuspectedData : IWireRecord<LeakSuspectedData>
+public sealed record LeakSuspectedEvent(long Sequence, int ProcessId, LeakSuspectedData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary><c>kind</c></summary>
-    public required LeakKind Kind { get; init; }
-
-    /// <summary><c>owner</c></summary>
-    public required string? Owner { get; init; }
-
-    /// <summary><c>purpose</c></summary>
-    public required string? Purpose { get; init; }
-
-    /// <summary><c>allocation_count</c></summary>
-    public required long? AllocationCount { get; init; }
-
-    /// <summary><c>allocated_bytes</c></summary>
-    public required long AllocatedBytes { get; init; }
-
-    /// <summary><c>oldest_age_ms</c></summary>
-    public required long OldestAgeMs { get; init; }
-
-    /// <summary><c>bytes_per_second</c></summary>
-    public required double? BytesPerSecond { get; init; }
-
-    /// <summary><c>confidence</c></summary>
-    public required double Confidence { get; init; }
-
-    /// <summary><c>evidence</c></summary>
-    public required string Evidence { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public LeakSuspectedData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private LeakSuspectedData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "LeakSuspectedData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "kind"u8))
-            {
-                Kind = WireWords.ReadLeakKind(ref reader, "kind");
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "owner"u8))
-            {
-                Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "purpose"u8))
-            {
-                Purpose = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "purpose", strict);
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "allocation_count"u8))
-            {
-                AllocationCount = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "allocation_count", strict, minimum: 0);
-                seen |= 0x10;
-            }
-            else if (WireReader.IsAt(ref reader, "allocated_bytes"u8))
-            {
-                AllocatedBytes = WireReader.Int64(ref reader, "allocated_bytes", strict, minimum: 0);
-                seen |= 0x20;
-            }
-            else if (WireReader.IsAt(ref reader, "oldest_age_ms"u8))
-            {
-                OldestAgeMs = WireReader.Int64(ref reader, "oldest_age_ms", strict, minimum: 0);
-                seen |= 0x40;
-            }
-            else if (WireReader.IsAt(ref reader, "bytes_per_second"u8))
-            {
-                BytesPerSecond = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "bytes_per_second", strict);
-                seen |= 0x80;
-            }
-            else if (WireReader.IsAt(ref reader, "confidence"u8))
-            {
-                Confidence = WireReader.Double(ref reader, "confidence", strict, minimum: 0, maximum: 1);
-                seen |= 0x100;
-            }
-            else if (WireReader.IsAt(ref reader, "evidence"u8))
-            {
-                Evidence = WireReader.String(ref reader, "evidence", strict);
-                seen |= 0x200;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "LeakSuspectedData", refuse: strict);
-            }
-        }
-        if (seen != 0x3ff)
-        {
-            WireReader.Require(seen, "LeakSuspectedData", "device_id", "kind", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "bytes_per_second", "confidence", "evidence");
-        }
-    }
-
     /// <inheritdoc/>
-    public static LeakSuspectedData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("kind"u8);
-        WireWriter.Value(writer, this.Kind.ToWord());
-        writer.WritePropertyName("owner"u8);
-        WireWriter.Value(writer, Owner);
-        writer.WritePropertyName("purpose"u8);
-        WireWriter.Value(writer, Purpose);
-        writer.WritePropertyName("allocation_count"u8);
-        WireWriter.Value(writer, AllocationCount);
-        writer.WritePropertyName("allocated_bytes"u8);
-        WireWriter.Value(writer, AllocatedBytes);
-        writer.WritePropertyName("oldest_age_ms"u8);
-        WireWriter.Value(writer, OldestAgeMs);
-        writer.WritePropertyName("bytes_per_second"u8);
-        WireWriter.Value(writer, BytesPerSecond);
-        writer.WritePropertyName("confidence"u8);
-        WireWriter.Value(writer, Confidence);
-        writer.WritePropertyName("evidence"u8);
-        WireWriter.Value(writer, Evidence);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryLeakSuspected;
 }
 
 /// <summary>The worker made room by itself (<c>--auto-optimize</c>), and why.</summary>
-public sealed record OptimizedData : IWireRecord<OptimizedData>
+public sealed record OptimizedEvent(long Sequence, int ProcessId, OptimizedData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary>Which was sustained, and so led to it.</summary>
-    public required PressureLevel PressureLevel { get; init; }
-
-    /// <summary><c>steps</c></summary>
-    public required IReadOnlyList<OptimizeStep> Steps { get; init; }
-
-    /// <summary>What the steps should have freed, by the ledger.</summary>
-    public required long? ClaimedBytes { get; init; }
-
-    /// <summary>What came back of it, measured at the operating system or driver.</summary>
-    public required long? ReturnedBytes { get; init; }
-
-    /// <summary><c>helped</c></summary>
-    public required bool Helped { get; init; }
-
-    /// <summary>It does nothing more before this is over.</summary>
-    public required long NextInMs { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public OptimizedData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private OptimizedData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "OptimizedData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "pressure_level"u8))
-            {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "steps"u8))
-            {
-                Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<OptimizeStep>(ref reader, member, strict));
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
-            {
-                ClaimedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
-            {
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
-                seen |= 0x10;
-            }
-            else if (WireReader.IsAt(ref reader, "helped"u8))
-            {
-                Helped = WireReader.Boolean(ref reader, "helped");
-                seen |= 0x20;
-            }
-            else if (WireReader.IsAt(ref reader, "next_in_ms"u8))
-            {
-                NextInMs = WireReader.Int64(ref reader, "next_in_ms", strict, minimum: 0);
-                seen |= 0x40;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x80;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "OptimizedData", refuse: strict);
-            }
-        }
-        if (seen != 0xff)
-        {
-            WireReader.Require(seen, "OptimizedData", "device_id", "pressure_level", "steps", "claimed_bytes", "returned_bytes", "helped", "next_in_ms", "reason");
-        }
-    }
-
     /// <inheritdoc/>
-    public static OptimizedData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
-        writer.WritePropertyName("steps"u8);
-        WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
-        writer.WritePropertyName("claimed_bytes"u8);
-        WireWriter.Value(writer, ClaimedBytes);
-        writer.WritePropertyName("returned_bytes"u8);
-        WireWriter.Value(writer, ReturnedBytes);
-        writer.WritePropertyName("helped"u8);
-        WireWriter.Value(writer, Helped);
-        writer.WritePropertyName("next_in_ms"u8);
-        WireWriter.Value(writer, NextInMs);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryOptimized;
 }
 
 /// <summary>A lease ran out and the allocation was freed.</summary>
-public sealed record AllocationExpiredData : IWireRecord<AllocationExpiredData>
+public sealed record AllocationExpiredEvent(long Sequence, int ProcessId, AllocationExpiredData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>allocation_id</c></summary>
-    public required string AllocationId { get; init; }
-
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary><c>owner</c></summary>
-    public required string? Owner { get; init; }
-
-    /// <summary><c>freed_bytes</c></summary>
-    public required long FreedBytes { get; init; }
-
-    /// <summary><c>returned_bytes</c></summary>
-    public required long? ReturnedBytes { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public AllocationExpiredData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private AllocationExpiredData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "AllocationExpiredData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "allocation_id"u8))
-            {
-                AllocationId = WireReader.String(ref reader, "allocation_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "owner"u8))
-            {
-                Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
-            {
-                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
-            {
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
-                seen |= 0x10;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "AllocationExpiredData", refuse: strict);
-            }
-        }
-        if (seen != 0x1f)
-        {
-            WireReader.Require(seen, "AllocationExpiredData", "allocation_id", "device_id", "owner", "freed_bytes", "returned_bytes");
-        }
-    }
-
     /// <inheritdoc/>
-    public static AllocationExpiredData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("allocation_id"u8);
-        WireWriter.Value(writer, AllocationId);
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("owner"u8);
-        WireWriter.Value(writer, Owner);
-        writer.WritePropertyName("freed_bytes"u8);
-        WireWriter.Value(writer, FreedBytes);
-        writer.WritePropertyName("returned_bytes"u8);
-        WireWriter.Value(writer, ReturnedBytes);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryAllocationExpired;
 }
 
 /// <summary>A model was dropped, and why.</summary>
-public sealed record ModelUnloadedData : IWireRecord<ModelUnloadedData>
+public sealed record ModelUnloadedEvent(long Sequence, int ProcessId, ModelUnloadedData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>model_id</c></summary>
-    public required string ModelId { get; init; }
-
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary><c>freed_bytes</c></summary>
-    public required long FreedBytes { get; init; }
-
-    /// <summary><c>returned_bytes</c></summary>
-    public required long? ReturnedBytes { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public ModelUnloadedData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private ModelUnloadedData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "ModelUnloadedData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "model_id"u8))
-            {
-                ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
-            {
-                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
-            {
-                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x10;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "ModelUnloadedData", refuse: strict);
-            }
-        }
-        if (seen != 0x1f)
-        {
-            WireReader.Require(seen, "ModelUnloadedData", "model_id", "device_id", "freed_bytes", "returned_bytes", "reason");
-        }
-    }
-
     /// <inheritdoc/>
-    public static ModelUnloadedData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("model_id"u8);
-        WireWriter.Value(writer, ModelId);
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("freed_bytes"u8);
-        WireWriter.Value(writer, FreedBytes);
-        writer.WritePropertyName("returned_bytes"u8);
-        WireWriter.Value(writer, ReturnedBytes);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryModelUnloaded;
 }
 
 /// <summary>A model that another process holds is wanted unloaded; nothing is freed until its owner says so.</summary>
-public sealed record UnloadRequestedData : IWireRecord<UnloadRequestedData>
+public sealed record UnloadRequestedEvent(long Sequence, int ProcessId, UnloadRequestedData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>model_id</c></summary>
-    public required string ModelId { get; init; }
-
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary>What its owner declared.</summary>
-    public required long SizeBytes { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary>How long an answer is waited for; null where nothing waits.</summary>
-    public required long? WaitMs { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public UnloadRequestedData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private UnloadRequestedData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "UnloadRequestedData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "model_id"u8))
-            {
-                ModelId = WireReader.String(ref reader, "model_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "size_bytes"u8))
-            {
-                SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x8;
-            }
-            else if (WireReader.IsAt(ref reader, "wait_ms"u8))
-            {
-                WaitMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "wait_ms", strict, minimum: 0);
-                seen |= 0x10;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "UnloadRequestedData", refuse: strict);
-            }
-        }
-        if (seen != 0x1f)
-        {
-            WireReader.Require(seen, "UnloadRequestedData", "model_id", "device_id", "size_bytes", "reason", "wait_ms");
-        }
-    }
-
     /// <inheritdoc/>
-    public static UnloadRequestedData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("model_id"u8);
-        WireWriter.Value(writer, ModelId);
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("size_bytes"u8);
-        WireWriter.Value(writer, SizeBytes);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
-        writer.WritePropertyName("wait_ms"u8);
-        WireWriter.Value(writer, WaitMs);
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.MemoryUnloadRequested;
 }
 
 /// <summary>A device went away, and its contents with it.</summary>
-public sealed record DeviceLostData : IWireRecord<DeviceLostData>
+public sealed record DeviceLostEvent(long Sequence, int ProcessId, DeviceLostData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary><c>reason</c></summary>
-    public required string Reason { get; init; }
-
-    /// <summary><c>allocation_ids</c></summary>
-    public required IReadOnlyList<string> AllocationIds { get; init; }
-
-    /// <summary><c>model_ids</c></summary>
-    public required IReadOnlyList<string> ModelIds { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DeviceLostData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private DeviceLostData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "DeviceLostData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "reason"u8))
-            {
-                Reason = WireReader.String(ref reader, "reason", strict);
-                seen |= 0x2;
-            }
-            else if (WireReader.IsAt(ref reader, "allocation_ids"u8))
-            {
-                AllocationIds = WireReader.List(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
-                seen |= 0x4;
-            }
-            else if (WireReader.IsAt(ref reader, "model_ids"u8))
-            {
-                ModelIds = WireReader.List(ref reader, "model_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
-                seen |= 0x8;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "DeviceLostData", refuse: strict);
-            }
-        }
-        if (seen != 0xf)
-        {
-            WireReader.Require(seen, "DeviceLostData", "device_id", "reason", "allocation_ids", "model_ids");
-        }
-    }
-
     /// <inheritdoc/>
-    public static DeviceLostData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
-
-    /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
-    {
-        writer.WriteStartObject();
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("reason"u8);
-        WireWriter.Value(writer, Reason);
-        writer.WritePropertyName("allocation_ids"u8);
-        WireWriter.List(writer, AllocationIds, static (writer, item) => WireWriter.Value(writer, item));
-        writer.WritePropertyName("model_ids"u8);
-        WireWriter.List(writer, ModelIds, static (writer, item) => WireWriter.Value(writer, item));
-        writer.WriteEndObject();
-    }
+    public override EventName Name => EventName.DeviceLost;
 }
 
 /// <summary>A device that was lost can be asked for memory again. Nothing that was on it came back.</summary>
-public sealed record DeviceRecoveredData : IWireRecord<DeviceRecoveredData>
+public sealed record DeviceRecoveredEvent(long Sequence, int ProcessId, DeviceRecoveredData Data)
+    : WorkerEvent(Sequence, ProcessId)
 {
-    /// <summary><c>device_id</c></summary>
-    public required string DeviceId { get; init; }
-
-    /// <summary>How long it was away.</summary>
-    public required long LostMs { get; init; }
-
-    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
-    public DeviceRecoveredData() { }
-
-    #pragma warning disable CS8618 // Require, below, sees to the required members.
-    [SetsRequiredMembers]
-    private DeviceRecoveredData(ref Utf8JsonReader reader, bool strict)
-    #pragma warning restore CS8618
-    {
-        var seen = 0UL;
-        WireReader.Begin(ref reader, "DeviceRecoveredData");
-        while (WireReader.Next(ref reader))
-        {
-            if (WireReader.IsAt(ref reader, "device_id"u8))
-            {
-                DeviceId = WireReader.String(ref reader, "device_id", strict);
-                seen |= 0x1;
-            }
-            else if (WireReader.IsAt(ref reader, "lost_ms"u8))
-            {
-                LostMs = WireReader.Int64(ref reader, "lost_ms", strict, minimum: 0);
-                seen |= 0x2;
-            }
-            else
-            {
-                WireReader.Unknown(ref reader, "DeviceRecoveredData", refuse: strict);
-            }
-        }
-        if (seen != 0x3)
-        {
-            WireReader.Require(seen, "DeviceRecoveredData", "device_id", "lost_ms");
-        }
-    }
-
     /// <inheritdoc/>
-    public static DeviceRecoveredData Read(ref Utf8JsonReader reader, bool strict) =>
-        new(ref reader, strict);
+    public override EventName Name => EventName.DeviceRecovered;
+}
 
+/// <summary>What of a device's contents is in host memory until the device has room for it; empty once all is back.</summary>
+public sealed record ContentsDisplacedEvent(long Sequence, int ProcessId, ContentsDisplacedData Data)
+    : WorkerEvent(Sequence, ProcessId)
+{
     /// <inheritdoc/>
-    public void Write(Utf8JsonWriter writer)
+    public override EventName Name => EventName.DeviceContentsDisplaced;
+}
+
+/// <summary>Makes an event of the line that tells of it.</summary>
+internal static class WorkerEventReader
+{
+    /// <summary>Reads an event. JsonException where its data is not what it should be.</summary>
+    public static WorkerEvent Read(string name, long sequence, int processId, ReadOnlySpan<byte> data)
     {
-        writer.WriteStartObject();
-        writer.WritePropertyName("device_id"u8);
-        WireWriter.Value(writer, DeviceId);
-        writer.WritePropertyName("lost_ms"u8);
-        WireWriter.Value(writer, LostMs);
-        writer.WriteEndObject();
+        var reader = new Utf8JsonReader(data);
+        reader.Read();
+        return name switch
+        {
+            WireEvents.PressureChanged => new PressureChangedEvent(sequence, processId, PressureChangedData.Read(ref reader, strict: false)),
+            WireEvents.ExhaustionForecast => new ExhaustionForecastEvent(sequence, processId, ExhaustionForecastData.Read(ref reader, strict: false)),
+            WireEvents.BudgetChanged => new BudgetChangedEvent(sequence, processId, BudgetChangedData.Read(ref reader, strict: false)),
+            WireEvents.LeakSuspected => new LeakSuspectedEvent(sequence, processId, LeakSuspectedData.Read(ref reader, strict: false)),
+            WireEvents.Optimized => new OptimizedEvent(sequence, processId, OptimizedData.Read(ref reader, strict: false)),
+            WireEvents.AllocationExpired => new AllocationExpiredEvent(sequence, processId, AllocationExpiredData.Read(ref reader, strict: false)),
+            WireEvents.ModelUnloaded => new ModelUnloadedEvent(sequence, processId, ModelUnloadedData.Read(ref reader, strict: false)),
+            WireEvents.UnloadRequested => new UnloadRequestedEvent(sequence, processId, UnloadRequestedData.Read(ref reader, strict: false)),
+            WireEvents.DeviceLost => new DeviceLostEvent(sequence, processId, DeviceLostData.Read(ref reader, strict: false)),
+            WireEvents.DeviceRecovered => new DeviceRecoveredEvent(sequence, processId, DeviceRecoveredData.Read(ref reader, strict: false)),
+            WireEvents.ContentsDisplaced => new ContentsDisplacedEvent(sequence, processId, ContentsDisplacedData.Read(ref reader, strict: false)),
+            _ => new UnknownEvent(sequence, processId, name, JsonElement.ParseValue(ref reader)),
+        };
     }
 }

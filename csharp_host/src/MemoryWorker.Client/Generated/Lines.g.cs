@@ -5,6 +5,7 @@
 
 using System.Diagnostics.CodeAnalysis;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 
 namespace MemoryWorker.Client.Protocol;
 
@@ -318,7 +319,7 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
         }
         if (seen != 0x7)
         {
-            WireReader.Require(seen, "ErrorReply", "request_id", "success", "error");
+            WireReader.Require(strict ? seen : seen | 0x1, "ErrorReply", "request_id", "success", "error");
         }
     }
 
@@ -363,6 +364,10 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
     /// <summary><c>details</c></summary>
     public required JsonElement Details { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ErrorBody() { }
 
@@ -372,12 +377,13 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "ErrorBody");
         while (WireReader.Next(ref reader))
         {
             if (WireReader.IsAt(ref reader, "code"u8))
             {
-                Code = WireWords.ReadErrorCode(ref reader, "code");
+                Code = WireWords.ReadErrorCode(ref reader, "code", strict, ref unknown);
                 seen |= 0x1;
             }
             else if (WireReader.IsAt(ref reader, "message"u8))
@@ -387,7 +393,7 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
             }
             else if (WireReader.IsAt(ref reader, "executed"u8))
             {
-                Executed = WireWords.ReadExecuted(ref reader, "executed");
+                Executed = WireWords.ReadExecuted(ref reader, "executed", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "retryable"u8))
@@ -409,6 +415,7 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
         {
             WireReader.Require(seen, "ErrorBody", "code", "message", "executed", "retryable", "details");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -420,11 +427,11 @@ public sealed record ErrorBody : IWireRecord<ErrorBody>
     {
         writer.WriteStartObject();
         writer.WritePropertyName("code"u8);
-        WireWriter.Value(writer, this.Code.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Code == ErrorCode.Unknown, UnknownWords, "code") ?? this.Code.ToWord());
         writer.WritePropertyName("message"u8);
         WireWriter.Value(writer, Message);
         writer.WritePropertyName("executed"u8);
-        WireWriter.Value(writer, this.Executed.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Executed == Executed.Unknown, UnknownWords, "executed") ?? this.Executed.ToWord());
         writer.WritePropertyName("retryable"u8);
         WireWriter.Value(writer, Retryable);
         writer.WritePropertyName("details"u8);

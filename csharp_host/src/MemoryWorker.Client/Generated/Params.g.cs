@@ -5,6 +5,7 @@
 
 using System.Diagnostics.CodeAnalysis;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 
 namespace MemoryWorker.Client.Protocol;
 
@@ -130,6 +131,10 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
     /// <summary><c>group_by</c></summary>
     public GroupBy GroupBy { get => _groupBy; init { _groupBy = value; _assigned |= 0x2; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetUsageParams() { }
 
@@ -138,6 +143,7 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
     private GetUsageParams(ref Utf8JsonReader reader, bool strict)
     #pragma warning restore CS8618
     {
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetUsageParams");
         while (WireReader.Next(ref reader))
         {
@@ -147,13 +153,14 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
             }
             else if (WireReader.IsAt(ref reader, "group_by"u8))
             {
-                GroupBy = WireWords.ReadGroupBy(ref reader, "group_by");
+                GroupBy = WireWords.ReadGroupBy(ref reader, "group_by", strict, ref unknown);
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetUsageParams", refuse: strict);
             }
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -172,7 +179,7 @@ public sealed record GetUsageParams : IWireRecord<GetUsageParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("group_by"u8);
-            WireWriter.Value(writer, this.GroupBy.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(GroupBy == GroupBy.Unknown, UnknownWords, "group_by") ?? this.GroupBy.ToWord());
         }
         writer.WriteEndObject();
     }
@@ -357,6 +364,10 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
     /// <summary>A plan for so many bytes, which is carried out as it was answered, or refused as <c>plan_stale</c>.</summary>
     public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x200; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocateParams() { }
 
@@ -366,6 +377,7 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "AllocateParams");
         while (WireReader.Next(ref reader))
         {
@@ -380,11 +392,11 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
             }
             else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
+                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "initialize"u8))
             {
-                Initialize = WireWords.ReadInitialize(ref reader, "initialize");
+                Initialize = WireWords.ReadInitialize(ref reader, "initialize", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "alignment"u8))
             {
@@ -423,6 +435,7 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
         {
             WireReader.Require(seen, "AllocateParams", "size_bytes");
         }
+        UnknownWords = unknown;
         if (strict && Alignment is { } alignment && (alignment & (alignment - 1)) != 0)
         {
             throw new JsonException("alignment: it is not a power of two");
@@ -447,12 +460,12 @@ public sealed record AllocateParams : IWireRecord<AllocateParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
-            WireWriter.Value(writer, this.MemoryType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("initialize"u8);
-            WireWriter.Value(writer, this.Initialize.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(Initialize == Initialize.Unknown, UnknownWords, "initialize") ?? this.Initialize.ToWord());
         }
         if ((_assigned & 0x8) != 0)
         {
@@ -648,6 +661,10 @@ public sealed record TransferParams : IWireRecord<TransferParams>
     /// <summary>False answers at once; follow it with <c>memory.get_transfer</c>.</summary>
     public bool Wait { get => _wait; init { _wait = value; _assigned |= 0x8; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TransferParams() { }
 
@@ -657,6 +674,7 @@ public sealed record TransferParams : IWireRecord<TransferParams>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "TransferParams");
         while (WireReader.Next(ref reader))
         {
@@ -672,11 +690,11 @@ public sealed record TransferParams : IWireRecord<TransferParams>
             }
             else if (WireReader.IsAt(ref reader, "transfer_type"u8))
             {
-                TransferType = WireWords.ReadTransferType(ref reader, "transfer_type");
+                TransferType = WireWords.ReadTransferType(ref reader, "transfer_type", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
+                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "verify"u8))
             {
@@ -695,6 +713,7 @@ public sealed record TransferParams : IWireRecord<TransferParams>
         {
             WireReader.Require(seen, "TransferParams", "source_allocation_id", "destination_device_id");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -712,12 +731,12 @@ public sealed record TransferParams : IWireRecord<TransferParams>
         if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("transfer_type"u8);
-            WireWriter.Value(writer, this.TransferType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(TransferType == TransferType.Unknown, UnknownWords, "transfer_type") ?? this.TransferType.ToWord());
         }
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("memory_type"u8);
-            WireWriter.Value(writer, this.MemoryType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -807,6 +826,10 @@ public sealed record ClearParams : IWireRecord<ClearParams>
     /// <summary>Also what is persistent or pinned.</summary>
     public bool Force { get => _force; init { _force = value; _assigned |= 0x8; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ClearParams() { }
 
@@ -815,6 +838,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
     private ClearParams(ref Utf8JsonReader reader, bool strict)
     #pragma warning restore CS8618
     {
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "ClearParams");
         while (WireReader.Next(ref reader))
         {
@@ -824,7 +848,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
             }
             else if (WireReader.IsAt(ref reader, "clear_type"u8))
             {
-                ClearType = WireWords.ReadClearType(ref reader, "clear_type");
+                ClearType = WireWords.ReadClearType(ref reader, "clear_type", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "owner"u8))
             {
@@ -839,6 +863,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
                 WireReader.Unknown(ref reader, "ClearParams", refuse: strict);
             }
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -857,7 +882,7 @@ public sealed record ClearParams : IWireRecord<ClearParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("clear_type"u8);
-            WireWriter.Value(writer, this.ClearType.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(ClearType == ClearType.Unknown, UnknownWords, "clear_type") ?? this.ClearType.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -958,6 +983,10 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
     /// <summary><c>dry_run</c></summary>
     public bool DryRun { get => _dryRun; init { _dryRun = value; _assigned |= 0x4; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public OptimizeParams() { }
 
@@ -966,6 +995,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
     private OptimizeParams(ref Utf8JsonReader reader, bool strict)
     #pragma warning restore CS8618
     {
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "OptimizeParams");
         while (WireReader.Next(ref reader))
         {
@@ -975,7 +1005,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
             }
             else if (WireReader.IsAt(ref reader, "optimization_level"u8))
             {
-                OptimizationLevel = WireWords.ReadOptimizationLevel(ref reader, "optimization_level");
+                OptimizationLevel = WireWords.ReadOptimizationLevel(ref reader, "optimization_level", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "dry_run"u8))
             {
@@ -986,6 +1016,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
                 WireReader.Unknown(ref reader, "OptimizeParams", refuse: strict);
             }
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1004,7 +1035,7 @@ public sealed record OptimizeParams : IWireRecord<OptimizeParams>
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("optimization_level"u8);
-            WireWriter.Value(writer, this.OptimizationLevel.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(OptimizationLevel == OptimizationLevel.Unknown, UnknownWords, "optimization_level") ?? this.OptimizationLevel.ToWord());
         }
         if ((_assigned & 0x4) != 0)
         {
@@ -1130,6 +1161,10 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
     /// <summary><c>dry_run</c></summary>
     public bool DryRun { get => _dryRun; init { _dryRun = value; _assigned |= 0x100; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelOptimizeParams() { }
 
@@ -1138,6 +1173,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
     private ModelOptimizeParams(ref Utf8JsonReader reader, bool strict)
     #pragma warning restore CS8618
     {
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "ModelOptimizeParams");
         while (WireReader.Next(ref reader))
         {
@@ -1151,7 +1187,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
             }
             else if (WireReader.IsAt(ref reader, "strategy"u8))
             {
-                Strategy = WireWords.ReadEvictionStrategy(ref reader, "strategy");
+                Strategy = WireWords.ReadEvictionStrategy(ref reader, "strategy", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "max_models_to_unload"u8))
             {
@@ -1182,6 +1218,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
                 WireReader.Unknown(ref reader, "ModelOptimizeParams", refuse: strict);
             }
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1205,7 +1242,7 @@ public sealed record ModelOptimizeParams : IWireRecord<ModelOptimizeParams>
         if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("strategy"u8);
-            WireWriter.Value(writer, this.Strategy.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(Strategy == EvictionStrategy.Unknown, UnknownWords, "strategy") ?? this.Strategy.ToWord());
         }
         if ((_assigned & 0x8) != 0)
         {
@@ -1312,6 +1349,10 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
     /// <summary>Sections to answer; null for all.</summary>
     public IReadOnlyList<AnalyticsSection>? Include { get => _include; init { _include = value; _assigned |= 0x4; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetAnalyticsParams() { }
 
@@ -1320,6 +1361,7 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
     private GetAnalyticsParams(ref Utf8JsonReader reader, bool strict)
     #pragma warning restore CS8618
     {
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetAnalyticsParams");
         while (WireReader.Next(ref reader))
         {
@@ -1333,13 +1375,14 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
             }
             else if (WireReader.IsAt(ref reader, "include"u8))
             {
-                Include = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "include", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadAnalyticsSection(ref reader, member), minimum: 1, maximum: 100);
+                Include = WireReader.IsNull(ref reader) ? null : WireReader.Words(ref reader, "include", strict, ref unknown, WireWords.ReadAnalyticsSection, minimum: 1, maximum: 100);
             }
             else
             {
                 WireReader.Unknown(ref reader, "GetAnalyticsParams", refuse: strict);
             }
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1363,7 +1406,7 @@ public sealed record GetAnalyticsParams : IWireRecord<GetAnalyticsParams>
         if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("include"u8);
-            WireWriter.List(writer, Include, static (writer, item) => WireWriter.Value(writer, item.ToWord()));
+            WireWriter.Words(writer, Include, UnknownWords, "include", WireWords.ToWord);
         }
         writer.WriteEndObject();
     }
@@ -1603,6 +1646,10 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
     /// <summary>The owner's word that it has unloaded the model, which another process than the worker held.</summary>
     public bool ByOwner { get => _byOwner; init { _byOwner = value; _assigned |= 0x2; } }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public UnloadModelParams() { }
 
@@ -1612,6 +1659,7 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "UnloadModelParams");
         while (WireReader.Next(ref reader))
         {
@@ -1622,7 +1670,7 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
             }
             else if (WireReader.IsAt(ref reader, "mode"u8))
             {
-                Mode = WireWords.ReadUnloadMode(ref reader, "mode");
+                Mode = WireWords.ReadUnloadMode(ref reader, "mode", strict, ref unknown);
             }
             else if (WireReader.IsAt(ref reader, "by_owner"u8))
             {
@@ -1637,6 +1685,7 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
         {
             WireReader.Require(seen, "UnloadModelParams", "model_id");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1652,13 +1701,43 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
         if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("mode"u8);
-            WireWriter.Value(writer, this.Mode.ToWord());
+            WireWriter.Value(writer, WireWriter.Kept(Mode == UnloadMode.Unknown, UnknownWords, "mode") ?? this.Mode.ToWord());
         }
         if ((_assigned & 0x2) != 0)
         {
             writer.WritePropertyName("by_owner"u8);
             WireWriter.Value(writer, ByOwner);
         }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Read the file of models again; what is loaded and declared as before stays loaded.</summary>
+public sealed record ReloadModelsParams : IWireRecord<ReloadModelsParams>
+{
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReloadModelsParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReloadModelsParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        WireReader.Begin(ref reader, "ReloadModelsParams");
+        while (WireReader.Next(ref reader))
+        {
+            WireReader.Unknown(ref reader, "ReloadModelsParams", refuse: strict);
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReloadModelsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
         writer.WriteEndObject();
     }
 }
@@ -2255,6 +2334,10 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SubscribeParams() { }
 
@@ -2264,12 +2347,13 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SubscribeParams");
         while (WireReader.Next(ref reader))
         {
             if (WireReader.IsAt(ref reader, "events"u8))
             {
-                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member), maximum: 100);
+                Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName, maximum: 100);
                 seen |= 0x1;
             }
             else
@@ -2281,6 +2365,7 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         {
             WireReader.Require(seen, "SubscribeParams", "events");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2292,7 +2377,7 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
     {
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
-        WireWriter.List(writer, Events, static (writer, item) => WireWriter.Value(writer, item.ToWord()));
+        WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
         writer.WriteEndObject();
     }
 }

@@ -5,6 +5,7 @@
 
 using System.Diagnostics.CodeAnalysis;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 
 namespace MemoryWorker.Client.Protocol;
 
@@ -23,6 +24,10 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     /// <summary>Of the oldest reading in the answer.</summary>
     public required long AgeMs { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetStatusResult() { }
 
@@ -32,6 +37,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetStatusResult");
         while (WireReader.Next(ref reader))
         {
@@ -47,7 +53,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "age_ms"u8))
@@ -64,6 +70,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         {
             WireReader.Require(seen, "GetStatusResult", "devices", "host", "pressure_level", "age_ms");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -79,7 +86,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         writer.WritePropertyName("host"u8);
         WireWriter.Value(writer, Host);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("age_ms"u8);
         WireWriter.Value(writer, AgeMs);
         writer.WriteEndObject();
@@ -104,14 +111,14 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary><c>state_reason</c></summary>
     public required string? StateReason { get; init; }
 
-    /// <summary>How old the figures are; null where there are none yet.</summary>
-    public required long? AgeMs { get; init; }
+    /// <summary>How old the figures are; null where there are none yet. Null from a worker that does not send it yet.</summary>
+    public long? AgeMs { get; init; }
 
     /// <summary><c>total_bytes</c></summary>
     public required long? TotalBytes { get; init; }
 
-    /// <summary>Whose figure it is, as for the others.</summary>
-    public required Source? TotalSource { get; init; }
+    /// <summary>Whose figure it is, as for the others. Null from a worker that does not send it yet.</summary>
+    public Source? TotalSource { get; init; }
 
     /// <summary>The most that this worker may use: the smallest of all limits.</summary>
     public required long? BudgetBytes { get; init; }
@@ -122,17 +129,17 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary>Whole device, every process.</summary>
     public required long? UsedBytes { get; init; }
 
-    /// <summary><c>used_source</c></summary>
-    public required Source? UsedSource { get; init; }
+    /// <summary><c>used_source</c> Null from a worker that does not send it yet.</summary>
+    public Source? UsedSource { get; init; }
 
     /// <summary>This worker, as the operating system or driver sees it.</summary>
     public required long? ProcessUsedBytes { get; init; }
 
-    /// <summary><c>process_used_source</c></summary>
-    public required Source? ProcessUsedSource { get; init; }
+    /// <summary><c>process_used_source</c> Null from a worker that does not send it yet.</summary>
+    public Source? ProcessUsedSource { get; init; }
 
-    /// <summary>On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`.</summary>
-    public required long? ChildProcessBytes { get; init; }
+    /// <summary>On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`. Null from a worker that does not send it yet.</summary>
+    public long? ChildProcessBytes { get; init; }
 
     /// <summary>Ledger: live allocations, as asked for.</summary>
     public required long AllocatedBytes { get; init; }
@@ -173,6 +180,10 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary><c>fragmentation</c></summary>
     public required Fragmentation? Fragmentation { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DeviceStatus() { }
 
@@ -182,6 +193,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "DeviceStatus");
         while (WireReader.Next(ref reader))
         {
@@ -192,7 +204,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "kind"u8))
             {
-                Kind = WireWords.ReadDeviceKind(ref reader, "kind");
+                Kind = WireWords.ReadDeviceKind(ref reader, "kind", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "name"u8))
@@ -202,7 +214,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadDeviceState(ref reader, "state");
+                State = WireWords.ReadDeviceState(ref reader, "state", strict, ref unknown);
                 seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "state_reason"u8))
@@ -222,7 +234,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "total_source"u8))
             {
-                TotalSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "total_source");
+                TotalSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "total_source", strict, ref unknown);
                 seen |= 0x80;
             }
             else if (WireReader.IsAt(ref reader, "budget_bytes"u8))
@@ -232,7 +244,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "budget_source"u8))
             {
-                BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source");
+                BudgetSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "budget_source", strict, ref unknown);
                 seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "used_bytes"u8))
@@ -242,7 +254,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "used_source"u8))
             {
-                UsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "used_source");
+                UsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "used_source", strict, ref unknown);
                 seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "process_used_bytes"u8))
@@ -252,7 +264,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "process_used_source"u8))
             {
-                ProcessUsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "process_used_source");
+                ProcessUsedSource = WireReader.IsNull(ref reader) ? null : WireWords.ReadSource(ref reader, "process_used_source", strict, ref unknown);
                 seen |= 0x2000;
             }
             else if (WireReader.IsAt(ref reader, "child_process_bytes"u8))
@@ -307,7 +319,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "allocations"u8))
@@ -332,8 +344,9 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         }
         if (seen != 0xfffffff)
         {
-            WireReader.Require(seen, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "age_ms", "total_bytes", "total_source", "budget_bytes", "budget_source", "used_bytes", "used_source", "process_used_bytes", "process_used_source", "child_process_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
+            WireReader.Require(strict ? seen : seen | 0xe8c7ff0, "DeviceStatus", "device_id", "kind", "name", "state", "state_reason", "age_ms", "total_bytes", "total_source", "budget_bytes", "budget_source", "used_bytes", "used_source", "process_used_bytes", "process_used_source", "child_process_bytes", "allocated_bytes", "external_bytes", "cached_bytes", "unattributed_bytes", "available_bytes", "peak_allocated_bytes", "allocation_count", "model_bytes", "utilization_percentage", "pressure_level", "allocations", "usage", "fragmentation");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -347,11 +360,11 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("kind"u8);
-        WireWriter.Value(writer, this.Kind.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Kind == DeviceKind.Unknown, UnknownWords, "kind") ?? this.Kind.ToWord());
         writer.WritePropertyName("name"u8);
         WireWriter.Value(writer, Name);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == DeviceState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("state_reason"u8);
         WireWriter.Value(writer, StateReason);
         writer.WritePropertyName("age_ms"u8);
@@ -359,19 +372,19 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("total_bytes"u8);
         WireWriter.Value(writer, TotalBytes);
         writer.WritePropertyName("total_source"u8);
-        WireWriter.Value(writer, this.TotalSource?.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(TotalSource == Source.Unknown, UnknownWords, "total_source") ?? this.TotalSource?.ToWord());
         writer.WritePropertyName("budget_bytes"u8);
         WireWriter.Value(writer, BudgetBytes);
         writer.WritePropertyName("budget_source"u8);
-        WireWriter.Value(writer, this.BudgetSource?.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(BudgetSource == Source.Unknown, UnknownWords, "budget_source") ?? this.BudgetSource?.ToWord());
         writer.WritePropertyName("used_bytes"u8);
         WireWriter.Value(writer, UsedBytes);
         writer.WritePropertyName("used_source"u8);
-        WireWriter.Value(writer, this.UsedSource?.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(UsedSource == Source.Unknown, UnknownWords, "used_source") ?? this.UsedSource?.ToWord());
         writer.WritePropertyName("process_used_bytes"u8);
         WireWriter.Value(writer, ProcessUsedBytes);
         writer.WritePropertyName("process_used_source"u8);
-        WireWriter.Value(writer, this.ProcessUsedSource?.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(ProcessUsedSource == Source.Unknown, UnknownWords, "process_used_source") ?? this.ProcessUsedSource?.ToWord());
         writer.WritePropertyName("child_process_bytes"u8);
         WireWriter.Value(writer, ChildProcessBytes);
         writer.WritePropertyName("allocated_bytes"u8);
@@ -393,7 +406,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("utilization_percentage"u8);
         WireWriter.Value(writer, UtilizationPercentage);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("allocations"u8);
         WireWriter.List(writer, Allocations, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("usage"u8);
@@ -440,6 +453,10 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     /// <summary><c>shared_memory</c></summary>
     public required SharedMemory? SharedMemory { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocationRow() { }
 
@@ -449,6 +466,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "AllocationRow");
         while (WireReader.Next(ref reader))
         {
@@ -464,7 +482,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
             }
             else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
+                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "size_bytes"u8))
@@ -514,8 +532,9 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
         }
         if (seen != 0x7ff)
         {
-            WireReader.Require(seen, "AllocationRow", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "owner", "purpose", "persistent", "age_ms", "lease_expires_in_ms", "shared_memory");
+            WireReader.Require(strict ? seen : seen | 0x660, "AllocationRow", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "owner", "purpose", "persistent", "age_ms", "lease_expires_in_ms", "shared_memory");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -531,7 +550,7 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("memory_type"u8);
-        WireWriter.Value(writer, this.MemoryType.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
         writer.WritePropertyName("actual_bytes"u8);
@@ -664,7 +683,7 @@ public sealed record UsageGroup : IWireRecord<UsageGroup>
         }
         if (seen != 0xf)
         {
-            WireReader.Require(seen, "UsageGroup", "key", "allocated_bytes", "peak_bytes", "allocation_count");
+            WireReader.Require(strict ? seen : seen | 0x1, "UsageGroup", "key", "allocated_bytes", "peak_bytes", "allocation_count");
         }
     }
 
@@ -802,7 +821,7 @@ public sealed record HostStatus : IWireRecord<HostStatus>
         }
         if (seen != 0x7)
         {
-            WireReader.Require(seen, "HostStatus", "total_bytes", "available_bytes", "process_rss_bytes");
+            WireReader.Require(strict ? seen : seen | 0x7, "HostStatus", "total_bytes", "available_bytes", "process_rss_bytes");
         }
     }
 
@@ -885,26 +904,26 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
     /// <summary><c>peak_allocated_bytes</c></summary>
     public required long PeakAllocatedBytes { get; init; }
 
-    /// <summary>Recorded for the host and other processes, which hold them.</summary>
-    public required long ExternalBytes { get; init; }
+    /// <summary>Recorded for the host and other processes, which hold them. Null from a worker that does not send it yet.</summary>
+    public long? ExternalBytes { get; init; }
 
-    /// <summary>Part of <c>external_bytes</c>: models, which are in no group.</summary>
-    public required long ExternalModelBytes { get; init; }
+    /// <summary>Part of <c>external_bytes</c>: models, which are in no group. Null from a worker that does not send it yet.</summary>
+    public long? ExternalModelBytes { get; init; }
 
-    /// <summary><c>model_bytes</c></summary>
-    public required long ModelBytes { get; init; }
+    /// <summary><c>model_bytes</c> Null from a worker that does not send it yet.</summary>
+    public long? ModelBytes { get; init; }
 
-    /// <summary>Part of <c>allocated_bytes</c> and <c>model_bytes</c> that takes memory now, as the device rounds it: what nothing was written to may take none yet.</summary>
-    public required long ResidentBytes { get; init; }
+    /// <summary>Part of <c>allocated_bytes</c> and <c>model_bytes</c> that takes memory now, as the device rounds it: what nothing was written to may take none yet. Null from a worker that does not send it yet.</summary>
+    public long? ResidentBytes { get; init; }
 
-    /// <summary>Kept for reuse by the runtime, not live.</summary>
-    public required long CachedBytes { get; init; }
+    /// <summary>Kept for reuse by the runtime, not live. Null from a worker that does not send it yet.</summary>
+    public long? CachedBytes { get; init; }
 
-    /// <summary>What the process uses beyond what ledger, models and caches explain; 0 also where they explain more than it uses by the system's figure, which is not of the same instant.</summary>
-    public required long? UnattributedBytes { get; init; }
+    /// <summary>What the process uses beyond what ledger, models and caches explain; 0 also where they explain more than it uses by the system's figure, which is not of the same instant. Null from a worker that does not send it yet.</summary>
+    public long? UnattributedBytes { get; init; }
 
-    /// <summary>This worker, as the operating system or driver sees it.</summary>
-    public required long? ProcessUsedBytes { get; init; }
+    /// <summary>This worker, as the operating system or driver sees it. Null from a worker that does not send it yet.</summary>
+    public long? ProcessUsedBytes { get; init; }
 
     /// <summary><c>groups</c></summary>
     public required IReadOnlyList<UsageGroup> Groups { get; init; }
@@ -938,27 +957,27 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
             }
             else if (WireReader.IsAt(ref reader, "external_bytes"u8))
             {
-                ExternalBytes = WireReader.Int64(ref reader, "external_bytes", strict, minimum: 0);
+                ExternalBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "external_bytes", strict, minimum: 0);
                 seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "external_model_bytes"u8))
             {
-                ExternalModelBytes = WireReader.Int64(ref reader, "external_model_bytes", strict, minimum: 0);
+                ExternalModelBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "external_model_bytes", strict, minimum: 0);
                 seen |= 0x10;
             }
             else if (WireReader.IsAt(ref reader, "model_bytes"u8))
             {
-                ModelBytes = WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0);
+                ModelBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "model_bytes", strict, minimum: 0);
                 seen |= 0x20;
             }
             else if (WireReader.IsAt(ref reader, "resident_bytes"u8))
             {
-                ResidentBytes = WireReader.Int64(ref reader, "resident_bytes", strict, minimum: 0);
+                ResidentBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "resident_bytes", strict, minimum: 0);
                 seen |= 0x40;
             }
             else if (WireReader.IsAt(ref reader, "cached_bytes"u8))
             {
-                CachedBytes = WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0);
+                CachedBytes = !strict && WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "cached_bytes", strict, minimum: 0);
                 seen |= 0x80;
             }
             else if (WireReader.IsAt(ref reader, "unattributed_bytes"u8))
@@ -983,7 +1002,7 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
         }
         if (seen != 0x7ff)
         {
-            WireReader.Require(seen, "DeviceUsage", "device_id", "allocated_bytes", "peak_allocated_bytes", "external_bytes", "external_model_bytes", "model_bytes", "resident_bytes", "cached_bytes", "unattributed_bytes", "process_used_bytes", "groups");
+            WireReader.Require(strict ? seen : seen | 0x3f8, "DeviceUsage", "device_id", "allocated_bytes", "peak_allocated_bytes", "external_bytes", "external_model_bytes", "model_bytes", "resident_bytes", "cached_bytes", "unattributed_bytes", "process_used_bytes", "groups");
         }
     }
 
@@ -1001,16 +1020,31 @@ public sealed record DeviceUsage : IWireRecord<DeviceUsage>
         WireWriter.Value(writer, AllocatedBytes);
         writer.WritePropertyName("peak_allocated_bytes"u8);
         WireWriter.Value(writer, PeakAllocatedBytes);
-        writer.WritePropertyName("external_bytes"u8);
-        WireWriter.Value(writer, ExternalBytes);
-        writer.WritePropertyName("external_model_bytes"u8);
-        WireWriter.Value(writer, ExternalModelBytes);
-        writer.WritePropertyName("model_bytes"u8);
-        WireWriter.Value(writer, ModelBytes);
-        writer.WritePropertyName("resident_bytes"u8);
-        WireWriter.Value(writer, ResidentBytes);
-        writer.WritePropertyName("cached_bytes"u8);
-        WireWriter.Value(writer, CachedBytes);
+        if (ExternalBytes is not null)
+        {
+            writer.WritePropertyName("external_bytes"u8);
+            WireWriter.Value(writer, ExternalBytes);
+        }
+        if (ExternalModelBytes is not null)
+        {
+            writer.WritePropertyName("external_model_bytes"u8);
+            WireWriter.Value(writer, ExternalModelBytes);
+        }
+        if (ModelBytes is not null)
+        {
+            writer.WritePropertyName("model_bytes"u8);
+            WireWriter.Value(writer, ModelBytes);
+        }
+        if (ResidentBytes is not null)
+        {
+            writer.WritePropertyName("resident_bytes"u8);
+            WireWriter.Value(writer, ResidentBytes);
+        }
+        if (CachedBytes is not null)
+        {
+            writer.WritePropertyName("cached_bytes"u8);
+            WireWriter.Value(writer, CachedBytes);
+        }
         writer.WritePropertyName("unattributed_bytes"u8);
         WireWriter.Value(writer, UnattributedBytes);
         writer.WritePropertyName("process_used_bytes"u8);
@@ -1059,7 +1093,7 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
         }
         if (seen != 0x3)
         {
-            WireReader.Require(seen, "GetAllocationsResult", "allocations", "next");
+            WireReader.Require(strict ? seen : seen | 0x2, "GetAllocationsResult", "allocations", "next");
         }
     }
 
@@ -1106,6 +1140,10 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public AllocateResult() { }
 
@@ -1115,6 +1153,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "AllocateResult");
         while (WireReader.Next(ref reader))
         {
@@ -1130,7 +1169,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
             }
             else if (WireReader.IsAt(ref reader, "memory_type"u8))
             {
-                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type");
+                MemoryType = WireWords.ReadMemoryType(ref reader, "memory_type", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "size_bytes"u8))
@@ -1165,8 +1204,9 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         }
         if (seen != 0xff)
         {
-            WireReader.Require(seen, "AllocateResult", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "shared_memory", "available_bytes", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0x60, "AllocateResult", "allocation_id", "device_id", "memory_type", "size_bytes", "actual_bytes", "shared_memory", "available_bytes", "models_unloaded");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1182,7 +1222,7 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("memory_type"u8);
-        WireWriter.Value(writer, this.MemoryType.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(MemoryType == MemoryType.Unknown, UnknownWords, "memory_type") ?? this.MemoryType.ToWord());
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
         writer.WritePropertyName("actual_bytes"u8);
@@ -1259,7 +1299,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "UnloadedModel", "model_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
+            WireReader.Require(strict ? seen : seen | 0xc, "UnloadedModel", "model_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
         }
     }
 
@@ -1347,7 +1387,7 @@ public sealed record DeallocateResult : IWireRecord<DeallocateResult>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "DeallocateResult", "allocation_id", "device_id", "freed_bytes", "returned_bytes", "available_bytes");
+            WireReader.Require(strict ? seen : seen | 0x18, "DeallocateResult", "allocation_id", "device_id", "freed_bytes", "returned_bytes", "available_bytes");
         }
     }
 
@@ -1473,6 +1513,10 @@ public sealed record TransferResult : IWireRecord<TransferResult>
     /// <summary><c>error</c></summary>
     public required ErrorBody? Error { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TransferResult() { }
 
@@ -1482,6 +1526,7 @@ public sealed record TransferResult : IWireRecord<TransferResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "TransferResult");
         while (WireReader.Next(ref reader))
         {
@@ -1492,7 +1537,7 @@ public sealed record TransferResult : IWireRecord<TransferResult>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadTransferState(ref reader, "state");
+                State = WireWords.ReadTransferState(ref reader, "state", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "source_allocation_id"u8))
@@ -1557,8 +1602,9 @@ public sealed record TransferResult : IWireRecord<TransferResult>
         }
         if (seen != 0x1fff)
         {
-            WireReader.Require(seen, "TransferResult", "transfer_id", "state", "source_allocation_id", "destination_allocation_id", "source_device_id", "destination_device_id", "size_bytes", "completed_bytes", "duration_us", "bytes_per_second", "checksum", "shared_memory", "error");
+            WireReader.Require(strict ? seen : seen | 0x1f08, "TransferResult", "transfer_id", "state", "source_allocation_id", "destination_allocation_id", "source_device_id", "destination_device_id", "size_bytes", "completed_bytes", "duration_us", "bytes_per_second", "checksum", "shared_memory", "error");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1572,7 +1618,7 @@ public sealed record TransferResult : IWireRecord<TransferResult>
         writer.WritePropertyName("transfer_id"u8);
         WireWriter.Value(writer, TransferId);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == TransferState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("source_allocation_id"u8);
         WireWriter.Value(writer, SourceAllocationId);
         writer.WritePropertyName("destination_allocation_id"u8);
@@ -1617,6 +1663,9 @@ public sealed record ClearResult : IWireRecord<ClearResult>
     /// <summary><c>kept</c></summary>
     public required IReadOnlyList<Kept> Kept { get; init; }
 
+    /// <summary>Of the allocations that were freed; null where they are more than 10,000: what is left is listed. Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<string>? AllocationIds { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ClearResult() { }
 
@@ -1654,14 +1703,19 @@ public sealed record ClearResult : IWireRecord<ClearResult>
                 Kept = WireReader.List(ref reader, "kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Kept>(ref reader, member, strict));
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "allocation_ids"u8))
+            {
+                AllocationIds = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "allocation_ids", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x20;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ClearResult", refuse: strict);
             }
         }
-        if (seen != 0x1f)
+        if (seen != 0x3f)
         {
-            WireReader.Require(seen, "ClearResult", "cleared_bytes", "returned_bytes", "allocations_freed", "models_unloaded", "kept");
+            WireReader.Require(strict ? seen : seen | 0x22, "ClearResult", "cleared_bytes", "returned_bytes", "allocations_freed", "models_unloaded", "kept", "allocation_ids");
         }
     }
 
@@ -1683,6 +1737,8 @@ public sealed record ClearResult : IWireRecord<ClearResult>
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("kept"u8);
         WireWriter.List(writer, Kept, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("allocation_ids"u8);
+        WireWriter.List(writer, AllocationIds, static (writer, item) => WireWriter.Value(writer, item));
         writer.WriteEndObject();
     }
 }
@@ -1763,8 +1819,8 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
     /// <summary><c>steps</c></summary>
     public required IReadOnlyList<DefragmentStep> Steps { get; init; }
 
-    /// <summary>What a new process had no room for after all, and so waits in host memory.</summary>
-    public required IReadOnlyList<ContentsDisplacedData> Displaced { get; init; }
+    /// <summary>What a new process had no room for after all, and so waits in host memory. Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<ContentsDisplacedData>? Displaced { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DefragmentResult() { }
@@ -1805,7 +1861,7 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
             }
             else if (WireReader.IsAt(ref reader, "displaced"u8))
             {
-                Displaced = WireReader.List(ref reader, "displaced", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ContentsDisplacedData>(ref reader, member, strict));
+                Displaced = !strict && WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "displaced", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ContentsDisplacedData>(ref reader, member, strict));
                 seen |= 0x20;
             }
             else
@@ -1815,7 +1871,7 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps", "displaced");
+            WireReader.Require(strict ? seen : seen | 0x2d, "DefragmentResult", "returned_bytes", "allocations_moved", "fragmentation_before", "fragmentation_after", "steps", "displaced");
         }
     }
 
@@ -1837,8 +1893,11 @@ public sealed record DefragmentResult : IWireRecord<DefragmentResult>
         WireWriter.Value(writer, FragmentationAfter);
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
-        writer.WritePropertyName("displaced"u8);
-        WireWriter.List(writer, Displaced, static (writer, item) => WireWriter.Value(writer, item));
+        if (Displaced is not null)
+        {
+            writer.WritePropertyName("displaced"u8);
+            WireWriter.List(writer, Displaced, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -1881,7 +1940,7 @@ public sealed record DefragmentStep : IWireRecord<DefragmentStep>
         }
         if (seen != 0x3)
         {
-            WireReader.Require(seen, "DefragmentStep", "step", "returned_bytes");
+            WireReader.Require(strict ? seen : seen | 0x2, "DefragmentStep", "step", "returned_bytes");
         }
     }
 
@@ -1964,7 +2023,7 @@ public sealed record ContentsDisplacedData : IWireRecord<ContentsDisplacedData>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "ContentsDisplacedData", "device_id", "reason", "displaced_bytes", "allocation_ids", "model_ids");
+            WireReader.Require(strict ? seen : seen | 0x2, "ContentsDisplacedData", "device_id", "reason", "displaced_bytes", "allocation_ids", "model_ids");
         }
     }
 
@@ -1993,8 +2052,8 @@ public sealed record ContentsDisplacedData : IWireRecord<ContentsDisplacedData>
 /// <summary>What optimizing did.</summary>
 public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 {
-    /// <summary>What the steps that were carried out should have freed, by the ledger.</summary>
-    public required long? ClaimedBytes { get; init; }
+    /// <summary>What the steps that were carried out should have freed, by the ledger. Null from a worker that does not send it yet.</summary>
+    public long? ClaimedBytes { get; init; }
 
     /// <summary>What came back of it, measured at the operating system or driver.</summary>
     public required long? ReturnedBytes { get; init; }
@@ -2008,6 +2067,10 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     /// <summary><c>pressure_after</c></summary>
     public required PressureLevel PressureAfter { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public OptimizeResult() { }
 
@@ -2017,6 +2080,7 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "OptimizeResult");
         while (WireReader.Next(ref reader))
         {
@@ -2037,12 +2101,12 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before");
+                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after");
+                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x10;
             }
             else
@@ -2052,8 +2116,9 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "OptimizeResult", "claimed_bytes", "returned_bytes", "steps", "pressure_before", "pressure_after");
+            WireReader.Require(strict ? seen : seen | 0x3, "OptimizeResult", "claimed_bytes", "returned_bytes", "steps", "pressure_before", "pressure_after");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2071,9 +2136,9 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -2140,7 +2205,7 @@ public sealed record OptimizeStep : IWireRecord<OptimizeStep>
         }
         if (seen != 0x1f)
         {
-            WireReader.Require(seen, "OptimizeStep", "step", "data", "expected_bytes", "returned_bytes", "reason");
+            WireReader.Require(strict ? seen : seen | 0xc, "OptimizeStep", "step", "data", "expected_bytes", "returned_bytes", "reason");
         }
     }
 
@@ -2187,6 +2252,10 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     /// <summary>RFC 3339, UTC.</summary>
     public required string LastSynchronized { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetModelStatusResult() { }
 
@@ -2196,6 +2265,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetModelStatusResult");
         while (WireReader.Next(ref reader))
         {
@@ -2206,7 +2276,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -2236,8 +2306,9 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "GetModelStatusResult", "models", "pressure_level", "pressure_percentage", "available_operations", "optimization_recommendations", "last_synchronized");
+            WireReader.Require(strict ? seen : seen | 0x4, "GetModelStatusResult", "models", "pressure_level", "pressure_percentage", "available_operations", "optimization_recommendations", "last_synchronized");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2251,7 +2322,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         writer.WritePropertyName("models"u8);
         WireWriter.List(writer, Models, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_operations"u8);
@@ -2318,8 +2389,12 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
-    /// <summary>Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against it.</summary>
-    public required string? StateReason { get; init; }
+    /// <summary>Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against it. Null from a worker that does not send it yet.</summary>
+    public string? StateReason { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelStatus() { }
@@ -2330,6 +2405,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "ModelStatus");
         while (WireReader.Next(ref reader))
         {
@@ -2340,7 +2416,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadModelState(ref reader, "state");
+                State = WireWords.ReadModelState(ref reader, "state", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "device_id"u8))
@@ -2430,8 +2506,9 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         }
         if (seen != 0x3ffff)
         {
-            WireReader.Require(seen, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
+            WireReader.Require(strict ? seen : seen | 0x3e0fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2445,7 +2522,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         writer.WritePropertyName("model_id"u8);
         WireWriter.Value(writer, ModelId);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == ModelState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("loader"u8);
@@ -2497,8 +2574,8 @@ public sealed record Recommendation : IWireRecord<Recommendation>
     /// <summary>Of what <c>cost_of</c> says; null where it was never measured.</summary>
     public required long? CostMs { get; init; }
 
-    /// <summary>What takes that long: the action itself, or bringing back what goes by it.</summary>
-    public required string CostOf { get; init; }
+    /// <summary>What takes that long: the action itself, or bringing back what goes by it. Null from a worker that does not send it yet.</summary>
+    public string? CostOf { get; init; }
 
     /// <summary><c>reason</c></summary>
     public required string Reason { get; init; }
@@ -2537,7 +2614,7 @@ public sealed record Recommendation : IWireRecord<Recommendation>
             }
             else if (WireReader.IsAt(ref reader, "cost_of"u8))
             {
-                CostOf = WireReader.String(ref reader, "cost_of", strict);
+                CostOf = !strict && WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "cost_of", strict);
                 seen |= 0x10;
             }
             else if (WireReader.IsAt(ref reader, "reason"u8))
@@ -2552,7 +2629,7 @@ public sealed record Recommendation : IWireRecord<Recommendation>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "Recommendation", "action", "data", "expected_freed_bytes", "cost_ms", "cost_of", "reason");
+            WireReader.Require(strict ? seen : seen | 0x1c, "Recommendation", "action", "data", "expected_freed_bytes", "cost_ms", "cost_of", "reason");
         }
     }
 
@@ -2572,8 +2649,11 @@ public sealed record Recommendation : IWireRecord<Recommendation>
         WireWriter.Value(writer, ExpectedFreedBytes);
         writer.WritePropertyName("cost_ms"u8);
         WireWriter.Value(writer, CostMs);
-        writer.WritePropertyName("cost_of"u8);
-        WireWriter.Value(writer, CostOf);
+        if (CostOf is not null)
+        {
+            writer.WritePropertyName("cost_of"u8);
+            WireWriter.Value(writer, CostOf);
+        }
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -2619,6 +2699,10 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     /// <summary><c>message</c></summary>
     public required string Message { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ModelOptimizeResult() { }
 
@@ -2628,6 +2712,7 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "ModelOptimizeResult");
         while (WireReader.Next(ref reader))
         {
@@ -2638,7 +2723,7 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "optimization_strategy"u8))
             {
-                OptimizationStrategy = WireWords.ReadEvictionStrategy(ref reader, "optimization_strategy");
+                OptimizationStrategy = WireWords.ReadEvictionStrategy(ref reader, "optimization_strategy", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "memory_freed_bytes"u8))
@@ -2673,12 +2758,12 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before");
+                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after");
+                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "goal_met"u8))
@@ -2698,8 +2783,9 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         }
         if (seen != 0xfff)
         {
-            WireReader.Require(seen, "ModelOptimizeResult", "optimization_triggered", "optimization_strategy", "memory_freed_bytes", "memory_returned_bytes", "models_unloaded", "models_kept", "performance_impact", "optimization_time_ms", "pressure_before", "pressure_after", "goal_met", "message");
+            WireReader.Require(strict ? seen : seen | 0x8, "ModelOptimizeResult", "optimization_triggered", "optimization_strategy", "memory_freed_bytes", "memory_returned_bytes", "models_unloaded", "models_kept", "performance_impact", "optimization_time_ms", "pressure_before", "pressure_after", "goal_met", "message");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2713,7 +2799,7 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         writer.WritePropertyName("optimization_triggered"u8);
         WireWriter.Value(writer, OptimizationTriggered);
         writer.WritePropertyName("optimization_strategy"u8);
-        WireWriter.Value(writer, this.OptimizationStrategy.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(OptimizationStrategy == EvictionStrategy.Unknown, UnknownWords, "optimization_strategy") ?? this.OptimizationStrategy.ToWord());
         writer.WritePropertyName("memory_freed_bytes"u8);
         WireWriter.Value(writer, MemoryFreedBytes);
         writer.WritePropertyName("memory_returned_bytes"u8);
@@ -2727,9 +2813,9 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         writer.WritePropertyName("optimization_time_ms"u8);
         WireWriter.Value(writer, OptimizationTimeMs);
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         writer.WritePropertyName("goal_met"u8);
         WireWriter.Value(writer, GoalMet);
         writer.WritePropertyName("message"u8);
@@ -2834,7 +2920,7 @@ public sealed record PerformanceImpact : IWireRecord<PerformanceImpact>
         }
         if (seen != 0x3)
         {
-            WireReader.Require(seen, "PerformanceImpact", "reload_ms", "models_affected");
+            WireReader.Require(strict ? seen : seen | 0x1, "PerformanceImpact", "reload_ms", "models_affected");
         }
     }
 
@@ -2863,6 +2949,10 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     /// <summary>The worst of the devices'.</summary>
     public required PressureLevel PressureLevel { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetPressureResult() { }
 
@@ -2872,6 +2962,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "GetPressureResult");
         while (WireReader.Next(ref reader))
         {
@@ -2882,7 +2973,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else
@@ -2894,6 +2985,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         {
             WireReader.Require(seen, "GetPressureResult", "devices", "pressure_level");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -2907,7 +2999,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         writer.WritePropertyName("devices"u8);
         WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -2945,8 +3037,12 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     /// <summary>What the worker can do about it; empty where others hold what there is.</summary>
     public required IReadOnlyList<Recommendation> RecommendedActions { get; init; }
 
-    /// <summary>What holds the device's memory, the largest 64 first.</summary>
-    public required IReadOnlyList<Holder> HeldBy { get; init; }
+    /// <summary>What holds the device's memory, the largest 64 first. Null from a worker that does not send it yet.</summary>
+    public IReadOnlyList<Holder>? HeldBy { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public DevicePressure() { }
@@ -2957,6 +3053,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "DevicePressure");
         while (WireReader.Next(ref reader))
         {
@@ -2967,7 +3064,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -3012,7 +3109,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
             }
             else if (WireReader.IsAt(ref reader, "held_by"u8))
             {
-                HeldBy = WireReader.List(ref reader, "held_by", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Holder>(ref reader, member, strict));
+                HeldBy = !strict && WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "held_by", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Holder>(ref reader, member, strict));
                 seen |= 0x400;
             }
             else
@@ -3022,8 +3119,9 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         }
         if (seen != 0x7ff)
         {
-            WireReader.Require(seen, "DevicePressure", "device_id", "pressure_level", "pressure_percentage", "available_memory_bytes", "total_memory_bytes", "utilization_percentage", "thresholds", "signals", "trend", "recommended_actions", "held_by");
+            WireReader.Require(strict ? seen : seen | 0x53c, "DevicePressure", "device_id", "pressure_level", "pressure_percentage", "available_memory_bytes", "total_memory_bytes", "utilization_percentage", "thresholds", "signals", "trend", "recommended_actions", "held_by");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3037,7 +3135,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_memory_bytes"u8);
@@ -3054,8 +3152,11 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         WireWriter.Value(writer, Trend);
         writer.WritePropertyName("recommended_actions"u8);
         WireWriter.List(writer, RecommendedActions, static (writer, item) => WireWriter.Value(writer, item));
-        writer.WritePropertyName("held_by"u8);
-        WireWriter.List(writer, HeldBy, static (writer, item) => WireWriter.Value(writer, item));
+        if (HeldBy is not null)
+        {
+            writer.WritePropertyName("held_by"u8);
+            WireWriter.List(writer, HeldBy, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -3143,6 +3244,10 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     /// <summary><c>source</c></summary>
     public required Source Source { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PressureSignal() { }
 
@@ -3152,6 +3257,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "PressureSignal");
         while (WireReader.Next(ref reader))
         {
@@ -3167,12 +3273,12 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
             }
             else if (WireReader.IsAt(ref reader, "level"u8))
             {
-                Level = WireWords.ReadPressureLevel(ref reader, "level");
+                Level = WireWords.ReadPressureLevel(ref reader, "level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "source"u8))
             {
-                Source = WireWords.ReadSource(ref reader, "source");
+                Source = WireWords.ReadSource(ref reader, "source", strict, ref unknown);
                 seen |= 0x8;
             }
             else
@@ -3184,6 +3290,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         {
             WireReader.Require(seen, "PressureSignal", "name", "value", "level", "source");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3199,9 +3306,9 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         writer.WritePropertyName("value"u8);
         WireWriter.Value(writer, Value);
         writer.WritePropertyName("level"u8);
-        WireWriter.Value(writer, this.Level.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Level == PressureLevel.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
         writer.WritePropertyName("source"u8);
-        WireWriter.Value(writer, this.Source.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Source == Source.Unknown, UnknownWords, "source") ?? this.Source.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3260,7 +3367,7 @@ public sealed record PressureTrend : IWireRecord<PressureTrend>
         }
         if (seen != 0xf)
         {
-            WireReader.Require(seen, "PressureTrend", "bytes_per_second", "seconds_to_exhaustion", "low_seconds", "high_seconds");
+            WireReader.Require(strict ? seen : seen | 0xe, "PressureTrend", "bytes_per_second", "seconds_to_exhaustion", "low_seconds", "high_seconds");
         }
     }
 
@@ -3308,6 +3415,10 @@ public sealed record Holder : IWireRecord<Holder>
     /// <summary>Who alone can free it; docs/pressure.md says what each word means.</summary>
     public required FreedBy FreedBy { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public Holder() { }
 
@@ -3317,6 +3428,7 @@ public sealed record Holder : IWireRecord<Holder>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "Holder");
         while (WireReader.Next(ref reader))
         {
@@ -3352,7 +3464,7 @@ public sealed record Holder : IWireRecord<Holder>
             }
             else if (WireReader.IsAt(ref reader, "freed_by"u8))
             {
-                FreedBy = WireWords.ReadFreedBy(ref reader, "freed_by");
+                FreedBy = WireWords.ReadFreedBy(ref reader, "freed_by", strict, ref unknown);
                 seen |= 0x40;
             }
             else
@@ -3362,8 +3474,9 @@ public sealed record Holder : IWireRecord<Holder>
         }
         if (seen != 0x7f)
         {
-            WireReader.Require(seen, "Holder", "owner", "purpose", "bytes", "allocation_count", "oldest_age_ms", "suspected", "freed_by");
+            WireReader.Require(strict ? seen : seen | 0x1b, "Holder", "owner", "purpose", "bytes", "allocation_count", "oldest_age_ms", "suspected", "freed_by");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3387,7 +3500,7 @@ public sealed record Holder : IWireRecord<Holder>
         writer.WritePropertyName("suspected"u8);
         WireWriter.Value(writer, Suspected);
         writer.WritePropertyName("freed_by"u8);
-        WireWriter.Value(writer, this.FreedBy.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(FreedBy == FreedBy.Unknown, UnknownWords, "freed_by") ?? this.FreedBy.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3470,7 +3583,7 @@ public sealed record GetAnalyticsResult : IWireRecord<GetAnalyticsResult>
         }
         if (seen != 0x7f)
         {
-            WireReader.Require(seen, "GetAnalyticsResult", "time_range_ms", "covered_ms", "actions", "timeline", "suspected_leaks", "evictions", "expirations");
+            WireReader.Require(strict ? seen : seen | 0x7c, "GetAnalyticsResult", "time_range_ms", "covered_ms", "actions", "timeline", "suspected_leaks", "evictions", "expirations");
         }
     }
 
@@ -3586,7 +3699,7 @@ public sealed record ActionStatistics : IWireRecord<ActionStatistics>
         }
         if (seen != 0xff)
         {
-            WireReader.Require(seen, "ActionStatistics", "action", "count", "errors", "p50_us", "p95_us", "p99_us", "peak_bytes", "delta_bytes");
+            WireReader.Require(strict ? seen : seen | 0xf8, "ActionStatistics", "action", "count", "errors", "p50_us", "p95_us", "p99_us", "peak_bytes", "delta_bytes");
         }
     }
 
@@ -3645,6 +3758,10 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     /// <summary><c>pressure_level</c></summary>
     public required PressureLevel PressureLevel { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public TimelinePoint() { }
 
@@ -3654,6 +3771,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "TimelinePoint");
         while (WireReader.Next(ref reader))
         {
@@ -3694,7 +3812,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level");
+                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x80;
             }
             else
@@ -3704,8 +3822,9 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         }
         if (seen != 0xff)
         {
-            WireReader.Require(seen, "TimelinePoint", "device_id", "ms_ago", "span_ms", "allocated_bytes", "peak_allocated_bytes", "process_used_bytes", "available_bytes", "pressure_level");
+            WireReader.Require(strict ? seen : seen | 0x60, "TimelinePoint", "device_id", "ms_ago", "span_ms", "allocated_bytes", "peak_allocated_bytes", "process_used_bytes", "available_bytes", "pressure_level");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3731,7 +3850,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         writer.WritePropertyName("available_bytes"u8);
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3769,6 +3888,10 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
     /// <summary><c>evidence</c></summary>
     public required string Evidence { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SuspectedLeak() { }
 
@@ -3778,6 +3901,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SuspectedLeak");
         while (WireReader.Next(ref reader))
         {
@@ -3788,7 +3912,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
             }
             else if (WireReader.IsAt(ref reader, "kind"u8))
             {
-                Kind = WireWords.ReadLeakKind(ref reader, "kind");
+                Kind = WireWords.ReadLeakKind(ref reader, "kind", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "owner"u8))
@@ -3838,8 +3962,9 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
         }
         if (seen != 0x3ff)
         {
-            WireReader.Require(seen, "SuspectedLeak", "device_id", "kind", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "bytes_per_second", "confidence", "evidence");
+            WireReader.Require(strict ? seen : seen | 0x9c, "SuspectedLeak", "device_id", "kind", "owner", "purpose", "allocation_count", "allocated_bytes", "oldest_age_ms", "bytes_per_second", "confidence", "evidence");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -3853,7 +3978,7 @@ public sealed record SuspectedLeak : IWireRecord<SuspectedLeak>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("kind"u8);
-        WireWriter.Value(writer, this.Kind.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Kind == LeakKind.Unknown, UnknownWords, "kind") ?? this.Kind.ToWord());
         writer.WritePropertyName("owner"u8);
         WireWriter.Value(writer, Owner);
         writer.WritePropertyName("purpose"u8);
@@ -3944,7 +4069,7 @@ public sealed record Eviction : IWireRecord<Eviction>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "Eviction", "model_id", "device_id", "ms_ago", "freed_bytes", "returned_bytes", "reason");
+            WireReader.Require(strict ? seen : seen | 0x10, "Eviction", "model_id", "device_id", "ms_ago", "freed_bytes", "returned_bytes", "reason");
         }
     }
 
@@ -4042,7 +4167,7 @@ public sealed record Expiration : IWireRecord<Expiration>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "Expiration", "allocation_id", "device_id", "owner", "ms_ago", "freed_bytes", "returned_bytes");
+            WireReader.Require(strict ? seen : seen | 0x24, "Expiration", "allocation_id", "device_id", "owner", "ms_ago", "freed_bytes", "returned_bytes");
         }
     }
 
@@ -4230,8 +4355,8 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
-    /// <summary><c>state_reason</c></summary>
-    public required string? StateReason { get; init; }
+    /// <summary><c>state_reason</c> Null from a worker that does not send it yet.</summary>
+    public string? StateReason { get; init; }
 
     /// <summary>Another than <c>model_id</c> where its fallback was loaded instead.</summary>
     public required string RequestedModelId { get; init; }
@@ -4242,6 +4367,10 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public LoadModelResult() { }
 
@@ -4251,6 +4380,7 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "LoadModelResult");
         while (WireReader.Next(ref reader))
         {
@@ -4261,7 +4391,7 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
             }
             else if (WireReader.IsAt(ref reader, "state"u8))
             {
-                State = WireWords.ReadModelState(ref reader, "state");
+                State = WireWords.ReadModelState(ref reader, "state", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "device_id"u8))
@@ -4366,8 +4496,9 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         }
         if (seen != 0x1fffff)
         {
-            WireReader.Require(seen, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0xbe0fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -4381,7 +4512,7 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         writer.WritePropertyName("model_id"u8);
         WireWriter.Value(writer, ModelId);
         writer.WritePropertyName("state"u8);
-        WireWriter.Value(writer, this.State.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(State == ModelState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("loader"u8);
@@ -4420,6 +4551,152 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, FallbackReason);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What the file of models declares otherwise than before, by id.</summary>
+public sealed record ReloadModelsResult : IWireRecord<ReloadModelsResult>
+{
+    /// <summary><c>added</c></summary>
+    public required IReadOnlyList<string> Added { get; init; }
+
+    /// <summary>Loaded anew at the next use; those in use, after their last lease.</summary>
+    public required IReadOnlyList<string> Changed { get; init; }
+
+    /// <summary>Gone; those in use, after their last lease.</summary>
+    public required IReadOnlyList<string> Removed { get; init; }
+
+    /// <summary>Declared as before: what of them is loaded stays.</summary>
+    public required IReadOnlyList<string> Kept { get; init; }
+
+    /// <summary>Declared so that they can't be used; those that were there before stay as they were.</summary>
+    public required IReadOnlyList<RefusedModel> Refused { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReloadModelsResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReloadModelsResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReloadModelsResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "added"u8))
+            {
+                Added = WireReader.List(ref reader, "added", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "changed"u8))
+            {
+                Changed = WireReader.List(ref reader, "changed", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "removed"u8))
+            {
+                Removed = WireReader.List(ref reader, "removed", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "kept"u8))
+            {
+                Kept = WireReader.List(ref reader, "kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "refused"u8))
+            {
+                Refused = WireReader.List(ref reader, "refused", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<RefusedModel>(ref reader, member, strict));
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReloadModelsResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "ReloadModelsResult", "added", "changed", "removed", "kept", "refused");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReloadModelsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("added"u8);
+        WireWriter.List(writer, Added, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("changed"u8);
+        WireWriter.List(writer, Changed, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("removed"u8);
+        WireWriter.List(writer, Removed, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("kept"u8);
+        WireWriter.List(writer, Kept, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("refused"u8);
+        WireWriter.List(writer, Refused, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A model whose declaration can't be used, and why.</summary>
+public sealed record RefusedModel : IWireRecord<RefusedModel>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RefusedModel() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RefusedModel(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RefusedModel");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RefusedModel", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "RefusedModel", "model_id", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RefusedModel Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
     }
 }
@@ -4491,7 +4768,7 @@ public sealed record PlanResult : IWireRecord<PlanResult>
         }
         if (seen != 0x7)
         {
-            WireReader.Require(seen, "PlanResult", "selected", "reason", "candidates");
+            WireReader.Require(strict ? seen : seen | 0x1, "PlanResult", "selected", "reason", "candidates");
         }
     }
 
@@ -4605,7 +4882,7 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         }
         if (seen != 0x3f)
         {
-            WireReader.Require(seen, "PlannedCandidate", "name", "fits", "device_id", "shortfall_bytes", "evictions", "reload_ms");
+            WireReader.Require(strict ? seen : seen | 0x28, "PlannedCandidate", "name", "fits", "device_id", "shortfall_bytes", "evictions", "reload_ms");
         }
     }
 
@@ -4692,7 +4969,7 @@ public sealed record PlannedEviction : IWireRecord<PlannedEviction>
         }
         if (seen != 0xf)
         {
-            WireReader.Require(seen, "PlannedEviction", "model_id", "freed_bytes", "reload_ms", "reason");
+            WireReader.Require(strict ? seen : seen | 0x4, "PlannedEviction", "model_id", "freed_bytes", "reload_ms", "reason");
         }
     }
 
@@ -4928,7 +5205,7 @@ public sealed record Limits : IWireRecord<Limits>
         }
         if (seen != 0x7)
         {
-            WireReader.Require(seen, "Limits", "limit_bytes", "reserve_bytes", "thresholds");
+            WireReader.Require(strict ? seen : seen | 0x1, "Limits", "limit_bytes", "reserve_bytes", "thresholds");
         }
     }
 
@@ -5225,6 +5502,10 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
 
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SubscribeResult() { }
 
@@ -5234,12 +5515,13 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SubscribeResult");
         while (WireReader.Next(ref reader))
         {
             if (WireReader.IsAt(ref reader, "events"u8))
             {
-                Events = WireReader.List(ref reader, "events", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireWords.ReadEventName(ref reader, member));
+                Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName);
                 seen |= 0x1;
             }
             else
@@ -5251,6 +5533,7 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
         {
             WireReader.Require(seen, "SubscribeResult", "events");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -5262,7 +5545,7 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
     {
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
-        WireWriter.List(writer, Events, static (writer, item) => WireWriter.Value(writer, item.ToWord()));
+        WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
         writer.WriteEndObject();
     }
 }

@@ -10,6 +10,9 @@ namespace MemoryWorker.Client.Protocol;
 /// <summary>Why a request failed.</summary>
 public enum ErrorCode
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>invalid_json</c></summary>
     InvalidJson,
 
@@ -77,19 +80,22 @@ public enum ErrorCode
 /// <summary>Whether a failed request changed anything.</summary>
 public enum Executed
 {
+    /// <summary><c>unknown</c>, or a word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>no</c></summary>
     No,
 
     /// <summary><c>yes</c></summary>
     Yes,
-
-    /// <summary><c>unknown</c></summary>
-    Unknown,
 }
 
 /// <summary>Which backend answers for a device.</summary>
 public enum DeviceKind
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>cpu</c></summary>
     Cpu,
 
@@ -106,6 +112,9 @@ public enum DeviceKind
 /// <summary>Whether a device can be asked for memory.</summary>
 public enum DeviceState
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>available</c></summary>
     Available,
 
@@ -122,6 +131,9 @@ public enum DeviceState
 /// <summary>Whose number a figure is.</summary>
 public enum Source
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>dxgi</c></summary>
     Dxgi,
 
@@ -153,6 +165,9 @@ public enum Source
 /// <summary>How close a device is to running out.</summary>
 public enum PressureLevel
 {
+    /// <summary><c>unknown</c>, or a word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>low</c></summary>
     Low,
 
@@ -164,14 +179,14 @@ public enum PressureLevel
 
     /// <summary><c>critical</c></summary>
     Critical,
-
-    /// <summary><c>unknown</c></summary>
-    Unknown,
 }
 
 /// <summary>Where an allocation lies, seen from its device.</summary>
 public enum MemoryType
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>device</c></summary>
     Device,
 
@@ -191,6 +206,9 @@ public enum MemoryType
 /// <summary>What <c>memory.get_usage</c> adds up by.</summary>
 public enum GroupBy
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>owner</c></summary>
     Owner,
 
@@ -204,6 +222,9 @@ public enum GroupBy
 /// <summary>What an allocation's bytes are when it is handed out.</summary>
 public enum Initialize
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>zero</c></summary>
     Zero,
 
@@ -214,6 +235,9 @@ public enum Initialize
 /// <summary>Whether the source stays.</summary>
 public enum TransferType
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>copy</c></summary>
     Copy,
 
@@ -224,6 +248,9 @@ public enum TransferType
 /// <summary>How far a transfer has come.</summary>
 public enum TransferState
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>queued</c></summary>
     Queued,
 
@@ -243,6 +270,9 @@ public enum TransferState
 /// <summary>What <c>memory.clear</c> gives up.</summary>
 public enum ClearType
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>cache</c></summary>
     Cache,
 
@@ -259,6 +289,9 @@ public enum ClearType
 /// <summary>How far <c>memory.optimize</c> may go.</summary>
 public enum OptimizationLevel
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>conservative</c></summary>
     Conservative,
 
@@ -272,6 +305,9 @@ public enum OptimizationLevel
 /// <summary>Where a model's weights are.</summary>
 public enum ModelState
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>unloaded</c></summary>
     Unloaded,
 
@@ -294,6 +330,9 @@ public enum ModelState
 /// <summary>Which model goes first.</summary>
 public enum EvictionStrategy
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>adaptive</c></summary>
     Adaptive,
 
@@ -316,6 +355,9 @@ public enum EvictionStrategy
 /// <summary>Who alone can free what is held.</summary>
 public enum FreedBy
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>owner</c></summary>
     Owner,
 
@@ -341,6 +383,9 @@ public enum FreedBy
 /// <summary>A part of the <c>memory.get_analytics</c> answer.</summary>
 public enum AnalyticsSection
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>actions</c></summary>
     Actions,
 
@@ -360,6 +405,9 @@ public enum AnalyticsSection
 /// <summary>What grows.</summary>
 public enum LeakKind
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>allocations</c></summary>
     Allocations,
 
@@ -373,6 +421,9 @@ public enum LeakKind
 /// <summary>How a model gives up its memory on the device.</summary>
 public enum UnloadMode
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>unload</c></summary>
     Unload,
 
@@ -383,6 +434,9 @@ public enum UnloadMode
 /// <summary>What <c>worker.subscribe</c> can ask for.</summary>
 public enum EventName
 {
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
     /// <summary><c>memory.pressure_changed</c></summary>
     MemoryPressureChanged,
 
@@ -421,6 +475,7 @@ public enum EventName
 public static class WireWords
 {
     /// <summary>The word of a <see cref="ErrorCode"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this ErrorCode value) => value switch
     {
         ErrorCode.InvalidJson => "invalid_json",
@@ -444,7 +499,7 @@ public static class WireWords
         ErrorCode.Overloaded => "overloaded",
         ErrorCode.ShuttingDown => "shutting_down",
         ErrorCode.InternalError => "internal_error",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -473,13 +528,14 @@ public static class WireWords
             "overloaded" => (ErrorCode.Overloaded, true),
             "shutting_down" => (ErrorCode.ShuttingDown, true),
             "internal_error" => (ErrorCode.InternalError, true),
-            _ => (default, false),
+            _ => (ErrorCode.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static ErrorCode ReadErrorCode(ref Utf8JsonReader reader, string member)
+    internal static ErrorCode ReadErrorCode(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("invalid_json"u8))
@@ -566,16 +622,18 @@ public static class WireWords
         {
             return ErrorCode.InternalError;
         }
-        throw WireReader.UnknownWord(ref reader, member, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        return ErrorCode.Unknown;
     }
 
     /// <summary>The word of a <see cref="Executed"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this Executed value) => value switch
     {
         Executed.No => "no",
         Executed.Yes => "yes",
         Executed.Unknown => "unknown",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of no, yes, unknown"),
     };
 
     /// <summary>Finds the <see cref="Executed"/> of a word; false where there is none.</summary>
@@ -586,13 +644,14 @@ public static class WireWords
             "no" => (Executed.No, true),
             "yes" => (Executed.Yes, true),
             "unknown" => (Executed.Unknown, true),
-            _ => (default, false),
+            _ => (Executed.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static Executed ReadExecuted(ref Utf8JsonReader reader, string member)
+    internal static Executed ReadExecuted(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("no"u8))
@@ -607,17 +666,19 @@ public static class WireWords
         {
             return Executed.Unknown;
         }
-        throw WireReader.UnknownWord(ref reader, member, "no, yes, unknown");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "no, yes, unknown");
+        return Executed.Unknown;
     }
 
     /// <summary>The word of a <see cref="DeviceKind"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this DeviceKind value) => value switch
     {
         DeviceKind.Cpu => "cpu",
         DeviceKind.Cuda => "cuda",
         DeviceKind.Directml => "directml",
         DeviceKind.Simulated => "simulated",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated"),
     };
 
     /// <summary>Finds the <see cref="DeviceKind"/> of a word; false where there is none.</summary>
@@ -629,13 +690,14 @@ public static class WireWords
             "cuda" => (DeviceKind.Cuda, true),
             "directml" => (DeviceKind.Directml, true),
             "simulated" => (DeviceKind.Simulated, true),
-            _ => (default, false),
+            _ => (DeviceKind.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static DeviceKind ReadDeviceKind(ref Utf8JsonReader reader, string member)
+    internal static DeviceKind ReadDeviceKind(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("cpu"u8))
@@ -654,17 +716,19 @@ public static class WireWords
         {
             return DeviceKind.Simulated;
         }
-        throw WireReader.UnknownWord(ref reader, member, "cpu, cuda, directml, simulated");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated");
+        return DeviceKind.Unknown;
     }
 
     /// <summary>The word of a <see cref="DeviceState"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this DeviceState value) => value switch
     {
         DeviceState.Available => "available",
         DeviceState.Probing => "probing",
         DeviceState.Unavailable => "unavailable",
         DeviceState.Lost => "lost",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of available, probing, unavailable, lost"),
     };
 
     /// <summary>Finds the <see cref="DeviceState"/> of a word; false where there is none.</summary>
@@ -676,13 +740,14 @@ public static class WireWords
             "probing" => (DeviceState.Probing, true),
             "unavailable" => (DeviceState.Unavailable, true),
             "lost" => (DeviceState.Lost, true),
-            _ => (default, false),
+            _ => (DeviceState.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static DeviceState ReadDeviceState(ref Utf8JsonReader reader, string member)
+    internal static DeviceState ReadDeviceState(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("available"u8))
@@ -701,10 +766,12 @@ public static class WireWords
         {
             return DeviceState.Lost;
         }
-        throw WireReader.UnknownWord(ref reader, member, "available, probing, unavailable, lost");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "available, probing, unavailable, lost");
+        return DeviceState.Unknown;
     }
 
     /// <summary>The word of a <see cref="Source"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this Source value) => value switch
     {
         Source.Dxgi => "dxgi",
@@ -716,7 +783,7 @@ public static class WireWords
         Source.Os => "os",
         Source.Config => "config",
         Source.Ledger => "ledger",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of dxgi, dxcore, pdh, nvml, torch, cgroup, os, config, ledger"),
     };
 
     /// <summary>Finds the <see cref="Source"/> of a word; false where there is none.</summary>
@@ -733,13 +800,14 @@ public static class WireWords
             "os" => (Source.Os, true),
             "config" => (Source.Config, true),
             "ledger" => (Source.Ledger, true),
-            _ => (default, false),
+            _ => (Source.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static Source ReadSource(ref Utf8JsonReader reader, string member)
+    internal static Source ReadSource(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("dxgi"u8))
@@ -778,10 +846,12 @@ public static class WireWords
         {
             return Source.Ledger;
         }
-        throw WireReader.UnknownWord(ref reader, member, "dxgi, dxcore, pdh, nvml, torch, cgroup, os, config, ledger");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "dxgi, dxcore, pdh, nvml, torch, cgroup, os, config, ledger");
+        return Source.Unknown;
     }
 
     /// <summary>The word of a <see cref="PressureLevel"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this PressureLevel value) => value switch
     {
         PressureLevel.Low => "low",
@@ -789,7 +859,7 @@ public static class WireWords
         PressureLevel.High => "high",
         PressureLevel.Critical => "critical",
         PressureLevel.Unknown => "unknown",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of low, moderate, high, critical, unknown"),
     };
 
     /// <summary>Finds the <see cref="PressureLevel"/> of a word; false where there is none.</summary>
@@ -802,13 +872,14 @@ public static class WireWords
             "high" => (PressureLevel.High, true),
             "critical" => (PressureLevel.Critical, true),
             "unknown" => (PressureLevel.Unknown, true),
-            _ => (default, false),
+            _ => (PressureLevel.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static PressureLevel ReadPressureLevel(ref Utf8JsonReader reader, string member)
+    internal static PressureLevel ReadPressureLevel(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("low"u8))
@@ -831,10 +902,12 @@ public static class WireWords
         {
             return PressureLevel.Unknown;
         }
-        throw WireReader.UnknownWord(ref reader, member, "low, moderate, high, critical, unknown");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "low, moderate, high, critical, unknown");
+        return PressureLevel.Unknown;
     }
 
     /// <summary>The word of a <see cref="MemoryType"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this MemoryType value) => value switch
     {
         MemoryType.Device => "device",
@@ -842,7 +915,7 @@ public static class WireWords
         MemoryType.Pinned => "pinned",
         MemoryType.Shared => "shared",
         MemoryType.External => "external",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of device, host, pinned, shared, external"),
     };
 
     /// <summary>Finds the <see cref="MemoryType"/> of a word; false where there is none.</summary>
@@ -855,13 +928,14 @@ public static class WireWords
             "pinned" => (MemoryType.Pinned, true),
             "shared" => (MemoryType.Shared, true),
             "external" => (MemoryType.External, true),
-            _ => (default, false),
+            _ => (MemoryType.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static MemoryType ReadMemoryType(ref Utf8JsonReader reader, string member)
+    internal static MemoryType ReadMemoryType(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("device"u8))
@@ -884,16 +958,18 @@ public static class WireWords
         {
             return MemoryType.External;
         }
-        throw WireReader.UnknownWord(ref reader, member, "device, host, pinned, shared, external");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "device, host, pinned, shared, external");
+        return MemoryType.Unknown;
     }
 
     /// <summary>The word of a <see cref="GroupBy"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this GroupBy value) => value switch
     {
         GroupBy.Owner => "owner",
         GroupBy.Purpose => "purpose",
         GroupBy.MemoryType => "memory_type",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of owner, purpose, memory_type"),
     };
 
     /// <summary>Finds the <see cref="GroupBy"/> of a word; false where there is none.</summary>
@@ -904,13 +980,14 @@ public static class WireWords
             "owner" => (GroupBy.Owner, true),
             "purpose" => (GroupBy.Purpose, true),
             "memory_type" => (GroupBy.MemoryType, true),
-            _ => (default, false),
+            _ => (GroupBy.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static GroupBy ReadGroupBy(ref Utf8JsonReader reader, string member)
+    internal static GroupBy ReadGroupBy(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("owner"u8))
@@ -925,15 +1002,17 @@ public static class WireWords
         {
             return GroupBy.MemoryType;
         }
-        throw WireReader.UnknownWord(ref reader, member, "owner, purpose, memory_type");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "owner, purpose, memory_type");
+        return GroupBy.Unknown;
     }
 
     /// <summary>The word of a <see cref="Initialize"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this Initialize value) => value switch
     {
         Initialize.Zero => "zero",
         Initialize.None => "none",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of zero, none"),
     };
 
     /// <summary>Finds the <see cref="Initialize"/> of a word; false where there is none.</summary>
@@ -943,13 +1022,14 @@ public static class WireWords
         {
             "zero" => (Initialize.Zero, true),
             "none" => (Initialize.None, true),
-            _ => (default, false),
+            _ => (Initialize.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static Initialize ReadInitialize(ref Utf8JsonReader reader, string member)
+    internal static Initialize ReadInitialize(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("zero"u8))
@@ -960,15 +1040,17 @@ public static class WireWords
         {
             return Initialize.None;
         }
-        throw WireReader.UnknownWord(ref reader, member, "zero, none");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "zero, none");
+        return Initialize.Unknown;
     }
 
     /// <summary>The word of a <see cref="TransferType"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this TransferType value) => value switch
     {
         TransferType.Copy => "copy",
         TransferType.Move => "move",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of copy, move"),
     };
 
     /// <summary>Finds the <see cref="TransferType"/> of a word; false where there is none.</summary>
@@ -978,13 +1060,14 @@ public static class WireWords
         {
             "copy" => (TransferType.Copy, true),
             "move" => (TransferType.Move, true),
-            _ => (default, false),
+            _ => (TransferType.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static TransferType ReadTransferType(ref Utf8JsonReader reader, string member)
+    internal static TransferType ReadTransferType(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("copy"u8))
@@ -995,10 +1078,12 @@ public static class WireWords
         {
             return TransferType.Move;
         }
-        throw WireReader.UnknownWord(ref reader, member, "copy, move");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "copy, move");
+        return TransferType.Unknown;
     }
 
     /// <summary>The word of a <see cref="TransferState"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this TransferState value) => value switch
     {
         TransferState.Queued => "queued",
@@ -1006,7 +1091,7 @@ public static class WireWords
         TransferState.Completed => "completed",
         TransferState.Failed => "failed",
         TransferState.Cancelled => "cancelled",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of queued, running, completed, failed, cancelled"),
     };
 
     /// <summary>Finds the <see cref="TransferState"/> of a word; false where there is none.</summary>
@@ -1019,13 +1104,14 @@ public static class WireWords
             "completed" => (TransferState.Completed, true),
             "failed" => (TransferState.Failed, true),
             "cancelled" => (TransferState.Cancelled, true),
-            _ => (default, false),
+            _ => (TransferState.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static TransferState ReadTransferState(ref Utf8JsonReader reader, string member)
+    internal static TransferState ReadTransferState(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("queued"u8))
@@ -1048,17 +1134,19 @@ public static class WireWords
         {
             return TransferState.Cancelled;
         }
-        throw WireReader.UnknownWord(ref reader, member, "queued, running, completed, failed, cancelled");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "queued, running, completed, failed, cancelled");
+        return TransferState.Unknown;
     }
 
     /// <summary>The word of a <see cref="ClearType"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this ClearType value) => value switch
     {
         ClearType.Cache => "cache",
         ClearType.Allocations => "allocations",
         ClearType.Models => "models",
         ClearType.All => "all",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, allocations, models, all"),
     };
 
     /// <summary>Finds the <see cref="ClearType"/> of a word; false where there is none.</summary>
@@ -1070,13 +1158,14 @@ public static class WireWords
             "allocations" => (ClearType.Allocations, true),
             "models" => (ClearType.Models, true),
             "all" => (ClearType.All, true),
-            _ => (default, false),
+            _ => (ClearType.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static ClearType ReadClearType(ref Utf8JsonReader reader, string member)
+    internal static ClearType ReadClearType(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("cache"u8))
@@ -1095,16 +1184,18 @@ public static class WireWords
         {
             return ClearType.All;
         }
-        throw WireReader.UnknownWord(ref reader, member, "cache, allocations, models, all");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, allocations, models, all");
+        return ClearType.Unknown;
     }
 
     /// <summary>The word of a <see cref="OptimizationLevel"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this OptimizationLevel value) => value switch
     {
         OptimizationLevel.Conservative => "conservative",
         OptimizationLevel.Normal => "normal",
         OptimizationLevel.Aggressive => "aggressive",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of conservative, normal, aggressive"),
     };
 
     /// <summary>Finds the <see cref="OptimizationLevel"/> of a word; false where there is none.</summary>
@@ -1115,13 +1206,14 @@ public static class WireWords
             "conservative" => (OptimizationLevel.Conservative, true),
             "normal" => (OptimizationLevel.Normal, true),
             "aggressive" => (OptimizationLevel.Aggressive, true),
-            _ => (default, false),
+            _ => (OptimizationLevel.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static OptimizationLevel ReadOptimizationLevel(ref Utf8JsonReader reader, string member)
+    internal static OptimizationLevel ReadOptimizationLevel(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("conservative"u8))
@@ -1136,10 +1228,12 @@ public static class WireWords
         {
             return OptimizationLevel.Aggressive;
         }
-        throw WireReader.UnknownWord(ref reader, member, "conservative, normal, aggressive");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "conservative, normal, aggressive");
+        return OptimizationLevel.Unknown;
     }
 
     /// <summary>The word of a <see cref="ModelState"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this ModelState value) => value switch
     {
         ModelState.Unloaded => "unloaded",
@@ -1148,7 +1242,7 @@ public static class WireWords
         ModelState.Offloaded => "offloaded",
         ModelState.Unloading => "unloading",
         ModelState.Failed => "failed",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of unloaded, loading, loaded, offloaded, unloading, failed"),
     };
 
     /// <summary>Finds the <see cref="ModelState"/> of a word; false where there is none.</summary>
@@ -1162,13 +1256,14 @@ public static class WireWords
             "offloaded" => (ModelState.Offloaded, true),
             "unloading" => (ModelState.Unloading, true),
             "failed" => (ModelState.Failed, true),
-            _ => (default, false),
+            _ => (ModelState.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static ModelState ReadModelState(ref Utf8JsonReader reader, string member)
+    internal static ModelState ReadModelState(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("unloaded"u8))
@@ -1195,10 +1290,12 @@ public static class WireWords
         {
             return ModelState.Failed;
         }
-        throw WireReader.UnknownWord(ref reader, member, "unloaded, loading, loaded, offloaded, unloading, failed");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "unloaded, loading, loaded, offloaded, unloading, failed");
+        return ModelState.Unknown;
     }
 
     /// <summary>The word of a <see cref="EvictionStrategy"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this EvictionStrategy value) => value switch
     {
         EvictionStrategy.Adaptive => "adaptive",
@@ -1207,7 +1304,7 @@ public static class WireWords
         EvictionStrategy.Lfu => "lfu",
         EvictionStrategy.LargestFirst => "largest_first",
         EvictionStrategy.Priority => "priority",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of adaptive, cost_aware, lru, lfu, largest_first, priority"),
     };
 
     /// <summary>Finds the <see cref="EvictionStrategy"/> of a word; false where there is none.</summary>
@@ -1221,13 +1318,14 @@ public static class WireWords
             "lfu" => (EvictionStrategy.Lfu, true),
             "largest_first" => (EvictionStrategy.LargestFirst, true),
             "priority" => (EvictionStrategy.Priority, true),
-            _ => (default, false),
+            _ => (EvictionStrategy.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static EvictionStrategy ReadEvictionStrategy(ref Utf8JsonReader reader, string member)
+    internal static EvictionStrategy ReadEvictionStrategy(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("adaptive"u8))
@@ -1254,10 +1352,12 @@ public static class WireWords
         {
             return EvictionStrategy.Priority;
         }
-        throw WireReader.UnknownWord(ref reader, member, "adaptive, cost_aware, lru, lfu, largest_first, priority");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "adaptive, cost_aware, lru, lfu, largest_first, priority");
+        return EvictionStrategy.Unknown;
     }
 
     /// <summary>The word of a <see cref="FreedBy"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this FreedBy value) => value switch
     {
         FreedBy.Owner => "owner",
@@ -1267,7 +1367,7 @@ public static class WireWords
         FreedBy.Use => "use",
         FreedBy.ProcessEnd => "process_end",
         FreedBy.OtherProcess => "other_process",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of owner, lease, host, worker, use, process_end, other_process"),
     };
 
     /// <summary>Finds the <see cref="FreedBy"/> of a word; false where there is none.</summary>
@@ -1282,13 +1382,14 @@ public static class WireWords
             "use" => (FreedBy.Use, true),
             "process_end" => (FreedBy.ProcessEnd, true),
             "other_process" => (FreedBy.OtherProcess, true),
-            _ => (default, false),
+            _ => (FreedBy.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static FreedBy ReadFreedBy(ref Utf8JsonReader reader, string member)
+    internal static FreedBy ReadFreedBy(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("owner"u8))
@@ -1319,10 +1420,12 @@ public static class WireWords
         {
             return FreedBy.OtherProcess;
         }
-        throw WireReader.UnknownWord(ref reader, member, "owner, lease, host, worker, use, process_end, other_process");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "owner, lease, host, worker, use, process_end, other_process");
+        return FreedBy.Unknown;
     }
 
     /// <summary>The word of a <see cref="AnalyticsSection"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this AnalyticsSection value) => value switch
     {
         AnalyticsSection.Actions => "actions",
@@ -1330,7 +1433,7 @@ public static class WireWords
         AnalyticsSection.Leaks => "leaks",
         AnalyticsSection.Evictions => "evictions",
         AnalyticsSection.Expirations => "expirations",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of actions, timeline, leaks, evictions, expirations"),
     };
 
     /// <summary>Finds the <see cref="AnalyticsSection"/> of a word; false where there is none.</summary>
@@ -1343,13 +1446,14 @@ public static class WireWords
             "leaks" => (AnalyticsSection.Leaks, true),
             "evictions" => (AnalyticsSection.Evictions, true),
             "expirations" => (AnalyticsSection.Expirations, true),
-            _ => (default, false),
+            _ => (AnalyticsSection.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static AnalyticsSection ReadAnalyticsSection(ref Utf8JsonReader reader, string member)
+    internal static AnalyticsSection ReadAnalyticsSection(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("actions"u8))
@@ -1372,16 +1476,18 @@ public static class WireWords
         {
             return AnalyticsSection.Expirations;
         }
-        throw WireReader.UnknownWord(ref reader, member, "actions, timeline, leaks, evictions, expirations");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "actions, timeline, leaks, evictions, expirations");
+        return AnalyticsSection.Unknown;
     }
 
     /// <summary>The word of a <see cref="LeakKind"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this LeakKind value) => value switch
     {
         LeakKind.Allocations => "allocations",
         LeakKind.Process => "process",
         LeakKind.Python => "python",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of allocations, process, python"),
     };
 
     /// <summary>Finds the <see cref="LeakKind"/> of a word; false where there is none.</summary>
@@ -1392,13 +1498,14 @@ public static class WireWords
             "allocations" => (LeakKind.Allocations, true),
             "process" => (LeakKind.Process, true),
             "python" => (LeakKind.Python, true),
-            _ => (default, false),
+            _ => (LeakKind.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static LeakKind ReadLeakKind(ref Utf8JsonReader reader, string member)
+    internal static LeakKind ReadLeakKind(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("allocations"u8))
@@ -1413,15 +1520,17 @@ public static class WireWords
         {
             return LeakKind.Python;
         }
-        throw WireReader.UnknownWord(ref reader, member, "allocations, process, python");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "allocations, process, python");
+        return LeakKind.Unknown;
     }
 
     /// <summary>The word of a <see cref="UnloadMode"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this UnloadMode value) => value switch
     {
         UnloadMode.Unload => "unload",
         UnloadMode.Offload => "offload",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of unload, offload"),
     };
 
     /// <summary>Finds the <see cref="UnloadMode"/> of a word; false where there is none.</summary>
@@ -1431,13 +1540,14 @@ public static class WireWords
         {
             "unload" => (UnloadMode.Unload, true),
             "offload" => (UnloadMode.Offload, true),
-            _ => (default, false),
+            _ => (UnloadMode.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static UnloadMode ReadUnloadMode(ref Utf8JsonReader reader, string member)
+    internal static UnloadMode ReadUnloadMode(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("unload"u8))
@@ -1448,10 +1558,12 @@ public static class WireWords
         {
             return UnloadMode.Offload;
         }
-        throw WireReader.UnknownWord(ref reader, member, "unload, offload");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "unload, offload");
+        return UnloadMode.Unknown;
     }
 
     /// <summary>The word of a <see cref="EventName"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this EventName value) => value switch
     {
         EventName.MemoryPressureChanged => "memory.pressure_changed",
@@ -1465,7 +1577,7 @@ public static class WireWords
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
         EventName.DeviceContentsDisplaced => "device.contents_displaced",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, null),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1484,13 +1596,14 @@ public static class WireWords
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
             "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
-            _ => (default, false),
+            _ => (EventName.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static EventName ReadEventName(ref Utf8JsonReader reader, string member)
+    internal static EventName ReadEventName(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("memory.pressure_changed"u8))
@@ -1537,6 +1650,7 @@ public static class WireWords
         {
             return EventName.DeviceContentsDisplaced;
         }
-        throw WireReader.UnknownWord(ref reader, member, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
+        return EventName.Unknown;
     }
 }

@@ -36,9 +36,10 @@ internal sealed class WorkerProcess : IDisposable
     public int? ExitCode => Exited.IsCompleted ? _process.ExitCode : null;
 
     /// <summary>Starts the worker without a shell.</summary>
-    /// <exception cref="WorkerStartException">The executable is missing or may not be run.</exception>
+    /// <exception cref="WorkerStartException">The executable or its folder is missing, or it may not be run.</exception>
     public static WorkerProcess Start(PythonWorkerOptions options)
     {
+        Interpreter.CheckFolder(options);
         var start = new ProcessStartInfo(options.FileName)
         {
             UseShellExecute = false,

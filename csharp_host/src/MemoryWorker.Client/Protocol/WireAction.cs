@@ -4,12 +4,14 @@ namespace MemoryWorker.Client.Protocol;
 /// <param name="Name">As it is sent.</param>
 /// <param name="Changes">Whether it changes something; repeated with the same request id it is not run again.</param>
 /// <param name="IsControl">Whether it is answered also while the worker is overloaded or draining.</param>
-public abstract record WireAction(string Name, bool Changes, bool IsControl);
-
-/// <summary>A row that is bound to what the action takes and what it answers.</summary>
-/// <typeparam name="TParams">What is sent as <c>data</c>.</typeparam>
-/// <typeparam name="TResult">What comes back as <c>data</c>.</typeparam>
-public sealed record WireAction<TParams, TResult>(string Name, bool Changes, bool IsControl)
-    : WireAction(Name, Changes, IsControl)
-    where TParams : class, IWireRecord<TParams>
-    where TResult : class, IWireRecord<TResult>;
+public abstract record WireAction(string Name, bool Changes, bool IsControl)
+{
+    /// <summary>Names an action that takes and answers plain JSON: a plugin's, or one newer than this library.</summary>
+    /// <param name="name">One that the contract's table does not know counts as a change.</param>
+    public static WireAction<JsonData, JsonData> Plain(string name)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        var row = WireActions.Find(name);
+        return new(name, row?.Changes ?? true, row?.IsControl ?? false);
+    }
+}

@@ -10,6 +10,9 @@ internal static class WireReader
 
     internal delegate T ItemReader<out T>(ref Utf8JsonReader reader, string member, bool strict);
 
+    internal delegate T WordReader<out T>(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown);
+
     internal static void Begin(ref Utf8JsonReader reader, string type)
     {
         if (reader.TokenType == JsonTokenType.None)
@@ -133,21 +136,60 @@ internal static class WireReader
         {
             items.Add(item(ref reader, member, strict));
         }
-        return !strict || (items.Count >= minimum && items.Count <= maximum)
-            ? items.AsReadOnly()
-            : throw new JsonException($"{member}: {items.Count} items are not within {minimum} and {maximum}");
+        return Bounded(items, member, strict, minimum, maximum);
     }
 
-    internal static PressureTarget PressureTarget(ref Utf8JsonReader reader, string member, bool strict, double maximum, double above) =>
-        reader.TokenType == JsonTokenType.String
-            ? WireWords.ReadPressureLevel(ref reader, member)
-            : Double(ref reader, member, strict, maximum: maximum, above: above);
+    /// <summary>A list of an enum's words; the text of an unknown one is kept under <c>member[index]</c>.</summary>
+    internal static IReadOnlyList<T> Words<T>(
+        ref Utf8JsonReader reader,
+        string member,
+        bool strict,
+        ref Dictionary<string, string>? unknown,
+        WordReader<T> item,
+        int minimum = 0,
+        int maximum = int.MaxValue)
+    {
+        Expect(ref reader, JsonTokenType.StartArray, member, "an array");
+        var items = new List<T>();
+        while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
+        {
+            Dictionary<string, string>? one = null;
+            items.Add(item(ref reader, member, strict, ref one));
+            if (one is not null)
+            {
+                (unknown ??= [])[$"{member}[{items.Count - 1}]"] = one[member];
+            }
+        }
+        return Bounded(items, member, strict, minimum, maximum);
+    }
 
-    internal static JsonException UnknownWord(ref Utf8JsonReader reader, string member, string known) =>
-        new($"{member}: {Shown(ref reader)} is not one of {known}");
+    internal static PressureTarget PressureTarget(
+        ref Utf8JsonReader reader, string member, bool strict, double maximum, double above)
+    {
+        Dictionary<string, string>? none = null;
+        return reader.TokenType == JsonTokenType.String
+            ? WireWords.ReadPressureLevel(ref reader, member, strict: true, ref none)
+            : Double(ref reader, member, strict, maximum: maximum, above: above);
+    }
+
+    /// <summary>Keeps the text of a word that this library does not know; strictly, refuses it.</summary>
+    internal static void UnknownWord(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown, string known)
+    {
+        if (strict)
+        {
+            throw new JsonException($"{member}: {Shown(ref reader)} is not one of {known}");
+        }
+        (unknown ??= [])[member] = String(ref reader, member, strict);
+    }
 
     internal static void ExpectWord(ref Utf8JsonReader reader, string member) =>
         Expect(ref reader, JsonTokenType.String, member, "a word");
+
+    private static IReadOnlyList<T> Bounded<T>(List<T> items, string member, bool strict, int minimum, int maximum) =>
+        !strict || (items.Count >= minimum && items.Count <= maximum)
+            ? items.AsReadOnly()
+            : throw new JsonException($"{member}: {items.Count} items are not within {minimum} and {maximum}");
 
     private static void CheckText(string text, string member, int minimum, int maximum, string? pattern)
     {

@@ -70,6 +70,32 @@ internal static class WireWriter
         }
     }
 
+    /// <summary>The text of a word that was not known when it was read; null for any other.</summary>
+    internal static string? Kept(bool isUnknown, IReadOnlyDictionary<string, string>? texts, string member) =>
+        isUnknown ? texts?.GetValueOrDefault(member) : null;
+
+    internal static void Words<T>(
+        Utf8JsonWriter writer,
+        IReadOnlyList<T>? items,
+        IReadOnlyDictionary<string, string>? texts,
+        string member,
+        Func<T, string> word)
+        where T : struct, Enum
+    {
+        if (items is null)
+        {
+            writer.WriteNullValue();
+            return;
+        }
+        writer.WriteStartArray();
+        for (var index = 0; index < items.Count; index++)
+        {
+            var isUnknown = EqualityComparer<T>.Default.Equals(items[index], default);
+            writer.WriteStringValue(Kept(isUnknown, texts, $"{member}[{index}]") ?? word(items[index]));
+        }
+        writer.WriteEndArray();
+    }
+
     internal static void List<T>(Utf8JsonWriter writer, IReadOnlyList<T>? items, Action<Utf8JsonWriter, T> item)
     {
         if (items is null)

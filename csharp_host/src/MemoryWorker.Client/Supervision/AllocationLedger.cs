@@ -4,71 +4,84 @@ namespace MemoryWorker.Client;
 
 /// <summary>
 /// What one worker holds for this host, read off its answers, so that its death can say what went with it.
-/// Written by one reader; counts an allocation until its end was seen.
+/// Written by one reader; counts an allocation until its end was seen. It knows none of the worker's rules: what was
+/// freed is what the worker names.
 /// </summary>
 internal sealed class AllocationLedger(TimeProvider clock)
 {
+    private static readonly long LongestLeaseMs = (long)TimeSpan.MaxValue.TotalMilliseconds;
+
     private readonly Dictionary<string, Entry> _live = new(StringComparer.Ordinal);
 
-    private sealed record Entry(LostAllocation Allocation, bool Persistent, DateTimeOffset? Until);
+    private readonly record struct Entry(LostAllocation Allocation, long Since, TimeSpan? Lease);
 
-    /// <summary>Called with an allocation that nobody will ever hear of: its call was given up before the answer.</summary>
+    /// <summary>Called with an allocation that no caller will ever hear of: its call was given up before the answer.</summary>
     public event Action<string>? Orphaned;
+
+    /// <summary>Called with what was live when the worker freed more than it lists: its own list says what is left.</summary>
+    public event Action<IReadOnlyCollection<string>>? Unlisted;
 
     public IReadOnlyList<LostAllocation> Live()
     {
         lock (_live)
         {
-            var now = clock.GetUtcNow();
-            return _live.Values.Where(one => one.Until is not { } until || until > now).Select(one => one.Allocation).ToList();
+            return _live.Values
+                .Where(one => one.Lease is not { } lease || clock.GetElapsedTime(one.Since) < lease)
+                .Select(one => one.Allocation)
+                .ToList();
         }
     }
 
-    /// <summary>Takes note of an answer before anybody else sees it.</summary>
-    public void Observe(object request, object response)
+    public void Remove(IEnumerable<string> allocationIds)
     {
         lock (_live)
         {
-            switch (request, response)
+            foreach (var id in allocationIds)
             {
-                case (AllocateParams asked, AllocateResult got):
-                    var until = asked.LeaseMs is { } lease and < 1L << 40 ? clock.GetUtcNow().AddMilliseconds(lease) : (DateTimeOffset?)null;
-                    _live[got.AllocationId] = new Entry(
-                        new(got.AllocationId, got.DeviceId, got.SizeBytes, asked.Owner, asked.Purpose), asked.Persistent, until);
-                    break;
-                case (_, DeallocateResult got):
-                    _live.Remove(got.AllocationId);
-                    break;
-                case (TransferParams asked, TransferResult { State: TransferState.Completed } got):
-                    Move(got, asked.TransferType == TransferType.Move);
-                    break;
-                case (GetTransferParams, TransferResult { State: TransferState.Completed } got):
-                    Move(got, moved: false);
-                    break;
-                case (ClearParams asked, ClearResult got) when asked.ClearType is ClearType.Allocations or ClearType.All:
-                    Clear(asked, got);
-                    break;
+                _live.Remove(id);
             }
+        }
+    }
+
+    /// <summary>Takes note of an answer before its caller sees it.</summary>
+    public void Observe(object request, object response)
+    {
+        switch (request, response)
+        {
+            case (AllocateParams asked, AllocateResult got):
+                Add(asked, got);
+                break;
+            case (RenewLeaseParams asked, RenewLeaseResult got):
+                Renew(got.AllocationId, asked.LeaseMs);
+                break;
+            case (_, DeallocateResult got):
+                Remove([got.AllocationId]);
+                break;
+            case (TransferParams asked, TransferResult { State: TransferState.Completed } got):
+                Move(got, asked.TransferType == TransferType.Move);
+                break;
+            case (GetTransferParams, TransferResult { State: TransferState.Completed } got):
+                Move(got, moved: false);
+                break;
+            case (_, ClearResult { AllocationIds: { } ids }):
+                Remove(ids);
+                break;
+            case (_, ClearResult { AllocationsFreed: > 0 }):
+                Unlisted?.Invoke(Ids());
+                break;
         }
     }
 
     public void Observe(WorkerEvent one)
     {
-        lock (_live)
+        switch (one)
         {
-            switch (one)
-            {
-                case AllocationExpiredEvent { Data: var expired }:
-                    _live.Remove(expired.AllocationId);
-                    break;
-                case DeviceLostEvent { Data: var lost }:
-                    foreach (var id in lost.AllocationIds)
-                    {
-                        _live.Remove(id);
-                    }
-
-                    break;
-            }
+            case AllocationExpiredEvent { Data: var expired }:
+                Remove([expired.AllocationId]);
+                break;
+            case DeviceLostEvent { Data: var lost }:
+                Remove(lost.AllocationIds);
+                break;
         }
     }
 
@@ -88,33 +101,57 @@ internal sealed class AllocationLedger(TimeProvider clock)
         }
     }
 
-    private void Move(TransferResult got, bool moved)
+    private void Add(AllocateParams asked, AllocateResult got)
     {
-        _live.TryGetValue(got.SourceAllocationId, out var source);
-        if (got.DestinationAllocationId is { } id)
+        lock (_live)
         {
-            _live[id] = new Entry(
-                new(id, got.DestinationDeviceId, got.SizeBytes, source?.Allocation.Owner, source?.Allocation.Purpose),
-                source?.Persistent ?? false,
-                source?.Until);
-        }
-
-        if (moved)
-        {
-            _live.Remove(got.SourceAllocationId);
+            _live[got.AllocationId] = new(
+                new(got.AllocationId, got.DeviceId, got.SizeBytes, asked.Owner, asked.Purpose), clock.GetTimestamp(), Lease(asked.LeaseMs));
         }
     }
 
-    private void Clear(ClearParams asked, ClearResult got)
+    private void Renew(string allocationId, long leaseMs)
     {
-        var kept = got.Kept.Select(one => one.Id).ToHashSet(StringComparer.Ordinal);
-        var gone = _live.Values
-            .Where(one => asked.Force || !one.Persistent)
-            .Select(one => one.Allocation)
-            .Where(one => asked.DeviceId is null or "all" || asked.DeviceId == one.DeviceId)
-            .Where(one => asked.Owner is null || asked.Owner == one.Owner)
-            .Where(one => !kept.Contains(one.AllocationId))
-            .ToList();
-        gone.ForEach(one => _live.Remove(one.AllocationId));
+        lock (_live)
+        {
+            if (_live.TryGetValue(allocationId, out var held))
+            {
+                _live[allocationId] = held with { Since = clock.GetTimestamp(), Lease = Lease(leaseMs) };
+            }
+        }
+    }
+
+    private static TimeSpan? Lease(long? milliseconds) =>
+        milliseconds is { } given && given < LongestLeaseMs ? TimeSpan.FromMilliseconds(given) : null;
+
+    private void Move(TransferResult got, bool moved)
+    {
+        lock (_live)
+        {
+            var known = _live.TryGetValue(got.SourceAllocationId, out var source);
+            if (got.DestinationAllocationId is { } id)
+            {
+                var made = new LostAllocation(
+                    id,
+                    got.DestinationDeviceId,
+                    got.SizeBytes,
+                    known ? source.Allocation.Owner : null,
+                    known ? source.Allocation.Purpose : null);
+                _live[id] = new(made, source.Since, source.Lease);
+            }
+
+            if (moved)
+            {
+                _live.Remove(got.SourceAllocationId);
+            }
+        }
+    }
+
+    private List<string> Ids()
+    {
+        lock (_live)
+        {
+            return [.. _live.Keys];
+        }
     }
 }

@@ -1,24 +1,25 @@
 namespace MemoryWorker.Client;
 
 /// <summary>
-/// Decides what follows a failure, from the failures that still count; does nothing itself.
+/// Decides what follows a failure, from the failures that still count; does nothing itself. Time is the clock's
+/// timestamps: setting the system's date changes nothing.
 /// 1. Too many in the window, or one right after a break: open the breaker.
 /// 2. Otherwise: restart, after a delay that doubles with every failure in the window.
 /// </summary>
-internal sealed class RestartPolicy(WorkerRestartOptions options)
+internal sealed class RestartPolicy(WorkerRestartOptions options, TimeProvider clock)
 {
-    private readonly Queue<DateTimeOffset> _failures = new();
+    private readonly Queue<long> _failures = new();
     private bool _trial;
 
     /// <summary>Delay until the restart; null where the breaker opens.</summary>
-    public TimeSpan? OnFailure(DateTimeOffset now)
+    public TimeSpan? OnFailure()
     {
-        while (_failures.TryPeek(out var oldest) && now - oldest > options.Window)
+        while (_failures.TryPeek(out var oldest) && clock.GetElapsedTime(oldest) > options.Window)
         {
             _failures.Dequeue();
         }
 
-        _failures.Enqueue(now);
+        _failures.Enqueue(clock.GetTimestamp());
         if (_trial || _failures.Count > options.MaxRestarts) // 1
         {
             _trial = true; // Until a worker starts: the try after the break has no second one.

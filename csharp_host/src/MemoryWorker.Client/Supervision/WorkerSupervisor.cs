@@ -4,12 +4,12 @@ namespace MemoryWorker.Client;
 
 /// <summary>
 /// Keeps one worker running. All of its state is guarded by one lock: the connection that answers, the attempt to
-/// get one, and whether the breaker is open.
+/// get one, and since when the breaker is open.
 /// </summary>
 internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
 {
     private readonly PythonWorkerOptions _options;
-    private readonly PythonWorkerService _service;
+    private readonly IWorkerSink _sink;
     private readonly RestartPolicy _policy;
     private readonly RequestIds _ids = new();
     private readonly CancellationTokenSource _stopping = new();
@@ -17,18 +17,41 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
 
     private WorkerConnection? _current;
     private Task<WorkerConnection>? _attempt;
-    private DateTimeOffset? _breakUntil;
+    private long? _brokenSince;
     private WorkerStartException? _lastProblem;
-    private bool _disposed;
+    private Task? _disposal;
     private long _starts;
     private long _exits;
     private long _junk;
 
-    public WorkerSupervisor(PythonWorkerOptions options, PythonWorkerService service)
+    public WorkerSupervisor(PythonWorkerOptions options, IWorkerSink sink)
     {
         _options = options;
-        _service = service;
-        _policy = new RestartPolicy(options.Restart);
+        _sink = sink;
+        _policy = new RestartPolicy(options.Restart, options.TimeProvider);
+    }
+
+    public bool IsDisposed
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _disposal is not null;
+            }
+        }
+    }
+
+    /// <summary>The worker that answers; null where none does, and once disposed.</summary>
+    public WorkerConnection? Current
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _disposal is null ? _current : null;
+            }
+        }
     }
 
     public WorkerSnapshot Snapshot
@@ -37,10 +60,10 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
         {
             lock (_gate)
             {
-                var state = _disposed ? WorkerState.Disposed
+                var state = _disposal is not null ? WorkerState.Disposed
                     : _current is not null ? WorkerState.Running
                     : _attempt is not null ? (_starts == 0 ? WorkerState.Starting : WorkerState.Restarting)
-                    : _breakUntil is not null ? WorkerState.BreakerOpen
+                    : _brokenSince is not null ? WorkerState.BreakerOpen
                     : WorkerState.NotStarted;
                 return new WorkerSnapshot(
                     state,
@@ -61,7 +84,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
     {
         lock (_gate)
         {
-            ObjectDisposedException.ThrowIf(_disposed, _service);
+            ObjectDisposedException.ThrowIf(_disposal is not null, typeof(PythonWorkerService));
             if (_current is { } current)
             {
                 return new(current);
@@ -69,9 +92,9 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
 
             if (_attempt is null)
             {
-                if (_breakUntil is { } until && _options.TimeProvider.GetUtcNow() < until)
+                if (_brokenSince is { } since && Left(since) is var left && left > TimeSpan.Zero)
                 {
-                    throw BreakerOpen(until);
+                    throw BreakerOpen(_options.TimeProvider.GetUtcNow() + left);
                 }
 
                 Begin(TimeSpan.Zero);
@@ -81,15 +104,15 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
         }
     }
 
-    public void OnLog(WorkerLogEntry entry) => _service.Raise(entry);
+    public void OnLog(WorkerLogEntry entry) => _sink.OnLog(entry);
 
     public void OnJunk(int processId, string excerpt)
     {
         Interlocked.Increment(ref _junk);
-        _service.Raise(new WorkerLogEntry(WorkerLogLevel.Warning, $"not a frame on stdout: {excerpt}", excerpt, processId));
+        _sink.OnLog(new WorkerLogEntry(WorkerLogLevel.Warning, $"not a frame on stdout: {excerpt}", excerpt, processId));
     }
 
-    public void OnEvent(WorkerEvent one) => _service.Events.Publish(one);
+    public void OnEvent(WorkerEvent one) => _sink.OnEvent(one);
 
     public void OnExited(WorkerConnection connection, WorkerExit exit)
     {
@@ -102,7 +125,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             }
 
             _current = null;
-            if (_disposed)
+            if (_disposal is not null)
             {
                 return;
             }
@@ -111,28 +134,30 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             delay = AfterFailure();
         }
 
-        _service.Raise(new WorkerExitedEventArgs(exit, delay));
+        _sink.OnExited(new WorkerExitedEventArgs(exit, delay));
     }
 
-    public async ValueTask DisposeAsync()
+    /// <summary>Completes when the worker has ended, whoever asked first.</summary>
+    public ValueTask DisposeAsync()
     {
-        WorkerConnection? current;
-        Task<WorkerConnection>? attempt;
         lock (_gate)
         {
-            if (_disposed)
+            if (_disposal is null)
             {
-                return;
+                var (current, attempt) = (_current, _attempt);
+                _disposal = Task.Run(() => EndAsync(current, attempt));
             }
 
-            _disposed = true;
-            (current, attempt) = (_current, _attempt);
+            return new(_disposal);
         }
+    }
 
+    private async Task EndAsync(WorkerConnection? current, Task? attempt)
+    {
         await _stopping.CancelAsync().ConfigureAwait(false);
         if (attempt is not null)
         {
-            await ((Task)attempt).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await attempt.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
 
         if (current is not null)
@@ -141,19 +166,21 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
         }
     }
 
+    private TimeSpan Left(long brokenSince) =>
+        _options.Restart.BreakDuration - _options.TimeProvider.GetElapsedTime(brokenSince);
+
     /// <summary>Under the lock: what follows a failure.</summary>
     private TimeSpan? AfterFailure()
     {
         _attempt = null;
-        var now = _options.TimeProvider.GetUtcNow();
-        var delay = _policy.OnFailure(now);
+        var delay = _policy.OnFailure();
         if (delay is { } wait)
         {
             Begin(wait);
         }
         else
         {
-            _breakUntil = now + _options.Restart.BreakDuration;
+            _brokenSince = _options.TimeProvider.GetTimestamp();
         }
 
         return delay;
@@ -162,10 +189,10 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
     /// <summary>Under the lock: starts an attempt. Its task fails with WorkerStartException only, or when disposed.</summary>
     private void Begin(TimeSpan delay)
     {
-        _breakUntil = null;
+        _brokenSince = null;
         _attempt = Task.Run(() => AttemptAsync(delay));
         _ = _attempt.ContinueWith(
-            static failed => _ = failed.Exception, // Seen, although perhaps nobody waits for it.
+            static failed => _ = failed.Exception, // Seen, although perhaps no caller waits for it.
             CancellationToken.None,
             TaskContinuationOptions.OnlyOnFaulted | TaskContinuationOptions.ExecuteSynchronously,
             TaskScheduler.Default);
@@ -182,7 +209,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
 
             _stopping.Token.ThrowIfCancellationRequested();
             var connection = await WorkerConnection.StartAsync(_options, _ids, this, _stopping.Token).ConfigureAwait(false);
-            await _service.ResubscribeAsync(connection).ConfigureAwait(false);
+            await _sink.OnConnectedAsync(connection).ConfigureAwait(false);
             await AnnounceAsync(connection).ConfigureAwait(false);
             return connection;
         }
@@ -198,13 +225,13 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             lock (_gate)
             {
                 _lastProblem = problem;
-                if (!_disposed)
+                if (_disposal is null)
                 {
                     AfterFailure();
                 }
             }
 
-            _service.Raise(problem);
+            _sink.OnStartFailed(problem);
             throw problem;
         }
     }
@@ -214,7 +241,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
         bool announced, restarted;
         lock (_gate)
         {
-            announced = !connection.IsDead && !_disposed;
+            announced = !connection.IsDead && _disposal is null;
             restarted = _starts > 0;
             if (announced)
             {
@@ -228,7 +255,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
 
         if (announced)
         {
-            _service.Raise(new WorkerStartedEventArgs(connection.ProcessId, connection.Hello.WorkerVersion, restarted));
+            _sink.OnStarted(new WorkerStartedEventArgs(connection.ProcessId, connection.Hello.WorkerVersion, restarted));
             return;
         }
 

@@ -6,6 +6,10 @@ namespace MemoryWorker.Client.Transport;
 /// <summary>One line from the worker, cut up but not yet read. Valid as long as the line is.</summary>
 internal readonly ref struct Frame
 {
+    private static ReadOnlySpan<byte> RequestIdName => "\"request_id\""u8;
+
+    private static ReadOnlySpan<byte> Blanks => " \t\r"u8;
+
     /// <summary>Null where none could be read, and on events of the subscription.</summary>
     public string? RequestId { get; private init; }
 
@@ -20,10 +24,11 @@ internal readonly ref struct Frame
 
     public long Sequence { get; private init; }
 
-    /// <summary>Cuts a line up; false for anything that is neither a reply nor an event.</summary>
-    public static bool TryParse(ReadOnlySpan<byte> line, out Frame frame)
+    /// <summary>Cuts a line up; false, with the reason where there is one, for anything that is neither a reply nor an event.</summary>
+    public static bool TryParse(ReadOnlySpan<byte> line, out Frame frame, out Exception? problem)
     {
         frame = default;
+        problem = null;
         if (line[0] != (byte)'{')
         {
             return false;
@@ -33,33 +38,35 @@ internal readonly ref struct Frame
         {
             return TryCut(line, out frame);
         }
-        catch (Exception problem) when (problem is JsonException or InvalidOperationException or FormatException)
+        catch (Exception unreadable) when (unreadable is JsonException or InvalidOperationException or FormatException)
         {
+            problem = unreadable;
             return false;
         }
     }
 
-    /// <summary>The request id in the head of a line too long to be read, as far as it can be seen.</summary>
-    public static string? FindRequestId(ReadOnlySpan<byte> head)
+    /// <summary>Whether a line that is no frame was to be a reply, and no report of progress, which no call waits for.</summary>
+    public static bool LooksLikeReply(ReadOnlySpan<byte> line) => line.IndexOf("\"success\""u8) >= 0;
+
+    /// <summary>Finds the next request id in a line that is no frame: cut off, nested too deeply, or no JSON at all.</summary>
+    /// <param name="line">Is left at what follows the id.</param>
+    /// <param name="requestId">As it stands; the ids of this host need no escapes.</param>
+    public static bool TryFindRequestId(ref ReadOnlySpan<byte> line, out string requestId)
     {
-        try
+        requestId = string.Empty;
+        for (int at; (at = line.IndexOf(RequestIdName)) >= 0;)
         {
-            var reader = new Utf8JsonReader(head, isFinalBlock: false, default);
-            while (reader.Read())
+            line = line[(at + RequestIdName.Length)..];
+            var rest = line.TrimStart(Blanks);
+            if (rest.StartsWith(":"u8) && rest[1..].TrimStart(Blanks) is var value && value.StartsWith("\""u8)
+                && value[1..].IndexOf((byte)'"') is var length and >= 0)
             {
-                if (reader.TokenType == JsonTokenType.PropertyName && reader.CurrentDepth == 1
-                    && reader.ValueTextEquals("request_id"u8))
-                {
-                    return reader.Read() && reader.TokenType == JsonTokenType.String ? reader.GetString() : null;
-                }
+                requestId = Encoding.UTF8.GetString(value.Slice(1, length));
+                return true;
             }
         }
-        catch (JsonException)
-        {
-            // Junk, then.
-        }
 
-        return null;
+        return false;
     }
 
     private static bool TryCut(ReadOnlySpan<byte> line, out Frame frame)

@@ -1,18 +1,5 @@
 namespace MemoryWorker.Client.Transport;
 
-/// <summary>What a framer hands its lines to, one at a time.</summary>
-internal interface ILineSink
-{
-    /// <summary>A whole line without its end; valid only during the call.</summary>
-    void OnLine(ReadOnlySpan<byte> line);
-
-    /// <summary>A line beyond the limit, of which only the head is left.</summary>
-    void OnTooLong(ReadOnlySpan<byte> head, long length);
-
-    /// <summary>What lay after the last line end when the stream ended.</summary>
-    void OnUnfinished(ReadOnlySpan<byte> rest);
-}
-
 /// <summary>Cuts bytes into lines: LF or CRLF, a leading byte order mark and blank lines ignored, length limited.</summary>
 internal sealed class LineFramer(ILineSink sink, int maxLineBytes)
 {

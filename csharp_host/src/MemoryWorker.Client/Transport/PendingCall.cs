@@ -4,8 +4,7 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client.Transport;
 
 /// <summary>A request without a terminal reply. The caller may have left already; the slot stays until the reply.</summary>
-internal abstract class PendingCall(
-    string requestId, string action, bool control, bool changes, IProgress<ProgressData>? progress)
+internal abstract class PendingCall(string requestId, WireAction action, IProgress<ProgressData>? progress)
 {
     private const int Queued = 0;
     private const int Begun = 1;
@@ -15,13 +14,13 @@ internal abstract class PendingCall(
 
     public string RequestId { get; } = requestId;
 
-    public string Action { get; } = action;
+    public string Action => action.Name;
 
     /// <summary>Answered also while the worker is overloaded; takes no slot.</summary>
-    public bool Control { get; } = control;
+    public bool Control => action.IsControl;
 
     /// <summary>Not to be sent twice unless no byte of it was written.</summary>
-    public bool Changes { get; } = changes;
+    public bool Changes => action.Changes;
 
     public bool WantsProgress => progress is not null;
 
@@ -51,32 +50,4 @@ internal abstract class PendingCall(
 
     /// <inheritdoc cref="TryFail"/>
     public abstract bool TryCancel(CancellationToken token);
-}
-
-/// <inheritdoc cref="PendingCall"/>
-internal sealed class PendingCall<TRequest, TResponse>(
-    string requestId, string action, TRequest request, bool control, bool changes, IProgress<ProgressData>? progress)
-    : PendingCall(requestId, action, control, changes, progress)
-    where TRequest : class, IWireRecord<TRequest>
-    where TResponse : class, IWireRecord<TResponse>
-{
-    private readonly TaskCompletionSource<TResponse> _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-
-    public Task<TResponse> Task => _done.Task;
-
-    public override void Succeed(ReadOnlySpan<byte> data, AllocationLedger ledger)
-    {
-        var reader = new Utf8JsonReader(data);
-        reader.Read();
-        var response = TResponse.Read(ref reader, strict: false);
-        ledger.Observe(request, response);
-        if (!_done.TrySetResult(response))
-        {
-            ledger.Orphan(request, response);
-        }
-    }
-
-    public override bool TryFail(Exception problem) => _done.TrySetException(problem);
-
-    public override bool TryCancel(CancellationToken token) => _done.TrySetCanceled(token);
 }

@@ -41,9 +41,9 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
 
     public void OnLine(ReadOnlySpan<byte> line)
     {
-        if (!Frame.TryParse(line, out var frame))
+        if (!Frame.TryParse(line, out var frame, out var problem))
         {
-            observer.OnJunk(processId, Frame.Excerpt(line));
+            OnUnreadable(line, problem?.Message ?? "the line is no reply", problem);
         }
         else if (frame.Success is null)
         {
@@ -59,16 +59,24 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
         }
     }
 
-    public void OnTooLong(ReadOnlySpan<byte> head, long length)
-    {
-        observer.OnJunk(processId, Frame.Excerpt(head));
-        if (Frame.FindRequestId(head) is { } id && _pending.TryGetValue(id, out var call) && Remove(call))
-        {
-            call.TryFail(Unreadable(call, $"the answer has {length} bytes, more than {nameof(PythonWorkerOptions.MaxReplyBytes)}"));
-        }
-    }
+    public void OnTooLong(ReadOnlySpan<byte> head, long length) =>
+        OnUnreadable(head, $"the answer has {length} bytes, more than {nameof(PythonWorkerOptions.MaxReplyBytes)}");
 
     public void OnUnfinished(ReadOnlySpan<byte> rest) => observer.OnJunk(processId, Frame.Excerpt(rest));
+
+    /// <summary>Fails the call that the line would have answered, so that it does not wait for its timeout.</summary>
+    private void OnUnreadable(ReadOnlySpan<byte> line, string why, Exception? problem = null)
+    {
+        observer.OnJunk(processId, Frame.Excerpt(line));
+        for (var rest = Frame.LooksLikeReply(line) ? line : []; Frame.TryFindRequestId(ref rest, out var id);)
+        {
+            if (_pending.TryGetValue(id, out var call) && Remove(call))
+            {
+                call.TryFail(Unreadable(call, why, problem));
+                return; // Further ids are part of its data.
+            }
+        }
+    }
 
     private void OnReply(PendingCall call, Frame frame)
     {
@@ -80,7 +88,7 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
             }
             else
             {
-                call.TryFail(Refused(call, WireError.Read(frame.Error, call.RequestId, processId, call.Action)));
+                call.TryFail(Refused(call, frame.Error));
             }
         }
         catch (Exception problem)
@@ -90,11 +98,16 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
         }
     }
 
-    /// <summary>The worker's clock may be the first to see that the time of the call is over.</summary>
-    private static WorkerException Refused(PendingCall call, WorkerRequestException error) =>
-        error.Code == "deadline_exceeded" && call.Limit.Until != default
-            ? call.Limit.Exceeded(call.Action, WorkerFailure.Of(error))
-            : error;
+    private WorkerException Refused(PendingCall call, ReadOnlySpan<byte> error)
+    {
+        var reader = new Utf8JsonReader(error);
+        var body = ErrorBody.Read(ref reader, strict: false);
+        var refused = new WorkerRequestException(body, call.Action, call.RequestId, processId);
+        // The worker's clock may be the first to see that the time of the call is over.
+        return body.Code == ErrorCode.DeadlineExceeded && call.Limit.Since is not null
+            ? call.Limit.Exceeded(call.Action, WorkerFailure.Of(refused))
+            : refused;
+    }
 
     private void OnEvent(Frame frame, ReadOnlySpan<byte> line)
     {
@@ -102,13 +115,11 @@ internal sealed class ReplyRouter(int processId, AllocationLedger ledger, IWorke
         {
             if (frame.RequestId is not { } id)
             {
-                if (WorkerEvent.Read(frame.Event!, frame.Sequence, processId, frame.Data) is { } one)
-                {
-                    ledger.Observe(one);
-                    observer.OnEvent(one);
-                }
+                var one = WorkerEventReader.Read(frame.Event!, frame.Sequence, processId, frame.Data);
+                ledger.Observe(one);
+                observer.OnEvent(one);
             }
-            else if (_pending.TryGetValue(id, out var call))
+            else if (frame.Event == WireEvents.Progress && _pending.TryGetValue(id, out var call))
             {
                 var reader = new Utf8JsonReader(frame.Data);
                 reader.Read();

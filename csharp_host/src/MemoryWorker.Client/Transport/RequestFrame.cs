@@ -6,12 +6,6 @@ using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client.Transport;
 
-/// <summary>What stands in <c>meta</c>.</summary>
-internal readonly record struct RequestMeta(long? DeadlineMs, bool Progress, string? TraceParent)
-{
-    public bool IsEmpty => DeadlineMs is null && !Progress && TraceParent is null;
-}
-
 /// <summary>One encoded request line in a buffer that is used again.</summary>
 internal sealed class RequestFrame
 {

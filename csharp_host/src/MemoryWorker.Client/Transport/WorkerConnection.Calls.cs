@@ -4,25 +4,12 @@ using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client.Transport;
 
-/// <summary>The time a call has. <paramref name="Expired"/> is cancelled when it runs out.</summary>
-internal readonly record struct CallLimit(TimeSpan Time, CancellationToken Expired, DateTimeOffset Until)
-{
-    public WorkerTimeoutException Exceeded(string action, WorkerFailure failure) =>
-        new($"{action} took longer than {Time.TotalSeconds:0.###} s", Time, failure);
-}
-
-/// <summary>Ids that no two requests of a host share.</summary>
-internal sealed class RequestIds
-{
-    private readonly string _prefix = Guid.NewGuid().ToString("N")[..12] + "-";
-    private long _last;
-
-    public string Next() => _prefix + Interlocked.Increment(ref _last).ToString(System.Globalization.CultureInfo.InvariantCulture);
-}
-
 /// <content>How a call is sent, given up and failed.</content>
 internal sealed partial class WorkerConnection
 {
+    /// <summary>The most that <c>memory.get_allocations</c> gives at once.</summary>
+    private const int AllocationsPerPage = 10_000;
+
     private static readonly Action<object?, CancellationToken> OnCancelled = static (state, token) =>
     {
         var call = (PendingCall)state!;
@@ -34,21 +21,14 @@ internal sealed partial class WorkerConnection
 
     /// <summary>Makes a call that is ready to be sent once.</summary>
     public PendingCall<TRequest, TResponse> NewCall<TRequest, TResponse>(
-        WireAction<TRequest, TResponse> action, TRequest request)
+        WireAction<TRequest, TResponse> action, TRequest request, IProgress<ProgressData>? progress = null)
         where TRequest : class, IWireRecord<TRequest>
         where TResponse : class, IWireRecord<TResponse> =>
-        new(_ids.Next(), action.Name, request, action.IsControl, action.Changes, null);
-
-    /// <summary>Makes a call by name. An action that the contract does not know counts as a change.</summary>
-    public PendingCall<TRequest, TResponse> NewCall<TRequest, TResponse>(
-        string action, TRequest request, WireAction? row, IProgress<ProgressData>? progress)
-        where TRequest : class, IWireRecord<TRequest>
-        where TResponse : class, IWireRecord<TResponse> =>
-        new(_ids.Next(), action, request, row?.IsControl ?? false, row?.Changes ?? true, progress);
+        new(_ids.Next(), action, request, progress);
 
     /// <summary>Sends a call and waits for its reply.</summary>
     public async Task<TResponse> SendAsync<TRequest, TResponse>(
-        PendingCall<TRequest, TResponse> call, TRequest request, CallLimit limit, CancellationToken cancellationToken)
+        PendingCall<TRequest, TResponse> call, CallLimit limit, CancellationToken cancellationToken)
         where TRequest : class, IWireRecord<TRequest>
         where TResponse : class, IWireRecord<TResponse>
     {
@@ -67,7 +47,7 @@ internal sealed partial class WorkerConnection
 
         try
         {
-            Write(call, request, limit);
+            Write(call, call.Request, limit);
         }
         catch
         {
@@ -120,11 +100,10 @@ internal sealed partial class WorkerConnection
         where TRequest : class, IWireRecord<TRequest>
     {
         var activity = Activity.Current;
-        long? deadline = limit.Until == default
-            ? null
-            : Math.Max(1, (long)(limit.Until - _options.TimeProvider.GetUtcNow()).TotalMilliseconds);
         var meta = new RequestMeta(
-            deadline, call.WantsProgress, activity is { IdFormat: ActivityIdFormat.W3C } ? activity.Id : null);
+            limit.DeadlineMs(_options.TimeProvider),
+            call.WantsProgress,
+            activity is { IdFormat: ActivityIdFormat.W3C } ? activity.Id : null);
         var frame = RequestFrame.Encode(call.RequestId, call.Action, request, meta);
         if (Hello is { Limits.MaxFrameBytes: var most } && frame.Length - 1 > most)
         {
@@ -141,7 +120,7 @@ internal sealed partial class WorkerConnection
         var reason = $"the request has {length} bytes; {most} are allowed";
         using var details = JsonDocument.Parse($$"""{"frame_bytes":{{length}},"max_frame_bytes":{{most}}}""");
         var failure = new WorkerFailure { RequestId = call.RequestId, ProcessId = ProcessId };
-        return new("frame_too_large", $"{call.Action}: {reason} (frame_too_large)", reason, details.RootElement.Clone(), failure);
+        return new(ErrorCode.FrameTooLarge, call.Action, reason, details.RootElement.Clone(), failure);
     }
 
     /// <summary>The caller has left. Unwritten, the call is forgotten; otherwise the worker is asked to cancel it.</summary>
@@ -168,14 +147,41 @@ internal sealed partial class WorkerConnection
     private Task GiveBackAsync(string allocationId) =>
         TellAsync(WireActions.Deallocate, new DeallocateParams { AllocationId = allocationId, Force = true });
 
-    /// <summary>Sends what nobody waits for. Does not throw.</summary>
+    /// <summary>After a clear that freed more than its answer lists: what the worker's own list lacks is gone.</summary>
+    private async Task ReconcileAsync(IReadOnlyCollection<string> held)
+    {
+        var gone = held.ToHashSet(StringComparer.Ordinal);
+        try
+        {
+            for (string? after = null; ;)
+            {
+                var request = new GetAllocationsParams { Limit = AllocationsPerPage, After = after };
+                var page = await SendAsync(NewCall(WireActions.GetAllocations, request), default, default).ConfigureAwait(false);
+                gone.ExceptWith(page.Allocations.Select(one => one.AllocationId));
+                if (page.Next is null)
+                {
+                    break;
+                }
+
+                after = page.Next;
+            }
+
+            _allocations.Remove(gone);
+        }
+        catch (WorkerException)
+        {
+            // It died, or cannot say: what it held counts until its end.
+        }
+    }
+
+    /// <summary>Sends what no caller waits for. Does not throw.</summary>
     private async Task TellAsync<TRequest, TResponse>(WireAction<TRequest, TResponse> action, TRequest request)
         where TRequest : class, IWireRecord<TRequest>
         where TResponse : class, IWireRecord<TResponse>
     {
         try
         {
-            await SendAsync(NewCall(action, request), request, default, default).ConfigureAwait(false);
+            await SendAsync(NewCall(action, request), default, default).ConfigureAwait(false);
         }
         catch (WorkerException)
         {
@@ -194,8 +200,8 @@ internal sealed partial class WorkerConnection
         try
         {
             using var timeout = new CancellationTokenSource(_options.PingTimeout, _options.TimeProvider);
-            var limit = new CallLimit(_options.PingTimeout, timeout.Token, default);
-            await SendAsync(NewCall(WireActions.WorkerPing, new PingParams()), new PingParams(), limit, default).ConfigureAwait(false);
+            var limit = new CallLimit(_options.PingTimeout, timeout.Token, null);
+            await SendAsync(NewCall(WireActions.WorkerPing, new PingParams()), limit, default).ConfigureAwait(false);
         }
         catch (WorkerTimeoutException)
         {

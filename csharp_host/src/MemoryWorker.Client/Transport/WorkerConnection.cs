@@ -34,6 +34,7 @@ internal sealed partial class WorkerConnection
         _process = WorkerProcess.Start(options);
         _allocations = new AllocationLedger(options.TimeProvider);
         _allocations.Orphaned += id => _ = GiveBackAsync(id);
+        _allocations.Unlisted += held => _ = ReconcileAsync(held);
         _router = new ReplyRouter(_process.Id, _allocations, observer);
         _router.Settled += OnSettled;
         _stderr = new StderrLog(_process.Id, options.StderrTailLines, observer);
@@ -80,8 +81,8 @@ internal sealed partial class WorkerConnection
         var hello = new HelloParams { ProtocolMin = WireContract.ProtocolVersion, ProtocolMax = WireContract.ProtocolVersion, HostPid = Environment.ProcessId };
         var call = NewCall(WireActions.WorkerHello, hello);
         using var timeout = new CancellationTokenSource(_options.StartTimeout, _options.TimeProvider);
-        var limit = new CallLimit(_options.StartTimeout, timeout.Token, default);
-        Hello = await SendAsync(call, hello, limit, cancellationToken).ConfigureAwait(false);
+        var limit = new CallLimit(_options.StartTimeout, timeout.Token, null);
+        Hello = await SendAsync(call, limit, cancellationToken).ConfigureAwait(false);
         _slots = new SemaphoreSlim((int)Math.Clamp(Hello.Limits.MaxInflight, 1, int.MaxValue));
     }
 
@@ -99,7 +100,9 @@ internal sealed partial class WorkerConnection
             WorkerTimeoutException late => $"it did not answer within {late.Timeout.TotalSeconds:0.###} s",
             _ => problem.Message,
         };
-        return new WorkerStartException($"the worker (process {connection.ProcessId}) did not start: {why}", failure, problem);
+        var started = Interpreter.Describe(connection._options, failure.StderrTail);
+        return new WorkerStartException(
+            $"the worker (process {connection.ProcessId}) did not start: {why}; {started}", failure, problem);
     }
 
     /// <summary>Ends the worker: asks it to, closes its input, waits, kills it. Bounded at every step; does not throw.</summary>
@@ -109,8 +112,8 @@ internal sealed partial class WorkerConnection
         {
             using var timeout = new CancellationTokenSource(_options.ShutdownTimeout, _options.TimeProvider);
             var call = NewCall(WireActions.WorkerShutdown, new ShutdownParams());
-            var limit = new CallLimit(_options.ShutdownTimeout, timeout.Token, default);
-            await SendAsync(call, new ShutdownParams(), limit, default).ConfigureAwait(false);
+            var limit = new CallLimit(_options.ShutdownTimeout, timeout.Token, null);
+            await SendAsync(call, limit, default).ConfigureAwait(false);
         }
         catch (WorkerException)
         {

@@ -4,6 +4,7 @@ using System.Diagnostics;
 using System.Diagnostics.Metrics;
 using System.Text.Json;
 using MemoryWorker.Client;
+using MemoryWorker.Client.Protocol;
 using MemoryWorker.Hosting;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
@@ -48,6 +49,7 @@ await host.StartAsync();
 var worker = host.Services.GetRequiredService<IPythonWorkerService>();
 var memory = host.Services.GetRequiredService<IServiceMemory>();
 var exited = new TaskCompletionSource();
+worker.WorkerExited += (_, _) => throw new InvalidOperationException("a handler that throws");
 worker.WorkerExited += (_, _) => exited.TrySetResult();
 
 var healthy = await HealthAsync();
@@ -88,7 +90,7 @@ async Task<string> HealthAsync() =>
     (await host.Services.GetRequiredService<HealthCheckService>().CheckHealthAsync()).Entries["memory_worker"].Status.ToString();
 
 Task<JsonData> AskAsync(string action, string data = "{}") =>
-    worker.ExecuteAsync<JsonData, JsonData>(PythonWorkerTypes.Memory, action, JsonData.Parse(data));
+    worker.ExecuteAsync(WireAction.Plain(action), JsonData.Parse(data));
 
 static string Text(ReadOnlySpan<KeyValuePair<string, object?>> tags) => string.Join(" ", tags.ToArray().Select(one => one.Value));
 

@@ -1,0 +1,141 @@
+using System.Runtime.CompilerServices;
+using MemoryWorker.Client.Protocol;
+using MemoryWorker.Client.Transport;
+
+namespace MemoryWorker.Client;
+
+/// <summary>The one subscription that all readers of a host share: the worker is asked for what any of them wants.</summary>
+internal sealed class EventSubscription(WorkerSupervisor supervisor)
+{
+    private readonly EventHub _hub = new();
+
+    // One at a time, each with what is wanted by then: so the last that the worker hears is what holds.
+    private readonly SemaphoreSlim _subscribing = new(1);
+
+    private sealed record Refusal(IReadOnlyList<EventName> Names, WorkerRequestException Problem);
+
+    public void Publish(WorkerEvent one) => _hub.Publish(one);
+
+    public void Complete(Exception problem) => _hub.Complete(problem);
+
+    public async IAsyncEnumerable<WorkerEvent> ReadAsync(
+        IReadOnlyCollection<EventName> events, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var reader = _hub.Add(events);
+        try
+        {
+            await SubscribeAsync(reader, cancellationToken).ConfigureAwait(false);
+            await foreach (var one in reader.Events.ReadAllAsync(cancellationToken).ConfigureAwait(false))
+            {
+                yield return one;
+            }
+        }
+        finally
+        {
+            var before = _hub.Wanted;
+            _hub.Remove(reader);
+            if (!before.SequenceEqual(_hub.Wanted))
+            {
+                _ = UnsubscribeAsync();
+            }
+        }
+    }
+
+    /// <summary>Asks a new worker for what its predecessor was asked for. Does not throw: a dead one is noticed elsewhere.</summary>
+    public async Task ResubscribeAsync(WorkerConnection connection)
+    {
+        if (_hub.Wanted is { Count: > 0 } wanted)
+        {
+            await TellAsync(connection, wanted).ConfigureAwait(false);
+        }
+    }
+
+    private async Task SubscribeAsync(EventReader reader, CancellationToken cancellationToken)
+    {
+        await _subscribing.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            var connection = await supervisor.ConnectAsync(cancellationToken).ConfigureAwait(false);
+            var refused = await AskAsync(connection, _hub.Wanted, cancellationToken).ConfigureAwait(false);
+            if (refused is not null && reader.Names.IsSubsetOf(refused.Names))
+            {
+                throw refused.Problem; // Nothing that this reader wants will ever come.
+            }
+        }
+        catch (WorkerExitedException)
+        {
+            // Its successor is asked before it is announced.
+        }
+        finally
+        {
+            _subscribing.Release();
+        }
+    }
+
+    /// <summary>Tells the worker that runs, if one does, what is still wanted. No reader waits for it.</summary>
+    private async Task UnsubscribeAsync()
+    {
+        await _subscribing.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            if (supervisor.Current is { } connection)
+            {
+                await TellAsync(connection, _hub.Wanted).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            _subscribing.Release();
+        }
+    }
+
+    private static async Task TellAsync(WorkerConnection connection, IReadOnlyList<EventName> wanted)
+    {
+        try
+        {
+            await AskAsync(connection, wanted, default).ConfigureAwait(false);
+        }
+        catch (WorkerException)
+        {
+            // It is dead, or has no events.
+        }
+    }
+
+    /// <summary>Subscribes to what the worker has of it: one that is older does not know every event.</summary>
+    /// <returns>What it does not have; null where it has all.</returns>
+    private static async Task<Refusal?> AskAsync(
+        WorkerConnection connection, IReadOnlyList<EventName> wanted, CancellationToken cancellationToken)
+    {
+        Refusal? refused = null;
+        while (true)
+        {
+            try
+            {
+                var request = new SubscribeParams { Events = wanted };
+                await connection.SendAsync(connection.NewCall(WireActions.WorkerSubscribe, request), default, cancellationToken)
+                    .ConfigureAwait(false);
+                return refused;
+            }
+            catch (WorkerRequestException problem) when (Unknown(problem, wanted) is { Count: > 0 } unknown)
+            {
+                refused = new([.. refused?.Names ?? [], .. unknown], problem);
+                wanted = wanted.Except(unknown).ToList();
+            }
+        }
+    }
+
+    /// <summary>Which of the events a refusal names, by their places in the request.</summary>
+    private static List<EventName> Unknown(WorkerRequestException problem, IReadOnlyList<EventName> wanted)
+    {
+        const string Place = "data.events.";
+        return problem.ErrorCode == ErrorCode.InvalidRequest && problem.Details.TryGetProperty("errors", out var errors)
+            ? errors.EnumerateArray()
+                .Select(one => one.GetProperty("path").GetString() ?? string.Empty)
+                .Where(path => path.StartsWith(Place, StringComparison.Ordinal))
+                .Select(path => int.TryParse(path.AsSpan(Place.Length), out var at) ? at : -1)
+                .Where(at => at >= 0 && at < wanted.Count)
+                .Select(at => wanted[at])
+                .ToList()
+            : [];
+    }
+}

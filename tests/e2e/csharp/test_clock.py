@@ -1,0 +1,114 @@
+"""Time is measured: what the system's date says meanwhile changes nothing."""
+
+import itertools
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.csharp.host import (
+    Make,
+    Watched,
+    answer,
+    ask,
+    ask_until,
+    call,
+    execute,
+    fake,
+    make,
+    until,
+    wait,
+)
+
+__all__ = ["fake"]
+
+_numbers = itertools.count()
+"""Each .NET type that Python derives needs a namespace of its own."""
+
+
+def test_the_break_ends_though_the_date_is_set_back(fake: Make, tmp_path: Path) -> None:
+    """The breaker measures time; what the system's date says meanwhile is nothing to it."""
+    from MemoryWorker.Client import WorkerStartException
+
+    flag, clock = tmp_path / "works", dated()
+    service = fake("--only-if", str(flag), max_restarts=0, break_ms=300, TimeProvider=clock)
+    with pytest.raises(WorkerStartException, match="exit code 7"):
+        ask(service, "fake.echo")
+    until(lambda: service.Snapshot.State.ToString() == "BreakerOpen")
+    flag.touch()
+    clock.hours = -2
+    assert ask_until(service, WorkerStartException)["value"] == 1
+
+
+def test_failures_count_though_the_date_jumps(fake: Make, tmp_path: Path) -> None:
+    """Two failures in a row are two, also where the date leaps a day between them."""
+    from MemoryWorker.Client import WorkerStartException
+
+    clock = dated()
+    never = str(tmp_path / "never")
+    service = fake("--only-if", never, max_restarts=1, delay_ms=100, max_delay_ms=100, TimeProvider=clock)
+    failed = Watched(service, "WorkerStartFailed")
+    with pytest.raises(WorkerStartException):
+        ask(service, "fake.echo")
+    clock.hours = 24
+    for _ in range(2):
+        failed.next()
+    assert service.Snapshot.State.ToString() == "BreakerOpen"
+
+
+def test_a_lease_runs_though_the_date_jumps(fake: Make) -> None:
+    """An allocation with an hour's lease is still held, and so lost with its worker, whatever the date says."""
+    from MemoryWorker.Client.Protocol import AllocateParams, WireActions
+
+    clock = dated()
+    service = fake(TimeProvider=clock)
+    exited = Watched(service, "WorkerExited")
+    wait(execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=8, LeaseMs=3_600_000)))
+    clock.hours = 2
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert exited.next().LostAllocations.Count == 1
+
+
+def test_a_renewed_lease_counts(fake: Make, tmp_path: Path) -> None:
+    """An allocation whose lease was renewed before it ran out is still held, and so lost with its worker."""
+    from MemoryWorker.Client.Protocol import AllocateParams, RenewLeaseParams, WireActions
+
+    service = fake()
+    exited = Watched(service, "WorkerExited")
+    made = wait(
+        execute(service, WireActions.Allocate, make(AllocateParams, SizeBytes=8, LeaseMs=200))
+    ).AllocationId
+    longer = make(RenewLeaseParams, AllocationId=made, LeaseMs=3_600_000)
+    wait(execute(service, WireActions.RenewLease, longer))
+    end = time.monotonic() + 0.2
+    until(lambda: time.monotonic() > end)
+    psutil.Process(service.Snapshot.ProcessId).kill()
+    assert [one.AllocationId for one in exited.next().LostAllocations] == [made]
+
+
+def test_a_deadline_is_the_time_that_is_left_though_the_date_jumps(fake: Make, tmp_path: Path) -> None:
+    """The date leaps while a call waits for its worker: what is sent as its deadline is what it has."""
+    gate, clock = tmp_path / "gate", dated()
+    os.mkfifo(gate)
+    service = fake("--gate", str(gate), TimeProvider=clock)
+    task = call(service, "fake.echo", timeout_ms=60_000)
+    clock.hours = 5
+    gate.open("w").close()
+    assert 20_000 < answer(task)["meta"]["deadline_ms"] <= 60_000
+
+
+def dated() -> Any:
+    """Return a clock that runs like any other but whose date is ``hours`` off."""
+    import System
+
+    class Dated(System.TimeProvider):  # type: ignore[misc]
+        __namespace__ = f"Tests.Dated{next(_numbers)}"
+        hours = 0
+
+        def GetUtcNow(self) -> Any:
+            return System.DateTimeOffset.UtcNow.AddHours(self.hours)
+
+    return Dated()
