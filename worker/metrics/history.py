@@ -90,7 +90,9 @@ class History:
         duration_us = duration_ns // NS_PER_US
         index = bucket(duration_us)
         with self._lock:
-            slot = self._slot(action, now_ns)
+            slot = self._minute[1].get(action) if now_ns < self._minute_ends_ns else None
+            if slot is None:
+                slot = self._slot(action, now_ns)
             slot.counts[index] = slot.counts.get(index, 0) + 1
             slot.errors += failed
             slot.total_us += duration_us

@@ -186,21 +186,23 @@ class StdioLoop:
 
     def _answer_lines(self, prepare: Prepare) -> None:
         """Answer what was read, the first line last in the list. MemoryError: called again, it goes on."""
-        lines, accept = self._lines, self._runner.accept
-        while lines or self._failed is not None:
-            if self._failed is None:
-                line = lines.pop()
-                try:
-                    if self._fixed_clock is not None:
-                        self._settle(self._fixed_clock)
-                    request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
-                    if request is not None:
-                        accept(request, prepare)
-                except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
-                    self._failed, self._failure = line, error
+        lines, accept, fixed_clock = self._lines, self._runner.accept, self._fixed_clock
+        while True:
             if self._failed is not None:
                 self._refuse(self._failed, self._failure)
                 self._failed = None
+            if not lines:
+                break
+            try:
+                while lines:
+                    line = lines.pop()
+                    if fixed_clock is not None:
+                        self._settle(fixed_clock)
+                    request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
+                    if request is not None:
+                        accept(request, prepare)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
+                self._failed, self._failure = line, error
         self._writer.flush()
 
     def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:
