@@ -52,21 +52,26 @@ class Executor:
             if type(result) is Answer:
                 answer, result = result, result.result
             try:
-                frame = success_frame(request.request_id, result)
+                frame = self._success(request, work, result)
             except MemoryError:  # it is done: only the telling is tried again
-                frame = patiently(partial(success_frame, request.request_id, result))
-            if work.plugin:
-                check_depth(frame)
-            if len(frame) > self._max_frame_bytes:
-                too_large = self._reply_too_large(len(frame))
-                frame, code = self.error_frame(request, too_large), too_large.code
+                frame = patiently(partial(self._success, request, work, result))
         except BaseException as error:  # noqa: BLE001 - a bug, short memory, a plugin's exit: the worker goes on
             frame, code = patiently(partial(self._failed, request, work, error))
+        request.frame = frame
         self.record(request, failed=code is not None, action=work.action)
         if self._noted:
             log("debug", "request", action=work.action, code=code)
             note_request(None)
         return frame, answer
+
+    def _success(self, request: Incoming, work: Work, result: Any) -> bytes:
+        """Make the reply of work that is done. FrameTooLargeError where it is larger than a frame may be."""
+        frame = success_frame(request.request_id, result)
+        if work.plugin:
+            check_depth(frame)
+        if len(frame) > self._max_frame_bytes:
+            raise self._reply_too_large(len(frame))
+        return frame
 
     def _again(self, work: Work, call: Call, error: Exception) -> Any:
         """Ask a question that failed by a passing shortage once more, with what is held in reserve."""

@@ -38,7 +38,7 @@ class Incoming:
 
     # Slots: to note there that it was answered needs no memory.
     __slots__ = (
-        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "owed", "progress", "replier",
+        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "frame", "owed", "progress", "replier",
         "request_id", "traceparent",
     )  # fmt: skip
 
@@ -54,6 +54,8 @@ class Incoming:
         """What a repetition is compared with; None for quick work that changes nothing."""
         self.answered = False
         """Whether its reply was handed to the writer, or to who will make it: there is only ever one."""
+        self.frame: bytes | None = None
+        """Its reply, once it is made: whatever fails from then on, it is this one."""
         self.owed: list[bytes] | None = None
         """What is to be written of its reply and of its repetitions'."""
         self.replier = 0

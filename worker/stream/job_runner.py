@@ -334,7 +334,7 @@ class JobRunner:
             report = self._executor.reporter(request) if request.progress else no_report
             frame, answer = self._execute(request, job.work, Call(job.token, report))
         except BaseException as error:  # noqa: BLE001 - what could not even be made an error of
-            failed = error
+            failed, frame = error, request.frame or spare
             patiently(lambda: log_bug(failed, job.work.action))
         if not job.answered:  # it was, where it took far too long
             patiently(lambda: self._lanes.answering(job))
@@ -358,7 +358,10 @@ class JobRunner:
         """Run work, and remember the reply of what changed something."""
         frame, answer = self._executor.execute(request, work, call)
         if work.changes and request.body is not None:
-            patiently(partial(self._answers.keep, request.request_id, request.body, frame))
+            try:
+                self._answers.keep(request.request_id, request.body, frame)
+            except MemoryError:
+                patiently(partial(self._answers.keep, request.request_id, request.body, frame))
         return frame, answer
 
     # ---- inside: after it ran ----
@@ -373,8 +376,8 @@ class JobRunner:
     def _rescue(self, request: Incoming, error: BaseException) -> None:
         """Answer a request whose path here ended by something that nobody expected."""
         wired = wire_error(error, request.action, request.traceparent)
-        if not request.answered:
-            self._batch(request, self._executor.error_frame(request, wired))
+        if not request.answered:  # where its work is done its reply is made, and still the truth
+            self._batch(request, request.frame or self._executor.error_frame(request, wired))
 
     def _after(self, request: Incoming, answer: Answer) -> None:
         work = answer.background
