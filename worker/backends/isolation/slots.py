@@ -29,7 +29,7 @@ class Slots:
         self._view = memoryview(mapping)
         self._map = mapping
         self._given_back = threading.Condition()
-        # All mutable state: the slots that nobody uses, the warmest last.
+        # All mutable state: the slots that no caller uses, the warmest last.
         self._free = list(range(SLOTS))
 
     @classmethod
