@@ -1,7 +1,12 @@
-"""Spawn to the first ``memory.get_status``, against importing what it needs and building those models."""
+"""Spawn to the first ``memory.get_status``, against importing what it needs and building those models.
 
+Both from bytecode, as what is installed has it.
+"""
+
+import os
 import subprocess
 import sys
+import tempfile
 import time
 
 from benchmarks.harness import heading, interleaved, row, seconds, worker
@@ -16,7 +21,11 @@ ROUNDS = 15
 def main() -> None:
     """Print the ratio."""
     heading("Milliseconds from spawn to the first answer", "python -c 'import ...' and two models built")
-    ours, floor = interleaved(ROUNDS, _first_answer, _imports)
+    with tempfile.TemporaryDirectory() as bytecode:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = bytecode
+        _first_answer(), _imports()
+        ours, floor = interleaved(ROUNDS, _first_answer, _imports)
     row("memory.get_status", ours, floor, "ms", "<= 1.15")
 
 

@@ -323,3 +323,48 @@ def test_the_file_of_models_is_read_again(tmp_path: Path) -> None:
         found = started.call("memory.reload_models")
         assert (found["refused"][0]["model_id"], found["removed"]) == ("kept", ["changed", "new", "odd"])
         assert started.call("memory.load_model", {"model_id": "kept"})["load_count"] == 1
+
+
+def test_the_log_tells_whose_every_step_is(tmp_path: Path) -> None:
+    """At debug each request, load, eviction and refusal is a line with the request's id and traceparent."""
+    rows = []
+    for name in "ab":
+        write_model(tmp_path / f"{name}.safetensors", 3 * MIB)
+        rows.append({"id": name, "path": f"{name}.safetensors", "loader": "safetensors", "device": "sim:0"})
+    (tmp_path / "models.yaml").write_text(json.dumps({"models": rows}))
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b{}-01"
+    simulated = ("--simulated-device", str(4 * MIB), "--log-level", "debug")
+    with worker(*options(tmp_path), *simulated) as started:
+        steps = [
+            ("memory.load_model", {"model_id": "a"}),
+            ("memory.load_model", {"model_id": "b", "make_room": True}),
+            ("memory.allocate", {"size_bytes": 2 * MIB, "device_id": "sim:0"}),
+            ("memory.unload_model", {"model_id": "b"}),
+            ("memory.allocate", {"size_bytes": 0}),
+        ]
+        for number, (action, data) in enumerate(steps):
+            started.send(action, data, request_id=f"q{number}", meta={"traceparent": parent.format(number)})
+            started.reply(f"q{number}")
+        started.close_input()
+        assert started.exit_code() == 0
+        lines = [json.loads(each) for each in started.stderr().splitlines()]
+    told = [
+        (each["message"], each["request_id"], each["traceparent"], each.get("model_id") or each.get("code"))
+        for each in lines
+        if each.get("request_id", "").startswith("q")
+    ]
+    assert told == [
+        (message, f"q{number}", parent.format(number), about)
+        for message, number, about in (
+            ("loaded", 0, "a"),
+            ("request", 0, None),
+            ("unloaded", 1, "a"),
+            ("loaded", 1, "b"),
+            ("request", 1, None),
+            ("refused", 2, "out_of_memory"),
+            ("request", 2, "out_of_memory"),
+            ("unloaded", 3, "b"),
+            ("request", 3, None),
+            ("refused", 4, "invalid_request"),
+        )
+    ]

@@ -6,11 +6,11 @@ reused for two seconds goes back too. So a single free is always a real one, and
 fresh pages (120-470 ms/GiB measured) only once, then for zeroing (25-45 ms/GiB).
 """
 
-import threading
 from collections.abc import Callable
 
 from worker.backends.host_memory import AnonymousBuffer
 from worker.backends.size_churn import KEEP_NS, SizeChurn
+from worker.core.sure_lock import SureLock
 
 MIN_BYTES = 2**20
 """Below this, mapping fresh pages costs less than keeping a ledger."""
@@ -22,7 +22,7 @@ class BufferPool:
     def __init__(self, max_bytes: int, now_ns: Callable[[], int]) -> None:
         self.max_bytes = max_bytes
         self._now_ns = now_ns
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: the buffers kept, oldest first, and which sizes churn.
         self._kept: list[tuple[int, AnonymousBuffer]] = []
         self._churn = SizeChurn(now_ns)

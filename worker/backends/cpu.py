@@ -23,6 +23,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 from worker.core.log import log
 from worker.core.records import HOST, AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings
+from worker.core.sure_lock import SureLock
 from worker.telemetry.system import SystemReading
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class CpuBackend:
         self._read_system = read_system
         self._pool = BufferPool(pool_bytes, now_ns)
         self._files = SharedFiles(shared_folder)
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state besides the pool: the live buffers by allocation id, and those of them that are files.
         self._buffers: dict[str, Buffer | SharedBuffer] = {}
         self._mapped: dict[str, MappedFile] = {}

@@ -18,6 +18,7 @@ from worker.backends.torch_blocks import TorchBlocks
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.sure_lock import SureLock
 from worker.telemetry.system import SystemMemory
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class CudaBackend:
         self._now_ns = now_ns
         self._find = find
         self._free_host_bytes = free_host_bytes
-        self._probing = threading.Lock()
-        self._lock = threading.Lock()
+        self._probing = SureLock()
+        self._lock = SureLock()
         # All mutable state besides the devices' blocks: what was found, where each block lies, and pinned ones.
         self._found: Found | None = None
         self._devices: dict[str, TorchBlocks] = {}

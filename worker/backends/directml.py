@@ -5,7 +5,6 @@ Figures come from DXCore, DXGI and PDH, which ``torch_directml`` does not ask; s
 """
 
 import importlib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
@@ -27,6 +26,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.sure_lock import SureLock
 from worker.telemetry.dxcore import Adapter, compute_adapters
 
 ALLOCATORS: Final = ("untiled", "tiled")
@@ -83,7 +83,7 @@ class DirectMlBackend(LoadsThroughCopies):
             for index, adapter in enumerate(self._adapters)
             if only in {None, index}
         }
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state besides the devices': where each block lies.
         self._places: dict[str, _AdapterMemory] = {}
 
@@ -231,7 +231,7 @@ class _AdapterMemory:
         else:
             self._memory = UntiledMemory(device, self._read)
         self.allocator = self._memory.name
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: the buffers, and whether the device is gone, and what it took with it.
         self._tensors: dict[str, tuple[Any, int]] = {}
         self.lost: str | None = None

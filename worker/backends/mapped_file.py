@@ -10,7 +10,6 @@ import errno
 import mmap
 import os
 import sys
-import threading
 
 from worker.backends.file_lease import FileLease
 from worker.backends.host_memory import PAGE_BYTES, address_of, page_rounded, resident_bytes
@@ -27,6 +26,7 @@ from worker.backends.raw_pages import (
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
 from worker.core.records import FileRange
+from worker.core.sure_lock import SureLock
 
 _STEP_BYTES = 64 * 2**20
 """Pages are read in steps of this size, so that cancelling is seen in between."""
@@ -49,7 +49,7 @@ class MappedFile:
         self.actual_bytes = page_rounded(file.size_bytes)
         self.touched = True
         self._file = file
-        self._changing = threading.Lock()
+        self._changing = SureLock()
         # All mutable state: whether the bytes are the file's still, whether a writer spoiled them, and until then
         # the descriptor and what guards the file.
         self.in_place = True

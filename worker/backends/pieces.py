@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from worker.core.cancellation import CancelToken
 from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureLock
 
 PARALLEL_FROM_BYTES = 32 * 2**20
 """Below this a second thread costs more to start than it saves."""
@@ -29,7 +30,7 @@ def take_turns(
     OutOfMemoryError where there is no second thread; nothing was done then.
     """
     left = iter(pieces)
-    lock = threading.Lock()
+    lock = SureLock()
     failures: list[BaseException] = []
     completed = 0
 

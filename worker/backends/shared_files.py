@@ -10,13 +10,13 @@ import os
 import re
 import stat
 import sys
-import threading
 from pathlib import Path
 
 from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
 from worker.core.paths import is_private, make_private, shown
+from worker.core.sure_lock import SureLock
 
 _PREFIX = "memory-worker-"
 _LOCK_NAME = re.compile(rf"{_PREFIX}([0-9a-f]{{16}})\.lock")
@@ -59,7 +59,7 @@ class SharedFiles:
         self._made_here = folder is None and self.folder is not None and self.folder.name.startswith(_PREFIX)
         self._token: str | None = None
         self._lock_fd: int | None = None
-        self._claiming = threading.Lock()
+        self._claiming = SureLock()
         # Files of freed allocations that somebody still maps, where that keeps them.
         self._left: list[Path] = []
 

@@ -4,7 +4,6 @@ It has one contiguous range of addresses and so fragments; it can be slow, fail 
 corrupt a copy, or go away. Nothing of it depends on the machine.
 """
 
-import threading
 from typing import Any
 
 from protocol.record import Record
@@ -17,6 +16,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock, SystemClock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, UnsupportedError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.sure_lock import SureLock
 
 GRANULARITY_BYTES = 256
 """Allocations are rounded up to this, as Direct3D 12 and CUDA do."""
@@ -54,7 +54,7 @@ class SimulatedBackend(LoadsThroughCopies):
         self._device = device
         self._clock = clock
         self._capacity = device.total_bytes // GRANULARITY_BYTES * GRANULARITY_BYTES
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: the blocks and where they lie, and how often what was done.
         self._space = AddressSpace(self._capacity)
         self._buffers: dict[str, AnonymousBuffer] = {}

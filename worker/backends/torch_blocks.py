@@ -5,7 +5,6 @@ What it holds beyond live tensors is cache; only whole segments (2 MiB for block
 those up to 10 MiB, else the block rounded up to 2 MiB) go back, and only once nothing in them is live.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from worker.backends.torch_errors import as_worker_error
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, OutOfMemoryError, WorkerError
 from worker.core.records import AllocationRequest, Block, Readings
+from worker.core.sure_lock import SureLock, SureRLock
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +45,8 @@ class TorchBlocks:
         self.device = device
         self._on_lost = on_lost
         self._now_ns = now_ns
-        self._ledger_lock = threading.Lock()
-        self._measuring = threading.RLock()
+        self._ledger_lock = SureLock()
+        self._measuring = SureRLock()
         """Held around one call of the allocator and the figures before and after it."""
         # All mutable state: the tensors and what they take, idle lanes, what is kept for reuse and since
         # when, and what is known of the device.

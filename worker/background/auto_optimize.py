@@ -1,6 +1,5 @@
 """``--auto-optimize LEVEL``: the worker makes headroom by itself where a level lasts, and learns when to leave off."""
 
-import threading
 from collections.abc import Callable
 
 from protocol.vocabulary import OptimizationLevel, PressureLevel
@@ -10,6 +9,7 @@ from worker.core.clock import NS_PER_MS, NS_PER_S
 from worker.core.events import Optimized
 from worker.core.log import log
 from worker.core.records import sum_if_known
+from worker.core.sure_lock import SureLock
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.auto import PROTECTED_NS, REGRET_NS, AutoState, decide, learn, pause, regret
 from worker.policy.pressure import SEVERITY
@@ -42,7 +42,7 @@ class AutoOptimizer:
         self._publish = core.events.publish
         self._submit = submit
         self._from_level = from_level
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state.
         self._states: dict[str, AutoState] = {}
         self._busy: set[str] = set()

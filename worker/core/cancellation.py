@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from worker.core.errors import CancelledError, DeadlineExceededError
+from worker.core.sure_lock import SureLock
 
-_LOCK = threading.Lock()
+_LOCK = SureLock()
 """Guards what is rarely touched of all tokens: a token of its own lock would cost more than a short request."""
 
 

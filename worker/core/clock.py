@@ -1,12 +1,12 @@
 """Time, and waiting for it: the system's, or a fixed one that only moves when something waits."""
 
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
 from worker.core.cancellation import CancelToken
+from worker.core.sure_lock import SureLock
 
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
@@ -52,7 +52,7 @@ class FixedClock:
         """Threads that wait without end, until cancelled."""
         self._now_ns = 0
         self._when_parked: tuple[Callable[[], None], ...] = ()
-        self._lock = threading.Lock()
+        self._lock = SureLock()
 
     def when_parked(self, call: Callable[[], None]) -> None:
         """Call this whenever a thread begins or ends to wait without end."""

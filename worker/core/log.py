@@ -20,6 +20,7 @@ from typing import Any, TextIO, cast
 
 import orjson
 
+from worker.core.sure_lock import SureLock
 from worker.core.text import UNSEEN, printable
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -182,7 +183,7 @@ class _Writer:
         self._waiting = deque[bytes]()
         self._wake = SimpleQueue[None]()
         self._idle = threading.Event()
-        self._counting = threading.Lock()
+        self._counting = SureLock()
         # All mutable state besides: how many lines were dropped, and not told of yet.
         self._dropped = 0
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from worker.core.errors import OutOfMemoryError
+from worker.core.sure_lock import SureLock
 
 _TRIES = 200
 _RESERVED_BYTES = 256 * 1024
@@ -26,7 +27,7 @@ class Reserve:
     """Memory and descriptors that no caller uses, so that in a shortage an answer finds some. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state.
         self._memory: bytearray | None = None
         self._descriptors: list[int] = []

@@ -18,6 +18,7 @@ from worker.core.clock import Clock
 from worker.core.events import Event
 from worker.core.log import log
 from worker.core.paths import make_private
+from worker.core.sure_lock import SureLock
 from worker.export.monitor_client import MonitorClient, Prepare
 from worker.export.socket_path import default_path
 from worker.stream.alarm import Alarm
@@ -46,7 +47,7 @@ class MonitorSocket:
         if path == default_path(os.getpid()):
             make_private(path.parent)
         self._listener = _listen(path)
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: who is connected.
         self._clients: tuple[MonitorClient, ...] = ()
 

@@ -78,5 +78,7 @@ class Bindings:
 
 def _types_of(function: Callable[..., Any]) -> tuple[Any, Any]:
     """Return what a function takes first, and what it returns."""
-    hints = get_type_hints(function)
+    hints = function.__annotations__
+    if any(isinstance(hint, str) for hint in hints.values()):  # few are: to look them up takes a while
+        hints = get_type_hints(function)
     return next(iter(hints.values())), hints["return"]

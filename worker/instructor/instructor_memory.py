@@ -103,8 +103,10 @@ class Instructor:
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
-        if not data and action in self._bare:
-            return self._bare[action]
+        if not data:
+            bare = self._bare.get(action)
+            if bare is not None:
+                return bare
         name = OLDER_NAMES.get(action, action)
         binding = self._bindings.get(name)
         if binding is None:

@@ -73,19 +73,19 @@ class Allocations:
         A plan that is taken up is 4 at once, and what it said goes.
         """
         device_id, unloaded = request.device_id, list[UnloadedModel]()
+        if plan_id is not None and request.memory_type is MemoryType.EXTERNAL:
+            message = "a record of what the host holds takes no headroom, so there is no plan for it"
+            raise InvalidRequestError.at("data.plan_id", message)
         self._monitor.wait_until_known((device_id,), token)
-        with self._monitor.watching_for_loss():
-            if plan_id is not None:
-                if request.memory_type is MemoryType.EXTERNAL:
-                    message = "a record of what the host holds takes no headroom, so there is no plan for it"
-                    raise InvalidRequestError.at("data.plan_id", message)
-                plan = self._models.get().plan_for(plan_id, device_id, size_bytes=request.size_bytes)
-                allocation = self._allocate_in_held(allocation_id, request, token, unloaded, plan)
-            else:
-                allocation = self._allocate_without_plan(
-                    allocation_id, request, token, unloaded, make_room=make_room
-                )
         try:
+            with self._monitor.watching_for_loss():
+                if plan_id is not None:
+                    plan = self._models.get().plan_for(plan_id, device_id, size_bytes=request.size_bytes)
+                    allocation = self._allocate_in_held(allocation_id, request, token, unloaded, plan)
+                else:
+                    allocation = self._allocate_without_plan(
+                        allocation_id, request, token, unloaded, make_room=make_room
+                    )
             seen = self._after_change(device_id, request.size_bytes)
             return AllocateResult(
                 allocation_id=allocation.allocation_id,
@@ -98,8 +98,9 @@ class Allocations:
                 models_unloaded=tuple(unloaded),
             )
         except BaseException:  # such as short memory: nothing that failed leaves a row
-            with suppress(AllocationNotFoundError):
-                patiently(lambda: self._worker.free(allocation.allocation_id))
+            if self.knows(allocation_id):
+                with suppress(AllocationNotFoundError):
+                    patiently(lambda: self._worker.free(allocation_id))
             raise
 
     def _allocate_without_plan(

@@ -1,8 +1,9 @@
 """The models' side, built when it is first asked for: a worker without models starts sooner."""
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from worker.core.sure_lock import SureLock
 
 if TYPE_CHECKING:
     from worker.interface.models import ModelInterface
@@ -13,7 +14,7 @@ class LazyModels:
 
     def __init__(self, build: Callable[[], "ModelInterface"]) -> None:
         self._build = build
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: None until something asks for it.
         self._built: ModelInterface | None = None
 

@@ -34,10 +34,17 @@ class _Status(Record):
     devices: tuple[DeviceStatus, ...]
     host: HostStatus
     pressure_level: PressureLevel
+    aged_until_ns: int = 0
+    """Until then every device's figures are as many milliseconds old as its row says."""
 
     def holds(self, version: int, now_ns: int) -> bool:
         """Tell whether no figure changed and the readings are recent."""
         return version == self.version and now_ns - self.read_ns <= READINGS_MAX_AGE_MS * NS_PER_MS
+
+
+def _of_age(row: DeviceStatus, age_ms: int | None) -> DeviceStatus:
+    """Return a row with another age. Not by ``replace``, which looks at every field."""
+    return DeviceStatus(**{**vars(row), "age_ms": age_ms})
 
 
 class Questions:
@@ -83,16 +90,20 @@ class Questions:
             if not allocations:  # rows of allocations have ages
                 self._last_status[key] = last
         age_ms = max(0, now - last.read_ns) // NS_PER_MS
-        return GetStatusResult(self._aged(key, last), last.host, last.pressure_level, age_ms)
+        return GetStatusResult(self._aged(key, last, now), last.host, last.pressure_level, age_ms)
 
-    def _aged(self, key: _Asked, last: _Status) -> tuple[DeviceStatus, ...]:
+    def _aged(self, key: _Asked, last: _Status, now_ns: int) -> tuple[DeviceStatus, ...]:
         """Return the rows of an answer with the age that each device's figures have by now: new rows once a millisecond."""
-        ages = tuple(self._manager.samples.age_ms(row.device_id) for row in last.devices)
-        if all(row.age_ms == age for row, age in zip(last.devices, ages, strict=True)):
+        if now_ns < last.aged_until_ns:
             return last.devices
-        rows = tuple(replace(row, age_ms=age) for row, age in zip(last.devices, ages, strict=True))
+        read = [self._manager.samples.read_ns(row.device_id) for row in last.devices]
+        ages = [None if at is None else max(0, now_ns - at) // NS_PER_MS for at in read]
+        rows = tuple(_of_age(row, age) for row, age in zip(last.devices, ages, strict=True))
         if key in self._last_status:
-            self._last_status[key] = replace(last, devices=rows)
+            # The first whose next whole millisecond comes, and none later than the next from now.
+            left = [NS_PER_MS - max(0, now_ns - at) % NS_PER_MS for at in read if at is not None]
+            until = now_ns + min(left, default=NS_PER_MS)
+            self._last_status[key] = replace(last, devices=rows, aged_until_ns=until)
         return rows
 
     def usage(self, device_ids: tuple[str, ...], group_by: GroupBy) -> tuple[DeviceUsage, ...]:

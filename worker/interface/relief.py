@@ -15,7 +15,7 @@ from worker.core.actions import (
     UnloadModel,
 )
 from worker.core.cancellation import CancelToken
-from worker.core.errors import ModelBusyError, OutOfMemoryError
+from worker.core.errors import DeviceUnavailableError, ModelBusyError, OutOfMemoryError
 from worker.core.records import ModelDemand, sum_if_known
 from worker.interface.lazy_models import LazyModels
 from worker.policy.pressure import worst
@@ -115,22 +115,23 @@ class Relief:
     def carry_out(
         self, action: RecommendedAction, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
     ) -> int | None:
-        """Do what is recommended. Returns what went back to the system: 0 where it is refused by now."""
-        match action:
-            case ClearCache(device_id=device_id):
-                return self.clear((device_id,), ClearType.CACHE, None, token, force=False).returned_bytes
-            case UnloadModel(model_id=model_id):
-                with suppress(ModelBusyError):  # it came into use since
+        """Do what is recommended. Returns what went back to the system: 0 where it is refused by now.
+
+        A model came into use since; a restart has no place for what is there; the device went away, which is told of.
+        """
+        with suppress(ModelBusyError, OutOfMemoryError, DeviceUnavailableError):
+            match action:
+                case ClearCache(device_id=device_id):
+                    return self.clear((device_id,), ClearType.CACHE, None, token, force=False).returned_bytes
+                case UnloadModel(model_id=model_id):
                     models = self._models.get()
                     return models.unload(
                         model_id, UnloadMode.UNLOAD, token, reason=why_unloaded
                     ).returned_bytes
-            case EvictBytes(device_id=device_id):
-                demand = ModelDemand(min_bytes=action.min_bytes)
-                return self._models.get().optimize((device_id,), demand, token).memory_returned_bytes
-            case Defragment(device_id=device_id):
-                # A restart is refused while a model is used there, or what is there has no place.
-                with suppress(ModelBusyError, OutOfMemoryError):
+                case EvictBytes(device_id=device_id):
+                    demand = ModelDemand(min_bytes=action.min_bytes)
+                    return self._models.get().optimize((device_id,), demand, token).memory_returned_bytes
+                case Defragment(device_id=device_id):
                     return self.defragment((device_id,), token, aggressive=action.restart).returned_bytes
         return 0
 

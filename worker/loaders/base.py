@@ -15,6 +15,10 @@ ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
 
 
+_MAX_CAUSE_CHARACTERS = 4096
+"""A cause quotes names out of files, whose formats do not bound them."""
+
+
 class Part(Record):
     """A stretch of the block that is read in one go: a tensor, or what several tensors share."""
 
@@ -103,6 +107,8 @@ class CheckedLoader(Protocol):
 def load_failed(spec: ModelSpec, cause: str) -> ModelLoadFailedError:
     """Make the error that names the model, its file, and the cause."""
     path, cause = None if spec.path is None else shown(spec.path), printable(cause)
+    if len(cause) > _MAX_CAUSE_CHARACTERS:
+        cause = cause[:_MAX_CAUSE_CHARACTERS] + "..."
     where = "" if path is None else f" from {path}"
     message = f"model {spec.model_id!r} can't be loaded{where}: {cause}"
     return ModelLoadFailedError(message, model_id=spec.model_id, path=path, cause=cause)

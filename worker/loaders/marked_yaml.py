@@ -1,6 +1,6 @@
 """YAML that remembers its lines, so that a complaint about a value can say where it stands.
 
-Plain values only (yaml.SafeLoader): no tag makes an object. A key that appears twice is refused.
+Plain values only (yaml's safe loader): no tag makes an object. A key that appears twice is refused.
 """
 
 import re
@@ -14,6 +14,7 @@ _MAX_VALUES = 200_000
 """What there can be without aliases in so many bytes, and as much again."""
 _MAX_NUMBER_CHARACTERS = 64
 _NUMBERS = frozenset(("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"))
+_SHOWN_CHARACTERS = 80
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
@@ -25,13 +26,27 @@ class YamlError(ValueError):
         self.line = line
 
 
+class _Loader(yaml.SafeLoader):
+    """Says where a value stands that is not what its tag, or its looks, say."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as it is in yaml
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            # 2024-13-45 looks like a date; after a tag yaml takes any text apart as if it were one.
+            if isinstance(error, YamlError):
+                raise
+            kind, text = node.tag.rpartition(":")[2], str(node.value)[:_SHOWN_CHARACTERS]
+            raise YamlError(f"{text!r} is no {kind}", node.start_mark.line + 1) from error
+
+
 class MarkedYaml:
     """A document: its ``value``, and the line of each place in it."""
 
     def __init__(self, path: Path) -> None:
         text = _read(path)
         try:
-            loader = yaml.SafeLoader(text)
+            loader = _Loader(text)
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise YamlError(f"character {error.character:#x} is not allowed", line) from error
@@ -51,9 +66,6 @@ class MarkedYaml:
             raise YamlError(" ".join(str(error).split())) from error
         except RecursionError:
             raise YamlError("it nests too deep") from None
-        except (ValueError, TypeError) as error:
-            # What looks like a date or a number and is none: 2024-13-45.
-            raise error if isinstance(error, YamlError) else YamlError(str(error)) from error
         finally:
             loader.dispose()
 

@@ -29,6 +29,7 @@ _MAX_PROBLEMS = 100
 _MAX_ID_CHARACTERS = 256
 _SUGGESTED_FROM = 1000
 """Names that the nearest is looked for among: that takes long, and the nearest of many is nothing near."""
+_MAX_SUGGESTIONS = 100
 
 
 class ModelConfigError(ValueError):
@@ -78,24 +79,25 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     except YamlError as error:
         where = path if error.line is None else f"{path}:{error.line}"
         raise ModelConfigError(f"{where}: {error}") from error
+    nearest = _Nearest()
     try:
         whole = ModelsFile.model_validate(document.value)
         rows = _rows(whole.models)
     except ValidationError as error:
-        problems = [_problem(ModelsFile, (), dict(each)) for each in error.errors(include_url=False)]
+        problems = [_problem(ModelsFile, (), dict(each), nearest) for each in error.errors(include_url=False)]
         raise ModelConfigError("\n".join(_located(path, document, problems))) from None
     except _NotModelsError as error:
         raise ModelConfigError("\n".join(_located(path, document, [(("models",), str(error))]))) from None
-    declared, problems = _entries(rows)
+    declared, problems = _entries(rows, nearest)
     problems += [
-        *_repeated(declared), *_unreachable(declared), *_cycles(declared), *_unknown_loaders(declared), *_unset(declared),
+        *_repeated(declared), *_unreachable(declared, nearest), *_cycles(declared), *_unknown_loaders(declared), *_unset(declared),
         *(_outside(declared, model_root) if look else ()),
     ]  # fmt: skip
     reasons = _reasons(declared, problems)
     # Not resolved, unless they are looked at: following links takes as long as their storage does.
     root = model_root.resolve() if look else Path(os.path.abspath(model_root))  # noqa: PTH100
     specs = tuple(_spec(each, root, reasons.get(each.place)) for each in declared)
-    roles, role_problems = _roles(whole.roles, specs)
+    roles, role_problems = _roles(whole.roles, specs, nearest)
     located = _located(path, document, [*problems, *role_problems])
     return DeclaredModels(specs, roles, tuple(located))
 
@@ -120,7 +122,7 @@ def _rows(models: Any) -> list[tuple[_Place, Any]]:
     raise _NotModelsError(message)
 
 
-def _entries(rows: list[tuple[_Place, Any]]) -> tuple[list[_Declared], list[_Problem]]:
+def _entries(rows: list[tuple[_Place, Any]], nearest: "_Nearest") -> tuple[list[_Declared], list[_Problem]]:
     from pydantic import ValidationError  # noqa: PLC0415
 
     from protocol.model_config import ModelEntry  # noqa: PLC0415
@@ -131,7 +133,9 @@ def _entries(rows: list[tuple[_Place, Any]]) -> tuple[list[_Declared], list[_Pro
         try:
             entry = ModelEntry.model_validate(value)
         except ValidationError as error:
-            problems += [_problem(ModelEntry, place, dict(each)) for each in error.errors(include_url=False)]
+            problems += [
+                _problem(ModelEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
+            ]
         said = value.get("id") if isinstance(value, dict) else None
         good = isinstance(said, str) and 0 < len(said) <= _MAX_ID_CHARACTERS and said not in taken
         name = said if good else _key(place)[:_MAX_ID_CHARACTERS]
@@ -164,7 +168,7 @@ def _key(place: _Place) -> str:
     return text.removeprefix(".") or "the file"
 
 
-def _problem(kind: "type[BaseModel]", above: _Place, error: dict[str, Any]) -> _Problem:
+def _problem(kind: "type[BaseModel]", above: _Place, error: dict[str, Any], nearest: "_Nearest") -> _Problem:
     place: _Place = (*above, *error["loc"])
     match error["type"]:
         case "value_error":
@@ -172,7 +176,7 @@ def _problem(kind: "type[BaseModel]", above: _Place, error: dict[str, Any]) -> _
             key, _, text = str(error["ctx"]["error"]).partition(": ")
             return (*place, key), text
         case "extra_forbidden" | "invalid_key":
-            near = _nearest(str(place[-1]), list(kind.model_fields))
+            near = nearest(str(place[-1]), kind.model_fields)
             return place, f"is no known key{near}"
         case "missing":
             return place, "is missing"
@@ -183,11 +187,20 @@ def _problem(kind: "type[BaseModel]", above: _Place, error: dict[str, Any]) -> _
             return place, f"{text[0].lower()}{text[1:]}, not {_shown(error['input'])}"
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    if not known or len(known) > _SUGGESTED_FROM or len(name) > _MAX_ID_CHARACTERS:
-        return ""
-    (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    return f"; the nearest is {near!r}"
+class _Nearest:
+    """Finds the name that was probably meant; for the first mistakes of a file, as it takes long."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_SUGGESTIONS
+
+    def __call__(self, name: str, known: Iterable[str]) -> str:
+        """Say which it is. Empty where none is looked for."""
+        names = list(known)
+        if not self._left or not names or len(names) > _SUGGESTED_FROM or len(name) > _MAX_ID_CHARACTERS:
+            return ""
+        self._left -= 1
+        (near,) = difflib.get_close_matches(name, names, n=1, cutoff=0)
+        return f"; the nearest is {near!r}"
 
 
 def _shown(value: object) -> str:
@@ -213,18 +226,15 @@ def _repeated(declared: list[_Declared]) -> Iterator[_Problem]:
                 yield (*place, "aliases", index), f"{alias!r} is a name of {_key(first[alias])} already"
 
 
-def _unreachable(declared: list[_Declared]) -> Iterator[_Problem]:
+def _unreachable(declared: list[_Declared], nearest: _Nearest) -> Iterator[_Problem]:
     names = {name: entry for _, entry in _good(declared) for name in (entry.id, *entry.aliases)}
-    shown = 0
     for place, entry in _good(declared):
         there = None if entry.fallback is None else names.get(entry.fallback)
         if there is not None and there.external:
             text = f"{entry.fallback!r} is external: the worker can't load it instead"
             yield (*place, "fallback"), text
         elif there is None and entry.fallback is not None:
-            near = _nearest(entry.fallback, list(names)) if shown < _MAX_PROBLEMS else ""
-            shown += 1
-            yield (*place, "fallback"), f"no model {entry.fallback!r}{near}"
+            yield (*place, "fallback"), f"no model {entry.fallback!r}{nearest(entry.fallback, names)}"
 
 
 def _cycles(declared: list[_Declared]) -> Iterator[_Problem]:
@@ -277,7 +287,9 @@ def _outside(declared: list[_Declared], model_root: Path) -> Iterator[_Problem]:
                 yield (*place, "path"), str(error)
 
 
-def _roles(value: Any, specs: Iterable[ModelSpec]) -> tuple[tuple[Role, ...], list[_Problem]]:
+def _roles(
+    value: Any, specs: Iterable[ModelSpec], nearest: _Nearest
+) -> tuple[tuple[Role, ...], list[_Problem]]:
     from pydantic import ValidationError  # noqa: PLC0415
 
     from protocol.model_config import RoleEntry  # noqa: PLC0415
@@ -293,9 +305,11 @@ def _roles(value: Any, specs: Iterable[ModelSpec]) -> tuple[tuple[Role, ...], li
         try:
             entry = RoleEntry.model_validate({"model": said} if isinstance(said, str) else said)
         except ValidationError as error:
-            problems += [_problem(RoleEntry, place, dict(each)) for each in error.errors(include_url=False)]
+            problems += [
+                _problem(RoleEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
+            ]
             continue
-        wrong = _wrong_role(name, (entry.model, *entry.fallbacks), names)
+        wrong = _wrong_role(name, (entry.model, *entry.fallbacks), names, nearest)
         if wrong is None:
             roles.append(Role(name, entry.model, tuple(entry.fallbacks)))
         else:
@@ -303,13 +317,15 @@ def _roles(value: Any, specs: Iterable[ModelSpec]) -> tuple[tuple[Role, ...], li
     return tuple(roles), problems
 
 
-def _wrong_role(name: Any, wanted: tuple[str, ...], names: Mapping[str, ModelSpec]) -> str | None:
+def _wrong_role(
+    name: Any, wanted: tuple[str, ...], names: Mapping[str, ModelSpec], nearest: _Nearest
+) -> str | None:
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_ID_CHARACTERS:
         return f"a role's name is a text of up to {_MAX_ID_CHARACTERS} characters, not {_shown(name)}"
     if name in names:
         return f"{name!r} is a name of model {names[name].model_id!r} already"
     missing = next((each for each in wanted if each not in names), None)
-    return None if missing is None else f"no model {missing!r}{_nearest(missing, list(names))}"
+    return None if missing is None else f"no model {missing!r}{nearest(missing, names)}"
 
 
 def _loader_of(entry: "ModelEntry") -> str | None:

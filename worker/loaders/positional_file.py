@@ -7,9 +7,9 @@ process with a signal; and the pages of a mapping would count as this process's 
 import contextlib
 import os
 import sys
-import threading
 
 from worker.backends.mapped_file import file_identity
+from worker.core.sure_lock import SureLock
 
 _AHEAD_BYTES = 64 * 2**20
 _AHEAD_FROM_BYTES = 2**20
@@ -25,7 +25,7 @@ class PositionalFile:
         """As it was when it was opened."""
         # All mutable state: the descriptor until it is closed, and on Windows its position.
         self._descriptor: int | None = descriptor
-        self._lock = threading.Lock()
+        self._lock = SureLock()
 
     @property
     def descriptor(self) -> int:

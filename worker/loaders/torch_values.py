@@ -16,6 +16,8 @@ MAX_TENSORS = 100_000
 MAX_VISITS = 500_000
 """Values that are looked at: containers may be shared, so that a small file stands for any number."""
 _MAX_NAME_CHARACTERS = 1000
+_MAX_NAMES_CHARACTERS = 16 * 2**20
+"""Of all names together, which are kept: shared containers with long keys stand for any number of them."""
 _MAX_DEPTH = 64
 _MAX_DIMENSIONS = 64
 _INT64_MAX = 2**63 - 1
@@ -199,7 +201,12 @@ def found_in(root: Any) -> Found:
     """Find the tensors in what a pickle stands for, by path. PickleError if there are none, or too much else."""
     tensors: dict[str, StoredView] = {}
     passed: list[tuple[str, str]] = []
+    left = _MAX_NAMES_CHARACTERS
     for path, value in _leaves(root, "", frozenset(), itertools.count()):
+        left -= len(path)
+        if left < 0:
+            message = f"the names in it take more than {_MAX_NAMES_CHARACTERS} characters"
+            raise PickleError(message)
         if isinstance(value, Unreadable):
             message = (
                 f"tensor {path!r} is {value.what}; only dense tensors with bytes in the file can be loaded"

@@ -1,6 +1,5 @@
 """The devices: which are there, in which state, with which limits. Pure, as all of the manager is."""
 
-import threading
 from dataclasses import replace
 
 from protocol.results import Limits
@@ -9,6 +8,7 @@ from worker.core.atomic import Store
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.records import HOST, DeviceInfo, Readings, Signal
+from worker.core.sure_lock import SureRLock
 from worker.manager.ledger import DeviceLedger
 from worker.policy.levels import HeldLevel
 from worker.policy.pressure import Headroom, LedgerTotals
@@ -55,7 +55,7 @@ class DeviceTable:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.lock = threading.RLock()
+        self.lock = SureRLock()
         """Guards all of the manager. Held over several steps that belong together; never across I/O."""
         # All mutable state of this table.
         self._devices: dict[str, Device] = {}

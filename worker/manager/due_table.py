@@ -4,13 +4,14 @@ import threading
 from collections import defaultdict
 
 from worker.core.due_times import DueTimes
+from worker.core.sure_lock import SureCondition
 
 
 class DueTable:
     """Leases by device and idle models by id, each with the clock's nanoseconds at which it is due."""
 
     def __init__(self, lock: threading.RLock) -> None:
-        self.changed = threading.Condition(lock)
+        self.changed = SureCondition(lock)
         """Notified when something is due sooner than all else."""
         # All mutable state.
         self._leases: defaultdict[str, DueTimes[str]] = defaultdict(DueTimes)

@@ -10,6 +10,7 @@ from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
 from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Reservation
+from worker.core.sure_lock import SureCondition
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -205,7 +206,7 @@ class ModelTable:
     """All configured models, in the operator's order. Empty until something asks for models."""
 
     def __init__(self, lock: threading.RLock, due: DueTable) -> None:
-        self.changed = threading.Condition(lock)
+        self.changed = SureCondition(lock)
         """Notified when a model came, went or was released: its lock is the manager's."""
         self._due = due
         # All mutable state.

@@ -69,15 +69,11 @@ class SampleTable:
         with self._lock:
             return self._devices.get(device_id).readings
 
-    def age_ms(self, device_id: str) -> int | None:
-        """Return how old a device's readings are; None where there are none."""
+    def read_ns(self, device_id: str) -> int | None:
+        """Return when a device's readings were taken; None where there are none."""
         with self._lock:
             device = self._devices.get(device_id)
-            return (
-                None
-                if device.readings is None
-                else max(0, self._clock.now_ns() - device.read_ns) // NS_PER_MS
-            )
+            return None if device.readings is None else device.read_ns
 
     def oldest_ns(self, device_ids: tuple[str, ...]) -> int:
         """Return when the oldest readings of these devices were taken; now, where there are none."""

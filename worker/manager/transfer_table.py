@@ -1,6 +1,5 @@
 """The transfers of late, as they stand."""
 
-import threading
 from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from protocol.results import TransferResult
 from protocol.vocabulary import TRANSFER_CAPACITY, TransferState
 from worker.core.errors import InvalidRequestError
+from worker.core.sure_lock import SureLock
 
 _ENDED = {TransferState.COMPLETED, TransferState.FAILED, TransferState.CANCELLED}
 
@@ -16,7 +16,7 @@ class TransferTable:
     """Records by id; the oldest ended ones go first, those that run stay."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         self._records: OrderedDict[str, TransferResult] = OrderedDict()
         self._next = 1
 

@@ -4,13 +4,13 @@ Latencies are kept by the minute for an hour, by the hour for two days, and as t
 memory as ``Timeline`` says. Pure; thread-safe.
 """
 
-import threading
 from collections import Counter, deque
 from dataclasses import replace
 
 from protocol.record import Record
 from protocol.results import ActionStatistics, Eviction, Expiration, TimelinePoint
 from worker.core.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
+from worker.core.sure_lock import SureLock
 from worker.metrics.histogram import Counts, bucket, merge, quantile
 from worker.metrics.timeline import Timeline
 from worker.metrics.totals import ActionTotals
@@ -66,7 +66,7 @@ class History:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         self._started_ns = clock.now_ns()
         # All mutable state.
         self._minutes: deque[_Span] = deque(maxlen=60)
@@ -90,7 +90,9 @@ class History:
         duration_us = duration_ns // NS_PER_US
         index = bucket(duration_us)
         with self._lock:
-            slot = self._slot(action, now_ns)
+            slot = self._minute[1].get(action) if now_ns < self._minute_ends_ns else None
+            if slot is None:
+                slot = self._slot(action, now_ns)
             slot.counts[index] = slot.counts.get(index, 0) + 1
             slot.errors += failed
             slot.total_us += duration_us

@@ -10,6 +10,7 @@ from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.errors import OutOfMemoryError
 from worker.core.log import log
 from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition, SureLock
 
 _TRY_AGAIN_NS = 100 * NS_PER_MS
 """A callback that found no memory, or no thread, is called again after this."""
@@ -42,7 +43,7 @@ class Alarm:
     def __init__(self, clock: Clock, name: str = "alarm") -> None:
         self._clock = clock
         self._name = name
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = SureCondition(SureLock())
         self._order = itertools.count()
         # All mutable state.
         self._due: list[Timer] = []

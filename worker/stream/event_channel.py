@@ -4,7 +4,6 @@ A gap in the numbers says that so many were dropped, because the host did not re
 """
 
 import itertools
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import orjson
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.events import Event
 from worker.core.log import log
+from worker.core.sure_lock import SureLock
 from worker.stream.alarm import Alarm
 from worker.stream.frames import event_frame
 from worker.stream.json_values import json_of
@@ -41,7 +41,7 @@ class EventChannel:
         self._clock = clock
         self._alarm = alarm
         self._interval_ns = interval_ns
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state.
         self._wanted: frozenset[type[Event]] = frozenset()
         self._numbers = itertools.count(1)

@@ -1,6 +1,7 @@
 """One request's work done, and its reply made: whatever it raises, there is one, and it says what became of it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from protocol.results import ProgressData
@@ -14,13 +15,9 @@ from worker.metrics.history import History
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import Incoming, check_depth, error_frame, event_frame, success_frame
-from worker.stream.work import Answer, Call, Work
+from worker.stream.work import Answer, Call, Work, no_report
 
 _PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
-
-
-def no_report(_completed: int, _total: int) -> None:
-    """Tell no caller how far the work has come."""
 
 
 class Executor:
@@ -28,26 +25,26 @@ class Executor:
 
     def __init__(self, writer: FrameWriter, clock: Clock, history: History, max_frame_bytes: int) -> None:
         self._writer = writer
-        self._clock = clock
+        self._now_ns = clock.now_ns
         self._history = history
         self._max_frame_bytes = max_frame_bytes
-        self.never = CancelToken(clock.now_ns)
-        """The token of what nothing cancels."""
-        self._plain_call = Call(self.never, no_report)
+        self._plain_call = Call(CancelToken(clock.now_ns), no_report)
+        """Of what nothing cancels."""
         self._noted = logs("debug")
 
-    def execute(
-        self, request: Incoming, work: Work, token: CancelToken, report: Callable[[int, int], None]
-    ) -> tuple[bytes, Answer | None]:
-        """Run work and make its reply. Every exception becomes one."""
+    # No closures here, nor in who calls it for every request: a name that one takes costs wherever it is used.
+
+    def execute(self, request: Incoming, work: Work, call: Call | None) -> tuple[bytes, Answer | None]:
+        """Run work and make its reply; None calls what nothing cancels. Every exception becomes a reply."""
         answer: Answer | None = None
         code: ErrorCode | None = None
         if self._noted:
             note_request(request.request_id, request.traceparent)
         try:
-            if token is not self.never:
-                token.check()
-            call = self._plain_call if token is self.never else Call(token, report)
+            if call is None:
+                call = self._plain_call
+            else:
+                call.check()
             try:
                 result = work.run(call)
             except (OSError, MemoryError) as error:
@@ -55,23 +52,26 @@ class Executor:
             if type(result) is Answer:
                 answer, result = result, result.result
             try:
-                frame = success_frame(request.request_id, result)
+                frame = self._success(request, work, result)
             except MemoryError:  # it is done: only the telling is tried again
-                done = result
-                frame = patiently(lambda: success_frame(request.request_id, done))
-            if work.plugin:
-                check_depth(frame)
-            if len(frame) > self._max_frame_bytes:
-                too_large = self._reply_too_large(len(frame))
-                frame, code = self.error_frame(request, too_large), too_large.code
+                frame = patiently(partial(self._success, request, work, result))
         except BaseException as error:  # noqa: BLE001 - a bug, short memory, a plugin's exit: the worker goes on
-            failure = error
-            frame, code = patiently(lambda: self._failed(request, work, failure))
+            frame, code = patiently(partial(self._failed, request, work, error))
+        request.frame = frame
         self.record(request, failed=code is not None, action=work.action)
         if self._noted:
             log("debug", "request", action=work.action, code=code)
             note_request(None)
         return frame, answer
+
+    def _success(self, request: Incoming, work: Work, result: Any) -> bytes:
+        """Make the reply of work that is done. FrameTooLargeError where it is larger than a frame may be."""
+        frame = success_frame(request.request_id, result)
+        if work.plugin:
+            check_depth(frame)
+        if len(frame) > self._max_frame_bytes:
+            raise self._reply_too_large(len(frame))
+        return frame
 
     def _again(self, work: Work, call: Call, error: Exception) -> Any:
         """Ask a question that failed by a passing shortage once more, with what is held in reserve."""
@@ -88,6 +88,7 @@ class Executor:
         if error is wired:
             device_id = wired.details.get("device_id")
             self._history.record_refusal(work.action, wired.code, wired.message, device_id)
+            log("debug", "refused", action=work.action, code=wired.code, reason=wired.message)
         return self.error_frame(request, wired), wired.code
 
     def reporter(self, request: Incoming) -> Callable[[int, int], None]:
@@ -96,7 +97,7 @@ class Executor:
 
         def report(completed: int, total: int) -> None:
             nonlocal sequence, sent_ns
-            now = self._clock.now_ns()
+            now = self._now_ns()
             if sequence and now - sent_ns < _PROGRESS_INTERVAL_NS:
                 return
             sequence, sent_ns = sequence + 1, now
@@ -107,10 +108,11 @@ class Executor:
 
     def record(self, request: Incoming, *, failed: bool, action: str | None = None) -> None:
         """Count a request. Its answer is made by then, so that what is short of memory here only goes uncounted."""
-        name = request.action if action is None else action
         try:
-            now = self._clock.now_ns()
-            self._history.record_action(name, now, now - request.arrived_ns, failed=failed)
+            now = self._now_ns()
+            self._history.record_action(
+                action or request.action, now, now - request.arrived_ns, failed=failed
+            )
         except MemoryError:
             pass
 

@@ -17,6 +17,8 @@ _BOM = b"\xef\xbb\xbf"
 _CUT_CHARACTERS = 64
 _NO_DATA: dict[str, Any] = {}
 _LARGE_BYTES = 2**20
+_SHALLOW_BYTES = 2 * MAX_NESTING
+"""A line of so many bytes cannot be nested too deep."""
 _HEAD_BYTES = 512
 """How much of an unreadable line is searched for its request_id."""
 
@@ -34,8 +36,9 @@ class Oversize(Record):
 class Incoming:
     """A request as it was read: what ``protocol.envelope.Request`` says, made without its cost."""
 
+    # Slots: to note there that it was answered needs no memory.
     __slots__ = (
-        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "owed", "progress", "replier",
+        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "frame", "owed", "progress", "replier",
         "request_id", "traceparent",
     )  # fmt: skip
 
@@ -51,6 +54,8 @@ class Incoming:
         """What a repetition is compared with; None for quick work that changes nothing."""
         self.answered = False
         """Whether its reply was handed to the writer, or to who will make it: there is only ever one."""
+        self.frame: bytes | None = None
+        """Its reply, once it is made: whatever fails from then on, it is this one."""
         self.owed: list[bytes] | None = None
         """What is to be written of its reply and of its repetitions'."""
         self.replier = 0
@@ -60,8 +65,11 @@ class Incoming:
         """Take over how it is to be handled. False if that is not plainly valid."""
         if type(meta) is not dict:
             return False
-        deadline_ms, progress = meta.get("deadline_ms"), meta.get("progress", False)
-        traceparent = meta.get("traceparent")
+        deadline_ms = meta.get("deadline_ms")
+        if len(meta) == 1 and type(deadline_ms) is int and 0 <= deadline_ms <= DEADLINE_MAX_MS:
+            self.deadline_ms = deadline_ms  # what hosts send with every request
+            return True
+        progress, traceparent = meta.get("progress", False), meta.get("traceparent")
         if (
             (deadline_ms is None or (type(deadline_ms) is int and 0 <= deadline_ms <= DEADLINE_MAX_MS))
             and type(progress) is bool
@@ -93,13 +101,11 @@ class LineSplitter:
         lines: list[bytes | Oversize] = []
         held, held_bytes, head = self._held, self._held_bytes, self._head
         *whole, rest = chunk.split(b"\n")
-        for number, piece in enumerate(whole):
-            if number:
-                lines.append(self._checked(piece))
-                continue
-            held, held_bytes, head = self._with(piece)
-            lines.append(self._joined(held, head))
         if whole:
+            held, held_bytes, head = self._with(whole[0])
+            lines.append(self._joined(held, head))
+            others = whole[1:]
+            lines += others if len(chunk) <= self._max else map(self._checked, others)
             held, held_bytes, head = self._next(rest)
         elif rest:
             held, held_bytes, head = self._with(rest)
@@ -174,7 +180,7 @@ def read_request(line: bytes) -> Incoming | None:
     if type(message) is not dict:
         text = f"a request is one JSON object, not {_json_name(message)}"
         raise InvalidJsonError(text)
-    if len(line) > 2 * MAX_NESTING and _too_deep(line, message):
+    if len(line) > _SHALLOW_BYTES and _too_deep(line, message):
         text = f"nested deeper than {MAX_NESTING}"
         raise InvalidJsonError(text)
     request_id, action = message.get("request_id"), message.get("action")

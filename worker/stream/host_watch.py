@@ -12,6 +12,7 @@ import psutil
 
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureLock
 
 _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
@@ -22,7 +23,7 @@ class HostWatch:
 
     def __init__(self, on_gone: Callable[[int], None]) -> None:
         self._on_gone = on_gone
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: the process, once there is one, and the one that the thread waits for. The thread is
         # begun with the first.
         self._host: _Host | None = None

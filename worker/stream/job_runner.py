@@ -26,18 +26,15 @@ from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 from worker.stream.event_writer import EventWriter
-from worker.stream.execution import Executor, no_report
+from worker.stream.execution import Executor
 from worker.stream.failures import last_words, log_bug, wire_error
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.frames import (
-    Incoming,
-)
+from worker.stream.frames import Incoming
 from worker.stream.lanes import Job, Lanes
 from worker.stream.replay import Answers, body_of
 from worker.stream.thread_lanes import ThreadLane, ThreadLanes
-from worker.stream.work import Answer, Call, Work
+from worker.stream.work import Answer, Call, TimedCall, Work, no_report
 
-_PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
 _RETRY_AFTER_MS = 100
 _NOTICED_NS = 500 * NS_PER_MS
 """Work that has not noticed its cancelling, or that its deadline passed, after this is answered for: it may hang."""
@@ -74,7 +71,7 @@ class JobRunner:
         self.max_frame_bytes = max_frame_bytes
         self._writer = writer
         self._event_writer = event_writer
-        self._clock = clock
+        self._now_ns = clock.now_ns
         self._alarm = alarm
         self._devices = devices
         """Returns which claims name devices."""
@@ -106,7 +103,7 @@ class JobRunner:
         4. It is quick and nothing is in its way: run here. Else it joins the lanes.
         """
         try:
-            request.arrived_ns = self._clock.now_ns()
+            request.arrived_ns = self._now_ns()
             try:
                 work = prepare(request.action, request.data)  # 1
                 known = (
@@ -121,20 +118,19 @@ class JobRunner:
             except WorkerError as error:
                 self._refuse(request, error)
                 return
-            token = self._executor.never
-            if request.deadline_ms is not None:
-                token = CancelToken(self._clock.now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
             if lane is not None:
-                self._enqueue(request, work, token, lane)
+                self._enqueue(request, work, lane)
             else:
-                self._run_here(request, work, token)  # 4
+                self._run_here(request, work)  # 4
         except BaseException as error:  # noqa: BLE001 - the guard of what this thread runs
-            failure = error
-            patiently(lambda: self._rescue(request, failure))
+            patiently(partial(self._rescue, request, error))
 
-    def _run_here(self, request: Incoming, work: Work, token: CancelToken) -> None:
+    def _run_here(self, request: Incoming, work: Work) -> None:
+        call = None
+        if request.deadline_ms is not None:
+            call = TimedCall(self._now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
         execute = self._execute if work.changes else self._executor.execute
-        frame, answer = execute(request, work, token, no_report)
+        frame, answer = execute(request, work, call)
         full = self._writer.batch(frame)
         request.answered = True
         if full:
@@ -157,7 +153,7 @@ class JobRunner:
         first thread of a lane, and the system has none.
         """
         lane = self._lane_of(work, BRIEF if brief else "")
-        token = CancelToken(self._clock.now_ns)
+        token = CancelToken(self._now_ns)
         self._lanes.admit(Job(request_id, work, token, self._quietly, lane, give_up, background=True))
 
     def submit_if_free(self, work: Work) -> bool:
@@ -234,7 +230,7 @@ class JobRunner:
         if not (job.finished or job.background):
             error.executed = Executed.UNKNOWN
             later = partial(self._event_writer.reply, partial(job.give_up, error))
-            job.set_timer(self._alarm.at(self._clock.now_ns() + _NOTICED_NS, later))
+            job.set_timer(self._alarm.at(self._now_ns() + _NOTICED_NS, later))
 
     def _give_up(self, job: Job, error: WorkerError) -> bool:
         """Answer for a job that has not begun, and does not any more. False if it has begun, or is done."""
@@ -271,7 +267,7 @@ class JobRunner:
         self._batch(request, self._executor.error_frame(request, error))
         if logs("debug"):
             told = {"request_id": request.request_id, "traceparent": request.traceparent}
-            log("debug", "refused", action=request.action, code=error.code, **told)
+            log("debug", "refused", action=request.action, code=error.code, reason=error.message, **told)
         # What is no action is counted under one name, whatever it was: the record stays bounded.
         known = not isinstance(error, UnknownActionError)
         self._executor.record(request, failed=True, action=None if known else "unknown_action")
@@ -282,9 +278,10 @@ class JobRunner:
         message = f"as many requests are in flight as are admitted: {self.max_inflight}"
         return OverloadedError(message, max_inflight=self.max_inflight, retry_after_ms=_RETRY_AFTER_MS)
 
-    def _enqueue(self, request: Incoming, work: Work, token: CancelToken, lane: ThreadLane) -> None:
-        if token is self._executor.never:
-            token = CancelToken(self._clock.now_ns)
+    def _enqueue(self, request: Incoming, work: Work, lane: ThreadLane) -> None:
+        token = CancelToken(self._now_ns)
+        if request.deadline_ms is not None:
+            token.deadline_ns = request.arrived_ns + request.deadline_ms * NS_PER_MS
         body = body_of(work.action, request.data) if request.body is None else request.body
         spare = last_words(request.request_id)
 
@@ -335,9 +332,9 @@ class JobRunner:
         frame, answer = spare, None
         try:
             report = self._executor.reporter(request) if request.progress else no_report
-            frame, answer = self._execute(request, job.work, job.token, report)
+            frame, answer = self._execute(request, job.work, Call(job.token, report))
         except BaseException as error:  # noqa: BLE001 - what could not even be made an error of
-            failed = error
+            failed, frame = error, request.frame or spare
             patiently(lambda: log_bug(failed, job.work.action))
         if not job.answered:  # it was, where it took far too long
             patiently(lambda: self._lanes.answering(job))
@@ -357,14 +354,14 @@ class JobRunner:
             patiently(lambda: job.give_up(wire_error(failed, job.work.action, None)))
         job.answered = True
 
-    def _execute(
-        self, request: Incoming, work: Work, token: CancelToken, report: Callable[[int, int], None]
-    ) -> tuple[bytes, Answer | None]:
+    def _execute(self, request: Incoming, work: Work, call: Call | None) -> tuple[bytes, Answer | None]:
         """Run work, and remember the reply of what changed something."""
-        frame, answer = self._executor.execute(request, work, token, report)
+        frame, answer = self._executor.execute(request, work, call)
         if work.changes and request.body is not None:
-            body = request.body
-            patiently(lambda: self._answers.keep(request.request_id, body, frame))
+            try:
+                self._answers.keep(request.request_id, request.body, frame)
+            except MemoryError:
+                patiently(partial(self._answers.keep, request.request_id, request.body, frame))
         return frame, answer
 
     # ---- inside: after it ran ----
@@ -379,8 +376,8 @@ class JobRunner:
     def _rescue(self, request: Incoming, error: BaseException) -> None:
         """Answer a request whose path here ended by something that no caller expected."""
         wired = wire_error(error, request.action, request.traceparent)
-        if not request.answered:
-            self._batch(request, self._executor.error_frame(request, wired))
+        if not request.answered:  # where its work is done its reply is made, and still the truth
+            self._batch(request, request.frame or self._executor.error_frame(request, wired))
 
     def _after(self, request: Incoming, answer: Answer) -> None:
         work = answer.background

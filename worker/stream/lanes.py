@@ -5,13 +5,12 @@ What may run and what has a thread are different things: a job that may run wait
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureCondition, SureLock
 from worker.stream.alarm import Timer
 from worker.stream.work import Claim, Work
 
@@ -112,7 +111,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lock = SureLock()
-        self.changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # it has what is asked of one
+        self.changed = SureCondition(self._lock)
         self._orders = itertools.count()
         # All mutable state.
         self.unfinished_jobs: dict[Job, None] = {}

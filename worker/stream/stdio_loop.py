@@ -15,6 +15,7 @@ from worker.core.errors import FrameTooLargeError, InternalError, OutOfMemoryErr
 from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
+from worker.core.sure_lock import SureLock
 from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter, is_gone
@@ -78,8 +79,8 @@ class StdioLoop:
         self._lines: list[bytes | Oversize] = []
         self._failed: bytes | Oversize | None = None
         self._failure: BaseException = InternalError("")
-        self._exiting = threading.Lock()
-        self._turn = threading.Lock()
+        self._exiting = SureLock()
+        self._turn = SureLock()
         """Held while lines are answered, so that the end comes between two of them."""
 
     def run(self, prepare: Prepare, once_answered: Callable[[], None] | None = None) -> None:
@@ -185,21 +186,23 @@ class StdioLoop:
 
     def _answer_lines(self, prepare: Prepare) -> None:
         """Answer what was read, the first line last in the list. MemoryError: called again, it goes on."""
-        lines, accept = self._lines, self._runner.accept
-        while lines or self._failed is not None:
-            if self._failed is None:
-                line = lines.pop()
-                try:
-                    if self._fixed_clock is not None:
-                        self._settle(self._fixed_clock)
-                    request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
-                    if request is not None:
-                        accept(request, prepare)
-                except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
-                    self._failed, self._failure = line, error
+        lines, accept, fixed_clock = self._lines, self._runner.accept, self._fixed_clock
+        while True:
             if self._failed is not None:
                 self._refuse(self._failed, self._failure)
                 self._failed = None
+            if not lines:
+                break
+            try:
+                while lines:
+                    line = lines.pop()
+                    if fixed_clock is not None:
+                        self._settle(fixed_clock)
+                    request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
+                    if request is not None:
+                        accept(request, prepare)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
+                self._failed, self._failure = line, error
         self._writer.flush()
 
     def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:

@@ -19,15 +19,52 @@ def model_claim(model_id: str) -> Claim:
     return Claim(f"model {model_id}", exclusive=True)
 
 
+def no_report(_completed: int, _total: int) -> None:
+    """Tell no caller how far the work has come."""
+
+
 class Call:
     """What running work is handed."""
 
-    __slots__ = ("report", "token")
+    __slots__ = ("_token", "report")
 
     def __init__(self, token: CancelToken, report: Callable[[int, int], None]) -> None:
-        self.token = token
+        self._token = token
         self.report = report
         """Called with (completed bytes, total bytes)."""
+
+    @property
+    def token(self) -> CancelToken:
+        """Says when to stop."""
+        return self._token
+
+    def check(self) -> None:
+        """Raise CancelledError or DeadlineExceededError where the work is not to begin."""
+        self.token.check()
+
+
+class TimedCall(Call):
+    """What work with a deadline is handed that runs at once: a token is made only for who looks at it.
+
+    Nothing cancels it: by the time that somebody could ask for that it is done.
+    """
+
+    __slots__ = ("_deadline_ns", "_now_ns")
+    report = staticmethod(no_report)  # no slot: the same for all
+
+    def __init__(self, now_ns: Callable[[], int], deadline_ns: int) -> None:
+        self._now_ns = now_ns
+        self._deadline_ns = deadline_ns
+
+    @property
+    def token(self) -> CancelToken:
+        """Says when to stop."""
+        return CancelToken(self._now_ns, self._deadline_ns)
+
+    def check(self) -> None:
+        """Raise DeadlineExceededError where the time is up."""
+        if self._now_ns() >= self._deadline_ns:
+            self.token.check()
 
 
 PluginAction = Callable[[dict[str, Any], Call], Any]

@@ -1,6 +1,5 @@
 """Sampling devices: readings when they are needed, and what follows when they show something new."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,6 +14,7 @@ from worker.core.events import BudgetChanged, ContentsDisplaced, DeviceLost, Dev
 from worker.core.log import log
 from worker.core.records import DeviceInfo, Readings, age_order
 from worker.core.shortages import shortage
+from worker.core.sure_lock import SureCondition
 from worker.manager.devices import unavailable
 from worker.manager.pressure_table import Observation
 from worker.policy.polling import TIDY_NS
@@ -39,7 +39,7 @@ class DeviceMonitor:
         self._publish = core.events.publish
         self._trends = trends
         self._pace = pace
-        self._known = threading.Condition()
+        self._known = SureCondition()
         """Notified when a device is found to be there, or not to be."""
         self._readers: dict[str, Reader] = {}
 

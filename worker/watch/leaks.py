@@ -1,6 +1,5 @@
 """What looks like a leak: owners, the process and lines of Python whose low-water mark keeps rising."""
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
@@ -9,6 +8,7 @@ from protocol.results import SuspectedLeak
 from protocol.vocabulary import LeakKind
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.records import HOST, Allocation
+from worker.core.sure_lock import SureLock
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.growth import Growth, growth
 from worker.watch.low_water import LowWaterMarks
@@ -51,7 +51,7 @@ class LeakWatch:
         self._manager = manager
         self._python_lines = python_lines
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state.
         self._marks: dict[Subject, LowWaterMarks] = {}
         self._sizes: dict[Subject, int] = {}

@@ -1,8 +1,7 @@
 """When devices are next sampled unasked: whoever changes something brings that forward."""
 
-import threading
-
 from worker.core.clock import Clock
+from worker.core.sure_lock import SureCondition
 
 
 class Pace:
@@ -10,7 +9,7 @@ class Pace:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.changed = threading.Condition()
+        self.changed = SureCondition()
         """Notified when the time was brought forward."""
         # All mutable state.
         self._due_ns: int | None = None

@@ -1,12 +1,12 @@
 """Asking a device that may not answer: on a thread of its own, so that no caller waits longer than it is worth."""
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from worker.core.errors import OutOfMemoryError
 from worker.core.log import log
 from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition, SureLock
 
 PATIENCE_S = 0.25
 """What a device that answers takes is about 0.1 ms. Then the figures before it have to do."""
@@ -18,7 +18,7 @@ class Reader:
     def __init__(self, name: str, take: Callable[[], None]) -> None:
         self._name = name
         self._take = take
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = SureCondition(SureLock())
         # All mutable state: how often it was asked for, how often it is over, and whether the thread runs.
         self._asked = self._over = 0
         self._late = False

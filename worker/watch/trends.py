@@ -1,10 +1,9 @@
 """How each device's headroom moved lately, and where it is heading."""
 
-import threading
-
 from protocol.results import Limits, PressureTrend
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.records import HeadroomSample
+from worker.core.sure_lock import SureLock
 from worker.manager.pressure_table import Observation
 from worker.watch.headroom_series import HeadroomSeries
 
@@ -20,7 +19,7 @@ class TrendWatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state.
         self._series: dict[str, HeadroomSeries] = {}
         self._frames: dict[str, _Frame] = {}

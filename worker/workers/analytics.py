@@ -30,6 +30,8 @@ class AnalyticsWorker:
         self._manager = core.manager
         self._history = core.history
         self._clock = core.clock
+        # Noted once: a clock that is set meanwhile would look like another start to a collector.
+        self._started_seconds = core.clock.utc().timestamp() - core.history.uptime_ns() / NS_PER_S
         self._trends = trends
         self._leaks = leaks
 
@@ -132,11 +134,10 @@ class AnalyticsWorker:
 
     def totals(self, device_ids: tuple[str, ...]) -> Totals:
         """Return what happened since the start."""
-        uptime_ns = self._history.uptime_ns()
         return Totals(
             version=__version__,
-            uptime_seconds=uptime_ns / NS_PER_S,
-            started_seconds=self._clock.utc().timestamp() - uptime_ns / NS_PER_S,
+            uptime_seconds=self._history.uptime_ns() / NS_PER_S,
+            started_seconds=self._started_seconds,
             devices=tuple(map(self._device_totals, device_ids)),
             actions=self._history.totals(),
         )

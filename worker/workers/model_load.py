@@ -249,6 +249,8 @@ class ModelWorker:
         copy = self.models.evictions.drop_host_copy(entry)
         if copy is not None:
             self.weights.unload(copy)
+        told = {"model_id": entry.model_id, "device_id": device_id, "size_bytes": size, "load_ms": took_ms}
+        log("debug", "loaded", **told)
         return residence
 
     def bring_back(self, unloaded: list[UnloadedModel], device_id: str, error: BaseException) -> None:

@@ -1,6 +1,5 @@
 """Models that other processes hold: their owners say when they load and unload, and are asked to unload."""
 
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -10,6 +9,8 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, NS_PER_S
 from worker.core.errors import CancelledError, DeadlineExceededError, ModelBusyError, UnsupportedError
 from worker.core.events import ModelUnloaded, UnloadRequested
+from worker.core.log import log
+from worker.core.sure_lock import SureLock
 from worker.manager.model_table import ModelEntry
 from worker.manager.models import ModelManager
 from worker.wiring import Core
@@ -50,7 +51,7 @@ class ExternalWorker:
         self._clock = core.clock
         self._publish = core.events.publish
         self._wanted = core.events.wanted
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: what is asked now.
         self._questions: list[_Question] = []
 
@@ -75,6 +76,7 @@ class ExternalWorker:
         eviction = Eviction(model_id, device_id, 0, freed, None, reason)
         self._history.record_eviction(eviction)
         self._publish(ModelUnloaded(eviction))
+        log("debug", "unloaded", model_id=model_id, device_id=device_id, freed_bytes=freed, reason=reason)
         self._answer(model_id, row)
         return row
 

@@ -9,6 +9,7 @@ from worker.core.actions import with_returned
 from worker.core.cancellation import CancelToken
 from worker.core.errors import InvalidRequestError, WorkerError
 from worker.core.events import ModelUnloaded
+from worker.core.log import log
 from worker.core.records import HOST, EvictionCause
 from worker.manager.model_table import EvictingReservation, PendingEviction
 from worker.manager.models import ModelManager
@@ -153,6 +154,14 @@ class ModelUnloader:
         recorded = Eviction(entry.model_id, device_id, 0, freed, returned, reason)
         self._history.record_eviction(recorded)
         self._publish(ModelUnloaded(recorded))
+        log(
+            "debug",
+            "unloaded",
+            model_id=entry.model_id,
+            device_id=device_id,
+            freed_bytes=freed,
+            reason=reason,
+        )
         return row
 
     def observe(self, device_ids: tuple[str, ...]) -> None:

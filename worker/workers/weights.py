@@ -1,7 +1,6 @@
 """Models' weights in memory: filled from a file, the operator's code or a copy, read, and given back."""
 
 import gc
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from worker.core.errors import OutOfMemoryError
 from worker.core.log import log
 from worker.core.models import TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Report
+from worker.core.sure_lock import SureLock
 from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, WeightFile
 from worker.loaders.mapping import map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
@@ -51,7 +51,7 @@ class ModelObjects:
 
     def __init__(self, process_bytes: Callable[[], int | None]) -> None:
         self._process_bytes = process_bytes
-        self._measuring = threading.Lock()
+        self._measuring = SureLock()
         """Held while one is made or dropped, so that no two are mistaken for one another."""
         # All mutable state: the objects by handle.
         self._objects: dict[str, object] = {}

@@ -10,6 +10,7 @@ from protocol.vocabulary import Executed, Initialize, ModelState
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
+from worker.core.actions import ClearCache, Defragment, EvictBytes, UnloadModel
 from worker.core.clock import NS_PER_S
 from worker.core.errors import (
     CancelledError,
@@ -205,3 +206,12 @@ def test_a_model_that_is_broken_has_no_stand_in(make: Make, tmp_path: Path) -> N
     with pytest.raises(ModelLoadFailedError):
         machine.load("c")
     assert state(machine, "a") is ModelState.UNLOADED
+
+
+def test_a_device_that_goes_away_amid_an_optimization_ends_that_step_only(make: Make) -> None:
+    """What was recommended for a device that was lost since gives nothing back, and is no error of the others'."""
+    machine = make()
+    machine.load("a")
+    machine.manager.lose_device(DEVICE, "unplugged")
+    for action in (ClearCache(DEVICE), Defragment(DEVICE), UnloadModel("a"), EvictBytes(DEVICE, MIB)):
+        assert not machine.memory.relief.carry_out(action, machine.token())

@@ -17,6 +17,7 @@ from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Message
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
+from worker.core.sure_lock import SureLock
 
 _LONGEST_LOOK_S = 1.0
 """Who reads looks this often whether the process is still there: another may hold its end of the pipe open."""
@@ -68,8 +69,8 @@ class Answers:
         self._pipe = pipe
         self._on_broken = on_broken
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._reading = threading.Lock()
+        self._lock = SureLock()
+        self._reading = SureLock()
         """Held by who reads."""
         # All mutable state: the calls on their way, what ended them all, and whether there is more to read.
         self._calls: dict[int, Call] = {}

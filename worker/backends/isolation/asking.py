@@ -13,6 +13,7 @@ from worker.backends.isolation.child_process import ChildProcess
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.errors import DeviceUnavailableError
 from worker.core.records import Readings
+from worker.core.sure_lock import SureLock
 
 ANSWER_S = 0.25
 """How long an answer is waited for."""
@@ -26,7 +27,7 @@ class Asking:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: that question, if there is one, whom it was asked, and when.
         self._oldest: tuple[Call, ChildProcess, int] | None = None
 

@@ -20,6 +20,7 @@ from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
+from worker.core.sure_lock import SureLock
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _OWN = ("worker", "protocol")
@@ -60,7 +61,7 @@ class ChildProcess:
         self, launch: Launch, slots: Slots, on_end: Callable[["ChildProcess", Ending], None]
     ) -> None:
         self._on_end = on_end
-        self._lock = threading.Lock()
+        self._lock = SureLock()
         # All mutable state: why it is being ended, how it ended, and its last lines.
         self._why: str | None = None
         self._end: Ending | None = None

@@ -1,6 +1,5 @@
 """Blocks that found no headroom in a device's new process: their contents stay in host memory until there is some."""
 
-import threading
 from collections.abc import Mapping
 
 from protocol.record import Record
@@ -10,6 +9,7 @@ from worker.backends.isolation.child_process import ChildProcess, EndedError
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, WorkerError
+from worker.core.sure_lock import SureRLock
 
 
 class _Block(Record):
@@ -23,7 +23,7 @@ class Displaced:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._lock = threading.RLock()
+        self._lock = SureRLock()
         """Held while a block is on its way back, so that no write to it is lost."""
         # All mutable state.
         self._blocks: dict[str, _Block] = {}

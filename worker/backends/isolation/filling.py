@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from worker.backends.base import DeviceBackend, Write
 from worker.core.cancellation import CancelToken
 from worker.core.records import AllocationRequest, Block
+from worker.core.sure_lock import SureLock
 
 
 class NotWholeError(Exception):
@@ -23,7 +24,7 @@ class Filling:
         self._ready: Future[None] = Future()
         self._loaded: Future[Block] = Future()
         self._whole = False
-        self._ending = threading.Lock()
+        self._ending = SureLock()
         """Held while a piece is handed over, or the load ends: no piece is left without an answer."""
         load = threading.Thread(target=self._load, args=(backend, handle, request, token), daemon=True)
         load.start()

@@ -8,8 +8,9 @@ import json
 import os
 import struct
 import sys
-import threading
 from typing import Any
+
+from worker.core.sure_lock import SureLock
 
 if sys.platform != "win32":
     import select
@@ -36,7 +37,7 @@ class FramePipe:
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd = read_fd
         self._write_fd = write_fd
-        self._sending = threading.Lock()
+        self._sending = SureLock()
         # All mutable state: what came and is no whole message yet, and whether it can be sent.
         self._came = b""
         self._open = True

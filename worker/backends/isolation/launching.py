@@ -18,6 +18,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.errors import CancelledError, WorkerError
 from worker.core.records import DeviceInfo
+from worker.core.sure_lock import SureLock
 
 PROBE_PATIENCE_S = 60.0
 """Importing torch from a cold disk takes 20 s; what takes longer than this hangs."""
@@ -60,7 +61,7 @@ class Launching:
         self._on_end = on_end
         self._closing = CancelToken(clock.now_ns)
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._beginning = threading.Lock()
+        self._beginning = SureLock()
         # All mutable state: the thread, once begun, the next delay, and when the last process was started.
         self._thread: threading.Thread | None = None
         self._delay_s = FIRST_DELAY_S

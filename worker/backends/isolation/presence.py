@@ -1,6 +1,5 @@
 """Which devices there are, the process that they live in, and who uses it."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from worker.backends.isolation.loss import became, lost
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
 from worker.core.records import DeviceInfo
+from worker.core.sure_lock import SureCondition, SureRLock
 
 _LOOK_AGAIN_S = 0.05
 """Who waits for the process exclusively checks this often whether that was cancelled."""
@@ -25,9 +25,9 @@ class Presence:
         self, expected: tuple[DeviceInfo, ...], describe: Callable[[DeviceInfo], DeviceInfo]
     ) -> None:
         self._describe = describe
-        self.changed = threading.Condition()
+        self.changed = SureCondition()
         """Notified when the devices, the process or its users are others than before."""
-        self.telling = threading.RLock()
+        self.telling = SureRLock()
         """Held from a change until it is told of, so that changes are told of in the order in which they came."""
         self.on_change: OnChange = lambda _: None
         # All mutable state: the devices, their process, who uses it, and whether it is being replaced.

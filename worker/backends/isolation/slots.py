@@ -7,9 +7,10 @@ import mmap
 import os
 import sys
 import tempfile
-import threading
 from contextlib import suppress
 from typing import Any, Self
+
+from worker.core.sure_lock import SureCondition
 
 SLOT_BYTES = 2 * 2**20
 """A copy is cut into pieces of this size, so that one is on its way while the next is filled."""
@@ -28,7 +29,7 @@ class Slots:
         self._fd = fd
         self._view = memoryview(mapping)
         self._map = mapping
-        self._given_back = threading.Condition()
+        self._given_back = SureCondition()
         # All mutable state: the slots that no caller uses, the warmest last.
         self._free = list(range(SLOTS))
 
