@@ -120,7 +120,7 @@ class RemoteWork(Record):
 
 @runtime_checkable
 class ProbedBeside(DeviceBackend, Protocol):
-    """What a backend has besides if looking for its devices takes long, and so must keep nobody waiting."""
+    """What a backend has besides if looking for its devices takes long, and so must keep no caller waiting."""
 
     @property
     def devices(self) -> tuple[DeviceInfo, ...]:

@@ -13,7 +13,7 @@ from worker.backends.size_churn import KEEP_NS, SizeChurn
 from worker.core.sure_lock import SureLock
 
 MIN_BYTES = 2**20
-"""Below this, mapping fresh pages costs less than keeping books."""
+"""Below this, mapping fresh pages costs less than keeping a ledger."""
 
 
 class BufferPool:
@@ -42,7 +42,7 @@ class BufferPool:
             return None
 
     def offer(self, buffer: AnonymousBuffer) -> bool:
-        """Keep a buffer that is being freed, if its size is churning and there is room."""
+        """Keep a buffer that is being freed, if its size is churning and there is headroom."""
         size = buffer.actual_bytes
         if size < MIN_BYTES or not buffer.touched:
             return False

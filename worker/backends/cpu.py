@@ -29,7 +29,7 @@ from worker.telemetry.system import SystemReading
 if TYPE_CHECKING:
     from worker.backends.mapped_file import MappedFile
 
-_ROOM_CHECK_BYTES = 2**20
+_HEADROOM_CHECK_BYTES = 2**20
 """Above this size, pooled buffers are given up first if the system is short; below, it can't matter."""
 
 
@@ -218,7 +218,7 @@ class CpuBackend:
         return self._pool.drop()
 
     def tick(self) -> None:
-        """Give up what nobody uses any more: kept buffers, shared files, and mapped ones that a writer waits for."""
+        """Give up what no caller uses any more: kept buffers, shared files, and mapped ones that a writer waits for."""
         self._pool.drop_idle()
         self._files.remove_left()
         with self._lock:
@@ -266,7 +266,7 @@ class CpuBackend:
 
     def _make_way(self, size: int) -> None:
         """Give the pool up where the system is short of what is asked for."""
-        if self._pool.cached_bytes and size > _ROOM_CHECK_BYTES:
+        if self._pool.cached_bytes and size > _HEADROOM_CHECK_BYTES:
             free = self._read_system().free_bytes
             if free is not None and free < size:
                 self._pool.drop()

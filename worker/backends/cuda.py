@@ -262,7 +262,7 @@ class CudaBackend:
         return 0 if device.lost else device.free(allocation_id, at_once=at_once)
 
     def _drop_pinned(self, device_id: str) -> None:
-        """Give up what a lost device's allocations locked: the ledger has struck them out."""
+        """Give up what a lost device's allocations locked: the ledger has removed them."""
         with self._lock:
             names = [name for name in self._pinned if self._places[name].device.device_id == device_id]
             dropped = [self._pinned.pop(name) for name in names]

@@ -50,7 +50,7 @@ def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> Non
                 server.answer(message)
             else:
                 server.begin(message, threads.submit)
-        os._exit(0)  # whatever still runs: nobody waits for it
+        os._exit(0)  # whatever still runs: no caller waits for it
 
 
 class _Server:

@@ -241,9 +241,9 @@ class _AdapterMemory:
         """Read everything now."""
         with self._calling():
             reading = self._read()
-            room = self._memory.room(reading)
+            headroom = self._memory.headroom(reading)
             live = sum(size for _, size in self._tensors.values())
-        free, largest = room.free_bytes, room.largest_block_bytes
+        free, largest = headroom.free_bytes, headroom.largest_block_bytes
         return Readings(
             total_bytes=reading.total_bytes,
             budget_bytes=reading.budget_bytes,
@@ -253,8 +253,8 @@ class _AdapterMemory:
             free_bytes=free,
             largest_block_bytes=largest,
             resident_bytes=live,
-            cached_bytes=room.cached_bytes,
-            restart_returns_bytes=room.restart_returns_bytes,
+            cached_bytes=headroom.cached_bytes,
+            restart_returns_bytes=headroom.restart_returns_bytes,
             fragmentation=self._fragmentation(free, largest),
             signals=reading.over_budget,
             total_source=reading.total_source,
@@ -283,9 +283,9 @@ class _AdapterMemory:
             token.check()
             reading = self._read()
             if request.size_bytes > self._memory.limit_bytes:
-                room = self._memory.room(reading).free_bytes
-                if room is not None and actual > room:
-                    message = f"{self.device_id} has {room} bytes"
+                headroom = self._memory.headroom(reading).free_bytes
+                if headroom is not None and actual > headroom:
+                    message = f"{self.device_id} has {headroom} bytes"
                     raise OutOfMemoryError(
                         message, device_id=self.device_id, requested_bytes=request.size_bytes
                     )
@@ -322,14 +322,14 @@ class _AdapterMemory:
             if self._memory.fits_anew(sizes, reading):
                 return
         message = (
-            f"{self.device_id}: a new process would get {reading.room_anew_bytes} bytes, and {len(sizes)} blocks"
+            f"{self.device_id}: a new process would get {reading.headroom_anew_bytes} bytes, and {len(sizes)} blocks"
             f" of {sum(sizes)} bytes and what copying them takes have no place in that; nothing was restarted"
         )
         raise OutOfMemoryError(
             message,
             device_id=self.device_id,
             requested_bytes=sum(sizes),
-            available_bytes=reading.room_anew_bytes,
+            available_bytes=reading.headroom_anew_bytes,
         )
 
     def copy(self, how: str, name: str, offset: int, data: memoryview, token: CancelToken) -> None:

@@ -26,14 +26,14 @@ class AdapterReading(Record):
     process_used_source: Source | None = None
 
     @property
-    def room_bytes(self) -> int | None:
+    def headroom_bytes(self) -> int | None:
         """What the system leaves this process: of its grant, and of what all processes hold."""
-        rooms = []
+        headrooms = []
         if self.budget_bytes is not None and self.process_used_bytes is not None:
-            rooms.append(self.budget_bytes - self.process_used_bytes)
+            headrooms.append(self.budget_bytes - self.process_used_bytes)
         if self.total_bytes is not None and self.used_bytes is not None:
-            rooms.append(self.total_bytes - self.used_bytes)
-        return max(0, min(rooms)) if rooms else None
+            headrooms.append(self.total_bytes - self.used_bytes)
+        return max(0, min(headrooms)) if headrooms else None
 
     @property
     def over_budget(self) -> tuple[Signal, ...]:
@@ -44,11 +44,11 @@ class AdapterReading(Record):
         return (Signal("process_budget_used_percentage", 100.0, source),)
 
     @property
-    def room_anew_bytes(self) -> int | None:
+    def headroom_anew_bytes(self) -> int | None:
         """What the system would leave a new process in place of this one."""
         mine, used = self.process_used_bytes or 0, self.used_bytes
         without = None if used is None else max(0, used - mine)
-        return replace(self, process_used_bytes=0, used_bytes=without).room_bytes
+        return replace(self, process_used_bytes=0, used_bytes=without).headroom_bytes
 
 
 UNKNOWN = AdapterReading(None, None, None, None, None)

@@ -1,6 +1,6 @@
 """One DirectML device through torch: buffers of bytes, and copies in pieces whose hidden buffers are bounded.
 
-Measured with the driver's own books (docs/directml.md). A slice that does not begin at 0 is a new device buffer of
+Measured with the driver's own ledger (docs/directml.md). A slice that does not begin at 0 is a new device buffer of
 its size, and writing one takes a second to write it back; reading a slice that begins at 0 downloads all of its
 tensor. Staging buffers in system memory stay as large as the largest copy so far. So a copy goes in
 pieces of powers of two, at most PIECE_BYTES: the sizes of hidden buffers are few, and are reused.

@@ -29,7 +29,7 @@ _FLUSH_AT_RESOURCES = _CACHED_RESOURCES - 64
 """Before the cache is full, and chooses for itself what to give up."""
 
 
-class Room(Record):
+class Headroom(Record):
     """What the allocator could give. Bytes; None where the driver's figures are missing."""
 
     free_bytes: int | None
@@ -109,12 +109,12 @@ class UntiledMemory:
         self._live_bytes = 0
         self._foreign_bytes = 0
 
-    def room(self, reading: AdapterReading) -> Room:
+    def headroom(self, reading: AdapterReading) -> Headroom:
         """Work out what could be had, a flush included, and copies' hidden buffers left aside."""
-        cached, room = self._cache.cached_bytes, reading.room_bytes
-        free = None if room is None else max(0, room + cached - HIDDEN_BYTES - _FLUSH_BYTES)
+        cached, headroom = self._cache.cached_bytes, reading.headroom_bytes
+        free = None if headroom is None else max(0, headroom + cached - HIDDEN_BYTES - _FLUSH_BYTES)
         largest = None if free is None else min(free, self.limit_bytes) // 256 * 256
-        return Room(free, largest, cached)
+        return Headroom(free, largest, cached)
 
     def allocate(self, size: int, reading: AdapterReading) -> Any:
         """Make a buffer within the budget. OutOfMemoryError; RuntimeError for what is not about memory."""
@@ -123,11 +123,11 @@ class UntiledMemory:
             self.trim()
             reading = self._read()
             if not _fits(size, reading):
-                room = max(0, (reading.room_bytes or 0) - HIDDEN_BYTES)
+                headroom = max(0, (reading.headroom_bytes or 0) - HIDDEN_BYTES)
                 message = (
-                    f"{size} bytes are more than the {room} that the system's budget leaves this process"
+                    f"{size} bytes are more than the {headroom} that the system's budget leaves this process"
                 )
-                raise OutOfMemoryError(message, requested_bytes=size, available_bytes=room)
+                raise OutOfMemoryError(message, requested_bytes=size, available_bytes=headroom)
         tensor = self._make(size)
         self._cache.take(size)
         self._live_bytes += size
@@ -160,7 +160,7 @@ class UntiledMemory:
                 self._cache.give(size)
 
     def trim(self) -> int:
-        """Push all that is cached out. Returns the bytes that went back, by the books and no more than the driver saw."""
+        """Push all that is cached out. Returns the bytes that went back, by the ledger and no more than the driver saw."""
         self._device.synchronize()
         cached, flushed = self._cache.cached_bytes, self._cache.flushed_bytes
         before = self._read().process_used_bytes
@@ -175,8 +175,8 @@ class UntiledMemory:
 
     def fits_anew(self, sizes: list[int], reading: AdapterReading) -> bool:
         """Tell whether a new process could have blocks of these sizes now, and what copying and a flush take."""
-        room = reading.room_anew_bytes
-        return room is None or sum(sizes) + HIDDEN_BYTES + _FLUSH_BYTES <= room
+        headroom = reading.headroom_anew_bytes
+        return headroom is None or sum(sizes) + HIDDEN_BYTES + _FLUSH_BYTES <= headroom
 
     def tick(self) -> None:
         """Flush what was kept and not reused, and when others in this process (a plugin's inference) left enough."""
@@ -203,5 +203,5 @@ class UntiledMemory:
 
 
 def _fits(size: int, reading: AdapterReading) -> bool:
-    room = reading.room_bytes
-    return room is None or size + HIDDEN_BYTES <= room
+    headroom = reading.headroom_bytes
+    return headroom is None or size + HIDDEN_BYTES <= headroom

@@ -1,6 +1,6 @@
 """A lease on a file: whoever would write to it or cut it short is made to wait until it is given up.
 
-Linux grants one to the file's owner (or to a process with CAP_LEASE) while nobody has the file open for
+Linux grants one to the file's owner (or to a process with CAP_LEASE) while no process has the file open for
 writing. It holds them off for as long as /proc/sys/fs/lease-break-time says, 45 s by default.
 """
 

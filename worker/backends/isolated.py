@@ -46,7 +46,7 @@ class IsolatedBackend:
         others: OnChange | None = None,
         slots_as_file: bool = False,
     ) -> None:
-        """``others`` is told of devices that the process found and nobody expected: they are not this one's.
+        """``others`` is told of devices that the process found and no caller expected: they are not this one's.
 
         Without it they all are.
         """
@@ -129,7 +129,7 @@ class IsolatedBackend:
         )
 
     def _ended(self, child: ChildProcess, end: Ending) -> None:
-        """Strike out what was in a process that ended by itself, tell of it, and have it replaced."""
+        """Remove what was in a process that ended by itself, tell of it, and have it replaced."""
 
         def forget() -> None:
             self._gone, self._held, self._accepted = frozenset(self._held), {}, {}
@@ -296,8 +296,8 @@ class IsolatedBackend:
             return returned
 
     def tick(self) -> None:
-        """Let the backend give up what it keeps for nothing. Waits for nobody: timers call it."""
-        self._returning.look(needed=bool(self._displaced.names()))
+        """Let the backend give up what it keeps for nothing. Waits for no one: timers call it."""
+        self._returning.check(needed=bool(self._displaced.names()))
         with (
             suppress(DeviceUnavailableError),
             self._presence.using(None, Executed.UNKNOWN, waits=False) as child,
@@ -332,11 +332,11 @@ class IsolatedBackend:
     def restart(self, token: CancelToken, needed_bytes: int = 0) -> Restarted:
         """Replace the process, which gives back whatever it kept, and carry over all that lives in it.
 
-        1. Wait until nobody uses it; new users wait from then on.
+        1. Wait until no caller uses it; new users wait from then on.
         2. Ask whether a new process has a place for what lives and ``needed_bytes`` more, by today's budget.
         3. Read everything out to host memory, twice, and compare. Can be cancelled until here.
         4. End the process, start another, make the blocks again, largest first, fill them and compare; tried
-           three times. What finds no room after all stays in host memory until it does.
+           three times. What finds no headroom after all stays in host memory until it does.
 
         Raises:
             OutOfMemoryError: there is no place for it, here or in host memory; nothing was done.
@@ -344,7 +344,7 @@ class IsolatedBackend:
             DeviceUnavailableError: the process ended before everything was read out, and all of it is lost
                 (``executed`` is yes); or no new one starts, and all of it is in host memory.
         """
-        with self._presence.alone(token) as old:  # 1
+        with self._presence.exclusive(token) as old:  # 1
             displaced = self._displaced.names()
             held = {name: block for name, block in self._held.items() if name not in displaced}
             there = [each.device_id for each in self.devices if each.state is DeviceState.AVAILABLE]
@@ -381,7 +381,7 @@ class IsolatedBackend:
         return restarted(old, done, held, before, after)
 
     def _bring_back(self) -> None:
-        """Put what stays in host memory where it belongs, as far as there is room for it by now."""
+        """Put what stays in host memory where it belongs, as far as there is headroom for it by now."""
         if not self._displaced.names():
             return
         with suppress(DeviceUnavailableError), self._presence.using(None, Executed.UNKNOWN) as child:

@@ -35,7 +35,7 @@ _FAULT_AROUND_BYTES = 2**16
 """What Linux maps at a fault of a page that is in the page cache."""
 _CLOSED = -1
 _MAP_NORESERVE = 0x4000
-"""From linux/mman.h: pages that nobody is to write need no promise of memory."""
+"""From linux/mman.h: pages that no process is to write need no promise of memory."""
 
 
 class MappedFile:
@@ -77,7 +77,7 @@ class MappedFile:
     def populate(self, token: CancelToken, done: Done) -> None:
         """Have every byte in memory. OSError where the file can't be read, or was cut short.
 
-        1. What is in the page cache, and nobody can cut short, is touched: each touch has the pages around it
+        1. What is in the page cache, and no process can cut short, is touched: each touch has the pages around it
            mapped too, where the system's advice goes page by page and takes half as long again.
         2. Else this thread and one more have it read.
         """

@@ -33,7 +33,7 @@ _LANES_KEPT = 4
 
 
 def _nothing() -> None:
-    """Tell nobody that the device went away."""
+    """Tell no caller that the device went away."""
 
 
 class TorchBlocks:
@@ -45,7 +45,7 @@ class TorchBlocks:
         self.device = device
         self._on_lost = on_lost
         self._now_ns = now_ns
-        self._books = SureLock()
+        self._ledger_lock = SureLock()
         self._measuring = SureRLock()
         """Held around one call of the allocator and the figures before and after it."""
         # All mutable state: the tensors and what they take, idle lanes, what is kept for reuse and since
@@ -60,7 +60,7 @@ class TorchBlocks:
     @property
     def live(self) -> frozenset[str]:
         """The ids of all blocks."""
-        with self._books:
+        with self._ledger_lock:
             return frozenset(self._tensors)
 
     @property
@@ -71,7 +71,7 @@ class TorchBlocks:
     def tensor(self, allocation_id: str) -> "torch.Tensor":
         """Return a block's bytes as torch sees them. Whoever keeps it keeps the memory."""
         self.check_present()
-        with self._books:
+        with self._ledger_lock:
             return self._tensors[allocation_id][0]
 
     def readings(self) -> Readings:
@@ -80,7 +80,7 @@ class TorchBlocks:
         with self.translating():
             memory, figures = self.device.memory(), self.device.allocator()
             process = self.device.process_bytes()
-        with self._books:
+        with self._ledger_lock:
             ours = sum(actual for _, actual in self._tensors.values())
         cached = max(0, figures.reserved_bytes - figures.allocated_bytes)
         if process is not None and process < figures.reserved_bytes:
@@ -119,7 +119,7 @@ class TorchBlocks:
             del whole
             self._give_back(size + slack, keep=False)
             raise
-        with self._books:
+        with self._ledger_lock:
             self._tensors[allocation_id] = whole[start : start + size], actual
         return Block(actual)
 
@@ -128,7 +128,7 @@ class TorchBlocks:
 
         That is whole segments: 0 while others share the block's, more than the block when the last one goes.
         """
-        with self._books:
+        with self._ledger_lock:
             tensor, _ = self._tensors.pop(allocation_id)
         size = tensor.untyped_storage().nbytes()
         del tensor
@@ -138,7 +138,7 @@ class TorchBlocks:
     def lane(self, token: CancelToken) -> Iterator[Lane]:
         """Lend a lane for a copy; it is through, or the copy failed, when this ends."""
         self.check_present()
-        with self._books:
+        with self._ledger_lock:
             lane = self._lanes.pop() if self._lanes else None
         with self.translating():
             lane = lane or Lane(self.device, token)
@@ -146,7 +146,7 @@ class TorchBlocks:
             yield lane
         finally:
             try:
-                # Also after a failure: nobody may free or reuse what is still on its way.
+                # Also after a failure: no thread may free or reuse what is still on its way.
                 with self.translating():
                     lane.wait()
             finally:
@@ -170,7 +170,7 @@ class TorchBlocks:
 
     def close(self) -> None:
         """Give everything up."""
-        with self._books:
+        with self._ledger_lock:
             self._tensors.clear()
             lanes, self._lanes = self._lanes, []
         for lane in lanes:
@@ -254,7 +254,7 @@ class TorchBlocks:
             return self.trim()
 
     def _put_back(self, lane: Lane) -> None:
-        with self._books:
+        with self._ledger_lock:
             keep = len(self._lanes) < _LANES_KEPT and not self.lost
             if keep:
                 self._lanes.append(lane)
@@ -262,7 +262,7 @@ class TorchBlocks:
             lane.close()
 
     def _lose(self, message: str) -> None:
-        with self._books:
+        with self._ledger_lock:
             if self._lost is not None:
                 return
             self._lost = message

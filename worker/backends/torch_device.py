@@ -60,7 +60,7 @@ class TorchDevice:
         return DeviceMemory(total, total - free, free, Source.TORCH)
 
     def process_bytes(self) -> int | None:
-        """Return what this process takes on the device, context included. None where nobody says."""
+        """Return what this process takes on the device, context included. None where no source says."""
         return None
 
     def allocator(self) -> AllocatorFigures:

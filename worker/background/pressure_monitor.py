@@ -11,7 +11,7 @@ from worker.core.events import ExhaustionForecast, LeakSuspected
 from worker.core.log import log
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.forecast_alarm import ForecastAlarm, consider
-from worker.policy.polling import CALM_NS, SOONEST_NS, TIDY_NS, next_look_ns
+from worker.policy.polling import CALM_NS, SOONEST_NS, TIDY_NS, next_sample_ns
 from worker.watch.leaks import LeakWatch
 from worker.watch.pace import Pace
 from worker.watch.trends import TrendWatch
@@ -92,7 +92,7 @@ class PressureMonitor:
             steps = (thresholds.moderate, thresholds.high, thresholds.critical, 100.0)
             following = next((each for each in steps if each > headroom.pressure_percentage), 100.0)
             to_threshold = int(headroom.budget_bytes * (following - headroom.pressure_percentage) / 100)
-        wait = next_look_ns(
+        wait = next_sample_ns(
             to_threshold,
             headroom.budget_bytes,
             self._trends.bytes_per_second(device_id),

@@ -169,7 +169,7 @@ class DeviceLost(Event):
 
 
 class ContentsDisplaced(Event):
-    """What of a device's contents is in host memory until the device has room for it; nothing, once all is back."""
+    """What of a device's contents is in host memory until the device has headroom for it; nothing, once all is back."""
 
     device_id: str
     reason: str | None

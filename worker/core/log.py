@@ -1,6 +1,6 @@
 """JSON lines on stderr: one object each, with a time, a level and a message.
 
-A process that serves has a thread that writes them: whoever logs never waits for who reads stderr. Where nobody
+A process that serves has a thread that writes them: whoever logs never waits for who reads stderr. Where no one
 reads, lines beyond a bound are dropped, and a line tells how many once somebody does.
 """
 

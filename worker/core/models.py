@@ -68,7 +68,7 @@ class Role(Record):
     name: str
     model_id: str
     fallbacks: tuple[str, ...]
-    """Used where the model has no room, in this order."""
+    """Used where the model has no headroom, in this order."""
 
 
 class TensorInfo(Record):

@@ -27,8 +27,8 @@ def make_private(folder: Path) -> None:
 
 
 def is_private(folder: Path) -> bool:
-    """Tell whether a folder is this user's, and nobody else may enter it. OSError if it is not there."""
+    """Tell whether a folder is this user's, and no other user may enter it. OSError if it is not there."""
     found = folder.lstat()
-    if sys.platform == "win32":  # the user's own temp folder lets nobody else in
+    if sys.platform == "win32":  # the user's own temp folder lets no other user in
         return True
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077

@@ -36,7 +36,7 @@ class DeviceInfo(Record):
     state: DeviceState = DeviceState.AVAILABLE
     state_reason: str | None = None
     displaced: frozenset[str] = frozenset()
-    """Blocks whose contents are in host memory until the device has room for them; ``state_reason`` says why."""
+    """Blocks whose contents are in host memory until the device has headroom for them; ``state_reason`` says why."""
 
 
 class SignalKind(Enum):
@@ -54,7 +54,7 @@ class SignalKind(Enum):
 
 
 class Signal(Record):
-    """A sign of pressure beside the headroom, as its source gives it."""
+    """A signal of pressure beside the headroom, as its source gives it."""
 
     name: str
     value: float
@@ -138,7 +138,7 @@ class Restarted(Record):
     moved: int
     """Blocks that were carried over."""
     displaced: dict[str, str]
-    """Why, for each block that stays in host memory until there is room for it."""
+    """Why, for each block that stays in host memory until there is headroom for it."""
     steps: tuple[DefragmentStep, ...]
 
 
@@ -191,7 +191,7 @@ class Lost(Record):
 
 
 class Reservation(Record):
-    """Room that is held for an allocation while its device makes it."""
+    """Headroom that is held for an allocation while its device makes it."""
 
     allocation_id: str
     request: AllocationRequest

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Reserve:
-    """Memory and descriptors that nobody uses, so that in a shortage an answer finds some. Thread-safe."""
+    """Memory and descriptors that no caller uses, so that in a shortage an answer finds some. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = SureLock()

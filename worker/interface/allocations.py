@@ -118,7 +118,7 @@ class Allocations:
             error.details["evictable_bytes"] = self._evictable_bytes(device_id)
             if not make_room:
                 raise
-            return self._allocate_making_room(allocation_id, request, token, unloaded)
+            return self._allocate_making_headroom(allocation_id, request, token, unloaded)
 
     def _allocate_as_it_is(
         self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, exact: bool
@@ -133,7 +133,7 @@ class Allocations:
             self._monitor.refresh((device_id,), max_age_ms=0)
             return self._worker.allocate(allocation_id, request, token)
 
-    def _allocate_making_room(
+    def _allocate_making_headroom(
         self,
         allocation_id: str,
         request: AllocationRequest,
@@ -157,7 +157,7 @@ class Allocations:
         device_id, models = request.device_id, self._models.get()
         backend = self._backends[device_id]
         try:
-            reservation = models.reserve_making_room(allocation_id, request, token, unloaded, plan)  # 4
+            reservation = models.reserve_making_headroom(allocation_id, request, token, unloaded, plan)  # 4
             try:
                 largest = backend.readings(device_id).largest_block_bytes
                 if largest is not None and largest < request.size_bytes:

@@ -28,7 +28,7 @@ from worker.wiring import Core
 from worker.workers.model_load import ModelWorker
 
 _ESTIMATES_S = 0.25
-"""How long a question about models waits for their files to be looked at."""
+"""How long a question about models waits for their files to be read."""
 
 
 class ModelInterface:
@@ -52,7 +52,7 @@ class ModelInterface:
         self._clock = core.clock
         self.expire = worker.unloader.expire
         self.check_unused = worker.headroom.check_unused
-        self.reserve_making_room = worker.headroom.reserve_making_room
+        self.reserve_making_headroom = worker.headroom.reserve_making_headroom
         self.bring_back = worker.bring_back
         self.evictable_bytes = worker.models.plans.evictable_bytes
         self.close = worker.close
@@ -132,7 +132,7 @@ class ModelInterface:
     # ---- questions ----
 
     def status(self, model_id: str | None, device_ids: tuple[str, ...]) -> GetModelStatusResult:
-        """Return the configured models. Files that are just being looked at are waited for, but not for long."""
+        """Return the configured models. Files that are just being read are waited for, but not for long."""
         self.worker.estimates.wait(_ESTIMATES_S)
         self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)

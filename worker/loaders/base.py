@@ -100,7 +100,7 @@ class CheckedLoader(Protocol):
     """An ObjectLoader that can tell before it makes anything that it could not."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Raise ModelLoadFailedError for what making it would fail with. Called before room is made for it."""
+        """Raise ModelLoadFailedError for what making it would fail with. Called before headroom is made for it."""
         ...
 
 

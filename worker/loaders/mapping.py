@@ -16,7 +16,7 @@ def map_weights(
 
     1. On a device whose memory is not the machine's own they are copied; with ``copy``, everywhere.
     2. With ``auto``, whatever stands in the way of mapping them means that they are copied.
-    3. With ``map`` it is a ModelLoadFailedError; but nobody has to hold writers off.
+    3. With ``map`` it is a ModelLoadFailedError; but no process has to hold writers off.
     """
     if spec.placement is Placement.COPY or not isinstance(backend, MapsFiles):  # 1
         return None

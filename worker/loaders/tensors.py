@@ -52,7 +52,7 @@ def as_tensors(block: memoryview, tensors: Iterable[TensorInfo]) -> dict[str, "t
     Each keeps a view of the block: while one lives its addresses stay mapped, so a tensor that outlives
     its model reads zeros (AnonymousBuffer.close gives the pages back regardless) and never crashes.
     """
-    # A view of our own: torch remembers the object, not its lock on the memory, and nobody else
+    # A view of our own: torch remembers the object, not its lock on the memory, and no other thread
     # may release this one under it.
     return _over(memoryview(block), tensors)
 

@@ -58,7 +58,7 @@ class MemoryManager:
             return Lost(lost, self.models.lose(device_id))
 
     def displaced(self, device_id: str) -> ContentsDisplacedData:
-        """Return what of a device's contents is in host memory, until the device has room for it again."""
+        """Return what of a device's contents is in host memory, until the device has headroom for it again."""
         with self.lock:
             device = self.devices.get(device_id)
             names, ledger = device.info.displaced, device.ledger

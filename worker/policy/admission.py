@@ -93,8 +93,8 @@ def left_bytes(readings: Readings, limits: Limits, ledger: LedgerTotals) -> int 
     """Return the headroom without stopping at nothing: what is promised to others is below it. None if unknown."""
     headrooms = []
     if readings.free_bytes is not None:
-        taken = ledger.drift_bytes + ledger.reserved_bytes + limits.reserve_bytes
-        headrooms.append(readings.free_bytes - taken)
+        used = ledger.drift_bytes + ledger.reserved_bytes + limits.reserve_bytes
+        headrooms.append(readings.free_bytes - used)
     if limits.limit_bytes is not None:
         headrooms.append(limits.limit_bytes - ledger.allocated_bytes - ledger.reserved_bytes)
     return min(headrooms, default=None)

@@ -1,4 +1,4 @@
-"""When the worker makes room by itself, how far it goes, and when it leaves off. Pure."""
+"""When the worker makes headroom by itself, how far it goes, and when it leaves off. Pure."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ COOL_DOWN_NS = 30 * NS_PER_S
 COOL_DOWN_MAX_NS = 3600 * NS_PER_S
 
 NOTHING_NS = 6 * NS_PER_S
-"""Where all that may go was just used, it is looked again after this."""
+"""Where all that may go was just used, it is sampled again after this."""
 
 HOUR_NS = 3600 * NS_PER_S
 MOST_PER_HOUR = 12

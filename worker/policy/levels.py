@@ -21,7 +21,7 @@ STALL_THRESHOLDS = {
 they are dead: that some wait is never critical."""
 
 SWAP_WORST = PressureLevel.MODERATE
-"""A swap that is full holds what nobody asked for lately: by itself it is no emergency."""
+"""A swap that is full holds what no caller asked for lately: by itself it is no emergency."""
 
 
 _FALLING = (PressureLevel.LOW, PressureLevel.MODERATE, PressureLevel.HIGH)

@@ -47,27 +47,29 @@ def highest_percentage(target: PressureLevel | float, thresholds: PressureThresh
 
 
 def bytes_to_free(
-    target: PressureLevel | float | None, room: Headroom, thresholds: PressureThresholds
+    target: PressureLevel | float | None, headroom: Headroom, thresholds: PressureThresholds
 ) -> int | None:
     """Return what has to be freed on a device to meet a target; None where its pressure can't be told."""
     if target is None:
         return 0
-    if room.budget_bytes is None or room.total_bytes is None or room.pressure_percentage is None:
+    if headroom.budget_bytes is None or headroom.total_bytes is None or headroom.pressure_percentage is None:
         return None
     highest = highest_percentage(target, thresholds)
-    if room.pressure_percentage <= highest:
+    if headroom.pressure_percentage <= highest:
         return 0
-    wanted = room.budget_bytes * (1 - highest / 100)
-    return max(1, math.ceil(wanted) - room.total_bytes)
+    wanted = headroom.budget_bytes * (1 - highest / 100)
+    return max(1, math.ceil(wanted) - headroom.total_bytes)
 
 
-def target_met(target: PressureLevel | float | None, room: Headroom, thresholds: PressureThresholds) -> bool:
+def target_met(
+    target: PressureLevel | float | None, headroom: Headroom, thresholds: PressureThresholds
+) -> bool:
     """Tell whether a device is at its target, or below."""
     if target is None:
         return True
-    if room.pressure_percentage is None:
+    if headroom.pressure_percentage is None:
         return False
     if isinstance(target, PressureLevel):
-        level = level_of(room.pressure_percentage, thresholds)
+        level = level_of(headroom.pressure_percentage, thresholds)
         return level is not PressureLevel.UNKNOWN and SEVERITY[level] <= SEVERITY[target]
-    return room.pressure_percentage <= target
+    return headroom.pressure_percentage <= target

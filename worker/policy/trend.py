@@ -1,6 +1,6 @@
-"""Where a device's room is heading: its slope, and when it runs out, with an interval. Pure.
+"""Where a device's headroom is heading: its slope, and when it runs out, with an interval. Pure.
 
-A Kalman filter follows the room and its slope. How noisy the readings are, how far the room jumps, how fast
+A Kalman filter follows the headroom and its slope. How noisy the readings are, how far the headroom jumps, how fast
 the slope turns and whether it bends for good is not assumed: many answers are filtered side by side. The one
 under which the readings are likeliest gives the number; all that are nearly as likely give the interval, and
 where one of them sees no end, there is no forecast.
@@ -58,9 +58,9 @@ class _Answer(Record):
 
     bend: float
     """The slope grows by a factor of e in this many seconds, shrinks so if it is below 0; 0 for a line."""
-    room: float
+    headroom: float
     slope: float
-    room_variance: float
+    headroom_variance: float
     covariance: float
     slope_variance: float
     jump_variance: float
@@ -72,7 +72,7 @@ class _Answer(Record):
 def may_run_out(samples: Sequence[HeadroomSample]) -> bool:
     """Tell, at next to no cost, whether it is worth asking ``forecast``: most of the time it is not.
 
-    Room that shrank by less than this of what is left cannot run out within the time that may be foretold, not
+    Headroom that shrank by less than this of what is left cannot run out within the time that may be foretold, not
     even where it shrinks ever faster.
     """
     if len(samples) < MIN_SAMPLES:
@@ -82,18 +82,18 @@ def may_run_out(samples: Sequence[HeadroomSample]) -> bool:
 
 
 def forecast(samples: Sequence[HeadroomSample]) -> PressureTrend | None:
-    """Return the slope of use and the time until no room is left.
+    """Return the slope of use and the time until no headroom is left.
 
     1. Too few readings: nothing.
-    2. Room that does not shrink for certain, or not soon enough: a slope, and no time.
+    2. Headroom that does not shrink for certain, or not soon enough: a slope, and no time.
     3. An answer that is nearly as likely sees no end: likewise.
     4. Otherwise the time, and an interval around all answers.
     """
     if len(samples) < MIN_SAMPLES:  # 1
         return None
-    times, rooms, step = _columns(samples)
+    times, headrooms, step = _columns(samples)
     lines = [
-        _filter(times, times, rooms, 0.0, jump**2 / step, turn**2 / step**3)
+        _filter(times, times, headrooms, 0.0, jump**2 / step, turn**2 / step**3)
         for jump in _JUMPS
         for turn in _TURNS
     ]
@@ -101,10 +101,10 @@ def forecast(samples: Sequence[HeadroomSample]) -> PressureTrend | None:
     rate = round(-best.slope, 3) + 0.0  # no minus zero
     unknown = PressureTrend(rate, None, None, None)
     furthest = min(HORIZON_SECONDS, -_FURTHEST * times[0])
-    if not _shrinks(best) or best.room > 2 * furthest * -best.slope:  # 2
+    if not _shrinks(best) or best.headroom > 2 * furthest * -best.slope:  # 2
         return unknown
-    lasting = [*lines, *_bent(times, rooms, step)]
-    begun = _begun_lately(times, rooms, step)
+    lasting = [*lines, *_bent(times, headrooms, step)]
+    begun = _begun_lately(times, headrooms, step)
     best = max([*lasting, *begun], key=_likelihood)
     seconds = _crossing(best, 0.0) if _shrinks(best) else None
     if seconds is None or seconds > furthest:  # 2
@@ -129,25 +129,25 @@ def _likelihood(answer: _Answer) -> float:
 
 
 def _shrinks(answer: _Answer) -> bool:
-    """Tell whether the room shrinks for certain."""
+    """Tell whether the headroom shrinks for certain."""
     return answer.slope + _Z * math.sqrt(answer.slope_variance) < 0
 
 
 def _columns(samples: Sequence[HeadroomSample]) -> tuple[list[float], list[float], float]:
-    """Return seconds up to the last reading, rooms, and the typical step."""
+    """Return seconds up to the last reading, headrooms, and the typical step."""
     last = samples[-1].at_ns
     times = [(sample.at_ns - last) / NS_PER_S for sample in samples]
-    rooms = [float(sample.headroom_bytes) for sample in samples]
-    return times, rooms, max(-times[0] / (len(times) - 1), 1e-6)
+    headrooms = [float(sample.headroom_bytes) for sample in samples]
+    return times, headrooms, max(-times[0] / (len(times) - 1), 1e-6)
 
 
-def _bent(times: list[float], rooms: list[float], step: float) -> list[_Answer]:
+def _bent(times: list[float], headrooms: list[float], step: float) -> list[_Answer]:
     """Filter along times that are stretched so that what bends is a line; then look closer at the best."""
 
     def along(bends: float, jump: float) -> _Answer:
         bend = -times[0] / bends
         stretched = [bend * math.expm1(at / bend) for at in times]
-        return _filter(times, stretched, rooms, bend, jump**2 / step, 0.0)
+        return _filter(times, stretched, headrooms, bend, jump**2 / step, 0.0)
 
     found = [(bends, jump, along(bends, jump)) for bends in _BENDS for jump in _JUMPS]
     distance = 1.0
@@ -159,11 +159,11 @@ def _bent(times: list[float], rooms: list[float], step: float) -> list[_Answer]:
     return [answer for _, _, answer in found]
 
 
-def _begun_lately(times: list[float], rooms: list[float], step: float) -> list[_Answer]:
+def _begun_lately(times: list[float], headrooms: list[float], step: float) -> list[_Answer]:
     """Filter lines that begin anew at a later reading: what was before tells nothing of it."""
 
     def anew(back: int, jump: float) -> tuple[int, float, _Answer]:
-        found = _filter(times, times, rooms, 0.0, jump**2 / step, 0.0, len(times) - back)
+        found = _filter(times, times, headrooms, 0.0, jump**2 / step, 0.0, len(times) - back)
         return back, jump, found
 
     most = len(times) - _KNOWN_BEFORE
@@ -178,7 +178,7 @@ def _begun_lately(times: list[float], rooms: list[float], step: float) -> list[_
 def _filter(
     times: list[float],
     along: list[float],
-    rooms: list[float],
+    headrooms: list[float],
     bend: float,
     jumps: float,
     turns: float,
@@ -190,15 +190,15 @@ def _filter(
     ``anew``, which has to be worth its price.
     """
     squares, logs = 0.0, 0.0 if anew == 1 else 2 * math.log(len(times))
-    room = slope = a = b = c = 0.0
+    headroom = slope = a = b = c = 0.0
     for index in range(1, len(times)):
         dt = max(along[index] - along[index - 1], 1e-9)
         if index in {1, anew}:
-            room, slope = rooms[index], (rooms[index] - rooms[index - 1]) / dt
+            headroom, slope = headrooms[index], (headrooms[index] - headrooms[index - 1]) / dt
             a, b = 1.0, 1.0 / dt
             c = (2.0 + jumps * (times[index] - times[index - 1])) / dt**2 + turns * dt / 3
             continue
-        room += slope * dt
+        headroom += slope * dt
         # Readings a moment apart make huge figures that cancel: what is left may lie a little below nothing.
         a = (
             max(0.0, a + dt * (2 * b + dt * c))
@@ -208,11 +208,11 @@ def _filter(
         b += dt * c + turns * dt**2 / 2
         c += turns * dt
         total = a + 1.0
-        surprise = rooms[index] - room
+        surprise = headrooms[index] - headroom
         squares += surprise * surprise / total
         logs += math.log(total)
         gain, gain_slope = a / total, b / total
-        room += gain * surprise
+        headroom += gain * surprise
         slope += gain_slope * surprise
         c = max(0.0, c - gain_slope * b)
         b *= 1 - gain
@@ -221,21 +221,21 @@ def _filter(
     noise = max(squares / count, 1.0)  # readings are whole bytes at best
     likelihood = -0.5 * (count * math.log(noise) + logs)
     variances = (a * noise, b * noise, c * noise, jumps * noise, turns * noise)
-    return _Answer(bend, room, slope, *variances, likelihood)
+    return _Answer(bend, headroom, slope, *variances, likelihood)
 
 
 def _crossing(answer: _Answer, deviations: float) -> float | None:
-    """Return when the room, so many standard deviations off its course, is gone; None if not in time."""
+    """Return when the headroom, so many standard deviations off its course, is gone; None if not in time."""
 
     def left(seconds: float) -> float:
         ahead = answer.bend * math.expm1(min(seconds / answer.bend, 99.0)) if answer.bend else seconds
-        variance = answer.room_variance + ahead * (2 * answer.covariance + ahead * answer.slope_variance)
+        variance = answer.headroom_variance + ahead * (2 * answer.covariance + ahead * answer.slope_variance)
         variance += seconds * answer.jump_variance + seconds**3 * answer.turn_variance / 3
-        return answer.room + answer.slope * ahead + deviations * math.sqrt(max(variance, 0.0))
+        return answer.headroom + answer.slope * ahead + deviations * math.sqrt(max(variance, 0.0))
 
     if left(0.0) <= 0:
         return 0.0
-    # The first crossing: the spread can grow faster than the room shrinks, and then there is a last one, too.
+    # The first crossing: the spread can grow faster than the headroom shrinks, and then there is a last one, too.
     before, after = 0.0, 0.01
     while left(after) > 0:
         if after >= _LAST * HORIZON_SECONDS:

@@ -21,7 +21,7 @@ else:
 
 
 class FrameWriter:
-    """Writes to a descriptor. A host that does not read makes the writer wait, and nobody keeps frames for it."""
+    """Writes to a descriptor. A host that does not read makes the writer wait, and nothing keeps frames for it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -42,7 +42,7 @@ class FrameWriter:
             call(broke)
 
     def write(self, frame: bytes) -> None:
-        """Write frames now, from any thread. Once nobody reads any more they are dropped."""
+        """Write frames now, from any thread. Once no reader is left they are dropped."""
         with self._lock:
             broke = self._write(frame)
         if broke is not None:
@@ -98,7 +98,7 @@ class FrameWriter:
             return size  # it was written, all of it as blocking writes are: only the number found no memory
 
     def reader_is_gone(self) -> bool:
-        """Tell whether nobody can read any more; False where the system cannot say."""
+        """Tell whether no reader is left; False where the system cannot say."""
         return bool(_polled(self._fd, 0, 0) & _GONE)
 
     def batch(self, frame: bytes) -> bool:
@@ -126,7 +126,7 @@ class FrameWriter:
 
 
 def is_gone(error: OSError) -> bool:
-    """Tell whether it says that nobody reads any more, and not that what was written could not be kept."""
+    """Tell whether it says that no reader is left, and not that what was written could not be kept."""
     return isinstance(error, BrokenPipeError) or error.errno in {errno.EPIPE, errno.ECONNRESET, errno.EINVAL}
 
 

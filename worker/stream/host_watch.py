@@ -32,7 +32,7 @@ class HostWatch:
     def watch(self, pid: int) -> bool:
         """Call back once that process has ended.
 
-        False, and nobody is watched, where no such process can be seen: it may be in another namespace, as the
+        False, and no process is watched, where no such process can be seen: it may be in another namespace, as the
         host of a container is, and then only the pipe tells of its end.
         """
         with self._lock:

@@ -44,8 +44,8 @@ BRIEF = " background"
 """Ends the name of a device's second lane, for what the worker does by itself."""
 
 
-def _nobody_waits(_error: WorkerError) -> None:
-    """Tell nobody that work was given up."""
+def _no_caller_waits(_error: WorkerError) -> None:
+    """Tell no caller that work was given up."""
 
 
 Prepare = Callable[[str, dict[str, Any]], Work]
@@ -143,11 +143,11 @@ class JobRunner:
         self,
         work: Work,
         request_id: str = "",
-        give_up: Callable[[WorkerError], None] = _nobody_waits,
+        give_up: Callable[[WorkerError], None] = _no_caller_waits,
         *,
         brief: bool = False,
     ) -> None:
-        """Run work that nobody is answered for, in its order among the requests'; it counts for none in flight.
+        """Run work that no caller is answered for, in its order among the requests'; it counts for none in flight.
 
         ``brief`` work does not wait for the threads of requests' work. OutOfMemoryError where it would need the
         first thread of a lane, and the system has none.
@@ -157,7 +157,7 @@ class JobRunner:
         self._lanes.admit(Job(request_id, work, token, self._quietly, lane, give_up, background=True))
 
     def submit_if_free(self, work: Work) -> bool:
-        """Run work that nobody waits for, but only if it need not wait for any request. Returns whether it runs."""
+        """Run work that no caller waits for, but only if it need not wait for any request. Returns whether it runs."""
         if self._draining or not self._lanes.free(work.claims):
             return False
         self.submit(work)
@@ -226,7 +226,7 @@ class JobRunner:
             )
 
     def _expect_end(self, job: Job, error: WorkerError) -> None:
-        """Answer for a job that runs, unless it ends soon: nobody waits for what hangs."""
+        """Answer for a job that runs, unless it ends soon: no caller waits for what hangs."""
         if not (job.finished or job.background):
             error.executed = Executed.UNKNOWN
             later = partial(self._event_writer.reply, partial(job.give_up, error))
@@ -344,7 +344,7 @@ class JobRunner:
             self._after(request, answer)
 
     def _quietly(self, job: Job) -> None:
-        """Run work that nobody waits for. Its errors are where it keeps them; a bug is logged, and told to it."""
+        """Run work that no caller waits for. Its errors are where it keeps them; a bug is logged, and told to it."""
         try:
             job.work.run(Call(job.token, no_report))
         except WorkerError as error:
@@ -374,7 +374,7 @@ class JobRunner:
             self._writer.flush()
 
     def _rescue(self, request: Incoming, error: BaseException) -> None:
-        """Answer a request whose path here ended by something that nobody expected."""
+        """Answer a request whose path here ended by something that no caller expected."""
         wired = wire_error(error, request.action, request.traceparent)
         if not request.answered:  # where its work is done its reply is made, and still the truth
             self._batch(request, request.frame or self._executor.error_frame(request, wired))
@@ -382,7 +382,7 @@ class JobRunner:
     def _after(self, request: Incoming, answer: Answer) -> None:
         work = answer.background
         if work is not None:
-            give_up = work.abandoned or _nobody_waits
+            give_up = work.abandoned or _no_caller_waits
             try:
                 self.submit(work, request.request_id, give_up)
             except BaseException as error:  # noqa: BLE001 - it was promised, so what waits for it is told

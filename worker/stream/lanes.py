@@ -56,7 +56,7 @@ class Job:
         self.give_up = give_up
         """Called instead of ``run``, with the reason, if it is taken out before it began."""
         self.background = background
-        """Nobody waits for it: it does not count as in flight."""
+        """No caller waits for it: it does not count as in flight."""
         self.claims = _merged(work.claims)
         self.order = 0
         self.running = False
@@ -208,7 +208,7 @@ class Lanes:
             queue = self._queues.get(key)
             if queue is None:
                 continue
-            # Those that come after it may be many: it is no use to look at them where it was in nobody's way.
+            # Those that come after it may be many: it is no use to look at them where it was in no other job's way.
             in_the_way = exclusive or bool(queue.exclusive)
             queue.jobs.pop(job, None)
             queue.exclusive.pop(job, None)

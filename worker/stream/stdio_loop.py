@@ -29,7 +29,7 @@ _DRAIN_SECONDS = 5.0
 _CANCEL_SECONDS = 2.0
 """How long cancelled work may take to notice before the process ends without it."""
 _ORPHAN_SECONDS = 0.3
-"""The same where nobody waits for an answer any more."""
+"""The same where no caller waits for an answer any more."""
 _PATIENCE = {"SIGTERM": (_DRAIN_SECONDS, _CANCEL_SECONDS)}
 _NO_PATIENCE = (0.0, _ORPHAN_SECONDS)
 """A terminal that was closed, or somebody at it, waits for nothing."""
@@ -118,7 +118,7 @@ class StdioLoop:
         self._events.subscribe(events)
 
     def watch_host(self, pid: int) -> bool:
-        """End as soon as that process does; what runs is cancelled, for nobody waits for it.
+        """End as soon as that process does; what runs is cancelled, for no caller waits for it.
 
         False where it can't be seen from here: then the end of the input decides alone.
         """
@@ -244,7 +244,7 @@ class StdioLoop:
     def _exit(self, reason: str, turn_seconds: float) -> None:
         if not self._exiting.acquire(blocking=False):
             threading.Event().wait()  # another thread is at it
-        # What was accepted gets its answer first, unless nobody reads it.
+        # What was accepted gets its answer first, unless there is no reader.
         self._turn.acquire(timeout=turn_seconds)
         log("info", "ending", reason=reason)
         with suppress(OutOfMemoryError):

@@ -49,8 +49,8 @@ class CgroupMemory:
         self._groups = ProcessGroups(root)
 
     def read(self) -> tuple[int | None, int | None]:
-        """Return the smallest limit and the smallest room left, each None where no group has a limit."""
-        limits, rooms = list[int](), list[int]()
+        """Return the smallest limit and the smallest headroom left, each None where no group has a limit."""
+        limits, headrooms = list[int](), list[int]()
         for version in (_V1, _V2):
             for folder in map(str, self._groups.folders(version.controller)):
                 for limit_file, usage_file in version.limits:
@@ -60,8 +60,8 @@ class CgroupMemory:
                     used = _number(f"{folder}/{usage_file}")
                     if used is not None:
                         limits.append(limit)
-                        rooms.append(max(0, limit - used + _reclaimable(folder, version)))
-        return min(limits, default=None), min(rooms, default=None)
+                        headrooms.append(max(0, limit - used + _reclaimable(folder, version)))
+        return min(limits, default=None), min(headrooms, default=None)
 
 
 def _reclaimable(folder: str, version: _Version) -> int:

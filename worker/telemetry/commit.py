@@ -17,7 +17,7 @@ class Commitment(Record):
 
     name: str
     limit_bytes: int
-    room_bytes: int | None
+    headroom_bytes: int | None
 
 
 def commitments(proc: Path = Path("/proc")) -> tuple[Commitment, ...]:

@@ -20,7 +20,7 @@ from worker.telemetry.stalls import MemoryStalls
 
 GIB: Final = 2**30
 
-_SLOW_GAUGES_NS = 250_000_000
+_SLOW_SIGNALS_NS = 250_000_000
 """Stalls, swap and child processes are read again after this: the kernel averages over seconds, and reading them
 costs as much as all the rest."""
 
@@ -38,7 +38,7 @@ class SystemReading(Record):
     free_bytes: int | None
     """What this process could still get: the smallest of all sources."""
     signals: tuple[Signal, ...] = ()
-    """Every sign of pressure by itself."""
+    """Every signal of pressure by itself."""
     child_process_bytes: int | None = None
     """What the processes take that this one started."""
 
@@ -63,7 +63,7 @@ class SystemMemory:
         self._slow_read_ns: int | None = None
 
     def notes(self) -> tuple[str, ...]:
-        """Say, for people, which limits and signs of pressure were found."""
+        """Say, for people, which limits and signals of pressure were found."""
         limit, _ = self._cgroup.read()
         said = "no control group limits this process's memory"
         if limit is not None:
@@ -82,19 +82,19 @@ class SystemMemory:
     def read(self) -> SystemReading:
         """Read everything now."""
         total, available = _machine()
-        group_limit, group_room = self._cgroup.read()
+        group_limit, group_headroom = self._cgroup.read()
         sources = [
             ("machine", total, available, Source.OS),
-            ("cgroup", group_limit, group_room, Source.CGROUP),
+            ("cgroup", group_limit, group_headroom, Source.CGROUP),
         ]
-        sources += [(each.name, each.limit_bytes, each.room_bytes, Source.OS) for each in commitments()]
+        sources += [(each.name, each.limit_bytes, each.headroom_bytes, Source.OS) for each in commitments()]
         limits = [(limit, source) for _, limit, _, source in sources if limit is not None]
         budget, budget_source = min(limits, key=itemgetter(0), default=(None, None))
-        free = min((room for _, _, room, _ in sources if room is not None), default=None)
+        free = min((headroom for _, _, headroom, _ in sources if headroom is not None), default=None)
         signals = [
-            _used(name, limit, room, source)
-            for name, limit, room, source in sources
-            if limit is not None and room is not None
+            _used(name, limit, headroom, source)
+            for name, limit, headroom, source in sources
+            if limit is not None and headroom is not None
         ]
         slow_signals, child_bytes = self._slow()
         return SystemReading(
@@ -110,7 +110,7 @@ class SystemMemory:
 
     def _slow(self) -> tuple[tuple[Signal, ...], int | None]:
         now = time.monotonic_ns()
-        if self._slow_read_ns is None or now - self._slow_read_ns >= _SLOW_GAUGES_NS:
+        if self._slow_read_ns is None or now - self._slow_read_ns >= _SLOW_SIGNALS_NS:
             signals = (*self._stalls.signals(), *_swap(), *self._notification.signals())
             self._slow_figures = signals, self._process.child_resident_bytes()
             self._slow_read_ns = now
@@ -130,8 +130,8 @@ def _machine() -> tuple[int | None, int | None]:
     return memory.total, memory.available
 
 
-def _used(name: str, limit: int, room: int, source: Source) -> Signal:
-    share = 1 - min(1.0, room / limit) if limit else 1.0
+def _used(name: str, limit: int, headroom: int, source: Source) -> Signal:
+    share = 1 - min(1.0, headroom / limit) if limit else 1.0
     return Signal(f"{name}_used_percentage", round(100 * share, 3), source)
 
 

@@ -22,7 +22,7 @@ from worker.tools.output import put
 from worker.wiring import Core, NoEvents
 
 _ESTIMATES_S = 60.0
-"""How long all models' files may take to be looked at."""
+"""How long all models' files may take to be read."""
 _FIGURES = (
     ("total_bytes", "total"),
     ("budget_bytes", "budget"),
@@ -58,7 +58,7 @@ def examine(arguments: Arguments, out: TextIO) -> int:
 
 
 def _models(arguments: Arguments, memory: MemoryInterface) -> tuple[ModelStatus, ...]:
-    """Return what ``--models`` declares, once all files were looked at."""
+    """Return what ``--models`` declares, once all files were read."""
     if arguments.models is None:
         return ()
     memory.models.worker.estimates.wait(_ESTIMATES_S)

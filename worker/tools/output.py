@@ -23,7 +23,7 @@ def claim_output() -> TextIO:
 
 
 def as_it_is() -> TextIO:
-    """Return stdout, claimed by nobody."""
+    """Return stdout, claimed by no caller."""
     return sys.stdout
 
 

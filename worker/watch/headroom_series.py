@@ -17,7 +17,7 @@ class HeadroomSeries:
         self._samples: list[HeadroomSample] = []
 
     def add(self, sample: HeadroomSample) -> None:
-        """Enter what is the case now."""
+        """Add what is the case now."""
         samples = self._samples
         if len(samples) > 1 and sample.at_ns - samples[-2].at_ns < STEP_NS:
             samples[-1] = sample

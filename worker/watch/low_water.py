@@ -16,7 +16,7 @@ class LowWaterMarks:
         self._marks: list[LowWaterMark] = []
 
     def add(self, now_ns: int, size: int) -> None:
-        """Enter what it takes now."""
+        """Add what it takes now."""
         marks = self._marks
         if marks and now_ns - marks[-1].from_ns < self._width_ns:
             if size < marks[-1].bytes:

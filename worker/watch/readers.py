@@ -22,7 +22,7 @@ class Reader:
         # All mutable state: how often it was asked for, how often it is over, and whether the thread runs.
         self._asked = self._over = 0
         self._late = False
-        """Whether somebody's patience ended with the present one: nobody else waits for it."""
+        """Whether somebody's patience ended with the present one: no other caller waits for it."""
         self._running = False
 
     def read(self, patience_s: float = PATIENCE_S) -> None:

@@ -57,7 +57,7 @@ class HeadroomHolder:
                 self._join_pieces(request, token, self.check_unused)
         return self._hold(request, entry, token, make_room=make_room, until_ns=until_ns, plan=plan)
 
-    def reserve_making_room(
+    def reserve_making_headroom(
         self, name: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
         plan: Plan | None = None,
     ) -> Reservation:  # fmt: skip

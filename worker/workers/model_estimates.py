@@ -19,7 +19,7 @@ _WITH_HEADER = frozenset(BUILT_IN) - {"module"}
 PATIENCE_S = 3.0
 """How long a file may take: its header is read, which is megabytes at most."""
 _MAX_HUNG = 4
-"""Threads that are left behind at most. What is declared after so many is looked at when it is asked for."""
+"""Threads that are left behind at most. What is declared after so many is read when it is asked for."""
 
 
 class ModelEstimates:
@@ -28,20 +28,20 @@ class ModelEstimates:
     def __init__(self, manager: MemoryManager, patience_s: float = PATIENCE_S) -> None:
         self._manager = manager
         self._patience_s = patience_s
-        # All mutable state: set while nothing is being looked at, and how many threads hang.
+        # All mutable state: set while nothing is being read, and how many threads hang.
         self._done = threading.Event()
         self._done.set()
         self._hung = 0
 
-    def look(self, entries: Iterable[ModelEntry]) -> None:
-        """Look at all of them, here."""
+    def read(self, entries: Iterable[ModelEntry]) -> None:
+        """Read all of them, here."""
         for entry in tuple(entries):
             if entry.spec.refused is None and entry.spec.loader not in {AUTO_LOADER, *_WITH_HEADER}:
                 continue
             if self._hung >= _MAX_HUNG:
                 entry.state_reason = "it was not looked at: the storage of other models does not answer"
                 continue
-            one = threading.Thread(target=self._look_at, args=(entry,), name="estimate", daemon=True)
+            one = threading.Thread(target=self._read_one, args=(entry,), name="estimate", daemon=True)
             one.start()
             one.join(self._patience_s)
             if one.is_alive():
@@ -49,12 +49,12 @@ class ModelEstimates:
                 self._found(entry, None, f"its storage has not answered for {self._patience_s:g} s")
 
     def begin(self, entries: Iterable[ModelEntry], then: Callable[[], None]) -> None:
-        """Look at all of them beside, and go on with ``then``, which is not waited for."""
+        """Read all of them beside, and go on with ``then``, which is not waited for."""
         self._done.clear()
 
         def run() -> None:
             try:
-                self.look(entries)
+                self.read(entries)
             finally:
                 self._done.set()
             then()
@@ -62,10 +62,10 @@ class ModelEstimates:
         threading.Thread(target=run, name="estimates", daemon=True).start()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all were looked at. False if that takes longer."""
+        """Wait until all were read. False if that takes longer."""
         return self._done.wait(timeout_s)
 
-    def _look_at(self, entry: ModelEntry) -> None:
+    def _read_one(self, entry: ModelEntry) -> None:
         spec, began = entry.spec, time.monotonic()
         try:
             size, reason = loader_of(spec).estimate(spec), None

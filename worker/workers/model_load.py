@@ -315,7 +315,7 @@ class ModelWorker:
         if beside:
             self.estimates.begin(self._table, self.preload)
         else:
-            self.estimates.look(self._table)
+            self.estimates.read(self._table)
             self.preload()
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class RestartWorker:
 
         1. No model there is leased: then its devices are paused, and who needs one waits.
         2. Host memory for the contents is held, so that nothing else takes it meanwhile.
-        3. The backend replaces the process; what finds no room there after all waits in host memory, which the
+        3. The backend replaces the process; what finds no headroom there after all waits in host memory, which the
            backend tells of.
 
         Raises:

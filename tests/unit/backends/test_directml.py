@@ -85,7 +85,7 @@ def test_pool_grows_no_further_than_the_driver(room: int | None, largest: int) -
     """The most that a block can get is what a step may add within the driver's room, or a free run."""
     reading = AdapterReading(8 * GIB, None, None, None, None if room is None else 8 * GIB - room)
     memory = TiledMemory(Pool([0.0, 0.0], [0.0, 0.0]), lambda: reading, 8_000_000_000)
-    found = memory.room(reading).largest_block_bytes
+    found = memory.headroom(reading).largest_block_bytes
     assert found is not None
     assert largest * 0.99 - 1_000_000 <= found <= max(largest, 2_000_000)
 

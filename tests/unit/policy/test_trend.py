@@ -17,7 +17,7 @@ from worker.policy.forecast_alarm import (
     ForecastAlarm,
     consider,
 )
-from worker.policy.polling import CALM_NS, NEAR_NS, SOONEST_NS, TIDY_NS, next_look_ns
+from worker.policy.polling import CALM_NS, NEAR_NS, SOONEST_NS, TIDY_NS, next_sample_ns
 from worker.policy.trend import CONFIDENCE, MIN_SAMPLES, forecast, may_run_out
 from worker.watch.headroom_series import CAPACITY, REACH_NS, STEP_NS, HeadroomSeries
 
@@ -250,4 +250,4 @@ def test_forecasts_are_told(steps: list[tuple[int, float | None]], told: list[bo
 )
 def test_polling(left: int | None, speed: float, cached: bool, wait: int) -> None:
     """Tight when a threshold is near or coming fast, slow when all is calm."""
-    assert next_look_ns(left, 1000, speed, cached=cached) == wait
+    assert next_sample_ns(left, 1000, speed, cached=cached) == wait

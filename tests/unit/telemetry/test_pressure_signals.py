@@ -107,7 +107,7 @@ def test_promises(tmp_path: Path) -> None:
     (tmp_path / "sys/vm/overcommit_memory").write_text("2\n")
     (tmp_path / "meminfo").write_text("CommitLimit: 1000 kB\nCommitted_AS: 250 kB\n")
     (promise,) = (each for each in commitments(tmp_path) if each.name == "commit")
-    assert (promise.limit_bytes, promise.room_bytes) == (1000 * 1024, 750 * 1024)
+    assert (promise.limit_bytes, promise.headroom_bytes) == (1000 * 1024, 750 * 1024)
 
 
 def test_this_machine() -> None:

@@ -34,7 +34,7 @@ def looked(monkeypatch):
     def look(patience_s: float = 5.0, **said: object) -> dict[str, ModelEntry]:
         entries = {name: ModelEntry(ModelSpec(name, "torch", Path(name))) for name in said}
         monkeypatch.setattr(model_estimates, "loader_of", lambda spec: Sizes(said[spec.model_id]))
-        ModelEstimates(MemoryManager(FixedClock()), patience_s).look(entries.values())
+        ModelEstimates(MemoryManager(FixedClock()), patience_s).read(entries.values())
         return entries
 
     return look
@@ -71,7 +71,7 @@ def test_storage_that_does_not_answer_keeps_nobody_else_waiting(looked):
 def test_what_is_refused_by_its_declaration_says_so_before_it_is_asked_for():
     """``get_model_status`` gives the reason before any load is tried."""
     entry = ModelEntry(ModelSpec("m", "torch", refused="its dtype is odd"))
-    ModelEstimates(MemoryManager(FixedClock())).look([entry])
+    ModelEstimates(MemoryManager(FixedClock())).read([entry])
     assert (entry.state, entry.state_reason) == (ModelState.FAILED, "its dtype is odd")
 
 

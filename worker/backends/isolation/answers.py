@@ -39,7 +39,7 @@ OnReport = Callable[[int, int], None]
 
 
 def no_report(_completed: int, _total: int) -> None:
-    """Nobody asked for progress."""
+    """No caller asked for progress."""
 
 
 class Call:
@@ -56,7 +56,7 @@ class Call:
         self.on_report = on_report
         self.answer: Message | Ending | None = None
         self.undo: tuple[Any, ...] | None = None
-        """What to call if nobody waits any more and it is done all the same."""
+        """What to call if no caller waits any more and it is done all the same."""
         self.woken: threading.Event | None = None
         """Set for who waits while another reads: it is answered, or the reading is free."""
 
@@ -104,7 +104,7 @@ class Answers:
         return call
 
     def wait(self, call: Call, seconds: float | None = None) -> bool:
-        """Wait for an answer, and read for all who wait while nobody else does. False if it did not come in time."""
+        """Wait for an answer, and read for all who wait while no other caller does. False if it did not come in time."""
         end = None if seconds is None else time.monotonic() + seconds
         while call.answer is None:
             left = _LONGEST_LOOK_S if end is None else end - time.monotonic()
@@ -157,7 +157,7 @@ class Answers:
                 self._pipe.send({"cancel": call.number})
 
     def read_what_came(self) -> None:
-        """Hand out answers that nobody waits for, unless somebody reads."""
+        """Hand out answers that no caller waits for, unless somebody reads."""
         if self._more and self._reading.acquire(blocking=False):
             try:
                 self._read_for(None, 0)

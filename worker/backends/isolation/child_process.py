@@ -153,7 +153,7 @@ class ChildProcess:
         self._process.kill()
 
     def _watch(self) -> None:
-        """Wait for its end, which nobody who waits for an answer may be there to see."""
+        """Wait for its end, which no caller that waits for an answer may be there to see."""
         self._process.wait()
         self._ended()
 

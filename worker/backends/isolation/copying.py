@@ -78,7 +78,7 @@ class _UnderWay:
                 return slot
             if self._pieces:
                 self._finish_oldest()
-            else:  # the answers that free them may be there, and nobody waits for them any more
+            else:  # the answers that free them may be there, and no caller waits for them any more
                 self._token.check()
                 self._child.answers.read_what_came()
 

@@ -1,4 +1,4 @@
-"""Blocks that found no room in a device's new process: their contents stay in host memory until there is some."""
+"""Blocks that found no headroom in a device's new process: their contents stay in host memory until there is some."""
 
 from collections.abc import Mapping
 

@@ -46,7 +46,7 @@ class FramePipe:
             self._poll.register(read_fd, select.POLLIN)
 
     def send(self, message: Message) -> None:
-        """Write a message, whole. BrokenPipeError if nobody reads, OSError if this end is closed."""
+        """Write a message, whole. BrokenPipeError if there is no reader, OSError if this end is closed."""
         body = _encode(message).encode()
         frame = _LENGTH.pack(len(body)) + body
         with self._sending:
@@ -84,7 +84,7 @@ class FramePipe:
                 os.close(self._write_fd)
 
     def close(self) -> None:
-        """Close both directions; nobody may be receiving."""
+        """Close both directions; no thread may be receiving."""
         self.close_output()
         os.close(self._read_fd)
 

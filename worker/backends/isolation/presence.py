@@ -15,7 +15,7 @@ from worker.core.records import DeviceInfo
 from worker.core.sure_lock import SureCondition, SureRLock
 
 _LOOK_AGAIN_S = 0.05
-"""Who waits to have the process alone looks this often whether that was cancelled."""
+"""Who waits for the process exclusively checks this often whether that was cancelled."""
 
 
 class Presence:
@@ -69,7 +69,7 @@ class Presence:
     def lose(self, child: ChildProcess, reason: str, forget: Callable[[], None]) -> bool:
         """Note that a process ended by itself, and tell of it. False if it was not in use any more.
 
-        ``forget`` is called with the lock held: nobody may find what was on its devices.
+        ``forget`` is called with the lock held: no thread may find what was on its devices.
         """
         with self.telling:
             with self.changed:
@@ -130,8 +130,8 @@ class Presence:
                 self.changed.notify_all()
 
     @contextmanager
-    def alone(self, token: CancelToken) -> Iterator[ChildProcess]:
-        """Hand out the process once nobody uses it, to be replaced; who needs it meanwhile waits."""
+    def exclusive(self, token: CancelToken) -> Iterator[ChildProcess]:
+        """Hand out the process once no caller uses it, to be replaced; who needs it meanwhile waits."""
         with self.changed:
             while self._users or self.replacing:
                 token.check()
@@ -148,7 +148,7 @@ class Presence:
                 self.changed.notify_all()
 
     def give_up(self) -> None:
-        """Note that the process's end is nobody's loss: all that lives in it was read out."""
+        """Note that the process's end is no loss: all that lives in it was read out."""
         with self.changed:
             self.child = None
 

@@ -20,7 +20,7 @@ class Returning:
         self._delay_ns = _FIRST_DELAY_NS
         self._due_ns = 0
 
-    def look(self, *, needed: bool) -> None:
+    def check(self, *, needed: bool) -> None:
         """Begin a try, if one is needed, due, and not going on. For one thread at a time; never waits."""
         if not needed:
             self._delay_ns, self._due_ns = _FIRST_DELAY_NS, 0

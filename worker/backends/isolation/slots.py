@@ -30,7 +30,7 @@ class Slots:
         self._view = memoryview(mapping)
         self._map = mapping
         self._given_back = SureCondition()
-        # All mutable state: the slots that nobody uses, the warmest last.
+        # All mutable state: the slots that no caller uses, the warmest last.
         self._free = list(range(SLOTS))
 
     @classmethod
