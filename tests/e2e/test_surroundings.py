@@ -15,6 +15,8 @@ from tests.rigs.namespaces import with_mounts
 from tests.rigs.small_filesystem import small_filesystem
 
 READ_ONLY = "mount -t tmpfs -o ro none {}"
+UNWRITABLE = "mount --bind {0} {0} && mount -o remount,bind,ro {0}"
+"""What lies there is still seen: this project may lie there itself."""
 TEMPORARY = ("/dev/shm", "/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - to be hidden, not to be used
 SHARED = {"size_bytes": 65536, "memory_type": "shared", "device_id": "cpu"}
 
@@ -41,7 +43,7 @@ def test_no_shared_memory_folder(tmp_path: Path, state: str) -> None:
 
 def test_no_folder_at_all() -> None:
     """Where no folder can be written to, only shared memory is refused, and the refusal says what to do."""
-    mounts = [READ_ONLY.format(place) for place in TEMPORARY if Path(place).is_dir()]
+    mounts = [UNWRITABLE.format(place) for place in TEMPORARY if Path(place).is_dir()]
     command = with_mounts(*mounts, "cd /proc")  # the current folder counts as a temporary one, too
     environment = {"PYTHONPATH": str(ROOT), "TMPDIR": "/nowhere"}
     with Worker(command=command, environment=environment) as started:

@@ -14,6 +14,7 @@ from protocol.record import Record
 from protocol.vocabulary import ErrorCode, Executed
 from worker.core import errors
 from worker.core.errors import UnsupportedError, WorkerError
+from worker.stream import frames
 from worker.stream.failures import last_words, wire_error
 from worker.stream.frames import check_depth, error_frame
 
@@ -150,3 +151,10 @@ def test_last_words(request_id: str) -> None:
     reply = orjson.loads(last_words(request_id))
     assert reply["request_id"] == request_id
     assert set(reply["error"]) == {"code", "message", "executed", "retryable", "details"}
+
+
+def test_a_long_line_without_memory_is_an_error_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orjson crashes where memory fails inside it: what a long line may take is asked for before."""
+    monkeypatch.setattr(frames, "_BYTES_PER_CHARACTER", 2**40)
+    with pytest.raises(MemoryError):
+        frames.read_request(b'{"request_id":"1","action":"a","data":{"x":"' + b"y" * 2**18 + b'"}}')
