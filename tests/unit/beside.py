@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from worker.core.cancellation import wait_for_change
@@ -15,6 +16,7 @@ class Beside:
         self.result: Any = None
         self.waited = False
         self._work = work
+        self._moved = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -23,11 +25,7 @@ class Beside:
             return
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        while self._thread.is_alive() and not self.waited:
-            frame = sys._current_frames().get(self._thread.ident or 0)
-            while frame is not None and not self.waited:
-                self.waited = frame.f_code is wait_for_change.__code__
-                frame = frame.f_back
+        assert self._moved.wait(60)
 
     def end(self) -> Any:
         """Wait for its end, and return what it returned or raise what it raised."""
@@ -39,7 +37,16 @@ class Beside:
         return self.result
 
     def _run(self) -> None:
+        sys.setprofile(self._note)  # of this thread: another one's frames can't be walked while it runs
         try:
             self.result = self._work()
         except BaseException as error:  # noqa: BLE001 - raised again by end
             self.result = error
+        finally:
+            sys.setprofile(None)
+            self._moved.set()
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code is wait_for_change.__code__:  # with the lock that it waits on
+            self.waited = True
+            self._moved.set()
