@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "0dc9615cc687e517d4f6801a97e15f33ff3dd51a0042c6f34731f509c7b54df3"
+SCHEMA_SHA256 = "f71c8c01aeec842387ecfc0f4e6dcc5d74e6d972b08160aaeeda962d03ffd189"

@@ -4,18 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from worker.core.models import AUTO_LOADER, ModelSpec
-from worker.loaders.base import FileLoader, ObjectLoader, load_failed
+from worker.loaders.base import EngineLoader, FileLoader, ObjectLoader, load_failed
 from worker.loaders.model_path import model_files, open_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "memory_worker.loaders"
-"""An entry point here names a class without arguments that is a FileLoader or an ObjectLoader."""
+"""An entry point here names a class without arguments that is a FileLoader, an ObjectLoader or an EngineLoader."""
 
 BUILT_IN = {
     "safetensors": ("worker.loaders.safetensors_loader", "SafetensorsLoader"),
     "torch": ("worker.loaders.torch_loader", "TorchLoader"),
+    "onnx": ("worker.loaders.onnx_loader", "OnnxLoader"),
     "module": ("worker.loaders.module_loader", "ModuleLoader"),
 }
 
@@ -30,7 +31,7 @@ def is_loader(name: str) -> bool:
     return name in BUILT_IN or name in _entry_points()
 
 
-def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
+def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader | EngineLoader:
     """Return the model's loader. ModelLoadFailedError if there is none, or it is not one."""
     name = spec.loader
     if spec.refused is not None:
@@ -47,9 +48,9 @@ def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         raise load_failed(spec, f"its loader {name!r} can't be had: {text}") from error
-    if isinstance(loader, FileLoader | ObjectLoader):
+    if isinstance(loader, FileLoader | ObjectLoader | EngineLoader):
         return loader
-    raise load_failed(spec, f"its loader {name!r} has neither open nor build beside estimate")
+    raise load_failed(spec, f"its loader {name!r} has none of open, build and launch beside estimate")
 
 
 def _by_contents(spec: ModelSpec) -> str:
