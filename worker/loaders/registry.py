@@ -16,8 +16,8 @@ GROUP = "memory_worker.loaders"
 BUILT_IN = {
     "safetensors": ("worker.loaders.safetensors_loader", "SafetensorsLoader"),
     "torch": ("worker.loaders.torch_loader", "TorchLoader"),
-    "onnx": ("worker.loaders.onnx_loader", "OnnxLoader"),
     "module": ("worker.loaders.module_loader", "ModuleLoader"),
+    "onnx": ("worker.loaders.onnx_loader", "OnnxLoader"),
 }
 
 
