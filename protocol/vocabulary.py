@@ -213,6 +213,7 @@ class EventName(StrEnum):
     DEVICE_LOST = "device.lost"
     DEVICE_RECOVERED = "device.recovered"
     CONTENTS_DISPLACED = "device.contents_displaced"
+    DEMOTION_CHANGED = "memory.demotion_changed"
 
 
 class Executed(StrEnum):

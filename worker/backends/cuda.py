@@ -10,7 +10,7 @@ from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
-from worker.backends.base import Fill, OnChange
+from worker.backends.base import Fill, HeldByProcess, OnChange
 from worker.backends.cuda_probe import Found, find_devices
 from worker.backends.host_memory import address_of
 from worker.backends.pinned_buffer import PinnedBuffer
@@ -98,7 +98,17 @@ class CudaBackend:
 
     def readings(self, device_id: str) -> Readings:
         """Ask the driver, NVML and torch's allocator."""
-        return self._device(device_id).readings()
+        with self._lock:
+            pinned = sum(
+                buffer.actual_bytes
+                for name, buffer in self._pinned.items()
+                if self._places[name].device.device_id == device_id
+            )
+        return self._device(device_id).readings(pinned)
+
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:  # noqa: ARG002 - NVML lists them
+        """Ask NVML, or PDH under Windows."""
+        return self._device(device_id).device.processes()
 
     def check(self, request: AllocationRequest) -> None:
         """Refuse memory that is the CPU's to give."""

@@ -469,6 +469,9 @@ public enum EventName
 
     /// <summary><c>device.contents_displaced</c></summary>
     DeviceContentsDisplaced,
+
+    /// <summary><c>memory.demotion_changed</c></summary>
+    MemoryDemotionChanged,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -1577,7 +1580,8 @@ public static class WireWords
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
         EventName.DeviceContentsDisplaced => "device.contents_displaced",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced"),
+        EventName.MemoryDemotionChanged => "memory.demotion_changed",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1596,6 +1600,7 @@ public static class WireWords
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
             "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
+            "memory.demotion_changed" => (EventName.MemoryDemotionChanged, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -1650,7 +1655,11 @@ public static class WireWords
         {
             return EventName.DeviceContentsDisplaced;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
+        if (reader.ValueTextEquals("memory.demotion_changed"u8))
+        {
+            return EventName.MemoryDemotionChanged;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed");
         return EventName.Unknown;
     }
 }
