@@ -56,6 +56,7 @@ class DeviceKind(StrEnum):
     CUDA = "cuda"
     DIRECTML = "directml"
     SIMULATED = "simulated"
+    XPU = "xpu"
 
 
 class DeviceState(StrEnum):

@@ -170,7 +170,7 @@ def parse(arguments: list[str]) -> Arguments:
         " accelerator, else cpu)")  # fmt: skip
     add("--simulated-device", type=simulated_device, action="append", default=[],
         metavar="BYTES[,KNOB=VALUE]", help="add sim:0, sim:1 ...; repeatable")  # fmt: skip
-    add("--isolate", action="append", default=[], choices=("simulated", "cuda"), help="run devices of this kind in"
+    add("--isolate", action="append", default=[], choices=("simulated", "cuda", "xpu"), help="run devices of this kind in"
         " a process of their own, which can be lost and restarted without this one; repeatable")  # fmt: skip
     add("--directml-python", metavar="PATH", help="interpreter that has torch_directml; DirectML always runs in a"
         " process of its own (default on Windows: this one; elsewhere DirectML is not looked for)")  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from runpy import run_path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
 from protocol.vocabulary import DeviceKind, DeviceState, Source
@@ -137,19 +137,31 @@ def _found_by_torch(driver: Driver) -> Found:
 
 def _why_torch_cannot(vendor: Vendor) -> str | None:
     """Look at which torch is installed, without importing it. None if it is built for this driver."""
-    spec = find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
+    build = torch_build()
+    if build is None:
         return f"torch is not installed for {sys.executable}: install its {_BUILDS[vendor]} build ({_HOW})"
-    try:
-        version = run_path(str(Path(spec.submodule_search_locations[0]) / "version.py"))
-    except (OSError, SyntaxError):
-        return None  # torch itself will say what is wrong with it
-    if version.get("cuda" if vendor is Vendor.NVIDIA else "hip"):
+    folder, version = build
+    if not version or version.get("cuda" if vendor is Vendor.NVIDIA else "hip"):
         return None
     return (
-        f"torch {version.get('__version__')} in {spec.submodule_search_locations[0]} is built without"
-        f" {_BUILDS[vendor]}: install that build instead ({_HOW})"
+        f"torch {version.get('__version__')} in {folder} is built without {_BUILDS[vendor]}: install that build instead"
+        f" ({_HOW})"
     )
+
+
+def torch_build() -> tuple[str, dict[str, Any]] | None:
+    """Return where torch is and what its ``version.py`` says, without importing it; None where there is no torch.
+
+    What it says is empty where that can't be read: torch itself will say what is wrong with it.
+    """
+    spec = find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = spec.submodule_search_locations[0]
+    try:
+        return folder, run_path(str(Path(folder) / "version.py"))
+    except (OSError, SyntaxError):
+        return folder, {}
 
 
 def _unavailable(driver: Driver, cause: str) -> tuple[DeviceInfo, ...]:

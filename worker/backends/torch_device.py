@@ -150,6 +150,9 @@ class TorchDevice:
 
     def page_lock(self, address: int, length: int) -> None:
         """Lock host pages for copies by the device. OutOfMemoryError or UnsupportedError if they can't be."""
+        if not hasattr(self._module, "cudart"):
+            message = f"host memory can't be page-locked for {self.device_id}"
+            raise UnsupportedError(message, device_id=self.device_id)
         runtime = self._module.cudart()
         with self._module.device(self._place):
             code = int(runtime.cudaHostRegister(address, length, _REGISTER_PORTABLE))

@@ -107,6 +107,9 @@ public enum DeviceKind
 
     /// <summary><c>simulated</c></summary>
     Simulated,
+
+    /// <summary><c>xpu</c></summary>
+    Xpu,
 }
 
 /// <summary>Whether a device can be asked for memory.</summary>
@@ -681,7 +684,8 @@ public static class WireWords
         DeviceKind.Cuda => "cuda",
         DeviceKind.Directml => "directml",
         DeviceKind.Simulated => "simulated",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated"),
+        DeviceKind.Xpu => "xpu",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated, xpu"),
     };
 
     /// <summary>Finds the <see cref="DeviceKind"/> of a word; false where there is none.</summary>
@@ -693,6 +697,7 @@ public static class WireWords
             "cuda" => (DeviceKind.Cuda, true),
             "directml" => (DeviceKind.Directml, true),
             "simulated" => (DeviceKind.Simulated, true),
+            "xpu" => (DeviceKind.Xpu, true),
             _ => (DeviceKind.Unknown, false),
         };
         value = found;
@@ -719,7 +724,11 @@ public static class WireWords
         {
             return DeviceKind.Simulated;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated");
+        if (reader.ValueTextEquals("xpu"u8))
+        {
+            return DeviceKind.Xpu;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated, xpu");
         return DeviceKind.Unknown;
     }
 
