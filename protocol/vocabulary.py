@@ -64,6 +64,7 @@ class DeviceKind(StrEnum):
     CUDA = "cuda"
     DIRECTML = "directml"
     SIMULATED = "simulated"
+    XPU = "xpu"
 
 
 class DeviceState(StrEnum):
@@ -221,6 +222,7 @@ class EventName(StrEnum):
     DEVICE_LOST = "device.lost"
     DEVICE_RECOVERED = "device.recovered"
     CONTENTS_DISPLACED = "device.contents_displaced"
+    DEMOTION_CHANGED = "memory.demotion_changed"
 
 
 class Executed(StrEnum):

@@ -14,6 +14,7 @@ from worker.core.log import log
 from worker.core.paths import shown
 from worker.core.records import DeviceInfo
 from worker.telemetry.cuda_driver import has_driver, looked_for
+from worker.telemetry.level_zero import LIBRARY, has_loader
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 
 _POOL_SHARE = 16
@@ -28,6 +29,7 @@ _DIRECTML = (
 _REMEDIES = {
     DeviceKind.DIRECTML: {"torch_directml": _DIRECTML, "torch": _DIRECTML},
     DeviceKind.CUDA: {"torch": "pip install torch there"},
+    DeviceKind.XPU: {"torch": "pip install torch there, in its XPU build"},
     DeviceKind.SIMULATED: dict[str, str](),
 }
 """What to do about a module that a device's process does not find."""
@@ -68,6 +70,7 @@ def accelerators(arguments: Arguments, clock: Clock, begin: Begin) -> Iterator[D
     yield from _simulated(arguments, clock)
     if arguments.deterministic:
         return
+    yield from _intel(arguments)
     if "cuda" in arguments.isolate:
         expected = DeviceInfo("cuda:0", DeviceKind.CUDA, "First CUDA device")
         yield _isolated(sys.executable, "worker.backends.cuda:CudaBackend", {}, expected)
@@ -88,6 +91,7 @@ def why_none() -> dict[DeviceKind, str]:
     """Return for each kind what it means that no device of it is listed: what was looked for, or what makes us look."""
     return {
         DeviceKind.CUDA: f"no driver was found; looked for {looked_for()}",
+        DeviceKind.XPU: f"no driver was found; looked for {LIBRARY}",
         DeviceKind.DIRECTML: "not looked for: --directml-python PATH names an interpreter that has torch_directml"
         " (on Windows this worker's own is looked into)",
     }
@@ -112,6 +116,16 @@ def _simulated(arguments: Arguments, clock: Clock) -> Iterator[DeviceBackend]:
             from worker.backends.simulated import SimulatedBackend, SimulatedDevice  # noqa: PLC0415 - rarely needed
 
             yield SimulatedBackend(index, SimulatedDevice(**knobs), clock)  # type: ignore[arg-type]
+
+
+def _intel(arguments: Arguments) -> Iterator[DeviceBackend]:
+    if "xpu" in arguments.isolate:
+        expected = DeviceInfo("xpu:0", DeviceKind.XPU, "First Intel GPU")
+        yield _isolated(sys.executable, "worker.backends.xpu:xpu_backend", {}, expected)
+    elif has_loader():
+        from worker.backends.xpu import xpu_backend  # noqa: PLC0415 - only with a driver
+
+        yield xpu_backend()
 
 
 def _directml(arguments: Arguments, expected: DeviceInfo, others: OnChange) -> ProbedBeside:

@@ -21,6 +21,8 @@ _KNOBS = {
     "stall_copy",
     "lose_at",
     "pooled",
+    "local_bytes",
+    "integrated",
 }
 
 SHARED_MEMORY_VARIABLE = "MEMORY_WORKER_SHARED_MEMORY"
@@ -44,6 +46,7 @@ A simulated device takes knobs after its size, for hosts without a GPU and for f
 
 fail_*, corrupt_copy and stall_copy name the n-th allocation or copy (a copy is one 8 MiB chunk);
 a stalled copy waits until it is cancelled; lose_at counts allocations and copies together.
+local_bytes=6GiB has what is beyond demoted to the system's memory; integrated=1 shares the machine's own.
 pooled=1 keeps what was freed until the device's process ends, as DirectML's tiles do. With --isolate
 simulated a copy is one 2 MiB piece, and the counts begin again with each process.
 """
@@ -171,7 +174,7 @@ def parse(arguments: list[str]) -> Arguments:
         " accelerator, else cpu)")  # fmt: skip
     add("--simulated-device", type=simulated_device, action="append", default=[],
         metavar="BYTES[,KNOB=VALUE]", help="add sim:0, sim:1 ...; repeatable")  # fmt: skip
-    add("--isolate", action="append", default=[], choices=("simulated", "cuda"), help="run devices of this kind in"
+    add("--isolate", action="append", default=[], choices=("simulated", "cuda", "xpu"), help="run devices of this kind in"
         " a process of their own, which can be lost and restarted without this one; repeatable")  # fmt: skip
     add("--directml-python", metavar="PATH", help="interpreter that has torch_directml; DirectML always runs in a"
         " process of its own (default on Windows: this one; elsewhere DirectML is not looked for)")  # fmt: skip

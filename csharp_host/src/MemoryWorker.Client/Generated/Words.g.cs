@@ -107,6 +107,9 @@ public enum DeviceKind
 
     /// <summary><c>simulated</c></summary>
     Simulated,
+
+    /// <summary><c>xpu</c></summary>
+    Xpu,
 }
 
 /// <summary>Whether a device can be asked for memory.</summary>
@@ -482,6 +485,9 @@ public enum EventName
 
     /// <summary><c>device.contents_displaced</c></summary>
     DeviceContentsDisplaced,
+
+    /// <summary><c>memory.demotion_changed</c></summary>
+    MemoryDemotionChanged,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -691,7 +697,8 @@ public static class WireWords
         DeviceKind.Cuda => "cuda",
         DeviceKind.Directml => "directml",
         DeviceKind.Simulated => "simulated",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated"),
+        DeviceKind.Xpu => "xpu",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated, xpu"),
     };
 
     /// <summary>Finds the <see cref="DeviceKind"/> of a word; false where there is none.</summary>
@@ -703,6 +710,7 @@ public static class WireWords
             "cuda" => (DeviceKind.Cuda, true),
             "directml" => (DeviceKind.Directml, true),
             "simulated" => (DeviceKind.Simulated, true),
+            "xpu" => (DeviceKind.Xpu, true),
             _ => (DeviceKind.Unknown, false),
         };
         value = found;
@@ -729,7 +737,11 @@ public static class WireWords
         {
             return DeviceKind.Simulated;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated");
+        if (reader.ValueTextEquals("xpu"u8))
+        {
+            return DeviceKind.Xpu;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated, xpu");
         return DeviceKind.Unknown;
     }
 
@@ -1628,7 +1640,8 @@ public static class WireWords
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
         EventName.DeviceContentsDisplaced => "device.contents_displaced",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced"),
+        EventName.MemoryDemotionChanged => "memory.demotion_changed",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1647,6 +1660,7 @@ public static class WireWords
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
             "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
+            "memory.demotion_changed" => (EventName.MemoryDemotionChanged, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -1701,7 +1715,11 @@ public static class WireWords
         {
             return EventName.DeviceContentsDisplaced;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
+        if (reader.ValueTextEquals("memory.demotion_changed"u8))
+        {
+            return EventName.MemoryDemotionChanged;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed");
         return EventName.Unknown;
     }
 }
