@@ -70,6 +70,7 @@ def _models_as_text(models: tuple[ModelStatus, ...]) -> Iterator[str]:
     for each in models:
         size = each.estimated_bytes if each.estimated_bytes is not None else each.declared_bytes
         known = "its size is known once it is loaded" if size is None else f"{size:,} bytes"
+        known = known if each.loader is None else f"{known}, for the loader {each.loader}"
         said = known if each.state_reason is None else f"CAN'T BE LOADED: {each.state_reason}"
         yield f"\nmodel {each.model_id}  {said}"
 
