@@ -23,6 +23,7 @@ from protocol.vocabulary import (
     MemoryType,
     ModelState,
     PressureLevel,
+    SharedMemoryKind,
     Source,
     TransferState,
 )
@@ -40,10 +41,12 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 class SharedMemory(Record):
-    """A file that the host can map."""
+    """What the host can map."""
 
     path: str
+    """Of the file; a section's name, which is opened by that."""
     size_bytes: Bytes
+    kind: SharedMemoryKind
 
 
 class AllocationRow(Record):

@@ -39,6 +39,14 @@ class MemoryType(StrEnum):
     EXTERNAL = "external"
 
 
+class SharedMemoryKind(StrEnum):
+    """What a host maps to reach a shared allocation."""
+
+    FILE = "file"
+    SECTION = "section"
+    """Windows: a named section of the page file, which leaves nothing behind on a disk."""
+
+
 class PressureLevel(StrEnum):
     """How close a device is to running out."""
 

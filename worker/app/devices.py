@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from protocol.vocabulary import DeviceKind
+from protocol.vocabulary import DeviceKind, SharedMemoryKind
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend, OnChange, ProbedBeside
 from worker.backends.cpu import CpuBackend
@@ -44,12 +44,20 @@ def host(arguments: Arguments, clock: Clock, system: SystemMemory | FixedSystemM
         budget // _POOL_SHARE if arguments.pool_bytes is None else arguments.pool_bytes,
         None if arguments.shared_folder is None else Path(arguments.shared_folder),
         system.notes(),
+        as_sections=_as_sections(arguments),
     )
     if isinstance(system, FixedSystemMemory):
         system.count(cpu.held_bytes)
     for orphan in cpu.remove_orphans():
         log("info", "removed what a killed worker left behind", path=shown(orphan))
     return cpu
+
+
+def _as_sections(arguments: Arguments) -> bool:
+    wanted = arguments.shared_memory == SharedMemoryKind.SECTION
+    if wanted and sys.platform != "win32":
+        fail("--shared-memory section: only Windows has sections; the host maps files here")
+    return wanted
 
 
 def accelerators(arguments: Arguments, clock: Clock, begin: Begin) -> Iterator[DeviceBackend]:

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from typing import NoReturn
 
-from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel
+from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
 from worker.core.text import printable
 
@@ -24,6 +24,9 @@ _KNOBS = {
     "local_bytes",
     "integrated",
 }
+
+SHARED_MEMORY_VARIABLE = "MEMORY_WORKER_SHARED_MEMORY"
+"""Set by a host that can open sections: a worker too old for them goes on with files."""
 
 _EPILOG = """\
 Try it: paste this line into a shell. One JSON object a line goes in, one comes back for each.
@@ -64,6 +67,7 @@ class Arguments(argparse.Namespace):
     max_inflight: int
     pool_bytes: int | None
     shared_folder: str | None
+    shared_memory: SharedMemoryKind
     models: str | None
     model_root: str | None
     record: str | None
@@ -187,6 +191,10 @@ def parse(arguments: list[str]) -> Arguments:
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
     add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default a folder of"
         " yours in /dev/shm, else in the temp folder)")  # fmt: skip
+    add("--shared-memory", type=SharedMemoryKind, choices=tuple(SharedMemoryKind), metavar="KIND",
+        default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE), help="what a host maps: file or, on"
+        " Windows, section: memory of the page file, opened by its name (default file, or what"
+        f" {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")  # fmt: skip
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"

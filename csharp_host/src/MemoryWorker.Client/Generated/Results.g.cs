@@ -630,14 +630,21 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     }
 }
 
-/// <summary>A file that the host can map.</summary>
+/// <summary>What the host can map.</summary>
 public sealed record SharedMemory : IWireRecord<SharedMemory>
 {
-    /// <summary><c>path</c></summary>
+    /// <summary>Of the file; a section's name, which is opened by that.</summary>
     public required string Path { get; init; }
 
     /// <summary><c>size_bytes</c></summary>
     public required long SizeBytes { get; init; }
+
+    /// <summary><c>kind</c> Null from a worker that does not send it yet.</summary>
+    public SharedMemoryKind? Kind { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SharedMemory() { }
@@ -648,6 +655,7 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SharedMemory");
         while (WireReader.Next(ref reader))
         {
@@ -661,15 +669,21 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
                 SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
                 seen |= 0x2;
             }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = !strict && WireReader.IsNull(ref reader) ? null : WireWords.ReadSharedMemoryKind(ref reader, "kind", strict, ref unknown);
+                seen |= 0x4;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SharedMemory", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (seen != 0x7)
         {
-            WireReader.Require(seen, "SharedMemory", "path", "size_bytes");
+            WireReader.Require(strict ? seen : seen | 0x4, "SharedMemory", "path", "size_bytes", "kind");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -684,6 +698,11 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
         WireWriter.Value(writer, Path);
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
+        if (Kind is not null)
+        {
+            writer.WritePropertyName("kind"u8);
+            WireWriter.Value(writer, WireWriter.Kept(Kind == SharedMemoryKind.Unknown, UnknownWords, "kind") ?? this.Kind?.ToWord());
+        }
         writer.WriteEndObject();
     }
 }

@@ -206,6 +206,19 @@ public enum MemoryType
     External,
 }
 
+/// <summary>What a host maps to reach a shared allocation.</summary>
+public enum SharedMemoryKind
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>file</c></summary>
+    File,
+
+    /// <summary><c>section</c></summary>
+    Section,
+}
+
 /// <summary>What <c>memory.get_usage</c> adds up by.</summary>
 public enum GroupBy
 {
@@ -972,6 +985,44 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "device, host, pinned, shared, external");
         return MemoryType.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="SharedMemoryKind"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this SharedMemoryKind value) => value switch
+    {
+        SharedMemoryKind.File => "file",
+        SharedMemoryKind.Section => "section",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of file, section"),
+    };
+
+    /// <summary>Finds the <see cref="SharedMemoryKind"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out SharedMemoryKind value)
+    {
+        (SharedMemoryKind found, bool known) = word switch
+        {
+            "file" => (SharedMemoryKind.File, true),
+            "section" => (SharedMemoryKind.Section, true),
+            _ => (SharedMemoryKind.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static SharedMemoryKind ReadSharedMemoryKind(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("file"u8))
+        {
+            return SharedMemoryKind.File;
+        }
+        if (reader.ValueTextEquals("section"u8))
+        {
+            return SharedMemoryKind.Section;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "file, section");
+        return SharedMemoryKind.Unknown;
     }
 
     /// <summary>The word of a <see cref="GroupBy"/>.</summary>
