@@ -10,6 +10,7 @@ EVENTS: dict[str, type[Any]] = {
     EventName.PRESSURE_CHANGED: results.PressureChangedData,
     EventName.EXHAUSTION_FORECAST: results.ExhaustionForecastData,
     EventName.BUDGET_CHANGED: results.BudgetChangedData,
+    EventName.DEMOTION_CHANGED: results.DemotionChangedData,
     EventName.LEAK_SUSPECTED: results.LeakSuspectedData,
     EventName.OPTIMIZED: results.OptimizedData,
     EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,

@@ -109,6 +109,8 @@ class GetStatusParams(Params):
     include_allocations: bool = False
     include_usage_stats: bool = False
     include_fragmentation: bool = False
+    include_processes: bool = False
+    """List the processes that hold memory of each device. Asks the driver or the system: some milliseconds."""
     refresh: bool = False
     """Read the operating system now instead of answering from readings up to 100 ms old."""
 

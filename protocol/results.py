@@ -23,6 +23,7 @@ from protocol.vocabulary import (
     MemoryType,
     ModelState,
     PressureLevel,
+    SharedMemoryKind,
     Source,
     TransferState,
 )
@@ -42,10 +43,12 @@ Cost = Annotated[float, Ge(0)]
 
 
 class SharedMemory(Record):
-    """A file that the host can map."""
+    """What the host can map."""
 
     path: str
+    """Of the file; a section's name, which is opened by that."""
     size_bytes: Bytes
+    kind: SharedMemoryKind
 
 
 class AllocationRow(Record):
@@ -141,6 +144,18 @@ class ReleasedMemory(Record):
 # ---- status -------------------------------------------------------------------------------------
 
 
+class DeviceProcess(Record):
+    """A process that holds memory of a device."""
+
+    pid: Count
+    name: str | None
+    """Of its program; null where the system does not say."""
+    bytes: Bytes | None
+    """What it holds of the device; null where the driver lists the process without its bytes."""
+    ours: bool
+    """Whether it is this worker, or a process that it started."""
+
+
 class DeviceStatus(Record):
     """Where the memory of one device is."""
 
@@ -185,6 +200,16 @@ class DeviceStatus(Record):
     allocations: tuple[AllocationRow, ...] | None
     usage: tuple[UsageGroup, ...] | None
     fragmentation: Fragmentation | None
+    demoted_bytes: Bytes | None = None
+    """What every process has of this device in the system's memory instead: moved there for want of headroom, or put
+    there by its program. Not in `used_bytes`; null where no source says."""
+    process_demoted_bytes: Bytes | None = None
+    """Part of this worker's device memory that the system moved to its own: slow until it is back. Not in
+    `process_used_bytes`."""
+    shared_with: str | None = None
+    """The device whose memory this one's is, as `cpu` for integrated GPUs: those bytes are in both figures."""
+    processes: tuple[DeviceProcess, ...] | None = None
+    """Who else is on the device, the largest first; null where it was not asked for, or no source says."""
 
 
 class HostStatus(Record):
@@ -889,6 +914,16 @@ class BudgetChangedData(Record):
     budget_bytes: Bytes | None
     budget_source: Source | None
     available_bytes: Bytes | None
+
+
+class DemotionChangedData(Record):
+    """The system moved device memory of this worker to its own, or back: began to, went on by 16 MiB, or all is back."""
+
+    device_id: str
+    previous_bytes: Bytes
+    """What was told of last."""
+    demoted_bytes: Bytes
+    """As `process_demoted_bytes` of the device."""
 
 
 class LeakSuspectedData(SuspectedLeak):

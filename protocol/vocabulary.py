@@ -39,6 +39,14 @@ class MemoryType(StrEnum):
     EXTERNAL = "external"
 
 
+class SharedMemoryKind(StrEnum):
+    """What a host maps to reach a shared allocation."""
+
+    FILE = "file"
+    SECTION = "section"
+    """Windows: a named section of the page file, which leaves nothing behind on a disk."""
+
+
 class PressureLevel(StrEnum):
     """How close a device is to running out."""
 
@@ -56,6 +64,7 @@ class DeviceKind(StrEnum):
     CUDA = "cuda"
     DIRECTML = "directml"
     SIMULATED = "simulated"
+    XPU = "xpu"
 
 
 class DeviceState(StrEnum):
@@ -215,6 +224,7 @@ class EventName(StrEnum):
     DEVICE_LOST = "device.lost"
     DEVICE_RECOVERED = "device.recovered"
     CONTENTS_DISPLACED = "device.contents_displaced"
+    DEMOTION_CHANGED = "memory.demotion_changed"
 
 
 class Executed(StrEnum):

@@ -14,12 +14,13 @@ R = TypeVar("R")
 class Actions:
     """Every action of the contract; each waits for its answer."""
 
-    def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+    def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
         """Ask where the memory is, on one device or all.
 
+        include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
         refresh: Read the operating system now instead of answering from readings up to 100 ms old.
         """
-        return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "refresh": refresh}, options)
+        return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
 
     def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
         """Ask for allocated bytes by owner, purpose or memory type."""
@@ -204,12 +205,13 @@ class Actions:
 class AsyncActions:
     """Every action of the contract; each is a coroutine."""
 
-    async def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+    async def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
         """Ask where the memory is, on one device or all.
 
+        include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
         refresh: Read the operating system now instead of answering from readings up to 100 ms old.
         """
-        return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "refresh": refresh}, options)
+        return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
 
     async def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
         """Ask for allocated bytes by owner, purpose or memory type."""

@@ -79,6 +79,13 @@ class BudgetChanged(Change):
     available_bytes: int | None
 
 
+class DemotionChanged(Change):
+    """Another amount of this process's device memory is in the system's memory instead."""
+
+    before: int
+    after: int
+
+
 class ExhaustionForecast(Event):
     """A device is about to run out, if it goes on like this."""
 

@@ -47,6 +47,10 @@ def _budget_changed(event: e.BudgetChanged) -> r.BudgetChangedData:
     )
 
 
+def _demotion_changed(event: e.DemotionChanged) -> r.DemotionChangedData:
+    return r.DemotionChangedData(event.device_id, event.before, event.after)
+
+
 def _optimized(event: e.Optimized) -> r.OptimizedData:
     return r.OptimizedData(**vars(event) | {"steps": wire_steps(event.steps)})
 
@@ -67,6 +71,7 @@ _WIRE: dict[type[e.Event], tuple[EventName, Callable[[Any], Any]]] = {
     e.PressureChanged: (EventName.PRESSURE_CHANGED, _pressure_changed),
     e.ExhaustionForecast: (EventName.EXHAUSTION_FORECAST, _exhaustion_forecast),
     e.BudgetChanged: (EventName.BUDGET_CHANGED, _budget_changed),
+    e.DemotionChanged: (EventName.DEMOTION_CHANGED, _demotion_changed),
     e.LeakSuspected: (EventName.LEAK_SUSPECTED, lambda event: r.LeakSuspectedData(**vars(event.leak))),
     e.Optimized: (EventName.OPTIMIZED, _optimized),
     e.AllocationExpired: (EventName.ALLOCATION_EXPIRED, _allocation_expired),

@@ -79,7 +79,7 @@ class Instructor:
     def _bind_memory(self, bindings: Bindings) -> None:
         bind, models = bindings.bind, ModelHandlers(self._memory)
         consumers = ConsumerHandlers(self._memory)
-        bind("memory.get_status", self._get_status)
+        bind("memory.get_status", self._get_status, self._claim_processes)
         bind("memory.get_usage", self._get_usage)
         bind("memory.get_allocations", self._get_allocations)
         bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
@@ -176,12 +176,16 @@ class Instructor:
             allocations=params.include_allocations,
             usage=params.include_usage_stats,
             fragmentation=params.include_fragmentation,
+            processes=params.include_processes,
             refresh=params.refresh,
         )
         if status.devices is not self._written[0]:
             self._written = (status.devices, orjson.Fragment(orjson.dumps(status.devices)))
         rows: Any = self._written[1]  # as long as nothing changes, the same rows are not written again
         return r.GetStatusResult(rows, status.host, status.pressure_level, status.age_ms)
+
+    def _claim_processes(self, params: p.GetStatusParams) -> Claims:
+        return (), not params.include_processes  # which asks devices, and they may hang
 
     def _get_usage(self, params: p.GetUsageParams, _: Call) -> r.GetUsageResult:
         devices = self._memory.devices.ids(params.device_id)

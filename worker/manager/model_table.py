@@ -60,6 +60,8 @@ class ModelEntry:
         self.holds = 0
         """Requests that check it, or have loaded it and not answered yet. A hold ends by itself, so it is no use."""
         self.load_count = self.use_count = 0
+        self.loader: str | None = _named_loader(spec)
+        """Where none is declared, what the file's contents say: None until they were looked at."""
         self.estimated_bytes: int | None = None
         self.state_reason: str | None = spec.refused
         """Why it can't be loaded, as far as that is known before it is asked for."""
@@ -113,6 +115,7 @@ class ModelEntry:
             self.estimated_bytes = self.measured_bytes = self.measured_process_bytes = None
             self.state = ModelState.UNLOADED if spec.refused is None else ModelState.FAILED
             self.state_reason = spec.refused
+            self.loader = _named_loader(spec)
         self.spec, self.next_spec = spec, None
         self.pinned, self.keep_alive_ns = spec.pinned, spec.keep_alive_ns
 
@@ -150,7 +153,7 @@ class ModelEntry:
             state=self.state,
             state_reason=self.state_reason,
             device_id=place.device_id if place is not None else self.spec.device_id,
-            loader=None if self.spec.loader == AUTO_LOADER else self.spec.loader,
+            loader=self.loader,
             declared_bytes=self.spec.declared_bytes,
             estimated_bytes=self.estimated_bytes,
             measured_bytes=self.measured_bytes,
@@ -165,6 +168,10 @@ class ModelEntry:
             keep_alive_ms=None if self.keep_alive_ns is None else self.keep_alive_ns // NS_PER_MS,
             expires_in_ms=None if due is None else max(0, due - now_ns) // NS_PER_MS,
         )
+
+
+def _named_loader(spec: ModelSpec) -> str | None:
+    return None if spec.loader == AUTO_LOADER else spec.loader
 
 
 def _loaded_from(spec: ModelSpec) -> ModelSpec:

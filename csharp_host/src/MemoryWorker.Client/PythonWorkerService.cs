@@ -76,6 +76,11 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
             PythonWorkerOptions.Positive(time, nameof(options.Timeout));
         }
 
+        if (options is { IsRead: true } && WireActions.Find(action.Name) is null)
+        {
+            action = action with { Changes = false };
+        }
+
         return options?.Progress is { } handler
             ? RelayAsync(action, request, time, handler, cancellationToken)
             : ExecuteAsync(action, request, time, null, cancellationToken);

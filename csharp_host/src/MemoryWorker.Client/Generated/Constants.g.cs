@@ -37,6 +37,9 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="BudgetChangedData"/>.</summary>
     public const string BudgetChanged = "memory.budget_changed";
 
+    /// <summary>Its data is a <see cref="DemotionChangedData"/>.</summary>
+    public const string DemotionChanged = "memory.demotion_changed";
+
     /// <summary>Its data is a <see cref="LeakSuspectedData"/>.</summary>
     public const string LeakSuspected = "memory.leak_suspected";
 
@@ -83,5 +86,6 @@ public static class WireEvents
         EventName.DeviceLost,
         EventName.DeviceRecovered,
         EventName.DeviceContentsDisplaced,
+        EventName.MemoryDemotionChanged,
     ];
 }

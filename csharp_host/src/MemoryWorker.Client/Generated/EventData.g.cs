@@ -353,6 +353,74 @@ public sealed record BudgetChangedData : IWireRecord<BudgetChangedData>
     }
 }
 
+/// <summary>The system moved device memory of this worker to its own, or back: began to, went on by 16 MiB, or all is back.</summary>
+public sealed record DemotionChangedData : IWireRecord<DemotionChangedData>
+{
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary>What was told of last.</summary>
+    public required long PreviousBytes { get; init; }
+
+    /// <summary>As `process_demoted_bytes` of the device.</summary>
+    public required long DemotedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public DemotionChangedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private DemotionChangedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "DemotionChangedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "previous_bytes"u8))
+            {
+                PreviousBytes = WireReader.Int64(ref reader, "previous_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "demoted_bytes"u8))
+            {
+                DemotedBytes = WireReader.Int64(ref reader, "demoted_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "DemotionChangedData", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(seen, "DemotionChangedData", "device_id", "previous_bytes", "demoted_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static DemotionChangedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("previous_bytes"u8);
+        WireWriter.Value(writer, PreviousBytes);
+        writer.WritePropertyName("demoted_bytes"u8);
+        WireWriter.Value(writer, DemotedBytes);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Something looks like a leak; told again when it has doubled.</summary>
 public sealed record LeakSuspectedData : IWireRecord<LeakSuspectedData>
 {

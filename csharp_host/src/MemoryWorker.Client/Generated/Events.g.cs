@@ -112,6 +112,14 @@ public sealed record ContentsDisplacedEvent(long Sequence, int ProcessId, Conten
     public override EventName Name => EventName.DeviceContentsDisplaced;
 }
 
+/// <summary>The system moved device memory of this worker to its own, or back: began to, went on by 16 MiB, or all is back.</summary>
+public sealed record DemotionChangedEvent(long Sequence, int ProcessId, DemotionChangedData Data)
+    : WorkerEvent(Sequence, ProcessId)
+{
+    /// <inheritdoc/>
+    public override EventName Name => EventName.MemoryDemotionChanged;
+}
+
 /// <summary>Makes an event of the line that tells of it.</summary>
 internal static class WorkerEventReader
 {
@@ -135,6 +143,7 @@ internal static class WorkerEventReader
             WireEvents.DeviceLost => new DeviceLostEvent(sequence, processId, DeviceLostData.Read(ref reader, strict: false)),
             WireEvents.DeviceRecovered => new DeviceRecoveredEvent(sequence, processId, DeviceRecoveredData.Read(ref reader, strict: false)),
             WireEvents.ContentsDisplaced => new ContentsDisplacedEvent(sequence, processId, ContentsDisplacedData.Read(ref reader, strict: false)),
+            WireEvents.DemotionChanged => new DemotionChangedEvent(sequence, processId, DemotionChangedData.Read(ref reader, strict: false)),
             _ => new UnknownEvent(sequence, processId, name, JsonElement.ParseValue(ref reader)),
         };
     }

@@ -35,10 +35,15 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
     /// <summary><c>include_fragmentation</c></summary>
     public bool IncludeFragmentation { get => _includeFragmentation; init { _includeFragmentation = value; _assigned |= 0x8; } }
 
+    private readonly bool _includeProcesses = false;
+
+    /// <summary>List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.</summary>
+    public bool IncludeProcesses { get => _includeProcesses; init { _includeProcesses = value; _assigned |= 0x10; } }
+
     private readonly bool _refresh = false;
 
     /// <summary>Read the operating system now instead of answering from readings up to 100 ms old.</summary>
-    public bool Refresh { get => _refresh; init { _refresh = value; _assigned |= 0x10; } }
+    public bool Refresh { get => _refresh; init { _refresh = value; _assigned |= 0x20; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetStatusParams() { }
@@ -66,6 +71,10 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
             else if (WireReader.IsAt(ref reader, "include_fragmentation"u8))
             {
                 IncludeFragmentation = WireReader.Boolean(ref reader, "include_fragmentation");
+            }
+            else if (WireReader.IsAt(ref reader, "include_processes"u8))
+            {
+                IncludeProcesses = WireReader.Boolean(ref reader, "include_processes");
             }
             else if (WireReader.IsAt(ref reader, "refresh"u8))
             {
@@ -107,6 +116,11 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
             WireWriter.Value(writer, IncludeFragmentation);
         }
         if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("include_processes"u8);
+            WireWriter.Value(writer, IncludeProcesses);
+        }
+        if ((_assigned & 0x20) != 0)
         {
             writer.WritePropertyName("refresh"u8);
             WireWriter.Value(writer, Refresh);

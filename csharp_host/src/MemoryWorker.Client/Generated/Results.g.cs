@@ -94,8 +94,11 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
 }
 
 /// <summary>Where the memory of one device is.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record DeviceStatus : IWireRecord<DeviceStatus>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>device_id</c></summary>
     public required string DeviceId { get; init; }
 
@@ -179,6 +182,26 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
 
     /// <summary><c>fragmentation</c></summary>
     public required Fragmentation? Fragmentation { get; init; }
+
+    private readonly long? _demotedBytes;
+
+    /// <summary>What every process has of this device in the system's memory instead: moved there for want of headroom, or put there by its program. Not in `used_bytes`; null where no source says.</summary>
+    public long? DemotedBytes { get => _demotedBytes; init { _demotedBytes = value; _assigned |= 0x1; } }
+
+    private readonly long? _processDemotedBytes;
+
+    /// <summary>Part of this worker's device memory that the system moved to its own: slow until it is back. Not in `process_used_bytes`.</summary>
+    public long? ProcessDemotedBytes { get => _processDemotedBytes; init { _processDemotedBytes = value; _assigned |= 0x2; } }
+
+    private readonly string? _sharedWith;
+
+    /// <summary>The device whose memory this one's is, as `cpu` for integrated GPUs: those bytes are in both figures.</summary>
+    public string? SharedWith { get => _sharedWith; init { _sharedWith = value; _assigned |= 0x4; } }
+
+    private readonly IReadOnlyList<DeviceProcess>? _processes;
+
+    /// <summary>Who else is on the device, the largest first; null where it was not asked for, or no source says.</summary>
+    public IReadOnlyList<DeviceProcess>? Processes { get => _processes; init { _processes = value; _assigned |= 0x8; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -337,6 +360,22 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
                 Fragmentation = WireReader.IsNull(ref reader) ? null : WireReader.Record<Fragmentation>(ref reader, "fragmentation", strict);
                 seen |= 0x8000000;
             }
+            else if (WireReader.IsAt(ref reader, "demoted_bytes"u8))
+            {
+                DemotedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "demoted_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "process_demoted_bytes"u8))
+            {
+                ProcessDemotedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_demoted_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "shared_with"u8))
+            {
+                SharedWith = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "shared_with", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "processes"u8))
+            {
+                Processes = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "processes", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DeviceProcess>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "DeviceStatus", refuse: strict);
@@ -413,6 +452,26 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         WireWriter.List(writer, Usage, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("fragmentation"u8);
         WireWriter.Value(writer, Fragmentation);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("demoted_bytes"u8);
+            WireWriter.Value(writer, DemotedBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("process_demoted_bytes"u8);
+            WireWriter.Value(writer, ProcessDemotedBytes);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("shared_with"u8);
+            WireWriter.Value(writer, SharedWith);
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("processes"u8);
+            WireWriter.List(writer, Processes, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -571,14 +630,21 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     }
 }
 
-/// <summary>A file that the host can map.</summary>
+/// <summary>What the host can map.</summary>
 public sealed record SharedMemory : IWireRecord<SharedMemory>
 {
-    /// <summary><c>path</c></summary>
+    /// <summary>Of the file; a section's name, which is opened by that.</summary>
     public required string Path { get; init; }
 
     /// <summary><c>size_bytes</c></summary>
     public required long SizeBytes { get; init; }
+
+    /// <summary><c>kind</c> Null from a worker that does not send it yet.</summary>
+    public SharedMemoryKind? Kind { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SharedMemory() { }
@@ -589,6 +655,7 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SharedMemory");
         while (WireReader.Next(ref reader))
         {
@@ -602,15 +669,21 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
                 SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
                 seen |= 0x2;
             }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = !strict && WireReader.IsNull(ref reader) ? null : WireWords.ReadSharedMemoryKind(ref reader, "kind", strict, ref unknown);
+                seen |= 0x4;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SharedMemory", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (seen != 0x7)
         {
-            WireReader.Require(seen, "SharedMemory", "path", "size_bytes");
+            WireReader.Require(strict ? seen : seen | 0x4, "SharedMemory", "path", "size_bytes", "kind");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -625,6 +698,11 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
         WireWriter.Value(writer, Path);
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
+        if (Kind is not null)
+        {
+            writer.WritePropertyName("kind"u8);
+            WireWriter.Value(writer, WireWriter.Kept(Kind == SharedMemoryKind.Unknown, UnknownWords, "kind") ?? this.Kind?.ToWord());
+        }
         writer.WriteEndObject();
     }
 }
@@ -771,6 +849,84 @@ public sealed record Fragmentation : IWireRecord<Fragmentation>
         WireWriter.Value(writer, LargestFreeBlockBytes);
         writer.WritePropertyName("fragmentation_percentage"u8);
         WireWriter.Value(writer, FragmentationPercentage);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A process that holds memory of a device.</summary>
+public sealed record DeviceProcess : IWireRecord<DeviceProcess>
+{
+    /// <summary><c>pid</c></summary>
+    public required long Pid { get; init; }
+
+    /// <summary>Of its program; null where the system does not say.</summary>
+    public required string? Name { get; init; }
+
+    /// <summary>What it holds of the device; null where the driver lists the process without its bytes.</summary>
+    public required long? Bytes { get; init; }
+
+    /// <summary>Whether it is this worker, or a process that it started.</summary>
+    public required bool Ours { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public DeviceProcess() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private DeviceProcess(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "DeviceProcess");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "pid"u8))
+            {
+                Pid = WireReader.Int64(ref reader, "pid", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "name", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes"u8))
+            {
+                Bytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "ours"u8))
+            {
+                Ours = WireReader.Boolean(ref reader, "ours");
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "DeviceProcess", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0x6, "DeviceProcess", "pid", "name", "bytes", "ours");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static DeviceProcess Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("pid"u8);
+        WireWriter.Value(writer, Pid);
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("bytes"u8);
+        WireWriter.Value(writer, Bytes);
+        writer.WritePropertyName("ours"u8);
+        WireWriter.Value(writer, Ours);
         writer.WriteEndObject();
     }
 }

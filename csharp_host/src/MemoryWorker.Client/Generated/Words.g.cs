@@ -110,6 +110,9 @@ public enum DeviceKind
 
     /// <summary><c>simulated</c></summary>
     Simulated,
+
+    /// <summary><c>xpu</c></summary>
+    Xpu,
 }
 
 /// <summary>Whether a device can be asked for memory.</summary>
@@ -204,6 +207,19 @@ public enum MemoryType
 
     /// <summary><c>external</c></summary>
     External,
+}
+
+/// <summary>What a host maps to reach a shared allocation.</summary>
+public enum SharedMemoryKind
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>file</c></summary>
+    File,
+
+    /// <summary><c>section</c></summary>
+    Section,
 }
 
 /// <summary>What <c>memory.get_usage</c> adds up by.</summary>
@@ -478,6 +494,9 @@ public enum EventName
 
     /// <summary><c>device.contents_displaced</c></summary>
     DeviceContentsDisplaced,
+
+    /// <summary><c>memory.demotion_changed</c></summary>
+    MemoryDemotionChanged,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -693,7 +712,8 @@ public static class WireWords
         DeviceKind.Cuda => "cuda",
         DeviceKind.Directml => "directml",
         DeviceKind.Simulated => "simulated",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated"),
+        DeviceKind.Xpu => "xpu",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated, xpu"),
     };
 
     /// <summary>Finds the <see cref="DeviceKind"/> of a word; false where there is none.</summary>
@@ -705,6 +725,7 @@ public static class WireWords
             "cuda" => (DeviceKind.Cuda, true),
             "directml" => (DeviceKind.Directml, true),
             "simulated" => (DeviceKind.Simulated, true),
+            "xpu" => (DeviceKind.Xpu, true),
             _ => (DeviceKind.Unknown, false),
         };
         value = found;
@@ -731,7 +752,11 @@ public static class WireWords
         {
             return DeviceKind.Simulated;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated");
+        if (reader.ValueTextEquals("xpu"u8))
+        {
+            return DeviceKind.Xpu;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated, xpu");
         return DeviceKind.Unknown;
     }
 
@@ -975,6 +1000,44 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "device, host, pinned, shared, external");
         return MemoryType.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="SharedMemoryKind"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this SharedMemoryKind value) => value switch
+    {
+        SharedMemoryKind.File => "file",
+        SharedMemoryKind.Section => "section",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of file, section"),
+    };
+
+    /// <summary>Finds the <see cref="SharedMemoryKind"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out SharedMemoryKind value)
+    {
+        (SharedMemoryKind found, bool known) = word switch
+        {
+            "file" => (SharedMemoryKind.File, true),
+            "section" => (SharedMemoryKind.Section, true),
+            _ => (SharedMemoryKind.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static SharedMemoryKind ReadSharedMemoryKind(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("file"u8))
+        {
+            return SharedMemoryKind.File;
+        }
+        if (reader.ValueTextEquals("section"u8))
+        {
+            return SharedMemoryKind.Section;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "file, section");
+        return SharedMemoryKind.Unknown;
     }
 
     /// <summary>The word of a <see cref="GroupBy"/>.</summary>
@@ -1594,7 +1657,8 @@ public static class WireWords
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
         EventName.DeviceContentsDisplaced => "device.contents_displaced",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced"),
+        EventName.MemoryDemotionChanged => "memory.demotion_changed",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1615,6 +1679,7 @@ public static class WireWords
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
             "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
+            "memory.demotion_changed" => (EventName.MemoryDemotionChanged, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -1677,7 +1742,11 @@ public static class WireWords
         {
             return EventName.DeviceContentsDisplaced;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced");
+        if (reader.ValueTextEquals("memory.demotion_changed"u8))
+        {
+            return EventName.MemoryDemotionChanged;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed");
         return EventName.Unknown;
     }
 }
