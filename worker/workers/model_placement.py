@@ -75,13 +75,13 @@ class ModelPlacement:
         """Return the bytes of headroom that a load takes; where nothing was measured yet, as others of its kind did."""
         size = source.size_bytes
         if source.learns and entry.measured_bytes is None:
-            size = self.margins.expected_bytes(entry.spec.loader, device_id, size)
+            size = self.margins.expected_bytes(entry.loader, device_id, size)
         return size if source.loader is not None else size + entry.working_bytes
 
     def note_taken(self, entry: ModelEntry, source: Source, device_id: str, actual_bytes: int) -> None:
         """Learn what a model took that code or an engine made: the next of its kind is expected to."""
         if source.learns and entry.measured_bytes is None:
-            self.margins.note(entry.spec.loader, device_id, source.size_bytes, actual_bytes)
+            self.margins.note(entry.loader, device_id, source.size_bytes, actual_bytes)
 
     def _fits(self, device_id: str, size_bytes: int) -> bool:
         there = self._manager.devices.info(device_id).state is DeviceState.AVAILABLE
