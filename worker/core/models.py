@@ -71,6 +71,20 @@ class Role(Record):
     """Used where the model has no headroom, in this order."""
 
 
+class ServerSpec(Record):
+    """A server as the operator declared it."""
+
+    name: str
+    kind: str
+    url: str
+    device_id: str | None = None
+    """None for the default device."""
+    authorization_env: str | None = None
+    """The variable whose value goes into the header ``authorization``."""
+    reload_ms: float | None = None
+    """What having a model again takes, until it was seen."""
+
+
 class TensorInfo(Record):
     """One tensor: how it is stored, and where it goes in the block."""
 
