@@ -201,6 +201,9 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
             """Say nothing."""
 
         def _do(self, method: str) -> None:
+            if server.ended.is_set():  # its process would be gone, and its connections with it
+                self.close_connection = True
+                return
             server.asked += 1
             length = int(self.headers.get("content-length") or 0)
             body = json.loads(self.rfile.read(length)) if length else {}

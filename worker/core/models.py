@@ -55,6 +55,8 @@ class ModelSpec(Record):
     params: tuple[tuple[str, Any], ...] = ()
     """What the loader is handed beside, by name."""
     preload: bool = False
+    server: str | None = None
+    """The model server that has it, where it is one that this worker follows: then it is external."""
 
     @property
     def external(self) -> bool:

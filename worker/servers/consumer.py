@@ -4,7 +4,8 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.consumers import Holding, Offer
 from worker.eviction.reuse_chance import HALF_LIFE_NS
-from worker.servers.base import Seen, ServerError, Step
+from worker.servers.base import Seen, Step
+from worker.servers.http import ServerError
 from worker.servers.watch import ServerWatch, View
 
 BYTES_PER_MS = 2**30 / 1000

@@ -64,7 +64,9 @@ class Http:
         whole = False
         try:
             said = bytearray()
-            while piece := answer.read1(_CHUNK_BYTES, decode_content=False):  # as much as has come, however little
+            while piece := answer.read1(
+                _CHUNK_BYTES, decode_content=False
+            ):  # as much as has come, however little
                 said += piece
                 if len(said) > MAX_ANSWER_BYTES:
                     raise ServerError(f"{path} answers with more than {MAX_ANSWER_BYTES} bytes")

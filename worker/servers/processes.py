@@ -15,7 +15,12 @@ def listening_on(port: int) -> psutil.Process | None:
     except (psutil.Error, OSError):
         return None
     for each in found:
-        if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid is not None:
+        if (
+            each.status == psutil.CONN_LISTEN
+            and each.pid is not None
+            and each.laddr
+            and each.laddr.port == port
+        ):
             try:
                 return psutil.Process(each.pid)
             except psutil.Error:

@@ -1,6 +1,7 @@
 """Following one server: asked on a thread of its own, as often as something may have changed, and never waited for."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -11,7 +12,8 @@ from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.eviction.reuse_chance import ReuseChance
-from worker.servers.base import Seen, Served, ServerError
+from worker.servers.base import Seen, Served
+from worker.servers.http import ServerError
 from worker.servers.known import OpenServer
 from worker.servers.processes import HeldBy, device_bytes, listening_on, resident_bytes
 
@@ -45,6 +47,10 @@ Changed = Callable[["ServerWatch", View, View], None]
 """Called, by the thread that looked, with the view before and the one now."""
 
 
+Refused = Callable[["ServerWatch", str, str], None]
+"""Called, by the server's thread, with a model that it does not unload, and why."""
+
+
 class Learned:
     """What was learned of one model: when it was used, and what loading it took."""
 
@@ -59,8 +65,9 @@ class ServerWatch:
     """One server, its last view, and what its models taught. Thread-safe."""
 
     def __init__(
-        self, name: str, opened: OpenServer, held_by: HeldBy | None, clock: Clock, on_change: Changed
-    ) -> None:
+        self, name: str, opened: OpenServer, held_by: HeldBy | None, clock: Clock, on_change: Changed,
+        on_refused: Refused,
+    ) -> None:  # fmt: skip
         """``held_by`` tells what processes hold of the device; None where that is the machine's memory."""
         self.name = name
         self.kind = opened.kind
@@ -72,11 +79,13 @@ class ServerWatch:
         self._held_by = held_by
         self._clock = clock
         self._on_change = on_change
+        self._on_refused = on_refused
         self._looking = SureLock()
         self._wake = threading.Event()
         # All mutable state: the last view, what was learned by model, and whether it is over.
         self.view = View(None, "it was not asked yet", clock.now_ns())
         self._learned: dict[str, Learned] = {}
+        self._orders: deque[str] = deque()
         self._pause_s = LOOK_S
         self._over = False
 
@@ -89,6 +98,11 @@ class ServerWatch:
         self._over = True
         self._wake.set()
         self.server.close()
+
+    def order(self, model: str) -> None:
+        """Have its thread tell it to unload a model; what is seen afterwards is told by ``on_change``."""
+        self._orders.append(model)
+        self._wake.set()
 
     def look(self) -> View:
         """Look now, and tell of what is new; for who needs to know, and for its own thread."""
@@ -121,6 +135,8 @@ class ServerWatch:
 
     def _run(self) -> None:
         while not self._over:
+            while self._orders:
+                self._carry_out(self._orders.popleft())
             view = self.look()
             if view.seen is None:
                 self._pause_s = min(_DOWN_MAX_S, max(_DOWN_S, 2 * self._pause_s))
@@ -129,6 +145,28 @@ class ServerWatch:
                 self._pause_s = LOADING_LOOK_S if loading else LOOK_S
             self._wake.wait(self._pause_s)
             self._wake.clear()
+
+    def _carry_out(self, model: str) -> None:
+        """Tell it to unload a model that is there and idle."""
+        seen = self.look().seen
+        steps = () if seen is None else self.server.steps(seen)
+        step = next((each for each in steps if each.model == model), None)
+        if step is None:
+            there = None if seen is None else seen.model(model)
+            busy = seen is not None and (seen.busy or (there is not None and there.busy))
+            why = (
+                "its server does not answer"
+                if seen is None
+                else "it is in use"
+                if busy
+                else "its server can't be told to"
+            )
+            self._on_refused(self, model, why)
+            return
+        try:
+            self.server.give_back(step)
+        except ServerError as error:
+            self._on_refused(self, model, f"its server refuses: {error}")
 
     def _learn(self, before: View, now: View) -> None:
         """Note uses and loads: a use is what the server tells of, a request that began, or a model that came."""

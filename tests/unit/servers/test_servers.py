@@ -151,7 +151,6 @@ def test_a_server_that_misbehaves(opened: Open, kind: str, mode: str) -> None:
         server.look()
     assert "\x1b" not in str(said.value)
     made.mode = "well"
-    made.ended.clear()
     server.look()
 
 
