@@ -11,6 +11,8 @@ from worker.core.errors import ModelNotFoundError
 from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Reservation
 from worker.core.sure_lock import SureCondition
+from worker.eviction.release_planner import Release
+from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -68,6 +70,7 @@ class ModelEntry:
         self.load_ms: int | None = None
         self.restore_ms: int | None = None
         self.last_used_ns: int | None = None
+        self.reuse = ReuseChance()
 
     @property
     def model_id(self) -> str:
@@ -129,6 +132,17 @@ class ModelEntry:
         """Tell whether it has been idle past its keep-alive."""
         due = self.expires_ns()
         return due is not None and due <= now_ns and not self.holds
+
+    def used(self, now_ns: int) -> None:
+        """Count a use."""
+        self.use_count += 1
+        self.last_used_ns = now_ns
+        self.reuse.used(now_ns)
+
+    def reuse_chance(self, now_ns: int) -> float:
+        """Return the chance that it is used again before it would go for being idle."""
+        due = self.expires_ns()
+        return self.reuse.chance(now_ns, HALF_LIFE_NS if due is None else due - now_ns)
 
     def status(self, now_ns: int) -> ModelStatus:
         """Return it as it is listed."""
@@ -203,10 +217,10 @@ class EvictingReservation(Record):
         return self.reservation.allocation_id
 
 
-class OwnersToAsk(Record):
-    """Headroom that is not there unless the owners of these models unload them."""
+class ReleasesToMake(Record):
+    """Headroom that is not there unless consumers give these back, and devices show it."""
 
-    model_ids: tuple[str, ...]
+    releases: tuple[Release, ...]
 
 
 class ModelTable:
