@@ -1,4 +1,4 @@
-"""llama.cpp's own server: as a router it loads and unloads models by name, with one model it can only be asked."""
+"""llama.cpp's own server: as a router it unloads models by name; with one model it sleeps when it likes, and is only asked."""
 
 from itertools import pairwise
 from typing import Any
@@ -14,8 +14,8 @@ class LlamaServer:
     """One llama-server. Its models' bytes are their processes'.
 
     1. As a router, ``/models`` lists every model with its status; ``/models/unload`` ends one's process.
-    2. With one model, ``/slots`` says whether it is answering, where that is not switched off; it gives nothing back on
-       request, but sleeps by itself after ``--sleep-idle-seconds``: ``/props`` says so and does not wake it.
+    2. With one model it gives nothing back on request, but sleeps by itself after ``--sleep-idle-seconds``. Only
+       ``/props`` is asked, which says so: any other question would count as a use, and wake it or keep it awake.
     """
 
     def __init__(self, http: Http, _device_id: str) -> None:
@@ -28,9 +28,10 @@ class LlamaServer:
             return self._router()
         if isinstance(props, dict) and props.get("is_sleeping") is True:
             return Seen(())
-        listed = list(rows(self._http.get("/v1/models"), "data"))  # 2
-        found = [name for row in listed if (name := name_of(row, "id")) is not None]
-        return Seen(tuple(Served(name, None, busy=self._is_answering()) for name in found[:1]), busy=True)
+        name = name_of(props, "model_alias", "model_path") if isinstance(props, dict) else None  # 2
+        if name is None:
+            raise ServerError("/props names no model: it is another kind of server, or another version")
+        return Seen((Served(name, None),), busy=True)
 
     def steps(self, seen: Seen) -> tuple[Step, ...]:
         """Unload a router's model."""
@@ -55,13 +56,6 @@ class LlamaServer:
             if name is not None and status in _HERE:
                 found.append(Served(name, None, busy=status == "loading", port=_port(row)))
         return Seen(tuple(found))
-
-    def _is_answering(self) -> bool:
-        try:
-            slots = list(rows(self._http.get("/slots")))
-        except ServerError:  # switched off
-            return False
-        return any(slot.get("is_processing") is True for slot in slots)
 
 
 def _status(row: dict[str, Any]) -> str | None:
