@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from worker import __version__
 from worker.app.background import build_pressure_monitor, build_reaper
+from worker.app.first_use import first_uses
 from worker.app.memory import Parts, build_memory
 from worker.app.options import Arguments, fail
 from worker.background.due_thread import start
@@ -117,7 +118,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             parts.pace.set(clock.now_ns())
         memory.devices.probe_here()
 
-    loop.run(prepare, go_on)  # sampling would only keep the first answer waiting
+    loop.run(prepare, go_on, first_uses)  # sampling would only keep the first answer waiting
 
 
 def _prepare(arguments: Arguments) -> None:

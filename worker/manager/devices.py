@@ -149,8 +149,8 @@ class DeviceTable:
     def set_limits(self, device_id: str, limits: Limits) -> None:
         """Replace a device's limits. What is allocated already stays."""
         with self.lock:
-            self.get(device_id).limits = limits
-            self.version += 1
+            device, version = self.get(device_id), self.version + 1
+            device.limits, self.version = limits, version
 
     def _change_state(
         self, device_ids: tuple[str, ...], before: DeviceState, after: DeviceState, reason: str | None

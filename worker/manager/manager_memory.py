@@ -5,11 +5,13 @@ never held across I/O. A change is reserved, then made by a backend, then commit
 """
 
 from dataclasses import replace
+from functools import partial
 
 from protocol.results import ContentsDisplacedData
 from protocol.vocabulary import DeviceState
 from worker.core.clock import Clock
 from worker.core.records import DeviceInfo, Lost, age_order
+from worker.core.shortages import patiently
 from worker.manager.allocation_table import AllocationTable
 from worker.manager.devices import DeviceTable
 from worker.manager.due_table import DueTable
@@ -46,16 +48,15 @@ class MemoryManager:
             if device.info.state is DeviceState.LOST:
                 return None
             info: DeviceInfo = replace(device.info, state=DeviceState.LOST, state_reason=reason)
-            device.info = info
-            device.lost_ns = self._clock.now_ns()
-            self.devices.version += 1
-            device.readings = None
+            now, version = self._clock.now_ns(), self.devices.version + 1
             lost = tuple(each for each in device.ledger.allocations.values() if not each.external)
             for allocation in lost:
-                self.allocations.remove(allocation.allocation_id, ending="device_lost")
-            device.ledger.drop_weights()
-            device.ledger.drop_reservations()
-            return Lost(lost, self.models.lose(device_id))
+                patiently(partial(self.allocations.remove, allocation.allocation_id, ending="device_lost"))
+            patiently(device.ledger.drop_weights)
+            patiently(device.ledger.drop_reservations)
+            found = patiently(lambda: Lost(lost, self.models.lose(device_id)))
+            device.info, device.lost_ns, device.readings, self.devices.version = info, now, None, version
+            return found
 
     def displaced(self, device_id: str) -> ContentsDisplacedData:
         """Return what of a device's contents is in host memory, until the device has headroom for it again."""

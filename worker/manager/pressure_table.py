@@ -108,13 +108,13 @@ class PressureTable:
         with self._lock:
             device = self._devices.get(device_id)
             status, now = self._status(device), self.headroom_of(device)
-            before, device.observed_level = device.observed_level, status.pressure_level
-            change, known = None, device.observed_budget
+            before, known = device.observed_level, device.observed_budget
+            change, budget = None, known
             if device.info.state is DeviceState.AVAILABLE:
-                device.observed_budget = (now.budget_bytes,)
-                if known is not None and known != device.observed_budget:
+                budget = (now.budget_bytes,)
+                if known is not None and known != budget:
                     change = BudgetChange(known[0], now.budget_bytes, now.budget_source)
-            return Observation(
+            seen = Observation(
                 status,
                 device.readings,
                 now,
@@ -123,6 +123,9 @@ class PressureTable:
                 previous_level=before if before is not status.pressure_level else None,
                 budget_change=change,
             )
+            # Where memory was short before, the next call sees the same as new.
+            device.observed_level, device.observed_budget = status.pressure_level, budget
+            return seen
 
     def headroom_of(self, device: Device) -> Headroom:
         """Return what a device can still give, for who holds the lock."""
