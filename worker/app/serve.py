@@ -14,6 +14,7 @@ from worker.app.options import Arguments, fail
 from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
+from worker.core.heap import use_one_heap
 from worker.core.log import log, serve_log, set_level
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
@@ -125,6 +126,7 @@ def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
     set_level(arguments.log_level)
     threading.stack_size(_STACK_BYTES)
+    use_one_heap()
     serve_log()
     RESERVE.fill()
 

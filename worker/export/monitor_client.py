@@ -20,6 +20,7 @@ from worker.stream.event_channel import INTERVAL_NS, EventChannel, OnWire
 from worker.stream.frames import (
     LineSplitter,
     Oversize,
+    compact,
     error_frame,
     find_request_id,
     read_request,
@@ -173,7 +174,7 @@ class MonitorClient:
 
     def _put(self, frame: bytes) -> None:
         if frame and not self._closed:
-            self._outbox.append(frame)
+            self._outbox.append(compact(frame))
             self._waiting_bytes += len(frame)
             self._changed.notify_all()
 
