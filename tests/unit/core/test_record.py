@@ -12,7 +12,6 @@ from protocol.record import Record
 
 def test_a_kind_is_a_dataclass_once_its_first_record_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Written, compared and replaced as any dataclass is, by whichever thread makes the first."""
-
     monkeypatch.setattr(record, "_late", [])
 
     class Pair(Record):
