@@ -39,6 +39,14 @@ class MemoryType(StrEnum):
     EXTERNAL = "external"
 
 
+class SharedMemoryKind(StrEnum):
+    """What a host maps to reach a shared allocation."""
+
+    FILE = "file"
+    SECTION = "section"
+    """Windows: a named section of the page file, which leaves nothing behind on a disk."""
+
+
 class PressureLevel(StrEnum):
     """How close a device is to running out."""
 
@@ -56,6 +64,7 @@ class DeviceKind(StrEnum):
     CUDA = "cuda"
     DIRECTML = "directml"
     SIMULATED = "simulated"
+    XPU = "xpu"
 
 
 class DeviceState(StrEnum):
@@ -210,9 +219,12 @@ class EventName(StrEnum):
     ALLOCATION_EXPIRED = "memory.allocation_expired"
     MODEL_UNLOADED = "memory.model_unloaded"
     UNLOAD_REQUESTED = "memory.unload_requested"
+    RELEASE_REQUESTED = "memory.release_requested"
+    CONSUMER_LIMIT_CHANGED = "memory.consumer_limit_changed"
     DEVICE_LOST = "device.lost"
     DEVICE_RECOVERED = "device.recovered"
     CONTENTS_DISPLACED = "device.contents_displaced"
+    DEMOTION_CHANGED = "memory.demotion_changed"
 
 
 class Executed(StrEnum):
@@ -237,6 +249,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_BUSY = "model_busy"
     MODEL_LOAD_FAILED = "model_load_failed"
+    CONSUMER_NOT_FOUND = "consumer_not_found"
     PLAN_STALE = "plan_stale"
     OUT_OF_MEMORY = "out_of_memory"
     LIMIT_EXCEEDED = "limit_exceeded"

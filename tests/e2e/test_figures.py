@@ -40,3 +40,53 @@ def test_each_device_has_its_own_age_and_its_sources() -> None:
             return any(row["age_ms"] > 0 for row in rows)
 
         eventually(aged, "figures that are a millisecond old")
+
+
+def test_memory_that_is_demoted() -> None:
+    """What the device has no place for is told of: bytes, a signal, a level, events; and no headroom is where it was."""
+    with worker("--simulated-device", "64MiB,local_bytes=32MiB") as started:
+        started.call("worker.subscribe", {"events": ["memory.demotion_changed", "memory.pressure_changed"]})
+        names = [
+            started.call("memory.allocate", {"size_bytes": size * MIB, "device_id": "sim:0"})["allocation_id"]
+            for size in (24, 16)
+        ]
+        (device,) = started.call("memory.get_status", {"device_id": "sim:0"})["devices"]
+        assert (device["process_used_bytes"], device["process_demoted_bytes"]) == (32 * MIB, 8 * MIB)
+        assert device["demoted_bytes"] == 8 * MIB
+        assert device["unattributed_bytes"] == 0
+        (pressure,) = started.call("memory.get_pressure", {"device_id": "sim:0"})["devices"]
+        demoted = next(each for each in pressure["signals"] if each["name"] == "demoted_percentage")
+        assert (demoted["value"], demoted["level"]) == (20.0, "high")
+        assert pressure["pressure_level"] == "high"
+        started.call("memory.deallocate", {"allocation_id": names[0]})
+
+        def told() -> bool:
+            rows = [each["data"] for each in started.events("memory.demotion_changed")]
+            return rows == [
+                {"device_id": "sim:0", "previous_bytes": 0, "demoted_bytes": 8 * MIB},
+                {"device_id": "sim:0", "previous_bytes": 8 * MIB, "demoted_bytes": 0},
+            ]
+
+        eventually(told, "both changes")
+        assert "memory_worker_device_process_demoted_bytes" in started.call("memory.get_metrics")["text"]
+
+
+def test_memory_that_is_the_machines() -> None:
+    """An integrated device gets no more than both have, and its bytes are told to be the CPU's."""
+    with worker("--simulated-device", "1TiB,integrated=1") as started:
+        cpu, device = started.call("memory.get_status")["devices"]
+        assert (cpu["shared_with"], device["shared_with"]) == (None, "cpu")
+        assert device["available_bytes"] <= cpu["available_bytes"] + 64 * MIB
+        refused = started.refused("memory.allocate", {"size_bytes": 2**39, "device_id": "sim:0"})
+        assert refused["code"] in {"out_of_memory", "limit_exceeded"}
+
+
+def test_who_is_on_a_device() -> None:
+    """The processes with memory there, by name and bytes, where they are asked for and a source lists them."""
+    with worker("--simulated-device", "64MiB", "--isolate", "simulated") as started:
+        started.call("memory.allocate", {"size_bytes": MIB, "device_id": "sim:0"})
+        cpu, device = started.call("memory.get_status", {"include_processes": True})["devices"]
+        assert cpu["processes"] is None
+        (child,) = psutil.Process(started.pid).children()
+        assert device["processes"] == [{"pid": child.pid, "name": child.name(), "bytes": MIB, "ours": True}]
+        assert started.call("memory.get_status")["devices"][1]["processes"] is None

@@ -279,7 +279,7 @@ def test_doctor_checks_a_file_of_models(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "memory_worker", "doctor", "--models", str(tmp_path / "models.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
     assert done.returncode == 1
-    assert "model good  4,096 bytes" in done.stdout
+    assert "model good  4,096 bytes, for the loader safetensors" in done.stdout
     assert "model gone  CAN'T BE LOADED: No such file or directory" in done.stdout
 
 

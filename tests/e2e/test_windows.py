@@ -1,5 +1,6 @@
 """What the worker does as a Windows program: the same answers, real figures, nothing left behind."""
 
+import hashlib
 import itertools
 import json
 import subprocess
@@ -92,6 +93,34 @@ def test_a_killed_workers_shared_file_is_removed_by_the_next(windows: WindowsPyt
     done = windows.run(options, root=ROOT)
     assert done.returncode == 0, done.stderr.decode()
     assert list(tmp_path.iterdir()) == []
+
+
+WRITES = """
+import mmap, sys
+held = mmap.mmap(-1, int(sys.argv[2]), tagname=sys.argv[1])
+assert not any(held[: 4096])
+held[:] = bytes([7]) * len(held)
+"""
+"""What a host does with a section; the memory stays while the worker has it open."""
+
+
+def test_a_section_is_one_memory_and_leaves_nothing_behind(windows: WindowsPython, tmp_path: Path) -> None:
+    """What another process writes into it by its name goes on to a device; no folder holds anything."""
+    options = ["-m", "worker", "--shared-memory", "section", "--shared-folder", str(tmp_path)]
+    with windows.popen([*options, "--simulated-device", "64MiB"], root=ROOT) as process:
+        made = ask(process, "memory.allocate", size_bytes=5 * MIB + 1, device_id="cpu", memory_type="shared")
+        shared = made["shared_memory"]
+        assert (shared["kind"], shared["size_bytes"]) == ("section", 5 * MIB + 1)
+        wrote = windows.run(["-c", WRITES, shared["path"], str(shared["size_bytes"])], root=ROOT)
+        assert wrote.returncode == 0, wrote.stderr.decode()
+        to = {"destination_device_id": "sim:0", "verify": True}
+        copied = ask(process, "memory.transfer", source_allocation_id=made["allocation_id"], **to)
+        digest = hashlib.sha256(bytes([7]) * shared["size_bytes"]).hexdigest()
+        assert copied["checksum"] == f"sha256:{digest}"
+        freed = ask(process, "memory.deallocate", allocation_id=made["allocation_id"])
+        assert (freed["freed_bytes"], freed["returned_bytes"]) == (5 * MIB + 1, None)
+        assert list(tmp_path.iterdir()) == []
+        process.kill()
 
 
 def test_every_backend_conforms(windows: WindowsPython) -> None:

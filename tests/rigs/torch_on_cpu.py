@@ -14,7 +14,7 @@ from protocol.vocabulary import DeviceKind, Source
 from worker.backends.cuda import CudaBackend
 from worker.backends.cuda_probe import Found
 from worker.backends.host_memory import AnonymousBuffer
-from worker.backends.torch_device import AllocatorFigures, DeviceMemory, TorchDevice
+from worker.backends.torch_device import AllocatorFigures, DeviceMemory, ProcessMemory, TorchDevice
 from worker.core.errors import UnsupportedError
 from worker.core.records import DeviceInfo
 
@@ -56,6 +56,9 @@ class TorchOnCpu(TorchDevice):
         self.locked: dict[int, int] = {}
         self.emptied = 0
         self.most_pending = 0
+        self.demoted_bytes = 0
+        self.fraction = 1.0
+        self.streams: list[LateStream] = []
         self._lock = threading.RLock()
         self._cached: list[tuple[int, AnonymousBuffer]] = []
         self._live_bytes = 0
@@ -86,9 +89,20 @@ class TorchOnCpu(TorchDevice):
         free = max(0, self.total_bytes - used)
         return DeviceMemory(self.total_bytes, used, free, Source.TORCH)
 
-    def process_bytes(self) -> int | None:
+    def process_memory(self, pinned_bytes: int) -> ProcessMemory | None:
         """Answer from the books."""
-        return self.allocator().reserved_bytes + CONTEXT_BYTES
+        used = self.allocator().reserved_bytes + CONTEXT_BYTES
+        return ProcessMemory(used - self.demoted_bytes, Source.NVML, self.demoted_bytes)
+
+    def allowed_bytes(self, total_bytes: int) -> int:
+        """Allow what the operator's fraction leaves."""
+        return int(total_bytes * self.fraction)
+
+    def finish(self) -> None:
+        """Do all that streams were given."""
+        self._fail()
+        for stream in self.streams:
+            self.mark(stream).synchronize()
 
     def allocator(self) -> AllocatorFigures:
         """Answer from the books."""
@@ -111,7 +125,8 @@ class TorchOnCpu(TorchDevice):
 
     def new_stream(self) -> LateStream:
         """Return a stream."""
-        return LateStream()
+        self.streams.append(LateStream())
+        return self.streams[-1]
 
     def copy(self, target: torch.Tensor, source: torch.Tensor, stream: LateStream) -> None:
         """Copy, later."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from protocol.vocabulary import DeviceKind
+from protocol.vocabulary import DeviceKind, SharedMemoryKind
 from worker.app.options import Arguments, fail
 from worker.backends.base import DeviceBackend, OnChange, ProbedBeside
 from worker.backends.cpu import CpuBackend
@@ -14,6 +14,7 @@ from worker.core.log import log
 from worker.core.paths import shown
 from worker.core.records import DeviceInfo
 from worker.telemetry.cuda_driver import has_driver, looked_for
+from worker.telemetry.level_zero import LIBRARY, has_loader
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
 
 _POOL_SHARE = 16
@@ -28,6 +29,7 @@ _DIRECTML = (
 _REMEDIES = {
     DeviceKind.DIRECTML: {"torch_directml": _DIRECTML, "torch": _DIRECTML},
     DeviceKind.CUDA: {"torch": "pip install torch there"},
+    DeviceKind.XPU: {"torch": "pip install torch there, in its XPU build"},
     DeviceKind.SIMULATED: dict[str, str](),
 }
 """What to do about a module that a device's process does not find."""
@@ -42,12 +44,20 @@ def host(arguments: Arguments, clock: Clock, system: SystemMemory | FixedSystemM
         budget // _POOL_SHARE if arguments.pool_bytes is None else arguments.pool_bytes,
         None if arguments.shared_folder is None else Path(arguments.shared_folder),
         system.notes(),
+        as_sections=_as_sections(arguments),
     )
     if isinstance(system, FixedSystemMemory):
         system.count(cpu.held_bytes)
     for orphan in cpu.remove_orphans():
         log("info", "removed what a killed worker left behind", path=shown(orphan))
     return cpu
+
+
+def _as_sections(arguments: Arguments) -> bool:
+    wanted = arguments.shared_memory == SharedMemoryKind.SECTION
+    if wanted and sys.platform != "win32":
+        fail("--shared-memory section: only Windows has sections; the host maps files here")
+    return wanted
 
 
 def accelerators(arguments: Arguments, clock: Clock, begin: Begin) -> Iterator[DeviceBackend]:
@@ -60,6 +70,7 @@ def accelerators(arguments: Arguments, clock: Clock, begin: Begin) -> Iterator[D
     yield from _simulated(arguments, clock)
     if arguments.deterministic:
         return
+    yield from _intel(arguments)
     if "cuda" in arguments.isolate:
         expected = DeviceInfo("cuda:0", DeviceKind.CUDA, "First CUDA device")
         yield _isolated(sys.executable, "worker.backends.cuda:CudaBackend", {}, expected)
@@ -80,6 +91,7 @@ def why_none() -> dict[DeviceKind, str]:
     """Return for each kind what it means that no device of it is listed: what was looked for, or what makes us look."""
     return {
         DeviceKind.CUDA: f"no driver was found; looked for {looked_for()}",
+        DeviceKind.XPU: f"no driver was found; looked for {LIBRARY}",
         DeviceKind.DIRECTML: "not looked for: --directml-python PATH names an interpreter that has torch_directml"
         " (on Windows this worker's own is looked into)",
     }
@@ -104,6 +116,16 @@ def _simulated(arguments: Arguments, clock: Clock) -> Iterator[DeviceBackend]:
             from worker.backends.simulated import SimulatedBackend, SimulatedDevice  # noqa: PLC0415 - rarely needed
 
             yield SimulatedBackend(index, SimulatedDevice(**knobs), clock)  # type: ignore[arg-type]
+
+
+def _intel(arguments: Arguments) -> Iterator[DeviceBackend]:
+    if "xpu" in arguments.isolate:
+        expected = DeviceInfo("xpu:0", DeviceKind.XPU, "First Intel GPU")
+        yield _isolated(sys.executable, "worker.backends.xpu:xpu_backend", {}, expected)
+    elif has_loader():
+        from worker.backends.xpu import xpu_backend  # noqa: PLC0415 - only with a driver
+
+        yield xpu_backend()
 
 
 def _directml(arguments: Arguments, expected: DeviceInfo, others: OnChange) -> ProbedBeside:

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from typing import NoReturn
 
-from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel
+from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
 from worker.core.text import printable
 
@@ -21,7 +21,12 @@ _KNOBS = {
     "stall_copy",
     "lose_at",
     "pooled",
+    "local_bytes",
+    "integrated",
 }
+
+SHARED_MEMORY_VARIABLE = "MEMORY_WORKER_SHARED_MEMORY"
+"""Set by a host that can open sections: a worker too old for them goes on with files."""
 
 _EPILOG = """\
 Try it: paste this line into a shell. One JSON object a line goes in, one comes back for each.
@@ -41,6 +46,7 @@ A simulated device takes knobs after its size, for hosts without a GPU and for f
 
 fail_*, corrupt_copy and stall_copy name the n-th allocation or copy (a copy is one 8 MiB chunk);
 a stalled copy waits until it is cancelled; lose_at counts allocations and copies together.
+local_bytes=6GiB has what is beyond demoted to the system's memory; integrated=1 shares the machine's own.
 pooled=1 keeps what was freed until the device's process ends, as DirectML's tiles do. With --isolate
 simulated a copy is one 2 MiB piece, and the counts begin again with each process.
 """
@@ -61,6 +67,7 @@ class Arguments(argparse.Namespace):
     max_inflight: int
     pool_bytes: int | None
     shared_folder: str | None
+    shared_memory: SharedMemoryKind
     models: str | None
     model_root: str | None
     record: str | None
@@ -167,7 +174,7 @@ def parse(arguments: list[str]) -> Arguments:
         " accelerator, else cpu)")  # fmt: skip
     add("--simulated-device", type=simulated_device, action="append", default=[],
         metavar="BYTES[,KNOB=VALUE]", help="add sim:0, sim:1 ...; repeatable")  # fmt: skip
-    add("--isolate", action="append", default=[], choices=("simulated", "cuda"), help="run devices of this kind in"
+    add("--isolate", action="append", default=[], choices=("simulated", "cuda", "xpu"), help="run devices of this kind in"
         " a process of their own, which can be lost and restarted without this one; repeatable")  # fmt: skip
     add("--directml-python", metavar="PATH", help="interpreter that has torch_directml; DirectML always runs in a"
         " process of its own (default on Windows: this one; elsewhere DirectML is not looked for)")  # fmt: skip
@@ -184,6 +191,10 @@ def parse(arguments: list[str]) -> Arguments:
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
     add("--shared-folder", metavar="FOLDER", help="where shared allocations' files are (default a folder of"
         " yours in /dev/shm, else in the temp folder)")  # fmt: skip
+    add("--shared-memory", type=SharedMemoryKind, choices=tuple(SharedMemoryKind), metavar="KIND",
+        default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE), help="what a host maps: file or, on"
+        " Windows, section: memory of the page file, opened by its name (default file, or what"
+        f" {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")  # fmt: skip
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"

@@ -107,6 +107,20 @@ OnChange = Callable[[tuple[DeviceInfo, ...]], None]
 """Called with a backend's devices whenever one is another than before; must not call back."""
 
 
+HeldByProcess = dict[int, int | None] | None
+"""What each process holds of a device, by process id: None for one whose bytes the driver does not say, and None in
+place of all where no source lists them."""
+
+
+@runtime_checkable
+class KnowsProcesses(Protocol):
+    """What a backend has besides if it can tell who is on its devices."""
+
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:
+        """Ask the driver or the system. ``pids``: all that run, for a source that has to be asked about each."""
+        ...
+
+
 class RemoteWork(Record):
     """Work on a block, to be done in the process that has it."""
 

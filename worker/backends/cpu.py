@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.results import SharedMemory
-from protocol.vocabulary import DeviceKind, Initialize, MemoryType, Source
+from protocol.vocabulary import DeviceKind, Initialize, MemoryType, SharedMemoryKind, Source
 from worker.backends.base import Fill
 from worker.backends.buffer_pool import BufferPool
 from worker.backends.host_memory import (
@@ -19,6 +19,8 @@ from worker.backends.host_memory import (
 from worker.backends.pieces import Done
 from worker.backends.shared_buffer import SharedBuffer
 from worker.backends.shared_files import SharedFiles
+from worker.backends.shared_section import NOTE as SECTION_NOTE
+from worker.backends.shared_section import SharedSection
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 from worker.core.log import log
@@ -46,7 +48,10 @@ class CpuBackend:
         pool_bytes: int,
         shared_folder: Path | None,
         system_notes: tuple[str, ...] = (),
+        *,
+        as_sections: bool = False,
     ) -> None:
+        self._as_sections = as_sections
         self._system_notes = system_notes
         self._read_system = read_system
         self._pool = BufferPool(pool_bytes, now_ns)
@@ -112,12 +117,9 @@ class CpuBackend:
             raise UnsupportedError(message, device_id=HOST, alignment=request.alignment)
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
-        """Make a file, or map a buffer and touch it if it is to be zero."""
+        """Make what the host maps, or map a buffer and touch it if it is to be zero."""
         if request.memory_type is MemoryType.SHARED:
-            shared = self._files.create(allocation_id, request.size_bytes, token)
-            with self._lock:
-                self._buffers[allocation_id] = shared
-            return Block(shared.actual_bytes, SharedMemory(str(shared.path), shared.size_bytes))
+            return self._share(allocation_id, request.size_bytes, token)
         zero = request.initialize is Initialize.ZERO
         buffer = self._make(request, reuse=zero or request.overwritten)
         try:
@@ -237,7 +239,7 @@ class CpuBackend:
         return (
             *self._system_notes,
             f"up to {self._pool.max_bytes} bytes are kept for reuse where a size comes and goes",
-            self._files.note(),
+            SECTION_NOTE if self._as_sections else self._files.note(),
             f"returned bytes are counted by the system ({'working set' if sys.platform == 'win32' else 'mincore'})",
             "fragmentation is null: virtual memory does not fragment",
             "pinned memory is unsupported: it is a GPU driver's to give",
@@ -254,6 +256,18 @@ class CpuBackend:
             self.free(allocation_id)
         self._pool.drop()
         self._files.close()
+
+    def _share(self, allocation_id: str, size_bytes: int, token: CancelToken) -> Block:
+        shared: SharedBuffer | SharedSection
+        if self._as_sections:
+            shared = SharedSection(size_bytes, token)
+            place = SharedMemory(shared.name, size_bytes, SharedMemoryKind.SECTION)
+        else:
+            shared = self._files.create(allocation_id, size_bytes, token)
+            place = SharedMemory(str(shared.path), size_bytes, SharedMemoryKind.FILE)
+        with self._lock:
+            self._buffers[allocation_id] = shared
+        return Block(shared.actual_bytes, place)
 
     def _make(self, request: AllocationRequest, *, reuse: bool) -> AnonymousBuffer:
         size = request.size_bytes

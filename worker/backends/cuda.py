@@ -9,7 +9,7 @@ from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
-from worker.backends.base import Fill, OnChange
+from worker.backends.base import Fill, HeldByProcess, OnChange
 from worker.backends.cuda_probe import Found, find_devices
 from worker.backends.host_memory import address_of
 from worker.backends.pinned_buffer import PinnedBuffer
@@ -56,7 +56,15 @@ class CudaBackend:
         now_ns: Callable[[], int] = time.monotonic_ns,
         find: Callable[[], Found] = find_devices,
         free_host_bytes: Callable[[], int | None] = lambda: SystemMemory().read().free_bytes,
+        *,
+        expected: DeviceInfo = _EXPECTED,
+        no_gpu: str = _NO_GPU,
+        notes: tuple[str, ...] = _NOTES,
     ) -> None:
+        """``expected`` stands for what ``find`` has not found yet; ``no_gpu`` is why there is none."""
+        self._expected = expected
+        self._no_gpu = no_gpu
+        self._notes = notes
         self._now_ns = now_ns
         self._find = find
         self._free_host_bytes = free_host_bytes
@@ -84,8 +92,9 @@ class CudaBackend:
     def devices(self) -> tuple[DeviceInfo, ...]:
         """The devices, as far as is known by now: one that is being looked for, at first."""
         if self._found is None:
-            return (_EXPECTED,)
-        return self._found.infos or (replace(_EXPECTED, state=DeviceState.UNAVAILABLE, state_reason=_NO_GPU),)
+            return (self._expected,)
+        absent = replace(self._expected, state=DeviceState.UNAVAILABLE, state_reason=self._no_gpu)
+        return self._found.infos or (absent,)
 
     def begin(self, on_change: OnChange) -> None:
         """Look for the devices on a thread of its own, for importing torch takes seconds, and tell of them."""
@@ -94,11 +103,21 @@ class CudaBackend:
             self.probe()
             on_change(self.devices)
 
-        start_thread(look, "cuda-probe")
+        start_thread(look, f"{self._expected.kind}-probe")
 
     def readings(self, device_id: str) -> Readings:
         """Ask the driver, NVML and torch's allocator."""
-        return self._device(device_id).readings()
+        with self._lock:
+            pinned = sum(
+                buffer.actual_bytes
+                for name, buffer in self._pinned.items()
+                if self._places[name].device.device_id == device_id
+            )
+        return self._device(device_id).readings(pinned)
+
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:  # noqa: ARG002 - NVML lists them
+        """Ask NVML, or PDH under Windows."""
+        return self._device(device_id).device.processes()
 
     def check(self, request: AllocationRequest) -> None:
         """Refuse memory that is the CPU's to give."""
@@ -202,7 +221,7 @@ class CudaBackend:
 
     def notes(self) -> tuple[str, ...]:
         """Say how memory goes back, and which figures are missing and why."""
-        return (*(self._found.notes if self._found is not None else ()), *_NOTES)
+        return (*(self._found.notes if self._found is not None else ()), *self._notes)
 
     def live(self) -> frozenset[str]:
         """Return the ids of all blocks."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from runpy import run_path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
 from protocol.vocabulary import DeviceKind, DeviceState, Source
-from worker.backends.torch_device import DeviceMemory, TorchDevice
-from worker.core.records import DeviceInfo
+from worker.backends.torch_device import DeviceMemory, ProcessMemory, TorchDevice
+from worker.core.records import HOST, DeviceInfo
+from worker.telemetry import pdh
+from worker.telemetry.com import Luid
 from worker.telemetry.cuda_driver import Driver, DriverDevice, Vendor, find_driver
 from worker.telemetry.nvml import Nvml
 
@@ -32,11 +34,15 @@ class Found(Record):
 
 
 class CudaDevice(TorchDevice):
-    """Asks NVML where it answers: that costs no context, and it knows what every process takes."""
+    """Asks NVML where it answers: that costs no context, and it knows what every process takes.
 
-    def __init__(self, index: int, uuid: str | None, nvml: Nvml | None) -> None:
+    Under Windows' own memory manager NVML does not know that; Windows does, and what it moved to the system's memory.
+    """
+
+    def __init__(self, index: int, listed: DriverDevice, nvml: Nvml | None) -> None:
         super().__init__(f"cuda:{index}", "cuda", index)
-        self._uuid = uuid
+        self._uuid = listed.uuid
+        self._luid = None if listed.luid is None else Luid(*listed.luid)
         self._nvml = nvml
         self._used = False
         """Whether a block was ever asked for here: then this process has a context on the device."""
@@ -56,11 +62,26 @@ class CudaDevice(TorchDevice):
         own = super().memory()
         return DeviceMemory(own.total_bytes, nvml.used_bytes, own.free_bytes, Source.TORCH)
 
-    def process_bytes(self) -> int | None:
-        """Ask NVML."""
-        if self._nvml is None or self._uuid is None:
+    def process_memory(self, pinned_bytes: int) -> ProcessMemory | None:
+        """Ask NVML; then Windows, which counts what is locked for the device as shared with it."""
+        if self._nvml is not None and self._uuid is not None:
+            used = self._nvml.process_bytes(self._uuid, os.getpid())
+            if used is not None:
+                return ProcessMemory(used, Source.NVML)
+        if self._luid is None:
             return None
-        return self._nvml.process_bytes(self._uuid, os.getpid())
+        used = pdh.process_used_bytes(self._luid, os.getpid())
+        if used is None:
+            return None
+        shared = pdh.process_used_bytes(self._luid, os.getpid(), pdh.PROCESS_SHARED)
+        return ProcessMemory(used, Source.PDH, None if shared is None else max(0, shared - pinned_bytes))
+
+    def processes(self) -> dict[int, int | None] | None:
+        """Ask Windows, where it counts; else NVML."""
+        by_system = None if self._luid is None else pdh.processes(self._luid)
+        if by_system:
+            return dict(by_system)
+        return None if self._nvml is None or self._uuid is None else self._nvml.processes(self._uuid)
 
 
 def find_devices() -> Found:
@@ -95,9 +116,14 @@ def _found_by_torch(driver: Driver) -> Found:
     listed = driver.devices if len(driver.devices) == count else (DriverDevice("", None),) * count
     nvml = Nvml.open() if driver.vendor is Vendor.NVIDIA else "NVML is NVIDIA's: no figures by process"
     opened, notes = (None, (nvml,)) if isinstance(nvml, str) else (nvml, ())
-    devices = [CudaDevice(index, each.uuid, opened) for index, each in enumerate(listed)]
+    devices = [CudaDevice(index, each, opened) for index, each in enumerate(listed)]
     infos = tuple(
-        DeviceInfo(device.device_id, DeviceKind.CUDA, torch.cuda.get_device_name(index))
+        DeviceInfo(
+            device.device_id,
+            DeviceKind.CUDA,
+            torch.cuda.get_device_name(index),
+            shared_with=HOST if device.is_integrated else None,
+        )
         for index, device in enumerate(devices)
     )
     build = f"torch {torch.__version__}, built for {torch.version.cuda or torch.version.hip}"
@@ -111,19 +137,31 @@ def _found_by_torch(driver: Driver) -> Found:
 
 def _why_torch_cannot(vendor: Vendor) -> str | None:
     """Look at which torch is installed, without importing it. None if it is built for this driver."""
-    spec = find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
+    build = torch_build()
+    if build is None:
         return f"torch is not installed for {sys.executable}: install its {_BUILDS[vendor]} build ({_HOW})"
-    try:
-        version = run_path(str(Path(spec.submodule_search_locations[0]) / "version.py"))
-    except (OSError, SyntaxError):
-        return None  # torch itself will say what is wrong with it
-    if version.get("cuda" if vendor is Vendor.NVIDIA else "hip"):
+    folder, version = build
+    if not version or version.get("cuda" if vendor is Vendor.NVIDIA else "hip"):
         return None
     return (
-        f"torch {version.get('__version__')} in {spec.submodule_search_locations[0]} is built without"
-        f" {_BUILDS[vendor]}: install that build instead ({_HOW})"
+        f"torch {version.get('__version__')} in {folder} is built without {_BUILDS[vendor]}: install that build instead"
+        f" ({_HOW})"
     )
+
+
+def torch_build() -> tuple[str, dict[str, Any]] | None:
+    """Return where torch is and what its ``version.py`` says, without importing it; None where there is no torch.
+
+    What it says is empty where that can't be read: torch itself will say what is wrong with it.
+    """
+    spec = find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = spec.submodule_search_locations[0]
+    try:
+        return folder, run_path(str(Path(folder) / "version.py"))
+    except (OSError, SyntaxError):
+        return folder, {}
 
 
 def _unavailable(driver: Driver, cause: str) -> tuple[DeviceInfo, ...]:

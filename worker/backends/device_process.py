@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from worker.backends.base import ChecksRestart, DeviceBackend
+from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
 from worker.backends.isolation.codec import packed, packed_error, request_of
 from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
@@ -121,6 +121,12 @@ class _Server:
 
     def _do_readings(self, _: CancelToken, device_id: str) -> object:
         return self._backend.readings(device_id)
+
+    def _do_processes(self, _: CancelToken, device_id: str, pids: list[int]) -> object:
+        if not isinstance(self._backend, KnowsProcesses):
+            return None
+        found = self._backend.processes(device_id, tuple(pids))
+        return None if found is None else list(found.items())
 
     def _do_check(self, _: CancelToken, request: dict[str, Any]) -> None:
         self._backend.check(request_of(request))

@@ -7,12 +7,13 @@ Figures come from DXCore, DXGI and PDH, which ``torch_directml`` does not ask; s
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from protocol.results import Fragmentation
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
-from worker.backends.base import LoadsThroughCopies
-from worker.backends.directml_adapters import AdapterReading, join, read_adapter
+from worker.backends.base import HeldByProcess, LoadsThroughCopies
+from worker.backends.directml_adapters import AdapterReading, Demotion, join, processes_of, read_adapter
 from worker.backends.directml_device import ALIGNMENT_BYTES, DirectMlDevice
 from worker.backends.directml_tiled import TiledMemory, usable_bytes
 from worker.backends.directml_untiled import FLUSH_AT_BYTES, UntiledMemory
@@ -25,7 +26,7 @@ from worker.core.errors import (
     UnsupportedError,
     WorkerError,
 )
-from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.records import HOST, AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 from worker.core.sure_lock import SureLock
 from worker.telemetry.dxcore import Adapter, compute_adapters
 
@@ -100,12 +101,22 @@ class DirectMlBackend(LoadsThroughCopies):
                 ),
             )
         return tuple(
-            DeviceInfo(f"dml:{index}", DeviceKind.DIRECTML, name) for index, name in enumerate(self._names)
+            DeviceInfo(
+                f"dml:{index}",
+                DeviceKind.DIRECTML,
+                name,
+                shared_with=HOST if adapter is not None and adapter.is_integrated else None,
+            )
+            for index, (name, adapter) in enumerate(zip(self._names, self._adapters, strict=True))
         )
 
     def readings(self, device_id: str) -> Readings:
         """Read the adapter's figures, and the allocator's."""
         return self._device(device_id).readings()
+
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:
+        """Ask DXCore, or PDH."""
+        return processes_of(self._device(device_id).adapter, pids)
 
     def check(self, request: AllocationRequest) -> None:
         """Refuse what the library cannot make: shared and pinned memory, and more than one buffer can have."""
@@ -221,8 +232,9 @@ class _AdapterMemory:
         self, torch: Any, directml: Any, index: int, adapter: Adapter | None, allocator: str
     ) -> None:
         self.device_id = f"dml:{index}"
-        self._adapter = adapter
-        budget = self._read().budget_bytes  # before the library looks at it, and freezes it
+        self.adapter = adapter
+        self._demotion = Demotion()
+        budget = read_adapter(adapter).budget_bytes  # before the library looks at it, and freezes it
         device = self._device = DirectMlDevice(torch, directml, index)
         self._memory: UntiledMemory | TiledMemory
         # Hardware without tiled resources has the other allocator, whatever was asked for.
@@ -256,10 +268,12 @@ class _AdapterMemory:
             cached_bytes=headroom.cached_bytes,
             restart_returns_bytes=headroom.restart_returns_bytes,
             fragmentation=self._fragmentation(free, largest),
-            signals=reading.over_budget,
+            signals=reading.signals,
             total_source=reading.total_source,
             used_source=reading.used_source,
             process_used_source=reading.process_used_source,
+            demoted_bytes=reading.non_local_bytes,
+            process_demoted_bytes=reading.process_demoted_bytes,
         )
 
     def check_size(self, size: int) -> None:
@@ -373,7 +387,10 @@ class _AdapterMemory:
         return name in self._tensors
 
     def _read(self) -> AdapterReading:
-        return read_adapter(self._adapter)
+        reading = read_adapter(self.adapter)
+        if self.adapter is None or self.adapter.is_integrated:  # all of its memory is the system's
+            return replace(reading, non_local_bytes=None)
+        return self._demotion.judge(reading, self._memory.held_bytes)
 
     def _fragmentation(self, free: int | None, largest: int | None) -> Fragmentation | None:
         """Tell of free memory in pieces, which only the pool has: elsewhere the limit of a block is the library's."""

@@ -53,6 +53,11 @@ class TiledMemory:
         self._for_copies: Any = None
         self._for_copies = self._grow_by(HIDDEN_BYTES)
 
+    @property
+    def held_bytes(self) -> int:
+        """What the pool takes of the device at least: the last tile of a chunk is not full."""
+        return (sum(self._tiles) - _FIRST_TILES * len(self._tiles)) * MB
+
     def headroom(self, reading: AdapterReading) -> Headroom:
         """Work out what could be had: free runs of the pool, and the steps that it may still grow by."""
         tiles = self._device.tiles(1)

@@ -109,6 +109,11 @@ class UntiledMemory:
         self._live_bytes = 0
         self._foreign_bytes = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """What blocks take of the device, live and cached."""
+        return self._live_bytes + self._cache.cached_bytes
+
     def headroom(self, reading: AdapterReading) -> Headroom:
         """Work out what could be had, a flush included, and copies' hidden buffers left aside."""
         cached, headroom = self._cache.cached_bytes, reading.headroom_bytes

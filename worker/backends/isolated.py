@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.base import Fill, OnChange, RemoteWork
+from worker.backends.base import Fill, HeldByProcess, OnChange, RemoteWork
 from worker.backends.isolation import codec
 from worker.backends.isolation.answers import LAST_WORD_S, Call, OnReport
-from worker.backends.isolation.asking import PATIENCE_S, Asking
+from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
 from worker.backends.isolation.carrying import Held, give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.copying import receive, send
@@ -189,6 +189,16 @@ class IsolatedBackend:
             free_bytes=None if free is None else max(0, free - promised),
             largest_block_bytes=None if largest is None else max(0, largest - promised),
         )
+
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:
+        """Ask the process; None where it does not answer in a moment."""
+        try:
+            with self._presence.using(device_id, Executed.NO, waits=False) as child:
+                call = child.begin("processes", device_id, pids)
+                found = child.finish(call) if child.answers.wait(call, ANSWER_S) else None
+        except DeviceUnavailableError:
+            return None
+        return None if found is None else dict(found)
 
     def check(self, request: AllocationRequest) -> None:
         """Ask the process, unless a larger one of the same kind was possible."""

@@ -4,18 +4,20 @@ It has one contiguous range of addresses and so fragments; it can be slow, fail 
 corrupt a copy, or go away. Nothing of it depends on the machine.
 """
 
+import os
 from typing import Any
 
 from protocol.record import Record
 from protocol.results import Fragmentation
 from protocol.vocabulary import DeviceKind, MemoryType, Source
 from worker.backends.address_space import AddressSpace
-from worker.backends.base import LoadsThroughCopies
+from worker.backends.base import HeldByProcess, LoadsThroughCopies
+from worker.backends.demotion import demotion_signal
 from worker.backends.host_memory import AnonymousBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock, SystemClock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, UnsupportedError
-from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.records import HOST, AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 from worker.core.sure_lock import SureLock
 
 GRANULARITY_BYTES = 256
@@ -36,6 +38,10 @@ class SimulatedDevice(Record):
     """The allocation or copy, counted together, at which the device goes away."""
     pooled: int = 0
     """1 for a pool that keeps what it once took for as long as its process lives, as DirectML's tiles do."""
+    local_bytes: int | None = None
+    """What of it is its own memory: what is beyond lies in the system's, demoted. None for all of it."""
+    integrated: int = 0
+    """1 for one whose memory is the machine's own."""
 
 
 def simulated_in_process(index: int, *, standing: bool = False, **knobs: Any) -> "SimulatedBackend":
@@ -66,7 +72,8 @@ class SimulatedBackend(LoadsThroughCopies):
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         """Return the device."""
-        return (DeviceInfo(self.device_id, DeviceKind.SIMULATED, f"Simulated device {self.device_id[4:]}"),)
+        name, shared = f"Simulated device {self.device_id[4:]}", HOST if self._device.integrated else None
+        return (DeviceInfo(self.device_id, DeviceKind.SIMULATED, name, shared_with=shared),)
 
     def readings(self, device_id: str) -> Readings:  # noqa: ARG002 - one device a backend
         """Answer from the address space: exact, and the same on every machine."""
@@ -74,7 +81,10 @@ class SimulatedBackend(LoadsThroughCopies):
         with self._lock:
             live, largest = self._space.used_bytes, self._space.largest_free
             used = max(live, self._pool_bytes)
+            kept = used - live
         total, free = self._device.total_bytes, self._capacity - live
+        demoted = None if self._device.local_bytes is None else max(0, used - self._device.local_bytes)
+        used -= demoted or 0
         return Readings(
             total_bytes=total,
             budget_bytes=total,
@@ -84,13 +94,22 @@ class SimulatedBackend(LoadsThroughCopies):
             free_bytes=free,
             largest_block_bytes=largest,
             resident_bytes=live,
-            cached_bytes=used - live,
+            cached_bytes=kept,
             fragmentation=Fragmentation(free, largest, round(100 * (1 - largest / free), 3) if free else 0.0),
-            restart_returns_bytes=used - live if self._device.pooled else None,
+            restart_returns_bytes=kept if self._device.pooled else None,
             total_source=Source.CONFIG,
             used_source=Source.LEDGER,
             process_used_source=Source.LEDGER,
+            signals=demotion_signal(used, demoted, Source.LEDGER),
+            demoted_bytes=demoted,
+            process_demoted_bytes=demoted,
         )
+
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> HeldByProcess:  # noqa: ARG002
+        """Name the one process that can be there."""
+        self._check_present()
+        with self._lock:
+            return {os.getpid(): max(self._space.used_bytes, self._pool_bytes)}
 
     def check(self, request: AllocationRequest) -> None:
         """Refuse shared memory: a host cannot map a device's."""

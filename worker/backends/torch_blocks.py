@@ -10,13 +10,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from protocol.vocabulary import Initialize, Source
+from worker.backends.demotion import demotion_signal
 from worker.backends.size_churn import KEEP_NS, SizeChurn
-from worker.backends.torch_copy import Lane
-from worker.backends.torch_device import TorchDevice
+from worker.backends.torch_copy import STAGED_BYTES, Lane
+from worker.backends.torch_device import ProcessMemory, TorchDevice
 from worker.backends.torch_errors import as_worker_error
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceLostError, OutOfMemoryError, WorkerError
-from worker.core.records import AllocationRequest, Block, Readings
+from worker.core.records import AllocationRequest, Block, Readings, Signal
 from worker.core.sure_lock import SureLock, SureRLock
 
 if TYPE_CHECKING:
@@ -74,31 +75,38 @@ class TorchBlocks:
         with self._ledger_lock:
             return self._tensors[allocation_id][0]
 
-    def readings(self) -> Readings:
-        """Ask the driver and the allocator."""
+    def readings(self, pinned_bytes: int = 0) -> Readings:
+        """Ask the driver and the allocator. ``pinned_bytes``: of the host's, locked for blocks."""
         self.check_present()
-        with self.translating():
-            memory, figures = self.device.memory(), self.device.allocator()
-            process = self.device.process_bytes()
         with self._ledger_lock:
             ours = sum(actual for _, actual in self._tensors.values())
+            staged = STAGED_BYTES * len(self._lanes)
+        with self.translating():
+            memory, figures = self.device.memory(), self.device.allocator()
+            process = self.device.process_memory(pinned_bytes + staged)
+            allowed = self.device.allowed_bytes(memory.total_bytes)
         cached = max(0, figures.reserved_bytes - figures.allocated_bytes)
-        if process is not None and process < figures.reserved_bytes:
+        demoted = None if process is None else process.demoted_bytes
+        if process is not None and process.used_bytes + (demoted or 0) < figures.reserved_bytes:
             process = None  # another process's figure: in a container the driver counts pids from outside
+        free = memory.free_bytes - (demoted or 0)  # which would take its place again first
+        free = min(free, allowed - figures.reserved_bytes) + max(0, cached - figures.stuck_bytes)
         return Readings(
             total_bytes=memory.total_bytes,
-            budget_bytes=memory.total_bytes,
-            budget_source=memory.source,
+            budget_bytes=allowed,
+            budget_source=memory.source if allowed == memory.total_bytes else Source.TORCH,
             used_bytes=min(memory.used_bytes, memory.total_bytes),
-            process_used_bytes=process,
-            free_bytes=min(memory.total_bytes, memory.free_bytes + max(0, cached - figures.stuck_bytes)),
+            process_used_bytes=None if process is None else process.used_bytes,
+            free_bytes=max(0, min(memory.total_bytes, free)),
             largest_block_bytes=None,
             resident_bytes=ours,
             cached_bytes=cached,
             fragmentation=None,
             total_source=memory.source,
             used_source=memory.source,
-            process_used_source=None if process is None else Source.NVML,  # torch does not say
+            process_used_source=None if process is None else process.source,  # torch does not say
+            signals=_demoted(process),
+            process_demoted_bytes=demoted,
         )
 
     def allocate(self, allocation_id: str, request: AllocationRequest, token: CancelToken) -> Block:
@@ -127,10 +135,13 @@ class TorchBlocks:
         """Give a block up. Returns what the allocator gave back to the driver.
 
         That is whole segments: 0 while others share the block's, more than the block when the last one goes.
+        Whatever stream still works on it is waited for: the allocator knows of one only, and hands it out again.
         """
         with self._ledger_lock:
             tensor, _ = self._tensors.pop(allocation_id)
         size = tensor.untyped_storage().nbytes()
+        with suppress(WorkerError), self.translating():  # a device that is gone works on nothing
+            self.device.finish()
         del tensor
         return self._give_back(size, keep=not at_once)
 
@@ -157,10 +168,12 @@ class TorchBlocks:
         self.check_present()
         with self._measuring, self.translating():
             self._churn.settle_all()
-            before = self.device.allocator().reserved_bytes
-            self.device.empty_cache()
+            figures = self.device.allocator()
             self._kept_ns = None
-            return max(0, before - self.device.allocator().reserved_bytes)
+            if figures.reserved_bytes - figures.allocated_bytes <= figures.stuck_bytes:
+                return 0  # no segment is free: emptying would wait for all devices, and return nothing
+            self.device.empty_cache()
+            return max(0, figures.reserved_bytes - self.device.allocator().reserved_bytes)
 
     def tick(self) -> None:
         """Give up what was kept for a size that does not come any more."""
@@ -268,3 +281,9 @@ class TorchBlocks:
             self._lost = message
             self._tensors.clear()
         self._on_lost()
+
+
+def _demoted(process: ProcessMemory | None) -> tuple[Signal, ...]:
+    if process is None:
+        return ()
+    return demotion_signal(process.used_bytes, process.demoted_bytes, process.source)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 STAGE_BYTES = 2 * 2**20
 """A quarter of a transfer's chunk: long enough for the bus's full speed, short enough to overlap in a chunk."""
 
+STAGED_BYTES = 2 * STAGE_BYTES
+"""Host memory that a lane has locked."""
+
 
 class _Stage:
     """A buffer, and the copy that last used it."""

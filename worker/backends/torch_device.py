@@ -1,6 +1,8 @@
 """One device of torch, as far as its memory goes: what is asked of the allocator, the streams and the runtime."""
 
 import contextlib
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 _REGISTER_PORTABLE = 1
 """cudaHostRegisterPortable: page-locked for every device."""
+_EXPANDABLE_PAGE_BYTES = 20 * 2**20
+"""What an expandable segment of larger blocks grows and shrinks by."""
 _OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation, and hipErrorOutOfMemory."""
 
@@ -36,6 +40,16 @@ class DeviceMemory(Record):
     source: Source
 
 
+class ProcessMemory(Record):
+    """What this process takes on the device. Bytes."""
+
+    used_bytes: int
+    """Context included."""
+    source: Source
+    demoted_bytes: int | None = None
+    """What of it is in the system's memory instead, beside ``used_bytes``; None where no source says."""
+
+
 class TorchDevice:
     """A device of torch's own kind ``cuda`` (ROCm's too) or of one whose module has the same functions.
 
@@ -49,6 +63,13 @@ class TorchDevice:
         self._torch = torch
         self._place = torch.device(kind, index)
         self._module: Any = getattr(torch, kind)
+        self._blocks = kind == "cuda"
+        self._expandable = _has_expandable_segments(os.environ)
+
+    @property
+    def is_integrated(self) -> bool:
+        """Whether its memory is the system's."""
+        return bool(getattr(self._module.get_device_properties(self._place), "is_integrated", False))
 
     def empty(self, size: int) -> "torch.Tensor":
         """Return that many bytes, whatever they hold. torch.OutOfMemoryError if there are none."""
@@ -57,10 +78,20 @@ class TorchDevice:
     def memory(self) -> DeviceMemory:
         """Ask the driver. The first time it costs what any use of the device does: a context, 200-500 MiB."""
         free, total = self._module.mem_get_info(self._place)
+        free = min(
+            free, total
+        )  # where the memory is the system's, a driver may call more of it free than it has
         return DeviceMemory(total, total - free, free, Source.TORCH)
 
-    def process_bytes(self) -> int | None:
-        """Return what this process takes on the device, context included. None where no source says."""
+    def process_memory(self, pinned_bytes: int) -> ProcessMemory | None:  # noqa: ARG002 - where a source counts them
+        """Return what this process takes on the device. None where no source says.
+
+        ``pinned_bytes``: of the host, locked for the device, which some sources count as the system's share of it.
+        """
+        return None
+
+    def processes(self) -> dict[int, int | None] | None:
+        """Return what each process takes on the device; None where no source lists them."""
         return None
 
     def allocator(self) -> AllocatorFigures:
@@ -68,20 +99,38 @@ class TorchDevice:
         # The flat form of the same figures sorts some hundred names at each call.
         figures = self._module.memory_stats_as_nested_dict(self._place)
 
-        def current(name: str) -> int:
-            return int(figures.get(name, {}).get("all", {}).get("current", 0))
+        def current(name: str, pool: str = "all") -> int:
+            return int(figures.get(name, {}).get(pool, {}).get("current", 0))
 
-        return AllocatorFigures(
-            current("allocated_bytes"), current("reserved_bytes"), current("inactive_split_bytes")
-        )
+        allocated, reserved = current("allocated_bytes"), current("reserved_bytes")
+        stuck = current("inactive_split_bytes")
+        if self._expandable:
+            # Pieces of such segments are counted nowhere. Whole pages of them go back, so that at most a page at
+            # each end of what is live stays; small blocks have pages of their own.
+            live = current("active", "large_pool")
+            stuck = current("reserved_bytes", "small_pool") - current("allocated_bytes", "small_pool")
+            stuck = min(reserved - allocated, stuck + 2 * live * _EXPANDABLE_PAGE_BYTES)
+        return AllocatorFigures(allocated, reserved, stuck)
+
+    def allowed_bytes(self, total_bytes: int) -> int:
+        """Return what torch lets this process take of the device: less than all where the operator set a fraction."""
+        fraction = getattr(self._module, "get_per_process_memory_fraction", None)
+        return total_bytes if fraction is None else int(total_bytes * min(1.0, fraction(self._place)))
 
     def empty_cache(self) -> None:
-        """Give back every segment that has no live tensor in it. Waits for work that uses the device."""
+        """Give back every segment that has no live tensor in it. Waits for work that uses the device.
+
+        Torch knows no other way than for all of its devices at once, so it is called only where there is something.
+        """
         self._module.empty_cache()
 
     def settle(self) -> None:
         """Wait for what this thread's current stream has to do: then memory from the allocator is at rest."""
-        self._module.current_stream(self._place).synchronize()
+        self.mark(self._module.current_stream(self._place)).synchronize()
+
+    def finish(self) -> None:
+        """Wait for all that the device has to do, whoever gave it that."""
+        self._module.synchronize(self._place)
 
     def new_stream(self) -> Any:
         """Return a stream of work that runs beside others."""
@@ -94,12 +143,16 @@ class TorchDevice:
 
     def mark(self, stream: Any) -> Any:
         """Return an event that is over when what the stream was told so far is done."""
-        event = self._module.Event()
+        # One that is waited for by sleeping: by default a thread spins, and takes a processor from inference.
+        event = self._module.Event(blocking=True) if self._blocks else self._module.Event()
         event.record(stream)
         return event
 
     def page_lock(self, address: int, length: int) -> None:
         """Lock host pages for copies by the device. OutOfMemoryError or UnsupportedError if they can't be."""
+        if not hasattr(self._module, "cudart"):
+            message = f"host memory can't be page-locked for {self.device_id}"
+            raise UnsupportedError(message, device_id=self.device_id)
         runtime = self._module.cudart()
         with self._module.device(self._place):
             code = int(runtime.cudaHostRegister(address, length, _REGISTER_PORTABLE))
@@ -123,3 +176,9 @@ class TorchDevice:
         # innocent: so here is one.
         with contextlib.suppress(RuntimeError):
             self.empty(1).zero_()
+
+
+def _has_expandable_segments(environment: Mapping[str, str]) -> bool:
+    """Tell whether torch's allocator was told to use them: it can be only by the environment, or before any use."""
+    said = environment.get("PYTORCH_ALLOC_CONF") or environment.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    return "expandable_segments:true" in said.replace(" ", "").lower()

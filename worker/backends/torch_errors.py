@@ -9,7 +9,8 @@ import errno
 import re
 from enum import StrEnum
 
-from worker.core.errors import DeviceLostError, OutOfMemoryError, WorkerError
+from protocol.vocabulary import DeviceState
+from worker.core.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, WorkerError
 
 
 class Cause(StrEnum):
@@ -17,6 +18,8 @@ class Cause(StrEnum):
 
     OUT_OF_MEMORY = "out_of_memory"
     DEVICE_LOST = "device_lost"
+    UNUSABLE = "unusable"
+    """The device is there, and this process can't use it: another has it for itself, or torch has no code for it."""
     OTHER = "other"
 
 
@@ -27,7 +30,7 @@ _MEMORY_WORDS = re.compile(
     # CUDA, ROCm, XPU and MPS: torch's allocators, then the runtimes below
     r"|\b(?:CUDA|HIP|XPU|MPS backend) out of memory|(?:CUDA|HIP|driver) error: out of memory"
     r"|CUDA_ERROR_OUT_OF_MEMORY|(?:cudaErrorMemoryAllocation|hipErrorOutOfMemory)|_STATUS_ALLOC_FAILED"
-    r"|UR_RESULT_ERROR_OUT_OF_(?:DEVICE|HOST)_MEMORY|Invalid buffer size: "
+    r"|UR_RESULT_ERROR_OUT_OF_(?:DEVICE_MEMORY|HOST_MEMORY|RESOURCES)|Invalid buffer size: "
     # DirectML's two allocators, and what Windows calls E_OUTOFMEMORY and its neighbours
     r"|not enough GPU video memory available|DML allocator out of memory"
     r"|Not enough (?:memory resources|storage) (?:are|is) available|paging file is too small"
@@ -47,6 +50,14 @@ _LOST_WORDS = re.compile(
     r"|DXGI_ERROR_DEVICE_(?:REMOVED|HUNG|RESET)|device removed|device was removed",
     re.IGNORECASE | re.MULTILINE,
 )
+
+_UNUSABLE_WORDS = re.compile(
+    r"(?:CUDA|HIP)(?: driver)? error: (?:all (?:CUDA|ROCm)-capable devices are busy or unavailable|device or resource busy"
+    r"|no kernel image is available for execution on the device|invalid device function)",
+    re.IGNORECASE,
+)
+
+_OTHER_BUILD = "this torch has no code for it; install a build for its generation"
 
 _NUMBER = re.compile(r"\b0x[0-9a-f]{8}\b|-\d{10}\b", re.IGNORECASE)
 """An HRESULT: as Windows tools print it, or as Linux words one that it does not know (``Unknown error N``)."""
@@ -114,7 +125,7 @@ def cause_in_words(text: str) -> Cause:
         return Cause.DEVICE_LOST
     if Cause.OUT_OF_MEMORY in codes or _MEMORY_WORDS.search(text):
         return Cause.OUT_OF_MEMORY
-    return Cause.OTHER
+    return Cause.UNUSABLE if _UNUSABLE_WORDS.search(text) else Cause.OTHER
 
 
 def as_worker_error(
@@ -131,6 +142,11 @@ def as_worker_error(
         case Cause.DEVICE_LOST:
             message = f"{device_id} was lost, and what was on it: {_first_line(error)}"
             return DeviceLostError(message, device_id=device_id)
+        case Cause.UNUSABLE:
+            busy = "busy" in str(error).lower()
+            remedy = "another process has it for itself (nvidia-smi -q -d COMPUTE)" if busy else _OTHER_BUILD
+            message = f"{device_id} can't be used: {_first_line(error)}: {remedy}"
+            return DeviceUnavailableError(message, device_id=device_id, state=DeviceState.UNAVAILABLE)
         case _:
             return None
 

@@ -79,6 +79,13 @@ class BudgetChanged(Change):
     available_bytes: int | None
 
 
+class DemotionChanged(Change):
+    """Another amount of this process's device memory is in the system's memory instead."""
+
+    before: int
+    after: int
+
+
 class ExhaustionForecast(Event):
     """A device is about to run out, if it goes on like this."""
 
@@ -157,6 +164,35 @@ class UnloadRequested(Event):
     def about(self) -> str:
         """Its model."""
         return self.model_id
+
+
+class ReleaseRequested(Event):
+    """A consumer that the host registered is to give memory back; nothing counts before it says so."""
+
+    consumer_id: str
+    bytes: int
+    limit_bytes: int
+    reason: str
+    wait_ms: int
+
+    @property
+    def about(self) -> str:
+        """Its consumer."""
+        return self.consumer_id
+
+
+class ConsumerLimitChanged(Event):
+    """The most that a consumer is to hold is another."""
+
+    consumer_id: str
+    limit_bytes: int | None
+    """None for no limit any more."""
+    reason: str
+
+    @property
+    def about(self) -> str:
+        """Its consumer."""
+        return self.consumer_id
 
 
 class DeviceLost(Event):

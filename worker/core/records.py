@@ -37,6 +37,8 @@ class DeviceInfo(Record):
     state_reason: str | None = None
     displaced: frozenset[str] = frozenset()
     """Blocks whose contents are in host memory until the device has headroom for them; ``state_reason`` says why."""
+    shared_with: str | None = None
+    """The device whose memory this one's is: what is made here takes headroom of both. None for memory of its own."""
 
 
 class SignalKind(Enum):
@@ -49,6 +51,8 @@ class SignalKind(Enum):
     """Percent of time in which at least one process waited for memory."""
     ALL_STALLED = "all_stalled"
     """Percent of time in which every process waited for memory."""
+    DEMOTED = "demoted"
+    """Percent of this process's device memory that is in the system's instead."""
     NOTIFIED = "notified"
     """The system's own word: 0 plenty, 1 neither, 2 low."""
 
@@ -89,6 +93,17 @@ class Readings(Record):
     """Whose figure each of the three is; None where there is none."""
     child_process_bytes: int | None = None
     """What the processes take of it that this one started; None where the system does not say, or they take none."""
+    demoted_bytes: int | None = None
+    """What every process has of the device in the system's memory instead: moved there for want of headroom, or put
+    there. Not in ``used_bytes``."""
+    process_demoted_bytes: int | None = None
+    """Part of this process's device memory that was moved to the system's. Not in ``process_used_bytes``."""
+
+    @property
+    def process_held_bytes(self) -> int | None:
+        """What this process takes, wherever it is by now."""
+        used = self.process_used_bytes
+        return None if used is None else used + (self.process_demoted_bytes or 0)
 
 
 class HeadroomSample(Record):

@@ -92,6 +92,7 @@ class Recorder:
         )  # fmt: skip
         rough = (
             status.used_bytes, status.process_used_bytes, status.child_process_bytes, status.available_bytes,
+            status.process_demoted_bytes,
             status.budget_bytes,
         )  # fmt: skip
         present = _Last(now_ns, exact, rough)
@@ -113,6 +114,8 @@ class Recorder:
                 "used_bytes": status.used_bytes,
                 "process_used_bytes": status.process_used_bytes,
                 "child_process_bytes": status.child_process_bytes,
+                "demoted_bytes": status.demoted_bytes,
+                "process_demoted_bytes": status.process_demoted_bytes,
                 "available_bytes": status.available_bytes,
                 "allocated_bytes": status.allocated_bytes,
                 "peak_bytes": peak,

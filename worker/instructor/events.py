@@ -47,6 +47,10 @@ def _budget_changed(event: e.BudgetChanged) -> r.BudgetChangedData:
     )
 
 
+def _demotion_changed(event: e.DemotionChanged) -> r.DemotionChangedData:
+    return r.DemotionChangedData(event.device_id, event.before, event.after)
+
+
 def _optimized(event: e.Optimized) -> r.OptimizedData:
     return r.OptimizedData(**vars(event) | {"steps": wire_steps(event.steps)})
 
@@ -67,11 +71,14 @@ _WIRE: dict[type[e.Event], tuple[EventName, Callable[[Any], Any]]] = {
     e.PressureChanged: (EventName.PRESSURE_CHANGED, _pressure_changed),
     e.ExhaustionForecast: (EventName.EXHAUSTION_FORECAST, _exhaustion_forecast),
     e.BudgetChanged: (EventName.BUDGET_CHANGED, _budget_changed),
+    e.DemotionChanged: (EventName.DEMOTION_CHANGED, _demotion_changed),
     e.LeakSuspected: (EventName.LEAK_SUSPECTED, lambda event: r.LeakSuspectedData(**vars(event.leak))),
     e.Optimized: (EventName.OPTIMIZED, _optimized),
     e.AllocationExpired: (EventName.ALLOCATION_EXPIRED, _allocation_expired),
     e.ModelUnloaded: (EventName.MODEL_UNLOADED, _model_unloaded),
     e.UnloadRequested: (EventName.UNLOAD_REQUESTED, _as_it_is(r.UnloadRequestedData)),
+    e.ReleaseRequested: (EventName.RELEASE_REQUESTED, _as_it_is(r.ReleaseRequestedData)),
+    e.ConsumerLimitChanged: (EventName.CONSUMER_LIMIT_CHANGED, _as_it_is(r.ConsumerLimitChangedData)),
     e.DeviceLost: (EventName.DEVICE_LOST, _as_it_is(r.DeviceLostData)),
     e.DeviceRecovered: (EventName.DEVICE_RECOVERED, _as_it_is(r.DeviceRecoveredData)),
     e.ContentsDisplaced: (EventName.CONTENTS_DISPLACED, _as_it_is(r.ContentsDisplacedData)),

@@ -20,6 +20,7 @@ from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, Transf
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
+from worker.instructor.consumers import ConsumerHandlers
 from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
 from worker.instructor.refusals import check_size, invalid, unknown_action
@@ -77,7 +78,8 @@ class Instructor:
 
     def _bind_memory(self, bindings: Bindings) -> None:
         bind, models = bindings.bind, ModelHandlers(self._memory)
-        bind("memory.get_status", self._get_status)
+        consumers = ConsumerHandlers(self._memory)
+        bind("memory.get_status", self._get_status, self._claim_processes)
         bind("memory.get_usage", self._get_usage)
         bind("memory.get_allocations", self._get_allocations)
         bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
@@ -99,6 +101,10 @@ class Instructor:
         bind("memory.reload_models", models.reload_models, models.claims_of_reload_models)
         bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
+        bind("memory.register_consumer", consumers.register)
+        bind("memory.released", consumers.released)
+        bind("memory.unregister_consumer", consumers.unregister)
+        bind("memory.get_consumers", consumers.get_consumers)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
@@ -173,12 +179,16 @@ class Instructor:
             allocations=params.include_allocations,
             usage=params.include_usage_stats,
             fragmentation=params.include_fragmentation,
+            processes=params.include_processes,
             refresh=params.refresh,
         )
         if status.devices is not self._written[0]:
             self._written = (status.devices, orjson.Fragment(orjson.dumps(status.devices)))
         rows: Any = self._written[1]  # as long as nothing changes, the same rows are not written again
         return r.GetStatusResult(rows, status.host, status.pressure_level, status.age_ms)
+
+    def _claim_processes(self, params: p.GetStatusParams) -> Claims:
+        return (), not params.include_processes  # which asks devices, and they may hang
 
     def _get_usage(self, params: p.GetUsageParams, _: Call) -> r.GetUsageResult:
         devices = self._memory.devices.ids(params.device_id)

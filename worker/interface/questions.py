@@ -21,6 +21,7 @@ from worker.policy.pressure import worst
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.analytics import AnalyticsWorker
+from worker.workers.device_processes import DeviceProcesses
 
 _Asked = tuple[tuple[str, ...], bool, bool, bool]
 """Which devices were asked about, and which of the optional parts."""
@@ -59,6 +60,7 @@ class Questions:
         self._models = models
         self._clock = core.clock
         self.analytics = analytics.analytics
+        self._processes = DeviceProcesses(core.backends)
         # Derived, and made again whenever the manager's version is another.
         self._last_status: dict[_Asked, _Status] = {}
 
@@ -69,9 +71,10 @@ class Questions:
         allocations: bool = False,
         usage: bool = False,
         fragmentation: bool = False,
+        processes: bool = False,
         refresh: bool = False,
     ) -> GetStatusResult:
-        """Return where the memory is."""
+        """Return where the memory is. ``processes`` asks drivers, which may take as long as they do to answer."""
         key = (device_ids, allocations, usage, fragmentation)
         last = self._last_status.get(key)
         now = self._clock.now_ns()
@@ -90,7 +93,10 @@ class Questions:
             if not allocations:  # rows of allocations have ages
                 self._last_status[key] = last
         age_ms = max(0, now - last.read_ns) // NS_PER_MS
-        return GetStatusResult(self._aged(key, last, now), last.host, last.pressure_level, age_ms)
+        devices = self._aged(key, last, now)
+        if processes:
+            devices = tuple(replace(row, processes=self._processes.on(row.device_id)) for row in devices)
+        return GetStatusResult(devices, last.host, last.pressure_level, age_ms)
 
     def _aged(self, key: _Asked, last: _Status, now_ns: int) -> tuple[DeviceStatus, ...]:
         """Return the rows of an answer with the age that each device's figures have by now: new rows once a millisecond."""

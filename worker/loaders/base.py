@@ -14,6 +14,7 @@ from worker.loaders.dtypes import CASTABLE, bytes_of
 ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
 
+NEEDS_TORCH = "it needs torch, which is not installed: pip install memory-worker[torch]"
 
 _MAX_CAUSE_CHARACTERS = 4096
 """A cause quotes names out of files, whose formats do not bound them."""

@@ -23,14 +23,14 @@ _ONNX = re.compile(rb"\x08[\x01-\x20]([\x12\x1a\x22\x2a\x32\x3a\x42]|$)")
 """A ModelProto begins with its ir_version, and goes on with a name or the graph."""
 
 
-def loader_for(head: bytes, size_bytes: int) -> str | None:
+def loader_for(head: bytes) -> str | None:
     """Return which loader a file is for; None where its contents say nothing of that."""
     if head.startswith(b"GGUF"):
         return "gguf"
     if head.startswith((ZIP, *PICKLES)):
         return "torch"
     length = int.from_bytes(head[:8], "little")
-    if 0 < length <= min(_MAX_HEADER_BYTES, size_bytes - 8) and head[8:9] == b"{":
+    if 0 < length <= _MAX_HEADER_BYTES and head[8:9] == b"{":
         return "safetensors"
     if _ONNX.match(head):
         return "onnx"
@@ -81,7 +81,7 @@ def mismatch(declared: str, head: bytes, size_bytes: int) -> str | None:
     foreign = not_a_model(head, size_bytes)
     if foreign is not None:
         return foreign
-    found = loader_for(head, size_bytes)
+    found = loader_for(head)
     if found not in {None, declared}:
         return f"it is no {declared} file; by its contents it is for the loader {found}"
     return None

@@ -80,7 +80,7 @@ class PickleReader:
     def _take(self, count: int) -> bytes:
         end = self.position + count
         if end > len(self._text):
-            raise PickleError("its pickle is cut short")
+            raise PickleError("its pickle is cut short: download it again")
         piece = self._text[self.position : end]
         self.position = end
         return piece
@@ -104,7 +104,7 @@ class PickleReader:
         """Read to the end of a line."""
         end = self._text.find(b"\n", self.position, self.position + 4096)
         if end < 0:
-            raise PickleError("its pickle is cut short")
+            raise PickleError("its pickle is cut short: download it again")
         text = self._text[self.position : end]
         self.position = end + 1
         return text.decode()

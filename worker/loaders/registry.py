@@ -1,5 +1,6 @@
 """Loaders by name: our own, and those that installed packages offer as ``memory_worker.loaders``."""
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,18 @@ def is_loader(name: str) -> bool:
     return name in BUILT_IN or name in _entry_points()
 
 
+def inferred(spec: ModelSpec) -> ModelSpec:
+    """Return the declaration with a loader: the declared one, else what the file's contents say. Errors as ``loader_of``."""
+    if spec.loader != AUTO_LOADER or spec.refused is not None:
+        return spec
+    return replace(spec, loader=_by_contents(spec))
+
+
 def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
     """Return the model's loader. ModelLoadFailedError if there is none, or it is not one."""
-    name = spec.loader
     if spec.refused is not None:
         raise load_failed(spec, spec.refused)
-    if name == AUTO_LOADER:
-        name = _by_contents(spec)
+    name = inferred(spec).loader
     if name is None:
         raise load_failed(spec, "it is external: another process holds it")
     try:
@@ -67,7 +73,7 @@ def _by_contents(spec: ModelSpec) -> str:
     found = not_a_model(head, file.size_bytes)
     if found is not None:
         raise load_failed(spec, found)
-    loader = loader_for(head, file.size_bytes)
+    loader = loader_for(head)
     if loader is None:
         raise load_failed(
             spec, f"its contents don't say which loader it is for; name one of {', '.join(loader_names())}"

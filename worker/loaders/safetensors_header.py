@@ -43,7 +43,9 @@ def header_bytes(prefix: bytes, file_bytes: int) -> int:
             f"it claims a header of {length} bytes; {MAX_HEADER_BYTES} is the most there can be"
         )
     if length > file_bytes - LENGTH_BYTES:
-        raise HeaderError(f"it claims a header of {length} bytes; the file has {file_bytes}")
+        raise HeaderError(
+            f"it is cut short: it claims a header of {length} bytes; the file has {file_bytes}; download it again"
+        )
     return length
 
 
@@ -73,7 +75,9 @@ def parse_header(text: bytes, data_bytes: int) -> tuple[StoredTensor, ...]:
         at = tensor.end
     if at != data_bytes:
         what = "is truncated" if data_bytes < at else "has more than its header says"
-        raise HeaderError(f"the file {what}: its tensors take {at} bytes, it has {data_bytes}")
+        raise HeaderError(
+            f"the file {what}: its tensors take {at} bytes, it has {data_bytes}; download it again"
+        )
     return tuple(tensors)
 
 

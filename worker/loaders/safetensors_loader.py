@@ -9,7 +9,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.core.records import FileRange
-from worker.loaders.base import InPlace, WeightFile, lay_out, load_failed, parts_of
+from worker.loaders.base import NEEDS_TORCH, InPlace, WeightFile, lay_out, load_failed, parts_of
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.file_kind import head_of, mismatch
 from worker.loaders.model_path import open_file
@@ -138,7 +138,7 @@ def _check_readable(file: PositionalFile) -> None:
 def _check_castable(spec: ModelSpec, file: SafetensorsFile) -> None:
     """See that torch is there where a cast needs it."""
     if any(each.dtype != each.stored_dtype for each in file.tensors) and find_spec("torch") is None:
-        raise load_failed(spec, f"casting it to {spec.dtype} needs torch, which is not installed")
+        raise load_failed(spec, f"casting it to {spec.dtype}: {NEEDS_TORCH}")
 
 
 def _read_header(file: PositionalFile) -> tuple[int, tuple[StoredTensor, ...]]:

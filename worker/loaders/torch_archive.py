@@ -33,7 +33,8 @@ def described_archive(file: PositionalFile) -> Described:
     ]
     if len(pickles) != 1:
         raise ZipError(
-            "it is a zip archive without torch's record data.pkl: it is not a file that torch.save wrote"
+            "it is a zip archive without torch's record data.pkl, so no file of torch.save: unpack it, and declare the"
+            " model in it"
         )
     folder = pickles[0].name.removesuffix("data.pkl")
     if f"{folder}constants.pkl" in archive.records:

@@ -47,7 +47,7 @@ def described_legacy(file: PositionalFile) -> Described:
         size, begins[key] = count * ITEM_BYTES[storage.dtype], at + _LENGTH_BYTES
         at = begins[key] + size
         if size != storage.size_bytes or at > file.size_bytes:
-            message = f"it is cut short: its storage {key!r} of {storage.size_bytes} bytes is not all there"
+            message = f"it is cut short: its storage {key!r} of {storage.size_bytes} bytes is not all there; download it again"
             raise PickleError(message)
     for name, view in found.tensors.items():
         if view.storage not in begins:

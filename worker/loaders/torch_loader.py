@@ -10,7 +10,7 @@ from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
-from worker.loaders.base import WeightFile, load_failed
+from worker.loaders.base import NEEDS_TORCH, WeightFile, load_failed
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.file_kind import PICKLES, ZIP, head_of, mismatch
 from worker.loaders.model_path import open_file
@@ -26,7 +26,6 @@ from worker.loaders.zip_records import ZipError, read_exactly
 
 _SCRATCH_BYTES = 4 * 2**20
 """What a cast, or a tensor with gaps, reads at a time: all that a thread takes beside the block."""
-NEEDS_TORCH = "it needs torch, which is not installed: pip install memory-worker[torch]"
 
 
 class TorchLoader:
@@ -152,6 +151,7 @@ def _described(file: PositionalFile) -> Described:
         return described_archive(file)
     if head.startswith(PICKLES):
         raise PickleError(
-            "it is a plain pickle, of which nothing was run: it is not a file that torch.save wrote"
+            "it is a plain pickle, of which nothing was run, and no file of torch.save: save its weights with"
+            " torch.save(state_dict, ...), or as safetensors"
         )
     raise ZipError("it is not a file that torch.save wrote, in its zip format or the older one")

@@ -267,4 +267,7 @@ def _size(value: Any) -> bool:
 
 def _code(name: str) -> str:
     shown = name if len(name) <= 200 else f"{name[:200]}..."  # noqa: PLR2004 - what a reader can take in
-    return f"it holds more than tensors, and nothing of it was run: it calls {shown}"
+    return (
+        f"it holds more than tensors, and nothing of it was run: it calls {shown}; where you trust it, load it with"
+        " torch.load and save its state dict, as safetensors best"
+    )

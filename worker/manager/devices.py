@@ -30,6 +30,8 @@ class Device:
         self.observed_level = PressureLevel.UNKNOWN
         self.observed_budget: tuple[int | None] | None = None
         """The budget at the last observation; None before the first."""
+        self.observed_demoted_bytes = 0
+        """What was told of last."""
         self.held: dict[str, HeldLevel] = {}
         """The level of each signal of pressure."""
         self.lost_ns = 0
@@ -43,7 +45,7 @@ class Device:
         """Return what the ledger counts against the device's headroom."""
         ledger = self.ledger
         allocated = ledger.allocated_bytes + ledger.model_bytes
-        process_bytes = (self.readings or NO_READINGS).process_used_bytes
+        process_bytes = (self.readings or NO_READINGS).process_held_bytes
         # Working memory that is in use shows as more of the process than the ledger has: it is not kept free again.
         working = 0 if process_bytes is None else max(0, process_bytes - ledger.committed_bytes)
         reserved = ledger.reserved_bytes + max(0, ledger.working_bytes - working)

@@ -11,6 +11,8 @@ from worker.core.errors import ModelNotFoundError
 from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Reservation
 from worker.core.sure_lock import SureCondition
+from worker.eviction.release_planner import Release
+from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -58,6 +60,8 @@ class ModelEntry:
         self.holds = 0
         """Requests that check it, or have loaded it and not answered yet. A hold ends by itself, so it is no use."""
         self.load_count = self.use_count = 0
+        self.loader: str | None = _named_loader(spec)
+        """Where none is declared, what the file's contents say: None until they were looked at."""
         self.estimated_bytes: int | None = None
         self.state_reason: str | None = spec.refused
         """Why it can't be loaded, as far as that is known before it is asked for."""
@@ -66,6 +70,7 @@ class ModelEntry:
         self.load_ms: int | None = None
         self.restore_ms: int | None = None
         self.last_used_ns: int | None = None
+        self.reuse = ReuseChance()
 
     @property
     def model_id(self) -> str:
@@ -110,6 +115,7 @@ class ModelEntry:
             self.estimated_bytes = self.measured_bytes = self.measured_process_bytes = None
             self.state = ModelState.UNLOADED if spec.refused is None else ModelState.FAILED
             self.state_reason = spec.refused
+            self.loader = _named_loader(spec)
         self.spec, self.next_spec = spec, None
         self.pinned, self.keep_alive_ns = spec.pinned, spec.keep_alive_ns
 
@@ -127,6 +133,17 @@ class ModelEntry:
         due = self.expires_ns()
         return due is not None and due <= now_ns and not self.holds
 
+    def used(self, now_ns: int) -> None:
+        """Count a use."""
+        self.use_count += 1
+        self.last_used_ns = now_ns
+        self.reuse.used(now_ns)
+
+    def reuse_chance(self, now_ns: int) -> float:
+        """Return the chance that it is used again before it would go for being idle."""
+        due = self.expires_ns()
+        return self.reuse.chance(now_ns, HALF_LIFE_NS if due is None else due - now_ns)
+
     def status(self, now_ns: int) -> ModelStatus:
         """Return it as it is listed."""
         due = self.expires_ns()
@@ -136,7 +153,7 @@ class ModelEntry:
             state=self.state,
             state_reason=self.state_reason,
             device_id=place.device_id if place is not None else self.spec.device_id,
-            loader=None if self.spec.loader == AUTO_LOADER else self.spec.loader,
+            loader=self.loader,
             declared_bytes=self.spec.declared_bytes,
             estimated_bytes=self.estimated_bytes,
             measured_bytes=self.measured_bytes,
@@ -151,6 +168,10 @@ class ModelEntry:
             keep_alive_ms=None if self.keep_alive_ns is None else self.keep_alive_ns // NS_PER_MS,
             expires_in_ms=None if due is None else max(0, due - now_ns) // NS_PER_MS,
         )
+
+
+def _named_loader(spec: ModelSpec) -> str | None:
+    return None if spec.loader == AUTO_LOADER else spec.loader
 
 
 def _loaded_from(spec: ModelSpec) -> ModelSpec:
@@ -196,10 +217,10 @@ class EvictingReservation(Record):
         return self.reservation.allocation_id
 
 
-class OwnersToAsk(Record):
-    """Headroom that is not there unless the owners of these models unload them."""
+class ReleasesToMake(Record):
+    """Headroom that is not there unless consumers give these back, and devices show it."""
 
-    model_ids: tuple[str, ...]
+    releases: tuple[Release, ...]
 
 
 class ModelTable:

@@ -6,10 +6,10 @@ from protocol.vocabulary import DeviceState, PressureLevel, Source
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest, Readings, Signal
 from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
-from worker.policy.admission import can_ever_fit, left_bytes, missing_bytes
+from worker.policy.admission import can_ever_fit, left_bytes, missing_below_cap, missing_bytes
 from worker.policy.holders import unattributed_bytes
-from worker.policy.levels import as_signals, budget_signal, settle_all
-from worker.policy.pressure import Headroom, headroom, level_of, worst
+from worker.policy.levels import as_signals, budget_signal, is_another_demotion, settle_all
+from worker.policy.pressure import Headroom, LedgerTotals, headroom, level_of, within, worst
 
 
 class BudgetChange(Record):
@@ -18,6 +18,13 @@ class BudgetChange(Record):
     previous_bytes: int | None
     budget_bytes: int | None
     source: Source | None
+
+
+class DemotionChange(Record):
+    """Another amount of this process's device memory in the system's than was told of last."""
+
+    previous_bytes: int
+    demoted_bytes: int
 
 
 class Observation(Record):
@@ -33,6 +40,7 @@ class Observation(Record):
     """The level at the last observation, where it was another."""
     budget_change: BudgetChange | None
     """None at the first observation, too."""
+    demotion_change: DemotionChange | None
 
 
 class PressureTable:
@@ -52,8 +60,16 @@ class PressureTable:
     def missing_bytes(self, device_id: str, size_bytes: int) -> int:
         """Return how much would have to be freed for a size to fit, what is promised to others counted."""
         with self._lock:
+            return max(
+                missing_bytes(size_bytes, each.readings or NO_READINGS, each.limits, self._totals(each))
+                for each in self._sharing(self._devices.get(device_id))
+            )
+
+    def missing_below_cap(self, device_id: str, size_bytes: int) -> int:
+        """Return how much of what is missing only the worker's own memory can free: it is over a cap of its own."""
+        with self._lock:
             device = self._devices.get(device_id)
-            return missing_bytes(size_bytes, device.readings or NO_READINGS, device.limits, device.totals())
+            return missing_below_cap(size_bytes, device.limits, device.totals())
 
     def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
         """Return what models can take where they have so much; None where that can't be told now.
@@ -65,7 +81,7 @@ class PressureTable:
             device = self._devices.get(device_id)
             if device.ledger.reserved_bytes or device.stale:
                 return None
-            left = left_bytes(device.readings or NO_READINGS, device.limits, device.totals())
+            left = left_bytes(device.readings or NO_READINGS, device.limits, self._totals(device))
             return None if left is None else max(0, left + resident_bytes)
 
     def can_ever_fit(self, request: AllocationRequest) -> bool:
@@ -114,6 +130,10 @@ class PressureTable:
                 budget = (now.budget_bytes,)
                 if known is not None and known != budget:
                     change = BudgetChange(known[0], now.budget_bytes, now.budget_source)
+            demoted, told = status.process_demoted_bytes or 0, device.observed_demoted_bytes
+            demotion = None
+            if is_another_demotion(told, demoted):
+                demotion, told = DemotionChange(told, demoted), demoted
             seen = Observation(
                 status,
                 device.readings,
@@ -122,20 +142,42 @@ class PressureTable:
                 exact=not device.stale,
                 previous_level=before if before is not status.pressure_level else None,
                 budget_change=change,
+                demotion_change=demotion,
             )
             # Where memory was short before, the next call sees the same as new.
             device.observed_level, device.observed_budget = status.pressure_level, budget
+            device.observed_demoted_bytes = told
             return seen
 
     def headroom_of(self, device: Device) -> Headroom:
         """Return what a device can still give, for who holds the lock."""
         version = self._devices.version
         if device.headroom is None or device.headroom[0] != version:
-            found = headroom(device.readings or NO_READINGS, device.limits, device.totals())
+            found = headroom(device.readings or NO_READINGS, device.limits, self._totals(device))
+            for other in self._sharing(device)[1:]:
+                found = within(found, self.headroom_of(other))
             device.headroom = (version, found)
         return device.headroom[1]
 
     # ---- inside ----
+
+    def _sharing(self, device: Device) -> tuple[Device, ...]:
+        """Return a device, and the one whose memory it has: what is made there takes headroom of both."""
+        shared = device.info.shared_with
+        return (device,) if shared is None else (device, self._devices.get(shared))
+
+    def _totals(self, device: Device) -> LedgerTotals:
+        """Return what counts against a device's headroom: also what is on its way on those that have its memory."""
+        totals = device.totals()
+        for other in self._devices.all():
+            if other.info.shared_with == device.info.device_id:
+                more = other.totals()
+                totals = LedgerTotals(
+                    totals.allocated_bytes,
+                    totals.reserved_bytes + more.reserved_bytes,
+                    totals.drift_bytes + more.drift_bytes,
+                )
+        return totals
 
     def _settle(self, device: Device) -> tuple[Signal, ...]:
         """Move the levels of a device's signals on to this moment, and return what they go by."""
@@ -191,4 +233,7 @@ class PressureTable:
             allocations=None,
             usage=None,
             fragmentation=None,
+            demoted_bytes=readings.demoted_bytes,
+            process_demoted_bytes=readings.process_demoted_bytes,
+            shared_with=info.shared_with,
         )

@@ -40,6 +40,8 @@ _DEVICE_GAUGES = (
     ("used_bytes", "In use on the device, by every process."),
     ("process_used_bytes", "In use by this worker, as the system or driver sees it."),
     ("child_process_bytes", "In use by the processes that this worker started, devices' among them."),
+    ("demoted_bytes", "Device memory that is in the system's instead, of every process. Not in used_bytes."),
+    ("process_demoted_bytes", "What the system moved there of this worker. Not in process_used_bytes."),
     ("allocated_bytes", "Live allocations, by the ledger."),
     ("external_bytes", "Held by the host and only recorded here."),
     ("cached_bytes", "Kept for reuse, not live."),

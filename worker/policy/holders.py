@@ -84,7 +84,8 @@ def unattributed_bytes(readings: Readings, object_bytes: int) -> int | None:
 
     ``object_bytes``: of models that are Python objects, which no backend counts.
     """
-    if readings.process_used_bytes is None:
+    held = readings.process_held_bytes
+    if held is None:
         return None
     explained = readings.resident_bytes + readings.cached_bytes + object_bytes
-    return max(0, readings.process_used_bytes - explained)
+    return max(0, held - explained)

@@ -20,6 +20,13 @@ STALL_THRESHOLDS = {
 """Percent of the last ten seconds in which some, or all, processes waited for memory. Others are slow before
 they are dead: that some wait is never critical."""
 
+DEMOTED_THRESHOLDS = PressureThresholds(0.1, 10.0, 50.0)
+"""Percent of this process's device memory that the system moved to its own. What is used of it crosses the bus each
+time, 10 to 50 times as slow: any of it says that more is held than there is place for."""
+
+DEMOTION_STEP_BYTES = 16 * 2**20
+"""Less of a change than this is not told of, but for the first and the last: it is a copy's, or the system's own."""
+
 SWAP_WORST = PressureLevel.MODERATE
 """A swap that is full holds what no caller asked for lately: by itself it is no emergency."""
 
@@ -41,7 +48,7 @@ def signal_level(signal: Signal, thresholds: PressureThresholds, margin: float =
 
     1. Shares of something that can be used up go by the device's own thresholds,
     2. except swap, which by itself is never worse than moderate.
-    3. Stalls go by how much time is lost to them.
+    3. Stalls go by how much time is lost to them, and demotion by how much is slow.
     4. The system's own word is taken as it is.
     """
     margin = min(margin, thresholds.moderate / 2)  # so that there is a way down also from a low threshold
@@ -54,6 +61,8 @@ def signal_level(signal: Signal, thresholds: PressureThresholds, margin: float =
         case SignalKind.SOME_STALLED | SignalKind.ALL_STALLED:  # 3
             # Stalls fade by themselves, and a margin of points would hold the lowest level for ever.
             return level_of(signal.value * (1.25 if margin else 1.0), STALL_THRESHOLDS[signal.kind])
+        case SignalKind.DEMOTED:  # 3
+            return level_of(signal.value, DEMOTED_THRESHOLDS)
         case SignalKind.NOTIFIED:  # 4
             return _NOTIFIED[int(signal.value)]
 
@@ -111,6 +120,13 @@ def as_signals(signals: tuple[Signal, ...], held: dict[str, HeldLevel]) -> tuple
     """Return every reason for the level, each with its own, the worst first."""
     rows = [PressureSignal(each.name, each.value, held[each.name].level, each.source) for each in signals]
     return tuple(sorted(rows, key=lambda row: -SEVERITY[row.level]))
+
+
+def is_another_demotion(told_bytes: int, now_bytes: int) -> bool:
+    """Tell whether what is demoted is worth telling of again: it began, it ended, or it changed by a step."""
+    if told_bytes == now_bytes:
+        return False
+    return not told_bytes or not now_bytes or abs(now_bytes - told_bytes) >= DEMOTION_STEP_BYTES
 
 
 def budget_signal(percentage: float | None, source: Source | None) -> tuple[Signal, ...]:

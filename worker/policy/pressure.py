@@ -88,6 +88,18 @@ def headroom(readings: Readings, limits: Limits, ledger: LedgerTotals) -> Headro
     )
 
 
+def within(own: Headroom, other: Headroom) -> Headroom:
+    """Return the headroom of a device whose memory is another's: no more than that has."""
+    if other.total_bytes is None or own.total_bytes is None or own.available_bytes is None:
+        return own
+    return replace(
+        own,
+        unreserved_bytes=min(own.unreserved_bytes, other.unreserved_bytes),
+        total_bytes=min(own.total_bytes, other.total_bytes),
+        available_bytes=min(own.available_bytes, other.total_bytes),
+    )
+
+
 def level_of(percentage: float | None, thresholds: PressureThresholds) -> PressureLevel:
     """Name the level of a pressure percentage."""
     if percentage is None:

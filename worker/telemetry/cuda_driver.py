@@ -4,6 +4,7 @@ Importing torch costs seconds; looking for the driver costs under a millisecond 
 """
 
 import ctypes
+import struct
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,8 @@ from uuid import UUID
 from protocol.record import Record
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_AMD_LIBRARIES = ("amdhip64_7.dll", "amdhip64_6.dll", "amdhip64.dll")
+"""What AMD's driver for Windows installs, by the major version of HIP; older ones had no version in it."""
 _SUCCESS = 0
 _NO_DEVICE = 100
 _STUB_LIBRARY = 34
@@ -33,6 +36,8 @@ class DriverDevice(Record):
     name: str
     uuid: str | None
     """As NVML has it, without its prefix; None where the driver does not say."""
+    luid: tuple[int, int] | None = None
+    """Low and high part of what names the adapter in Windows' own counters; None elsewhere."""
 
 
 class Driver(Record):
@@ -52,7 +57,8 @@ assert ctypes.sizeof(_Uuid) == 16  # noqa: S101, PLR2004 - CUuuid in cuda.h
 
 def looked_for() -> str:
     """Return what tells of a driver here, in words."""
-    return _LIBRARY if sys.platform == "win32" else f"{_LIBRARY} (NVIDIA), /dev/kfd (AMD)"
+    amd = _AMD_LIBRARIES[0] if sys.platform == "win32" else "/dev/kfd"
+    return f"{_LIBRARY} (NVIDIA), {amd} (AMD)"
 
 
 def has_driver(root: Path = Path("/")) -> bool:
@@ -63,7 +69,7 @@ def has_driver(root: Path = Path("/")) -> bool:
 def find_driver(root: Path = Path("/")) -> Driver | None:
     """Look for a driver and its devices. None if there is no driver, or nothing for it to drive.
 
-    AMD's is looked for on Linux only, and its devices are not listed: only torch's ROCm build knows them.
+    AMD's devices are not listed: only torch's ROCm build knows them.
     """
     library = _library()
     if library is not None:
@@ -72,12 +78,18 @@ def find_driver(root: Path = Path("/")) -> Driver | None:
 
 
 def _has_amd(root: Path) -> bool:
+    if sys.platform == "win32":
+        return any(_load(name) is not None for name in _AMD_LIBRARIES)
     return sys.platform == "linux" and (root / "dev/kfd").exists()
 
 
 def _library() -> Any:
+    return _load(_LIBRARY)
+
+
+def _load(name: str) -> Any:
     try:
-        return ctypes.CDLL(_LIBRARY)  # on Windows its functions are stdcall, which x64 does not tell apart
+        return ctypes.CDLL(name)  # on Windows its functions are stdcall, which x64 does not tell apart
     except OSError:
         return None
 
@@ -107,7 +119,21 @@ def _device(library: Any, ordinal: int) -> DriverDevice:
     return DriverDevice(
         name.value.decode(errors="replace") if named else "NVIDIA GPU",
         str(UUID(bytes=bytes(uuid.bytes))) if known else None,
+        _luid(library, handle),
     )
+
+
+def _luid(library: Any, handle: ctypes.c_int) -> tuple[int, int] | None:
+    """Ask for the adapter's LUID, which only Windows has: four bytes each, the high part signed."""
+    get_luid, luid, nodes = (
+        getattr(library, "cuDeviceGetLuid", None),
+        ctypes.create_string_buffer(8),
+        ctypes.c_uint(),
+    )
+    if get_luid is None or get_luid(luid, ctypes.byref(nodes), handle) != _SUCCESS:
+        return None
+    low, high = struct.unpack("<Ii", luid.raw)
+    return low, high
 
 
 def _words(library: Any, code: int) -> str:

@@ -18,6 +18,7 @@ ENUM_ADAPTER_BY_LUID: Final = 26
 GET_DESC1: Final = 10
 QUERY_VIDEO_MEMORY_INFO: Final = 14
 _LOCAL: Final = 0
+_NON_LOCAL: Final = 1
 _SOFTWARE: Final = 2
 
 
@@ -62,6 +63,8 @@ class VideoMemory(Record):
     is_software: bool
     budget_bytes: int | None
     usage_bytes: int | None
+    non_local_bytes: int | None
+    """What this process has of it in the system's memory."""
 
 
 def video_memory(luid: Luid, library: str = LIBRARY) -> VideoMemory:
@@ -75,25 +78,25 @@ def video_memory(luid: Luid, library: str = LIBRARY) -> VideoMemory:
 
 
 def _describe(adapter: ComObject) -> VideoMemory:
-    description, info = AdapterDescription(), VideoMemoryInfo()
+    description = AdapterDescription()
     adapter.check(GET_DESC1, "GetDesc1", description)
-    try:
-        adapter.check(
-            QUERY_VIDEO_MEMORY_INFO,
-            "QueryVideoMemoryInfo",
-            ctypes.c_uint32(0),
-            ctypes.c_uint32(_LOCAL),
-            info,
-        )
-        budget, usage = info.budget, info.usage
-    except ComError:
-        budget = usage = None
+    local, non_local = _query(adapter, _LOCAL), _query(adapter, _NON_LOCAL)
     name = bytes(description.name).decode("utf-16-le", "replace").partition("\0")[0]
     return VideoMemory(
         name=name,
         dedicated_bytes=description.dedicated_video_memory,
         shared_bytes=description.shared_system_memory,
         is_software=bool(description.flags & _SOFTWARE),
-        budget_bytes=budget,
-        usage_bytes=usage,
+        budget_bytes=None if local is None else local.budget,
+        usage_bytes=None if local is None else local.usage,
+        non_local_bytes=None if non_local is None else non_local.usage,
     )
+
+
+def _query(adapter: ComObject, segment: int) -> VideoMemoryInfo | None:
+    info, node = VideoMemoryInfo(), ctypes.c_uint32(0)
+    try:
+        adapter.check(QUERY_VIDEO_MEMORY_INFO, "QueryVideoMemoryInfo", node, ctypes.c_uint32(segment), info)
+    except ComError:
+        return None
+    return info

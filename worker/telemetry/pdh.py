@@ -1,7 +1,8 @@
 """PDH: Windows' counters of GPU memory, of the whole adapter and of any process, from any process.
 
 Instances are named after the adapter's LUID and the process: ``luid_0x00000000_0x0000D4C2_phys_0`` and
-``pid_1234_luid_0x00000000_0x0000D4C2_phys_0``. Dedicated Usage is what is committed.
+``pid_1234_luid_0x00000000_0x0000D4C2_phys_0``. Dedicated Usage is what is committed of the adapter's own memory,
+Shared Usage what lies in the system's instead.
 """
 
 import ctypes
@@ -15,7 +16,9 @@ from worker.telemetry.com import Luid, load_library
 LIBRARY: Final = "pdh.dll"
 
 ADAPTER_DEDICATED: Final = r"\GPU Adapter Memory(*)\Dedicated Usage"
+ADAPTER_SHARED: Final = r"\GPU Adapter Memory(*)\Shared Usage"
 PROCESS_DEDICATED: Final = r"\GPU Process Memory(*)\Dedicated Usage"
+PROCESS_SHARED: Final = r"\GPU Process Memory(*)\Shared Usage"
 
 _FMT_LARGE: Final = 0x00000400
 _MORE_DATA: Final = 0x800007D2
@@ -54,32 +57,41 @@ assert (ctypes.sizeof(CounterValue), CounterValue.value.offset) == (16, 8)  # no
 assert (ctypes.sizeof(CounterItem), CounterItem.value.offset) == (24, 8)  # noqa: S101
 
 
-def belongs(instance: str, luid: Luid, pid: int | None = None) -> bool:
-    """Tell whether a counter's instance is of this adapter, and of this process (None: of none)."""
+def pid_of(instance: str, luid: Luid) -> tuple[int | None] | None:
+    """Return whose a counter's instance is, (None,) for the adapter's as a whole; None if it is another adapter's."""
     match = _INSTANCE.fullmatch(instance)
-    if match is None or (match["pid"] is None) != (pid is None):
-        return False
-    same = (int(match["high"], 16), int(match["low"], 16)) == (luid.high & 0xFFFFFFFF, luid.low)
-    return same and (pid is None or int(match["pid"]) == pid)
+    if match is None or (int(match["high"], 16), int(match["low"], 16)) != (luid.high & 0xFFFFFFFF, luid.low):
+        return None
+    return (None if match["pid"] is None else int(match["pid"]),)
 
 
-def adapter_used_bytes(luid: Luid) -> int | None:
+def adapter_used_bytes(luid: Luid, counter: str = ADAPTER_DEDICATED) -> int | None:
     """Return what all processes hold of an adapter's own memory. None where it can't be told."""
-    return _sum(ADAPTER_DEDICATED, luid, None)
+    return _by_pid(counter, luid).get(None)
 
 
-def process_used_bytes(luid: Luid, pid: int) -> int | None:
+def process_used_bytes(luid: Luid, pid: int, counter: str = PROCESS_DEDICATED) -> int | None:
     """Return what one process holds of it. None where it can't be told."""
-    return _sum(PROCESS_DEDICATED, luid, pid)
+    return _by_pid(counter, luid).get(pid)
 
 
-def _sum(counter: str, luid: Luid, pid: int | None) -> int | None:
+def processes(luid: Luid) -> dict[int, int]:
+    """Return what each process holds of an adapter's own memory; empty where it can't be told."""
+    return {pid: size for pid, size in _by_pid(PROCESS_DEDICATED, luid).items() if pid is not None}
+
+
+def _by_pid(counter: str, luid: Luid) -> dict[int | None, int]:
+    """Add up an adapter's instances, for it has one for each of its nodes."""
     try:
         instances = read_counter(counter, load_library(LIBRARY))
     except OSError:
-        return None
-    found = [value for name, value in instances if belongs(name, luid, pid)]
-    return sum(found) if found else None
+        return {}
+    found: dict[int | None, int] = {}
+    for name, value in instances:
+        match pid_of(name, luid):
+            case (pid,):
+                found[pid] = found.get(pid, 0) + value
+    return found
 
 
 def read_counter(path: str, pdh: Any) -> list[tuple[str, int]]:

@@ -29,6 +29,7 @@ _FIGURES = (
     ("used_bytes", "used, all processes"),
     ("process_used_bytes", "used by this worker"),
     ("child_process_bytes", "used by its child processes"),
+    ("demoted_bytes", "of it in the system's memory"),
     ("available_bytes", "available to one allocation"),
 )
 
@@ -69,6 +70,7 @@ def _models_as_text(models: tuple[ModelStatus, ...]) -> Iterator[str]:
     for each in models:
         size = each.estimated_bytes if each.estimated_bytes is not None else each.declared_bytes
         known = "its size is known once it is loaded" if size is None else f"{size:,} bytes"
+        known = known if each.loader is None else f"{known}, for the loader {each.loader}"
         said = known if each.state_reason is None else f"CAN'T BE LOADED: {each.state_reason}"
         yield f"\nmodel {each.model_id}  {said}"
 
@@ -102,11 +104,13 @@ def _as_text(
     for device in devices:
         marker = "  (default)" if device.device_id == default else ""
         yield f"\n{device.device_id}  {device.name}, {device.state}{marker}"
+        if device.shared_with is not None:
+            yield f"  its memory is that of {device.shared_with}"
         if device.state_reason is not None:
             yield f"  because: {device.state_reason}"
         for field, label in _FIGURES:
-            if field == "child_process_bytes" and device.kind is not DeviceKind.CPU:
-                continue  # they take the machine's memory
+            if field == ("demoted_bytes" if device.kind is DeviceKind.CPU else "child_process_bytes"):
+                continue  # it is the machine's memory that child processes take, and into which others are moved
             yield f"  {label:28} {_bytes(getattr(device, field))}{_source(device, field)}"
         yield f"  {'pressure':28} {device.pressure_level}"
         for note in notes[device.device_id]:

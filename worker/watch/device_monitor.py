@@ -10,7 +10,14 @@ from protocol.vocabulary import DeviceState, PressureLevel
 from worker.backends.base import DeviceBackend, OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken, wait_for_change
 from worker.core.errors import DeviceLostError, DeviceUnavailableError
-from worker.core.events import BudgetChanged, ContentsDisplaced, DeviceLost, DeviceRecovered, PressureChanged
+from worker.core.events import (
+    BudgetChanged,
+    ContentsDisplaced,
+    DemotionChanged,
+    DeviceLost,
+    DeviceRecovered,
+    PressureChanged,
+)
 from worker.core.log import log
 from worker.core.records import DeviceInfo, Readings, age_order
 from worker.core.shortages import patiently, shortage
@@ -96,7 +103,8 @@ class DeviceMonitor:
     ) -> None:
         """Take readings where those at hand are too old (``exact``: or older than the ledger).
 
-        A device in another process is waited for 250 ms at most; its last figures have to do then.
+        A device in another process is waited for 250 ms at most; its last figures have to do then. Where a device's
+        memory is another's, that one is read with it: what was made here counts there from the same moment.
         """
         for device_id in device_ids:
             if self._samples.needed(device_id, max_age_ms, exact=exact, forced=forced):
@@ -104,6 +112,9 @@ class DeviceMonitor:
                     self._reader(f"readings {device_id}", partial(self._take_readings, device_id)).read()
                 else:
                     self._take_readings(device_id)
+                shared = self._devices.info(device_id).shared_with
+                if shared is not None:
+                    self.refresh((shared,), max_age_ms=0, forced=True)
 
     def tick(self, backend: DeviceBackend) -> None:
         """Let a backend give up what it kept for nothing; one that may hang at its own time."""
@@ -165,6 +176,9 @@ class DeviceMonitor:
             self._publish(
                 BudgetChanged(device_id, change.previous_bytes, change.budget_bytes, change.source, available)
             )
+        if seen.demotion_change is not None:
+            moved = seen.demotion_change
+            self._publish(DemotionChanged(device_id, moved.previous_bytes, moved.demoted_bytes))
         if before is None:
             return
         if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH]:

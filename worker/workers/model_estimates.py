@@ -12,7 +12,7 @@ from worker.core.errors import ModelLoadFailedError, OutOfMemoryError
 from worker.core.models import AUTO_LOADER
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent
-from worker.loaders.registry import BUILT_IN, loader_of
+from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
 
@@ -75,8 +75,10 @@ class ModelEstimates:
 
     def _read_one(self, entry: ModelEntry) -> None:
         spec, began = entry.spec, time.monotonic()
+        known = spec
         try:
-            size, reason = loader_of(spec).estimate(spec), None
+            known = inferred(spec)
+            size, reason = loader_of(known).estimate(known), None
             if size is not None and size > INT64_MAX:
                 size, reason = None, f"its file claims {size} bytes, which can't be counted"
         except ModelLoadFailedError as error:
@@ -87,6 +89,7 @@ class ModelEstimates:
             self._hung = max(0, self._hung - 1)
         if entry.spec is spec:
             self._found(entry, size, reason)
+            entry.loader = entry.loader if known.loader == AUTO_LOADER else known.loader
 
     def _found(self, entry: ModelEntry, size: int | None, reason: str | None) -> None:
         with self._manager.lock:

@@ -69,13 +69,13 @@ class ModelPlacement:
     def needed_bytes(self, entry: ModelEntry, source: Source, device_id: str) -> int:
         """Return the bytes of headroom that a load takes; where nothing was measured yet, as others of its kind did."""
         if source.loader is not None and entry.measured_bytes is None:
-            return self.margins.expected_bytes(entry.spec.loader, device_id, source.size_bytes)
+            return self.margins.expected_bytes(entry.loader, device_id, source.size_bytes)
         return source.size_bytes + entry.working_bytes
 
     def note_taken(self, entry: ModelEntry, source: Source, device_id: str, actual_bytes: int) -> None:
         """Learn what a model took that the operator's code made: the next of its kind is expected to."""
         if source.loader is not None and entry.measured_bytes is None:
-            self.margins.note(entry.spec.loader, device_id, source.size_bytes, actual_bytes)
+            self.margins.note(entry.loader, device_id, source.size_bytes, actual_bytes)
 
     def _fits(self, device_id: str, size_bytes: int) -> bool:
         there = self._manager.devices.info(device_id).state is DeviceState.AVAILABLE

@@ -17,7 +17,7 @@ from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, WeightF
 from worker.loaders.mapping import map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
 from worker.loaders.placing import place, place_through
-from worker.loaders.registry import loader_of
+from worker.loaders.registry import inferred, loader_of
 from worker.manager.model_table import ModelEntry, Residence
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
@@ -105,10 +105,12 @@ class ModelWeights:
         """Open what a model is loaded from, and check all of it that can be checked without loading it."""
         if entry.host_copy is not None:
             return Source(entry.host_copy.size_bytes, copy=entry.host_copy)
-        loader = loader_of(entry.spec)
+        spec = inferred(entry.spec)
+        entry.loader = spec.loader
+        loader = loader_of(spec)
         if isinstance(loader, FileLoader):
-            identity = None if entry.spec.path is None else identity_of(model_files(entry.spec).declared)
-            file = loader.open(entry.spec)
+            identity = None if entry.spec.path is None else identity_of(model_files(spec).declared)
+            file = loader.open(spec)
             entry.estimated_bytes = file.total_bytes
             if file.passed_over:
                 first = "; ".join(file.passed_over[:_SHOWN_VALUES])
@@ -122,7 +124,7 @@ class ModelWeights:
                 )
             return Source(max(1, file.total_bytes), identity, file)
         if isinstance(loader, CheckedLoader):
-            loader.check(entry.spec)
+            loader.check(spec)
         return Source(max(1, entry.known_bytes or 0), loader=loader)
 
     def load(

@@ -1,6 +1,5 @@
 // A walk through the memory worker:  dotnet run [-- PYTHON [FOLDER]]
 // PYTHON: an interpreter that has the worker installed (pip install). FOLDER: where it is started.
-using System.IO.MemoryMappedFiles;
 using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
 
@@ -8,7 +7,7 @@ var options = new PythonWorkerOptions
 {
     FileName = args.ElementAtOrDefault(0) ?? new PythonWorkerOptions().FileName,
     WorkingDirectory = args.ElementAtOrDefault(1),
-    Arguments = ["-m", "memory_worker", "--simulated-device", "256MiB,bandwidth_bytes_per_second=256MiB"],
+    Worker = new() { SimulatedDevices = ["256MiB,bandwidth_bytes_per_second=256MiB"] },
 };
 await using var worker = new PythonWorkerService(options);
 worker.LogReceived += (_, entry) => Console.Error.WriteLine($"worker: {entry.Level} {entry.Message}");
@@ -38,18 +37,9 @@ async Task WalkAsync()
     }
 
     // Shared memory: the host writes, the worker copies it to a device, and no byte passes through JSON.
-    var buffer = await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest
-    {
-        SizeBytes = 64 << 20,
-        DeviceId = "cpu",
-        MemoryType = MemoryType.Shared,
-        Owner = "console",
-    });
-    using (var mapped = SharedAllocation.Open(buffer))
-    using (var view = mapped.CreateViewStream(0, buffer.SizeBytes, MemoryMappedFileAccess.Write))
-    {
-        view.Write("written by the host"u8);
-    }
+    await using var buffer = await SharedBuffer.AllocateAsync(
+        memory, new PostMemoryAllocateRequest { SizeBytes = 64 << 20, Owner = "console" });
+    buffer.AsTensor<float>([4096, 4096])[0, 0] = 0.5f;
 
     var copy = await memory.PostMemoryCopyAsync(
         new PostMemoryCopyRequest { SourceAllocationId = buffer.AllocationId, DestinationDeviceId = "sim:0", Verify = true },

@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[3] / "csharp_host" / "src"
 TYPE = re.compile(
-    r"^(?:(?:public|internal|abstract|sealed|static|readonly|ref|partial) )*"
+    r"^(?:(?:public|internal|abstract|sealed|static|readonly|ref|unsafe|partial) )*"
     r"(?:record struct|record|class|struct|interface|enum) (\w+)(<)?",
     re.MULTILINE,
 )

@@ -160,6 +160,40 @@ def test_hour(start: Start, directml_rig: Rig, allocator: str) -> None:
     assert backend.live() == set(hour.blocks)
 
 
+@pytest.mark.parametrize("allocator", ["untiled", "tiled"])
+def test_demotion(start: Start, directml_rig: Rig, allocator: str) -> None:
+    """What the driver moved to system memory when the budget fell is told to the byte, and that it came back.
+
+    What copies go through lies there all the time, and is not counted.
+    """
+    backend = start(allocator, budget_bytes=2 * GIB, demotes=True)
+    backend.allocate("a", ask(600 * MIB), TOKEN)
+    backend.write("a", 0, memoryview(bytes(64 * MIB)), TOKEN)
+    assert backend.readings("dml:0").process_demoted_bytes == 0
+    held = directml_rig.witness.device_bytes()
+    directml_rig.witness.set_budget(0, 400 * MIB)
+    found = backend.readings("dml:0")
+    assert found.process_used_bytes == 400 * MIB
+    assert found.process_demoted_bytes == held - 400 * MIB
+    assert found.demoted_bytes is not None
+    assert found.demoted_bytes >= held - 400 * MIB  # the staging of all processes, too
+    assert "demoted_percentage" in [each.name for each in found.signals]
+    assert found.free_bytes is not None
+    with pytest.raises(OutOfMemoryError):
+        backend.allocate("b", ask(found.free_bytes + 900 * MIB), TOKEN)
+    directml_rig.witness.set_budget(0, None)
+    assert backend.readings("dml:0").process_demoted_bytes == 0
+
+
+def test_who_is_on_the_adapter(start: Start, directml_rig: Rig) -> None:
+    """Each process that holds device memory is listed with its bytes, as the driver counts them."""
+    backend = start("untiled")
+    backend.allocate("a", ask(100 * MIB), TOKEN)
+    living = directml_rig.witness.living()
+    found = backend.processes("dml:0", (*living, os.getpid()))
+    assert found == {pid: holding.device_bytes for pid, holding in living.items()}
+
+
 def test_empty_pool_is_returned_by_restart(start: Start, directml_rig: Rig) -> None:
     """Of a pool that holds nothing but dead memory a restart returns 99 % and more."""
     backend = start("tiled", budget_bytes=4 * GIB)

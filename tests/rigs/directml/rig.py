@@ -119,6 +119,7 @@ class Rig:
         tiled: bool = True,
         float64: bool = True,
         usage_states: bool = True,
+        demotes: bool = False,
         factory: Factory = Factory.WORKS,
         log: bool = False,
     ) -> dict[str, str]:
@@ -127,7 +128,8 @@ class Rig:
         A sequence has a value for each adapter, the last for all that follow. ``budget_bytes`` is what DXCore
         grants, ``physical_limit_bytes`` is where the driver refuses, whichever processes hold the rest.
         Without ``tiled`` the hardware has no tiled resources; without ``usage_states`` DXCore knows only
-        the calling process's memory, as on older Windows. ``log`` puts the driver's calls on stderr.
+        the calling process's memory, as on older Windows. With ``demotes`` what a process holds beyond its budget
+        lies in system memory, and DXCore says so. ``log`` puts the driver's calls on stderr.
         """
         before = os.environ.get("LD_LIBRARY_PATH")
         return {
@@ -141,6 +143,7 @@ class Rig:
             "RIG_TILED": str(int(tiled)),
             "RIG_FLOAT64": str(int(float64)),
             "RIG_USAGE_STATES": str(int(usage_states)),
+            "RIG_DEMOTES": str(int(demotes)),
             "RIG_FACTORY": str(int(factory)),
             "RIG_LOG": str(int(log)),
         }

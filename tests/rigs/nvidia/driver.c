@@ -26,6 +26,15 @@ int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
     return 0;
 }
 
+/* Windows' alone: elsewhere it is "not supported". */
+int cuDeviceGetLuid(char *luid, unsigned *nodes, int device) {
+    if (!number("RIG_LUID", 0)) return 801;
+    const int parts[2] = {0xD4C2 + device, -1};
+    memcpy(luid, parts, sizeof parts);
+    *nodes = 1;
+    return 0;
+}
+
 int cuGetErrorString(int code, const char **text) {
     if (code != 803) return 1;
     *text = "system has unsupported display driver / cuda driver combination";

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 
-from protocol.vocabulary import DeviceState, Initialize, MemoryType
+from protocol.vocabulary import DeviceState, Initialize, MemoryType, Source
 from tests.rigs.torch_on_cpu import CONTEXT_BYTES, TorchOnCpu, backend_on_cpu
 from worker.backends.base import Write
 from worker.backends.cuda import CudaBackend
@@ -13,6 +14,7 @@ from worker.backends.cuda_probe import Found
 from worker.backends.host_memory import PAGE_BYTES
 from worker.backends.size_churn import KEEP_NS
 from worker.backends.torch_copy import STAGE_BYTES
+from worker.backends.torch_device import DeviceMemory, ProcessMemory, TorchDevice
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
     CancelledError,
@@ -293,8 +295,92 @@ def test_readings(backend: CudaBackend, device: TorchOnCpu, monkeypatch: pytest.
     assert (found.resident_bytes, found.cached_bytes) == (1024, MIB)
     assert found.free_bytes == TOTAL_BYTES - 1024 - CONTEXT_BYTES
     # Less than torch holds here cannot be this process's figure.
-    monkeypatch.setattr(device, "process_bytes", lambda: 1024 + MIB - 1)
+    less = ProcessMemory(1024 + MIB - 1, Source.NVML)
+    monkeypatch.setattr(device, "process_memory", lambda _pinned: less)
     assert backend.readings("cuda:0").process_used_bytes is None
+
+
+def test_what_the_system_moved_away(backend: CudaBackend, device: TorchOnCpu) -> None:
+    """It is no headroom, though the device calls its place free; and it makes a level."""
+    backend.allocate("a", ask(8 * MIB), TOKEN)
+    device.demoted_bytes = 4 * MIB
+    found = backend.readings("cuda:0")
+    assert found.process_demoted_bytes == 4 * MIB
+    assert found.process_used_bytes == 4 * MIB + CONTEXT_BYTES
+    assert found.free_bytes == TOTAL_BYTES - 8 * MIB - CONTEXT_BYTES - 4 * MIB
+    assert [each.name for each in found.signals] == ["demoted_percentage"]
+
+
+def test_a_share_of_the_device(backend: CudaBackend, device: TorchOnCpu) -> None:
+    """Where torch is held to a fraction, the rest is no headroom."""
+    device.fraction = 0.5
+    backend.allocate("a", ask(8 * MIB), TOKEN)
+    found = backend.readings("cuda:0")
+    assert found.budget_bytes == TOTAL_BYTES // 2
+    assert found.free_bytes == TOTAL_BYTES // 2 - 8 * MIB
+    assert found.budget_source is Source.TORCH
+
+
+def test_a_block_that_is_still_written(backend: CudaBackend, device: TorchOnCpu) -> None:
+    """Freed, and kept for its size, it is handed out only once no stream writes it any more."""
+    backend.allocate("a", ask(MIB), TOKEN)
+    backend.free("a")
+    for _ in range(2):
+        backend.allocate("a", ask(MIB), TOKEN)
+        theirs = device.new_stream()
+        device.copy(backend.tensor("a"), torch.full((MIB,), 7, dtype=torch.uint8), theirs)
+        backend.free("a")
+    backend.allocate("b", ask(MIB), TOKEN)
+    assert theirs.pending == []
+    assert contents(backend, "b", 0, MIB) == bytes(MIB)
+
+
+def test_nothing_to_give_back(backend: CudaBackend, device: TorchOnCpu) -> None:
+    """Emptying the cache makes every device wait: it is not done where no segment is free."""
+    backend.allocate("a", ask(MIB), TOKEN)
+    backend.free("a")
+    before = device.emptied
+    assert backend.trim("cuda:0") == 0
+    assert device.emptied == before
+
+
+class Figures:
+    """A torch module that answers what its allocator is told to have."""
+
+    def __init__(self, **pools: int) -> None:
+        self.figures = {
+            name: {pool: {"current": pools[f"{name}_{pool}"]} for pool in ("all", "large_pool", "small_pool")}
+            for name in ("allocated_bytes", "reserved_bytes", "active")
+            if f"{name}_all" in pools
+        }
+
+    def memory_stats_as_nested_dict(self, _place: object) -> dict[str, dict[str, dict[str, int]]]:
+        """Answer."""
+        return self.figures
+
+    def mem_get_info(self, _place: object) -> tuple[int, int]:
+        """Call more free than there is, as drivers of shared memory may."""
+        return 300, 200
+
+
+def test_segments_that_expand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free in pages that hold something else is not called free: torch counts no pieces there."""
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    device = TorchDevice("cuda:0", "cpu", 0)
+    figures = Figures(
+        allocated_bytes_all=100 * MIB, reserved_bytes_all=300 * MIB, active_all=4,
+        allocated_bytes_large_pool=99 * MIB, reserved_bytes_large_pool=298 * MIB, active_large_pool=2,
+        allocated_bytes_small_pool=MIB, reserved_bytes_small_pool=2 * MIB, active_small_pool=2,
+    )  # fmt: skip
+    monkeypatch.setattr(device, "_module", figures)
+    assert device.allocator().stuck_bytes == MIB + 2 * 2 * 20 * MIB
+
+
+def test_more_free_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Used is nothing then, and never below it."""
+    device = TorchDevice("cuda:0", "cpu", 0)
+    monkeypatch.setattr(device, "_module", Figures())
+    assert device.memory() == DeviceMemory(200, 0, 200, Source.TORCH)
 
 
 # ---- a device that is gone ----

@@ -25,7 +25,7 @@ infos = backend.probe()
 assert infos == backend.probe()
 backend.close()
 found = [[info.device_id, info.name, info.state, info.state_reason] for info in infos]
-print(json.dumps({"infos": found, "imported": [name for name in ("torch", "pynvml") if sys.modules.get(name)]}))
+print(json.dumps({"infos": found, "imported": [name for name in ("torch",) if sys.modules.get(name)]}))
 """
 
 NVML = """
@@ -37,8 +37,10 @@ if isinstance(session, str):
 else:
     memory = session.memory(sys.argv[1])
     process = session.process_bytes(sys.argv[1], int(sys.argv[2]))
+    processes = session.processes(sys.argv[1])
     session.close()
-    print(json.dumps([None if memory is None else list(vars(memory).values()), process]))
+    figures = None if memory is None else list(vars(memory).values())
+    print(json.dumps([figures, process, processes and sorted(processes.items())]))
 """
 
 
@@ -137,23 +139,27 @@ def test_amd_driver(tmp_path: Path) -> None:
 
 
 def test_nvml_figures(driver: dict[str, str]) -> None:
-    """The device without what the driver keeps for itself, and the process by its pid."""
-    assert run(NVML, UUID, "42", **driver, RIG_NVML_COMPUTE_PID="42") == [[7500, 2500, 5000], 1234]
-    assert run(NVML, UUID, "42", **driver, RIG_NVML_GRAPHICS_PID="42") == [[7500, 2500, 5000], 1234]
+    """The device without what the driver keeps for itself, the process by its pid, and who else is there."""
+    found = [[7500, 2500, 5000], 1234, [[1, 77], [42, 1234]]]
+    assert run(NVML, UUID, "42", **driver, RIG_NVML_COMPUTE_PID="42") == found
+    assert run(NVML, UUID, "42", **driver, RIG_NVML_GRAPHICS_PID="42") == found
+    both = {"RIG_NVML_COMPUTE_PID": "42", "RIG_NVML_GRAPHICS_PID": "43"}
+    assert run(NVML, UUID, "42", **driver, **both)[2] == [[1, 77], [42, 1234], [43, 1234]]
 
 
 def test_nvml_of_an_old_driver(driver: dict[str, str]) -> None:
     """Where the newer question is not known, the older one answers."""
-    assert run(NVML, UUID, "42", **driver, RIG_NVML_MEMORY="1") == [[8000, 3000, 5000], None]
+    assert run(NVML, UUID, "42", **driver, RIG_NVML_MEMORY="1") == [[8000, 3000, 5000], None, {}]
 
 
 def test_what_nvml_does_not_know_is_none(driver: dict[str, str]) -> None:
     """WDDM's "not available", another container's pid, a chip without memory of its own, another device."""
     hidden = {"RIG_NVML_COMPUTE_PID": "42", "RIG_NVML_USED": NOT_AVAILABLE}
-    assert run(NVML, UUID, "42", **driver, **hidden)[1] is None
+    assert run(NVML, UUID, "42", **driver, **hidden)[1:] == [None, [[1, 77], [42, None]]]
     assert run(NVML, UUID, "43", **driver, RIG_NVML_COMPUTE_PID="42")[1] is None
     assert run(NVML, UUID, "42", **driver, RIG_NVML_MEMORY="0")[0] is None
-    assert run(NVML, UUID.replace("0", "f"), "42", **driver, RIG_NVML_COMPUTE_PID="42") == [None, None]
+    other = UUID.replace("0", "f")
+    assert run(NVML, other, "42", **driver, RIG_NVML_COMPUTE_PID="42") == [None, None, None]
 
 
 def test_nvml_of_a_part_of_a_gpu(driver: dict[str, str]) -> None:
@@ -162,9 +168,17 @@ def test_nvml_of_a_part_of_a_gpu(driver: dict[str, str]) -> None:
 
 
 def test_nvml_that_is_not_there(driver: dict[str, str]) -> None:
-    """Why there is no session is said in words: no package, no library, no driver behind it."""
-    missing = run("import sys; sys.modules['pynvml'] = None" + NVML, UUID, "42", **driver)
-    assert missing == "NVML is not asked: nvidia-ml-py is not installed"
+    """Why there is no session is said in words: no library, no driver behind it."""
     assert run(NVML, UUID, "42", **driver, RIG_NVML_INIT="9") == "NVML does not answer: Driver Not Loaded"
     if find_driver() is None:
-        assert run(NVML, UUID, "42") == "NVML does not answer: NVML Shared Library Not Found"
+        assert run(NVML, UUID, "42") == "NVML is not asked: the driver's library was not found"
+
+
+def test_the_adapter_behind_a_device(driver: dict[str, str]) -> None:
+    """Its LUID, by which Windows' own counters know it, where the driver has one."""
+    code = (
+        "import json; from worker.telemetry.cuda_driver import find_driver;"
+        "print(json.dumps([each.luid for each in find_driver().devices]))"
+    )
+    assert run(code, **driver, RIG_LUID="1") == [[0xD4C2, -1], [0xD4C3, -1]]
+    assert run(code, **driver) == [None, None]

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from worker.backends.torch_errors import Cause, as_worker_error, cause_of, cause_of_death
-from worker.core.errors import CancelledError, DeviceLostError, OutOfMemoryError
+from worker.core.errors import CancelledError, DeviceLostError, DeviceUnavailableError, OutOfMemoryError
 
 MEMORY, LOST, OTHER = Cause.OUT_OF_MEMORY, Cause.DEVICE_LOST, Cause.OTHER
+UNUSABLE = Cause.UNUSABLE
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,13 @@ MEMORY, LOST, OTHER = Cause.OUT_OF_MEMORY, Cause.DEVICE_LOST, Cause.OTHER
         (LOST, "CUDA error: device-side assert triggered"),
         (LOST, "CUDA error: unspecified launch failure"),
         (LOST, "out of memory: Unknown error -2005270523"),
+        (MEMORY, "level_zero backend failed with error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"),
+        (
+            UNUSABLE,
+            "CUDA error: all CUDA-capable devices are busy or unavailable\nCUDA kernel errors might be",
+        ),
+        (UNUSABLE, "CUDA error: no kernel image is available for execution on the device"),
+        (UNUSABLE, "HIP error: invalid device function"),
         (OTHER, "Unknown error -2147467259"),
         (OTHER, "expected 2147024882 elements, found 0"),
         (OTHER, "CUDA error: invalid device ordinal"),
@@ -75,6 +83,20 @@ def test_words(cause: Cause, text: str) -> None:
 def test_types(cause: Cause, error: Exception) -> None:
     """A type that tells is believed whatever the words."""
     assert cause_of(error) is cause
+
+
+def test_a_device_that_cannot_be_used() -> None:
+    """It is there, and nothing on it is lost: the remedy is said, and nothing is freed for it."""
+    busy = as_worker_error(
+        RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"), "cuda:0"
+    )
+    assert type(busy) is DeviceUnavailableError
+    assert "another process has it for itself" in busy.message
+    old = as_worker_error(
+        RuntimeError("CUDA error: no kernel image is available for execution on the device"), "cuda:0"
+    )
+    assert old is not None
+    assert "install a build for its generation" in old.message
 
 
 def test_what_torch_says_here() -> None:

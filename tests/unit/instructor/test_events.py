@@ -37,6 +37,7 @@ HAPPENED = (
     e.ExhaustionForecast("cpu", 5, PressureTrend(1.5, 2.0, 1.0, 3.0)),
     e.ExhaustionForecast("cpu", 5, None),
     e.BudgetChanged("cpu", None, 7, Source.OS, 5),
+    e.DemotionChanged("dml:0", 0, 7),
     e.LeakSuspected(SuspectedLeak("cpu", LeakKind.ALLOCATIONS, "o", None, 9, 7, 5, 0.5, 0.9, "grows")),
     e.Optimized(
         "cpu", HIGH, tuple(Step(Recommended(each, 1, 2, "this", "why"), None) for each in ACTIONS_TO_TAKE), 1, 1,

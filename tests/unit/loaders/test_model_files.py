@@ -153,6 +153,18 @@ NO_MODELS = {
 }
 
 
+def test_half_a_download_is_said_to_be_one(tmp_path):
+    """Wherever it broke off: in the header, in the tensors, in torch's formats; and what to do is said."""
+    save_file({f"tensor {index}": torch.ones(9) for index in range(20)}, tmp_path / "a.safetensors")
+    torch.save({"w": torch.ones(999)}, tmp_path / "zip.pt")
+    torch.save({"w": torch.ones(999)}, tmp_path / "older.pt", _use_new_zipfile_serialization=False)
+    for name in ("a.safetensors", "zip.pt", "older.pt"):
+        whole = (tmp_path / name).read_bytes()
+        for part in (0.1, 0.5, 0.99):
+            (tmp_path / "part").write_bytes(whole[: int(len(whole) * part)])
+            assert "download it again" in refused(spec(tmp_path / "part")), (name, part)
+
+
 @pytest.mark.parametrize("loader", ["safetensors", "torch", AUTO_LOADER])
 @pytest.mark.parametrize("name", NO_MODELS)
 def test_what_is_no_model_is_said_in_words(tmp_path, name, loader):

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from protocol.results import PressureThresholds
 from protocol.vocabulary import PressureLevel, Source
 from worker.core.records import Signal, SignalKind
-from worker.policy.levels import DWELL_NS, MARGIN, HeldLevel, as_signals, settle, settle_all, signal_level
+from worker.policy.levels import (
+    DWELL_NS,
+    MARGIN,
+    HeldLevel,
+    as_signals,
+    is_another_demotion,
+    settle,
+    settle_all,
+    signal_level,
+)
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
 
 LOW, MODERATE, HIGH, CRITICAL = (
@@ -20,6 +29,7 @@ LOW, MODERATE, HIGH, CRITICAL = (
 )
 THRESHOLDS = DEFAULT_LIMITS.thresholds
 S = 10**9
+MIB = 2**20
 SHORT, LONG = DWELL_NS - 1, DWELL_NS
 
 
@@ -133,3 +143,27 @@ def test_the_worst_is_named_first() -> None:
         "machine_used_percentage", 96.0, CRITICAL, Source.CGROUP,
     )  # fmt: skip
     assert other.level is LOW
+
+
+@pytest.mark.parametrize(
+    ("percentage", "level"), [(0.05, LOW), (0.1, MODERATE), (9.9, MODERATE), (10.0, HIGH), (50.0, CRITICAL)]
+)
+def test_demotion_has_thresholds_of_its_own(percentage: float, level: PressureLevel) -> None:
+    """A tenth of device memory out of the device is much, whatever share of a budget would be."""
+    assert signal_level(signal(percentage, SignalKind.DEMOTED), THRESHOLDS) is level
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "another"),
+    [
+        (0, 0, False),
+        (0, 1, True),
+        (1, 0, True),
+        (MIB, 16 * MIB, False),
+        (MIB, 17 * MIB, True),
+        (17 * MIB, MIB, True),
+    ],
+)
+def test_a_demotion_is_told_by_steps(told: int, now: int, another: bool) -> None:
+    """Its beginning and its end are told of, and in between each 16 MiB."""
+    assert is_another_demotion(told, now) is another

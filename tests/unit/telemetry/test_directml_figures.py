@@ -134,7 +134,7 @@ class Stage:
 def dxgi_with(
     monkeypatch: pytest.MonkeyPatch, *, knows: Luid = LUID, memory: tuple[int, int] | None = (7, 5)
 ) -> Stage:
-    """Put up a DXGI with one adapter; ``memory`` None refuses to answer for it."""
+    """Put up a DXGI with one adapter, 2 bytes of it in the system's; ``memory`` None refuses to answer for it."""
     stage = Stage()
 
     def describe(_: int, out: int) -> int:
@@ -144,10 +144,10 @@ def dxgi_with(
         return 0
 
     def query(_: int, node: int, segment: int, out: int) -> int:
-        if memory is None or (node, segment) != (0, 0):
+        if memory is None or node != 0:
             return -2147467259
         found = dxgi.VideoMemoryInfo.from_address(out)
-        found.budget, found.usage = memory
+        found.budget, found.usage = memory if segment == 0 else (100, 2)
         return 0
 
     u32, pointer = ctypes.c_uint32, ctypes.c_void_p
@@ -177,7 +177,7 @@ def dxgi_with(
 def test_dxgi_by_luid(monkeypatch: pytest.MonkeyPatch) -> None:
     """The adapter of a LUID is described, its grant read, and everything that was taken is released."""
     stage = dxgi_with(monkeypatch)
-    assert dxgi.video_memory(LUID) == dxgi.VideoMemory("Radeon ™", 8 << 30, 3, True, 7, 5)
+    assert dxgi.video_memory(LUID) == dxgi.VideoMemory("Radeon ™", 8 << 30, 3, True, 7, 5, 2)
     assert stage.released == 2
 
 
@@ -186,6 +186,7 @@ def test_dxgi_without_a_grant(monkeypatch: pytest.MonkeyPatch) -> None:
     dxgi_with(monkeypatch, memory=None)
     found = dxgi.video_memory(LUID)
     assert (found.dedicated_bytes, found.budget_bytes, found.usage_bytes) == (8 << 30, None, None)
+    assert found.non_local_bytes is None
 
 
 def test_dxgi_of_another_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,22 +209,20 @@ def test_library_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instance", "pid", "same"),
+    ("instance", "whose"),
     [
-        ("luid_0xFFFFFFFF_0x0000D4C2_phys_0", None, True),
-        ("luid_0xffffffff_0x0000d4c2_phys_1", None, True),
-        ("luid_0x00000000_0x0000D4C2_phys_0", None, False),
-        ("luid_0xFFFFFFFF_0x0000D4C3_phys_0", None, False),
-        ("pid_42_luid_0xFFFFFFFF_0x0000D4C2_phys_0", 42, True),
-        ("pid_420_luid_0xFFFFFFFF_0x0000D4C2_phys_0", 42, False),
-        ("pid_42_luid_0xFFFFFFFF_0x0000D4C2_phys_0", None, False),
-        ("luid_0xFFFFFFFF_0x0000D4C2_phys_0", 42, False),
-        ("pid_42_luid_0xFFFFFFFF_0x0000D4C2_phys_0_eng_0_engtype_3D", 42, False),
+        ("luid_0xFFFFFFFF_0x0000D4C2_phys_0", (None,)),
+        ("luid_0xffffffff_0x0000d4c2_phys_1", (None,)),
+        ("luid_0x00000000_0x0000D4C2_phys_0", None),
+        ("luid_0xFFFFFFFF_0x0000D4C3_phys_0", None),
+        ("pid_42_luid_0xFFFFFFFF_0x0000D4C2_phys_0", (42,)),
+        ("pid_420_luid_0xFFFFFFFF_0x0000D4C2_phys_0", (420,)),
+        ("pid_42_luid_0xFFFFFFFF_0x0000D4C2_phys_0_eng_0_engtype_3D", None),
     ],
 )
-def test_instances(instance: str, pid: int | None, same: bool) -> None:
+def test_instances(instance: str, whose: tuple[int | None] | None) -> None:
     """An instance is told by all of its LUID and its process; those of engines are others."""
-    assert pdh.belongs(instance, LUID, pid) is same
+    assert pdh.pid_of(instance, LUID) == whose
 
 
 class Counters:

@@ -249,5 +249,5 @@ class Answers:
             waiting.set()
 
 
-QUESTIONS = frozenset({"readings", "check", "check_restart", "notes", "live", "read", "tick"})
+QUESTIONS = frozenset({"readings", "processes", "check", "check_restart", "notes", "live", "read", "tick"})
 """Calls that change nothing that figures tell of. A tick may: it is seen when it is looked for next."""

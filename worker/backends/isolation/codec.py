@@ -5,7 +5,15 @@ from enum import Enum
 from typing import Any
 
 from protocol.results import Fragmentation, SharedMemory
-from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
+from protocol.vocabulary import (
+    DeviceKind,
+    DeviceState,
+    Executed,
+    Initialize,
+    MemoryType,
+    SharedMemoryKind,
+    Source,
+)
 from worker.core import errors
 from worker.core.records import (
     AllocationRequest,
@@ -108,7 +116,9 @@ def _signal_of(data: dict[str, Any]) -> Signal:
 def block_of(data: dict[str, Any]) -> Block:
     """Return what a device made."""
     shared = data["shared_memory"]
-    return Block(data["actual_bytes"], None if shared is None else SharedMemory(**shared))
+    if shared is not None:
+        shared = SharedMemory(**(shared | {"kind": SharedMemoryKind(shared["kind"])}))
+    return Block(data["actual_bytes"], shared)
 
 
 def defragmented_of(data: dict[str, Any] | None) -> Defragmented | None:

@@ -72,6 +72,14 @@ def _budget(data: dict[str, Any]) -> Told | None:
     return Told("budget", f"budget {size(before)} → {size(now)}", reason, 1 if shrank else 0)
 
 
+def _demotion(data: dict[str, Any]) -> Told:
+    now, before = data.get("demoted_bytes") or 0, data.get("previous_bytes") or 0
+    if not now:
+        return Told("demoted", "all device memory is the device's again", f"{size(before)} were demoted", 0)
+    reason = "the system moved it to its own memory for want of headroom: slow until it is back"
+    return Told("demoted", f"demoted {size(before)} → {size(now)}", reason, 2)
+
+
 def _leak(data: dict[str, Any]) -> Told:
     held, owner, purpose = size(data.get("allocated_bytes")), data.get("owner"), data.get("purpose")
     match data.get("kind"):
@@ -154,6 +162,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], Told | None]] = {
     EventName.PRESSURE_CHANGED: _level,
     EventName.EXHAUSTION_FORECAST: _forecast,
     EventName.BUDGET_CHANGED: _budget,
+    EventName.DEMOTION_CHANGED: _demotion,
     EventName.LEAK_SUSPECTED: _leak,
     EventName.OPTIMIZED: _optimized,
     EventName.ALLOCATION_EXPIRED: _expired,

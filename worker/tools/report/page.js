@@ -185,6 +185,7 @@
       if ((device.peak_bytes[i] || 0) > (device.allocated_bytes[i] || 0)) rows.push(["most in between", size(device.peak_bytes[i])]);
       rows.push(["available", size(device.available_bytes[i])], ["this process", size(device.process_used_bytes[i])],
         ...(device.child_process_bytes[i] ? [["its child processes", size(device.child_process_bytes[i])]] : []),
+        ...(device.process_demoted_bytes[i] ? [["demoted", size(device.process_demoted_bytes[i])]] : []),
         ["all processes", size(device.used_bytes[i])], ["budget", size(device.budget_bytes[i])],
         ["level", levelAt(device, t)]);
       device.signals[i].forEach((text) => rows.push(["because of", text]));

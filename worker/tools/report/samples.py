@@ -12,6 +12,7 @@ MAX_FORECASTS = 100
 FIGURES = (
     "total_bytes", "budget_bytes", "limit_bytes", "reserve_bytes", "used_bytes", "process_used_bytes",
     "child_process_bytes", "available_bytes", "allocated_bytes", "peak_bytes", "external_bytes", "model_bytes", "cached_bytes",
+    "demoted_bytes", "process_demoted_bytes",
 )  # fmt: skip
 BUDGET_SIGNAL = "budget_used_percentage"
 """What a level is by, unless it is said otherwise."""

@@ -25,15 +25,17 @@ class DeviceRow(Record):
     bytes_per_second: float | None
     seconds_left: float | None
     curve: tuple[int, ...]
+    demoted_bytes: int | None = None
+    """What this worker has in the system's memory instead."""
 
 
 class OwnerRow(Record):
-    """An owner on a device."""
+    """An owner on a device; without a count it is another process."""
 
     device_id: str
     owner: str
     allocated_bytes: int
-    allocation_count: int
+    allocation_count: int | None
 
 
 class ModelRow(Record):
@@ -100,6 +102,12 @@ def of_replies(source: str, replies: Replies, happenings: Iterable[Happening], *
         for group in row["usage"] or ()
         if group["allocation_count"]
     ]
+    owners += [
+        OwnerRow(row["device_id"], f"{other['name'] or 'process'} ({other['pid']})", other["bytes"], None)
+        for row in replies.status["devices"]
+        for other in row.get("processes") or ()
+        if other["bytes"] and not other["ours"]
+    ]
     models = [
         ModelRow(
             row["model_id"], row["state"], row["device_id"] or "",
@@ -135,6 +143,7 @@ def of_recording(source: str, recording: Recording) -> Snapshot:
             DeviceRow(
                 device_id, str(last.get("state")), str(last.get("pressure_level")), percentage, budget,
                 _own_bytes(last), headroom, trend.get("bytes_per_second"), trend.get("seconds_to_exhaustion"), curve,
+                last.get("process_demoted_bytes"),
             )
         )  # fmt: skip
         owners.extend(
@@ -193,6 +202,7 @@ def _device(row: dict[str, Any], pressure: dict[str, Any], curve: list[int]) -> 
         bytes_per_second=trend.get("bytes_per_second"),
         seconds_left=trend.get("seconds_to_exhaustion"),
         curve=tuple(curve[-_CURVE:]),
+        demoted_bytes=row.get("process_demoted_bytes"),
     )
 
 

@@ -52,7 +52,9 @@ class SocketSource:
                 hello=self._hello,
                 ping=ping,
                 pressure=self._worker.ask("memory.get_pressure"),
-                status=self._worker.ask("memory.get_status", {"include_usage_stats": True}),
+                status=self._worker.ask(
+                    "memory.get_status", {"include_usage_stats": True, "include_processes": True}
+                ),
                 models=self._worker.ask("memory.get_model_status"),
                 timeline=self._worker.ask(
                     "memory.get_analytics", {"time_range": "10m", "include": ["timeline", "evictions"]}

@@ -129,7 +129,7 @@ def _side_by_side(
         left.add_row(
             words(owner.owner),
             words(owner.device_id),
-            f"{owner.allocation_count}",
+            "" if owner.allocation_count is None else f"{owner.allocation_count}",
             size(owner.allocated_bytes),
         )
     for _ in range(lines - len(owners)):
@@ -177,7 +177,12 @@ def words(text: str, style: str = "") -> Text:
 
 
 def trend_of(row: DeviceRow, *, brief: bool = False) -> str:
-    """Say where a device is heading; nothing where it is unknown. ``brief``: the end, or else the speed."""
+    """Say where a device is heading; nothing where it is unknown. ``brief``: the end, or else the speed.
+
+    What is demoted is slow now, which comes before all that.
+    """
+    if row.demoted_bytes:
+        return f"{size(row.demoted_bytes)} demoted"
     if row.bytes_per_second is None:
         return ""
     if row.seconds_left is not None:

@@ -37,6 +37,9 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="BudgetChangedData"/>.</summary>
     public const string BudgetChanged = "memory.budget_changed";
 
+    /// <summary>Its data is a <see cref="DemotionChangedData"/>.</summary>
+    public const string DemotionChanged = "memory.demotion_changed";
+
     /// <summary>Its data is a <see cref="LeakSuspectedData"/>.</summary>
     public const string LeakSuspected = "memory.leak_suspected";
 
@@ -51,6 +54,12 @@ public static class WireEvents
 
     /// <summary>Its data is a <see cref="UnloadRequestedData"/>.</summary>
     public const string UnloadRequested = "memory.unload_requested";
+
+    /// <summary>Its data is a <see cref="ReleaseRequestedData"/>.</summary>
+    public const string ReleaseRequested = "memory.release_requested";
+
+    /// <summary>Its data is a <see cref="ConsumerLimitChangedData"/>.</summary>
+    public const string ConsumerLimitChanged = "memory.consumer_limit_changed";
 
     /// <summary>Its data is a <see cref="DeviceLostData"/>.</summary>
     public const string DeviceLost = "device.lost";
@@ -72,8 +81,11 @@ public static class WireEvents
         EventName.MemoryAllocationExpired,
         EventName.MemoryModelUnloaded,
         EventName.MemoryUnloadRequested,
+        EventName.MemoryReleaseRequested,
+        EventName.MemoryConsumerLimitChanged,
         EventName.DeviceLost,
         EventName.DeviceRecovered,
         EventName.DeviceContentsDisplaced,
+        EventName.MemoryDemotionChanged,
     ];
 }

@@ -19,7 +19,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     public required HostStatus Host { get; init; }
 
     /// <summary>The worst of the devices'.</summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Of the oldest reading in the answer.</summary>
     public required long AgeMs { get; init; }
@@ -53,7 +53,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "age_ms"u8))
@@ -86,7 +86,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         writer.WritePropertyName("host"u8);
         WireWriter.Value(writer, Host);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("age_ms"u8);
         WireWriter.Value(writer, AgeMs);
         writer.WriteEndObject();
@@ -94,8 +94,11 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
 }
 
 /// <summary>Where the memory of one device is.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record DeviceStatus : IWireRecord<DeviceStatus>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>device_id</c></summary>
     public required string DeviceId { get; init; }
 
@@ -169,7 +172,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     public required double? UtilizationPercentage { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary><c>allocations</c></summary>
     public required IReadOnlyList<AllocationRow>? Allocations { get; init; }
@@ -179,6 +182,26 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
 
     /// <summary><c>fragmentation</c></summary>
     public required Fragmentation? Fragmentation { get; init; }
+
+    private readonly long? _demotedBytes;
+
+    /// <summary>What every process has of this device in the system's memory instead: moved there for want of headroom, or put there by its program. Not in `used_bytes`; null where no source says.</summary>
+    public long? DemotedBytes { get => _demotedBytes; init { _demotedBytes = value; _assigned |= 0x1; } }
+
+    private readonly long? _processDemotedBytes;
+
+    /// <summary>Part of this worker's device memory that the system moved to its own: slow until it is back. Not in `process_used_bytes`.</summary>
+    public long? ProcessDemotedBytes { get => _processDemotedBytes; init { _processDemotedBytes = value; _assigned |= 0x2; } }
+
+    private readonly string? _sharedWith;
+
+    /// <summary>The device whose memory this one's is, as `cpu` for integrated GPUs: those bytes are in both figures.</summary>
+    public string? SharedWith { get => _sharedWith; init { _sharedWith = value; _assigned |= 0x4; } }
+
+    private readonly IReadOnlyList<DeviceProcess>? _processes;
+
+    /// <summary>Who else is on the device, the largest first; null where it was not asked for, or no source says.</summary>
+    public IReadOnlyList<DeviceProcess>? Processes { get => _processes; init { _processes = value; _assigned |= 0x8; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -319,7 +342,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "allocations"u8))
@@ -336,6 +359,22 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             {
                 Fragmentation = WireReader.IsNull(ref reader) ? null : WireReader.Record<Fragmentation>(ref reader, "fragmentation", strict);
                 seen |= 0x8000000;
+            }
+            else if (WireReader.IsAt(ref reader, "demoted_bytes"u8))
+            {
+                DemotedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "demoted_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "process_demoted_bytes"u8))
+            {
+                ProcessDemotedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_demoted_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "shared_with"u8))
+            {
+                SharedWith = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "shared_with", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "processes"u8))
+            {
+                Processes = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "processes", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DeviceProcess>(ref reader, member, strict));
             }
             else
             {
@@ -406,13 +445,33 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("utilization_percentage"u8);
         WireWriter.Value(writer, UtilizationPercentage);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("allocations"u8);
         WireWriter.List(writer, Allocations, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("usage"u8);
         WireWriter.List(writer, Usage, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("fragmentation"u8);
         WireWriter.Value(writer, Fragmentation);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("demoted_bytes"u8);
+            WireWriter.Value(writer, DemotedBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("process_demoted_bytes"u8);
+            WireWriter.Value(writer, ProcessDemotedBytes);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("shared_with"u8);
+            WireWriter.Value(writer, SharedWith);
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("processes"u8);
+            WireWriter.List(writer, Processes, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -571,14 +630,21 @@ public sealed record AllocationRow : IWireRecord<AllocationRow>
     }
 }
 
-/// <summary>A file that the host can map.</summary>
+/// <summary>What the host can map.</summary>
 public sealed record SharedMemory : IWireRecord<SharedMemory>
 {
-    /// <summary><c>path</c></summary>
+    /// <summary>Of the file; a section's name, which is opened by that.</summary>
     public required string Path { get; init; }
 
     /// <summary><c>size_bytes</c></summary>
     public required long SizeBytes { get; init; }
+
+    /// <summary><c>kind</c> Null from a worker that does not send it yet.</summary>
+    public SharedMemoryKind? Kind { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SharedMemory() { }
@@ -589,6 +655,7 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "SharedMemory");
         while (WireReader.Next(ref reader))
         {
@@ -602,15 +669,21 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
                 SizeBytes = WireReader.Int64(ref reader, "size_bytes", strict, minimum: 0);
                 seen |= 0x2;
             }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = !strict && WireReader.IsNull(ref reader) ? null : WireWords.ReadSharedMemoryKind(ref reader, "kind", strict, ref unknown);
+                seen |= 0x4;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SharedMemory", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (seen != 0x7)
         {
-            WireReader.Require(seen, "SharedMemory", "path", "size_bytes");
+            WireReader.Require(strict ? seen : seen | 0x4, "SharedMemory", "path", "size_bytes", "kind");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -625,6 +698,11 @@ public sealed record SharedMemory : IWireRecord<SharedMemory>
         WireWriter.Value(writer, Path);
         writer.WritePropertyName("size_bytes"u8);
         WireWriter.Value(writer, SizeBytes);
+        if (Kind is not null)
+        {
+            writer.WritePropertyName("kind"u8);
+            WireWriter.Value(writer, WireWriter.Kept(Kind == SharedMemoryKind.Unknown, UnknownWords, "kind") ?? this.Kind?.ToWord());
+        }
         writer.WriteEndObject();
     }
 }
@@ -771,6 +849,84 @@ public sealed record Fragmentation : IWireRecord<Fragmentation>
         WireWriter.Value(writer, LargestFreeBlockBytes);
         writer.WritePropertyName("fragmentation_percentage"u8);
         WireWriter.Value(writer, FragmentationPercentage);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A process that holds memory of a device.</summary>
+public sealed record DeviceProcess : IWireRecord<DeviceProcess>
+{
+    /// <summary><c>pid</c></summary>
+    public required long Pid { get; init; }
+
+    /// <summary>Of its program; null where the system does not say.</summary>
+    public required string? Name { get; init; }
+
+    /// <summary>What it holds of the device; null where the driver lists the process without its bytes.</summary>
+    public required long? Bytes { get; init; }
+
+    /// <summary>Whether it is this worker, or a process that it started.</summary>
+    public required bool Ours { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public DeviceProcess() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private DeviceProcess(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "DeviceProcess");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "pid"u8))
+            {
+                Pid = WireReader.Int64(ref reader, "pid", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "name", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes"u8))
+            {
+                Bytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "ours"u8))
+            {
+                Ours = WireReader.Boolean(ref reader, "ours");
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "DeviceProcess", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0x6, "DeviceProcess", "pid", "name", "bytes", "ours");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static DeviceProcess Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("pid"u8);
+        WireWriter.Value(writer, Pid);
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("bytes"u8);
+        WireWriter.Value(writer, Bytes);
+        writer.WritePropertyName("ours"u8);
+        WireWriter.Value(writer, Ours);
         writer.WriteEndObject();
     }
 }
@@ -1114,8 +1270,11 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
 }
 
 /// <summary>Memory that was handed out.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record AllocateResult : IWireRecord<AllocateResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>allocation_id</c></summary>
     public required string AllocationId { get; init; }
 
@@ -1139,6 +1298,11 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
 
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back for it.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -1197,6 +1361,10 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "AllocateResult", refuse: strict);
@@ -1233,6 +1401,11 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -1319,6 +1492,104 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         WireWriter.Value(writer, ReturnedBytes);
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What a consumer gave back, and why it was asked.</summary>
+public sealed record ReleasedMemory : IWireRecord<ReleasedMemory>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>By its own word.</summary>
+    public required long ClaimedBytes { get; init; }
+
+    /// <summary>What the device's readings showed after it; null where they can't tell.</summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    public required double? CostMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleasedMemory() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleasedMemory(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleasedMemory");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x20;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleasedMemory", refuse: strict);
+            }
+        }
+        if (seen != 0x3f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x18, "ReleasedMemory", "consumer_id", "kind", "claimed_bytes", "returned_bytes", "cost_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleasedMemory Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -2050,8 +2321,11 @@ public sealed record ContentsDisplacedData : IWireRecord<ContentsDisplacedData>
 }
 
 /// <summary>What optimizing did.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary>What the steps that were carried out should have freed, by the ledger. Null from a worker that does not send it yet.</summary>
     public long? ClaimedBytes { get; init; }
 
@@ -2062,10 +2336,15 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     public required IReadOnlyList<OptimizeStep> Steps { get; init; }
 
     /// <summary><c>pressure_before</c></summary>
-    public required PressureLevel PressureBefore { get; init; }
+    public required PressureCategory PressureBefore { get; init; }
 
     /// <summary><c>pressure_after</c></summary>
-    public required PressureLevel PressureAfter { get; init; }
+    public required PressureCategory PressureAfter { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back; in a dry run, would be asked for: then nothing is claimed.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -2101,13 +2380,17 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
+                PressureBefore = WireWords.ReadPressureCategory(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
+                PressureAfter = WireWords.ReadPressureCategory(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
             }
             else
             {
@@ -2136,9 +2419,14 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureCategory.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureCategory.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -2238,7 +2526,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     public required IReadOnlyList<ModelStatus> Models { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary><c>pressure_percentage</c></summary>
     public required double? PressurePercentage { get; init; }
@@ -2276,7 +2564,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -2322,7 +2610,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         writer.WritePropertyName("models"u8);
         WireWriter.List(writer, Models, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_operations"u8);
@@ -2688,10 +2976,10 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     public required long OptimizationTimeMs { get; init; }
 
     /// <summary><c>pressure_before</c></summary>
-    public required PressureLevel PressureBefore { get; init; }
+    public required PressureCategory PressureBefore { get; init; }
 
     /// <summary><c>pressure_after</c></summary>
-    public required PressureLevel PressureAfter { get; init; }
+    public required PressureCategory PressureAfter { get; init; }
 
     /// <summary><c>goal_met</c></summary>
     public required bool GoalMet { get; init; }
@@ -2758,12 +3046,12 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
+                PressureBefore = WireWords.ReadPressureCategory(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
+                PressureAfter = WireWords.ReadPressureCategory(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "goal_met"u8))
@@ -2813,9 +3101,9 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         writer.WritePropertyName("optimization_time_ms"u8);
         WireWriter.Value(writer, OptimizationTimeMs);
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureCategory.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureCategory.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         writer.WritePropertyName("goal_met"u8);
         WireWriter.Value(writer, GoalMet);
         writer.WritePropertyName("message"u8);
@@ -2947,7 +3235,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     public required IReadOnlyList<DevicePressure> Devices { get; init; }
 
     /// <summary>The worst of the devices'.</summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -2973,7 +3261,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else
@@ -2999,7 +3287,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         writer.WritePropertyName("devices"u8);
         WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3011,7 +3299,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     public required string DeviceId { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Share of the budget that is not to be had any more.</summary>
     public required double? PressurePercentage { get; init; }
@@ -3064,7 +3352,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -3135,7 +3423,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_memory_bytes"u8);
@@ -3239,7 +3527,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     public required double Value { get; init; }
 
     /// <summary><c>level</c></summary>
-    public required PressureLevel Level { get; init; }
+    public required PressureCategory Level { get; init; }
 
     /// <summary><c>source</c></summary>
     public required Source Source { get; init; }
@@ -3273,7 +3561,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
             }
             else if (WireReader.IsAt(ref reader, "level"u8))
             {
-                Level = WireWords.ReadPressureLevel(ref reader, "level", strict, ref unknown);
+                Level = WireWords.ReadPressureCategory(ref reader, "level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "source"u8))
@@ -3306,7 +3594,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         writer.WritePropertyName("value"u8);
         WireWriter.Value(writer, Value);
         writer.WritePropertyName("level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(Level == PressureLevel.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Level == PressureCategory.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
         writer.WritePropertyName("source"u8);
         WireWriter.Value(writer, WireWriter.Kept(Source == Source.Unknown, UnknownWords, "source") ?? this.Source.ToWord());
         writer.WriteEndObject();
@@ -3756,7 +4044,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     public required long? AvailableBytes { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -3812,7 +4100,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x80;
             }
             else
@@ -3850,7 +4138,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         writer.WritePropertyName("available_bytes"u8);
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -4302,8 +4590,11 @@ public sealed record GetOptimizationRecommendationsResult : IWireRecord<GetOptim
 }
 
 /// <summary>The model as it is now, and what went for it. <c>load_ms</c> is of the load that made it resident.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
@@ -4366,6 +4657,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back for it.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -4489,6 +4785,10 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
                 seen |= 0x100000;
             }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
@@ -4551,6 +4851,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, FallbackReason);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -4829,6 +5134,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
     /// <summary>What it needs: of a model, what is not there yet; null for a model that can't be loaded.</summary>
     public long? RequiredBytes { get => _requiredBytes; init { _requiredBytes = value; _assigned |= 0x1; } }
 
+    private readonly IReadOnlyList<PlannedRelease> _releases = [];
+
+    /// <summary>What other consumers would be asked for, before the evictions.</summary>
+    public IReadOnlyList<PlannedRelease> Releases { get => _releases; init { _releases = value; _assigned |= 0x2; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlannedCandidate() { }
 
@@ -4875,6 +5185,10 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
             {
                 RequiredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "required_bytes", strict, minimum: 0);
             }
+            else if (WireReader.IsAt(ref reader, "releases"u8))
+            {
+                Releases = WireReader.List(ref reader, "releases", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedRelease>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
@@ -4910,6 +5224,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         {
             writer.WritePropertyName("required_bytes"u8);
             WireWriter.Value(writer, RequiredBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("releases"u8);
+            WireWriter.List(writer, Releases, static (writer, item) => WireWriter.Value(writer, item));
         }
         writer.WriteEndObject();
     }
@@ -4987,6 +5306,94 @@ public sealed record PlannedEviction : IWireRecord<PlannedEviction>
         WireWriter.Value(writer, FreedBytes);
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What another consumer than the worker's own models would be asked to give back.</summary>
+public sealed record PlannedRelease : IWireRecord<PlannedRelease>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>What is expected back, by what came of its promises before.</summary>
+    public required long ExpectedBytes { get; init; }
+
+    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    public required double? CostMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlannedRelease() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlannedRelease(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlannedRelease");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "expected_bytes"u8))
+            {
+                ExpectedBytes = WireReader.Int64(ref reader, "expected_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlannedRelease", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x8, "PlannedRelease", "consumer_id", "kind", "expected_bytes", "cost_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlannedRelease Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("expected_bytes"u8);
+        WireWriter.Value(writer, ExpectedBytes);
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -5223,6 +5630,426 @@ public sealed record Limits : IWireRecord<Limits>
         WireWriter.Value(writer, ReserveBytes);
         writer.WritePropertyName("thresholds"u8);
         WireWriter.Value(writer, Thresholds);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The consumer is known, and the most that it is to hold now.</summary>
+public sealed record RegisterConsumerResult : IWireRecord<RegisterConsumerResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>created</c></summary>
+    public required bool Created { get; init; }
+
+    /// <summary>Null for no limit.</summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RegisterConsumerResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RegisterConsumerResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RegisterConsumerResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "created"u8))
+            {
+                Created = WireReader.Boolean(ref reader, "created");
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RegisterConsumerResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "RegisterConsumerResult", "consumer_id", "created", "limit_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RegisterConsumerResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("created"u8);
+        WireWriter.Value(writer, Created);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What the consumer holds now, as far as it was said, and the most that it is to hold.</summary>
+public sealed record ReleasedResult : IWireRecord<ReleasedResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary><c>limit_bytes</c></summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleasedResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleasedResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleasedResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleasedResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "ReleasedResult", "consumer_id", "held_bytes", "limit_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleasedResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The consumer is not known any more.</summary>
+public sealed record UnregisterConsumerResult : IWireRecord<UnregisterConsumerResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>existed</c></summary>
+    public required bool Existed { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public UnregisterConsumerResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private UnregisterConsumerResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "UnregisterConsumerResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "existed"u8))
+            {
+                Existed = WireReader.Boolean(ref reader, "existed");
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "UnregisterConsumerResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "UnregisterConsumerResult", "consumer_id", "existed");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static UnregisterConsumerResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("existed"u8);
+        WireWriter.Value(writer, Existed);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What holds memory, and what giving it back costs.</summary>
+public sealed record GetConsumersResult : IWireRecord<GetConsumersResult>
+{
+    /// <summary><c>consumers</c></summary>
+    public required IReadOnlyList<ConsumerStatus> Consumers { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetConsumersResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetConsumersResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "GetConsumersResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumers"u8))
+            {
+                Consumers = WireReader.List(ref reader, "consumers", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ConsumerStatus>(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "GetConsumersResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "GetConsumersResult", "consumers");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetConsumersResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumers"u8);
+        WireWriter.List(writer, Consumers, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>One consumer of memory: of the host, of a plugin, or one of the worker's own models and pools.</summary>
+public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary>What it can't give back.</summary>
+    public required long FloorBytes { get; init; }
+
+    /// <summary>What is in use just now, and so can't go either.</summary>
+    public required long InUseBytes { get; init; }
+
+    /// <summary>The most that it is to hold; null for no limit.</summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary><c>hits</c></summary>
+    public required long? Hits { get; init; }
+
+    /// <summary><c>misses</c></summary>
+    public required long? Misses { get; init; }
+
+    /// <summary><c>saved_ms</c></summary>
+    public required double? SavedMs { get; init; }
+
+    /// <summary>Of the next MiB; null where it is unknown, or there is nothing to be had.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary>What it said it gave back, since it is known.</summary>
+    public required long ClaimedBytes { get; init; }
+
+    /// <summary>What of that the device's readings showed.</summary>
+    public required long ReturnedBytes { get; init; }
+
+    /// <summary><c>last_released_ms_ago</c></summary>
+    public required long? LastReleasedMsAgo { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ConsumerStatus() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ConsumerStatus(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ConsumerStatus");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "floor_bytes"u8))
+            {
+                FloorBytes = WireReader.Int64(ref reader, "floor_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "in_use_bytes"u8))
+            {
+                InUseBytes = WireReader.Int64(ref reader, "in_use_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "hits"u8))
+            {
+                Hits = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "hits", strict, minimum: 0);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "misses"u8))
+            {
+                Misses = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "misses", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "saved_ms"u8))
+            {
+                SavedMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "saved_ms", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x400;
+            }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x800;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x1000;
+            }
+            else if (WireReader.IsAt(ref reader, "last_released_ms_ago"u8))
+            {
+                LastReleasedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_released_ms_ago", strict, minimum: 0);
+                seen |= 0x2000;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ConsumerStatus", refuse: strict);
+            }
+        }
+        if (seen != 0x3fff)
+        {
+            WireReader.Require(strict ? seen : seen | 0x27c0, "ConsumerStatus", "consumer_id", "kind", "device_id", "held_bytes", "floor_bytes", "in_use_bytes", "limit_bytes", "hits", "misses", "saved_ms", "price_ms_per_mib", "claimed_bytes", "returned_bytes", "last_released_ms_ago");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ConsumerStatus Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("floor_bytes"u8);
+        WireWriter.Value(writer, FloorBytes);
+        writer.WritePropertyName("in_use_bytes"u8);
+        WireWriter.Value(writer, InUseBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WritePropertyName("hits"u8);
+        WireWriter.Value(writer, Hits);
+        writer.WritePropertyName("misses"u8);
+        WireWriter.Value(writer, Misses);
+        writer.WritePropertyName("saved_ms"u8);
+        WireWriter.Value(writer, SavedMs);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("last_released_ms_ago"u8);
+        WireWriter.Value(writer, LastReleasedMsAgo);
         writer.WriteEndObject();
     }
 }

@@ -46,6 +46,9 @@ public enum ErrorCode
     /// <summary><c>model_load_failed</c></summary>
     ModelLoadFailed,
 
+    /// <summary><c>consumer_not_found</c></summary>
+    ConsumerNotFound,
+
     /// <summary><c>plan_stale</c></summary>
     PlanStale,
 
@@ -107,6 +110,9 @@ public enum DeviceKind
 
     /// <summary><c>simulated</c></summary>
     Simulated,
+
+    /// <summary><c>xpu</c></summary>
+    Xpu,
 }
 
 /// <summary>Whether a device can be asked for memory.</summary>
@@ -163,7 +169,7 @@ public enum Source
 }
 
 /// <summary>How close a device is to running out.</summary>
-public enum PressureLevel
+public enum PressureCategory
 {
     /// <summary><c>unknown</c>, or a word that this library does not know: <c>UnknownWords</c> has its text.</summary>
     Unknown,
@@ -201,6 +207,19 @@ public enum MemoryType
 
     /// <summary><c>external</c></summary>
     External,
+}
+
+/// <summary>What a host maps to reach a shared allocation.</summary>
+public enum SharedMemoryKind
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>file</c></summary>
+    File,
+
+    /// <summary><c>section</c></summary>
+    Section,
 }
 
 /// <summary>What <c>memory.get_usage</c> adds up by.</summary>
@@ -461,6 +480,12 @@ public enum EventName
     /// <summary><c>memory.unload_requested</c></summary>
     MemoryUnloadRequested,
 
+    /// <summary><c>memory.release_requested</c></summary>
+    MemoryReleaseRequested,
+
+    /// <summary><c>memory.consumer_limit_changed</c></summary>
+    MemoryConsumerLimitChanged,
+
     /// <summary><c>device.lost</c></summary>
     DeviceLost,
 
@@ -469,6 +494,9 @@ public enum EventName
 
     /// <summary><c>device.contents_displaced</c></summary>
     DeviceContentsDisplaced,
+
+    /// <summary><c>memory.demotion_changed</c></summary>
+    MemoryDemotionChanged,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -489,6 +517,7 @@ public static class WireWords
         ErrorCode.ModelNotFound => "model_not_found",
         ErrorCode.ModelBusy => "model_busy",
         ErrorCode.ModelLoadFailed => "model_load_failed",
+        ErrorCode.ConsumerNotFound => "consumer_not_found",
         ErrorCode.PlanStale => "plan_stale",
         ErrorCode.OutOfMemory => "out_of_memory",
         ErrorCode.LimitExceeded => "limit_exceeded",
@@ -499,7 +528,7 @@ public static class WireWords
         ErrorCode.Overloaded => "overloaded",
         ErrorCode.ShuttingDown => "shutting_down",
         ErrorCode.InternalError => "internal_error",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, consumer_not_found, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -518,6 +547,7 @@ public static class WireWords
             "model_not_found" => (ErrorCode.ModelNotFound, true),
             "model_busy" => (ErrorCode.ModelBusy, true),
             "model_load_failed" => (ErrorCode.ModelLoadFailed, true),
+            "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             "plan_stale" => (ErrorCode.PlanStale, true),
             "out_of_memory" => (ErrorCode.OutOfMemory, true),
             "limit_exceeded" => (ErrorCode.LimitExceeded, true),
@@ -582,6 +612,10 @@ public static class WireWords
         {
             return ErrorCode.ModelLoadFailed;
         }
+        if (reader.ValueTextEquals("consumer_not_found"u8))
+        {
+            return ErrorCode.ConsumerNotFound;
+        }
         if (reader.ValueTextEquals("plan_stale"u8))
         {
             return ErrorCode.PlanStale;
@@ -622,7 +656,7 @@ public static class WireWords
         {
             return ErrorCode.InternalError;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, consumer_not_found, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
         return ErrorCode.Unknown;
     }
 
@@ -678,7 +712,8 @@ public static class WireWords
         DeviceKind.Cuda => "cuda",
         DeviceKind.Directml => "directml",
         DeviceKind.Simulated => "simulated",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated"),
+        DeviceKind.Xpu => "xpu",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cpu, cuda, directml, simulated, xpu"),
     };
 
     /// <summary>Finds the <see cref="DeviceKind"/> of a word; false where there is none.</summary>
@@ -690,6 +725,7 @@ public static class WireWords
             "cuda" => (DeviceKind.Cuda, true),
             "directml" => (DeviceKind.Directml, true),
             "simulated" => (DeviceKind.Simulated, true),
+            "xpu" => (DeviceKind.Xpu, true),
             _ => (DeviceKind.Unknown, false),
         };
         value = found;
@@ -716,7 +752,11 @@ public static class WireWords
         {
             return DeviceKind.Simulated;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated");
+        if (reader.ValueTextEquals("xpu"u8))
+        {
+            return DeviceKind.Xpu;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cpu, cuda, directml, simulated, xpu");
         return DeviceKind.Unknown;
     }
 
@@ -850,60 +890,60 @@ public static class WireWords
         return Source.Unknown;
     }
 
-    /// <summary>The word of a <see cref="PressureLevel"/>.</summary>
+    /// <summary>The word of a <see cref="PressureCategory"/>.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
-    public static string ToWord(this PressureLevel value) => value switch
+    public static string ToWord(this PressureCategory value) => value switch
     {
-        PressureLevel.Low => "low",
-        PressureLevel.Moderate => "moderate",
-        PressureLevel.High => "high",
-        PressureLevel.Critical => "critical",
-        PressureLevel.Unknown => "unknown",
+        PressureCategory.Low => "low",
+        PressureCategory.Moderate => "moderate",
+        PressureCategory.High => "high",
+        PressureCategory.Critical => "critical",
+        PressureCategory.Unknown => "unknown",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of low, moderate, high, critical, unknown"),
     };
 
-    /// <summary>Finds the <see cref="PressureLevel"/> of a word; false where there is none.</summary>
-    public static bool TryParse(string? word, out PressureLevel value)
+    /// <summary>Finds the <see cref="PressureCategory"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out PressureCategory value)
     {
-        (PressureLevel found, bool known) = word switch
+        (PressureCategory found, bool known) = word switch
         {
-            "low" => (PressureLevel.Low, true),
-            "moderate" => (PressureLevel.Moderate, true),
-            "high" => (PressureLevel.High, true),
-            "critical" => (PressureLevel.Critical, true),
-            "unknown" => (PressureLevel.Unknown, true),
-            _ => (PressureLevel.Unknown, false),
+            "low" => (PressureCategory.Low, true),
+            "moderate" => (PressureCategory.Moderate, true),
+            "high" => (PressureCategory.High, true),
+            "critical" => (PressureCategory.Critical, true),
+            "unknown" => (PressureCategory.Unknown, true),
+            _ => (PressureCategory.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static PressureLevel ReadPressureLevel(
+    internal static PressureCategory ReadPressureCategory(
         ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("low"u8))
         {
-            return PressureLevel.Low;
+            return PressureCategory.Low;
         }
         if (reader.ValueTextEquals("moderate"u8))
         {
-            return PressureLevel.Moderate;
+            return PressureCategory.Moderate;
         }
         if (reader.ValueTextEquals("high"u8))
         {
-            return PressureLevel.High;
+            return PressureCategory.High;
         }
         if (reader.ValueTextEquals("critical"u8))
         {
-            return PressureLevel.Critical;
+            return PressureCategory.Critical;
         }
         if (reader.ValueTextEquals("unknown"u8))
         {
-            return PressureLevel.Unknown;
+            return PressureCategory.Unknown;
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "low, moderate, high, critical, unknown");
-        return PressureLevel.Unknown;
+        return PressureCategory.Unknown;
     }
 
     /// <summary>The word of a <see cref="MemoryType"/>.</summary>
@@ -960,6 +1000,44 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "device, host, pinned, shared, external");
         return MemoryType.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="SharedMemoryKind"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this SharedMemoryKind value) => value switch
+    {
+        SharedMemoryKind.File => "file",
+        SharedMemoryKind.Section => "section",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of file, section"),
+    };
+
+    /// <summary>Finds the <see cref="SharedMemoryKind"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out SharedMemoryKind value)
+    {
+        (SharedMemoryKind found, bool known) = word switch
+        {
+            "file" => (SharedMemoryKind.File, true),
+            "section" => (SharedMemoryKind.Section, true),
+            _ => (SharedMemoryKind.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static SharedMemoryKind ReadSharedMemoryKind(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("file"u8))
+        {
+            return SharedMemoryKind.File;
+        }
+        if (reader.ValueTextEquals("section"u8))
+        {
+            return SharedMemoryKind.Section;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "file, section");
+        return SharedMemoryKind.Unknown;
     }
 
     /// <summary>The word of a <see cref="GroupBy"/>.</summary>
@@ -1574,10 +1652,13 @@ public static class WireWords
         EventName.MemoryAllocationExpired => "memory.allocation_expired",
         EventName.MemoryModelUnloaded => "memory.model_unloaded",
         EventName.MemoryUnloadRequested => "memory.unload_requested",
+        EventName.MemoryReleaseRequested => "memory.release_requested",
+        EventName.MemoryConsumerLimitChanged => "memory.consumer_limit_changed",
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
         EventName.DeviceContentsDisplaced => "device.contents_displaced",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced"),
+        EventName.MemoryDemotionChanged => "memory.demotion_changed",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1593,9 +1674,12 @@ public static class WireWords
             "memory.allocation_expired" => (EventName.MemoryAllocationExpired, true),
             "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
+            "memory.release_requested" => (EventName.MemoryReleaseRequested, true),
+            "memory.consumer_limit_changed" => (EventName.MemoryConsumerLimitChanged, true),
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
             "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
+            "memory.demotion_changed" => (EventName.MemoryDemotionChanged, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -1638,6 +1722,14 @@ public static class WireWords
         {
             return EventName.MemoryUnloadRequested;
         }
+        if (reader.ValueTextEquals("memory.release_requested"u8))
+        {
+            return EventName.MemoryReleaseRequested;
+        }
+        if (reader.ValueTextEquals("memory.consumer_limit_changed"u8))
+        {
+            return EventName.MemoryConsumerLimitChanged;
+        }
         if (reader.ValueTextEquals("device.lost"u8))
         {
             return EventName.DeviceLost;
@@ -1650,7 +1742,11 @@ public static class WireWords
         {
             return EventName.DeviceContentsDisplaced;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced");
+        if (reader.ValueTextEquals("memory.demotion_changed"u8))
+        {
+            return EventName.MemoryDemotionChanged;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed");
         return EventName.Unknown;
     }
 }

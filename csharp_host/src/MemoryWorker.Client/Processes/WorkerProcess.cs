@@ -1,12 +1,16 @@
 using System.ComponentModel;
 using System.Diagnostics;
 using System.Text;
+using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client.Processes;
 
 /// <summary>One operating-system process with three raw pipes. Every wait is bounded.</summary>
 internal sealed class WorkerProcess : IDisposable
 {
+    /// <summary>Tells the worker what this host can map. One that is too old for it makes files.</summary>
+    private const string SharedMemoryVariable = "MEMORY_WORKER_SHARED_MEMORY";
+
     private readonly Process _process;
     private readonly WindowsJob? _job;
 
@@ -51,9 +55,14 @@ internal sealed class WorkerProcess : IDisposable
             StandardInputEncoding = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false),
             WorkingDirectory = options.WorkingDirectory ?? string.Empty,
         };
-        foreach (var argument in options.Arguments)
+        foreach (var argument in options.CommandLine)
         {
             start.ArgumentList.Add(argument);
+        }
+
+        if (OperatingSystem.IsWindows())
+        {
+            start.Environment[SharedMemoryVariable] = SharedMemoryKind.Section.ToWord();
         }
 
         foreach (var (name, value) in options.Environment)

@@ -83,7 +83,8 @@ Usage read_usage(const std::string& name, uint32_t adapter) {
     uint64_t held[sizeof(Holding) / sizeof(uint64_t)] = {};
     const off_t at = static_cast<off_t>(adapter * sizeof(Holding));
     if (dead || pread(file.descriptor, held, sizeof held, at) != sizeof held) return {};
-    return {true, held[2 * kHeaps] + held[2 * kCommitted], held[2 * kStaging]};
+    const uint64_t device = held[2 * kHeaps] + held[2 * kCommitted], budget = budget_bytes(adapter);
+    return {true, device, held[2 * kStaging], knobs().demotes && device > budget ? device - budget : 0};
 }
 
 }  // namespace
@@ -93,7 +94,8 @@ Knobs::Knobs()
       factory(static_cast<Factory>(number("RIG_FACTORY"))),
       tiled(number("RIG_TILED")),
       float64(number("RIG_FLOAT64")),
-      usage_states(number("RIG_USAGE_STATES")) {
+      usage_states(number("RIG_USAGE_STATES")),
+      demotes(number("RIG_DEMOTES")) {
     if (adapters > kMaxAdapters) stop("RIG_ADAPTERS is at most 8");
     numbers("RIG_BUDGET_BYTES", budget_bytes);
     numbers("RIG_PHYSICAL_LIMIT_BYTES", physical_limit_bytes);
@@ -110,7 +112,7 @@ bool charge(uint32_t adapter, Memory kind, uint64_t bytes) {
     Holding& own = books().own[adapter];
     const uint64_t limit = knobs().physical_limit_bytes[adapter];
     own.of[kind].bytes += bytes;  // before the look: two processes must not both get the last bytes
-    if (kind != kStaging && limit != UINT64_MAX && device_bytes(adapter) > limit) {
+    if (kind != kStaging && limit != UINT64_MAX && usage_of_all(adapter).device_bytes > limit) {
         own.of[kind].bytes -= bytes;
         ++own.refused_count;
         return false;
@@ -129,12 +131,16 @@ void discharge(uint32_t adapter, Memory kind, uint64_t bytes) {
     --own.of[kind].count;
 }
 
-uint64_t device_bytes(uint32_t adapter) {
+Usage usage_of_all(uint32_t adapter) {
     DIR* folder = opendir(books().folder.c_str());
     if (!folder) stop("RIG_WITNESS cannot be read");
-    uint64_t total = 0;
+    Usage total{true, 0, 0, 0};
     while (const dirent* entry = readdir(folder)) {
-        if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9') total += read_usage(entry->d_name, adapter).device_bytes;
+        if (entry->d_name[0] < '0' || entry->d_name[0] > '9') continue;
+        const Usage one = read_usage(entry->d_name, adapter);
+        total.device_bytes += one.device_bytes;
+        total.staging_bytes += one.staging_bytes;
+        total.demoted_bytes += one.demoted_bytes;
     }
     closedir(folder);
     return total;

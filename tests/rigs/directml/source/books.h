@@ -17,6 +17,7 @@ struct Knobs {
     uint32_t adapters;
     Factory factory;
     bool tiled, float64, usage_states;
+    bool demotes;  // what a process holds beyond its budget lies in system memory
     // For each adapter:
     uint64_t budget_bytes[kMaxAdapters], physical_limit_bytes[kMaxAdapters];
     uint64_t hardware[kMaxAdapters], integrated[kMaxAdapters];
@@ -41,13 +42,16 @@ struct Holding {
 bool charge(uint32_t adapter, Memory kind, uint64_t bytes);
 void discharge(uint32_t adapter, Memory kind, uint64_t bytes);
 
-/// What all living processes hold in heaps and committed resources.
-uint64_t device_bytes(uint32_t adapter);
 struct Usage {
     bool found;
     uint64_t device_bytes, staging_bytes;
+    uint64_t demoted_bytes;  // of device_bytes
+    uint64_t local_bytes() const { return device_bytes - demoted_bytes; }
+    uint64_t non_local_bytes() const { return staging_bytes + demoted_bytes; }
 };
 Usage usage_of(uint32_t adapter, uint64_t pid);
+/// What all living processes hold.
+Usage usage_of_all(uint32_t adapter);
 
 uint64_t budget_bytes(uint32_t adapter);
 /// Whether the device is lost. Returns only when the device is not switched to hang.

@@ -72,7 +72,7 @@ class Adapter : public Object {
         if (state == kMemoryBudget) {
             const Usage own = usage_of(adapter, static_cast<uint64_t>(getpid()));
             const uint64_t budget = local ? budget_bytes(adapter) : kSharedSystemBytes;
-            const uint64_t answer[4] = {budget, local ? own.device_bytes : own.staging_bytes, budget / 2, 0};
+            const uint64_t answer[4] = {budget, local ? own.local_bytes() : own.non_local_bytes(), budget / 2, 0};
             return give(bytes_of(answer), size, out);
         }
         struct {
@@ -80,10 +80,11 @@ class Adapter : public Object {
             uint64_t found;
         } answer{};
         if (state == kMemoryUsage) {
-            answer.committed = local ? device_bytes(adapter) : 0;
+            const Usage all = usage_of_all(adapter);
+            answer.committed = local ? all.local_bytes() : all.non_local_bytes();
         } else {
             const Usage usage = usage_of(adapter, in[2]);
-            answer.committed = local ? usage.device_bytes : usage.staging_bytes;
+            answer.committed = local ? usage.local_bytes() : usage.non_local_bytes();
             answer.found = usage.found;
         }
         answer.resident = answer.committed;

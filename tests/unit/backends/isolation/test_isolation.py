@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from protocol.results import Fragmentation, SharedMemory
-from protocol.vocabulary import DeviceKind, DeviceState, Executed, Initialize, MemoryType, Source
+from protocol.vocabulary import (
+    DeviceKind,
+    DeviceState,
+    Executed,
+    Initialize,
+    MemoryType,
+    SharedMemoryKind,
+    Source,
+)
 from tests.unit.isolation import isolated
 from worker.backends.isolation import codec
 from worker.backends.isolation.bootstrap import Lent
@@ -128,7 +136,7 @@ def test_records_cross_over() -> None:
     assert codec.readings_of(codec.packed(bare)) == bare
     infos = (DeviceInfo("d", DeviceKind.CUDA, "n", DeviceState.LOST, "why"),)
     assert codec.infos_of(codec.packed(infos)) == infos
-    for block in (Block(3), Block(3, SharedMemory("/p", 3))):
+    for block in (Block(3), Block(3, SharedMemory("/p", 3, SharedMemoryKind.FILE))):
         assert codec.block_of(codec.packed(block)) == block
     assert codec.defragmented_of(codec.packed(Defragmented(1, None))) == Defragmented(1, None)
     assert codec.defragmented_of(None) is None

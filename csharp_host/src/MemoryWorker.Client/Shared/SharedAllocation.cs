@@ -1,9 +1,13 @@
 using System.IO.MemoryMappedFiles;
+using System.Runtime.Versioning;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
 
-/// <summary>Opens what a <c>shared</c> allocation lies in, so that bytes pass between host and worker without JSON.</summary>
+/// <summary>
+/// Opens what a <c>shared</c> allocation lies in, so that bytes pass between host and worker without JSON.
+/// <see cref="SharedBuffer"/> allocates, maps and frees in one.
+/// </summary>
 public static class SharedAllocation
 {
     /// <summary>Maps the memory; writes are seen by the worker at once. The caller disposes of the map.</summary>
@@ -13,6 +17,13 @@ public static class SharedAllocation
         SharedMemory shared, MemoryMappedFileAccess access = MemoryMappedFileAccess.ReadWrite)
     {
         ArgumentNullException.ThrowIfNull(shared);
+        if (shared.Kind == SharedMemoryKind.Section)
+        {
+            return OperatingSystem.IsWindows()
+                ? OpenSection(shared, access)
+                : throw new PlatformNotSupportedException($"{shared.Path} is a section; only Windows has them");
+        }
+
         var mode = access == MemoryMappedFileAccess.Read ? FileAccess.Read : FileAccess.ReadWrite;
         // The worker holds the file too, and deletes it when the allocation is freed.
         var stream = new FileStream(shared.Path, FileMode.Open, mode, FileShare.ReadWrite | FileShare.Delete, bufferSize: 0);
@@ -32,6 +43,12 @@ public static class SharedAllocation
             throw;
         }
     }
+
+    [SupportedOSPlatform("windows")]
+    private static MemoryMappedFile OpenSection(SharedMemory shared, MemoryMappedFileAccess access) =>
+        MemoryMappedFile.OpenExisting(
+            shared.Path,
+            access == MemoryMappedFileAccess.Read ? MemoryMappedFileRights.Read : MemoryMappedFileRights.ReadWrite);
 
     /// <summary>Maps what an allocate answered.</summary>
     /// <exception cref="InvalidOperationException">It is not of type <see cref="MemoryType.Shared"/>.</exception>

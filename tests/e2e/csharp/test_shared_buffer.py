@@ -1,0 +1,103 @@
+"""Shared memory as a .NET host has it: allocated, mapped and freed in one call, in every shape that .NET asks for."""
+
+import importlib
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.e2e.csharp.host import CLIENT, REPOSITORY, Make, real, wait
+from tests.rigs.dotnet.build import build
+from tests.rigs.dotnet.fixtures import default_out
+from tests.rigs.dotnet.toolchain import Toolchain
+from worker.loaders.dtypes import ITEM_BYTES
+
+__all__ = ["real"]
+
+PROBE = "tests/e2e/csharp/SharedProbe/SharedProbe.csproj"
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def seen(toolchain: Toolchain) -> dict[str, Any]:
+    """Run the probe once and return what it saw."""
+    build([REPOSITORY / PROBE], default_out(), toolchain)
+    command = [
+        str(toolchain.launcher),
+        str(default_out() / "SharedProbe.dll"),
+        sys.executable,
+        str(REPOSITORY),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_one_memory_whichever_way_it_is_reached(seen: dict[str, Any]) -> None:
+    """Zero at first; what is written by span, memory, slice or stream is what the worker copies, and back."""
+    assert seen["fresh_is_zero"]
+    assert (seen["stream_length"], seen["stream_end"], seen["as_owner"]) == (12 * MIB, 0, 12 * MIB)
+    assert (seen["worker_sees_it"], seen["slice"], seen["comes_back"]) == (True, True, True)
+
+
+def test_prefaulting_changes_no_byte(seen: dict[str, Any]) -> None:
+    """Pages are touched beside whoever writes them, and no write is lost."""
+    assert seen["prefault_loses_nothing"]
+
+
+def test_a_tensor_has_a_type_and_a_shape(seen: dict[str, Any]) -> None:
+    """Rows lie in C order; what does not fit, is unknown, or of another size is refused with a type that says so."""
+    shown = {"DType": "F32", "Shape": [2, 3, 4], "Length": 24, "SizeBytes": 96}
+    assert seen["tensor"] == {**shown, "last": 1.5, "row": 2.5, "under": 12}
+    assert (seen["scalar"], seen["empty"], seen["named"]) == (1, 0, "BF16")
+    outside = "ArgumentOutOfRangeException"
+    assert seen["refused"] == [outside, *["ArgumentException"] * 5, *[outside] * 6]
+
+
+def test_disposed_of(seen: dict[str, Any]) -> None:
+    """It is freed once, and whatever is left of it throws instead of touching memory that is gone; a pin keeps it."""
+    assert seen["freed"] == 12 * MIB
+    assert seen["afterwards"] == ["ObjectDisposedException"] * 5
+    assert seen["kept_by_a_pin"]
+
+
+def test_what_cannot_be_mapped_is_not_kept(seen: dict[str, Any]) -> None:
+    """The worker refuses it, or it is freed again."""
+    assert seen["unmappable"] == "WorkerRequestException"
+    assert seen["nothing_kept"] == 0
+
+
+def test_it_frees_nothing_of_another_worker(seen: dict[str, Any]) -> None:
+    """Its worker died, and the next one has given its id to somebody else: disposal leaves that alone."""
+    assert seen["anothers_stays"] == 4096
+
+
+def test_every_dtype_of_the_worker(load: Any, real: Make) -> None:
+    """A tensor can have each type that weights come in, in a .NET type of its size."""
+    load(CLIENT)
+    from MemoryWorker.Client import ServiceMemory, SharedBuffer
+    from System import Array, Byte, Int32, Int64, UInt16
+    from System.Numerics import Complex
+
+    kinds = {1: Byte, 2: UInt16, 4: Int32, 8: Int64, 16: Complex}
+    buffer = wait(SharedBuffer.AllocateAsync(ServiceMemory(real()), 64))
+    for dtype, size in ITEM_BYTES.items():
+        made = buffer.AsTensor[kinds[size]](Array[Int64]([2, 2]), dtype, 0)
+        assert (made.DType, made.SizeBytes) == (dtype, 4 * size)
+    wait(buffer.DisposeAsync())
+
+
+def test_a_section_is_opened_only_where_there_are_sections(load: Any) -> None:
+    """Elsewhere the error says what it is."""
+    load(CLIENT)
+    import System
+    from MemoryWorker.Client import SharedAllocation
+
+    protocol = importlib.import_module("MemoryWorker.Client.Protocol")
+    shared = protocol.SharedMemory()
+    shared.Path, shared.Kind = "Local\\section", protocol.SharedMemoryKind.Section
+    if sys.platform != "win32":
+        with pytest.raises(System.PlatformNotSupportedException, match="only Windows has them"):
+            SharedAllocation.Open(shared)
