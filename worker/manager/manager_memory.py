@@ -5,13 +5,11 @@ never held across I/O. A change is reserved, then made by a backend, then commit
 """
 
 from dataclasses import replace
-from functools import partial
 
 from protocol.results import ContentsDisplacedData
 from protocol.vocabulary import DeviceState
 from worker.core.clock import Clock
 from worker.core.records import DeviceInfo, Lost, age_order
-from worker.core.shortages import patiently
 from worker.manager.allocation_table import AllocationTable
 from worker.manager.consumer_table import ConsumerTable
 from worker.manager.devices import DeviceTable
@@ -43,6 +41,7 @@ class MemoryManager:
     def lose_device(self, device_id: str, reason: str) -> Lost | None:
         """Remove what was on a device that went away. Returns what was lost; None if that was known.
 
+        MemoryError: called again, it goes on.
         External allocations stay: the host holds them, and knows what became of them.
         """
         with self.lock:
@@ -51,13 +50,16 @@ class MemoryManager:
                 return None
             info: DeviceInfo = replace(device.info, state=DeviceState.LOST, state_reason=reason)
             now, version = self._clock.now_ns(), self.devices.version + 1
-            lost = tuple(each for each in device.ledger.allocations.values() if not each.external)
-            for allocation in lost:
-                patiently(partial(self.allocations.remove, allocation.allocation_id, ending="device_lost"))
-            patiently(device.ledger.drop_weights)
-            patiently(device.ledger.drop_reservations)
-            found = patiently(lambda: Lost(lost, self.models.lose(device_id)))
+            ledger = device.ledger
+            going = tuple(each for each in ledger.allocations.values() if not each.external)
+            device.losing = device.losing or going
+            for allocation in going:
+                self.allocations.remove(allocation.allocation_id, ending="device_lost")
+            ledger.drop_weights()
+            ledger.drop_reservations()
+            found = Lost(device.losing, self.models.lose(device_id))
             device.info, device.lost_ns, device.readings, self.devices.version = info, now, None, version
+            device.losing = ()
             return found
 
     def displaced(self, device_id: str) -> ContentsDisplacedData:

@@ -247,7 +247,7 @@ class DeviceMonitor:
         return replace(readings, restart_returns_bytes=None)
 
     def _lose(self, device_id: str, reason: str) -> None:
-        lost = self._manager.lose_device(device_id, reason)
+        lost = patiently(partial(self._manager.lose_device, device_id, reason))
         if lost is not None:
             names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
             self._publish(DeviceLost(device_id, reason, names, lost.model_ids))
