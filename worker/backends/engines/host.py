@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from protocol.vocabulary import DeviceKind
-from worker.backends.engines.base import Engine, Session
+from worker.backends.engines.base import Engine, Reopens, Session
 from worker.core.cancellation import CancelToken
 from worker.core.records import HOST, DeviceInfo
 
@@ -96,6 +96,15 @@ def shrink(host: EngineHost, handle: str, _token: CancelToken, _report: Progress
     session = host.opened(handle)
     session.shrink()
     return dict(session.figures())
+
+
+def reopen(host: EngineHost, handle: str, _token: CancelToken, _report: Progress) -> bool:
+    """Have a model opened anew, where its session can do that. Returns whether it was."""
+    session = host.opened(handle)
+    if isinstance(session, Reopens):
+        session.reopen()
+        return True
+    return False
 
 
 def close_session(host: EngineHost, handle: str, _token: CancelToken, _report: Progress) -> None:
