@@ -50,3 +50,11 @@ def pixels(weights: Any, data: dict[str, Any], call: Any) -> int:
         None, {given.name: np.zeros((1, 3, data["size"], data["size"]), np.float32)}
     )
     return int(result.size)
+
+
+def run(weights: Any, data: dict[str, Any], call: Any) -> Any:
+    return weights.session.run(None, data["inputs"])
+
+
+def sizes(weights: Any, data: dict[str, Any], call: Any) -> Any:
+    return {"bytes": len(data["text"]), "back": bytes(data["text"]), "same": data["list"]}

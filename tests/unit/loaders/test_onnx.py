@@ -2,9 +2,11 @@
 
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protocol.vocabulary import ModelState, UnloadMode
@@ -184,6 +186,29 @@ def test_an_arena_that_grew_is_seen_and_given_back(make, tmp_path):
     assert row.state is ModelState.LOADED
     assert row.working_bytes < 4 * MIB
     assert do(machine, onnx_work.spread, count=100) == 100
+
+
+def test_arrays_go_there_and_back_through_shared_memory(make, tmp_path):
+    """Of any shape and type, empty ones too; what comes back is the caller's own. Calls at once don't share a place."""
+    count = 300_000
+    machine = make(write(tmp_path / "m.onnx", onnx_files.scaling(count)))
+    given = np.arange(count, dtype=np.float32)
+    (first,) = do(machine, onnx_work.run, inputs={"x": given})
+    (second,) = do(machine, onnx_work.run, inputs={"x": -given[::1]})
+    assert np.array_equal(first, 2 * given)
+    assert np.array_equal(second, -2 * given)
+    inside = [np.zeros((0, 3)), np.arange(6, dtype=">i2").reshape(2, 3).T, 7]
+    back = do(machine, onnx_work.sizes, text=b"some bytes", list=inside)
+    assert (back["bytes"], bytes(back["back"])) == (10, b"some bytes")
+    for sent, came in zip(inside[:2], back["same"][:2], strict=True):
+        assert (sent.shape, sent.dtype) == (came.shape, came.dtype)
+        assert np.array_equal(sent, came)
+    assert back["same"][2] == 7
+    with ThreadPoolExecutor(4) as threads:
+        each = list(
+            threads.map(lambda k: do(machine, onnx_work.run, inputs={"x": given * k})[0][1], range(12))
+        )
+    assert each == [2 * k for k in range(12)]
 
 
 def test_a_provider_that_is_not_there_is_refused_with_those_that_are(make, tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 from protocol.results import ReleaseStep
 from worker.backends.base import RemoteWork
+from worker.backends.engines.arrays import Segments
 from worker.backends.engines.base import EngineLaunch
 from worker.backends.isolation.answers import Call, OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError
@@ -78,6 +79,7 @@ class EngineProcess:
         self._empty_bytes: int | None = None
         self._engines: set[str] = set()
         self._idle: SureEvent | None = None
+        self._segments = Segments()
 
     @property
     def pid(self) -> int | None:
@@ -159,20 +161,28 @@ class EngineProcess:
         child, model = self._child, self._models[handle]
         if child is None:
             raise KeyError(handle)
-        entry, arguments = f"{_HOST_MODULE}:work", {"entry": work.entry, "arguments": work.arguments}
+        rest, arrays = self._segments.send(work.arguments)
+        entry, arguments = f"{_HOST_MODULE}:work", {"entry": work.entry, "arguments": rest, "arrays": arrays}
         call = child.answers.begin("work", (handle, entry, arguments, work.lent), token, on_report=report)
-        with token.telling(lambda: child.answers.cancel(call)):
-            try:
-                child.answers.wait_while(call, token)
-            except (CancelledError, DeadlineExceededError):
-                _end_unless_answered(child, call)
-                raise
+        answered = False
         try:
+            with token.telling(lambda: child.answers.cancel(call)):
+                try:
+                    child.answers.wait_while(call, token)
+                except (CancelledError, DeadlineExceededError):
+                    _end_unless_answered(child, call)
+                    raise
+            answered = True
             answer = child.finish(call)
         finally:
+            if answered:  # else it may be read yet, and goes with the process
+                self._segments.done(arrays)
             self._note_growth(model)
-        model.figures = answer["figures"]
-        return answer["result"]
+        model.figures, sent = answer["figures"], answer["arrays"]
+        result = self._segments.receive(answer["result"], sent, copied=True)
+        if sent is not None:
+            child.begin("work", handle, f"{_HOST_MODULE}:received", {"arrays": sent}, {})
+        return result
 
     def _note_growth(self, model: _Model) -> None:
         """Count what the process grew by, beyond what is known of its models, as the working memory of this one."""
@@ -230,6 +240,7 @@ class EngineProcess:
                 steps.add("free pages went back to the system")
             except EndedError:
                 steps.end("its process ended")
+            self._segments.clear()
             with self._lock:
                 self._models.pop(handle, None)
                 alone = not self._models
