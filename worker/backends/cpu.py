@@ -128,14 +128,20 @@ class CpuBackend:
         except BaseException:
             buffer.close()
             raise
-        with self._lock:
+        self._lock.acquire()
+        try:
             self._buffers[allocation_id] = buffer
+        finally:
+            self._lock.release()
         return Block(buffer.actual_bytes)
 
     def free(self, allocation_id: str) -> int | None:
         """Unmap a buffer, or keep it where its size is churning: then nothing went back."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             buffer = self._buffers.pop(allocation_id)
+        finally:
+            self._lock.release()
         if isinstance(buffer, AnonymousBuffer) and self._pool.offer(buffer):
             return 0
         return buffer.close()
