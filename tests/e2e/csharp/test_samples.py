@@ -1,6 +1,7 @@
 """C# takes exactly what the contract allows: the shared samples, and many more made from the schemas."""
 
 import json
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,8 @@ def _made(  # noqa: PLR0911  one branch for each kind of schema
                 schema.get("minimum", schema.get("exclusiveMinimum", -1e300)),
                 schema.get("maximum", 1e300),
             )
+            if float(most) > most:  # it lies between two numbers, of which one is allowed
+                most = math.nextafter(float(most), 0)
             return chance.choice([most, chance.uniform(least, most), 0.1])
         case "string" if "pattern" in schema:
             return f"{chance.randint(1, 999_999_999)}{chance.choice(['ms', 's', 'm', 'h', 'd'])}"
