@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from protocol.record import Record
-from protocol.results import Eviction, Expiration, PressureTrend, SuspectedLeak
+from protocol.results import Eviction, Expiration, PressureTrend, ReleasedMemory, SuspectedLeak
 from protocol.vocabulary import PressureLevel, Source
 from worker.core.actions import Step
 
@@ -125,6 +125,8 @@ class Optimized(Event):
     helped: bool
     next_in_ms: int
     reason: str
+    released: tuple[ReleasedMemory, ...] = ()
+    """What consumers gave back; not among the steps."""
 
     @property
     def about(self) -> str:

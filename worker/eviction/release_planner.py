@@ -13,13 +13,14 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from protocol.record import Record
-from worker.core.consumers import MIB, Offer, Quote, told_bytes
+from worker.core.consumers import MIB, Offer, Quote, Release, told_bytes
 from worker.eviction.planner import (
     NOTHING_NEEDED,
     Candidate,
     EvictionPlan,
     Need,
     Ranking,
+    choose,
     plan_eviction,
     ranked,
     why_fixed,
@@ -39,23 +40,6 @@ class ReleaseNeed(Record):
     """Host memory that offloaded models may take."""
     excluded: frozenset[str] = frozenset()
     """Consumers that are not asked, by id."""
-
-
-class Release(Record):
-    """What one consumer is asked for."""
-
-    consumer_id: str
-    kind: str
-    bytes: int
-    """What it is asked to give back."""
-    expected_bytes: int
-    """What is expected to come back of it."""
-    cost_ms: float
-    offers: tuple[Offer, ...]
-    """What of its offers that is; of the last one only a part, where it is divisible."""
-    reason: str
-    counted: bool = False
-    """Whether it counts as headroom already."""
 
 
 class KeptConsumer(Record):
@@ -131,7 +115,7 @@ def plan_releases(
          all of them; the cheapest such division is taken, and between equals the one with the most models, which
          nobody has to be asked for;
      11. what is not needed after all is spared, the dearest first;
-     12. unless one consumer alone is enough and costs less: one of the others, or a single model;
+     12. unless what is enough alone costs less: one of the others, the models by their strategy, or a single model;
      13. the models' part is then decided as ``plan_eviction`` says; without other consumers that is all of it.
     """
     everyone = list(candidates)
@@ -154,11 +138,12 @@ def plan_releases(
     choice = _Choice(0.0, [], wanted)
     if wanted > own and (meetable or need.forced):  # 5, 6
         choice = _cheapest(models, chains, wanted, own)
+    alone = choice.first is not None
     eviction = plan_eviction(
-        everyone,
+        [replace(each, expired=False) for each in everyone] if alone else everyone,
         Need(
             need.device_id,
-            need.free_bytes if not choice.taken and choice.first is None else choice.models_bytes,
+            choice.models_bytes if choice.taken or alone else need.free_bytes,
             forced=need.forced,
             host_headroom_bytes=need.host_headroom_bytes,
         ),
@@ -179,6 +164,21 @@ def plan_releases(
         eviction=_spared(eviction, releases),
         why_kept=partial(_kept, quotes, fixed, chains, releases, need, ceiling),
     )
+
+
+def plan_others(quotes: Sequence[Quote], need: ReleaseNeed) -> ReleasePlan:
+    """Decide what others than the worker's own models give back, where those go by what is recommended."""
+    return plan_releases(quotes, (), need, _NoModels())
+
+
+class _NoModels:
+    """A ranking of nothing."""
+
+    def worth(self, _candidate: Candidate) -> tuple[float, ...]:
+        return ()
+
+    def because(self, _candidate: Candidate) -> str:
+        return ""
 
 
 class _First(Record):
@@ -268,13 +268,18 @@ def _cheapest(models: Sequence[Candidate], chains: list[list[_Step]], wanted: in
 
 
 def _alone(models: Sequence[Candidate], chains: Iterable[list[_Step]], wanted: int, best: _Choice) -> _Choice:
-    """Choose one consumer that is enough alone, where that costs less than the best choice: 12."""
+    """Choose what is enough alone, where that costs less than the best choice: 12."""
     for steps in chains:
         if steps and sum([step.expected for step in steps]) >= wanted:
             taken = _take(steps, wanted)
             cost = sum(step.cost * share for step, share in taken)
             if cost < best.cost:
                 best = _Choice(cost, taken, 0)
+    sizes = [each.size_bytes for each in models]
+    if best.taken and sum(sizes) >= wanted:
+        cost = sum(models[index].cost_ms for index in choose(sizes, wanted))
+        if cost < best.cost:
+            best = _Choice(cost, [], wanted)
     for model in models if best.taken else ():
         if model.size_bytes >= wanted and model.cost_ms < best.cost:
             best = _Choice(model.cost_ms, [], wanted, model.model_id)
