@@ -169,18 +169,16 @@ class UnloadRequested(Event):
 
 
 class ReleaseRequested(Event):
-    """A consumer that the host registered is to give memory back; nothing counts before it says so."""
+    """A consumer that the host registered is to give memory back; nothing counts before it says so.
+
+    No later one stands for it: each is waited for.
+    """
 
     consumer_id: str
     bytes: int
     limit_bytes: int
     reason: str
     wait_ms: int
-
-    @property
-    def about(self) -> str:
-        """Its consumer."""
-        return self.consumer_id
 
 
 class ConsumerLimitChanged(Event):
