@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from worker import __version__
 from worker.app.background import build_pressure_monitor, build_reaper
+from worker.app.first_use import first_uses
 from worker.app.memory import Parts, build_memory
 from worker.app.options import Arguments, fail
 from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
 from worker.core.events import Publish
+from worker.core.heap import use_one_heap
 from worker.core.log import log, serve_log, set_level
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
@@ -123,13 +125,14 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
             parts.pace.set(clock.now_ns())
         memory.devices.probe_here()
 
-    loop.run(prepare, go_on)  # sampling would only keep the first answer waiting
+    loop.run(prepare, go_on, first_uses)  # sampling would only keep the first answer waiting
 
 
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
     set_level(arguments.log_level)
     threading.stack_size(_STACK_BYTES)
+    use_one_heap()
     serve_log()
     RESERVE.fill()
 

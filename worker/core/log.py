@@ -20,7 +20,7 @@ from typing import Any, TextIO, cast
 
 import orjson
 
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 from worker.core.text import UNSEEN, printable
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -199,7 +199,7 @@ class _Writer:
     def __init__(self) -> None:
         self._waiting = deque[bytes]()
         self._wake = SimpleQueue[None]()
-        self._idle = threading.Event()
+        self._idle = SureEvent()
         self._counting = SureLock()
         # All mutable state besides: how many lines were dropped, and not told of yet.
         self._dropped = 0

@@ -179,7 +179,11 @@ class EvictionPlans:
                 external=entry.spec.external,
                 priority=entry.spec.priority,
                 expired=entry.expired(now_ns),
-                offloadable=entry.spec.offload and entry.residence.device_id != HOST,
+                offloadable=entry.spec.offload
+                and entry.residence.device_id != HOST
+                and not entry.residence.engine,
+                shrinkable_bytes=entry.shrinkable_bytes,
+                shrink_ms=None if entry.footprint is None else entry.footprint.shrink_ms,
                 cost_ms=self.cost_ms(entry),
             )
             for entry in self._table

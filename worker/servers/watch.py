@@ -1,6 +1,6 @@
 """Following one server: asked on a thread of its own, as often as something may have changed, and never waited for."""
 
-import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from protocol.record import Record
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.log import log
 from worker.core.shortages import start_thread
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 from worker.eviction.reuse_chance import ReuseChance
 from worker.servers.base import Seen, Served
 from worker.servers.http import ServerError
@@ -81,7 +81,7 @@ class ServerWatch:
         self._on_change = on_change
         self._on_refused = on_refused
         self._looking = SureLock()
-        self._wake = threading.Event()
+        self._wake = SureEvent()
         # All mutable state: the last view, what was learned by model, and whether it is over.
         self.view = View(None, "it was not asked yet", clock.now_ns())
         self._learned: dict[str, Learned] = {}
@@ -135,16 +135,25 @@ class ServerWatch:
 
     def _run(self) -> None:
         while not self._over:
-            while self._orders:
-                self._carry_out(self._orders.popleft())
-            view = self.look()
-            if view.seen is None:
-                self._pause_s = min(_DOWN_MAX_S, max(_DOWN_S, 2 * self._pause_s))
-            else:
-                loading = any(each.loading_since_ns is not None for each in self._learned.values())
-                self._pause_s = LOADING_LOOK_S if loading else LOOK_S
-            self._wake.wait(self._pause_s)
-            self._wake.clear()
+            try:
+                self._look_once()
+                self._wake.wait(self._pause_s)
+                self._wake.clear()
+            except Exception as error:  # noqa: BLE001 - a bug, or short memory: it is looked at again
+                if not isinstance(error, MemoryError):
+                    log("error", "looking at a model server failed", server=self.name, error=repr(error))
+                time.sleep(LOADING_LOOK_S)
+
+    def _look_once(self) -> None:
+        """Do what was ordered, look, and set how long to pause then."""
+        while self._orders:
+            self._carry_out(self._orders.popleft())
+        view = self.look()
+        if view.seen is None:
+            self._pause_s = min(_DOWN_MAX_S, max(_DOWN_S, 2 * self._pause_s))
+        else:
+            loading = any(each.loading_since_ns is not None for each in self._learned.values())
+            self._pause_s = LOADING_LOOK_S if loading else LOOK_S
 
     def _carry_out(self, model: str) -> None:
         """Tell it to unload a model that is there and idle."""

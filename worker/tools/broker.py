@@ -5,13 +5,14 @@ the same, as for a plan, or for an allocation with a lease. What it sees and doe
 """
 
 import os
-import threading
 import time
+from functools import partial
 
 from protocol.vocabulary import PressureLevel
 from worker.app.options import Arguments, fail
 from worker.core.events import Event, ModelUnloaded
 from worker.core.log import put_line, write_plainly
+from worker.core.shortages import start_thread
 from worker.instructor.events import wire_event
 from worker.tools.report.events import told
 from worker.tools.report.words import mebibytes
@@ -30,7 +31,7 @@ def prepare(arguments: Arguments, read_fd: int) -> int:
         arguments.log_level = "info"
     write_plainly()
     reading, writing = os.pipe()
-    threading.Thread(target=_pass_on, args=(read_fd, writing), name="broker-input", daemon=True).start()
+    start_thread(partial(_pass_on, read_fd, writing), "broker-input")
     return reading
 
 
