@@ -18,8 +18,7 @@ from cachetools import LRUCache
 
 from protocol.record import Record
 from worker.core.consumers import Holding, Offer, Quote
-from worker.eviction.planner import Candidate
-from worker.eviction.release_planner import ReleaseNeed, plan_releases
+from worker.eviction.release_planner import ReleaseNeed, plan_others
 from worker.tools.simulate.consumer_optimum import least_cost
 from worker.tools.simulate.consumer_replay import replay_planned
 from worker.tools.simulate.consumer_trace import ConsumerTrace, Entry
@@ -190,14 +189,6 @@ def measure(name: str, seed: int) -> dict[str, float]:
     return {arrangement: cost(trace) for arrangement, cost in ARRANGEMENTS.items()}
 
 
-class _NoModels:
-    def worth(self, candidate: Candidate) -> tuple[float, ...]:
-        raise KeyError(candidate.model_id)
-
-    def because(self, candidate: Candidate) -> str:
-        raise KeyError(candidate.model_id)
-
-
 def deciding_ms(consumers: int, offered: int, rounds: int = 100) -> float:
     """Give the processor time of a plan over so many consumers, of so many offers each."""
     rng = random.Random(1)
@@ -212,7 +203,7 @@ def deciding_ms(consumers: int, offered: int, rounds: int = 100) -> float:
     for _ in range(9):
         begun = time.process_time()  # asked for seldom: that takes as long as a plan, on some systems
         for need in needs:
-            plan_releases(quotes, (), need, _NoModels())
+            plan_others(quotes, need)
         taken.append(1000 * (time.process_time() - begun) / rounds)
     return statistics.median(taken)
 
