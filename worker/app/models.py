@@ -18,6 +18,7 @@ from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.consumers import ConsumerWorker
+from worker.workers.engine_models import EngineModels
 from worker.workers.model_consumers import externals, own_models
 from worker.workers.model_load import ModelWorker
 from worker.workers.model_owners import ExternalWorker
@@ -42,7 +43,7 @@ def build_models(
     worker = ModelWorker(
         core,
         models,
-        ModelWeights(core, monitor, surroundings.process_bytes),
+        ModelWeights(core, monitor, surroundings.process_bytes, EngineModels(core, models, monitor)),
         owners,
         consumers,
         monitor,

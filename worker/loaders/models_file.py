@@ -424,4 +424,5 @@ def _spec(declared: _Declared, model_root: Path, refused: str | None) -> ModelSp
         aliases=tuple(entry.aliases),
         params=tuple(entry.params.items()),
         preload=entry.preload,
+        engine_group=entry.engine_group,
     )

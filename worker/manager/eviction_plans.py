@@ -6,11 +6,11 @@ from types import MappingProxyType
 
 from protocol.vocabulary import EvictionStrategy, ModelState
 from worker.core.clock import Clock
-from worker.core.consumers import Quote
+from worker.core.consumers import Quote, Release
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import HOST, AllocationRequest
 from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
-from worker.eviction.release_planner import Release, ReleaseNeed, ReleasePlan, plan_releases
+from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry, SettlingError
@@ -179,7 +179,11 @@ class EvictionPlans:
                 external=entry.spec.external,
                 priority=entry.spec.priority,
                 expired=entry.expired(now_ns),
-                offloadable=entry.spec.offload and entry.residence.device_id != HOST,
+                offloadable=entry.spec.offload
+                and entry.residence.device_id != HOST
+                and not entry.residence.engine,
+                shrinkable_bytes=entry.shrinkable_bytes,
+                shrink_ms=None if entry.footprint is None else entry.footprint.shrink_ms,
                 cost_ms=self.cost_ms(entry),
             )
             for entry in self._table

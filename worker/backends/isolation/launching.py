@@ -102,6 +102,8 @@ class Launching:
         with self._beginning:
             if self._closed:
                 raise LaunchError("the worker ends")
+            if self._over is None:
+                self._over = start_thread(self._run, "device-launcher")
             self._tasks.put(task)
         over.wait()
         started = outcome[0]
