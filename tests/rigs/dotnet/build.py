@@ -155,6 +155,7 @@ def _job(one: Project, seen: list[Project], out: Path, tools: Toolchain) -> Job:
         f"/checked{'+' if one.is_on('CheckForOverflowUnderflow') else '-'}",
         *((f"/doc:{name}.xml",) if one.is_on("GenerateDocumentationFile") else ()),
         *(f"/reference:{file}" for file in references),
+        *(f"/resource:{place},{name}" for name, place in one.resources),
         *map(str, one.sources()),
         *generated,
     )
@@ -215,7 +216,8 @@ def _runtimeconfig(one: Project, root: Path) -> str:
 def _digest(job: Job, one: Project, dependencies: list[str]) -> str:
     """Sum up everything that the assembly depends on, by content."""
     told = hashlib.sha256(json.dumps([asdict(job), dependencies], sort_keys=True).encode())
-    for file in (*one.sources(), *sorted(HERE.glob("*.py"))):
+    resources = (place for _, place in one.resources)
+    for file in (*one.sources(), *resources, *sorted(HERE.glob("*.py"))):
         told.update(hashlib.sha256(file.read_bytes()).digest())
     return told.hexdigest()
 

@@ -22,6 +22,7 @@ ITEMS = {
     "InternalsVisibleTo",
     "Using",
     "Compile",
+    "EmbeddedResource",
 }
 WITHOUT_EFFECT = {"None", "Content", "Folder", "AdditionalFiles", "TrimmerRootAssembly", "ProjectCapability"}
 """Items that change nothing about the assembly."""
@@ -60,6 +61,8 @@ class Project:
     properties: dict[str, str]
     items: dict[str, tuple[str, ...]]
     """What each kind of item includes."""
+    resources: tuple[tuple[str, Path], ...] = ()
+    """Name and file of each embedded resource."""
 
     def get(self, name: str, default: str = "") -> str:
         """Return a property's value, ``default`` where it is empty."""
@@ -120,14 +123,19 @@ def load(file: Path) -> Project:
         message = f"{file}: TargetFramework is {properties.get('TargetFramework')!r}, not net8.0"
         raise ProjectError(message)
     items: dict[str, tuple[str, ...]] = {}
+    resources: list[tuple[str, Path]] = []
     if _is_web(properties):
         items["FrameworkReference"] = (ASPNET_REFERENCE,)
     for group, here in groups:
         for element in group:
-            if element.tag not in WITHOUT_EFFECT and _holds(element, here, properties):
+            if element.tag in WITHOUT_EFFECT or not _holds(element, here, properties):
+                continue
+            if element.tag == "EmbeddedResource":
+                resources.append(_resource(element, here, properties))
+            else:
                 items[element.tag] = (*items.get(element.tag, ()), *_included(element, here, properties))
     _check_versions(file, properties, groups, set(items.pop("PackageVersion", ())))
-    return Project(file, properties, items)
+    return Project(file, properties, items, tuple(resources))
 
 
 def _above(file: Path, name: str) -> Path | None:
@@ -192,6 +200,14 @@ def _included(element: ET.Element, here: Path, properties: dict[str, str]) -> It
     if element.tag == "PackageReference" and element.get("PrivateAssets", "").lower() == "all":
         return  # analyzers and the like: nothing of them is compiled against
     yield from (part.strip() for part in include.split(";") if part.strip())
+
+
+def _resource(element: ET.Element, here: Path, properties: dict[str, str]) -> tuple[str, Path]:
+    """Return a resource's name, which has to be given, and its file."""
+    if set(element.attrib) - {"Condition"} != {"Include", "LogicalName"}:
+        raise _not_understood(here, f"<EmbeddedResource {' '.join(element.attrib)}>")
+    include = _expand(element.get("Include", ""), here, properties)
+    return _expand(element.get("LogicalName", ""), here, properties), _beside(here, include)
 
 
 def _holds(element: ET.Element, here: Path, properties: dict[str, str]) -> bool:
