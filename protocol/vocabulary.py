@@ -196,6 +196,7 @@ class UnloadMode(StrEnum):
 
     UNLOAD = "unload"
     OFFLOAD = "offload"
+    SHRINK = "shrink"
 
 
 class AnalyticsSection(StrEnum):
@@ -219,6 +220,8 @@ class EventName(StrEnum):
     ALLOCATION_EXPIRED = "memory.allocation_expired"
     MODEL_UNLOADED = "memory.model_unloaded"
     UNLOAD_REQUESTED = "memory.unload_requested"
+    RELEASE_REQUESTED = "memory.release_requested"
+    CONSUMER_LIMIT_CHANGED = "memory.consumer_limit_changed"
     DEVICE_LOST = "device.lost"
     DEVICE_RECOVERED = "device.recovered"
     CONTENTS_DISPLACED = "device.contents_displaced"
@@ -247,6 +250,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_BUSY = "model_busy"
     MODEL_LOAD_FAILED = "model_load_failed"
+    CONSUMER_NOT_FOUND = "consumer_not_found"
     PLAN_STALE = "plan_stale"
     OUT_OF_MEMORY = "out_of_memory"
     LIMIT_EXCEEDED = "limit_exceeded"

@@ -74,6 +74,10 @@ class DeviceUnavailableError(WorkerError):
     code = ErrorCode.DEVICE_UNAVAILABLE
 
 
+class EngineLostError(DeviceUnavailableError):
+    """A model's engine process ended under it: the device is as it was, and the model is loaded again when it is used."""
+
+
 class DeviceLostError(DeviceUnavailableError):
     """The device went away, and every block on it."""
 
@@ -100,6 +104,12 @@ class ModelLoadFailedError(WorkerError):
     """The model could not be loaded; ``cause`` says why, and nothing of it is left."""
 
     code = ErrorCode.MODEL_LOAD_FAILED
+
+
+class ConsumerNotFoundError(WorkerError):
+    """The consumer is not registered, or was forgotten because its lease ran out."""
+
+    code = ErrorCode.CONSUMER_NOT_FOUND
 
 
 class PlanStaleError(WorkerError):

@@ -10,8 +10,13 @@ from protocol.record import Record
 class EvictionMode(StrEnum):
     """How a victim gives up its memory on the device."""
 
+    SHRINK = "shrink"
+    """It stays, and gives back what its engine keeps beside it."""
     OFFLOAD = "offload"
     UNLOAD = "unload"
+
+
+NOTHING_NEEDED = "stays: nothing has to be freed"
 
 
 class Candidate(Record):
@@ -38,6 +43,12 @@ class Candidate(Record):
     """Idle past its keep-alive."""
     offloadable: bool = False
     """May go to host memory instead of being unloaded."""
+    shrinkable_bytes: int = 0
+    """What of its size it can give back and stay."""
+    shrink_ms: int | None = None
+    """What that took the last time; None if it was never done."""
+    cost_ms: float = 0.0
+    """Expected milliseconds of rebuilding: what it is compared with other consumers' offers by."""
 
 
 class Need(Record):
@@ -110,7 +121,8 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
       6. it holds no memory;
       7. nothing has to be freed;
       8. the need cannot be met, and is not forced: then no model goes.
-    The rest go in this order until the need is met:
+    Where what engines keep beside their models is enough, that is given back, the cheapest byte first, and no model
+    goes. Else they go in this order until the need is met:
       9. idle past keep-alive, then the others; within both, the lowest worth first, then the id;
      10. but one is passed over where, with it, ``max_models`` victims could no longer free enough;
      11. and one is spared after all where the others free enough without it, the highest worth first:
@@ -123,7 +135,7 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
     reasons: dict[str, str] = {}
     free: list[Candidate] = []
     for candidate in everyone:
-        reason = _fixed(candidate, need)  # 1 to 6
+        reason = why_fixed(candidate, need.device_id)  # 1 to 6
         if reason is None:
             free.append(candidate)
         else:
@@ -131,15 +143,17 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
     ceiling = _ceiling([candidate.size_bytes for candidate in free], need.max_models)
     chosen: list[Candidate] = []
     if need.free_bytes <= 0:  # 7
-        reasons.update((candidate.model_id, "stays: nothing has to be freed") for candidate in free)
+        reasons.update((candidate.model_id, NOTHING_NEEDED) for candidate in free)
     elif ceiling < need.free_bytes and not need.forced:  # 8
         text = (
             f"stays: evicting would not help, {need.free_bytes} bytes are needed and at most {ceiling} "
             f"can be freed{_within(need)}"
         )
         reasons.update((candidate.model_id, text) for candidate in free)
+    elif shrunk := _shrunk(free, need):
+        return _shrinking(everyone, shrunk, reasons, ceiling, need)
     else:
-        free.sort(key=lambda one: (not one.expired, ranking.worth(one), one.model_id))  # 9
+        free = ranked(free, ranking)  # 9
         sizes = [candidate.size_bytes for candidate in free]
         picked = choose(sizes, min(need.free_bytes, ceiling), need.max_models)  # 10, 11
         chosen = [free[index] for index in picked]
@@ -162,6 +176,11 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
             if candidate.model_id not in gone
         ),
     )
+
+
+def ranked(free: Iterable[Candidate], ranking: Ranking) -> list[Candidate]:
+    """Give the candidates that may go in the order in which they go: step 9 of the plan."""
+    return sorted(free, key=lambda one: (not one.expired, ranking.worth(one), one.model_id))
 
 
 def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None) -> list[int]:
@@ -187,11 +206,11 @@ def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None)
     return picked
 
 
-def _fixed(candidate: Candidate, need: Need) -> str | None:
-    """Say why a candidate stays whatever is needed; None if it may go."""
+def why_fixed(candidate: Candidate, device_id: str) -> str | None:
+    """Say why a candidate stays whatever is needed on a device; None if it may go."""
     reason = None
-    if candidate.device_id != need.device_id:  # 1
-        reason = f"it is on {candidate.device_id}, memory is needed on {need.device_id}"
+    if candidate.device_id != device_id:  # 1
+        reason = f"it is on {candidate.device_id}, memory is needed on {device_id}"
     elif candidate.excluded:  # 2
         reason = "excluded by the request"
     elif candidate.in_use > 0:  # 3
@@ -203,6 +222,45 @@ def _fixed(candidate: Candidate, need: Need) -> str | None:
     elif candidate.size_bytes <= 0:  # 6
         reason = "it holds no memory on this device"
     return None if reason is None else f"stays: {reason}"
+
+
+def _shrunk(free: Iterable[Candidate], need: Need) -> list[Candidate]:
+    """Return the candidates that have to be shrunk; none where all of them together give too little."""
+    able = [one for one in free if one.shrinkable_bytes > 0]
+    able.sort(
+        key=lambda one: ((one.shrink_ms or 0) / one.shrinkable_bytes, -one.shrinkable_bytes, one.model_id)
+    )
+    sizes = [one.shrinkable_bytes for one in able]
+    if _ceiling(sizes, need.max_models) < need.free_bytes:
+        return []
+    return [able[index] for index in choose(sizes, need.free_bytes, need.max_models)]
+
+
+def _shrinking(
+    everyone: list[Candidate], shrunk: list[Candidate], reasons: dict[str, str], ceiling: int, need: Need
+) -> EvictionPlan:
+    """Make the plan by which models stay and give back what their engines keep beside them."""
+    reason = "shrunk: its engine gives back working memory, and the model stays"
+    victims = tuple(
+        Victim(one.model_id, one.shrinkable_bytes, EvictionMode.SHRINK, 0, reason) for one in shrunk
+    )
+    names = {one.model_id for one in shrunk}
+    return EvictionPlan(
+        need_bytes=need.free_bytes,
+        ceiling_bytes=ceiling,
+        meetable=True,
+        freed_bytes=sum(victim.freed_bytes for victim in victims),
+        reload_ms=0,
+        offloaded_bytes=0,
+        victims=victims,
+        survivors=tuple(
+            Survivor(
+                one.model_id, reasons.get(one.model_id, "stays: enough is given back by engines, without it")
+            )
+            for one in everyone
+            if one.model_id not in names
+        ),
+    )
 
 
 def _ceiling(sizes: Sequence[int], max_models: int | None) -> int:

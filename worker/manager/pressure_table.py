@@ -6,7 +6,7 @@ from protocol.vocabulary import DeviceState, PressureLevel, Source
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest, Readings, Signal
 from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
-from worker.policy.admission import can_ever_fit, left_bytes, missing_bytes
+from worker.policy.admission import can_ever_fit, left_bytes, missing_below_cap, missing_bytes
 from worker.policy.holders import unattributed_bytes
 from worker.policy.levels import as_signals, budget_signal, is_another_demotion, settle_all
 from worker.policy.pressure import Headroom, LedgerTotals, headroom, level_of, within, worst
@@ -65,6 +65,12 @@ class PressureTable:
                 for each in self._sharing(self._devices.get(device_id))
             )
 
+    def missing_below_cap(self, device_id: str, size_bytes: int) -> int:
+        """Return how much of what is missing only the worker's own memory can free: it is over a cap of its own."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return missing_below_cap(size_bytes, device.limits, device.totals())
+
     def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
         """Return what models can take where they have so much; None where that can't be told now.
 
@@ -118,18 +124,17 @@ class PressureTable:
         with self._lock:
             device = self._devices.get(device_id)
             status, now = self._status(device), self.headroom_of(device)
-            before, device.observed_level = device.observed_level, status.pressure_level
-            change, known = None, device.observed_budget
+            before, known = device.observed_level, device.observed_budget
+            change, budget = None, known
             if device.info.state is DeviceState.AVAILABLE:
-                device.observed_budget = (now.budget_bytes,)
-                if known is not None and known != device.observed_budget:
+                budget = (now.budget_bytes,)
+                if known is not None and known != budget:
                     change = BudgetChange(known[0], now.budget_bytes, now.budget_source)
-            demoted = status.process_demoted_bytes or 0
+            demoted, told = status.process_demoted_bytes or 0, device.observed_demoted_bytes
             demotion = None
-            if is_another_demotion(device.observed_demoted_bytes, demoted):
-                demotion = DemotionChange(device.observed_demoted_bytes, demoted)
-                device.observed_demoted_bytes = demoted
-            return Observation(
+            if is_another_demotion(told, demoted):
+                demotion, told = DemotionChange(told, demoted), demoted
+            seen = Observation(
                 status,
                 device.readings,
                 now,
@@ -139,6 +144,10 @@ class PressureTable:
                 budget_change=change,
                 demotion_change=demotion,
             )
+            # Where memory was short before, the next call sees the same as new.
+            device.observed_level, device.observed_budget = status.pressure_level, budget
+            device.observed_demoted_bytes = told
+            return seen
 
     def headroom_of(self, device: Device) -> Headroom:
         """Return what a device can still give, for who holds the lock."""

@@ -8,6 +8,11 @@ namespace MemoryWorker.Client;
 /// answer, and <see cref="OperationCanceledException"/> with the caller's token.
 /// Changes are not repeated when the worker dies; reads are, once.
 /// </summary>
+/// <remarks>
+/// <c>Get…</c> reads, <c>Post…</c> makes or changes, <c>Delete…</c> gives back, each with a request and a response of that
+/// name, which gain properties and lose none. What has no such name is called as the action is (<see cref="LoadModelAsync"/>
+/// is <c>memory.load_model</c>), and takes and answers the wire's own records. The whole table is in the package's README.
+/// </remarks>
 public interface IServiceMemory
 {
     /// <summary>Says where the memory is, on one device or all.</summary>
@@ -151,6 +156,10 @@ public interface IServiceMemory
     /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>invalid_request</c> for a model that the worker holds.</exception>
     Task<UnloadedModel> ConfirmModelUnloadedAsync(string modelId, CancellationToken cancellationToken = default);
 
+    /// <summary>Reads the file of models again; what is loaded and declared as before stays loaded.</summary>
+    /// <exception cref="WorkerRequestException"><c>invalid_request</c>: the file is refused, and all is as before.</exception>
+    Task<ReloadModelsResult> ReloadModelsAsync(CancellationToken cancellationToken = default);
+
     /// <summary>Says which of several candidates would fit first, and what would have to go. Changes nothing.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
     Task<PlanResult> PlanAsync(PlanParams request, CancellationToken cancellationToken = default);
@@ -158,6 +167,25 @@ public interface IServiceMemory
     /// <summary>Says how to cut work into batches that fit.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>out_of_memory</c>.</exception>
     Task<PlanBatchesResult> PlanBatchesAsync(PlanBatchesParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Says what a consumer of this host's own memory holds, and what giving it back would cost; sent again, it updates. It is asked by <see cref="ReleaseRequestedEvent"/>, and only where that is listened to.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c> for a name of the worker's own.</exception>
+    Task<RegisterConsumerResult> RegisterConsumerAsync(
+        RegisterConsumerParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Tells the worker that a consumer gave so much back, 0 for nothing: the answer to <see cref="ReleaseRequestedEvent"/>, or of its own accord.</summary>
+    /// <exception cref="WorkerRequestException"><c>consumer_not_found</c>.</exception>
+    Task<ReleasedResult> ConfirmReleasedAsync(
+        string consumerId, long bytes, CancellationToken cancellationToken = default);
+
+    /// <summary>Has a consumer forgotten; says whether it was known.</summary>
+    Task<UnregisterConsumerResult> UnregisterConsumerAsync(
+        string consumerId, CancellationToken cancellationToken = default);
+
+    /// <summary>Says what holds memory, the worker's own models and pools among it, and what giving it back costs.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<GetConsumersResult> GetConsumersAsync(
+        string? deviceId = null, string? kind = null, CancellationToken cancellationToken = default);
 
     /// <summary>Changes a device's limits. What is not assigned stays; a null limit takes the cap away.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c>.</exception>

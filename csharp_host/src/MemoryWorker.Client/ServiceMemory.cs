@@ -17,7 +17,12 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     {
         ArgumentException.ThrowIfNullOrEmpty(deviceId);
         var wire = await StatusAsync(deviceId, options, cancellationToken).ConfigureAwait(false);
-        return new(One(wire.Devices, ErrorCode.DeviceNotFound, WireActions.GetStatus, $"'{deviceId}' is not one device"), wire.Host, wire.AgeMs);
+        return new()
+        {
+            Device = One(wire.Devices, ErrorCode.DeviceNotFound, WireActions.GetStatus, $"'{deviceId}' is not one device"),
+            Host = wire.Host,
+            Age = TimeSpan.FromMilliseconds(wire.AgeMs),
+        };
     }
 
     /// <inheritdoc/>
@@ -45,7 +50,11 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         ArgumentException.ThrowIfNullOrEmpty(allocationId);
         var request = new GetAllocationsParams { AllocationId = allocationId };
         var wire = await AskAsync(WireActions.GetAllocations, request, cancellationToken).ConfigureAwait(false);
-        return new(One(wire.Allocations, ErrorCode.AllocationNotFound, WireActions.GetAllocations, $"there is no allocation '{allocationId}'"));
+        return new()
+        {
+            Allocation = One(
+                wire.Allocations, ErrorCode.AllocationNotFound, WireActions.GetAllocations, $"there is no allocation '{allocationId}'"),
+        };
     }
 
     /// <inheritdoc/>
@@ -223,6 +232,10 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     }
 
     /// <inheritdoc/>
+    public Task<ReloadModelsResult> ReloadModelsAsync(CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.ReloadModels, new ReloadModelsParams(), cancellationToken);
+
+    /// <inheritdoc/>
     public Task<PlanResult> PlanAsync(PlanParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.Plan, request, cancellationToken);
 
@@ -230,6 +243,36 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     public Task<PlanBatchesResult> PlanBatchesAsync(
         PlanBatchesParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.PlanBatches, request, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<RegisterConsumerResult> RegisterConsumerAsync(
+        RegisterConsumerParams request, CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.RegisterConsumer, request, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<ReleasedResult> ConfirmReleasedAsync(
+        string consumerId, long bytes, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(consumerId);
+        ArgumentOutOfRangeException.ThrowIfNegative(bytes);
+        var request = new ReleasedParams { ConsumerId = consumerId, Bytes = bytes };
+        return AskAsync(WireActions.Released, request, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public Task<UnregisterConsumerResult> UnregisterConsumerAsync(
+        string consumerId, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(consumerId);
+        return AskAsync(
+            WireActions.UnregisterConsumer, new UnregisterConsumerParams { ConsumerId = consumerId }, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public Task<GetConsumersResult> GetConsumersAsync(
+        string? deviceId = null, string? kind = null, CancellationToken cancellationToken = default) =>
+        AskAsync(
+            WireActions.GetConsumers, new GetConsumersParams { DeviceId = deviceId, Kind = kind }, cancellationToken);
 
     /// <inheritdoc/>
     public Task<SetLimitsResult> SetLimitsAsync(SetLimitsParams request, CancellationToken cancellationToken = default) =>

@@ -12,8 +12,17 @@ public sealed class MemoryWorkerOptions
     /// <summary>The Python interpreter; null for <c>python3</c> (on Windows <c>python</c>) on PATH.</summary>
     public string? FileName { get; set; }
 
-    /// <summary>Arguments; empty for <c>-m memory_worker</c>.</summary>
+    /// <summary>Arguments; empty for <c>-m memory_worker</c>. Those of <see cref="Worker"/> follow.</summary>
     public IList<string> Arguments { get; } = new List<string>();
+
+    /// <summary>The worker's own options: <c>"Worker": { "AutoOptimize": "High", "Plugins": ["mine"] }</c>.</summary>
+    public WorkerOptions Worker { get; set; } = new();
+
+    /// <summary>
+    /// The environment that the worker runs in, found or made when it starts (with <see cref="StartWithHost"/>, when the host
+    /// does); an empty section takes what <see cref="PythonEnvironmentOptions"/> has. Null for <see cref="FileName"/> as it is.
+    /// </summary>
+    public PythonEnvironmentOptions? Python { get; set; }
 
     /// <summary>Folder the worker starts in; null for the host's.</summary>
     public string? WorkingDirectory { get; set; }
@@ -56,6 +65,8 @@ public sealed class MemoryWorkerOptions
         {
             FileName = string.IsNullOrEmpty(FileName) ? defaults.FileName : FileName,
             Arguments = Arguments.Count == 0 ? defaults.Arguments : [.. Arguments],
+            Worker = Worker,
+            Python = Python,
             WorkingDirectory = WorkingDirectory,
             Environment = Environment.ToDictionary(one => one.Key, one => string.IsNullOrEmpty(one.Value) ? null : one.Value),
             StartTimeout = StartTimeout,

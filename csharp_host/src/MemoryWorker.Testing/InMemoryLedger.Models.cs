@@ -62,7 +62,7 @@ internal sealed partial class InMemoryLedger
         return new()
         {
             Models = [.. shown.Select(Status).Where(one => asked.DeviceId is null || one.DeviceId == asked.DeviceId)],
-            PressureLevel = places.Max(Level),
+            PressureCategory = places.Max(Level),
             PressurePercentage = places.Max(PressurePercentage),
             AvailableOperations = [],
             OptimizationRecommendations = [],

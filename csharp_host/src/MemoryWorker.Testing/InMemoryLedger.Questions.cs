@@ -78,7 +78,7 @@ internal sealed partial class InMemoryLedger
         {
             Devices = [.. found.Select(device => Status(device, asked))],
             Host = new() { TotalBytes = null, AvailableBytes = null, ProcessRssBytes = null },
-            PressureLevel = found.Max(Level),
+            PressureCategory = found.Max(Level),
             AgeMs = 0,
         };
     }
@@ -105,7 +105,7 @@ internal sealed partial class InMemoryLedger
         AllocationCount = _allocations.Values.Count(one => one.Device == device),
         ModelBytes = ModelBytes(device),
         UtilizationPercentage = Percentage(AllocatedBytes(device) + ModelBytes(device), device.BudgetBytes),
-        PressureLevel = Level(device),
+        PressureCategory = Level(device),
         Allocations = asked.IncludeAllocations
             ? [.. _allocations.Values.Where(one => one.Device == device).Select(one => one.ToRow(clock))]
             : null,
@@ -119,14 +119,14 @@ internal sealed partial class InMemoryLedger
         return new()
         {
             Devices = [.. found.Select(Pressure)],
-            PressureLevel = found.Max(Level),
+            PressureCategory = found.Max(Level),
         };
     }
 
     private DevicePressure Pressure(FakeDevice device) => new()
     {
         DeviceId = device.DeviceId,
-        PressureLevel = Level(device),
+        PressureCategory = Level(device),
         PressurePercentage = PressurePercentage(device),
         AvailableMemoryBytes = Headroom(device),
         TotalMemoryBytes = device.BudgetBytes,
@@ -140,14 +140,14 @@ internal sealed partial class InMemoryLedger
     private double PressurePercentage(FakeDevice device) =>
         Percentage(Budget(device) - Headroom(device), Budget(device));
 
-    private PressureLevel Level(FakeDevice device)
+    private PressureCategory Level(FakeDevice device)
     {
         var thresholds = _limits[device.DeviceId].Thresholds;
         var now = PressurePercentage(device);
-        return now >= thresholds.Critical ? PressureLevel.Critical
-            : now >= thresholds.High ? PressureLevel.High
-            : now >= thresholds.Moderate ? PressureLevel.Moderate
-            : PressureLevel.Low;
+        return now >= thresholds.Critical ? PressureCategory.Critical
+            : now >= thresholds.High ? PressureCategory.High
+            : now >= thresholds.Moderate ? PressureCategory.Moderate
+            : PressureCategory.Low;
     }
 
     private static double Percentage(long part, long whole) => whole <= 0 ? 100 : Math.Round(100.0 * part / whole, 3);

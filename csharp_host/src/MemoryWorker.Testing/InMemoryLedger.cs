@@ -66,8 +66,14 @@ internal sealed partial class InMemoryLedger(
         lock (_gate)
         {
             var lost = _allocations.Values
-                .Select(one => new LostAllocation(
-                    one.AllocationId, one.Device.DeviceId, one.SizeBytes, one.Asked.Owner, one.Asked.Purpose))
+                .Select(one => new LostAllocation
+                {
+                    AllocationId = one.AllocationId,
+                    DeviceId = one.Device.DeviceId,
+                    SizeBytes = one.SizeBytes,
+                    Owner = one.Asked.Owner,
+                    Purpose = one.Asked.Purpose,
+                })
                 .ToList();
             foreach (var one in _allocations.Values.ToList())
             {

@@ -73,7 +73,16 @@ public sealed class InMemoryWorker : IPythonWorkerService
             lock (_gate)
             {
                 var state = _disposed ? WorkerState.Disposed : WorkerState.Running;
-                return new WorkerSnapshot(state, ProcessId, "in-memory", _deaths + 1, _deaths, _inFlight, 0);
+                return new WorkerSnapshot
+                {
+                    State = state,
+                    ProcessId = ProcessId,
+                    WorkerVersion = "in-memory",
+                    Starts = _deaths + 1,
+                    Exits = _deaths,
+                    InFlight = _inFlight,
+                    JunkLines = 0,
+                };
             }
         }
     }

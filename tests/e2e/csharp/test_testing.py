@@ -199,7 +199,7 @@ def test_pages(memory: Any) -> None:
 
 def test_pressure_rises_with_what_is_allocated(memory: Any) -> None:
     """Three quarters of the budget are moderate pressure, nine tenths high."""
-    from MemoryWorker.Client import PressureCategory
+    from MemoryWorker.Client.Protocol import PressureCategory
 
     seen = []
     for size in (32 * MIB, 16 * MIB, 10 * MIB):
@@ -302,16 +302,16 @@ def test_a_kill_takes_the_memory_along(worker: Any) -> None:
 def test_events_are_raised(worker: Any) -> None:
     """A reader gets what it asked for, numbered for it."""
     from MemoryWorker.Client import PressureChangedEvent
-    from MemoryWorker.Client.Protocol import EventName, PressureChangedData, PressureLevel
+    from MemoryWorker.Client.Protocol import EventName, PressureCategory, PressureChangedData
     from System import Array
 
     stream = worker.Memory.GetMemoryEventsAsync(Array[EventName]([EventName.MemoryPressureChanged]))
     reading = runtime.iterate(stream)
-    data = make(PressureChangedData, DeviceId=DEVICE, From=PressureLevel.Low, To=PressureLevel.High)
+    data = make(PressureChangedData, DeviceId=DEVICE, From=PressureCategory.Low, To=PressureCategory.High)
     reader = _Ahead(reading)
     reader.until_reading(worker, PressureChangedEvent(0, 0, data))
     one = reader.first()
-    assert (one.Sequence, one.Data.To, one.ProcessId) == (1, PressureLevel.High, worker.Snapshot.ProcessId)
+    assert (one.Sequence, one.Data.To, one.ProcessId) == (1, PressureCategory.High, worker.Snapshot.ProcessId)
 
 
 class _Ahead:

@@ -111,7 +111,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         ("models: 3", "models.yaml:1: models: input should be a valid list, or keys and values by id, not 3"),
         (
             "model: []",
-            "models.yaml:1: model: is no known key; the nearest is 'models'\nmodels.yaml:1: models: is missing",
+            "models.yaml:1: model: is no known key; the nearest is 'models'",
         ),
         ("models: [3]", "models.yaml:1: models[0]: must be keys and values, not 3"),
         (
@@ -138,7 +138,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         (one("loader: torch"), "models.yaml:2: models[0].path: is missing"),
         (
             one("path: x", "loader: gguf"),
-            "models.yaml:4: models[0].loader: no loader 'gguf'; there are safetensors, torch, module",
+            "models.yaml:4: models[0].loader: no loader 'gguf'; there are safetensors, torch, module, onnx",
         ),
         (one("loader: module"), "models.yaml:2: models[0].factory: is missing; the loader module needs one"),
         (
@@ -244,7 +244,7 @@ roles:
         ),
         ("path: []", "path: input should be a path, or a list of paths"),
         ("path: $NO_SUCH_VARIABLE/x", "path: $NO_SUCH_VARIABLE/x: $NO_SUCH_VARIABLE is not set"),
-        ("loader: llama-cpp", "loader: no loader 'gguf'; there are safetensors, torch, module"),
+        ("loader: llama-cpp", "loader: no loader 'gguf'; there are safetensors, torch, module, onnx"),
         ("aliases: [a]", "aliases[0]: 'a' is a name of models[0] already"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``python -m memory_worker simulate FILE``: what a trace of uses costs under each policy, and at best."""
+"""``python -m memory_worker simulate FILE``: what a trace costs under each policy or arrangement, and at best."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from protocol.vocabulary import EvictionStrategy
 from worker.tools.output import Claim, as_it_is, put
 
 _BAD_INPUT = 2
+_MOST_PERCENT = 1000
 
 
 def main(argv: list[str], claim: Claim = as_it_is) -> int:
@@ -15,27 +16,22 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
     arguments = _parser().parse_args(argv)
     out = claim()
     # Only now: ``--help`` and the worker itself do not wait for what a simulation needs.
-    from worker.tools.simulate.results import as_json, as_table, simulate  # noqa: PLC0415
-    from worker.tools.simulate.trace_file import TraceError, read_traces  # noqa: PLC0415
+    from worker.tools.simulate.run import TraceError, run  # noqa: PLC0415
 
     try:
         with Path(arguments.file).open(encoding="utf-8-sig", errors="strict") as lines:
-            traces = read_traces(lines, arguments.capacity_bytes)
+            text = run(lines, arguments)
     except (OSError, UnicodeDecodeError, TraceError) as error:
         print(f"{arguments.file}: {error}", file=sys.stderr)
         return _BAD_INPUT
-    strategies = tuple(EvictionStrategy(name) for name in arguments.policy or EvictionStrategy)
-    results = {
-        device_id: simulate(trace, tuple(dict.fromkeys(strategies)), arguments.optimum_seconds)
-        for device_id, trace in traces.items()
-    }
-    return put(out, as_json(results) if arguments.json else as_table(results))
+    return put(out, text)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m memory_worker simulate",
-        description="Replay a trace of model uses (JSON lines) under each eviction policy, and at best.",
+        description="Replay a trace (JSON lines): of models, under each eviction policy; of several consumers of memory, "
+        "with one planner, with partitions and with LRU. And at best.",
     )
     parser.add_argument("file", metavar="FILE", help="a trace, or a log written by --record")
     parser.add_argument(
@@ -46,6 +42,18 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         choices=[strategy.value for strategy in EvictionStrategy],
         help="only this one; may be repeated",
+    )
+    parser.add_argument(
+        "--what-if",
+        action="store_true",
+        help="tell what other keep-alives, times to live and bounds would have cost, under the first --policy or adaptive",
+    )
+    parser.add_argument(
+        "--within",
+        type=_regret,
+        default=0.05,
+        metavar="PERCENT",
+        help="of what it costs, which the smallest bound that --what-if looks for may cost more (default 5)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument(
@@ -64,3 +72,11 @@ def _positive(text: str) -> int:
         message = "must be at least 1"
         raise argparse.ArgumentTypeError(message)
     return value
+
+
+def _regret(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= _MOST_PERCENT:
+        message = f"must be between 0 and {_MOST_PERCENT}"
+        raise argparse.ArgumentTypeError(message)
+    return value / 100

@@ -19,7 +19,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     public required HostStatus Host { get; init; }
 
     /// <summary>The worst of the devices'.</summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Of the oldest reading in the answer.</summary>
     public required long AgeMs { get; init; }
@@ -53,7 +53,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "age_ms"u8))
@@ -86,7 +86,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         writer.WritePropertyName("host"u8);
         WireWriter.Value(writer, Host);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("age_ms"u8);
         WireWriter.Value(writer, AgeMs);
         writer.WriteEndObject();
@@ -172,7 +172,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     public required double? UtilizationPercentage { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary><c>allocations</c></summary>
     public required IReadOnlyList<AllocationRow>? Allocations { get; init; }
@@ -342,7 +342,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "allocations"u8))
@@ -445,7 +445,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("utilization_percentage"u8);
         WireWriter.Value(writer, UtilizationPercentage);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("allocations"u8);
         WireWriter.List(writer, Allocations, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("usage"u8);
@@ -1270,8 +1270,11 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
 }
 
 /// <summary>Memory that was handed out.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record AllocateResult : IWireRecord<AllocateResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>allocation_id</c></summary>
     public required string AllocationId { get; init; }
 
@@ -1295,6 +1298,11 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
 
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back for it.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -1353,6 +1361,10 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "AllocateResult", refuse: strict);
@@ -1389,13 +1401,21 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
 
-/// <summary>A model that was dropped, and why.</summary>
+/// <summary>A model that gave memory back, and why: the receipt.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
@@ -1411,6 +1431,30 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     /// <summary>Why; and what came back, where that is not what the ledger freed.</summary>
     public required string Reason { get; init; }
 
+    private readonly long? _claimedBytes;
+
+    /// <summary>What should have come back; null where only its owner knows.</summary>
+    public long? ClaimedBytes { get => _claimedBytes; init { _claimedBytes = value; _assigned |= 0x1; } }
+
+    private readonly long? _keptBytes;
+
+    /// <summary>What of that has not; null where what came back was not measured.</summary>
+    public long? KeptBytes { get => _keptBytes; init { _keptBytes = value; _assigned |= 0x2; } }
+
+    private readonly UnloadMode _mode = UnloadMode.Unload;
+
+    /// <summary>How much of it went: a model that was shrunk is still loaded.</summary>
+    public UnloadMode Mode { get => _mode; init { _mode = value; _assigned |= 0x4; } }
+
+    private readonly IReadOnlyList<ReleaseStep> _steps = [];
+
+    /// <summary>What was done, in this order.</summary>
+    public IReadOnlyList<ReleaseStep> Steps { get => _steps; init { _steps = value; _assigned |= 0x8; } }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public UnloadedModel() { }
 
@@ -1420,6 +1464,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "UnloadedModel");
         while (WireReader.Next(ref reader))
         {
@@ -1448,6 +1493,22 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
                 Reason = WireReader.String(ref reader, "reason", strict);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "kept_bytes"u8))
+            {
+                KeptBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kept_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "mode"u8))
+            {
+                Mode = WireWords.ReadUnloadMode(ref reader, "mode", strict, ref unknown);
+            }
+            else if (WireReader.IsAt(ref reader, "steps"u8))
+            {
+                Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleaseStep>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "UnloadedModel", refuse: strict);
@@ -1457,6 +1518,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         {
             WireReader.Require(strict ? seen : seen | 0xc, "UnloadedModel", "model_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1475,6 +1537,182 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         WireWriter.Value(writer, ReturnedBytes);
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("claimed_bytes"u8);
+            WireWriter.Value(writer, ClaimedBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("kept_bytes"u8);
+            WireWriter.Value(writer, KeptBytes);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("mode"u8);
+            WireWriter.Value(writer, WireWriter.Kept(Mode == UnloadMode.Unknown, UnknownWords, "mode") ?? this.Mode.ToWord());
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("steps"u8);
+            WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>One thing that was done to give memory back, and what came back by it.</summary>
+public sealed record ReleaseStep : IWireRecord<ReleaseStep>
+{
+    /// <summary><c>step</c></summary>
+    public required string Step { get; init; }
+
+    /// <summary>By the system's figures, or the driver's; null where they do not say.</summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleaseStep() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleaseStep(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleaseStep");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "step"u8))
+            {
+                Step = WireReader.String(ref reader, "step", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleaseStep", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(strict ? seen : seen | 0x2, "ReleaseStep", "step", "returned_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleaseStep Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("step"u8);
+        WireWriter.Value(writer, Step);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What a consumer gave back, and why it was asked.</summary>
+public sealed record ReleasedMemory : IWireRecord<ReleasedMemory>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>By its own word.</summary>
+    public required long ClaimedBytes { get; init; }
+
+    /// <summary>What the device's readings showed after it; null where they can't tell.</summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    public required double? CostMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleasedMemory() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleasedMemory(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleasedMemory");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x20;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleasedMemory", refuse: strict);
+            }
+        }
+        if (seen != 0x3f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x18, "ReleasedMemory", "consumer_id", "kind", "claimed_bytes", "returned_bytes", "cost_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleasedMemory Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -2206,8 +2444,11 @@ public sealed record ContentsDisplacedData : IWireRecord<ContentsDisplacedData>
 }
 
 /// <summary>What optimizing did.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary>What the steps that were carried out should have freed, by the ledger. Null from a worker that does not send it yet.</summary>
     public long? ClaimedBytes { get; init; }
 
@@ -2218,10 +2459,15 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     public required IReadOnlyList<OptimizeStep> Steps { get; init; }
 
     /// <summary><c>pressure_before</c></summary>
-    public required PressureLevel PressureBefore { get; init; }
+    public required PressureCategory PressureBefore { get; init; }
 
     /// <summary><c>pressure_after</c></summary>
-    public required PressureLevel PressureAfter { get; init; }
+    public required PressureCategory PressureAfter { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back; in a dry run, would be asked for: then nothing is claimed.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -2257,13 +2503,17 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
+                PressureBefore = WireWords.ReadPressureCategory(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
+                PressureAfter = WireWords.ReadPressureCategory(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
             }
             else
             {
@@ -2292,9 +2542,14 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureCategory.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureCategory.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -2394,7 +2649,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     public required IReadOnlyList<ModelStatus> Models { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary><c>pressure_percentage</c></summary>
     public required double? PressurePercentage { get; init; }
@@ -2432,7 +2687,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -2478,7 +2733,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         writer.WritePropertyName("models"u8);
         WireWriter.List(writer, Models, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_operations"u8);
@@ -2517,6 +2772,15 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
 
     /// <summary>What the process grew by while it was loaded, by the system; null where other changes hide it.</summary>
     public required long? MeasuredProcessBytes { get; init; }
+
+    /// <summary>What a model in an engine's process takes beside what it took when it was loaded, measured after its last work; null for others. Null from a worker that does not send it yet.</summary>
+    public long? WorkingBytes { get; init; }
+
+    /// <summary>What its cache of keys and values takes, as its engine says; null where there is none, or it does not say. Null from a worker that does not send it yet.</summary>
+    public long? KvBytes { get; init; }
+
+    /// <summary>What one more token takes of it. Null from a worker that does not send it yet.</summary>
+    public long? KvBytesPerToken { get; init; }
 
     /// <summary><c>pinned</c></summary>
     public required bool Pinned { get; init; }
@@ -2605,64 +2869,79 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 MeasuredProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_process_bytes", strict, minimum: 0);
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "working_bytes"u8))
+            {
+                WorkingBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "working_bytes", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes"u8))
+            {
+                KvBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes_per_token"u8))
+            {
+                KvBytesPerToken = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes_per_token", strict, minimum: 0);
+                seen |= 0x400;
+            }
             else if (WireReader.IsAt(ref reader, "pinned"u8))
             {
                 Pinned = WireReader.Boolean(ref reader, "pinned");
-                seen |= 0x100;
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "priority"u8))
             {
                 Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
-                seen |= 0x200;
+                seen |= 0x1000;
             }
             else if (WireReader.IsAt(ref reader, "in_use"u8))
             {
                 InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x2000;
             }
             else if (WireReader.IsAt(ref reader, "load_count"u8))
             {
                 LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "use_count"u8))
             {
                 UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "load_ms"u8))
             {
                 LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x10000;
             }
             else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
             {
                 LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x20000;
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
                 KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
             {
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
-                seen |= 0x10000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "state_reason"u8))
             {
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
-                seen |= 0x20000;
+                seen |= 0x100000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0x3ffff)
+        if (seen != 0x1fffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x3e0fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
+            WireReader.Require(strict ? seen : seen | 0x1f07fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
         }
         UnknownWords = unknown;
     }
@@ -2691,6 +2970,12 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, MeasuredBytes);
         writer.WritePropertyName("measured_process_bytes"u8);
         WireWriter.Value(writer, MeasuredProcessBytes);
+        writer.WritePropertyName("working_bytes"u8);
+        WireWriter.Value(writer, WorkingBytes);
+        writer.WritePropertyName("kv_bytes"u8);
+        WireWriter.Value(writer, KvBytes);
+        writer.WritePropertyName("kv_bytes_per_token"u8);
+        WireWriter.Value(writer, KvBytesPerToken);
         writer.WritePropertyName("pinned"u8);
         WireWriter.Value(writer, Pinned);
         writer.WritePropertyName("priority"u8);
@@ -2844,10 +3129,10 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     public required long OptimizationTimeMs { get; init; }
 
     /// <summary><c>pressure_before</c></summary>
-    public required PressureLevel PressureBefore { get; init; }
+    public required PressureCategory PressureBefore { get; init; }
 
     /// <summary><c>pressure_after</c></summary>
-    public required PressureLevel PressureAfter { get; init; }
+    public required PressureCategory PressureAfter { get; init; }
 
     /// <summary><c>goal_met</c></summary>
     public required bool GoalMet { get; init; }
@@ -2914,12 +3199,12 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
+                PressureBefore = WireWords.ReadPressureCategory(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
+                PressureAfter = WireWords.ReadPressureCategory(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "goal_met"u8))
@@ -2969,9 +3254,9 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         writer.WritePropertyName("optimization_time_ms"u8);
         WireWriter.Value(writer, OptimizationTimeMs);
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureCategory.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureCategory.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         writer.WritePropertyName("goal_met"u8);
         WireWriter.Value(writer, GoalMet);
         writer.WritePropertyName("message"u8);
@@ -3103,7 +3388,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     public required IReadOnlyList<DevicePressure> Devices { get; init; }
 
     /// <summary>The worst of the devices'.</summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -3129,7 +3414,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else
@@ -3155,7 +3440,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         writer.WritePropertyName("devices"u8);
         WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3167,7 +3452,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     public required string DeviceId { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Share of the budget that is not to be had any more.</summary>
     public required double? PressurePercentage { get; init; }
@@ -3220,7 +3505,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -3291,7 +3576,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_memory_bytes"u8);
@@ -3395,7 +3680,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     public required double Value { get; init; }
 
     /// <summary><c>level</c></summary>
-    public required PressureLevel Level { get; init; }
+    public required PressureCategory Level { get; init; }
 
     /// <summary><c>source</c></summary>
     public required Source Source { get; init; }
@@ -3429,7 +3714,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
             }
             else if (WireReader.IsAt(ref reader, "level"u8))
             {
-                Level = WireWords.ReadPressureLevel(ref reader, "level", strict, ref unknown);
+                Level = WireWords.ReadPressureCategory(ref reader, "level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "source"u8))
@@ -3462,7 +3747,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         writer.WritePropertyName("value"u8);
         WireWriter.Value(writer, Value);
         writer.WritePropertyName("level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(Level == PressureLevel.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Level == PressureCategory.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
         writer.WritePropertyName("source"u8);
         WireWriter.Value(writer, WireWriter.Kept(Source == Source.Unknown, UnknownWords, "source") ?? this.Source.ToWord());
         writer.WriteEndObject();
@@ -3912,7 +4197,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     public required long? AvailableBytes { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -3968,7 +4253,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x80;
             }
             else
@@ -4006,7 +4291,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         writer.WritePropertyName("available_bytes"u8);
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -4458,8 +4743,11 @@ public sealed record GetOptimizationRecommendationsResult : IWireRecord<GetOptim
 }
 
 /// <summary>The model as it is now, and what went for it. <c>load_ms</c> is of the load that made it resident.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
@@ -4483,6 +4771,15 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 
     /// <summary><c>measured_process_bytes</c></summary>
     public required long? MeasuredProcessBytes { get; init; }
+
+    /// <summary><c>working_bytes</c> Null from a worker that does not send it yet.</summary>
+    public long? WorkingBytes { get; init; }
+
+    /// <summary><c>kv_bytes</c> Null from a worker that does not send it yet.</summary>
+    public long? KvBytes { get; init; }
+
+    /// <summary><c>kv_bytes_per_token</c> Null from a worker that does not send it yet.</summary>
+    public long? KvBytesPerToken { get; init; }
 
     /// <summary><c>pinned</c></summary>
     public required bool Pinned { get; init; }
@@ -4522,6 +4819,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back for it.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -4580,79 +4882,98 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 MeasuredProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_process_bytes", strict, minimum: 0);
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "working_bytes"u8))
+            {
+                WorkingBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "working_bytes", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes"u8))
+            {
+                KvBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes_per_token"u8))
+            {
+                KvBytesPerToken = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes_per_token", strict, minimum: 0);
+                seen |= 0x400;
+            }
             else if (WireReader.IsAt(ref reader, "pinned"u8))
             {
                 Pinned = WireReader.Boolean(ref reader, "pinned");
-                seen |= 0x100;
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "priority"u8))
             {
                 Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
-                seen |= 0x200;
+                seen |= 0x1000;
             }
             else if (WireReader.IsAt(ref reader, "in_use"u8))
             {
                 InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x2000;
             }
             else if (WireReader.IsAt(ref reader, "load_count"u8))
             {
                 LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "use_count"u8))
             {
                 UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "load_ms"u8))
             {
                 LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x10000;
             }
             else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
             {
                 LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x20000;
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
                 KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
             {
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
-                seen |= 0x10000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "state_reason"u8))
             {
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
-                seen |= 0x20000;
+                seen |= 0x100000;
             }
             else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
             {
                 RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
-                seen |= 0x40000;
+                seen |= 0x200000;
             }
             else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
             {
                 FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
-                seen |= 0x80000;
+                seen |= 0x400000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x100000;
+                seen |= 0x800000;
+            }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
             }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0x1fffff)
+        if (seen != 0xffffff)
         {
-            WireReader.Require(strict ? seen : seen | 0xbe0fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0x5f07fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
         }
         UnknownWords = unknown;
     }
@@ -4681,6 +5002,12 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, MeasuredBytes);
         writer.WritePropertyName("measured_process_bytes"u8);
         WireWriter.Value(writer, MeasuredProcessBytes);
+        writer.WritePropertyName("working_bytes"u8);
+        WireWriter.Value(writer, WorkingBytes);
+        writer.WritePropertyName("kv_bytes"u8);
+        WireWriter.Value(writer, KvBytes);
+        writer.WritePropertyName("kv_bytes_per_token"u8);
+        WireWriter.Value(writer, KvBytesPerToken);
         writer.WritePropertyName("pinned"u8);
         WireWriter.Value(writer, Pinned);
         writer.WritePropertyName("priority"u8);
@@ -4707,6 +5034,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, FallbackReason);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -4985,6 +5317,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
     /// <summary>What it needs: of a model, what is not there yet; null for a model that can't be loaded.</summary>
     public long? RequiredBytes { get => _requiredBytes; init { _requiredBytes = value; _assigned |= 0x1; } }
 
+    private readonly IReadOnlyList<PlannedRelease> _releases = [];
+
+    /// <summary>What other consumers would be asked for, before the evictions.</summary>
+    public IReadOnlyList<PlannedRelease> Releases { get => _releases; init { _releases = value; _assigned |= 0x2; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlannedCandidate() { }
 
@@ -5031,6 +5368,10 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
             {
                 RequiredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "required_bytes", strict, minimum: 0);
             }
+            else if (WireReader.IsAt(ref reader, "releases"u8))
+            {
+                Releases = WireReader.List(ref reader, "releases", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedRelease>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
@@ -5066,6 +5407,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         {
             writer.WritePropertyName("required_bytes"u8);
             WireWriter.Value(writer, RequiredBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("releases"u8);
+            WireWriter.List(writer, Releases, static (writer, item) => WireWriter.Value(writer, item));
         }
         writer.WriteEndObject();
     }
@@ -5143,6 +5489,94 @@ public sealed record PlannedEviction : IWireRecord<PlannedEviction>
         WireWriter.Value(writer, FreedBytes);
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What another consumer than the worker's own models would be asked to give back.</summary>
+public sealed record PlannedRelease : IWireRecord<PlannedRelease>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>What is expected back, by what came of its promises before.</summary>
+    public required long ExpectedBytes { get; init; }
+
+    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    public required double? CostMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlannedRelease() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlannedRelease(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlannedRelease");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "expected_bytes"u8))
+            {
+                ExpectedBytes = WireReader.Int64(ref reader, "expected_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlannedRelease", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x8, "PlannedRelease", "consumer_id", "kind", "expected_bytes", "cost_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlannedRelease Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("expected_bytes"u8);
+        WireWriter.Value(writer, ExpectedBytes);
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -5379,6 +5813,426 @@ public sealed record Limits : IWireRecord<Limits>
         WireWriter.Value(writer, ReserveBytes);
         writer.WritePropertyName("thresholds"u8);
         WireWriter.Value(writer, Thresholds);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The consumer is known, and the most that it is to hold now.</summary>
+public sealed record RegisterConsumerResult : IWireRecord<RegisterConsumerResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>created</c></summary>
+    public required bool Created { get; init; }
+
+    /// <summary>Null for no limit.</summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RegisterConsumerResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RegisterConsumerResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RegisterConsumerResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "created"u8))
+            {
+                Created = WireReader.Boolean(ref reader, "created");
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RegisterConsumerResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "RegisterConsumerResult", "consumer_id", "created", "limit_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RegisterConsumerResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("created"u8);
+        WireWriter.Value(writer, Created);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What the consumer holds now, as far as it was said, and the most that it is to hold.</summary>
+public sealed record ReleasedResult : IWireRecord<ReleasedResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary><c>limit_bytes</c></summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleasedResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleasedResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleasedResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleasedResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "ReleasedResult", "consumer_id", "held_bytes", "limit_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleasedResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The consumer is not known any more.</summary>
+public sealed record UnregisterConsumerResult : IWireRecord<UnregisterConsumerResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>existed</c></summary>
+    public required bool Existed { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public UnregisterConsumerResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private UnregisterConsumerResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "UnregisterConsumerResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "existed"u8))
+            {
+                Existed = WireReader.Boolean(ref reader, "existed");
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "UnregisterConsumerResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "UnregisterConsumerResult", "consumer_id", "existed");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static UnregisterConsumerResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("existed"u8);
+        WireWriter.Value(writer, Existed);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What holds memory, and what giving it back costs.</summary>
+public sealed record GetConsumersResult : IWireRecord<GetConsumersResult>
+{
+    /// <summary><c>consumers</c></summary>
+    public required IReadOnlyList<ConsumerStatus> Consumers { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetConsumersResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetConsumersResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "GetConsumersResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumers"u8))
+            {
+                Consumers = WireReader.List(ref reader, "consumers", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ConsumerStatus>(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "GetConsumersResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "GetConsumersResult", "consumers");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetConsumersResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumers"u8);
+        WireWriter.List(writer, Consumers, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>One consumer of memory: of the host, of a plugin, or one of the worker's own models and pools.</summary>
+public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary>What it can't give back.</summary>
+    public required long FloorBytes { get; init; }
+
+    /// <summary>What is in use just now, and so can't go either.</summary>
+    public required long InUseBytes { get; init; }
+
+    /// <summary>The most that it is to hold; null for no limit.</summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary><c>hits</c></summary>
+    public required long? Hits { get; init; }
+
+    /// <summary><c>misses</c></summary>
+    public required long? Misses { get; init; }
+
+    /// <summary><c>saved_ms</c></summary>
+    public required double? SavedMs { get; init; }
+
+    /// <summary>Of the next MiB; null where it is unknown, or there is nothing to be had.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary>What it said it gave back, since it is known.</summary>
+    public required long ClaimedBytes { get; init; }
+
+    /// <summary>What of that the device's readings showed.</summary>
+    public required long ReturnedBytes { get; init; }
+
+    /// <summary><c>last_released_ms_ago</c></summary>
+    public required long? LastReleasedMsAgo { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ConsumerStatus() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ConsumerStatus(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ConsumerStatus");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "floor_bytes"u8))
+            {
+                FloorBytes = WireReader.Int64(ref reader, "floor_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "in_use_bytes"u8))
+            {
+                InUseBytes = WireReader.Int64(ref reader, "in_use_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "hits"u8))
+            {
+                Hits = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "hits", strict, minimum: 0);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "misses"u8))
+            {
+                Misses = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "misses", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "saved_ms"u8))
+            {
+                SavedMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "saved_ms", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x400;
+            }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x800;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x1000;
+            }
+            else if (WireReader.IsAt(ref reader, "last_released_ms_ago"u8))
+            {
+                LastReleasedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_released_ms_ago", strict, minimum: 0);
+                seen |= 0x2000;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ConsumerStatus", refuse: strict);
+            }
+        }
+        if (seen != 0x3fff)
+        {
+            WireReader.Require(strict ? seen : seen | 0x27c0, "ConsumerStatus", "consumer_id", "kind", "device_id", "held_bytes", "floor_bytes", "in_use_bytes", "limit_bytes", "hits", "misses", "saved_ms", "price_ms_per_mib", "claimed_bytes", "returned_bytes", "last_released_ms_ago");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ConsumerStatus Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("floor_bytes"u8);
+        WireWriter.Value(writer, FloorBytes);
+        writer.WritePropertyName("in_use_bytes"u8);
+        WireWriter.Value(writer, InUseBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WritePropertyName("hits"u8);
+        WireWriter.Value(writer, Hits);
+        writer.WritePropertyName("misses"u8);
+        WireWriter.Value(writer, Misses);
+        writer.WritePropertyName("saved_ms"u8);
+        WireWriter.Value(writer, SavedMs);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("last_released_ms_ago"u8);
+        WireWriter.Value(writer, LastReleasedMsAgo);
         writer.WriteEndObject();
     }
 }

@@ -46,6 +46,9 @@ public enum ErrorCode
     /// <summary><c>model_load_failed</c></summary>
     ModelLoadFailed,
 
+    /// <summary><c>consumer_not_found</c></summary>
+    ConsumerNotFound,
+
     /// <summary><c>plan_stale</c></summary>
     PlanStale,
 
@@ -166,7 +169,7 @@ public enum Source
 }
 
 /// <summary>How close a device is to running out.</summary>
-public enum PressureLevel
+public enum PressureCategory
 {
     /// <summary><c>unknown</c>, or a word that this library does not know: <c>UnknownWords</c> has its text.</summary>
     Unknown,
@@ -246,6 +249,22 @@ public enum Initialize
 
     /// <summary><c>none</c></summary>
     None,
+}
+
+/// <summary>How a model gives up its memory on the device.</summary>
+public enum UnloadMode
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>unload</c></summary>
+    Unload,
+
+    /// <summary><c>offload</c></summary>
+    Offload,
+
+    /// <summary><c>shrink</c></summary>
+    Shrink,
 }
 
 /// <summary>Whether the source stays.</summary>
@@ -434,19 +453,6 @@ public enum LeakKind
     Python,
 }
 
-/// <summary>How a model gives up its memory on the device.</summary>
-public enum UnloadMode
-{
-    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
-    Unknown,
-
-    /// <summary><c>unload</c></summary>
-    Unload,
-
-    /// <summary><c>offload</c></summary>
-    Offload,
-}
-
 /// <summary>What <c>worker.subscribe</c> can ask for.</summary>
 public enum EventName
 {
@@ -476,6 +482,12 @@ public enum EventName
 
     /// <summary><c>memory.unload_requested</c></summary>
     MemoryUnloadRequested,
+
+    /// <summary><c>memory.release_requested</c></summary>
+    MemoryReleaseRequested,
+
+    /// <summary><c>memory.consumer_limit_changed</c></summary>
+    MemoryConsumerLimitChanged,
 
     /// <summary><c>device.lost</c></summary>
     DeviceLost,
@@ -508,6 +520,7 @@ public static class WireWords
         ErrorCode.ModelNotFound => "model_not_found",
         ErrorCode.ModelBusy => "model_busy",
         ErrorCode.ModelLoadFailed => "model_load_failed",
+        ErrorCode.ConsumerNotFound => "consumer_not_found",
         ErrorCode.PlanStale => "plan_stale",
         ErrorCode.OutOfMemory => "out_of_memory",
         ErrorCode.LimitExceeded => "limit_exceeded",
@@ -518,7 +531,7 @@ public static class WireWords
         ErrorCode.Overloaded => "overloaded",
         ErrorCode.ShuttingDown => "shutting_down",
         ErrorCode.InternalError => "internal_error",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, consumer_not_found, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -537,6 +550,7 @@ public static class WireWords
             "model_not_found" => (ErrorCode.ModelNotFound, true),
             "model_busy" => (ErrorCode.ModelBusy, true),
             "model_load_failed" => (ErrorCode.ModelLoadFailed, true),
+            "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             "plan_stale" => (ErrorCode.PlanStale, true),
             "out_of_memory" => (ErrorCode.OutOfMemory, true),
             "limit_exceeded" => (ErrorCode.LimitExceeded, true),
@@ -601,6 +615,10 @@ public static class WireWords
         {
             return ErrorCode.ModelLoadFailed;
         }
+        if (reader.ValueTextEquals("consumer_not_found"u8))
+        {
+            return ErrorCode.ConsumerNotFound;
+        }
         if (reader.ValueTextEquals("plan_stale"u8))
         {
             return ErrorCode.PlanStale;
@@ -641,7 +659,7 @@ public static class WireWords
         {
             return ErrorCode.InternalError;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, consumer_not_found, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
         return ErrorCode.Unknown;
     }
 
@@ -875,60 +893,60 @@ public static class WireWords
         return Source.Unknown;
     }
 
-    /// <summary>The word of a <see cref="PressureLevel"/>.</summary>
+    /// <summary>The word of a <see cref="PressureCategory"/>.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
-    public static string ToWord(this PressureLevel value) => value switch
+    public static string ToWord(this PressureCategory value) => value switch
     {
-        PressureLevel.Low => "low",
-        PressureLevel.Moderate => "moderate",
-        PressureLevel.High => "high",
-        PressureLevel.Critical => "critical",
-        PressureLevel.Unknown => "unknown",
+        PressureCategory.Low => "low",
+        PressureCategory.Moderate => "moderate",
+        PressureCategory.High => "high",
+        PressureCategory.Critical => "critical",
+        PressureCategory.Unknown => "unknown",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of low, moderate, high, critical, unknown"),
     };
 
-    /// <summary>Finds the <see cref="PressureLevel"/> of a word; false where there is none.</summary>
-    public static bool TryParse(string? word, out PressureLevel value)
+    /// <summary>Finds the <see cref="PressureCategory"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out PressureCategory value)
     {
-        (PressureLevel found, bool known) = word switch
+        (PressureCategory found, bool known) = word switch
         {
-            "low" => (PressureLevel.Low, true),
-            "moderate" => (PressureLevel.Moderate, true),
-            "high" => (PressureLevel.High, true),
-            "critical" => (PressureLevel.Critical, true),
-            "unknown" => (PressureLevel.Unknown, true),
-            _ => (PressureLevel.Unknown, false),
+            "low" => (PressureCategory.Low, true),
+            "moderate" => (PressureCategory.Moderate, true),
+            "high" => (PressureCategory.High, true),
+            "critical" => (PressureCategory.Critical, true),
+            "unknown" => (PressureCategory.Unknown, true),
+            _ => (PressureCategory.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static PressureLevel ReadPressureLevel(
+    internal static PressureCategory ReadPressureCategory(
         ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("low"u8))
         {
-            return PressureLevel.Low;
+            return PressureCategory.Low;
         }
         if (reader.ValueTextEquals("moderate"u8))
         {
-            return PressureLevel.Moderate;
+            return PressureCategory.Moderate;
         }
         if (reader.ValueTextEquals("high"u8))
         {
-            return PressureLevel.High;
+            return PressureCategory.High;
         }
         if (reader.ValueTextEquals("critical"u8))
         {
-            return PressureLevel.Critical;
+            return PressureCategory.Critical;
         }
         if (reader.ValueTextEquals("unknown"u8))
         {
-            return PressureLevel.Unknown;
+            return PressureCategory.Unknown;
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "low, moderate, high, critical, unknown");
-        return PressureLevel.Unknown;
+        return PressureCategory.Unknown;
     }
 
     /// <summary>The word of a <see cref="MemoryType"/>.</summary>
@@ -1105,6 +1123,50 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "zero, none");
         return Initialize.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="UnloadMode"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this UnloadMode value) => value switch
+    {
+        UnloadMode.Unload => "unload",
+        UnloadMode.Offload => "offload",
+        UnloadMode.Shrink => "shrink",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of unload, offload, shrink"),
+    };
+
+    /// <summary>Finds the <see cref="UnloadMode"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out UnloadMode value)
+    {
+        (UnloadMode found, bool known) = word switch
+        {
+            "unload" => (UnloadMode.Unload, true),
+            "offload" => (UnloadMode.Offload, true),
+            "shrink" => (UnloadMode.Shrink, true),
+            _ => (UnloadMode.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static UnloadMode ReadUnloadMode(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("unload"u8))
+        {
+            return UnloadMode.Unload;
+        }
+        if (reader.ValueTextEquals("offload"u8))
+        {
+            return UnloadMode.Offload;
+        }
+        if (reader.ValueTextEquals("shrink"u8))
+        {
+            return UnloadMode.Shrink;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "unload, offload, shrink");
+        return UnloadMode.Unknown;
     }
 
     /// <summary>The word of a <see cref="TransferType"/>.</summary>
@@ -1587,44 +1649,6 @@ public static class WireWords
         return LeakKind.Unknown;
     }
 
-    /// <summary>The word of a <see cref="UnloadMode"/>.</summary>
-    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
-    public static string ToWord(this UnloadMode value) => value switch
-    {
-        UnloadMode.Unload => "unload",
-        UnloadMode.Offload => "offload",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of unload, offload"),
-    };
-
-    /// <summary>Finds the <see cref="UnloadMode"/> of a word; false where there is none.</summary>
-    public static bool TryParse(string? word, out UnloadMode value)
-    {
-        (UnloadMode found, bool known) = word switch
-        {
-            "unload" => (UnloadMode.Unload, true),
-            "offload" => (UnloadMode.Offload, true),
-            _ => (UnloadMode.Unknown, false),
-        };
-        value = found;
-        return known;
-    }
-
-    internal static UnloadMode ReadUnloadMode(
-        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
-    {
-        WireReader.ExpectWord(ref reader, member);
-        if (reader.ValueTextEquals("unload"u8))
-        {
-            return UnloadMode.Unload;
-        }
-        if (reader.ValueTextEquals("offload"u8))
-        {
-            return UnloadMode.Offload;
-        }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "unload, offload");
-        return UnloadMode.Unknown;
-    }
-
     /// <summary>The word of a <see cref="EventName"/>.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this EventName value) => value switch
@@ -1637,11 +1661,13 @@ public static class WireWords
         EventName.MemoryAllocationExpired => "memory.allocation_expired",
         EventName.MemoryModelUnloaded => "memory.model_unloaded",
         EventName.MemoryUnloadRequested => "memory.unload_requested",
+        EventName.MemoryReleaseRequested => "memory.release_requested",
+        EventName.MemoryConsumerLimitChanged => "memory.consumer_limit_changed",
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
         EventName.DeviceContentsDisplaced => "device.contents_displaced",
         EventName.MemoryDemotionChanged => "memory.demotion_changed",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed"),
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1657,6 +1683,8 @@ public static class WireWords
             "memory.allocation_expired" => (EventName.MemoryAllocationExpired, true),
             "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
+            "memory.release_requested" => (EventName.MemoryReleaseRequested, true),
+            "memory.consumer_limit_changed" => (EventName.MemoryConsumerLimitChanged, true),
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
             "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
@@ -1703,6 +1731,14 @@ public static class WireWords
         {
             return EventName.MemoryUnloadRequested;
         }
+        if (reader.ValueTextEquals("memory.release_requested"u8))
+        {
+            return EventName.MemoryReleaseRequested;
+        }
+        if (reader.ValueTextEquals("memory.consumer_limit_changed"u8))
+        {
+            return EventName.MemoryConsumerLimitChanged;
+        }
         if (reader.ValueTextEquals("device.lost"u8))
         {
             return EventName.DeviceLost;
@@ -1719,7 +1755,7 @@ public static class WireWords
         {
             return EventName.MemoryDemotionChanged;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed");
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed");
         return EventName.Unknown;
     }
 }

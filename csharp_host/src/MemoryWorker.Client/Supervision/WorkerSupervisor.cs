@@ -65,14 +65,16 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
                     : _attempt is not null ? (_starts == 0 ? WorkerState.Starting : WorkerState.Restarting)
                     : _brokenSince is not null ? WorkerState.BreakerOpen
                     : WorkerState.NotStarted;
-                return new WorkerSnapshot(
-                    state,
-                    _current?.ProcessId,
-                    _current?.Hello.WorkerVersion,
-                    _starts,
-                    _exits,
-                    _current?.InFlight ?? 0,
-                    Interlocked.Read(ref _junk));
+                return new WorkerSnapshot
+                {
+                    State = state,
+                    ProcessId = _current?.ProcessId,
+                    WorkerVersion = _current?.Hello.WorkerVersion,
+                    Starts = _starts,
+                    Exits = _exits,
+                    InFlight = _current?.InFlight ?? 0,
+                    JunkLines = Interlocked.Read(ref _junk),
+                };
             }
         }
     }
@@ -109,7 +111,13 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
     public void OnJunk(int processId, string excerpt)
     {
         Interlocked.Increment(ref _junk);
-        _sink.OnLog(new WorkerLogEntry(WorkerLogLevel.Warning, $"not a frame on stdout: {excerpt}", excerpt, processId));
+        _sink.OnLog(new WorkerLogEntry
+        {
+            Level = WorkerLogLevel.Warning,
+            Message = $"not a frame on stdout: {excerpt}",
+            Line = excerpt,
+            ProcessId = processId,
+        });
     }
 
     public void OnEvent(WorkerEvent one) => _sink.OnEvent(one);
@@ -208,7 +216,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             }
 
             _stopping.Token.ThrowIfCancellationRequested();
-            var connection = await WorkerConnection.StartAsync(_options, _ids, this, _stopping.Token).ConfigureAwait(false);
+            var connection = await WorkerConnection.StartAsync(await PrepareAsync().ConfigureAwait(false), _ids, this, _stopping.Token).ConfigureAwait(false);
             await _sink.OnConnectedAsync(connection).ConfigureAwait(false);
             await AnnounceAsync(connection).ConfigureAwait(false);
             return connection;
@@ -234,6 +242,19 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             _sink.OnStartFailed(problem);
             throw problem;
         }
+    }
+
+    /// <summary>The options with the environment that was found or made, where they ask for one. Its steps are logged.</summary>
+    private async Task<PythonWorkerOptions> PrepareAsync()
+    {
+        if (_options.Python is not { } wanted)
+        {
+            return _options;
+        }
+
+        var steps = new EnvironmentSteps(_sink);
+        var python = await PythonEnvironment.PrepareAsync(wanted, steps, _stopping.Token).ConfigureAwait(false);
+        return python.Apply(_options);
     }
 
     private async Task AnnounceAsync(WorkerConnection connection)
