@@ -42,7 +42,10 @@ def _overwritten(distribution):
     """Return the files of ours that another package has put its own in the place of."""
     wrong = []
     for file in distribution.files or []:
-        if str(file) in ("worker/__init__.py", "protocol/__init__.py", "memory_worker/__init__.py") and file.hash:
+        if (
+            str(file) in ("worker/__init__.py", "protocol/__init__.py", "memory_worker/__init__.py")
+            and file.hash
+        ):
             place = str(file.locate())
             digest = hashlib.new(file.hash.mode)
             try:
