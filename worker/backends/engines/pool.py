@@ -160,9 +160,11 @@ class Engines:
         with self._lock:
             self._closed = True
             launching, processes = self._launching, list(self._processes.values())
+        for each in processes:  # first: they would end with the thread that started them, and be taken for lost
+            each.end("belongs to a worker that ends")
         if launching is not None:
             launching.close()
-        for each in processes:
+        for each in processes:  # what was being started meanwhile
             each.end("belongs to a worker that ends")
         if self._slots is not None:
             self._slots.close()
