@@ -66,6 +66,8 @@ class GgufHeader(Record):
     def numbers(self, key: str, count: int) -> list[int] | None:
         """Return one whole number a layer; None where there are none of that."""
         found = self.values.get(f"{self.architecture}.{key}")
+        if count > _MAX_KEPT:
+            return None
         found = found if isinstance(found, list) else [found] * count
         return found if len(found) == count and all(type(each) is int for each in found) else None
 

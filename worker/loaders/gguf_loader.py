@@ -45,12 +45,12 @@ class GgufLoader:
 
     def estimate(self, spec: ModelSpec) -> int | None:
         """Return the weights' bytes and the cache's; working memory is seen when it is there."""
-        opened = self.open(spec)
+        opened = _opened(spec)
         return opened.weight_bytes + int(opened.params["kv_bytes"] or 0)
 
     def launch(self, spec: ModelSpec) -> EngineLaunch:
         """Check header and params, and return what the process opens."""
-        opened = self.open(spec)
+        opened = _opened(spec)
         if find_spec("xllamacpp") is None:
             raise load_failed(spec, NEEDS)
         # Several files find each other by their names, and those are where they are declared.
@@ -64,17 +64,18 @@ class GgufLoader:
         """Return the declared device, unless all layers stay in the machine's memory."""
         return spec.device_id if dict(spec.params).get("n_gpu_layers", 0) else None
 
-    def open(self, spec: ModelSpec) -> Opened:
-        """Read all headers. ModelLoadFailedError with the cause."""
-        files = model_files(spec)
-        headers = [_header_of(spec, path) for path in files.real]
-        parts = headers[0].values.get("split.count", 1)
-        if len(headers) == 1 and isinstance(parts, int) and parts > 1:
-            return self.open(_with_all_parts(spec, files, parts))
-        if isinstance(parts, int) and len(headers) < parts:
-            raise load_failed(spec, f"it is split into {parts} files, of which {len(headers)} are declared")
-        weights = sum(each.weight_bytes for each in headers)
-        return Opened(files, headers[0], weights, _params_of(spec, headers[0]))
+
+def _opened(spec: ModelSpec) -> Opened:
+    """Read all headers, and what is declared. ModelLoadFailedError with the cause."""
+    files = model_files(spec)
+    headers = [_header_of(spec, path) for path in files.real]
+    parts = headers[0].values.get("split.count", 1)
+    if len(headers) == 1 and isinstance(parts, int) and parts > 1:
+        return _opened(_with_all_parts(spec, files, parts))
+    if isinstance(parts, int) and len(headers) < parts:
+        raise load_failed(spec, f"it is split into {parts} files, of which {len(headers)} are declared")
+    weights = sum(each.weight_bytes for each in headers)
+    return Opened(files, headers[0], weights, _params_of(spec, headers[0]))
 
 
 def _header_of(spec: ModelSpec, path: Path) -> GgufHeader:
