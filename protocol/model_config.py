@@ -124,7 +124,7 @@ Paths = Annotated[
 _UNLESS_EXTERNAL = ("path", "loader", "factory", "dtype")
 _EXTERNAL = {
     **dict.fromkeys(
-        (*_UNLESS_EXTERNAL, "offload", "fallback", "placement", "preload", "params"),
+        (*_UNLESS_EXTERNAL, "offload", "fallback", "placement", "preload", "params", "engine_group"),
         (False, "has no meaning with external: true"),
     ),
     "declared_bytes": (True, "is needed with external: true: nothing else tells its size"),
@@ -132,6 +132,7 @@ _EXTERNAL = {
 _MODULE = {
     "factory": (True, "is missing; the loader module needs one"),
     "placement": (False, "has no meaning with the loader module: its code decides"),
+    "engine_group": (False, "has no meaning with the loader module: its code runs in the worker"),
 }
 _FROM_FILE = {
     "path": (True, "is missing"),
@@ -181,6 +182,8 @@ class ModelEntry(BaseModel):
     """Where weights in the machine's own memory are: `map` in the file, mapped and not copied; `copy` in memory of
     the worker's own; `auto`: mapped where the file allows it and the system holds off who would write to it, else
     copied."""
+    engine_group: Id | None = None
+    """The engine process it shares with the other models of this name; null for one of its own. For engines only."""
     external: bool = False
     """Whether another process holds it: then it has no path and no loader, and `declared_bytes` says its size."""
 

@@ -268,6 +268,8 @@ class UnloadModelParams(Params):
 
     model_id: Name
     mode: UnloadMode = words.UnloadMode.UNLOAD
+    """How much goes: `shrink` gives back what an engine keeps beside the model, which stays loaded; `offload` keeps a
+    copy in the machine's own memory; `unload` keeps nothing."""
     by_owner: bool = False
     """The owner's word that it has unloaded the model, which another process than the worker held."""
 

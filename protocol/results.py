@@ -26,6 +26,7 @@ from protocol.vocabulary import (
     SharedMemoryKind,
     Source,
     TransferState,
+    UnloadMode,
 )
 
 Bytes = Annotated[int, Ge(0), Le(INT64_MAX)]
@@ -98,8 +99,16 @@ class Recommendation(Record):
     reason: str
 
 
+class ReleaseStep(Record):
+    """One thing that was done to give memory back, and what came back by it."""
+
+    step: str
+    returned_bytes: Bytes | None
+    """By the system's figures, or the driver's; null where they do not say."""
+
+
 class UnloadedModel(Record):
-    """A model that was dropped, and why."""
+    """A model that gave memory back, and why: the receipt."""
 
     model_id: str
     freed_bytes: Bytes
@@ -109,6 +118,14 @@ class UnloadedModel(Record):
     reload_ms: Milliseconds | None
     reason: str
     """Why; and what came back, where that is not what the ledger freed."""
+    claimed_bytes: Bytes | None = None
+    """What should have come back; null where only its owner knows."""
+    kept_bytes: Bytes | None = None
+    """What of that has not; null where what came back was not measured."""
+    mode: UnloadMode = UnloadMode.UNLOAD
+    """How much of it went: a model that was shrunk is still loaded."""
+    steps: tuple[ReleaseStep, ...] = ()
+    """What was done, in this order."""
 
 
 class Kept(Record):
@@ -409,6 +426,13 @@ class ModelStatus(Record):
     measured_bytes: Bytes | None
     measured_process_bytes: Bytes | None
     """What the process grew by while it was loaded, by the system; null where other changes hide it."""
+    working_bytes: Bytes | None
+    """What a model in an engine's process takes beside what it took when it was loaded, measured after its last work;
+    null for others."""
+    kv_bytes: Bytes | None
+    """What its cache of keys and values takes, as its engine says; null where there is none, or it does not say."""
+    kv_bytes_per_token: Bytes | None
+    """What one more token takes of it."""
     pinned: bool
     priority: Int64
     in_use: Count

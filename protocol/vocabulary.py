@@ -196,6 +196,7 @@ class UnloadMode(StrEnum):
 
     UNLOAD = "unload"
     OFFLOAD = "offload"
+    SHRINK = "shrink"
 
 
 class AnalyticsSection(StrEnum):

@@ -15,6 +15,7 @@ from worker.loaders.models_file import DeclaredModels, ModelConfigError, declare
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.engine_models import EngineModels
 from worker.workers.model_load import ModelWorker
 from worker.workers.model_owners import ExternalWorker
 from worker.workers.restart import RestartWorker
@@ -33,7 +34,7 @@ def build_models(
     worker = ModelWorker(
         core,
         models,
-        ModelWeights(core, monitor, surroundings.process_bytes),
+        ModelWeights(core, monitor, surroundings.process_bytes, EngineModels(core, models, monitor)),
         ExternalWorker(core, models),
         monitor,
         surroundings.default_device,

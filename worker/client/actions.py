@@ -134,6 +134,7 @@ class Actions:
     def unload_model(self, *, model_id: str, mode: words.UnloadMode | LeftOut = LEFT_OUT, by_owner: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.UnloadedModel:
         """Unload a model that is not in use; where another process holds it, ask its owner to.
 
+        mode: How much goes: `shrink` gives back what an engine keeps beside the model, which stays loaded; `offload` keeps a copy in the machine's own memory; `unload` keeps nothing.
         by_owner: The owner's word that it has unloaded the model, which another process than the worker held.
         """
         return self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)
@@ -296,6 +297,7 @@ class AsyncActions:
     async def unload_model(self, *, model_id: str, mode: words.UnloadMode | LeftOut = LEFT_OUT, by_owner: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.UnloadedModel:
         """Unload a model that is not in use; where another process holds it, ask its owner to.
 
+        mode: How much goes: `shrink` gives back what an engine keeps beside the model, which stays loaded; `offload` keeps a copy in the machine's own memory; `unload` keeps nothing.
         by_owner: The owner's word that it has unloaded the model, which another process than the worker held.
         """
         return await self._call("memory.unload_model", results.UnloadedModel, {"model_id": model_id, "mode": mode, "by_owner": by_owner}, options)

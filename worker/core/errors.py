@@ -74,6 +74,10 @@ class DeviceUnavailableError(WorkerError):
     code = ErrorCode.DEVICE_UNAVAILABLE
 
 
+class EngineLostError(DeviceUnavailableError):
+    """A model's engine process ended under it: the device is as it was, and the model is loaded again when it is used."""
+
+
 class DeviceLostError(DeviceUnavailableError):
     """The device went away, and every block on it."""
 

@@ -55,6 +55,8 @@ class ModelSpec(Record):
     params: tuple[tuple[str, Any], ...] = ()
     """What the loader is handed beside, by name."""
     preload: bool = False
+    engine_group: str | None = None
+    """The engine process that it shares; None for one of its own."""
 
     @property
     def external(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum, StrEnum
 
 from protocol.record import Record
-from protocol.results import DefragmentStep, Fragmentation, SharedMemory
+from protocol.results import DefragmentStep, Fragmentation, ReleaseStep, SharedMemory
 from protocol.vocabulary import (
     DeviceKind,
     DeviceState,
@@ -130,6 +130,31 @@ class FileRange(Record):
     size_bytes: int
     identity: tuple[int, int]
     """What the file was when it was opened (``file_identity``)."""
+
+
+class Footprint(Record):
+    """What a model in an engine's process takes, as measured from outside, and as its library says."""
+
+    loaded_bytes: int
+    """Since it was loaded, before any work."""
+    working_bytes: int
+    """What its process grew by since."""
+    kv_bytes: int | None = None
+    kv_bytes_per_token: int | None = None
+    shrink_ms: int | None = None
+    """What giving the working memory back took the last time."""
+    shrunk_bytes: int = 0
+    """How much of it stayed then."""
+
+
+class Receipt(Record):
+    """What giving a model's memory back came to."""
+
+    claimed_bytes: int | None
+    """What it was counted with; None where only its owner knows."""
+    returned_bytes: int | None
+    """What the system or driver shows back; None where it does not say."""
+    steps: tuple[ReleaseStep, ...] = ()
 
 
 class Block(Record):

@@ -10,6 +10,8 @@ from protocol.record import Record
 class EvictionMode(StrEnum):
     """How a victim gives up its memory on the device."""
 
+    SHRINK = "shrink"
+    """It stays, and gives back what its engine keeps beside it."""
     OFFLOAD = "offload"
     UNLOAD = "unload"
 
@@ -38,6 +40,10 @@ class Candidate(Record):
     """Idle past its keep-alive."""
     offloadable: bool = False
     """May go to host memory instead of being unloaded."""
+    shrinkable_bytes: int = 0
+    """What of its size it can give back and stay."""
+    shrink_ms: int | None = None
+    """What that took the last time; None if it was never done."""
 
 
 class Need(Record):
@@ -110,7 +116,8 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
       6. it holds no memory;
       7. nothing has to be freed;
       8. the need cannot be met, and is not forced: then no model goes.
-    The rest go in this order until the need is met:
+    Where what engines keep beside their models is enough, that is given back, the cheapest byte first, and no model
+    goes. Else they go in this order until the need is met:
       9. idle past keep-alive, then the others; within both, the lowest worth first, then the id;
      10. but one is passed over where, with it, ``max_models`` victims could no longer free enough;
      11. and one is spared after all where the others free enough without it, the highest worth first:
@@ -138,6 +145,8 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
             f"can be freed{_within(need)}"
         )
         reasons.update((candidate.model_id, text) for candidate in free)
+    elif shrunk := _shrunk(free, need):
+        return _shrinking(everyone, shrunk, reasons, ceiling, need)
     else:
         free.sort(key=lambda one: (not one.expired, ranking.worth(one), one.model_id))  # 9
         sizes = [candidate.size_bytes for candidate in free]
@@ -203,6 +212,45 @@ def _fixed(candidate: Candidate, need: Need) -> str | None:
     elif candidate.size_bytes <= 0:  # 6
         reason = "it holds no memory on this device"
     return None if reason is None else f"stays: {reason}"
+
+
+def _shrunk(free: Iterable[Candidate], need: Need) -> list[Candidate]:
+    """Return the candidates that have to be shrunk; none where all of them together give too little."""
+    able = [one for one in free if one.shrinkable_bytes > 0]
+    able.sort(
+        key=lambda one: ((one.shrink_ms or 0) / one.shrinkable_bytes, -one.shrinkable_bytes, one.model_id)
+    )
+    sizes = [one.shrinkable_bytes for one in able]
+    if _ceiling(sizes, need.max_models) < need.free_bytes:
+        return []
+    return [able[index] for index in choose(sizes, need.free_bytes, need.max_models)]
+
+
+def _shrinking(
+    everyone: list[Candidate], shrunk: list[Candidate], reasons: dict[str, str], ceiling: int, need: Need
+) -> EvictionPlan:
+    """Make the plan by which models stay and give back what their engines keep beside them."""
+    reason = "shrunk: its engine gives back working memory, and the model stays"
+    victims = tuple(
+        Victim(one.model_id, one.shrinkable_bytes, EvictionMode.SHRINK, 0, reason) for one in shrunk
+    )
+    names = {one.model_id for one in shrunk}
+    return EvictionPlan(
+        need_bytes=need.free_bytes,
+        ceiling_bytes=ceiling,
+        meetable=True,
+        freed_bytes=sum(victim.freed_bytes for victim in victims),
+        reload_ms=0,
+        offloaded_bytes=0,
+        victims=victims,
+        survivors=tuple(
+            Survivor(
+                one.model_id, reasons.get(one.model_id, "stays: enough is given back by engines, without it")
+            )
+            for one in everyone
+            if one.model_id not in names
+        ),
+    )
 
 
 def _ceiling(sizes: Sequence[int], max_models: int | None) -> int:

@@ -11,13 +11,13 @@ from protocol.results import (
     PerformanceImpact,
     UnloadedModel,
 )
-from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
+from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel, UnloadMode
 from worker.core.actions import EvictBytes, Recommended, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelBusyError, OutOfMemoryError
 from worker.core.records import HOST, ModelDemand, sum_if_known
-from worker.eviction.planner import EvictionMode, EvictionPlan
+from worker.eviction.planner import EvictionPlan
 from worker.policy.model_goals import ModelGoal, bytes_to_free, goal_of, target_met
 from worker.policy.pressure import worst
 from worker.policy.recommendations import IDLE_NS, cheapest_first
@@ -107,8 +107,9 @@ class ModelOptimizer:
         for victim in plan.victims:
             if demand.dry_run:
                 row = UnloadedModel(
-                    victim.model_id, victim.freed_bytes, None, victim.reload_ms, victim.reason
-                )
+                    victim.model_id, victim.freed_bytes, None, victim.reload_ms, victim.reason,
+                    mode=UnloadMode(victim.mode),
+                )  # fmt: skip
                 progress.unloaded.append(row)
                 continue
             token.check()
@@ -120,8 +121,7 @@ class ModelOptimizer:
                 progress.kept[victim.model_id] = "stays: the goal was met without it"
                 continue
             try:
-                offload = victim.mode is EvictionMode.OFFLOAD
-                row_or_none = self._unloader.evict(victim.model_id, victim.reason, token, offload=offload)
+                row_or_none = self._unloader.evict(victim.model_id, victim.reason, token, mode=victim.mode)
             except (ModelBusyError, OutOfMemoryError) as error:
                 progress.kept[victim.model_id] = f"stays: {error.message}"
                 continue

@@ -1,7 +1,7 @@
 """What every loader can do. A loader reads; where the bytes go is its caller's decision."""
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
@@ -10,6 +10,9 @@ from worker.core.models import ModelSpec, TensorInfo
 from worker.core.paths import printable, shown
 from worker.core.records import FileRange
 from worker.loaders.dtypes import CASTABLE, bytes_of
+
+if TYPE_CHECKING:
+    from worker.backends.engines.base import EngineLaunch
 
 ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
@@ -71,7 +74,7 @@ class MappableFile(Protocol):
 
 
 class Loader(Protocol):
-    """What all loaders share; each is a FileLoader or an ObjectLoader as well."""
+    """What all loaders share; each is a FileLoader, an ObjectLoader or an EngineLoader as well."""
 
     def estimate(self, spec: ModelSpec) -> int | None:
         """Return the bytes it will take, from the header alone. None where that can't be told."""
@@ -93,6 +96,22 @@ class ObjectLoader(Loader, Protocol):
 
     def build(self, spec: ModelSpec, device_id: str) -> object:
         """Make it. ModelLoadFailedError with the cause."""
+        ...
+
+
+@runtime_checkable
+class EngineLoader(Loader, Protocol):
+    """A model that a library runs by itself, in an engine's process: see ``worker/backends/engines``."""
+
+    def launch(self, spec: ModelSpec) -> "EngineLaunch":
+        """Check the file's header and the model's params, without the library, and return what its process opens.
+
+        ModelLoadFailedError with the cause. Called before headroom is made for it.
+        """
+        ...
+
+    def device_id(self, spec: ModelSpec) -> str | None:
+        """Return the device that the engine puts the model on, by its params; None for the machine's own memory."""
         ...
 
 

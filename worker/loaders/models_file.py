@@ -381,4 +381,5 @@ def _spec(declared: _Declared, model_root: Path, refused: str | None) -> ModelSp
         aliases=tuple(entry.aliases),
         params=tuple(entry.params.items()),
         preload=entry.preload,
+        engine_group=entry.engine_group,
     )

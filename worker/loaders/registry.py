@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from worker.core.models import AUTO_LOADER, ModelSpec
-from worker.loaders.base import FileLoader, ObjectLoader, load_failed
+from worker.loaders.base import EngineLoader, FileLoader, ObjectLoader, load_failed
 from worker.loaders.model_path import model_files, open_file
 
 if TYPE_CHECKING:
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from worker.loaders.positional_file import PositionalFile
 
 GROUP = "memory_worker.loaders"
-"""An entry point here names a class without arguments that is a FileLoader or an ObjectLoader."""
+"""An entry point here names a class without arguments that is a FileLoader, an ObjectLoader or an EngineLoader."""
 
 BUILT_IN = {
     "safetensors": ("worker.loaders.safetensors_loader", "SafetensorsLoader"),
     "torch": ("worker.loaders.torch_loader", "TorchLoader"),
+    "onnx": ("worker.loaders.onnx_loader", "OnnxLoader"),
+    "gguf": ("worker.loaders.gguf_loader", "GgufLoader"),
+    "torch.jit": ("worker.loaders.torchscript_loader", "TorchScriptLoader"),
     "module": ("worker.loaders.module_loader", "ModuleLoader"),
 }
 
@@ -40,7 +43,7 @@ def inferred(spec: ModelSpec) -> ModelSpec:
     return replace(spec, loader=_by_contents(spec))
 
 
-def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
+def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader | EngineLoader:
     """Return the model's loader. ModelLoadFailedError if there is none, or it is not one."""
     if spec.refused is not None:
         raise load_failed(spec, spec.refused)
@@ -55,9 +58,9 @@ def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader:
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         raise load_failed(spec, f"its loader {name!r} can't be had: {text}") from error
-    if isinstance(loader, FileLoader | ObjectLoader):
+    if isinstance(loader, FileLoader | ObjectLoader | EngineLoader):
         return loader
-    raise load_failed(spec, f"its loader {name!r} has neither open nor build beside estimate")
+    raise load_failed(spec, f"its loader {name!r} has none of open, build and launch beside estimate")
 
 
 def _by_contents(spec: ModelSpec) -> str:

@@ -139,7 +139,11 @@ class EvictionPlans:
                 external=entry.spec.external,
                 priority=entry.spec.priority,
                 expired=entry.expired(now_ns),
-                offloadable=entry.spec.offload and entry.residence.device_id != HOST,
+                offloadable=entry.spec.offload
+                and entry.residence.device_id != HOST
+                and not entry.residence.engine,
+                shrinkable_bytes=entry.shrinkable_bytes,
+                shrink_ms=None if entry.footprint is None else entry.footprint.shrink_ms,
             )
             for entry in self._table
             if entry.state is ModelState.LOADED and entry.residence is not None

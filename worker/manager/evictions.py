@@ -28,39 +28,44 @@ class Evictions:
         self._plans = plans
 
     def begin_once_settled(
-        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False
+        self, model_id: str, reason: str, *, forced: bool = False, mode: EvictionMode = EvictionMode.UNLOAD
     ) -> PendingEviction | None:
         """Begin an eviction, once the model does not come, go or is held, nor one whose going would give it a place."""
         with self._changed:
             entry = self._table.get(model_id)
-            if entry.settling or (offload and self._blocks_offload(entry)):
+            if entry.settling or (mode is EvictionMode.OFFLOAD and self._blocks_offload(entry)):
                 raise SettlingError
-            return self.begin(model_id, reason, forced=forced, offload=offload)
+            return self.begin(model_id, reason, forced=forced, mode=mode)
 
     def begin(
-        self, model_id: str, reason: str, *, forced: bool = False, offload: bool = False,
+        self, model_id: str, reason: str, *, forced: bool = False, mode: EvictionMode = EvictionMode.UNLOAD,
         cause: EvictionCause = EvictionCause.ASKED,
     ) -> PendingEviction | None:  # fmt: skip
-        """Put a model out of reach, to unload it; None if it is not loaded.
+        """Put a model out of reach, to unload or shrink it; None if it is not loaded.
 
-        ModelBusyError if it is in use, or pinned and not forced; OutOfMemoryError where it is to be offloaded and
-        host memory has no headroom.
+        ModelBusyError if it is in use, or pinned, neither forced nor only to shrink; OutOfMemoryError where it is to
+        be offloaded and host memory has no headroom; UnsupportedError where it can't be offloaded.
         """
         with self._changed:
             entry = self._table.get(model_id)
             if entry.state is not ModelState.LOADED or entry.residence is None:
                 return None
             leases = entry.in_use + entry.holds
-            if leases or (entry.pinned and not forced):
+            if leases or (entry.pinned and not forced and mode is not EvictionMode.SHRINK):
                 why = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
                 message = f"model {model_id!r} is {why}"
                 raise ModelBusyError(message, model_id=model_id, cause="in_use" if leases else "pinned")
-            if offload and entry.residence.device_id == HOST:
-                message = f"model {model_id!r} is in host memory: there is nowhere to offload it to"
-                raise UnsupportedError(message, model_id=model_id, device_id=HOST)
-            mode = EvictionMode.OFFLOAD if offload else EvictionMode.UNLOAD
-            back = entry.restore_ms if offload else entry.load_ms
-            victim = Victim(model_id, entry.residence.size_bytes, mode, back, reason)
+            place, back, size = entry.residence, entry.load_ms, entry.residence.size_bytes
+            if mode is EvictionMode.OFFLOAD:
+                if place.engine or place.device_id == HOST:
+                    engine = "in an engine's process: it can be shrunk, or unloaded"
+                    host = "in host memory: there is nowhere to offload it to"
+                    message = f"model {model_id!r} is {engine if place.engine else host}"
+                    raise UnsupportedError(message, model_id=model_id, device_id=place.device_id)
+                back = entry.restore_ms
+            elif mode is EvictionMode.SHRINK:
+                back, size = 0, entry.shrinkable_bytes
+            victim = Victim(model_id, size, mode, back, reason)
             return self.begin_for(victim, cause)
 
     def begin_for(self, victim: Victim, cause: EvictionCause) -> PendingEviction:
@@ -79,7 +84,9 @@ class Evictions:
             held = self._manager.allocations.hold(request, self._manager.weights.new_handle())
         self._table.watch_idle(entry)
         last_sample = self._manager.weights.last_sample(residence.device_id)
-        return PendingEviction(entry, residence, victim.reason, victim.reload_ms, last_sample, cause, held)
+        return PendingEviction(
+            entry, residence, victim.reason, victim.reload_ms, last_sample, cause, victim.mode, held
+        )
 
     def expired_after_ms(self, model_id: str) -> int | None:
         """Return the keep-alive that a model has been idle past; None if it has not, and then it is watched on."""
@@ -89,6 +96,15 @@ class Evictions:
                 self._table.watch_idle(entry)
                 return None
             return (entry.keep_alive_ns or 0) // NS_PER_MS
+
+    def shrunk(self, eviction: PendingEviction) -> None:
+        """Have a model be in reach again that has given back what it kept beside itself."""
+        entry = eviction.entry
+        with self._changed:
+            if entry.residence is not None and entry.residence.handle == eviction.residence.handle:
+                entry.state = ModelState.LOADED
+            self._table.watch_idle(entry)
+            self._changed.notify_all()
 
     def evicted(self, eviction: PendingEviction, host_copy: Residence | None) -> None:
         """Note that a model whose eviction was pending has left its device."""
@@ -101,8 +117,8 @@ class Evictions:
                 size, actual = host_copy.size_bytes, host_copy.actual_bytes
                 self._manager.weights.add(held, host_copy.handle, size, actual)
             entry.host_copy = host_copy
-            if entry.residence is residence:
-                entry.residence = None
+            if entry.residence is not None and entry.residence.handle == residence.handle:
+                entry.residence, entry.footprint = None, None
                 entry.state = ModelState.UNLOADED if host_copy is None else ModelState.OFFLOADED
             self._memories.evicted(entry, residence, eviction.cause, eviction.reason)
             self._table.settle(entry)

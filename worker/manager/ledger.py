@@ -191,6 +191,21 @@ class DeviceLedger:
             *self._counts(model_bytes=size_bytes, working_bytes=working_bytes, committed_bytes=actual_bytes),
         ]
 
+    def resizing_weights(self, handle: str, more_bytes: int, working_bytes: int) -> list[Store]:
+        """Return what counts a model's weights with more bytes, or fewer, and with what is kept free by now."""
+        size_bytes, actual_bytes, kept_bytes = self.weights[handle]
+        size, actual = max(0, size_bytes + more_bytes), max(0, actual_bytes + more_bytes)
+        more_actual = actual - actual_bytes
+        return [
+            (self.weights, handle, (size, actual, working_bytes)),
+            *self._counts(model_bytes=size - size_bytes, working_bytes=working_bytes - kept_bytes),
+            *(
+                self._giving_back(-more_actual)
+                if more_actual < 0
+                else self._counts(committed_bytes=more_actual)
+            ),
+        ]
+
     def removing_weights(self, handle: str) -> list[Store]:
         """Return what removes a model's weights, if they are there."""
         size_bytes, actual_bytes, working_bytes = self.weights.get(handle, (0, 0, 0))

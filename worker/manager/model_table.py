@@ -9,8 +9,9 @@ from protocol.vocabulary import FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import ModelNotFoundError
 from worker.core.models import AUTO_LOADER, ModelSpec, Role
-from worker.core.records import EvictionCause, Reservation
+from worker.core.records import EvictionCause, Footprint, Reservation
 from worker.core.sure_lock import SureCondition
+from worker.eviction.planner import EvictionMode
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -26,6 +27,8 @@ class Residence(Record):
     """What the ledger counts."""
     actual_bytes: int
     """As the device rounds it."""
+    engine: bool = False
+    """Whether it is in an engine's process."""
 
 
 class SettlingError(Exception):
@@ -67,6 +70,10 @@ class ModelEntry:
         self.measured_process_bytes: int | None = None
         self.load_ms: int | None = None
         self.restore_ms: int | None = None
+        self.footprint: Footprint | None = None
+        """What it takes in its engine's process, while loaded there."""
+        self.most_working_bytes = 0
+        """The most that it grew by in its engine's process."""
         self.last_used_ns: int | None = None
 
     @property
@@ -79,13 +86,28 @@ class ModelEntry:
         """The best figure for what it takes: measured, else from the header, else declared; with its working memory."""
         found = (self.measured_bytes, self.estimated_bytes, self.spec.declared_bytes)
         size = next((each for each in found if each is not None), None)
-        return None if size is None else size + self.working_bytes
+        return None if size is None else size + self._all_working_bytes
 
     @property
     def working_bytes(self) -> int:
-        """What it takes beside its tensors: declared beyond what they are; 0 where its file does not say that."""
+        """What is to be kept free for it: declared beyond its tensors, or seen in an engine; less what it has of that."""
+        has = 0 if self.footprint is None else self.footprint.working_bytes
+        return max(0, self._all_working_bytes - has)
+
+    @property
+    def _all_working_bytes(self) -> int:
         declared, tensors = self.spec.declared_bytes, self.estimated_bytes
-        return 0 if declared is None or tensors is None else max(0, declared - tensors)
+        beyond = 0 if declared is None or tensors is None else declared - tensors
+        return max(0, beyond, self.most_working_bytes)
+
+    @property
+    def shrinkable_bytes(self) -> int:
+        """What it can give back and stay loaded, as far as was seen."""
+        return (
+            0
+            if self.footprint is None
+            else max(0, self.footprint.working_bytes - self.footprint.shrunk_bytes)
+        )
 
     @property
     def freed_by(self) -> FreedBy:
@@ -110,6 +132,7 @@ class ModelEntry:
         """Take another declaration over: nothing of the old one is loaded, or both load the same."""
         if _loaded_from(spec) != _loaded_from(self.spec):
             self.estimated_bytes = self.measured_bytes = self.measured_process_bytes = None
+            self.most_working_bytes = 0
             self.state = ModelState.UNLOADED if spec.refused is None else ModelState.FAILED
             self.state_reason = spec.refused
             self.loader = _named_loader(spec)
@@ -133,7 +156,7 @@ class ModelEntry:
     def status(self, now_ns: int) -> ModelStatus:
         """Return it as it is listed."""
         due = self.expires_ns()
-        place = self.residence or self.host_copy
+        place, footprint = self.residence or self.host_copy, self.footprint
         return ModelStatus(
             model_id=self.model_id,
             state=self.state,
@@ -144,6 +167,9 @@ class ModelEntry:
             estimated_bytes=self.estimated_bytes,
             measured_bytes=self.measured_bytes,
             measured_process_bytes=self.measured_process_bytes,
+            working_bytes=None if footprint is None else footprint.working_bytes,
+            kv_bytes=None if footprint is None else footprint.kv_bytes,
+            kv_bytes_per_token=None if footprint is None else footprint.kv_bytes_per_token,
             pinned=self.pinned,
             priority=self.spec.priority,
             in_use=self.in_use,
@@ -165,7 +191,7 @@ def _loaded_from(spec: ModelSpec) -> ModelSpec:
     return ModelSpec(
         spec.model_id, spec.loader, spec.path, spec.model_root, spec.dtype, spec.device_id,
         factory=spec.factory, placement=spec.placement, refused=spec.refused, more_paths=spec.more_paths,
-        params=spec.params,
+        params=spec.params, engine_group=spec.engine_group,
     )  # fmt: skip
 
 
@@ -187,6 +213,7 @@ class PendingEviction(Record):
     reload_ms: int | None
     last_sample: int
     cause: EvictionCause
+    mode: EvictionMode = EvictionMode.UNLOAD
     host_reservation: Reservation | None = None
     """Headroom held in host memory, where it is offloaded."""
 
@@ -320,6 +347,14 @@ class ModelTable:
                 self.settle(entry)
         return Declared(tuple(added), tuple(changed), tuple(removed), tuple(kept))
 
+    def forgive(self, model_ids: Iterable[str]) -> None:
+        """Have models be tried again that failed."""
+        with self.changed:
+            for each in model_ids:
+                entry = self._entries.get(each)
+                if entry is not None and entry.state is ModelState.FAILED and entry.spec.refused is None:
+                    entry.state, entry.state_reason = ModelState.UNLOADED, None
+
     def settle(self, entry: ModelEntry) -> None:
         """Have an outdated model be what it is declared as by now, if nothing of it is loaded, or what is, is the same."""
         gone = entry.residence is None and entry.host_copy is None and entry.state not in IN_TRANSIT
@@ -350,6 +385,22 @@ class ModelTable:
                 self._lost.append((entry, place))
             self.changed.notify_all()
         return tuple(lost)
+
+    def lose_weights(self, handles: frozenset[str], why: str) -> "list[tuple[ModelEntry, Residence]]":
+        """Note that models went with the engine's process that they were in. Returns which; one on its way out is none.
+
+        The lock is held.
+        """
+        lost = []
+        for entry in self:
+            place = entry.residence
+            if place is None or place.handle not in handles or entry.state is ModelState.UNLOADING:
+                continue
+            entry.residence, entry.footprint, entry.in_use, entry.holds = None, None, 0, 0
+            entry.state, entry.state_reason = ModelState.UNLOADED, why
+            self.watch_idle(entry)
+            lost.append((entry, place))
+        return lost
 
     def whose(self, handles: frozenset[str]) -> tuple[str, ...]:
         """Return the models whose weights these are. The lock is held."""

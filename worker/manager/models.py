@@ -7,13 +7,14 @@ that there is no waiting in a circle.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from protocol.vocabulary import ModelState
 from worker.core.clock import Clock
 from worker.core.errors import ModelBusyError
 from worker.core.models import FOREVER_NS
-from worker.core.records import AllocationRequest, Decision, DecisionKind, EvictionCause
+from worker.core.records import AllocationRequest, Decision, DecisionKind, EvictionCause, Footprint
 from worker.eviction.planner import Victim
 from worker.manager.eviction_memory import ModelMemories
 from worker.manager.eviction_plans import EvictionPlans
@@ -116,12 +117,17 @@ class ModelManager:
 
     def arrived(
         self, entry: ModelEntry, held: EvictingReservation, size_bytes: int, actual_bytes: int, load_ms: int | None, *,
-        for_use: bool = True,
+        for_use: bool = True, footprint: Footprint | None = None,
     ) -> Residence:  # fmt: skip
-        """Add a model that was loaded: used once and held, if ``for_use``. ``load_ms`` None: from its copy."""
+        """Add a model that was loaded: used once and held, if ``for_use``. ``load_ms`` None: from its copy.
+
+        ``footprint``: of one in an engine's process.
+        """
         request = held.reservation.request
         with self._changed:
-            residence = Residence(request.device_id, held.handle, size_bytes, actual_bytes)
+            engine = footprint is not None
+            residence = Residence(request.device_id, held.handle, size_bytes, actual_bytes, engine)
+            entry.footprint = footprint
             self._manager.weights.add(
                 held.reservation,
                 residence.handle,
@@ -160,6 +166,35 @@ class ModelManager:
                 entry.state = ModelState.FAILED if blamed else ModelState.UNLOADED
             self._table.settle(entry)
             self._changed.notify_all()
+
+    # ---- engines ----
+
+    def measured(self, model_id: str, handle: str, footprint: Footprint) -> None:
+        """Take over what a model takes in its engine's process by now: what it grew by is part of what it is counted with."""
+        with self._changed:
+            entry = self._having(model_id, handle)
+            if entry is None or entry.residence is None or entry.footprint is None:
+                return
+            more = footprint.working_bytes - entry.footprint.working_bytes
+            entry.footprint = footprint
+            entry.most_working_bytes = max(entry.most_working_bytes, footprint.working_bytes)
+            place = entry.residence
+            size, actual = max(0, place.size_bytes + more), max(0, place.actual_bytes + more)
+            entry.residence = replace(place, size_bytes=size, actual_bytes=actual)
+            self._manager.weights.resize(place.device_id, handle, more, entry.working_bytes)
+            self._changed.notify_all()
+
+    def lost(self, handles: frozenset[str], why: str) -> tuple[tuple[ModelEntry, Residence], ...]:
+        """Note that models went with their engine's process. Returns which, and where they were."""
+        with self._changed:
+            gone = self._table.lose_weights(handles, why)
+            for entry, place in gone:
+                last_sample = self._manager.weights.last_sample(place.device_id)
+                self._manager.weights.remove(place.device_id, place.handle, last_sample)
+                self._memories.evicted(entry, place, EvictionCause.LOST, why)
+                self._table.settle(entry)
+            self._changed.notify_all()
+            return tuple(gone)
 
     # ---- external: held by other processes ----
 

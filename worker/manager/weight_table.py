@@ -46,6 +46,16 @@ class WeightTable:
             )
             self._store(device, [*device.ledger.releasing(reservation), *added])
 
+    def resize(self, device_id: str, handle: str, more_bytes: int, working_bytes: int) -> None:
+        """Note that a model takes more, or less where that is below 0, and what is kept free for it now.
+
+        Nothing happens if it is not there any more.
+        """
+        with self._lock:
+            device = self._devices.get(device_id)
+            if handle in device.ledger.weights:
+                self._store(device, device.ledger.resizing_weights(handle, more_bytes, working_bytes))
+
     def pin(self, device_id: str, handle: str, *, pinned: bool) -> None:
         """Note whether weights stay until they are unloaded by name."""
         with self._lock:

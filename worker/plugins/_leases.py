@@ -67,10 +67,17 @@ class LeasedModel(Mapping[str, memoryview]):
         """Return what the operator's own factory made. KeyError for a model from a file."""
         return self._weights.content(self._residence)
 
+    @property
+    def session(self) -> object:
+        """Raise TypeError: an engine's own object is in the engine's process, where a model action works with it."""
+        where = "an engine's process" if self._residence.engine else "no engine"
+        message = f"{self.model_id} is in {where}: only what add_model_action runs there has its session"
+        raise TypeError(message)
+
     def do(self, run: ModelAction, data: dict[str, Any], call: Call) -> Any:
         """Do a plugin's work on it in the process where it is: it is handed this, or the same over there."""
         there = self._weights.work_there(
-            self._residence, lambda: work_of(run, self, data), call.token, call.report
+            self.model_id, self._residence, lambda: work_of(run, self, data), call.token, call.report
         )
         return run(self, data, call) if there is None else there[0]
 

@@ -106,6 +106,15 @@ class LeasedThere(Mapping[str, memoryview]):
     def __len__(self) -> int:
         return len(self.infos)
 
+    @property
+    def session(self) -> Any:
+        """The engine's own object: onnxruntime's ``InferenceSession``, say. TypeError for a model in no engine."""
+        session_of = getattr(self._backend, "session", None)
+        if session_of is None:
+            message = f"{self.model_id} is in no engine: it has tensors, and no session"
+            raise TypeError(message)
+        return session_of(self._handle)
+
     def tensors(self) -> "Mapping[str, torch.Tensor]":
         """Return the tensors on the device.
 

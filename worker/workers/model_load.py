@@ -26,7 +26,7 @@ from worker.wiring import Core
 from worker.workers.headroom import HeadroomHolder, JoinPieces, name_gone
 from worker.workers.model_estimates import ModelEstimates
 from worker.workers.model_owners import ExternalWorker
-from worker.workers.model_placement import ModelPlacement, check_ours, made_here
+from worker.workers.model_placement import ModelPlacement, check_ours, made_here, run_there
 from worker.workers.model_unload import ModelUnloader
 from worker.workers.model_waits import once_settled
 from worker.workers.weights import ModelWeights, Source
@@ -183,6 +183,8 @@ class ModelWorker:
         """Refuse to take a loaded model to a device where it could not be loaded: it would be gone here too."""
         if residence.handle in self.weights.live():
             raise made_here(entry, device_id)
+        if residence.engine:
+            raise run_there(entry, device_id, residence.device_id)
         check = partial(
             self.models.plans.check_fits,
             AllocationRequest(device_id, residence.size_bytes + entry.working_bytes),
@@ -233,18 +235,20 @@ class ModelWorker:
         """Load into the headroom held, and commit what it turned out to take."""
         device_id, handle = held.reservation.request.device_id, held.handle
         started_ns, grown = self._clock.now_ns(), self.weights.process_growth()
-        block, size = self.weights.load(entry, source, device_id, handle, token, report)
+        block, size, footprint = self.weights.load(entry, source, device_id, handle, token, report)
         took_ms = (self._clock.now_ns() - started_ns) // NS_PER_MS
         if source.copy is not None:
             entry.restore_ms = took_ms
         else:
-            entry.measured_process_bytes = grown()
+            entry.measured_process_bytes = grown() if footprint is None else footprint.loaded_bytes
         self.placement.note_taken(entry, source, device_id, block.actual_bytes)
         load_ms = None if source.copy is not None else took_ms
         try:
-            residence = self.models.arrived(entry, held, size, block.actual_bytes, load_ms, for_use=for_use)
+            residence = self.models.arrived(
+                entry, held, size, block.actual_bytes, load_ms, for_use=for_use, footprint=footprint
+            )
         except BaseException:
-            self.weights.unload(Residence(device_id, handle, 0, 0))
+            self.weights.unload(Residence(device_id, handle, 0, 0, footprint is not None))
             raise
         copy = self.models.evictions.drop_host_copy(entry)
         if copy is not None:
@@ -280,6 +284,7 @@ class ModelWorker:
     def reload(self, specs: Iterable[ModelSpec], roles: Iterable[Role]) -> ReloadModelsResult:
         """Take another list of models over; what is in use is what it was until its last lease ends."""
         specs = tuple(specs)
+        self._table.forgive(self.weights.engines.forgive())
         found = self._table.declare(specs, roles)
         never = CancelToken(self._clock.now_ns)
         for entry in tuple(self._table):
@@ -321,4 +326,5 @@ class ModelWorker:
     def close(self) -> None:
         """Unload everything that is not in use, and tell no one: the worker ends."""
         self._closing = True
+        self.weights.engines.close()
         self.unloader.unload_everything()

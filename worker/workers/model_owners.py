@@ -11,6 +11,7 @@ from worker.core.errors import CancelledError, DeadlineExceededError, ModelBusyE
 from worker.core.events import ModelUnloaded, UnloadRequested
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
+from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import ModelEntry
 from worker.manager.models import ModelManager
 from worker.wiring import Core
@@ -83,17 +84,18 @@ class ExternalWorker:
     # ---- what owners are asked ----
 
     def unload(
-        self, entry: ModelEntry, reason: str, token: CancelToken, *, offload: bool, forced: bool
+        self, entry: ModelEntry, reason: str, token: CancelToken, mode: EvictionMode, *, forced: bool
     ) -> UnloadedModel:
         """Ask for one model, and wait for the owner's word.
 
         Raises:
             ModelBusyError: pinned and not forced, or its owner has not unloaded it.
-            UnsupportedError: it is to be offloaded.
+            UnsupportedError: it is to be offloaded or shrunk.
         """
         model_id = entry.model_id
-        if offload:
-            message = f"model {model_id!r} is held by another process: it can't be offloaded from here"
+        if mode is not EvictionMode.UNLOAD:
+            done = "offloaded" if mode is EvictionMode.OFFLOAD else "shrunk"
+            message = f"model {model_id!r} is held by another process: it can't be {done} from here"
             raise UnsupportedError(message, model_id=model_id)
         if entry.residence is None:
             return UnloadedModel(model_id, 0, None, None, f"nothing to unload: it is {entry.state}")

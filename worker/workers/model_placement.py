@@ -39,6 +39,11 @@ class ModelPlacement:
         if source.loader is not None and asked not in {None, HOST}:
             raise made_here(entry, asked)
         fixed = HOST if source.loader is not None else asked or entry.spec.device_id
+        if source.engine is not None:
+            there = source.engine_device if source.engine_device in self._manager.devices.ids() else HOST
+            fixed = entry.spec.device_id or there
+            if asked not in {None, fixed}:
+                raise run_there(entry, asked, fixed)
         if fixed is not None:
             self._monitor.wait_until_known((fixed,), token)
             return self._manager.devices.info(fixed).device_id
@@ -68,13 +73,14 @@ class ModelPlacement:
 
     def needed_bytes(self, entry: ModelEntry, source: Source, device_id: str) -> int:
         """Return the bytes of headroom that a load takes; where nothing was measured yet, as others of its kind did."""
-        if source.loader is not None and entry.measured_bytes is None:
-            return self.margins.expected_bytes(entry.loader, device_id, source.size_bytes)
-        return source.size_bytes + entry.working_bytes
+        size = source.size_bytes
+        if source.learns and entry.measured_bytes is None:
+            size = self.margins.expected_bytes(entry.loader, device_id, size)
+        return size if source.loader is not None else size + entry.working_bytes
 
     def note_taken(self, entry: ModelEntry, source: Source, device_id: str, actual_bytes: int) -> None:
-        """Learn what a model took that the operator's code made: the next of its kind is expected to."""
-        if source.loader is not None and entry.measured_bytes is None:
+        """Learn what a model took that code or an engine made: the next of its kind is expected to."""
+        if source.learns and entry.measured_bytes is None:
             self.margins.note(entry.loader, device_id, source.size_bytes, actual_bytes)
 
     def _fits(self, device_id: str, size_bytes: int) -> bool:
@@ -90,6 +96,12 @@ def check_ours(entry: ModelEntry, device_id: str | None) -> None:
     if entry.spec.external:
         message = f"model {entry.model_id!r} is held by another process: there is nothing of it here to use"
         raise UnsupportedError(message, model_id=entry.model_id, device_id=device_id)
+
+
+def run_there(entry: ModelEntry, asked: str | None, fixed: str) -> UnsupportedError:
+    """Return the error of a model whose engine is told by its params where to run it."""
+    message = f"model {entry.model_id!r} runs on {fixed}: its device and its engine's params say where, not a request"
+    return UnsupportedError(message, model_id=entry.model_id, device_id=asked)
 
 
 def made_here(entry: ModelEntry, device_id: str | None) -> UnsupportedError:

@@ -7,10 +7,11 @@ from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import UnloadMode
 from worker.core.actions import with_returned
 from worker.core.cancellation import CancelToken
-from worker.core.errors import InvalidRequestError, WorkerError
+from worker.core.errors import EngineLostError, InvalidRequestError, WorkerError
 from worker.core.events import ModelUnloaded
 from worker.core.log import log
-from worker.core.records import HOST, EvictionCause
+from worker.core.records import HOST, EvictionCause, Receipt
+from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import EvictingReservation, PendingEviction
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
@@ -18,6 +19,11 @@ from worker.wiring import Core
 from worker.workers.model_owners import ExternalWorker
 from worker.workers.model_waits import once_settled
 from worker.workers.weights import ModelWeights
+
+_AS_ASKED = {
+    EvictionMode.OFFLOAD: "offloaded to host memory: as asked",
+    EvictionMode.SHRINK: "shrunk, and still loaded: as asked",
+}
 
 
 class ModelUnloader:
@@ -57,29 +63,32 @@ class ModelUnloader:
             if entry.spec.external:
                 return self._external.unloaded(model_id)
             raise InvalidRequestError.at("data.by_owner", f"model {model_id!r} is held by the worker itself")
-        offload = mode is UnloadMode.OFFLOAD
+        how = EvictionMode(mode)
         if entry.spec.external:
-            return self._external.unload(entry, reason, token, offload=offload, forced=forced)
-        if offload:
+            return self._external.unload(entry, reason, token, how, forced=forced)
+        if how is EvictionMode.OFFLOAD:
             self._monitor.refresh((HOST,), max_age_ms=0)
-            reason = "offloaded to host memory: as asked"
-        row = self.evict(model_id, reason, token, forced=forced, offload=offload)
+        if how is not EvictionMode.UNLOAD:
+            reason = _AS_ASKED[how]
+        row = self.evict(model_id, reason, token, forced=forced, mode=how)
         if row is not None:
             return row
-        copy = None if offload else self._evictions.drop_host_copy(entry)
+        copy = self._evictions.drop_host_copy(entry) if how is EvictionMode.UNLOAD else None
         if copy is not None:
-            returned = self._weights.unload(copy)
+            receipt = self._weights.unload(copy)
             self.observe((copy.device_id,))
-            return UnloadedModel(
-                model_id, copy.size_bytes, returned, entry.load_ms, "unloaded from host memory: as asked"
+            return _row(
+                model_id, copy.size_bytes, receipt, entry.load_ms, "unloaded from host memory: as asked", how
             )
-        return UnloadedModel(model_id, 0, 0, entry.load_ms, f"nothing to unload: it is {entry.state}")
+        nothing = Receipt(0, 0)
+        return _row(model_id, 0, nothing, entry.load_ms, f"nothing to {mode}: it is {entry.state}", how)
 
     def evict(
-        self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False, offload: bool = False
-    ) -> UnloadedModel | None:
+        self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False,
+        mode: EvictionMode = EvictionMode.UNLOAD,
+    ) -> UnloadedModel | None:  # fmt: skip
         """Unload a model by plan; None if it is not loaded any more. ModelBusyError if it came into use."""
-        begin = partial(self._evictions.begin_once_settled, model_id, reason, forced=forced, offload=offload)
+        begin = partial(self._evictions.begin_once_settled, model_id, reason, forced=forced, mode=mode)
         eviction = once_settled(self._table, begin, token)
         return None if eviction is None else self._unload_and_observe(eviction)
 
@@ -137,7 +146,9 @@ class ModelUnloader:
         return unloaded
 
     def _unload(self, eviction: PendingEviction) -> UnloadedModel:
-        residence, entry, copy, returned = eviction.residence, eviction.entry, None, None
+        if eviction.mode is EvictionMode.SHRINK:
+            return self._shrink(eviction)
+        residence, entry, copy, receipt = eviction.residence, eviction.entry, None, None
         reason, held = eviction.reason, eviction.host_reservation
         if held is not None:
             try:
@@ -145,13 +156,12 @@ class ModelUnloader:
             except WorkerError as error:
                 reason = f"{reason}; unloaded instead, for offloading failed: {error.message}"
         try:
-            returned = self._weights.unload(residence)
+            receipt = self._weights.unload(residence)
         finally:
             self._evictions.evicted(eviction, copy)
-        reason = with_returned(reason, residence.size_bytes, returned)
-        row = UnloadedModel(entry.model_id, residence.size_bytes, returned, eviction.reload_ms, reason)
-        device_id, freed = residence.device_id, residence.size_bytes
-        recorded = Eviction(entry.model_id, device_id, 0, freed, returned, reason)
+        row = _row(entry.model_id, residence.size_bytes, receipt, eviction.reload_ms, reason, eviction.mode)
+        device_id, freed, reason = residence.device_id, residence.size_bytes, row.reason
+        recorded = Eviction(entry.model_id, device_id, 0, freed, row.returned_bytes, reason)
         self._history.record_eviction(recorded)
         self._publish(ModelUnloaded(recorded))
         log(
@@ -164,8 +174,46 @@ class ModelUnloader:
         )
         return row
 
+    def _shrink(self, eviction: PendingEviction) -> UnloadedModel:
+        """Have a model's engine give back what it keeps beside it; the model stays, unless its process ends under it."""
+        entry, mode = eviction.entry, eviction.mode
+        try:
+            receipt = self._weights.shrink(entry, eviction.residence)
+        except EngineLostError as error:
+            self._evictions.evicted(eviction, None)
+            return _row(
+                entry.model_id, 0, Receipt(0, None), entry.load_ms, f"unloaded: {error.message}", mode
+            )
+        except BaseException:
+            self._evictions.shrunk(eviction)
+            raise
+        self._evictions.shrunk(eviction)
+        row = _row(
+            entry.model_id, receipt.claimed_bytes or 0, receipt, eviction.reload_ms, eviction.reason, mode
+        )
+        log("debug", "shrunk", model_id=entry.model_id, returned_bytes=row.returned_bytes, reason=row.reason)
+        return row
+
     def observe(self, device_ids: tuple[str, ...]) -> None:
         """Read devices after a change; one that can't be read is told of elsewhere."""
         with suppress(WorkerError):
             self._monitor.refresh(device_ids, max_age_ms=0)
             self._monitor.observe(device_ids)
+
+
+def _row(
+    model_id: str, freed_bytes: int, receipt: Receipt, reload_ms: int | None, reason: str, mode: EvictionMode
+) -> UnloadedModel:
+    """Make the receipt that is answered: what should have come back, what has, and what has not."""
+    claimed, returned = receipt.claimed_bytes, receipt.returned_bytes
+    return UnloadedModel(
+        model_id=model_id,
+        freed_bytes=freed_bytes,
+        returned_bytes=returned,
+        reload_ms=reload_ms,
+        reason=with_returned(reason, claimed, returned),
+        claimed_bytes=claimed,
+        kept_bytes=None if claimed is None or returned is None else max(0, claimed - returned),
+        mode=UnloadMode(mode),
+        steps=receipt.steps,
+    )

@@ -2,18 +2,19 @@
 
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
+from protocol.results import ReleaseStep
 from worker.backends.base import COPY_CHUNK_BYTES, MapsFiles, OwnProcess, RemoteWork, Write
 from worker.backends.pieces import Done
 from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError
 from worker.core.log import log
 from worker.core.models import TensorInfo
-from worker.core.records import HOST, AllocationRequest, Block, Report
+from worker.core.records import HOST, AllocationRequest, Block, Footprint, Receipt, Report
 from worker.core.sure_lock import SureLock
-from worker.loaders.base import CheckedLoader, FileLoader, ObjectLoader, WeightFile
+from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, WeightFile
 from worker.loaders.mapping import map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
 from worker.loaders.placing import place, place_through
@@ -21,21 +22,33 @@ from worker.loaders.registry import inferred, loader_of
 from worker.manager.model_table import ModelEntry, Residence
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.engine_models import EngineModels
 from worker.workers.import_growth import ImportGrowth
+
+if TYPE_CHECKING:
+    from worker.backends.engines.base import EngineLaunch
 
 _SHOWN_VALUES = 8
 """How many values that are no tensors are named in the log."""
 
 
 class Source(Record):
-    """What a model is loaded from: its file, the operator's own code, or its copy in host memory."""
+    """What a model is loaded from: its file, the operator's own code, an engine, or its copy in host memory."""
 
     size_bytes: int
     identity: Identity | None = None
     """What its files were before they were opened."""
     file: WeightFile | None = None
     loader: ObjectLoader | None = None
+    engine: "EngineLaunch | None" = None
+    engine_device: str | None = None
+    """Where the engine puts it; None for the machine's own memory."""
     copy: Residence | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether only loading it tells what it takes."""
+        return self.loader is not None or self.engine is not None
 
     def close(self) -> None:
         """Give the file up. Idempotent."""
@@ -87,7 +100,14 @@ class ModelObjects:
 class ModelWeights:
     """Every model's block or object, by handle."""
 
-    def __init__(self, core: Core, monitor: DeviceMonitor, process_bytes: Callable[[], int | None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        monitor: DeviceMonitor,
+        process_bytes: Callable[[], int | None],
+        engines: EngineModels,
+    ) -> None:
+        self.engines = engines
         self._backends = core.backends
         self._monitor = monitor
         self._clock = core.clock
@@ -123,6 +143,13 @@ class ModelWeights:
                     first=first,
                 )
             return Source(max(1, file.total_bytes), identity, file)
+        if isinstance(loader, EngineLoader):
+            launch = loader.launch(spec)
+            self.engines.check(entry, launch)
+            sizes = (entry.measured_bytes, entry.estimated_bytes, entry.spec.declared_bytes)
+            size = next((each for each in sizes if each is not None), 0)
+            identity = identity_of(launch.files)
+            return Source(max(1, size), identity, engine=launch, engine_device=loader.device_id(spec))
         if isinstance(loader, CheckedLoader):
             loader.check(spec)
         return Source(max(1, entry.known_bytes or 0), loader=loader)
@@ -135,17 +162,22 @@ class ModelWeights:
         handle: str,
         token: CancelToken,
         report: Report,
-    ) -> tuple[Block, int]:
-        """Load into a block of this handle. Returns it and what the ledger is to count."""
+    ) -> tuple[Block, int, Footprint | None]:
+        """Load into a block of this handle. Returns it, what the ledger is to count, and what an engine's process took."""
         if source.loader is not None:
             make = source.loader.build
             block = self._objects.load(handle, lambda: make(entry.spec, device_id))
-            return block, block.actual_bytes
+            return block, block.actual_bytes, None
 
         total, backend = source.size_bytes, self._backends[device_id]
         self._identities[handle] = (
             source.identity if source.copy is None else self._identities.get(source.copy.handle)
         )
+        if source.engine is not None:
+            footprint = self.engines.load(entry, source.engine, device_id, handle, token)
+            # What an engine took of another device no process's figures here say.
+            taken = footprint.loaded_bytes if device_id == HOST else total
+            return Block(taken), taken, footprint
 
         def done(completed: int) -> None:
             report(min(completed, total), total)
@@ -154,13 +186,13 @@ class ModelWeights:
             mapped = map_weights(entry.spec, source.file, backend, handle, token, done)
             if mapped is not None:
                 block, self._tensors[handle] = mapped
-                return block, total
+                return block, total, None
         block = self._copy(source, AllocationRequest(device_id, total, purpose="model"), handle, token, done)
         if source.file is not None:
             self._tensors[handle] = source.file.tensors
         elif source.copy is not None:
             self._tensors[handle] = self._tensors[source.copy.handle]
-        return block, total
+        return block, total, None
 
     def _copy(
         self, source: Source, request: AllocationRequest, handle: str, token: CancelToken, done: Done
@@ -235,13 +267,22 @@ class ModelWeights:
         self._identities[handle] = self._identities.get(residence.handle)
         return Residence(HOST, handle, residence.size_bytes, block.actual_bytes)
 
-    def unload(self, residence: Residence) -> int | None:
-        """Give a block or object up. Returns what went back to the system; None where that can't be told."""
+    def unload(self, residence: Residence) -> Receipt:
+        """Give a block, an object or an engine's model up. Returns what went back to the system."""
         self._tensors.pop(residence.handle, None)
         self._identities.pop(residence.handle, None)
+        if residence.engine:
+            return self.engines.unload(residence)
         if residence.handle in self._objects.live():
-            return self._objects.unload(residence.handle)
-        return self._backends[residence.device_id].unload(residence.handle)
+            step, returned = "the worker dropped the object", self._objects.unload(residence.handle)
+        else:
+            returned = self._backends[residence.device_id].unload(residence.handle)
+            step = "the device gave the block back"
+        return Receipt(residence.size_bytes, returned, (ReleaseStep(step, returned),))
+
+    def shrink(self, entry: ModelEntry, residence: Residence) -> Receipt:
+        """Have a model give back what it keeps beside its weights: only engines keep such. EngineLostError."""
+        return self.engines.shrink(entry.model_id, residence) if residence.engine else Receipt(0, 0)
 
     # ---- being used ----
 
@@ -275,9 +316,12 @@ class ModelWeights:
         return now is not None and now != loaded
 
     def work_there(
-        self, residence: Residence, make_work: Callable[[], RemoteWork], token: CancelToken, report: Report
-    ) -> tuple[Any] | None:
+        self, model_id: str, residence: Residence, make_work: Callable[[], RemoteWork], token: CancelToken,
+        report: Report,
+    ) -> tuple[Any] | None:  # fmt: skip
         """Do work where a model is and return its result; None where that is here."""
+        if residence.engine:
+            return (self.engines.work(model_id, residence, make_work(), token, report),)
         backend = self._backends[residence.device_id]
         if not isinstance(backend, OwnProcess):
             return None

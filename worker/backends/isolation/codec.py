@@ -29,7 +29,13 @@ _CLASSES = {
     kind.code: kind
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, errors.WorkerError) and hasattr(kind, "code")
-    if kind not in {errors.DeviceLostError, errors.InvalidRequestError, errors.NoFileRoomError}
+    if kind
+    not in {
+        errors.DeviceLostError,
+        errors.EngineLostError,
+        errors.InvalidRequestError,
+        errors.NoFileRoomError,
+    }
 }
 
 

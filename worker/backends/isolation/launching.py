@@ -71,11 +71,9 @@ class Launching:
     def begin(self) -> None:
         """Start the first process, unless that was done; ``arrived`` or ``failed`` is called."""
         with self._beginning:
-            if self._thread is not None:
-                return
-            self._thread = threading.Thread(target=self._run, name="device-launcher", daemon=True)
-            self._tasks.put(self._first)
-            self._thread.start()
+            if self._thread is None:
+                self._tasks.put(self._first)
+                self._start_thread()
 
     def bring_back(self) -> None:
         """Start a process in place of one that ended, and try until there is one; ``arrived`` is called."""
@@ -103,6 +101,8 @@ class Launching:
         with self._beginning:
             if self._closed:
                 raise LaunchError("the worker ends")
+            if self._thread is None:
+                self._start_thread()
             self._tasks.put(task)
         return started.result()
 
@@ -114,6 +114,10 @@ class Launching:
         self._closing.cancel()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_STARTING_S)
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="device-launcher", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:

@@ -1652,7 +1652,7 @@ public sealed record UnloadModelParams : IWireRecord<UnloadModelParams>
 
     private readonly UnloadMode _mode = UnloadMode.Unload;
 
-    /// <summary><c>mode</c></summary>
+    /// <summary>How much goes: `shrink` gives back what an engine keeps beside the model, which stays loaded; `offload` keeps a copy in the machine's own memory; `unload` keeps nothing.</summary>
     public UnloadMode Mode { get => _mode; init { _mode = value; _assigned |= 0x1; } }
 
     private readonly bool _byOwner = false;

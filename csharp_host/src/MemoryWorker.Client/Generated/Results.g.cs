@@ -1393,9 +1393,12 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
     }
 }
 
-/// <summary>A model that was dropped, and why.</summary>
+/// <summary>A model that gave memory back, and why: the receipt.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
@@ -1411,6 +1414,30 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     /// <summary>Why; and what came back, where that is not what the ledger freed.</summary>
     public required string Reason { get; init; }
 
+    private readonly long? _claimedBytes;
+
+    /// <summary>What should have come back; null where only its owner knows.</summary>
+    public long? ClaimedBytes { get => _claimedBytes; init { _claimedBytes = value; _assigned |= 0x1; } }
+
+    private readonly long? _keptBytes;
+
+    /// <summary>What of that has not; null where what came back was not measured.</summary>
+    public long? KeptBytes { get => _keptBytes; init { _keptBytes = value; _assigned |= 0x2; } }
+
+    private readonly UnloadMode _mode = UnloadMode.Unload;
+
+    /// <summary>How much of it went: a model that was shrunk is still loaded.</summary>
+    public UnloadMode Mode { get => _mode; init { _mode = value; _assigned |= 0x4; } }
+
+    private readonly IReadOnlyList<ReleaseStep> _steps = [];
+
+    /// <summary>What was done, in this order.</summary>
+    public IReadOnlyList<ReleaseStep> Steps { get => _steps; init { _steps = value; _assigned |= 0x8; } }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public UnloadedModel() { }
 
@@ -1420,6 +1447,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     #pragma warning restore CS8618
     {
         var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
         WireReader.Begin(ref reader, "UnloadedModel");
         while (WireReader.Next(ref reader))
         {
@@ -1448,6 +1476,22 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
                 Reason = WireReader.String(ref reader, "reason", strict);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "kept_bytes"u8))
+            {
+                KeptBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kept_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "mode"u8))
+            {
+                Mode = WireWords.ReadUnloadMode(ref reader, "mode", strict, ref unknown);
+            }
+            else if (WireReader.IsAt(ref reader, "steps"u8))
+            {
+                Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleaseStep>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "UnloadedModel", refuse: strict);
@@ -1457,6 +1501,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         {
             WireReader.Require(strict ? seen : seen | 0xc, "UnloadedModel", "model_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
         }
+        UnknownWords = unknown;
     }
 
     /// <inheritdoc/>
@@ -1477,6 +1522,84 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         WireWriter.Value(writer, ReloadMs);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("claimed_bytes"u8);
+            WireWriter.Value(writer, ClaimedBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("kept_bytes"u8);
+            WireWriter.Value(writer, KeptBytes);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("mode"u8);
+            WireWriter.Value(writer, WireWriter.Kept(Mode == UnloadMode.Unknown, UnknownWords, "mode") ?? this.Mode.ToWord());
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("steps"u8);
+            WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>One thing that was done to give memory back, and what came back by it.</summary>
+public sealed record ReleaseStep : IWireRecord<ReleaseStep>
+{
+    /// <summary><c>step</c></summary>
+    public required string Step { get; init; }
+
+    /// <summary>By the system's figures, or the driver's; null where they do not say.</summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleaseStep() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleaseStep(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleaseStep");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "step"u8))
+            {
+                Step = WireReader.String(ref reader, "step", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleaseStep", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(strict ? seen : seen | 0x2, "ReleaseStep", "step", "returned_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleaseStep Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("step"u8);
+        WireWriter.Value(writer, Step);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
         writer.WriteEndObject();
     }
 }
@@ -2518,6 +2641,15 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary>What the process grew by while it was loaded, by the system; null where other changes hide it.</summary>
     public required long? MeasuredProcessBytes { get; init; }
 
+    /// <summary>What a model in an engine's process takes beside what it took when it was loaded, measured after its last work; null for others. Null from a worker that does not send it yet.</summary>
+    public long? WorkingBytes { get; init; }
+
+    /// <summary>What its cache of keys and values takes, as its engine says; null where there is none, or it does not say. Null from a worker that does not send it yet.</summary>
+    public long? KvBytes { get; init; }
+
+    /// <summary>What one more token takes of it. Null from a worker that does not send it yet.</summary>
+    public long? KvBytesPerToken { get; init; }
+
     /// <summary><c>pinned</c></summary>
     public required bool Pinned { get; init; }
 
@@ -2605,64 +2737,79 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
                 MeasuredProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_process_bytes", strict, minimum: 0);
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "working_bytes"u8))
+            {
+                WorkingBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "working_bytes", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes"u8))
+            {
+                KvBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes_per_token"u8))
+            {
+                KvBytesPerToken = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes_per_token", strict, minimum: 0);
+                seen |= 0x400;
+            }
             else if (WireReader.IsAt(ref reader, "pinned"u8))
             {
                 Pinned = WireReader.Boolean(ref reader, "pinned");
-                seen |= 0x100;
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "priority"u8))
             {
                 Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
-                seen |= 0x200;
+                seen |= 0x1000;
             }
             else if (WireReader.IsAt(ref reader, "in_use"u8))
             {
                 InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x2000;
             }
             else if (WireReader.IsAt(ref reader, "load_count"u8))
             {
                 LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "use_count"u8))
             {
                 UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "load_ms"u8))
             {
                 LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x10000;
             }
             else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
             {
                 LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x20000;
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
                 KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
             {
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
-                seen |= 0x10000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "state_reason"u8))
             {
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
-                seen |= 0x20000;
+                seen |= 0x100000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "ModelStatus", refuse: strict);
             }
         }
-        if (seen != 0x3ffff)
+        if (seen != 0x1fffff)
         {
-            WireReader.Require(strict ? seen : seen | 0x3e0fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
+            WireReader.Require(strict ? seen : seen | 0x1f07fc, "ModelStatus", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason");
         }
         UnknownWords = unknown;
     }
@@ -2691,6 +2838,12 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
         WireWriter.Value(writer, MeasuredBytes);
         writer.WritePropertyName("measured_process_bytes"u8);
         WireWriter.Value(writer, MeasuredProcessBytes);
+        writer.WritePropertyName("working_bytes"u8);
+        WireWriter.Value(writer, WorkingBytes);
+        writer.WritePropertyName("kv_bytes"u8);
+        WireWriter.Value(writer, KvBytes);
+        writer.WritePropertyName("kv_bytes_per_token"u8);
+        WireWriter.Value(writer, KvBytesPerToken);
         writer.WritePropertyName("pinned"u8);
         WireWriter.Value(writer, Pinned);
         writer.WritePropertyName("priority"u8);
@@ -4484,6 +4637,15 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
     /// <summary><c>measured_process_bytes</c></summary>
     public required long? MeasuredProcessBytes { get; init; }
 
+    /// <summary><c>working_bytes</c> Null from a worker that does not send it yet.</summary>
+    public long? WorkingBytes { get; init; }
+
+    /// <summary><c>kv_bytes</c> Null from a worker that does not send it yet.</summary>
+    public long? KvBytes { get; init; }
+
+    /// <summary><c>kv_bytes_per_token</c> Null from a worker that does not send it yet.</summary>
+    public long? KvBytesPerToken { get; init; }
+
     /// <summary><c>pinned</c></summary>
     public required bool Pinned { get; init; }
 
@@ -4580,79 +4742,94 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 MeasuredProcessBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "measured_process_bytes", strict, minimum: 0);
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "working_bytes"u8))
+            {
+                WorkingBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "working_bytes", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes"u8))
+            {
+                KvBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "kv_bytes_per_token"u8))
+            {
+                KvBytesPerToken = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "kv_bytes_per_token", strict, minimum: 0);
+                seen |= 0x400;
+            }
             else if (WireReader.IsAt(ref reader, "pinned"u8))
             {
                 Pinned = WireReader.Boolean(ref reader, "pinned");
-                seen |= 0x100;
+                seen |= 0x800;
             }
             else if (WireReader.IsAt(ref reader, "priority"u8))
             {
                 Priority = WireReader.Int64(ref reader, "priority", strict, minimum: -9223372036854775807);
-                seen |= 0x200;
+                seen |= 0x1000;
             }
             else if (WireReader.IsAt(ref reader, "in_use"u8))
             {
                 InUse = WireReader.Int64(ref reader, "in_use", strict, minimum: 0);
-                seen |= 0x400;
+                seen |= 0x2000;
             }
             else if (WireReader.IsAt(ref reader, "load_count"u8))
             {
                 LoadCount = WireReader.Int64(ref reader, "load_count", strict, minimum: 0);
-                seen |= 0x800;
+                seen |= 0x4000;
             }
             else if (WireReader.IsAt(ref reader, "use_count"u8))
             {
                 UseCount = WireReader.Int64(ref reader, "use_count", strict, minimum: 0);
-                seen |= 0x1000;
+                seen |= 0x8000;
             }
             else if (WireReader.IsAt(ref reader, "load_ms"u8))
             {
                 LoadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "load_ms", strict, minimum: 0);
-                seen |= 0x2000;
+                seen |= 0x10000;
             }
             else if (WireReader.IsAt(ref reader, "last_used_ms_ago"u8))
             {
                 LastUsedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_used_ms_ago", strict, minimum: 0);
-                seen |= 0x4000;
+                seen |= 0x20000;
             }
             else if (WireReader.IsAt(ref reader, "keep_alive_ms"u8))
             {
                 KeepAliveMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "keep_alive_ms", strict, minimum: 0);
-                seen |= 0x8000;
+                seen |= 0x40000;
             }
             else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
             {
                 ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
-                seen |= 0x10000;
+                seen |= 0x80000;
             }
             else if (WireReader.IsAt(ref reader, "state_reason"u8))
             {
                 StateReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "state_reason", strict);
-                seen |= 0x20000;
+                seen |= 0x100000;
             }
             else if (WireReader.IsAt(ref reader, "requested_model_id"u8))
             {
                 RequestedModelId = WireReader.String(ref reader, "requested_model_id", strict);
-                seen |= 0x40000;
+                seen |= 0x200000;
             }
             else if (WireReader.IsAt(ref reader, "fallback_reason"u8))
             {
                 FallbackReason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "fallback_reason", strict);
-                seen |= 0x80000;
+                seen |= 0x400000;
             }
             else if (WireReader.IsAt(ref reader, "models_unloaded"u8))
             {
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
-                seen |= 0x100000;
+                seen |= 0x800000;
             }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
             }
         }
-        if (seen != 0x1fffff)
+        if (seen != 0xffffff)
         {
-            WireReader.Require(strict ? seen : seen | 0xbe0fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
+            WireReader.Require(strict ? seen : seen | 0x5f07fc, "LoadModelResult", "model_id", "state", "device_id", "loader", "declared_bytes", "estimated_bytes", "measured_bytes", "measured_process_bytes", "working_bytes", "kv_bytes", "kv_bytes_per_token", "pinned", "priority", "in_use", "load_count", "use_count", "load_ms", "last_used_ms_ago", "keep_alive_ms", "expires_in_ms", "state_reason", "requested_model_id", "fallback_reason", "models_unloaded");
         }
         UnknownWords = unknown;
     }
@@ -4681,6 +4858,12 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, MeasuredBytes);
         writer.WritePropertyName("measured_process_bytes"u8);
         WireWriter.Value(writer, MeasuredProcessBytes);
+        writer.WritePropertyName("working_bytes"u8);
+        WireWriter.Value(writer, WorkingBytes);
+        writer.WritePropertyName("kv_bytes"u8);
+        WireWriter.Value(writer, KvBytes);
+        writer.WritePropertyName("kv_bytes_per_token"u8);
+        WireWriter.Value(writer, KvBytesPerToken);
         writer.WritePropertyName("pinned"u8);
         WireWriter.Value(writer, Pinned);
         writer.WritePropertyName("priority"u8);

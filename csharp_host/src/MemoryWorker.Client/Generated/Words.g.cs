@@ -248,6 +248,22 @@ public enum Initialize
     None,
 }
 
+/// <summary>How a model gives up its memory on the device.</summary>
+public enum UnloadMode
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>unload</c></summary>
+    Unload,
+
+    /// <summary><c>offload</c></summary>
+    Offload,
+
+    /// <summary><c>shrink</c></summary>
+    Shrink,
+}
+
 /// <summary>Whether the source stays.</summary>
 public enum TransferType
 {
@@ -432,19 +448,6 @@ public enum LeakKind
 
     /// <summary><c>python</c></summary>
     Python,
-}
-
-/// <summary>How a model gives up its memory on the device.</summary>
-public enum UnloadMode
-{
-    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
-    Unknown,
-
-    /// <summary><c>unload</c></summary>
-    Unload,
-
-    /// <summary><c>offload</c></summary>
-    Offload,
 }
 
 /// <summary>What <c>worker.subscribe</c> can ask for.</summary>
@@ -1107,6 +1110,50 @@ public static class WireWords
         return Initialize.Unknown;
     }
 
+    /// <summary>The word of a <see cref="UnloadMode"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this UnloadMode value) => value switch
+    {
+        UnloadMode.Unload => "unload",
+        UnloadMode.Offload => "offload",
+        UnloadMode.Shrink => "shrink",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of unload, offload, shrink"),
+    };
+
+    /// <summary>Finds the <see cref="UnloadMode"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out UnloadMode value)
+    {
+        (UnloadMode found, bool known) = word switch
+        {
+            "unload" => (UnloadMode.Unload, true),
+            "offload" => (UnloadMode.Offload, true),
+            "shrink" => (UnloadMode.Shrink, true),
+            _ => (UnloadMode.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static UnloadMode ReadUnloadMode(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("unload"u8))
+        {
+            return UnloadMode.Unload;
+        }
+        if (reader.ValueTextEquals("offload"u8))
+        {
+            return UnloadMode.Offload;
+        }
+        if (reader.ValueTextEquals("shrink"u8))
+        {
+            return UnloadMode.Shrink;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "unload, offload, shrink");
+        return UnloadMode.Unknown;
+    }
+
     /// <summary>The word of a <see cref="TransferType"/>.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
     public static string ToWord(this TransferType value) => value switch
@@ -1585,44 +1632,6 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "allocations, process, python");
         return LeakKind.Unknown;
-    }
-
-    /// <summary>The word of a <see cref="UnloadMode"/>.</summary>
-    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
-    public static string ToWord(this UnloadMode value) => value switch
-    {
-        UnloadMode.Unload => "unload",
-        UnloadMode.Offload => "offload",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of unload, offload"),
-    };
-
-    /// <summary>Finds the <see cref="UnloadMode"/> of a word; false where there is none.</summary>
-    public static bool TryParse(string? word, out UnloadMode value)
-    {
-        (UnloadMode found, bool known) = word switch
-        {
-            "unload" => (UnloadMode.Unload, true),
-            "offload" => (UnloadMode.Offload, true),
-            _ => (UnloadMode.Unknown, false),
-        };
-        value = found;
-        return known;
-    }
-
-    internal static UnloadMode ReadUnloadMode(
-        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
-    {
-        WireReader.ExpectWord(ref reader, member);
-        if (reader.ValueTextEquals("unload"u8))
-        {
-            return UnloadMode.Unload;
-        }
-        if (reader.ValueTextEquals("offload"u8))
-        {
-            return UnloadMode.Offload;
-        }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "unload, offload");
-        return UnloadMode.Unknown;
     }
 
     /// <summary>The word of a <see cref="EventName"/>.</summary>

@@ -1,0 +1,55 @@
+"""What an engine is: the half that runs in its process, and what the worker tells it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from protocol.record import Record
+from worker.core.cancellation import CancelToken
+
+
+class EngineLaunch(Record):
+    """What an engine's process is to open, checked by the worker."""
+
+    engine: str
+    """``module:class`` of an ``Engine``; made once in each process."""
+    path: Path
+    params: Mapping[str, Any]
+    """Plain values, by name, from the operator's file alone."""
+    files: tuple[Path, ...] = ()
+    """All files of the model: what the engine maps of them counts as the model's memory."""
+    remedies: Mapping[str, str] | None = None
+    """What to do about a module that is not found, by its name."""
+    group: str | None = None
+    """The name of the process, where models share one; None for one of its own."""
+
+
+class Session(Protocol):
+    """A loaded model, in the engine's process. One thread at a time but for ``session``, which is the library's own."""
+
+    session: object
+    """What plugins work with."""
+
+    def shrink(self) -> None:
+        """Give back working memory and caches, keeping the model: no work is going on. May take as long as one run."""
+        ...
+
+    def close(self) -> None:
+        """Give the model up."""
+        ...
+
+    def figures(self) -> Mapping[str, int | None]:
+        """Return ``kv_bytes`` and ``kv_bytes_per_token`` where the library has such a cache and they are known."""
+        ...
+
+
+class Engine(Protocol):
+    """A library, imported when this is made, so that its own memory is not taken for a model's."""
+
+    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> Session:
+        """Load a model. EngineError with the cause in words that stand by themselves; else whatever the library raises."""
+        ...
+
+
+class EngineError(Exception):
+    """A model can't be opened, for a reason that needs no name of an exception's type to be understood."""

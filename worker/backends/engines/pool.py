@@ -1,0 +1,215 @@
+"""All engine processes: one a model, or one a group of models. A file that crashes its parser twice is not opened again."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from protocol.record import Record
+from worker.backends.base import RemoteWork
+from worker.backends.engines.base import EngineError, EngineLaunch
+from worker.backends.engines.process import EngineProcess
+from worker.backends.isolation.answers import OnReport
+from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
+from worker.backends.isolation.codec import RemoteError
+from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.launching import LaunchError, Launching
+from worker.backends.isolation.slots import Slots
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.records import Footprint, Receipt
+from worker.core.sure_lock import SureLock
+
+CRASHES = 2
+"""A file whose opening ended so many processes in a row is not opened again."""
+
+OnLost = Callable[[tuple[str, ...], str], None]
+"""Called with the handles of models that went with their process, and how that ended; by a thread of its own."""
+
+FileState = tuple[tuple[str, int, int], ...]
+"""Of each file of a model: where it is, its size, and when it was written to."""
+
+
+class NotOpenedError(Exception):
+    """A model can't be opened; the message is the cause, for people."""
+
+
+class NoMemoryError(Exception):
+    """The process died for want of memory while it opened a model; the message says how."""
+
+
+class WorkLostError(Exception):
+    """The process ended under work; the message says how."""
+
+
+class _Crashes(Record):
+    files: FileState
+    count: int
+    reason: str
+
+
+class Engines:
+    """Loads models into engine processes, by handle. Thread-safe; starts nothing before the first model."""
+
+    def __init__(self, on_lost: OnLost, python: str = sys.executable) -> None:
+        self._on_lost = on_lost
+        self._slots: Slots | None = None
+        self._python = python
+        self._lock = SureLock()
+        # All mutable state: the processes by the name of a group or of a model, which of them each model is in, and
+        # the files that crashed theirs.
+        self._launching: Launching | None = None
+        self._processes: dict[str, EngineProcess] = {}
+        self._places: dict[str, EngineProcess] = {}
+        self._crashes: dict[str, _Crashes] = {}
+        self._closed = False
+
+    # ---- coming ----
+
+    def load(self, name: str, handle: str, launch: EngineLaunch, token: CancelToken) -> Footprint:
+        """Open a model of this name. NotOpenedError, NoMemoryError, or what the token raises: nothing of it is left."""
+        files = _state_of(launch)
+        why = self.quarantined(name, launch)
+        if why is not None:
+            raise NotOpenedError(why)
+        key = f"group {launch.group}" if launch.group is not None else f"model {name}"
+        with self._lock:
+            process = self._processes.setdefault(key, EngineProcess(self._start))
+        try:
+            footprint = process.load(handle, launch, token)
+        except EndedError as error:
+            raise self._crashed(name, files, error.end) from error
+        except LaunchError as error:
+            message = f"its engine can't be started: {error}"
+            raise NotOpenedError(message) from error
+        except RemoteError as error:
+            raise NotOpenedError(_explained(error, launch)) from error
+        with self._lock:
+            self._places[handle] = process
+            self._crashes.pop(name, None)
+        return footprint
+
+    def quarantined(self, name: str, launch: EngineLaunch) -> str | None:
+        """Return why a model's file is not opened any more; None where it may be."""
+        crashes = self._crashes.get(name)
+        if crashes is None or crashes.count < CRASHES or crashes.files != _state_of(launch):
+            return None
+        return crashes.reason
+
+    def forgive(self) -> tuple[str, ...]:
+        """Have all files be opened again. Returns the names of the models that were not."""
+        with self._lock:
+            names = tuple(name for name, each in self._crashes.items() if each.count >= CRASHES)
+            self._crashes.clear()
+            return names
+
+    def _crashed(self, name: str, files: FileState, end: Ending) -> NotOpenedError | NoMemoryError:
+        if end.ran_out:
+            return NoMemoryError(f"its engine ran out of memory: {end.reason}")
+        with self._lock:
+            before = self._crashes.get(name)
+            count = 1 + (before.count if before is not None and before.files == files else 0)
+            reason = f"its file crashed its engine {count} times, the last time so: {end.reason}; it is opened again once"
+            reason += " it is another file, or memory.reload_models was called"
+            self._crashes[name] = _Crashes(files, count, reason)
+        if count >= CRASHES:
+            return NotOpenedError(reason)
+        return NotOpenedError(f"its engine ended while it was opened: {end.reason}")
+
+    # ---- being used ----
+
+    def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
+        """Do work where a model is. Raises what that raises; WorkLostError where its process is gone."""
+        try:
+            return self._places[handle].work(handle, work, token, report)
+        except EndedError as error:
+            raise WorkLostError(error.end.reason) from error
+        except KeyError as error:
+            if error.args == (handle,):
+                raise WorkLostError("its process has ended") from error
+            raise
+
+    def footprint(self, handle: str) -> Footprint | None:
+        """Return what a model takes; None where it is gone."""
+        try:
+            return self._places[handle].footprint(handle)
+        except KeyError:
+            return None
+
+    def shrink(self, handle: str) -> Receipt:
+        """Have working memory given back. WorkLostError where the process is gone."""
+        try:
+            return self._places[handle].shrink(handle)
+        except EndedError as error:
+            raise WorkLostError(error.end.reason) from error
+        except KeyError as error:
+            raise WorkLostError("its process has ended") from error
+
+    # ---- going ----
+
+    def unload(self, handle: str) -> Receipt:
+        """Give a model up. Nothing is left to do for one that went with its process."""
+        with self._lock:
+            process = self._places.pop(handle, None)
+        try:
+            return Receipt(0, 0) if process is None else process.unload(handle)
+        except KeyError:
+            return Receipt(0, 0)
+
+    def close(self) -> None:
+        """End all processes, and start no other."""
+        with self._lock:
+            self._closed = True
+            launching, processes = self._launching, list(self._processes.values())
+        if launching is not None:
+            launching.close()
+        for each in processes:
+            each.end("belongs to a worker that ends")
+        if self._slots is not None:
+            self._slots.close()
+
+    # ---- inside ----
+
+    def _start(self) -> ChildProcess:
+        """Start a process. LaunchError."""
+        with self._lock:
+            if self._closed:
+                raise LaunchError("the worker ends")
+            if self._launching is None:
+                self._slots = Slots.create()
+                launch = Launch(self._python, "worker.backends.engines.host:EngineHost", {})
+                self._launching = Launching(
+                    launch, self._slots, SystemClock(), {}, lambda *_: True, lambda _: None, self._ended
+                )
+        child, _ = self._launching.replace(1)
+        return child
+
+    def _ended(self, child: ChildProcess, end: Ending) -> None:
+        with self._lock:
+            processes = list(self._processes.values())
+        for each in processes:
+            gone = each.ended(child)
+            if gone:
+                with self._lock:
+                    for handle in gone:
+                        self._places.pop(handle, None)
+                self._on_lost(gone, end.reason)
+
+
+def _state_of(launch: EngineLaunch) -> FileState:
+    found = []
+    for path in launch.files or (launch.path,):
+        try:
+            status = path.stat()
+        except OSError:
+            found.append((str(path), -1, -1))
+        else:
+            found.append((str(path), status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+def _explained(error: RemoteError, launch: EngineLaunch) -> str:
+    """Say why it was not opened, in words that tell what to do."""
+    if error.module is not None:
+        remedy = (launch.remedies or {}).get(error.module.partition(".")[0])
+        return f"needs {error.module}, which is not installed" + ("" if remedy is None else f": {remedy}")
+    return str(error).removeprefix(f"{EngineError.__name__}: ")

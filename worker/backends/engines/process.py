@@ -1,0 +1,339 @@
+"""One engine process as the worker sees it: started for its first model, measured from outside, ended where it keeps."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from protocol.results import ReleaseStep
+from worker.backends.base import RemoteWork
+from worker.backends.engines.base import EngineLaunch
+from worker.backends.isolation.answers import Call, OnReport
+from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.endings import Ending
+from worker.core.cancellation import CancelToken
+from worker.core.errors import CancelledError, DeadlineExceededError
+from worker.core.records import HOST, Footprint, Receipt
+from worker.core.sure_lock import SureLock, SureRLock
+from worker.telemetry.process_figures import mapped_bytes, private_bytes, private_bytes_quickly
+
+OPEN_S = 900.0
+"""A model of a hundred gigabytes from a slow disk opens in less; what takes longer hangs."""
+
+RELEASE_S = 60.0
+"""No library takes so long to give memory back; one that does is ended, which gives it back."""
+
+WORK_S = 20.0
+"""Work that has not stopped so long after it was cancelled, or its time was up, hangs: its process is ended."""
+
+ENOUGH = 0.95
+"""Where less of what a model took came back, the process ends: that returns the rest."""
+
+IDLE_S = 60.0
+"""A process without models is kept so long: starting another takes half a second."""
+
+_HOST_MODULE = "worker.backends.engines.host"
+
+Start = Callable[[], ChildProcess]
+
+
+class _Model:
+    """A model in the process."""
+
+    def __init__(self, launch: EngineLaunch, private_bytes: int, mapped_bytes: int) -> None:
+        self.launch = launch
+        self.private_bytes = private_bytes
+        self.loaded_bytes = private_bytes + mapped_bytes
+        # Mutable: what it grew by, what the library says of its cache, and how long shrinking took.
+        self.grown_bytes = 0
+        self.figures: Mapping[str, int | None] = {}
+        self.shrink_ms: int | None = None
+        self.shrunk_bytes = 0
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it takes."""
+        figures = {name: self.figures.get(name) for name in ("kv_bytes", "kv_bytes_per_token")}
+        return Footprint(
+            self.loaded_bytes,
+            self.grown_bytes,
+            **figures,
+            shrink_ms=self.shrink_ms,
+            shrunk_bytes=self.shrunk_bytes,
+        )
+
+
+class EngineProcess:
+    """At most one process at a time, and the models in it. Thread-safe. EndedError where it ends during a call."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._changing = SureRLock()
+        """Held while a model comes, goes or shrinks, so that no two are measured as one."""
+        self._lock = SureLock()
+        # All mutable state: the process, its models by handle, what it takes without any, and its libraries.
+        self._child: ChildProcess | None = None
+        self._models: dict[str, _Model] = {}
+        self._empty_bytes: int | None = None
+        self._engines: set[str] = set()
+        self._idle: threading.Timer | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while there is none."""
+        child = self._child
+        return None if child is None else child.pid
+
+    def is_mine(self, child: ChildProcess) -> bool:
+        """Tell whether this is the process that is in use."""
+        return self._child is child
+
+    # ---- coming ----
+
+    def load(self, handle: str, launch: EngineLaunch, token: CancelToken) -> Footprint:
+        """Open a model. Raises what the engine raised, and nothing of the model is left; LaunchError."""
+        with self._changing:
+            token.check()
+            self._stop_waiting()
+            child = self._child
+            if child is None:
+                child = self._child = self._start()
+                self._engines.clear()
+                self._empty_bytes = 0
+            try:
+                self._prepare(child, launch.engine)
+                before = private_bytes(child.pid)
+                arguments = {"engine": launch.engine, "path": str(launch.path), "params": dict(launch.params)}
+                figures = self._open(child, handle, arguments, token)
+                after = private_bytes(child.pid)
+            except BaseException:
+                self._end_if_empty("could not open its model")
+                raise
+            grown = 0 if before is None or after is None else max(0, after - before)
+            model = _Model(launch, grown, mapped_bytes(child.pid, launch.files))
+            model.figures = figures
+            with self._lock:
+                if self._child is not child:
+                    raise EndedError(child.end or Ending("it ended", ran_out=False))
+                self._models[handle] = model
+            return model.footprint
+
+    def _prepare(self, child: ChildProcess, engine: str) -> None:
+        """Import the library, which is none of the model's memory."""
+        if engine in self._engines:
+            return
+        before = 0 if not self._engines else private_bytes(child.pid)
+        self._ask(child, "", "prepare", {"engine": engine}, RELEASE_S)
+        after = private_bytes(child.pid)
+        self._engines.add(engine)
+        if None in {self._empty_bytes, before, after}:
+            self._empty_bytes = None
+        else:
+            self._empty_bytes = (self._empty_bytes or 0) + max(0, (after or 0) - (before or 0))
+
+    def _open(
+        self, child: ChildProcess, handle: str, arguments: dict[str, Any], token: CancelToken
+    ) -> Mapping[str, int | None]:
+        """Open it. No library lets go of that half-way: a process of which the answer is not awaited is ended."""
+        late = threading.Timer(
+            OPEN_S, lambda: child.kill(f"had not opened its model after {OPEN_S:g} s and was killed")
+        )
+        late.daemon = True
+        late.start()
+        try:
+            entry = f"{_HOST_MODULE}:open_session"
+            undo: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:close_session", {}, {})
+            figures: dict[str, int | None] = child.call(
+                "work", handle, entry, arguments, {}, token=token, undo=undo
+            )
+        except (CancelledError, DeadlineExceededError):
+            self._end_if_empty("was opening a model that is not wanted any more")
+            raise
+        finally:
+            late.cancel()
+        return figures
+
+    # ---- being used ----
+
+    def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
+        """Do work on a model there, and measure what it left behind. KeyError for one that is not there."""
+        child, model = self._child, self._models[handle]
+        if child is None:
+            raise KeyError(handle)
+        entry, arguments = f"{_HOST_MODULE}:work", {"entry": work.entry, "arguments": work.arguments}
+        call = child.answers.begin("work", (handle, entry, arguments, work.lent), token, on_report=report)
+        with token.telling(lambda: child.answers.cancel(call)):
+            try:
+                child.answers.wait_while(call, token)
+            except (CancelledError, DeadlineExceededError):
+                _end_unless_answered(child, call)
+                raise
+        try:
+            answer = child.finish(call)
+        finally:
+            self._note_growth(model)
+        model.figures = answer["figures"]
+        return answer["result"]
+
+    def _note_growth(self, model: _Model) -> None:
+        """Count what the process grew by, beyond what is known of its models, as the working memory of this one."""
+        pid, empty = self.pid, self._empty_bytes
+        taken = None if pid is None else private_bytes_quickly(pid)
+        if taken is None or empty is None:
+            return
+        with self._lock:
+            known = sum(each.private_bytes + each.grown_bytes for each in self._models.values())
+            model.grown_bytes = max(0, model.grown_bytes + taken - empty - known)
+
+    def footprint(self, handle: str) -> Footprint:
+        """Return what a model takes. KeyError."""
+        return self._models[handle].footprint
+
+    # ---- going ----
+
+    def shrink(self, handle: str) -> Receipt:
+        """Have a model's working memory given back; it is in no use. KeyError."""
+        with self._changing:
+            child, model = self._there(handle)
+            claimed, began = model.grown_bytes, time.monotonic()
+            steps = _Steps(child.pid, self._files())
+            model.figures = self._ask(child, handle, "shrink", {}, RELEASE_S)
+            steps.add("the engine gave working memory back")
+            child.call("trim", HOST, patience_s=RELEASE_S)
+            steps.add("free pages went back to the system")
+            model.shrink_ms = round((time.monotonic() - began) * 1000)
+            self._note_growth(model)
+            model.shrunk_bytes = model.grown_bytes
+            return Receipt(claimed, steps.returned, steps.done)
+
+    def unload(self, handle: str) -> Receipt:
+        """Give a model up, and end the process where that alone returns what it took. KeyError.
+
+        1. The library drops it, and with it what it keeps for it.
+        2. The C library gives free pages back.
+        3. Where that is less than ``ENOUGH`` of what it took, and no other model is there, the process ends.
+        """
+        with self._changing:
+            child, model = self._there(handle)
+            self._note_growth(model)
+            claimed = model.loaded_bytes + model.grown_bytes
+            steps = _Steps(child.pid, self._files())
+            try:
+                self._ask(child, handle, "close_session", {}, RELEASE_S)  # 1
+                steps.add("the engine dropped the model")
+                child.call("trim", HOST, patience_s=RELEASE_S)  # 2
+                steps.add("free pages went back to the system")
+            except EndedError:
+                steps.end("its process ended")
+            with self._lock:
+                self._models.pop(handle, None)
+                alone = not self._models
+            if alone and self._child is child:
+                if steps.kept_share(self._empty_bytes) > 1 - ENOUGH:  # 3
+                    self.end("kept memory of a model that was unloaded")
+                    steps.end("its process ended")
+                else:
+                    self._wait_idle()
+            return Receipt(claimed, steps.returned, steps.done)
+
+    def _there(self, handle: str) -> tuple[ChildProcess, _Model]:
+        with self._lock:
+            if self._child is None:
+                raise KeyError(handle)
+            return self._child, self._models[handle]
+
+    def _files(self) -> tuple[Path, ...]:
+        return tuple(file for each in self._models.values() for file in each.launch.files)
+
+    # ---- ending ----
+
+    def ended(self, child: ChildProcess) -> tuple[str, ...]:
+        """Note that a process ended by itself. Returns the handles of the models that went with it."""
+        with self._lock:
+            if self._child is not child:
+                return ()
+            self._child, gone, self._models = None, tuple(self._models), {}
+            return gone
+
+    def end(self, why: str) -> None:
+        """End the process, and all that is in it."""
+        with self._lock:
+            child, self._child, self._models = self._child, None, {}
+        if child is not None:
+            child.kill(f"was ended: it {why}")
+
+    def _end_if_empty(self, why: str) -> None:
+        if not self._models:
+            self.end(why)
+
+    def _wait_idle(self) -> None:
+        self._idle = threading.Timer(IDLE_S, self._end_idle)
+        self._idle.daemon = True
+        self._idle.start()
+
+    def _end_idle(self) -> None:
+        with self._changing:
+            self._end_if_empty(f"had no model for {IDLE_S:g} s")
+
+    def _stop_waiting(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    # ---- inside ----
+
+    def _ask(
+        self, child: ChildProcess, handle: str, do: str, arguments: dict[str, Any], patience_s: float
+    ) -> Any:
+        return child.call("work", handle, f"{_HOST_MODULE}:{do}", arguments, {}, patience_s=patience_s)
+
+
+class _Steps:
+    """What each step returned, from one reading of a process to the next."""
+
+    def __init__(self, pid: int, files: tuple[Path, ...]) -> None:
+        self._pid = pid
+        self._files = files
+        self._first = self._last = self._taken()
+        self.done: tuple[ReleaseStep, ...] = ()
+
+    def add(self, step: str) -> None:
+        """Note what is left after a step."""
+        self._note(step, self._taken())
+
+    def end(self, step: str) -> None:
+        """Note that the process is gone, and all that it took."""
+        self._note(step, 0)
+
+    @property
+    def returned(self) -> int | None:
+        """All of it; None where it can't be told."""
+        return None if self._first is None or self._last is None else max(0, self._first - self._last)
+
+    def kept_share(self, empty_bytes: int | None) -> float:
+        """Return which share of what models took is left; all of it where that can't be told."""
+        if self._first is None or self._last is None or empty_bytes is None:
+            return 1.0
+        return (self._last - empty_bytes) / max(1, self._first - empty_bytes)
+
+    def _note(self, step: str, now: int | None) -> None:
+        returned = None if self._last is None or now is None else max(0, self._last - now)
+        self.done = (*self.done, ReleaseStep(step, returned))
+        self._last = now
+
+    def _taken(self) -> int | None:
+        taken = private_bytes(self._pid)
+        return None if taken is None else taken + mapped_bytes(self._pid, self._files)
+
+
+def _end_unless_answered(child: ChildProcess, call: Call) -> None:
+    """End a process whose work does not stop although no caller waits for it any more."""
+
+    def wait_or_kill() -> None:
+        if not child.answers.wait(call, WORK_S):
+            child.kill(
+                f"did not stop {WORK_S:g} s after its work was cancelled, or its time was up, and was killed"
+            )
+
+    threading.Thread(target=wait_or_kill, name="engine-patience", daemon=True).start()

@@ -1,0 +1,87 @@
+"""ONNX models: read here as far as their header, run by onnxruntime in an engine process."""
+
+import os
+from pathlib import Path
+
+from worker.backends.engines.base import EngineLaunch
+from worker.core.models import ModelSpec
+from worker.loaders.base import load_failed
+from worker.loaders.file_kind import HEAD_BYTES, not_a_model
+from worker.loaders.model_path import confined, model_files, open_file
+from worker.loaders.onnx_header import OnnxError, OnnxHeader, read_header
+from worker.loaders.onnx_params import checked, device_of
+
+_READ_BYTES = 64 * 1024
+REMEDIES = {
+    "onnxruntime": "pip install memory-worker[onnx], or the build of onnxruntime that has your providers"
+}
+
+
+class OnnxLoader:
+    """Loads ``.onnx`` files, with the files beside them that hold their weights."""
+
+    def estimate(self, spec: ModelSpec) -> int | None:
+        """Return the bytes of its weights and constants, wherever they are."""
+        return _read(spec)[0].tensor_bytes
+
+    def launch(self, spec: ModelSpec) -> EngineLaunch:
+        """Check the header, the files that it names, and the params."""
+        params = checked(spec)
+        header, path, declared = _read(spec)
+        others = _external(spec, header, declared)
+        # The library looks for them beside the file as it is named, which in a hub cache is a link.
+        opened = Path(os.path.abspath(declared)) if others else path  # noqa: PTH100 - links are not followed
+        return EngineLaunch(
+            engine="worker.backends.engines.onnx:OnnxEngine",
+            path=opened,
+            params=params,
+            files=(path, *others),
+            remedies=REMEDIES,
+            group=spec.engine_group,
+        )
+
+    def device_id(self, spec: ModelSpec) -> str | None:
+        """Return the device of its first provider."""
+        return device_of(checked(spec))
+
+
+def _read(spec: ModelSpec) -> tuple[OnnxHeader, Path, Path]:
+    """Read the header. Returns it, where the file really is, and where it was declared."""
+    found = model_files(spec)
+    if len(found.real) != 1:
+        raise load_failed(
+            spec, f"an ONNX model is one file, and what lies beside it; there are {len(found.real)}"
+        )
+    descriptor, size = open_file(spec, found.real[0])
+    try:
+        with open(descriptor, "rb", buffering=_READ_BYTES) as file:  # noqa: PTH123 - a descriptor
+            foreign = not_a_model(file.read(HEAD_BYTES), size)
+            if foreign is not None:
+                raise load_failed(spec, foreign)
+            return read_header(file, size), found.real[0], found.declared[0]
+    except OnnxError as error:
+        raise load_failed(spec, str(error)) from error
+    except OSError as error:
+        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
+
+
+def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path, ...]:
+    """Check the other files that it names: below the model root, and as long as it says."""
+    found = []
+    for each in header.external:
+        location = Path(each.location)
+        if spec.model_root is None or location.is_absolute() or ".." in location.parts:
+            raise load_failed(spec, f"it has weights in {each.location!r}, which is not in its own folder")
+        try:
+            real = confined(declared.parent / location, spec.model_root)
+        except ValueError as error:
+            raise load_failed(spec, f"it has weights in {each.location!r}: {error}") from error
+        descriptor, size = open_file(spec, real) if real.exists() else (None, -1)
+        if descriptor is None:
+            raise load_failed(spec, f"its weights are in {each.location!r}, which is not there: download it")
+        os.close(descriptor)
+        if size < each.end_bytes:
+            short = f"{each.location!r} has {size} bytes, and its weights reach to {each.end_bytes}"
+            raise load_failed(spec, f"{short}: its download did not end; download it again")
+        found.append(real)
+    return tuple(found)
