@@ -1,11 +1,17 @@
 """Models as people publish them, used as a host uses them: leased, run by a plugin, given back."""
 
+import base64
+import math
+import struct
+import warnings
 from pathlib import Path
 
+import psutil
 import pytest
 
-from examples.plugins import sentence_embedding
+from examples.plugins import sentence_embedding, voice_activity
 from tests.e2e.process import MIB, Worker, eventually, worker
+from tests.rigs.gguf_models import write_llama
 from tests.rigs.model_files import write_model
 from tests.rigs.packages import wheel
 
@@ -52,6 +58,77 @@ def test_which_loader_a_file_is_for_is_shown_once_it_is_known(tmp_path: Path) ->
         again = started.call("memory.load_model", {"model_id": "m"})
         assert (again["load_count"], again["measured_bytes"]) == (2, 4 * MIB)
         assert _status(started, "m")["loader"] == "torch"
+
+
+def test_a_gguf_model_writes_text_through_llama_cpp(tmp_path: Path) -> None:
+    """Token by token, the same for the same seed; what its cache takes is known, and all of it comes back."""
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    write_llama(tmp_path / "m.gguf", context=8192, width=256, inner=512)
+    params = "{n_ctx: 8192, threads: 1}"
+    (tmp_path / "models.yaml").write_text(f"models: {{writer: {{path: m.gguf, loader: llama-cpp, params: {params}}}}}")
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
+    ) as started:
+        asked = {"prompt": "aaa", "max_tokens": 12, "seed": 5}
+        first, again = (started.call("text.generate", asked) for _ in range(2))
+        assert first == again and first["tokens"] == 12 and first["finish_reason"] == "length"
+        assert "max_tokens" in started.refused("text.generate", asked | {"max_tokens": 0})["message"]
+        too_long = started.refused("text.generate", asked | {"prompt": "a" * 9000})
+        assert (too_long["code"], "context size (8192" in too_long["message"]) == ("invalid_request", True)
+        status = _status(started, "writer")
+        per_token = 2 * 128 * 2 * 2
+        assert (status["loader"], status["kv_bytes_per_token"], status["kv_bytes"]) == ("gguf", per_token, 8192 * per_token)
+        assert status["measured_bytes"] > status["kv_bytes"], "it is held from the start"
+        (engine,) = psutil.Process(started.pid).children()
+        ports = [each.laddr for each in engine.net_connections() if each.status == psutil.CONN_LISTEN]
+        assert {each.ip for each in ports} <= {"127.0.0.1"}, "and a key is wanted there"
+        gone = started.call("memory.unload_model", {"model_id": "writer"})
+        assert gone["kept_bytes"] == 0 and gone["returned_bytes"] >= 0.95 * gone["claimed_bytes"]
+        assert started.call("text.generate", asked) == first, "it comes back by itself"
+
+
+def test_the_text_stops_when_it_is_cancelled(tmp_path: Path) -> None:
+    """Between two tokens; and the model is as it was."""
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    write_llama(tmp_path / "m.gguf", context=8192)
+    (tmp_path / "models.yaml").write_text("models: {writer: {path: m.gguf, params: {n_ctx: 8192, threads: 1}}}")
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
+    ) as started:
+        short = {"prompt": "a", "max_tokens": 4, "seed": 1}
+        first = started.call("text.generate", short)
+        started.send("text.generate", short | {"max_tokens": 4096}, request_id="long", meta={"progress": True})
+        started.event("progress", "long")
+        started.call("worker.cancel", {"request_id": "long"})
+        assert started.reply("long")["error"]["code"] == "cancelled"
+        assert started.call("text.generate", short) == first
+
+
+def test_a_torchscript_program_runs_where_its_model_is(tmp_path: Path) -> None:
+    """silero-vad tells a voice's rhythm from a hum exactly as torch.jit does in another process."""
+    torch = pytest.importorskip("torch")
+    voice_activity.make_model(tmp_path, wheel("silero-vad"))
+    samples = [round(9000 * math.sin(index * 0.06) * math.sin(index / 900)) for index in range(4000)]
+    sound = struct.pack(f"<{len(samples)}h", *samples)
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.voice_activity"
+    ) as started:
+        found = started.call("voice.activity", {"pcm16": base64.b64encode(sound).decode()})
+        status = _status(started, "voice")
+        assert (status["loader"], status["state"]) == ("torch.jit", "loaded")
+        assert status["estimated_bytes"] == pytest.approx(2_181_128, rel=0.01)
+        gone = started.call("memory.unload_model", {"model_id": "voice"})
+        assert gone["returned_bytes"] >= 0.95 * gone["claimed_bytes"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have torch.export
+        program = torch.jit.load(tmp_path / "voice.jit").eval()
+    program.reset_states()
+    padded = torch.tensor([*samples, *([0] * (-len(samples) % 512))]) / 2**15
+    with torch.no_grad():
+        wanted = [program(piece, 16_000).item() for piece in padded.split(512)]
+    assert found == {"piece_ms": 32, "speech": pytest.approx(wanted, abs=1e-4)}
 
 
 def _status(started: Worker, model_id: str) -> dict:

@@ -52,6 +52,7 @@ class GgufHeader(Record):
     """What a file says of itself."""
 
     architecture: str
+    """Empty in all pieces of a split model but the first."""
     values: dict[str, Any]
     """Numbers and lists of one number a layer, by key."""
     weight_bytes: int
@@ -97,9 +98,9 @@ def read_header(file: PositionalFile) -> GgufHeader:
         message = f"it is cut short: its tensor {last!r} ends {missing} bytes behind its end; download it again"
         raise GgufError(message)
     architecture = values.get("general.architecture")
-    if not isinstance(architecture, str) or not architecture:
+    if (not isinstance(architecture, str) or not architecture) and "split.count" not in values:
         raise GgufError("it does not say what architecture it is of")
-    return GgufHeader(architecture, values, weight_bytes)
+    return GgufHeader(str(architecture or ""), values, weight_bytes)
 
 
 class _Text:
