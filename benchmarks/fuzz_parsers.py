@@ -231,7 +231,12 @@ def _ggufs() -> Iterator[bytes]:
     tensor = text("t") + struct.pack("<I2QIQ", 2, 32, 2, 2, 0)
     for version, tensors, written in ((3, 0, [architecture]), (2, 0, [architecture, *keys]),
                                       (3, 1, [architecture, *keys, heads, tokens, scores])):  # fmt: skip
-        head = b"GGUF" + struct.pack("<IQQ", version, tensors, len(written)) + b"".join(written) + tensor * tensors
+        head = (
+            b"GGUF"
+            + struct.pack("<IQQ", version, tensors, len(written))
+            + b"".join(written)
+            + tensor * tensors
+        )
         yield head + bytes(-len(head) % 32 + 36 * tensors)
 
 

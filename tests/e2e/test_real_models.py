@@ -66,7 +66,9 @@ def test_a_gguf_model_writes_text_through_llama_cpp(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     write_llama(tmp_path / "m.gguf", context=8192, width=256, inner=512)
     params = "{n_ctx: 8192, threads: 1}"
-    (tmp_path / "models.yaml").write_text(f"models: {{writer: {{path: m.gguf, loader: llama-cpp, params: {params}}}}}")
+    (tmp_path / "models.yaml").write_text(
+        f"models: {{writer: {{path: m.gguf, loader: llama-cpp, params: {params}}}}}"
+    )
     with worker(
         "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
     ) as started:
@@ -78,7 +80,11 @@ def test_a_gguf_model_writes_text_through_llama_cpp(tmp_path: Path) -> None:
         assert (too_long["code"], "context size (8192" in too_long["message"]) == ("invalid_request", True)
         status = _status(started, "writer")
         per_token = 2 * 128 * 2 * 2
-        assert (status["loader"], status["kv_bytes_per_token"], status["kv_bytes"]) == ("gguf", per_token, 8192 * per_token)
+        assert (status["loader"], status["kv_bytes_per_token"], status["kv_bytes"]) == (
+            "gguf",
+            per_token,
+            8192 * per_token,
+        )
         assert status["measured_bytes"] > status["kv_bytes"], "it is held from the start"
         (engine,) = psutil.Process(started.pid).children()
         ports = [each.laddr for each in engine.net_connections() if each.status == psutil.CONN_LISTEN]
@@ -93,13 +99,17 @@ def test_the_text_stops_when_it_is_cancelled(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gguf")
     write_llama(tmp_path / "m.gguf", context=8192)
-    (tmp_path / "models.yaml").write_text("models: {writer: {path: m.gguf, params: {n_ctx: 8192, threads: 1}}}")
+    (tmp_path / "models.yaml").write_text(
+        "models: {writer: {path: m.gguf, params: {n_ctx: 8192, threads: 1}}}"
+    )
     with worker(
         "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
     ) as started:
         short = {"prompt": "a", "max_tokens": 4, "seed": 1}
         first = started.call("text.generate", short)
-        started.send("text.generate", short | {"max_tokens": 4096}, request_id="long", meta={"progress": True})
+        started.send(
+            "text.generate", short | {"max_tokens": 4096}, request_id="long", meta={"progress": True}
+        )
         started.event("progress", "long")
         started.call("worker.cancel", {"request_id": "long"})
         assert started.reply("long")["error"]["code"] == "cancelled"

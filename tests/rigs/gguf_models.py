@@ -22,7 +22,14 @@ def write_llama(path: Path, *, split_tensors: int = 0, **sizes: int) -> Path:
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(width // HEADS)
-    tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{byte:02X}>".encode() for byte in range(256)), b"\xe2\x96\x81", b"a"]
+    tokens = [
+        b"<unk>",
+        b"<s>",
+        b"</s>",
+        *(f"<0x{byte:02X}>".encode() for byte in range(256)),
+        b"\xe2\x96\x81",
+        b"a",
+    ]
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * 3 + [-1000.0] * 256 + [-1.0] * 2)

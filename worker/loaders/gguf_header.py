@@ -81,7 +81,9 @@ def read_header(file: PositionalFile) -> GgufHeader:
     version = text.number("<I")
     if version not in _VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
-        what = "is for machines of the other byte order" if swapped in _VERSIONS else "is not one that is known"
+        what = (
+            "is for machines of the other byte order" if swapped in _VERSIONS else "is not one that is known"
+        )
         message = f"its version {version} {what}: convert it anew"
         raise GgufError(message)
     tensors, keys = text.number("<Q"), text.number("<Q")
@@ -95,7 +97,9 @@ def read_header(file: PositionalFile) -> GgufHeader:
     start = -(-text.position // alignment) * alignment
     missing = start + weight_bytes - file.size_bytes
     if missing > 0 and weight_bytes:
-        message = f"it is cut short: its tensor {last!r} ends {missing} bytes behind its end; download it again"
+        message = (
+            f"it is cut short: its tensor {last!r} ends {missing} bytes behind its end; download it again"
+        )
         raise GgufError(message)
     architecture = values.get("general.architecture")
     if (not isinstance(architecture, str) or not architecture) and "split.count" not in values:

@@ -22,7 +22,17 @@ from worker.loaders.positional_file import PositionalFile
 
 DEFAULT_CONTEXT = 4096
 """Tokens, where ``n_ctx`` is not declared and the model was trained for more: its cache is held from the start."""
-CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2, "q4_1": 3, "iq4_nl": 20, "q5_0": 6, "q5_1": 7}
+CACHE_TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "bf16": 30,
+    "q8_0": 8,
+    "q4_0": 2,
+    "q4_1": 3,
+    "iq4_nl": 20,
+    "q5_0": 6,
+    "q5_1": 7,
+}
 """ggml's types that llama.cpp takes for its cache."""
 _CONTEXT_STEP = 256
 """llama.cpp rounds the context of a sequence up to a multiple of this."""
@@ -98,9 +108,13 @@ def _with_all_parts(spec: ModelSpec, files: ModelFiles, parts: int) -> ModelSpec
     first = files.declared[0]
     match = _SPLIT.search(first.name)
     if match is None or int(match[1]) != 1 or int(match[2]) != parts:
-        raise load_failed(spec, f"it is one of {parts} files of a model: declare the first of them, or their folder")
+        raise load_failed(
+            spec, f"it is one of {parts} files of a model: declare the first of them, or their folder"
+        )
     stem = first.name[: match.start()]
-    others = tuple(first.with_name(f"{stem}-{number:05}-of-{parts:05}.gguf") for number in range(2, parts + 1))
+    others = tuple(
+        first.with_name(f"{stem}-{number:05}-of-{parts:05}.gguf") for number in range(2, parts + 1)
+    )
     return replace(spec, path=first, more_paths=others)
 
 
@@ -138,13 +152,19 @@ def _params_of(spec: ModelSpec, header: GgufHeader) -> dict[str, Any]:
 def cache_bytes_per_token(header: GgufHeader, kinds: Mapping[str, str]) -> int | None:
     """Return what a token takes in the cache; at most that, where layers look back less far. None if it can't be told."""
     layers = header.number("block_count")
-    heads, all_heads = header.numbers("attention.head_count_kv", layers), header.numbers("attention.head_count", layers)
+    heads, all_heads = (
+        header.numbers("attention.head_count_kv", layers),
+        header.numbers("attention.head_count", layers),
+    )
     heads = heads if heads is not None else all_heads
     if not layers or not heads or not all_heads or max(all_heads) < 1:
         return None
     width = header.number("embedding_length") // max(all_heads)
     bits = 0
-    for name, length in (("cache_type_k", "attention.key_length"), ("cache_type_v", "attention.value_length")):
+    for name, length in (
+        ("cache_type_k", "attention.key_length"),
+        ("cache_type_v", "attention.value_length"),
+    ):
         block, size = TYPE_SIZES[CACHE_TYPES[kinds[name]]]
         bits += sum(heads) * header.number(length, width) * size * 8 // block
     return bits // 8

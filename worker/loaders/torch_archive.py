@@ -59,7 +59,9 @@ def script_bytes(file: PositionalFile) -> int | None:
 
 def _pickle(archive: ZipRecords) -> ZipRecord | None:
     """Return the record that torch's archives have once; None where there is not just one."""
-    found = [each for name, each in archive.records.items() if name == "data.pkl" or name.endswith("/data.pkl")]
+    found = [
+        each for name, each in archive.records.items() if name == "data.pkl" or name.endswith("/data.pkl")
+    ]
     return found[0] if len(found) == 1 else None
 
 

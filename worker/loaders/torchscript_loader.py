@@ -57,5 +57,7 @@ def _size(spec: ModelSpec) -> int:
     finally:
         file.close()
     if size is None:
-        raise load_failed(spec, "it is no TorchScript archive (torch.jit.save): declare the loader torch, or none")
+        raise load_failed(
+            spec, "it is no TorchScript archive (torch.jit.save): declare the loader torch, or none"
+        )
     return size

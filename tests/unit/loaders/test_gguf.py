@@ -47,7 +47,9 @@ def test_what_a_model_takes_is_known_from_its_header(model):
     for context, params in ((CONTEXT, {}), (256, {"n_ctx": 256}), (512, {"n_ctx": 300})):
         assert 0 <= estimated(model, **params) - wanted - context * CACHE_BYTES_PER_TOKEN < slack
     assert estimated(model, n_ctx=512, n_parallel=2) == estimated(model, n_ctx=512)
-    saved = estimated(model, n_ctx=256) - estimated(model, n_ctx=256, cache_type_k="q8_0", cache_type_v="q8_0")
+    saved = estimated(model, n_ctx=256) - estimated(
+        model, n_ctx=256, cache_type_k="q8_0", cache_type_v="q8_0"
+    )
     assert saved == 256 * CACHE_BYTES_PER_TOKEN * (32 - 17) // 32
 
 
@@ -91,7 +93,9 @@ def test_the_loader_is_found_by_contents_and_by_its_other_name(model, tmp_path):
     assert inferred(spec(tmp_path / "model.bin", AUTO_LOADER)).loader == "gguf"
     from worker.loaders.models_file import read_models
 
-    (tmp_path / "models.yaml").write_text("models: {m: {path: model.bin, loader: llama-cpp, params: {n_ctx: 256}}}")
+    (tmp_path / "models.yaml").write_text(
+        "models: {m: {path: model.bin, loader: llama-cpp, params: {n_ctx: 256}}}"
+    )
     (declared,) = read_models(tmp_path / "models.yaml", tmp_path)
     assert (declared.loader, loader_of(declared).estimate(declared)) == ("gguf", estimated(model, n_ctx=256))
 
@@ -174,10 +178,19 @@ def test_layers_may_differ_and_a_file_may_not_say(tmp_path):
 
     assert estimated(written()) == 0
     heads = text("x.attention.head_count_kv") + struct.pack("<IIQ3I", 9, 4, 3, 1, 2, 0)
-    common = (number("block_count", 3), number("attention.head_count", 4), number("embedding_length", 64), heads)
+    common = (
+        number("block_count", 3),
+        number("attention.head_count", 4),
+        number("embedding_length", 64),
+        heads,
+    )
     assert estimated(written(*common), n_ctx=256) == 256 * (1 + 2) * 16 * 2 * 2
     wide = (*common, number("attention.key_length", 100), number("attention.value_length", 50))
     assert estimated(written(*wide), n_ctx=256) == 256 * (1 + 2) * 150 * 2
     assert estimated(written(*common), n_ctx=2**24) < 2**40
-    huge = (number("block_count", 2**32 - 1), number("attention.head_count", 4), number("embedding_length", 64))
+    huge = (
+        number("block_count", 2**32 - 1),
+        number("attention.head_count", 4),
+        number("embedding_length", 64),
+    )
     assert estimated(written(*huge), n_ctx=256) == 0

@@ -279,7 +279,9 @@ def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch)
     with pytest.raises(ModelLoadFailedError, match="no TorchScript archive"):
         loader_of(other).launch(other)
     monkeypatch.setattr("worker.loaders.torchscript_loader.find_spec", lambda _name: None)
-    with pytest.raises(ModelLoadFailedError, match="TorchScript archive: it needs torch, which is not installed"):
+    with pytest.raises(
+        ModelLoadFailedError, match="TorchScript archive: it needs torch, which is not installed"
+    ):
         loader_of(spec).launch(spec)
 
 

@@ -86,14 +86,14 @@ def _common(path: str, params: Mapping[str, Any], key: str) -> xllamacpp.CommonP
     mode = _MODES[params["use_mmap"], params["use_mlock"]]
     common.load_mode = getattr(xllamacpp.llama_load_mode, f"LLAMA_LOAD_MODE_{mode}")
     flash = _FLASH[params["flash_attn"]]
-    common.flash_attn_type = getattr(
-        xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash}"
-    )
+    common.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash}")
     if params["pooling_type"] is not None:
         pooling = f"LLAMA_POOLING_TYPE_{params['pooling_type'].upper()}"
         common.pooling_type = getattr(xllamacpp.llama_pooling_type, pooling)
     common.cache_ram_mib = params["prompt_cache_mib"]
-    common.fit_params = False  # where it does not fit, the worker makes headroom; llama.cpp would shorten the context
+    common.fit_params = (
+        False  # where it does not fit, the worker makes headroom; llama.cpp would shorten the context
+    )
     common.offline = True
     common.verbosity = _ERRORS_ONLY
     common.hostnames, common.port, common.api_keys, common.ui = ["127.0.0.1"], 0, [key], False

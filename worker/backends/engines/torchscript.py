@@ -23,7 +23,7 @@ class TorchScriptSession:
     """A program and its weights."""
 
     def __init__(self, path: str, device: str) -> None:
-        self.session = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+        self.session = torch.jit.load(path, map_location=device).eval()
 
     def shrink(self) -> None:
         """Have torch give back the blocks that it keeps on a GPU; on the CPU it keeps none."""
