@@ -52,5 +52,6 @@ def generate(weights: LeasedModel, data: dict[str, Any], call: Call) -> dict[str
     return {
         "text": "".join(pieces),
         "tokens": last["usage"]["completion_tokens"],
+        "cached_tokens": last["usage"]["prompt_tokens_details"]["cached_tokens"],
         "finish_reason": last["choices"][0]["finish_reason"],
     }

@@ -74,7 +74,7 @@ def test_a_gguf_model_writes_text_through_llama_cpp(tmp_path: Path) -> None:
     ) as started:
         asked = {"prompt": "aaa", "max_tokens": 12, "seed": 5}
         first, again = (started.call("text.generate", asked) for _ in range(2))
-        assert first == again and first["tokens"] == 12 and first["finish_reason"] == "length"
+        assert first["text"] == again["text"] and first["tokens"] == 12 and first["finish_reason"] == "length"
         assert "max_tokens" in started.refused("text.generate", asked | {"max_tokens": 0})["message"]
         too_long = started.refused("text.generate", asked | {"prompt": "a" * 9000})
         assert (too_long["code"], "context size (8192" in too_long["message"]) == ("invalid_request", True)
@@ -106,14 +106,55 @@ def test_the_text_stops_when_it_is_cancelled(tmp_path: Path) -> None:
         "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
     ) as started:
         short = {"prompt": "a", "max_tokens": 4, "seed": 1}
-        first = started.call("text.generate", short)
+        first = started.call("text.generate", short)["text"]
         started.send(
             "text.generate", short | {"max_tokens": 4096}, request_id="long", meta={"progress": True}
         )
         started.event("progress", "long")
         started.call("worker.cancel", {"request_id": "long"})
         assert started.reply("long")["error"]["code"] == "cancelled"
-        assert started.call("text.generate", short) == first
+        assert started.call("text.generate", short)["text"] == first
+
+
+def test_what_llama_cpp_says_of_a_file_is_the_cause(tmp_path: Path) -> None:
+    """A model that its header does not give away is refused in llama.cpp's own words, and nothing of it stays."""
+    pytest.importorskip("xllamacpp")
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (tmp_path / "models.yaml").write_text("models: {writer: {path: m.gguf}}")
+    with worker("--models", str(tmp_path / "models.yaml")) as started:
+        error = started.refused("memory.load_model", {"model_id": "writer"})
+        assert error["code"] == "model_load_failed"
+        assert "key not found in model: llama.context_length" in error["details"]["cause"]
+        assert (
+            _status(started, "writer")["state"],
+            started.call("memory.get_status")["devices"][0]["allocated_bytes"],
+        ) == ("failed", 0)
+
+
+def test_giving_working_memory_back_clears_the_cache_and_keeps_the_model(tmp_path: Path) -> None:
+    """What llama.cpp remembers of prompts is gone, so that the next one is read anew; the model stays loaded."""
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    write_llama(tmp_path / "m.gguf")
+    (tmp_path / "models.yaml").write_text(
+        "models: {writer: {path: m.gguf, params: {n_ctx: 512, threads: 1}}}"
+    )
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
+    ) as started:
+        asked = {"prompt": "a" * 40, "max_tokens": 3, "seed": 1}
+        fresh, again = (started.call("text.generate", asked)["cached_tokens"] for _ in range(2))
+        assert fresh == 0 and again > 30
+        shrunk = started.call("memory.unload_model", {"model_id": "writer", "mode": "shrink"})
+        assert shrunk["mode"] == "shrink" and shrunk["steps"]
+        assert _status(started, "writer")["state"] == "loaded"
+        assert started.call("text.generate", asked)["cached_tokens"] == 0
+        assert _status(started, "writer")["load_count"] == 1
 
 
 def test_a_torchscript_program_runs_where_its_model_is(tmp_path: Path) -> None:

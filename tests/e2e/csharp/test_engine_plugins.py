@@ -42,7 +42,9 @@ def test_a_host_has_a_gguf_model_write_text(real: Make, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gguf")
     write_llama(tmp_path / "m.gguf")
-    (tmp_path / "models.yaml").write_text("models: {writer: {path: m.gguf, params: {n_ctx: 512, threads: 1}}}")
+    (tmp_path / "models.yaml").write_text(
+        "models: {writer: {path: m.gguf, params: {n_ctx: 512, threads: 1}}}"
+    )
     worker = real("--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation")
     row = loaded(worker, "writer")
     assert (str(row.State), row.Loader, row.KvBytes) == ("Loaded", "gguf", 512 * row.KvBytesPerToken)
