@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from examples.plugins import sentence_embedding, voice_activity
+from examples.plugins import file_type, sentence_embedding, voice_activity
 from tests.e2e.process import MIB, Worker, eventually, worker
 from tests.rigs.gguf_models import write_llama
 from tests.rigs.model_files import write_model
@@ -180,6 +180,32 @@ def test_a_torchscript_program_runs_where_its_model_is(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = [program(piece, 16_000).item() for piece in padded.split(512)]
     assert found == {"piece_ms": 32, "speech": pytest.approx(wanted, abs=1e-4)}
+
+
+def test_an_onnx_model_tells_files_apart_in_its_engine(tmp_path: Path) -> None:
+    """Magika knows a picture from a program; what it takes is measured, and comes back."""
+    pytest.importorskip("onnxruntime")
+    file_type.make_model(tmp_path, wheel("magika"))
+    contents = {
+        "python": Path(__file__).read_bytes(),
+        "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">2I5B", 64, 64, 8, 2, 0, 0, 0) + bytes(400),
+        "html": b"<!DOCTYPE html>\n<html><head><title>A page</title></head><body><p>Words</p></body></html>\n"
+        * 9,
+        "zip": wheel("lpips").read_bytes(),
+    }
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.file_type",
+        environment={"FILE_TYPE_LABELS": str(tmp_path / "labels.json")},
+    ) as started:  # fmt: skip
+        for kind, content in contents.items():
+            found = started.call("file.type", {"content": base64.b64encode(content).decode()})
+            assert found["kind"] == kind and found["score"] > 0.5, found
+        assert started.call("file.type", {"content": ""}) == {"kind": None, "score": None}
+        status = _status(started, "file-type")
+        assert (status["loader"], status["load_count"]) == ("onnx", 1)
+        assert status["measured_bytes"] > status["estimated_bytes"] > 2 * MIB
+        gone = started.call("memory.unload_model", {"model_id": "file-type"})
+        assert gone["returned_bytes"] >= 0.95 * gone["claimed_bytes"]
 
 
 def _status(started: Worker, model_id: str) -> dict:

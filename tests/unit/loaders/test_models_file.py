@@ -137,8 +137,8 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         ),
         (one("loader: torch"), "models.yaml:2: models[0].path: is missing"),
         (
-            one("path: x", "loader: gguf"),
-            "models.yaml:4: models[0].loader: no loader 'gguf'; there are safetensors, torch, module",
+            one("path: x", "loader: gguff"),
+            "models.yaml:4: models[0].loader: no loader 'gguff'; there are safetensors, torch, onnx, gguf, torch.jit, module",
         ),
         (one("loader: module"), "models.yaml:2: models[0].factory: is missing; the loader module needs one"),
         (
@@ -244,7 +244,10 @@ roles:
         ),
         ("path: []", "path: input should be a path, or a list of paths"),
         ("path: $NO_SUCH_VARIABLE/x", "path: $NO_SUCH_VARIABLE/x: $NO_SUCH_VARIABLE is not set"),
-        ("loader: llama-cpp", "loader: no loader 'gguf'; there are safetensors, torch, module"),
+        (
+            "loader: keras",
+            "loader: no loader 'keras'; there are safetensors, torch, onnx, gguf, torch.jit, module",
+        ),
         ("aliases: [a]", "aliases[0]: 'a' is a name of models[0] already"),
     ],
 )
