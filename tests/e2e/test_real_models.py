@@ -13,7 +13,7 @@ from examples.plugins import file_type, sentence_embedding, voice_activity
 from tests.e2e.process import MIB, Worker, eventually, worker
 from tests.rigs.gguf_models import write_llama
 from tests.rigs.model_files import write_model
-from tests.rigs.packages import wheel
+from tests.rigs.packages import taken_out, wheel
 
 TEXTS = ["A cat sits on the mat.", "A kitten rests on a rug.", "The central bank raised interest rates."]
 FIRST_VALUES = (
@@ -137,7 +137,10 @@ def test_what_llama_cpp_says_of_a_file_is_the_cause(tmp_path: Path) -> None:
 
 
 def test_giving_working_memory_back_clears_the_cache_and_keeps_the_model(tmp_path: Path) -> None:
-    """What llama.cpp remembers of prompts is gone, so that the next one is read anew; the model stays loaded."""
+    """What llama.cpp remembers of prompts is gone, so that the next one is read anew; the model stays loaded.
+
+    Until another file is in its place.
+    """
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gguf")
     write_llama(tmp_path / "m.gguf")
@@ -155,6 +158,13 @@ def test_giving_working_memory_back_clears_the_cache_and_keeps_the_model(tmp_pat
         assert _status(started, "writer")["state"] == "loaded"
         assert started.call("text.generate", asked)["cached_tokens"] == 0
         assert _status(started, "writer")["load_count"] == 1
+        (tmp_path / "link").symlink_to(write_llama(tmp_path / "other.gguf", layers=3))
+        (tmp_path / "link").replace(tmp_path / "m.gguf")
+        started.call("text.generate", asked)
+        status = _status(started, "writer")
+        assert (status["load_count"], status["kv_bytes_per_token"]) == (2, 3 * 2 * 8 * 2 * 2), (
+            "it is another file"
+        )
 
 
 def test_a_torchscript_program_runs_where_its_model_is(tmp_path: Path) -> None:
@@ -180,6 +190,27 @@ def test_a_torchscript_program_runs_where_its_model_is(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = [program(piece, 16_000).item() for piece in padded.split(512)]
     assert found == {"piece_ms": 32, "speech": pytest.approx(wanted, abs=1e-4)}
+
+
+def test_two_engines_hear_the_same(tmp_path: Path) -> None:
+    """silero-vad as TorchScript and as ONNX, side by side in processes of their own, to three digits."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    voice_activity.make_model(tmp_path, wheel("silero-vad"))
+    taken_out("silero-vad", "silero_vad/data/silero_vad.onnx", tmp_path)
+    listed = tmp_path / "models.yaml"
+    listed.write_text(
+        f"{listed.read_text()}  graph: {{path: silero_vad.onnx, params: {{intra_op_num_threads: 1}}}}\n"
+    )
+    samples = [round(9000 * math.sin(index * 0.06) * math.sin(index / 900)) for index in range(8 * 512)]
+    plugins = ("--plugin", "examples.plugins.voice_activity", "--plugin", "tests.rigs.listening_plugin")
+    with worker("--models", str(listed), *plugins) as started:
+        sound = base64.b64encode(struct.pack(f"<{len(samples)}h", *samples)).decode()
+        program = started.call("voice.activity", {"pcm16": sound})["speech"]
+        graph = started.call("test.listen", {"pcm16": sound})["speech"]
+        assert graph == pytest.approx(program, abs=1e-3) and len(graph) == 8
+        assert {_status(started, name)["state"] for name in ("voice", "graph")} == {"loaded"}
+        assert len(psutil.Process(started.pid).children()) == 2
 
 
 def test_an_onnx_model_tells_files_apart_in_its_engine(tmp_path: Path) -> None:

@@ -47,11 +47,13 @@ class Params:
             if name not in self._known:
                 near = difflib.get_close_matches(str(name), self._known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(self._known)}"
-                raise load_failed(self._spec, f"the loader {self._loader} knows no param {name!r}{hint}")
+                raise load_failed(
+                    self._spec, f"params.{name} is no option of the loader {self._loader}{hint}"
+                )
 
     def _take(self, name: str, otherwise: Any) -> Any:
         self._known.append(name)
         return self._given.get(name, otherwise)
 
     def _wrong(self, name: str, value: Any, wanted: str) -> Exception:
-        return load_failed(self._spec, f"its param {name} is {wanted}, not {str(value)[:80]!r}")
+        return load_failed(self._spec, f"params.{name} is to be {wanted}, not {str(value)[:80]!r}")

@@ -148,7 +148,7 @@ class ModelWeights:
             self.engines.check(entry, launch)
             sizes = (entry.measured_bytes, entry.estimated_bytes, entry.spec.declared_bytes)
             size = next((each for each in sizes if each is not None), 0)
-            identity = identity_of(launch.files)
+            identity = identity_of((*model_files(spec).declared, *launch.files))
             return Source(max(1, size), identity, engine=launch, engine_device=loader.device_id(spec))
         if isinstance(loader, CheckedLoader):
             loader.check(spec)
