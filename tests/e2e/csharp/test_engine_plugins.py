@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from examples.plugins import voice_activity
+from examples.plugins import file_type, voice_activity
 from tests.e2e.csharp.host import Make, call, make, real, wait
 from tests.rigs.gguf_models import write_llama
 from tests.rigs.packages import wheel
@@ -31,6 +31,16 @@ def unloaded(worker: Any, model_id: str) -> Any:
     from MemoryWorker.Client.Protocol import UnloadModelParams
 
     return wait(ServiceMemory(worker).UnloadModelAsync(make(UnloadModelParams, ModelId=model_id)))
+
+
+def variables(**values: str) -> Any:
+    from System import String
+    from System.Collections.Generic import Dictionary
+
+    found = Dictionary[String, String]()
+    for name, value in values.items():
+        found[name] = value
+    return found
 
 
 def answered(worker: Any, action: str, **data: Any) -> Any:
@@ -63,3 +73,17 @@ def test_a_host_has_a_torchscript_program_listen(real: Make, tmp_path: Path) -> 
     answer = answered(worker, "voice.activity", pcm16=base64.b64encode(bytes(2 * 1024)).decode())
     assert answer["piece_ms"] == 32 and len(answer["speech"]) == 2 and max(answer["speech"]) < 0.3
     assert unloaded(worker, "voice").KeptBytes == 0
+
+
+def test_a_host_has_an_onnx_model_tell_files_apart(real: Make, tmp_path: Path) -> None:
+    """Magika knows this program by its text; the labels come by the worker's environment."""
+    pytest.importorskip("onnxruntime")
+    file_type.make_model(tmp_path, wheel("magika"))
+    worker = real(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.file_type",
+        Environment=variables(FILE_TYPE_LABELS=str(tmp_path / "labels.json")),
+    )  # fmt: skip
+    assert loaded(worker, "file-type").Loader == "onnx"
+    answer = answered(worker, "file.type", content=base64.b64encode(Path(__file__).read_bytes()).decode())
+    assert answer["kind"] == "python"
+    assert unloaded(worker, "file-type").KeptBytes == 0
