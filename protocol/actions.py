@@ -45,6 +45,14 @@ ACTIONS: dict[str, Action] = {
     "memory.plan": Action(params.PlanParams, results.PlanResult),
     "memory.plan_batches": Action(params.PlanBatchesParams, results.PlanBatchesResult),
     "memory.set_limits": Action(params.SetLimitsParams, results.SetLimitsResult, changes=True),
+    "memory.register_consumer": Action(
+        params.RegisterConsumerParams, results.RegisterConsumerResult, changes=True
+    ),
+    "memory.released": Action(params.ReleasedParams, results.ReleasedResult, changes=True),
+    "memory.unregister_consumer": Action(
+        params.UnregisterConsumerParams, results.UnregisterConsumerResult, changes=True
+    ),
+    "memory.get_consumers": Action(params.GetConsumersParams, results.GetConsumersResult),
     "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
     "worker.ping": Action(params.PingParams, results.PingResult, control=True),
     "worker.cancel": Action(params.CancelParams, results.CancelResult, control=True),

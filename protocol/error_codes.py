@@ -28,6 +28,9 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.MODEL_NOT_FOUND: ErrorRule("not configured"),
     ErrorCode.MODEL_BUSY: ErrorRule("in use or pinned", retryable=True),
     ErrorCode.MODEL_LOAD_FAILED: ErrorRule("with the cause"),
+    ErrorCode.CONSUMER_NOT_FOUND: ErrorRule(
+        "not registered, unregistered, or forgotten because its lease ran out"
+    ),
     ErrorCode.PLAN_STALE: ErrorRule(
         "what a plan was made on has changed, or it was taken up or is too old; ask again", retryable=True
     ),

@@ -16,6 +16,8 @@ EVENTS: dict[str, type[Any]] = {
     EventName.ALLOCATION_EXPIRED: results.AllocationExpiredData,
     EventName.MODEL_UNLOADED: results.ModelUnloadedData,
     EventName.UNLOAD_REQUESTED: results.UnloadRequestedData,
+    EventName.RELEASE_REQUESTED: results.ReleaseRequestedData,
+    EventName.CONSUMER_LIMIT_CHANGED: results.ConsumerLimitChangedData,
     EventName.DEVICE_LOST: results.DeviceLostData,
     EventName.DEVICE_RECOVERED: results.DeviceRecoveredData,
     EventName.CONTENTS_DISPLACED: results.ContentsDisplacedData,

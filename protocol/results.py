@@ -36,6 +36,8 @@ Microseconds = Annotated[int, Ge(0), Le(INT64_MAX)]
 Int64 = Annotated[int, Ge(-INT64_MAX), Le(INT64_MAX)]
 Percent = Annotated[float, Ge(0), Le(100)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+Cost = Annotated[float, Ge(0)]
+"""Milliseconds, in parts: of a price by the chance that it is ever paid."""
 
 
 # ---- pieces -------------------------------------------------------------------------------------
@@ -139,6 +141,20 @@ class KeptModel(Record):
     """A model that stays, and why."""
 
     model_id: str
+    reason: str
+
+
+class ReleasedMemory(Record):
+    """What a consumer gave back, and why it was asked."""
+
+    consumer_id: str
+    kind: str
+    claimed_bytes: Bytes
+    """By its own word."""
+    returned_bytes: Bytes | None
+    """What the device's readings showed after it; null where they can't tell."""
+    cost_ms: Cost | None
+    """What rebuilding it takes, by the chance that it is needed again; null where unknown."""
     reason: str
 
 
@@ -290,6 +306,8 @@ class AllocateResult(Record):
     available_bytes: Bytes | None
     """After."""
     models_unloaded: tuple[UnloadedModel, ...]
+    released: tuple[ReleasedMemory, ...] = ()
+    """What other consumers than models gave back for it."""
 
 
 class DeallocateResult(Record):
@@ -409,6 +427,8 @@ class OptimizeResult(Record):
     steps: tuple[OptimizeStep, ...]
     pressure_before: PressureLevel
     pressure_after: PressureLevel
+    released: tuple[ReleasedMemory, ...] = ()
+    """What other consumers than models gave back; in a dry run, would be asked for: then nothing is claimed."""
 
 
 # ---- models ---------------------------------------------------------------------------------------
@@ -455,6 +475,8 @@ class LoadModelResult(ModelStatus):
     fallback_reason: str | None
     """Why, in bytes; null where the model asked for was loaded."""
     models_unloaded: tuple[UnloadedModel, ...]
+    released: tuple[ReleasedMemory, ...] = ()
+    """What other consumers than models gave back for it."""
 
 
 class GetModelStatusResult(Record):
@@ -698,6 +720,18 @@ class PlannedEviction(Record):
     reason: str
 
 
+class PlannedRelease(Record):
+    """What another consumer than the worker's own models would be asked to give back."""
+
+    consumer_id: str
+    kind: str
+    expected_bytes: Bytes
+    """What is expected back, by what came of its promises before."""
+    cost_ms: Cost | None
+    """What rebuilding it takes, by the chance that it is needed again; null where unknown."""
+    reason: str
+
+
 class PlannedCandidate(Record):
     """Whether one way fits, and what would have to go for it."""
 
@@ -711,6 +745,8 @@ class PlannedCandidate(Record):
     """To bring back what went; null where one of them was never measured."""
     required_bytes: Bytes | None = None
     """What it needs: of a model, what is not there yet; null for a model that can't be loaded."""
+    releases: tuple[PlannedRelease, ...] = ()
+    """What other consumers would be asked for, before the evictions."""
 
 
 class PlanResult(Record):
@@ -750,6 +786,64 @@ class SetLimitsResult(Record):
     allocations_affected: Count
     """Live allocations on the device while it is over its cap; none is freed."""
     bytes_over_limit: Bytes
+
+
+# ---- consumers ------------------------------------------------------------------------------------
+
+
+class RegisterConsumerResult(Record):
+    """The consumer is known, and the most that it is to hold now."""
+
+    consumer_id: str
+    created: bool
+    limit_bytes: Bytes | None
+    """Null for no limit."""
+
+
+class ReleasedResult(Record):
+    """What the consumer holds now, as far as it was said, and the most that it is to hold."""
+
+    consumer_id: str
+    held_bytes: Bytes
+    limit_bytes: Bytes | None
+
+
+class UnregisterConsumerResult(Record):
+    """The consumer is not known any more."""
+
+    consumer_id: str
+    existed: bool
+
+
+class ConsumerStatus(Record):
+    """One consumer of memory: of the host, of a plugin, or one of the worker's own models and pools."""
+
+    consumer_id: str
+    kind: str
+    device_id: str
+    held_bytes: Bytes
+    floor_bytes: Bytes
+    """What it can't give back."""
+    in_use_bytes: Bytes
+    """What is in use just now, and so can't go either."""
+    limit_bytes: Bytes | None
+    """The most that it is to hold; null for no limit."""
+    hits: Count | None
+    misses: Count | None
+    saved_ms: Cost | None
+    price_ms_per_mib: Cost | None
+    """Of the next MiB; null where it is unknown, or there is nothing to be had."""
+    claimed_bytes: Bytes
+    """What it said it gave back, since it is known."""
+    returned_bytes: Bytes
+    """What of that the device's readings showed."""
+    last_released_ms_ago: Milliseconds | None
+
+
+class GetConsumersResult(Record):
+    """What holds memory, and what giving it back costs."""
+
+    consumers: tuple[ConsumerStatus, ...]
 
 
 # ---- the worker's own -----------------------------------------------------------------------------
@@ -875,6 +969,8 @@ class OptimizedData(Record):
     next_in_ms: Milliseconds
     """It does nothing more before this is over."""
     reason: str
+    released: tuple[ReleasedMemory, ...] = ()
+    """What other consumers than models gave back."""
 
 
 class AllocationExpiredData(Record):
@@ -907,6 +1003,27 @@ class UnloadRequestedData(Record):
     reason: str
     wait_ms: Milliseconds | None
     """How long an answer is waited for; null where nothing waits."""
+
+
+class ReleaseRequestedData(Record):
+    """A consumer is to give memory back, and to say so by ``memory.released``."""
+
+    consumer_id: str
+    bytes: Bytes
+    limit_bytes: Bytes
+    """The most that it is to hold from now on."""
+    reason: str
+    wait_ms: Milliseconds
+    """How long the answer is waited for."""
+
+
+class ConsumerLimitChangedData(Record):
+    """The most that a consumer is to hold is another: it rises again once there is headroom."""
+
+    consumer_id: str
+    limit_bytes: Bytes | None
+    """Null for no limit any more."""
+    reason: str
 
 
 class DeviceLostData(Record):

@@ -1,6 +1,7 @@
 """Where the parts below the stream are put together, whatever stands in for devices and models."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from protocol.record import Record
@@ -21,6 +22,9 @@ from worker.watch.trends import TrendWatch
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
+from worker.workers.consumers import ConsumerWorker
+from worker.workers.pools import pools
+from worker.workers.questions import Questions
 from worker.workers.reclaim import ReclaimWorker
 from worker.workers.restart import RestartWorker
 from worker.workers.transfer import TransferWorker
@@ -51,18 +55,21 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
             core.backends[info.device_id] = backend
             core.manager.devices.add(info, surroundings.limits(info))
     allocations, restarts = AllocationWorker(core), RestartWorker(core, monitor)
+    consumers = ConsumerWorker(core, monitor, Questions(core.clock))
+    consumers.add_source(partial(pools, core))
     workers = Workers(
         allocations=allocations,
         transfers=TransferWorker(core, allocations),
         reclaim=ReclaimWorker(core, allocations),
         analytics=AnalyticsWorker(core, trends, leaks),
         restarts=restarts,
+        consumers=consumers,
     )
 
     def models() -> "ModelInterface":
         from worker.app.models import build_models  # noqa: PLC0415 - only when something asks for models
 
-        return build_models(core, monitor, restarts, surroundings)
+        return build_models(core, monitor, restarts, consumers, surroundings)
 
     memory = MemoryInterface(core, workers, monitor, surroundings.default_device, models)
     return Parts(core, memory, monitor, trends, leaks, pace)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from worker.app.devices import may_come
@@ -15,7 +16,9 @@ from worker.loaders.models_file import DeclaredModels, ModelConfigError, declare
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.consumers import ConsumerWorker
 from worker.workers.engine_models import EngineModels
+from worker.workers.model_consumers import externals, own_models
 from worker.workers.model_load import ModelWorker
 from worker.workers.model_owners import ExternalWorker
 from worker.workers.restart import RestartWorker
@@ -23,7 +26,11 @@ from worker.workers.weights import ModelWeights
 
 
 def build_models(
-    core: Core, monitor: DeviceMonitor, restarts: RestartWorker, surroundings: Surroundings
+    core: Core,
+    monitor: DeviceMonitor,
+    restarts: RestartWorker,
+    consumers: ConsumerWorker,
+    surroundings: Surroundings,
 ) -> ModelInterface:
     """Build what keeps the models. Exits with 2 for a file that can't be used."""
     for spec in surroundings.models():
@@ -31,15 +38,19 @@ def build_models(
     for role in surroundings.roles():
         core.manager.models.add_role(role)
     models = ModelManager(core.manager, core.clock, surroundings.record)
+    owners = ExternalWorker(core, models, consumers.questions)
     worker = ModelWorker(
         core,
         models,
         ModelWeights(core, monitor, surroundings.process_bytes, EngineModels(core, models, monitor)),
-        ExternalWorker(core, models),
+        owners,
+        consumers,
         monitor,
         surroundings.default_device,
         restarts.restart_for,
     )
+    consumers.add_source(partial(externals, core, models, owners))
+    consumers.add_listed(partial(own_models, core, models, worker.unloader))
     return ModelInterface(
         core, worker, monitor, lambda: (tuple(surroundings.models()), tuple(surroundings.roles()))
     )

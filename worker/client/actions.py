@@ -166,6 +166,35 @@ class Actions:
         """
         return self._call("memory.set_limits", results.SetLimitsResult, {"device_id": device_id, "limit_bytes": limit_bytes, "reserve_bytes": reserve_bytes, "thresholds": thresholds}, options)
 
+    def register_consumer(self, *, consumer_id: str, held_bytes: int, offers: list[dict[str, Any]], kind: str | None | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, floor_bytes: int | LeftOut = LEFT_OUT, hits: int | None | LeftOut = LEFT_OUT, misses: int | None | LeftOut = LEFT_OUT, saved_ms: float | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.RegisterConsumerResult:
+        """Say what a consumer of memory outside the worker holds, and what giving it back costs; sent again, it updates.
+
+        consumer_id: The host's own name for it; what begins with ``model:``, ``pool:`` or ``external:`` is the worker's.
+        kind: Free text, such as ``response_cache``.
+        device_id: Where its memory is; null for ``cpu``.
+        floor_bytes: What it can't give back.
+        offers: What it would give back, cheapest per byte first; any part of one may be asked for.
+        hits: Since it was made, as the two below: what is used of it tells whether what goes will be needed again.
+        saved_ms: Milliseconds of rebuilding that its hits have saved.
+        lease_ms: It is forgotten when it was not registered again for so long; null for until it is unregistered.
+        """
+        return self._call("memory.register_consumer", results.RegisterConsumerResult, {"consumer_id": consumer_id, "kind": kind, "device_id": device_id, "held_bytes": held_bytes, "floor_bytes": floor_bytes, "offers": offers, "hits": hits, "misses": misses, "saved_ms": saved_ms, "owner": owner, "lease_ms": lease_ms}, options)
+
+    def released(self, *, consumer_id: str, bytes: int, options: CallOptions | None = None) -> results.ReleasedResult:
+        """Say that a consumer gave memory back: the answer to ``memory.release_requested``, or of its own accord.
+
+        bytes: 0 for none: what was asked for is not waited for any longer.
+        """
+        return self._call("memory.released", results.ReleasedResult, {"consumer_id": consumer_id, "bytes": bytes}, options)
+
+    def unregister_consumer(self, *, consumer_id: str, options: CallOptions | None = None) -> results.UnregisterConsumerResult:
+        """Have a consumer forgotten."""
+        return self._call("memory.unregister_consumer", results.UnregisterConsumerResult, {"consumer_id": consumer_id}, options)
+
+    def get_consumers(self, *, device_id: str | None | LeftOut = LEFT_OUT, kind: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetConsumersResult:
+        """Ask what holds memory, the worker's own models and pools among it, and what giving it back costs."""
+        return self._call("memory.get_consumers", results.GetConsumersResult, {"device_id": device_id, "kind": kind}, options)
+
     def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""
         return self._call("worker.ping", results.PingResult, {}, options)
@@ -328,6 +357,35 @@ class AsyncActions:
         reserve_bytes: Kept free for the host.
         """
         return await self._call("memory.set_limits", results.SetLimitsResult, {"device_id": device_id, "limit_bytes": limit_bytes, "reserve_bytes": reserve_bytes, "thresholds": thresholds}, options)
+
+    async def register_consumer(self, *, consumer_id: str, held_bytes: int, offers: list[dict[str, Any]], kind: str | None | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, floor_bytes: int | LeftOut = LEFT_OUT, hits: int | None | LeftOut = LEFT_OUT, misses: int | None | LeftOut = LEFT_OUT, saved_ms: float | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.RegisterConsumerResult:
+        """Say what a consumer of memory outside the worker holds, and what giving it back costs; sent again, it updates.
+
+        consumer_id: The host's own name for it; what begins with ``model:``, ``pool:`` or ``external:`` is the worker's.
+        kind: Free text, such as ``response_cache``.
+        device_id: Where its memory is; null for ``cpu``.
+        floor_bytes: What it can't give back.
+        offers: What it would give back, cheapest per byte first; any part of one may be asked for.
+        hits: Since it was made, as the two below: what is used of it tells whether what goes will be needed again.
+        saved_ms: Milliseconds of rebuilding that its hits have saved.
+        lease_ms: It is forgotten when it was not registered again for so long; null for until it is unregistered.
+        """
+        return await self._call("memory.register_consumer", results.RegisterConsumerResult, {"consumer_id": consumer_id, "kind": kind, "device_id": device_id, "held_bytes": held_bytes, "floor_bytes": floor_bytes, "offers": offers, "hits": hits, "misses": misses, "saved_ms": saved_ms, "owner": owner, "lease_ms": lease_ms}, options)
+
+    async def released(self, *, consumer_id: str, bytes: int, options: CallOptions | None = None) -> results.ReleasedResult:
+        """Say that a consumer gave memory back: the answer to ``memory.release_requested``, or of its own accord.
+
+        bytes: 0 for none: what was asked for is not waited for any longer.
+        """
+        return await self._call("memory.released", results.ReleasedResult, {"consumer_id": consumer_id, "bytes": bytes}, options)
+
+    async def unregister_consumer(self, *, consumer_id: str, options: CallOptions | None = None) -> results.UnregisterConsumerResult:
+        """Have a consumer forgotten."""
+        return await self._call("memory.unregister_consumer", results.UnregisterConsumerResult, {"consumer_id": consumer_id}, options)
+
+    async def get_consumers(self, *, device_id: str | None | LeftOut = LEFT_OUT, kind: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetConsumersResult:
+        """Ask what holds memory, the worker's own models and pools among it, and what giving it back costs."""
+        return await self._call("memory.get_consumers", results.GetConsumersResult, {"device_id": device_id, "kind": kind}, options)
 
     async def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""

@@ -106,6 +106,12 @@ class ModelLoadFailedError(WorkerError):
     code = ErrorCode.MODEL_LOAD_FAILED
 
 
+class ConsumerNotFoundError(WorkerError):
+    """The consumer is not registered, or was forgotten because its lease ran out."""
+
+    code = ErrorCode.CONSUMER_NOT_FOUND
+
+
 class PlanStaleError(WorkerError):
     """A plan can't be carried out as it was said any more; nothing was done."""
 

@@ -166,6 +166,35 @@ class UnloadRequested(Event):
         return self.model_id
 
 
+class ReleaseRequested(Event):
+    """A consumer that the host registered is to give memory back; nothing counts before it says so."""
+
+    consumer_id: str
+    bytes: int
+    limit_bytes: int
+    reason: str
+    wait_ms: int
+
+    @property
+    def about(self) -> str:
+        """Its consumer."""
+        return self.consumer_id
+
+
+class ConsumerLimitChanged(Event):
+    """The most that a consumer is to hold is another."""
+
+    consumer_id: str
+    limit_bytes: int | None
+    """None for no limit any more."""
+    reason: str
+
+    @property
+    def about(self) -> str:
+        """Its consumer."""
+        return self.consumer_id
+
+
 class DeviceLost(Event):
     """A device went away, and its contents with it."""
 

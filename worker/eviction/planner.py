@@ -16,6 +16,9 @@ class EvictionMode(StrEnum):
     UNLOAD = "unload"
 
 
+NOTHING_NEEDED = "stays: nothing has to be freed"
+
+
 class Candidate(Record):
     """A resident model, as the plan sees it."""
 
@@ -44,6 +47,8 @@ class Candidate(Record):
     """What of its size it can give back and stay."""
     shrink_ms: int | None = None
     """What that took the last time; None if it was never done."""
+    cost_ms: float = 0.0
+    """Expected milliseconds of rebuilding: what it is compared with other consumers' offers by."""
 
 
 class Need(Record):
@@ -130,7 +135,7 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
     reasons: dict[str, str] = {}
     free: list[Candidate] = []
     for candidate in everyone:
-        reason = _fixed(candidate, need)  # 1 to 6
+        reason = why_fixed(candidate, need.device_id)  # 1 to 6
         if reason is None:
             free.append(candidate)
         else:
@@ -138,7 +143,7 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
     ceiling = _ceiling([candidate.size_bytes for candidate in free], need.max_models)
     chosen: list[Candidate] = []
     if need.free_bytes <= 0:  # 7
-        reasons.update((candidate.model_id, "stays: nothing has to be freed") for candidate in free)
+        reasons.update((candidate.model_id, NOTHING_NEEDED) for candidate in free)
     elif ceiling < need.free_bytes and not need.forced:  # 8
         text = (
             f"stays: evicting would not help, {need.free_bytes} bytes are needed and at most {ceiling} "
@@ -148,7 +153,7 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
     elif shrunk := _shrunk(free, need):
         return _shrinking(everyone, shrunk, reasons, ceiling, need)
     else:
-        free.sort(key=lambda one: (not one.expired, ranking.worth(one), one.model_id))  # 9
+        free = ranked(free, ranking)  # 9
         sizes = [candidate.size_bytes for candidate in free]
         picked = choose(sizes, min(need.free_bytes, ceiling), need.max_models)  # 10, 11
         chosen = [free[index] for index in picked]
@@ -171,6 +176,11 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
             if candidate.model_id not in gone
         ),
     )
+
+
+def ranked(free: Iterable[Candidate], ranking: Ranking) -> list[Candidate]:
+    """Give the candidates that may go in the order in which they go: step 9 of the plan."""
+    return sorted(free, key=lambda one: (not one.expired, ranking.worth(one), one.model_id))
 
 
 def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None) -> list[int]:
@@ -196,11 +206,11 @@ def choose(sizes: Sequence[int], need_bytes: int, max_models: int | None = None)
     return picked
 
 
-def _fixed(candidate: Candidate, need: Need) -> str | None:
-    """Say why a candidate stays whatever is needed; None if it may go."""
+def why_fixed(candidate: Candidate, device_id: str) -> str | None:
+    """Say why a candidate stays whatever is needed on a device; None if it may go."""
     reason = None
-    if candidate.device_id != need.device_id:  # 1
-        reason = f"it is on {candidate.device_id}, memory is needed on {need.device_id}"
+    if candidate.device_id != device_id:  # 1
+        reason = f"it is on {candidate.device_id}, memory is needed on {device_id}"
     elif candidate.excluded:  # 2
         reason = "excluded by the request"
     elif candidate.in_use > 0:  # 3

@@ -85,6 +85,10 @@ class EvictionState:
         """Take over a changed limit; the shadows follow at the next use."""
         self._adaptive.capacity_bytes = capacity_bytes
 
+    def rebuild_ms(self, size_bytes: int) -> float:
+        """Return what building so much takes: as long a byte as what was measured here, on the average."""
+        return self._history.usual_cost_ms(size_bytes)
+
     @property
     def leader(self) -> str:
         """The policy that weighs most in ``adaptive`` now."""

@@ -107,11 +107,13 @@ class UseHistory:
 
     def cost_ms(self, model: ModelUse) -> float:
         """What a reload takes: as measured, else as long a byte as the others on the average."""
-        if model.load_ms is not None:
-            return model.load_ms
+        return self.usual_cost_ms(model.size_bytes) if model.load_ms is None else model.load_ms
+
+    def usual_cost_ms(self, size_bytes: int) -> float:
+        """What a load of so many bytes takes on the average."""
         if self._measured_bytes:
-            return model.size_bytes * self._measured_ms / self._measured_bytes
-        return model.size_bytes * UNKNOWN_MS_PER_BYTE
+            return size_bytes * self._measured_ms / self._measured_bytes
+        return size_bytes * UNKNOWN_MS_PER_BYTE
 
     def density(self, model: ModelUse) -> float:
         """Reload milliseconds saved a byte kept: the weight of a reuse."""

@@ -77,6 +77,8 @@ _WIRE: dict[type[e.Event], tuple[EventName, Callable[[Any], Any]]] = {
     e.AllocationExpired: (EventName.ALLOCATION_EXPIRED, _allocation_expired),
     e.ModelUnloaded: (EventName.MODEL_UNLOADED, _model_unloaded),
     e.UnloadRequested: (EventName.UNLOAD_REQUESTED, _as_it_is(r.UnloadRequestedData)),
+    e.ReleaseRequested: (EventName.RELEASE_REQUESTED, _as_it_is(r.ReleaseRequestedData)),
+    e.ConsumerLimitChanged: (EventName.CONSUMER_LIMIT_CHANGED, _as_it_is(r.ConsumerLimitChangedData)),
     e.DeviceLost: (EventName.DEVICE_LOST, _as_it_is(r.DeviceLostData)),
     e.DeviceRecovered: (EventName.DEVICE_RECOVERED, _as_it_is(r.DeviceRecoveredData)),
     e.ContentsDisplaced: (EventName.CONTENTS_DISPLACED, _as_it_is(r.ContentsDisplacedData)),

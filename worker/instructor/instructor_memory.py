@@ -20,6 +20,7 @@ from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, Transf
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
+from worker.instructor.consumers import ConsumerHandlers
 from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
 from worker.instructor.refusals import check_size, invalid, unknown_action
@@ -77,6 +78,7 @@ class Instructor:
 
     def _bind_memory(self, bindings: Bindings) -> None:
         bind, models = bindings.bind, ModelHandlers(self._memory)
+        consumers = ConsumerHandlers(self._memory)
         bind("memory.get_status", self._get_status, self._claim_processes)
         bind("memory.get_usage", self._get_usage)
         bind("memory.get_allocations", self._get_allocations)
@@ -99,6 +101,10 @@ class Instructor:
         bind("memory.reload_models", models.reload_models, models.claims_of_reload_models)
         bind("memory.plan", models.plan, models.claims_of_plan)
         bind("memory.plan_batches", self._plan_batches)
+        bind("memory.register_consumer", consumers.register)
+        bind("memory.released", consumers.released)
+        bind("memory.unregister_consumer", consumers.unregister)
+        bind("memory.get_consumers", consumers.get_consumers)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from protocol.results import AllocateResult, DeallocateResult, UnloadedModel
+from protocol.results import AllocateResult, DeallocateResult
 from protocol.vocabulary import DeviceState, MemoryType
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
@@ -21,6 +21,7 @@ from worker.manager.pressure_table import Observation
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
+from worker.workers.gone import Gone, name_released
 from worker.workers.restart import CheckUnused, RestartWorker
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Allocations:
            time in the headroom that was held meanwhile.
         A plan that is taken up is 4 at once, and what it said goes.
         """
-        device_id, unloaded = request.device_id, list[UnloadedModel]()
+        device_id, gone = request.device_id, Gone()
         if plan_id is not None and request.memory_type is MemoryType.EXTERNAL:
             message = "a record of what the host holds takes no headroom, so there is no plan for it"
             raise InvalidRequestError.at("data.plan_id", message)
@@ -81,10 +82,10 @@ class Allocations:
             with self._monitor.watching_for_loss():
                 if plan_id is not None:
                     plan = self._models.get().plan_for(plan_id, device_id, size_bytes=request.size_bytes)
-                    allocation = self._allocate_in_held(allocation_id, request, token, unloaded, plan)
+                    allocation = self._allocate_in_held(allocation_id, request, token, gone, plan)
                 else:
                     allocation = self._allocate_without_plan(
-                        allocation_id, request, token, unloaded, make_room=make_room
+                        allocation_id, request, token, gone, make_room=make_room
                     )
             seen = self._after_change(device_id, request.size_bytes)
             return AllocateResult(
@@ -95,7 +96,8 @@ class Allocations:
                 actual_bytes=allocation.block.actual_bytes,
                 shared_memory=allocation.block.shared_memory,
                 available_bytes=seen.headroom.available_bytes,
-                models_unloaded=tuple(unloaded),
+                models_unloaded=tuple(gone.unloaded),
+                released=tuple(gone.released),
             )
         except BaseException:  # such as short memory: nothing that failed leaves a row
             if self.knows(allocation_id):
@@ -104,7 +106,7 @@ class Allocations:
             raise
 
     def _allocate_without_plan(
-        self, allocation_id: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, gone: Gone,
         *, make_room: bool,
     ) -> Allocation:  # fmt: skip
         device_id, exact = request.device_id, request.size_bytes >= _EXACT_FROM_BYTES
@@ -118,7 +120,7 @@ class Allocations:
             error.details["evictable_bytes"] = self._evictable_bytes(device_id)
             if not make_room:
                 raise
-            return self._allocate_making_headroom(allocation_id, request, token, unloaded)
+            return self._allocate_making_headroom(allocation_id, request, token, gone)
 
     def _allocate_as_it_is(
         self, allocation_id: str, request: AllocationRequest, token: CancelToken, *, exact: bool
@@ -138,7 +140,7 @@ class Allocations:
         allocation_id: str,
         request: AllocationRequest,
         token: CancelToken,
-        unloaded: list[UnloadedModel],
+        gone: Gone,
     ) -> Allocation:
         """Allocate in headroom that a restart or models made; free memory in pieces is joined first."""
         if self._restarts.restart_for(request, token, self._check_unused):  # 3
@@ -147,17 +149,17 @@ class Allocations:
             except OutOfMemoryError:
                 if self._is_gone(request.device_id):
                     raise
-        return self._allocate_in_held(allocation_id, request, token, unloaded)
+        return self._allocate_in_held(allocation_id, request, token, gone)
 
     def _allocate_in_held(
-        self, allocation_id: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
+        self, allocation_id: str, request: AllocationRequest, token: CancelToken, gone: Gone,
         plan: "Plan | None" = None,
     ) -> Allocation:  # fmt: skip
         """Allocate in headroom that models made, by this plan or one made now. If that fails, the models return."""
         device_id, models = request.device_id, self._models.get()
         backend = self._backends[device_id]
         try:
-            reservation = models.reserve_making_headroom(allocation_id, request, token, unloaded, plan)  # 4
+            reservation = models.reserve_making_headroom(allocation_id, request, token, gone, plan)  # 4
             try:
                 largest = backend.readings(device_id).largest_block_bytes
                 if largest is not None and largest < request.size_bytes:
@@ -167,7 +169,8 @@ class Allocations:
                 raise
             return self._worker.allocate(allocation_id, request, token, reservation)
         except BaseException as error:
-            models.bring_back(unloaded, device_id, error)
+            models.bring_back(gone.unloaded, device_id, error)
+            name_released(error, gone.released)
             raise
 
     def deallocate(self, allocation_id: str, *, force: bool) -> DeallocateResult:

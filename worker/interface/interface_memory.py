@@ -19,6 +19,7 @@ from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
+from worker.workers.consumers import ConsumerWorker
 from worker.workers.reclaim import ReclaimWorker
 from worker.workers.restart import RestartWorker
 from worker.workers.transfer import TransferWorker
@@ -35,6 +36,7 @@ class Workers(Record):
     reclaim: ReclaimWorker
     analytics: AnalyticsWorker
     restarts: RestartWorker
+    consumers: ConsumerWorker
 
 
 class MemoryInterface:
@@ -62,6 +64,7 @@ class MemoryInterface:
         self.allocations = Allocations(
             core, monitor, workers.allocations, workers.restarts, models, check_unused
         )
+        self.consumers = workers.consumers
         self.transfers = Transfers(monitor, workers.transfers)
         self.relief = Relief(
             core, monitor, workers.reclaim, workers.restarts, workers.analytics, models, check_unused

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
-from protocol.results import PlannedCandidate, PlannedEviction, PlanResult
+from protocol.results import PlannedCandidate, PlannedEviction, PlannedRelease, PlanResult
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
+from worker.core.consumers import EXTERNAL, Quote
 from worker.core.errors import DeviceUnavailableError, ModelLoadFailedError, UnsupportedError
 from worker.core.records import WayToPlan
 from worker.eviction.planner import Victim
+from worker.eviction.release_planner import Release
 from worker.manager.plan_table import PLAN_LIFETIME_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
@@ -22,6 +24,7 @@ class ModelPlanner:
         self._pressure = core.manager.pressure
         self._placement = worker.placement
         self._models = worker.models
+        self._consumers = worker.consumers
         self._monitor = monitor
 
     def plan(self, ways: tuple[WayToPlan, ...], token: CancelToken, *, allow_eviction: bool) -> PlanResult:
@@ -33,11 +36,14 @@ class ModelPlanner:
         self._monitor.refresh(
             tuple({way.device_id for way, _ in resolved if way.device_id}), max_age_ms=READINGS_MAX_AGE_MS
         )
+        # Without the lock, for they may be slow to say. The owners of external models have offered nothing.
+        offered = self._consumers.quotes() if allow_eviction else ()
+        quotes = tuple(each for each in offered if each.kind != EXTERNAL)
         rows, said = list[PlannedCandidate](), list[str]()
         selected, plan = None, None
         for way, broken in resolved:
             with self._manager.lock:  # the plan is kept with what it was made from
-                row, victims, text = self._candidate(way, broken, allow_eviction=allow_eviction)
+                row, taken, text = self._candidate(way, broken, quotes, allow_eviction=allow_eviction)
                 rows.append(row)
                 if selected is not None:
                     continue
@@ -46,7 +52,7 @@ class ModelPlanner:
                     selected = way.name
                     if way.model_id is not None or way.required_bytes:
                         plan = self._models.plans.propose(
-                            row.device_id, way.required_bytes or 0, way.model_id, victims
+                            row.device_id, way.required_bytes or 0, way.model_id, *taken
                         )
         expires_in_ms = None if plan is None else PLAN_LIFETIME_NS // NS_PER_MS
         plan_id = None if plan is None else plan.plan_id
@@ -63,18 +69,19 @@ class ModelPlanner:
         return replace(way, device_id=device_id, required_bytes=needed), None
 
     def _candidate(
-        self, way: WayToPlan, broken: str | None, *, allow_eviction: bool
-    ) -> tuple[PlannedCandidate, tuple[Victim, ...], str]:
+        self, way: WayToPlan, broken: str | None, quotes: tuple[Quote, ...], *, allow_eviction: bool
+    ) -> tuple[PlannedCandidate, tuple[tuple[Victim, ...], tuple[Release, ...]], str]:
         """Return a way's row, what goes for it, and its part of the reason."""
         device_id = way.device_id or self._placement.default_device
         if way.required_bytes is None:
             row = PlannedCandidate(way.name, False, device_id, None, (), None)  # noqa: FBT003 - a record's field
-            return row, (), f"{way.name!r} can't be had: {broken}"
+            return row, ((), ()), f"{way.name!r} can't be had: {broken}"
         missing = self._pressure.missing_bytes(device_id, way.required_bytes) if way.required_bytes else 0
         available = self._pressure.headroom(device_id).available_bytes
-        plan = self._models.plans.plan(device_id, missing)
+        own = self._pressure.missing_below_cap(device_id, way.required_bytes)
+        plan = self._models.plans.plan_releases(device_id, missing, quotes, own_bytes=own)
         helps = allow_eviction and plan.meetable and missing > 0
-        victims = plan.victims if helps else ()
+        victims, releases = (plan.eviction.victims, plan.releases) if helps else ((), ())
         fits = missing == 0 or helps
         known = available is not None or not way.required_bytes
         row = PlannedCandidate(
@@ -87,19 +94,23 @@ class ModelPlanner:
             evictions=tuple(
                 PlannedEviction(each.model_id, each.freed_bytes, each.reload_ms, each.reason) for each in victims
             ),
-            reload_ms=plan.reload_ms if helps else 0,
+            reload_ms=plan.eviction.reload_ms if helps else 0,
             required_bytes=way.required_bytes,
+            releases=tuple(
+                PlannedRelease(each.consumer_id, each.kind, each.expected_bytes, each.cost_ms, each.reason)
+                for each in releases
+            ),
         )  # fmt: skip
         there = "an unknown number of" if available is None else available
         needs = f"{way.name!r} needs {way.required_bytes} bytes, {there} available on {device_id}"
         if not row.fits:
-            return row, victims, f"{needs}: {_too_small(row, allow_eviction=allow_eviction)}"
+            return row, (victims, releases), f"{needs}: {_too_small(row, allow_eviction=allow_eviction)}"
         names, freed = ", ".join(each.model_id for each in victims), sum(each.freed_bytes for each in victims)
-        return (
-            row,
-            victims,
-            f"{needs}: chosen, " + (f"unloading {names} frees {freed} more" if names else "it fits"),
-        )
+        asked = [each for each in releases if not each.counted]
+        expected = sum(each.expected_bytes for each in asked)
+        how = [f"unloading {names} frees {freed} more"] if names else []
+        how += [f"{', '.join(each.consumer_id for each in asked)} may give back {expected}"] if asked else []
+        return row, (victims, releases), f"{needs}: chosen, {' and '.join(how) or 'it fits'}"
 
 
 def _too_small(row: PlannedCandidate, *, allow_eviction: bool) -> str:

@@ -25,7 +25,7 @@ from worker.policy.holders import HeldModel
 from worker.policy.recommendations import IDLE_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
-from worker.workers.model_load import ModelWorker
+from worker.workers.model_load import Acquired, ModelWorker
 
 _ESTIMATES_S = 0.25
 """How long a question about models waits for their files to be read."""
@@ -70,7 +70,7 @@ class ModelInterface:
             self.worker.external.loaded(
                 model_id, device_id or entry.spec.device_id or self.worker.placement.default_device
             )
-            return self._loaded(entry, model_id, None, (), pin=pin, keep_alive_ns=keep_alive_ns)
+            return self._loaded(entry, model_id, pin=pin, keep_alive_ns=keep_alive_ns)
         plan = None if plan_id is None else self.plan_for(plan_id, device_id, model_id=entry.model_id)
         acquired = self.worker.hold(
             model_id,
@@ -82,27 +82,21 @@ class ModelInterface:
             plan=plan,
         )
         try:  # held until the answer is there: so it is of the model as it was loaded, and a pin takes effect
-            return self._loaded(
-                acquired.entry,
-                model_id,
-                acquired.fallback_reason,
-                acquired.unloaded,
-                pin=pin,
-                keep_alive_ns=keep_alive_ns,
-            )
+            return self._loaded(acquired.entry, model_id, acquired, pin=pin, keep_alive_ns=keep_alive_ns)
         finally:
             models.let_go(acquired.entry.model_id, acquired.residence.handle)
 
     def _loaded(
-        self, entry: ModelEntry, requested_id: str, why: str | None, unloaded: tuple[UnloadedModel, ...], *,
+        self, entry: ModelEntry, requested_id: str, acquired: Acquired | None = None, *,
         pin: bool | None, keep_alive_ns: int | None,
     ) -> LoadModelResult:  # fmt: skip
         self.worker.models.configure(entry.model_id, pinned=pin, keep_alive_ns=keep_alive_ns)
         return LoadModelResult(
             **vars(entry.status(self._clock.now_ns())),
             requested_model_id=requested_id,
-            fallback_reason=why,
-            models_unloaded=unloaded,
+            fallback_reason=None if acquired is None else acquired.fallback_reason,
+            models_unloaded=() if acquired is None else acquired.unloaded,
+            released=() if acquired is None else acquired.released,
         )
 
     def unload(

@@ -19,10 +19,10 @@ GROUP = "memory_worker.loaders"
 BUILT_IN = {
     "safetensors": ("worker.loaders.safetensors_loader", "SafetensorsLoader"),
     "torch": ("worker.loaders.torch_loader", "TorchLoader"),
+    "module": ("worker.loaders.module_loader", "ModuleLoader"),
     "onnx": ("worker.loaders.onnx_loader", "OnnxLoader"),
     "gguf": ("worker.loaders.gguf_loader", "GgufLoader"),
     "torch.jit": ("worker.loaders.torchscript_loader", "TorchScriptLoader"),
-    "module": ("worker.loaders.module_loader", "ModuleLoader"),
 }
 
 

@@ -86,6 +86,12 @@ class ModelMemories:
         """Return a strategy's order now."""
         return self._state(device_id).ranking(strategy, self._now_ms())
 
+    def rebuild_ms(self, entry: ModelEntry, place: Residence) -> float:
+        """Return what loading a model again takes: as measured, else as others of its device did by the byte."""
+        if entry.load_ms is not None:
+            return entry.load_ms
+        return self._state(place.device_id).rebuild_ms(place.size_bytes)
+
     def _note(
         self, kind: DecisionKind, entry: ModelEntry, device_id: str, size_bytes: int = 0,
         reason: str | None = None, cause: EvictionCause | None = None,

@@ -1,17 +1,19 @@
 """What would go to make headroom for something, and what was said of that. Pure; under the manager's lock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from protocol.vocabulary import EvictionStrategy, ModelState
 from worker.core.clock import Clock
+from worker.core.consumers import Quote
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import HOST, AllocationRequest
 from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
+from worker.eviction.release_planner import Release, ReleaseNeed, ReleasePlan, plan_releases
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
-from worker.manager.model_table import SettlingError
+from worker.manager.model_table import ModelEntry, SettlingError
 from worker.manager.plan_table import Plan, PlannedVictim, PlanTable
 from worker.policy.admission import does_not_fit
 
@@ -39,6 +41,38 @@ class EvictionPlans:
                 self._candidates(excluded),
                 Need(device_id, need_bytes, max_models, forced=forced, host_headroom_bytes=there),
                 self._memories.ranking(device_id, strategy),
+            )
+
+    def plan_releases(
+        self, device_id: str, need_bytes: int, quotes: Sequence[Quote], *, own_bytes: int = 0,
+        forced: bool = False, excluded: frozenset[str] = frozenset(),
+    ) -> ReleasePlan:  # fmt: skip
+        """Decide what all consumers would give back to free so much on a device. Changes nothing.
+
+        ``own_bytes`` of it only models of the worker's own can free.
+        """
+        with self._changed:
+            there = 0 if device_id == HOST else self._manager.pressure.headroom(HOST).available_bytes or 0
+            return plan_releases(
+                quotes,
+                self._candidates(frozenset()),
+                ReleaseNeed(
+                    device_id,
+                    need_bytes,
+                    own_bytes,
+                    forced=forced,
+                    host_headroom_bytes=there,
+                    excluded=excluded,
+                ),
+                self._memories.ranking(device_id, EvictionStrategy.ADAPTIVE),
+            )
+
+    def cost_ms(self, entry: ModelEntry) -> float:
+        """Return what losing a loaded model costs: its load, by the chance that it is used before it would go anyway."""
+        with self._changed:
+            place, now_ns = entry.residence, self._clock.now_ns()
+            return (
+                0.0 if place is None else self._memories.rebuild_ms(entry, place) * entry.reuse_chance(now_ns)
             )
 
     def evictable_bytes(self, device_id: str) -> int:
@@ -69,8 +103,9 @@ class EvictionPlans:
             )
 
     def propose(
-        self, device_id: str, required_bytes: int, model_id: str | None, victims: Iterable[Victim]
-    ) -> Plan:
+        self, device_id: str, required_bytes: int, model_id: str | None, victims: Iterable[Victim],
+        releases: tuple[Release, ...] = (),
+    ) -> Plan:  # fmt: skip
         """Keep a plan, to be taken up as it is; the lock is held since it was made."""
         with self._changed:
             planned = []
@@ -79,10 +114,12 @@ class EvictionPlans:
                 if entry.residence is None:
                     raise AssertionError(victim)
                 planned.append(PlannedVictim(victim, entry.residence.handle, entry.use_count))
-            return self.kept.add(device_id, required_bytes, model_id, tuple(planned))
+            return self.kept.add(device_id, required_bytes, model_id, tuple(planned), releases)
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Plan, *, released: bool = True) -> None:
         """Raise PlanStaleError where a plan can't be carried out exactly as it was said any more.
+
+        Unless what it takes of others was ``released``, it counts for what is expected of it.
 
         1. It was taken up by another, or its time is over.
         2. A victim is not there any more, is in use or pinned, was used since, or host memory can't take it.
@@ -104,6 +141,9 @@ class EvictionPlans:
             if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
                 raise plan.stale("host memory has no headroom any more for what it would offload")
             missing = self._manager.pressure.missing_bytes(plan.device_id, plan.required_bytes)
+            if not released:
+                expected = (each.expected_bytes for each in plan.releases if not each.counted)
+                missing = max(0, missing - sum(expected))
             freed = [each.victim.freed_bytes for each in plan.victims]
             if sum(freed) < missing:  # 3
                 raise plan.stale(f"{missing - sum(freed)} bytes more are missing on {plan.device_id} by now")
@@ -144,6 +184,7 @@ class EvictionPlans:
                 and not entry.residence.engine,
                 shrinkable_bytes=entry.shrinkable_bytes,
                 shrink_ms=None if entry.footprint is None else entry.footprint.shrink_ms,
+                cost_ms=self.cost_ms(entry),
             )
             for entry in self._table
             if entry.state is ModelState.LOADED and entry.residence is not None

@@ -11,6 +11,7 @@ from protocol.vocabulary import DeviceState
 from worker.core.clock import Clock
 from worker.core.records import DeviceInfo, Lost, age_order
 from worker.manager.allocation_table import AllocationTable
+from worker.manager.consumer_table import ConsumerTable
 from worker.manager.devices import DeviceTable
 from worker.manager.due_table import DueTable
 from worker.manager.model_table import ModelTable
@@ -35,6 +36,7 @@ class MemoryManager:
         self.weights = WeightTable(self.devices)
         self.usage = Usage(self.devices)
         self.models = ModelTable(self.lock, self.due)
+        self.consumers = ConsumerTable(self.lock, clock)
 
     def lose_device(self, device_id: str, reason: str) -> Lost | None:
         """Remove what was on a device that went away. Returns what was lost; None if that was known.

@@ -12,6 +12,8 @@ from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Footprint, Reservation
 from worker.core.sure_lock import SureCondition
 from worker.eviction.planner import EvictionMode
+from worker.eviction.release_planner import Release
+from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -75,6 +77,7 @@ class ModelEntry:
         self.most_working_bytes = 0
         """The most that it grew by in its engine's process."""
         self.last_used_ns: int | None = None
+        self.reuse = ReuseChance()
 
     @property
     def model_id(self) -> str:
@@ -153,6 +156,17 @@ class ModelEntry:
         due = self.expires_ns()
         return due is not None and due <= now_ns and not self.holds
 
+    def used(self, now_ns: int) -> None:
+        """Count a use."""
+        self.use_count += 1
+        self.last_used_ns = now_ns
+        self.reuse.used(now_ns)
+
+    def reuse_chance(self, now_ns: int) -> float:
+        """Return the chance that it is used again before it would go for being idle."""
+        due = self.expires_ns()
+        return self.reuse.chance(now_ns, HALF_LIFE_NS if due is None else due - now_ns)
+
     def status(self, now_ns: int) -> ModelStatus:
         """Return it as it is listed."""
         due = self.expires_ns()
@@ -230,10 +244,10 @@ class EvictingReservation(Record):
         return self.reservation.allocation_id
 
 
-class OwnersToAsk(Record):
-    """Headroom that is not there unless the owners of these models unload them."""
+class ReleasesToMake(Record):
+    """Headroom that is not there unless consumers give these back, and devices show it."""
 
-    model_ids: tuple[str, ...]
+    releases: tuple[Release, ...]
 
 
 class ModelTable:

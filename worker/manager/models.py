@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from protocol.vocabulary import ModelState
 from worker.core.clock import Clock
+from worker.core.consumers import Quote
 from worker.core.errors import ModelBusyError
 from worker.core.models import FOREVER_NS
 from worker.core.records import AllocationRequest, Decision, DecisionKind, EvictionCause, Footprint
@@ -24,7 +25,7 @@ from worker.manager.model_table import (
     IN_TRANSIT,
     EvictingReservation,
     ModelEntry,
-    OwnersToAsk,
+    ReleasesToMake,
     Residence,
     SettlingError,
 )
@@ -76,19 +77,21 @@ class ModelManager:
     def reserve(
         self, request: AllocationRequest, entry: ModelEntry | None, *, make_room: bool,
         until_ns: int | None = None, name: str | None = None, asked: Mapping[str, str] = MappingProxyType({}),
-        planned: Plan | None = None,
-    ) -> EvictingReservation | OwnersToAsk:  # fmt: skip
+        planned: Plan | None = None, quotes: tuple[Quote, ...] = (),
+    ) -> EvictingReservation | ReleasesToMake:  # fmt: skip
         """Hold headroom, with the plan for what goes for it. After a wait the device is to be read again.
 
         1. It fits: held.
         2. A model is coming, going or held there: wait, for that changes what there is, and a load on its way
            counts twice: as headroom that is held, and as memory that the device has given.
-        3. Models may go, and those that can are enough: their evictions are pending, and it is held.
-        4. With those that other processes hold they would be: their owners are to be asked, but for those
-           ``asked`` before; nothing else goes until they have answered.
+        3. Something may go, and by the plan over all consumers' ``quotes`` it is the worker's own models alone: their
+           evictions are pending, and it is held.
+        4. The plan takes something of others, but for those ``asked`` in vain: they are to give it back first, and
+           no model goes until they have answered and the device shows what came of it.
         5. Leases may end until ``until_ns``: wait for one.
         6. Out of memory, or over a limit, with what could be evicted, and who was asked in vain.
-        With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError.
+        With a plan that is taken up, 3 to 6 are: its victims, which may all go and have to; else PlanStaleError. What it
+        takes of others was given back before.
         """
         device_id = request.device_id
         with self._changed:
@@ -101,19 +104,22 @@ class ModelManager:
                 raise SettlingError
             if planned is not None:
                 return self._take_up(planned, request, entry, name)
-            plan = self.plans.plan(device_id, missing) if missing and make_room else None
-            if not missing or (plan is not None and plan.meetable):  # 1, 3
-                return self._hold(request, entry, name, () if plan is None else plan.victims)
-            if plan is not None:  # 4
-                owners = self.plans.owners_to_ask(
-                    device_id, missing - plan.ceiling_bytes, excluded=frozenset(asked)
+            if not missing:  # 1
+                return self._hold(request, entry, name, ())
+            if make_room:
+                own = self._manager.pressure.missing_below_cap(device_id, request.size_bytes)
+                plan = self.plans.plan_releases(
+                    device_id, missing, quotes, own_bytes=own, excluded=frozenset(asked)
                 )
-                if owners:
-                    return OwnersToAsk(owners)
+                if plan.meetable and not plan.releases:  # 3
+                    return self._hold(request, entry, name, plan.eviction.victims)
+                if plan.releases:  # 4
+                    return ReleasesToMake(plan.releases)
             waits = until_ns is not None and self._clock.now_ns() < until_ns
             if waits and self._leased(device_id):  # 5
                 raise SettlingError
-            raise self.plans.does_not_fit(request, asked)  # 6
+            silent = {each.consumer_id: each.silent for each in quotes if each.silent is not None}
+            raise self.plans.does_not_fit(request, silent | dict(asked))  # 6
 
     def arrived(
         self, entry: ModelEntry, held: EvictingReservation, size_bytes: int, actual_bytes: int, load_ms: int | None, *,
@@ -211,8 +217,7 @@ class ModelManager:
                 entry.residence = Residence(device_id, handle, size, size)
                 entry.state = ModelState.LOADED
                 entry.load_count += 1
-            entry.use_count += 1
-            entry.last_used_ns = self._clock.now_ns()
+            entry.used(self._clock.now_ns())
             self._table.watch_idle(entry)
             self._changed.notify_all()
 
@@ -331,8 +336,7 @@ class ModelManager:
         return entry if entry.residence is not None and entry.residence.handle == handle else None
 
     def _use(self, entry: ModelEntry, device_id: str) -> None:
-        entry.use_count += 1
-        entry.last_used_ns = self._clock.now_ns()
+        entry.used(self._clock.now_ns())
         self._memories.used(entry, device_id)
 
     def _leased(self, device_id: str) -> bool:

@@ -7,6 +7,7 @@ from protocol.record import Record
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.errors import PlanStaleError
 from worker.eviction.planner import Victim
+from worker.eviction.release_planner import Release
 
 PLAN_LIFETIME_NS = 60 * NS_PER_S
 """Far longer than a host takes to decide; what changes meanwhile makes a plan stale, not its age."""
@@ -32,6 +33,8 @@ class Plan(Record):
     model_id: str | None
     victims: tuple[PlannedVictim, ...]
     expires_ns: int
+    releases: tuple[Release, ...] = ()
+    """What others are to give back before the victims go."""
 
     def stale(self, why: str) -> PlanStaleError:
         """Return the error that says why it can't be taken up any more."""
@@ -48,11 +51,14 @@ class PlanTable:
         self._numbers = count(1)
 
     def add(
-        self, device_id: str, required_bytes: int, model_id: str | None, victims: tuple[PlannedVictim, ...]
-    ) -> Plan:
+        self, device_id: str, required_bytes: int, model_id: str | None, victims: tuple[PlannedVictim, ...],
+        releases: tuple[Release, ...] = (),
+    ) -> Plan:  # fmt: skip
         """Keep a plan."""
         expires_ns = self._clock.now_ns() + PLAN_LIFETIME_NS
-        plan = Plan(f"plan-{next(self._numbers)}", device_id, required_bytes, model_id, victims, expires_ns)
+        plan = Plan(
+            f"plan-{next(self._numbers)}", device_id, required_bytes, model_id, victims, expires_ns, releases
+        )
         self._plans[plan.plan_id] = plan
         if len(self._plans) > _PLANS_KEPT:
             self._plans.popitem(last=False)

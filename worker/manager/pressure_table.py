@@ -6,7 +6,7 @@ from protocol.vocabulary import DeviceState, PressureLevel, Source
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest, Readings, Signal
 from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
-from worker.policy.admission import can_ever_fit, left_bytes, missing_bytes
+from worker.policy.admission import can_ever_fit, left_bytes, missing_below_cap, missing_bytes
 from worker.policy.holders import unattributed_bytes
 from worker.policy.levels import as_signals, budget_signal, is_another_demotion, settle_all
 from worker.policy.pressure import Headroom, LedgerTotals, headroom, level_of, within, worst
@@ -64,6 +64,12 @@ class PressureTable:
                 missing_bytes(size_bytes, each.readings or NO_READINGS, each.limits, self._totals(each))
                 for each in self._sharing(self._devices.get(device_id))
             )
+
+    def missing_below_cap(self, device_id: str, size_bytes: int) -> int:
+        """Return how much of what is missing only the worker's own memory can free: it is over a cap of its own."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            return missing_below_cap(size_bytes, device.limits, device.totals())
 
     def capacity_for(self, device_id: str, resident_bytes: int) -> int | None:
         """Return what models can take where they have so much; None where that can't be told now.

@@ -4,12 +4,17 @@ from collections.abc import Mapping
 
 from protocol.results import Limits
 from protocol.vocabulary import INT64_MAX, Source
+from worker.core.consumers import EXTERNAL, POOL
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import AllocationRequest, Readings
 from worker.policy.pressure import Headroom, LedgerTotals
 
 _MOVING_BUDGETS = frozenset({Source.DXGI, Source.DXCORE})
 """What the system grants one process there rises and falls with what others need; the device's size does not."""
+
+
+OWNED, POOLED = f"{EXTERNAL}:", f"{POOL}:"
+"""How the names begin of models that other processes hold, and of what is kept for reuse."""
 
 
 def admit(request: AllocationRequest, limits: Limits, headroom: Headroom) -> None:
@@ -44,20 +49,23 @@ def does_not_fit(
     evictable_bytes: int,
     asked: Mapping[str, str],
 ) -> OutOfMemoryError | LimitExceededError:
-    """Make the error for what does not fit even by eviction; ``asked``: whose owners stay, and why."""
+    """Make the error for what does not fit even by eviction; ``asked``: which consumers give no more, and why."""
     over = headroom.below_cap_bytes is not None and request.size_bytes > headroom.below_cap_bytes
     kind = LimitExceededError if over else OutOfMemoryError
     said = f"{request.device_id} has {headroom.available_bytes} bytes of headroom; {request.size_bytes} asked for"
     said += f" (limit_bytes is {limits.limit_bytes})" if over else ""
     said += f"; unloading models could free {evictable_bytes}"
-    said += "".join(f"; {model_id!r} stays: {why}" for model_id, why in asked.items())
+    owners = {each.removeprefix(OWNED): why for each, why in asked.items() if each.startswith(OWNED)}
+    others = {each: why for each, why in asked.items() if not each.startswith((OWNED, POOLED))}
+    said += "".join(f"; {each!r} stays: {why}" for each, why in (owners | others).items())
     return kind(
         said,
         device_id=request.device_id,
         requested_bytes=request.size_bytes,
         available_bytes=headroom.available_bytes,
         evictable_bytes=evictable_bytes,
-        **({"owners_asked": list(asked)} if asked else {}),
+        **({"owners_asked": list(owners)} if owners else {}),
+        **({"consumers_asked": list(others)} if others else {}),
     )
 
 
@@ -87,6 +95,13 @@ def missing_bytes(size_bytes: int, readings: Readings, limits: Limits, ledger: L
     """Return how many bytes would have to be freed for a size to fit; none where there are no figures."""
     left = left_bytes(readings, limits, ledger)
     return 0 if left is None else max(0, size_bytes - left)
+
+
+def missing_below_cap(size_bytes: int, limits: Limits, ledger: LedgerTotals) -> int:
+    """Return how much of the worker's own would have to be freed for a size to fit below its cap."""
+    if limits.limit_bytes is None:
+        return 0
+    return max(0, size_bytes - (limits.limit_bytes - ledger.allocated_bytes - ledger.reserved_bytes))
 
 
 def left_bytes(readings: Readings, limits: Limits, ledger: LedgerTotals) -> int | None:

@@ -3,23 +3,29 @@
 from collections.abc import Callable
 from functools import partial
 
-from protocol.results import UnloadedModel
-from protocol.vocabulary import Executed
 from worker.core.cancellation import CancelToken
+from worker.core.consumers import Quote
 from worker.core.errors import WorkerError
 from worker.core.records import HOST, AllocationRequest, Reservation
-from worker.manager.model_table import EvictingReservation, ModelEntry
+from worker.eviction.release_planner import Release
+from worker.manager.model_table import EvictingReservation, ModelEntry, ReleasesToMake
 from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
-from worker.workers.model_owners import Answers, ExternalWorker
+from worker.workers.consumers import ConsumerWorker
+from worker.workers.gone import Gone, name_gone, name_released
 from worker.workers.model_unload import ModelUnloader
 from worker.workers.model_waits import once_settled
 
 CheckUnused = Callable[[tuple[str, ...], CancelToken], None]
 JoinPieces = Callable[[AllocationRequest, CancelToken, CheckUnused], object]
 """Joins a device's free memory where what is needed is there, but in pieces that cannot be joined in place."""
+
+
+ROUNDS = 8
+"""How often others are asked for one request: each time the device shows less than they said, those that gave
+something are asked again."""
 
 
 class HeadroomHolder:
@@ -29,7 +35,7 @@ class HeadroomHolder:
         self,
         core: Core,
         models: ModelManager,
-        external: ExternalWorker,
+        consumers: ConsumerWorker,
         unloader: ModelUnloader,
         monitor: DeviceMonitor,
         join_pieces: JoinPieces,
@@ -37,16 +43,16 @@ class HeadroomHolder:
         self._allocations = core.manager.allocations
         self._table = core.manager.models
         self._models = models
-        self._external = external
+        self._consumers = consumers
         self._unloader = unloader
         self._monitor = monitor
         self._join_pieces = join_pieces
 
     def hold_for_model(
-        self, entry: ModelEntry, size_bytes: int, device_id: str, token: CancelToken, *,
+        self, entry: ModelEntry, size_bytes: int, device_id: str, token: CancelToken, gone: Gone, *,
         make_room: bool, until_ns: int | None, plan: Plan | None,
-    ) -> tuple[EvictingReservation, tuple[UnloadedModel, ...]]:  # fmt: skip
-        """Hold headroom for a model. Returns it, with evictions to carry out, and what owners have unloaded for it.
+    ) -> EvictingReservation:  # fmt: skip
+        """Hold headroom for a model. Returns it, with evictions to carry out; adds what others gave back for it.
 
         ``until_ns``: until when others' leases may be waited for. Errors as ``ModelWorker.hold``.
         """
@@ -55,20 +61,18 @@ class HeadroomHolder:
             with self._monitor.watching_for_loss():
                 self._monitor.refresh((device_id,), max_age_ms=0)
                 self._join_pieces(request, token, self.check_unused)
-        return self._hold(request, entry, token, make_room=make_room, until_ns=until_ns, plan=plan)
+        return self._hold(request, entry, token, gone, make_room=make_room, until_ns=until_ns, plan=plan)
 
     def reserve_making_headroom(
-        self, name: str, request: AllocationRequest, token: CancelToken, unloaded: list[UnloadedModel],
-        plan: Plan | None = None,
-    ) -> Reservation:  # fmt: skip
-        """Hold headroom for an allocation, unloading what has to go, or what the plan says; it is added.
+        self, name: str, request: AllocationRequest, token: CancelToken, gone: Gone, plan: Plan | None = None
+    ) -> Reservation:
+        """Hold headroom for an allocation, by what has to go, or what the plan says; that is added to what is gone.
 
         Errors as ``ModelWorker.hold``.
         """
-        held, owners = self._hold(request, None, token, make_room=True, name=name, plan=plan)
-        unloaded += owners
+        held = self._hold(request, None, token, gone, make_room=True, name=name, plan=plan)
         try:
-            self._unloader.unload_all(held, unloaded)
+            self._unloader.unload_all(held, gone.unloaded)
         except BaseException:
             self._allocations.release(held.reservation)
             raise
@@ -88,32 +92,53 @@ class HeadroomHolder:
             self._monitor.refresh(devices, max_age_ms=0, forced=True)
 
     def _hold(
-        self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, *,
+        self, request: AllocationRequest, entry: ModelEntry | None, token: CancelToken, gone: Gone, *,
         make_room: bool, until_ns: int | None = None, name: str | None = None, plan: Plan | None = None,
-    ) -> tuple[EvictingReservation, tuple[UnloadedModel, ...]]:  # fmt: skip
-        """Hold headroom. Returns it, and what owners have unloaded for it."""
-        asked: Answers = {}
-        refresh = partial(self.refresh, request.device_id)
-        while True:
-            in_vain = {each: said for each, said in asked.items() if isinstance(said, str)}
-            gone = tuple(said for said in asked.values() if isinstance(said, UnloadedModel))
-            reserve = partial(
-                self._models.reserve, request, entry,
-                make_room=make_room, until_ns=until_ns, name=name, asked=in_vain, planned=plan,
+    ) -> EvictingReservation:  # fmt: skip
+        """Hold headroom, once others have given back what a plan takes of them, if it takes anything of them."""
+        device_id, refused, rounds = request.device_id, dict[str, str](), 0
+        quotes: tuple[Quote, ...] = ()
+
+        def refresh() -> None:
+            nonlocal quotes
+            self.refresh(device_id)
+            if make_room and plan is None:  # without the lock: consumers may be slow to say
+                quotes = self._consumers.quotes(device_id, request.size_bytes)
+
+        def reserve() -> EvictingReservation | ReleasesToMake:
+            return self._models.reserve(
+                request, entry, make_room=make_room, until_ns=until_ns, name=name, asked=refused, planned=plan,
+                quotes=quotes,
             )  # fmt: skip
-            try:
+
+        try:
+            if plan is not None and plan.releases:
+                self._models.plans.check(plan, released=False)
+                self._release(plan.releases, request, token, gone, refused)
+            while True:
                 held = once_settled(self._table, reserve, token, refresh)
-            except WorkerError as error:
-                name_gone(error, gone)
-                raise
-            if isinstance(held, EvictingReservation):
-                return held, gone
-            reason = f"{request.size_bytes} bytes are needed on {request.device_id}"
-            asked |= self._external.ask(held.model_ids, reason, token)
+                if isinstance(held, EvictingReservation):
+                    return held
+                rounds += 1
+                if rounds <= ROUNDS:
+                    self._release(held.releases, request, token, gone, refused)
+                else:
+                    enough = "it was asked often enough"
+                    refused |= dict.fromkeys((each.consumer_id for each in held.releases), enough)
+        except WorkerError as error:
+            name_gone(error, gone.unloaded)
+            name_released(error, gone.released)
+            raise
 
-
-def name_gone(error: WorkerError, gone: tuple[UnloadedModel, ...]) -> None:
-    """Have an error say that models went, where some did: not all is as it was."""
-    if gone:
-        error.executed = Executed.YES
-        error.details["models_unloaded"] = gone
+    def _release(
+        self,
+        releases: tuple[Release, ...],
+        request: AllocationRequest,
+        token: CancelToken,
+        gone: Gone,
+        refused: dict[str, str],
+    ) -> None:
+        """Have others give back what a plan takes of them; what is kept for reuse, once."""
+        why = f"{request.size_bytes} bytes are needed on {request.device_id}"
+        refused |= self._consumers.release(releases, request.device_id, why, token, gone)
+        refused |= {each.consumer_id: "it was given up" for each in releases if each.counted}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from protocol.record import Record
-from protocol.results import RefusedModel, ReloadModelsResult, UnloadedModel
+from protocol.results import RefusedModel, ReleasedMemory, ReloadModelsResult, UnloadedModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
 from worker.core.errors import (
@@ -23,7 +23,9 @@ from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
-from worker.workers.headroom import HeadroomHolder, JoinPieces, name_gone
+from worker.workers.consumers import ConsumerWorker
+from worker.workers.gone import Gone, name_gone, name_released
+from worker.workers.headroom import HeadroomHolder, JoinPieces
 from worker.workers.model_estimates import ModelEstimates
 from worker.workers.model_owners import ExternalWorker
 from worker.workers.model_placement import ModelPlacement, check_ours, made_here, run_there
@@ -40,6 +42,8 @@ class Acquired(Record):
     unloaded: tuple[UnloadedModel, ...]
     fallback_reason: str | None = None
     """Why it is not the model that was asked for."""
+    released: tuple[ReleasedMemory, ...] = ()
+    """What other consumers than models gave back for it."""
 
 
 class ModelWorker:
@@ -51,6 +55,7 @@ class ModelWorker:
         models: ModelManager,
         weights: ModelWeights,
         external: ExternalWorker,
+        consumers: ConsumerWorker,
         monitor: DeviceMonitor,
         default_device: str | None,
         join_pieces: JoinPieces,
@@ -58,11 +63,12 @@ class ModelWorker:
         self.models = models
         self.weights = weights
         self.external = external
+        self.consumers = consumers
         self._manager = core.manager
         self._table = core.manager.models
         self.placement = ModelPlacement(core, weights, monitor, default_device)
         self.unloader = ModelUnloader(core, models, weights, external, monitor)
-        self.headroom = HeadroomHolder(core, models, external, self.unloader, monitor, join_pieces)
+        self.headroom = HeadroomHolder(core, models, consumers, self.unloader, monitor, join_pieces)
         self.estimates = ModelEstimates(core.manager)
         self._clock = core.clock
         # Mutable: whether the worker ends, and brings nothing back any more.
@@ -115,7 +121,8 @@ class ModelWorker:
                 continue
             why = f"{model_id!r} does not fit: {refused.message}; {instead!r} was loaded instead"
             gone = (*refused.details.get("models_unloaded", ()), *acquired.unloaded)
-            return replace(acquired, unloaded=gone, fallback_reason=why)
+            released = (*refused.details.get("released", ()), *acquired.released)
+            return replace(acquired, unloaded=gone, released=released, fallback_reason=why)
         if tried:
             refused.details["fallbacks_tried"] = tried
         raise refused
@@ -153,7 +160,7 @@ class ModelWorker:
                 self.models.use(model_id, residence.handle, plan)
                 return Acquired(entry, residence, ())
             if plan is not None:
-                self.models.plans.check(plan)
+                self.models.plans.check(plan, released=False)
             elif device_id is not None and residence.device_id != device_id:
                 self._check_move(entry, residence, device_id, token, make_room=make_room)
             why = stale or f"it is to be on {device_id}"
@@ -203,30 +210,29 @@ class ModelWorker:
         3. It is loaded and committed; any failure takes all of that back.
         4. What went for it is brought back, too.
         """
-        held, source = None, None
-        unloaded: list[UnloadedModel] = []
+        held, source, gone = None, None, Gone()
         try:
             source = self.weights.open(entry)  # 1
             target = self.placement.choose_device(entry, source, device_id, token)
             size = self.placement.needed_bytes(entry, source, target)
-            held, owners = self.headroom.hold_for_model(
-                entry, size, target, token, make_room=make_room, until_ns=until_ns, plan=plan
+            held = self.headroom.hold_for_model(
+                entry, size, target, token, gone, make_room=make_room, until_ns=until_ns, plan=plan
             )  # 2
-            unloaded += owners
-            self.unloader.unload_all(held, unloaded)
+            self.unloader.unload_all(held, gone.unloaded)
             residence = self._fill(entry, source, held, token, report, for_use=for_use)  # 3
         except BaseException as error:
             if isinstance(error, ModelLoadFailedError):
                 entry.state_reason = str(error.details["cause"])
             self.models.failed(entry, held, blamed=isinstance(error, ModelLoadFailedError))
             if held is not None:
-                self.bring_back(unloaded, held.reservation.request.device_id, error)  # 4
+                self.bring_back(gone.unloaded, held.reservation.request.device_id, error)  # 4
+                name_released(error, gone.released)
             raise
         finally:
             if source is not None:
                 source.close()
         self.unloader.observe((residence.device_id,))
-        return Acquired(entry, residence, tuple(unloaded))
+        return Acquired(entry, residence, tuple(gone.unloaded), released=tuple(gone.released))
 
     def _fill(
         self, entry: ModelEntry, source: Source, held: EvictingReservation, token: CancelToken, report: Report, *,

@@ -1,60 +1,42 @@
 """Models that other processes hold: their owners say when they load and unload, and are asked to unload."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import EventName
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_MS, NS_PER_S
-from worker.core.errors import CancelledError, DeadlineExceededError, ModelBusyError, UnsupportedError
+from worker.core.clock import NS_PER_MS
+from worker.core.errors import ModelBusyError, UnsupportedError
 from worker.core.events import ModelUnloaded, UnloadRequested
 from worker.core.log import log
-from worker.core.sure_lock import SureLock
 from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import ModelEntry
 from worker.manager.models import ModelManager
 from worker.wiring import Core
-
-ANSWER_WITHIN_NS = 5 * NS_PER_S
-"""How long an owner may take to unload, unless the request has less time."""
+from worker.workers.questions import Questions, silence
 
 Answers = dict[str, UnloadedModel | str]
 """For each model that was asked for: that it is gone, or why it is not."""
 
 
-class _Question:
-    """Models that are waited for."""
+UNHEARD = f"nobody listens for {EventName.UNLOAD_REQUESTED}"
 
-    def __init__(self, model_ids: tuple[str, ...], waiting: CancelToken) -> None:
-        self.waiting = waiting
-        """Ends the wait when all have answered."""
-        # All mutable state: who has not answered yet, and what the others said.
-        self.open = set(model_ids)
-        self.answers: Answers = {}
 
-    def answer(self, model_id: str, said: UnloadedModel | str) -> None:
-        """Take an answer; the first one counts."""
-        if model_id in self.open:
-            self.open.remove(model_id)
-            self.answers[model_id] = said
-            if not self.open:
-                self.waiting.cancel()
+def external_id(model_id: str) -> str:
+    """Return the name by which a model that another process holds is a consumer."""
+    return f"external:{model_id}"
 
 
 class ExternalWorker:
     """Asks owners, and takes their word. It frees nothing itself."""
 
-    def __init__(self, core: Core, models: ModelManager) -> None:
+    def __init__(self, core: Core, models: ModelManager, questions: Questions) -> None:
         self._models = models
         self._table = core.manager.models
         self._history = core.history
-        self._clock = core.clock
+        self._questions = questions
         self._publish = core.events.publish
         self._wanted = core.events.wanted
-        self._lock = SureLock()
-        # All mutable state: what is asked now.
-        self._questions: list[_Question] = []
 
     # ---- what owners say ----
 
@@ -117,28 +99,17 @@ class ExternalWorker:
         that there is time to act on the answers. Raises what the token raises.
         """
         asked = tuple(model_ids)
-        if not self._wanted(UnloadRequested):
-            return dict.fromkeys(asked, f"nobody listens for {EventName.UNLOAD_REQUESTED}")
-        now = self._clock.now_ns()
-        limit = ANSWER_WITHIN_NS if within_ns is None else min(within_ns, ANSWER_WITHIN_NS)
-        if token.deadline_ns is not None:
-            limit = min(limit, max(0, token.deadline_ns - now) // 2)
-        waiting = CancelToken(self._clock.now_ns, now + limit)
-        token.on_cancel(waiting.cancel)
-        question = _Question(asked, waiting)
-        with self._lock:
-            self._questions.append(question)
-        try:
+        if not self.listened_to:
+            return dict.fromkeys(asked, UNHEARD)
+        wait_ns = self._questions.wait_ns(token, within_ns)
+
+        def send() -> None:
             for model_id in asked:
-                self.request(model_id, reason, limit // NS_PER_MS)
-            with suppress(CancelledError, DeadlineExceededError):
-                self._clock.wait(limit / NS_PER_S, waiting)
-        finally:
-            with self._lock:
-                self._questions.remove(question)
-        token.check()
-        silent = f"its owner was asked and has not unloaded it within {limit // NS_PER_MS} ms"
-        return {each: question.answers.get(each, silent) for each in asked}
+                self.request(model_id, reason, wait_ns // NS_PER_MS)
+
+        answers = self._questions.ask(map(external_id, asked), send, token, wait_ns)
+        silent = silence(wait_ns, "unloaded it")
+        return {each: answers.get(external_id(each), silent) for each in asked}
 
     def request(self, model_id: str, reason: str, wait_ms: int | None = None) -> None:
         """Ask an owner to unload, and wait for nothing; nothing happens if the model is not loaded."""
@@ -149,7 +120,10 @@ class ExternalWorker:
         device_id, size = residence.device_id, residence.size_bytes
         self._publish(UnloadRequested(model_id, device_id, size, reason, wait_ms))
 
+    @property
+    def listened_to(self) -> bool:
+        """Whether anyone would hear the question."""
+        return self._wanted(UnloadRequested)
+
     def _answer(self, model_id: str, said: UnloadedModel | str) -> None:
-        with self._lock:
-            for question in self._questions:
-                question.answer(model_id, said)
+        self._questions.answer(external_id(model_id), said)

@@ -159,6 +159,25 @@ public interface IServiceMemory
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>out_of_memory</c>.</exception>
     Task<PlanBatchesResult> PlanBatchesAsync(PlanBatchesParams request, CancellationToken cancellationToken = default);
 
+    /// <summary>Says what a consumer of this host's own memory holds, and what giving it back would cost; sent again, it updates. It is asked by <see cref="ReleaseRequestedEvent"/>, and only where that is listened to.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c> for a name of the worker's own.</exception>
+    Task<RegisterConsumerResult> RegisterConsumerAsync(
+        RegisterConsumerParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Tells the worker that a consumer gave so much back, 0 for nothing: the answer to <see cref="ReleaseRequestedEvent"/>, or of its own accord.</summary>
+    /// <exception cref="WorkerRequestException"><c>consumer_not_found</c>.</exception>
+    Task<ReleasedResult> ConfirmReleasedAsync(
+        string consumerId, long bytes, CancellationToken cancellationToken = default);
+
+    /// <summary>Has a consumer forgotten; says whether it was known.</summary>
+    Task<UnregisterConsumerResult> UnregisterConsumerAsync(
+        string consumerId, CancellationToken cancellationToken = default);
+
+    /// <summary>Says what holds memory, the worker's own models and pools among it, and what giving it back costs.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
+    Task<GetConsumersResult> GetConsumersAsync(
+        string? deviceId = null, string? kind = null, CancellationToken cancellationToken = default);
+
     /// <summary>Changes a device's limits. What is not assigned stays; a null limit takes the cap away.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c>.</exception>
     Task<SetLimitsResult> SetLimitsAsync(SetLimitsParams request, CancellationToken cancellationToken = default);

@@ -232,6 +232,36 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         AskAsync(WireActions.PlanBatches, request, cancellationToken);
 
     /// <inheritdoc/>
+    public Task<RegisterConsumerResult> RegisterConsumerAsync(
+        RegisterConsumerParams request, CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.RegisterConsumer, request, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<ReleasedResult> ConfirmReleasedAsync(
+        string consumerId, long bytes, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(consumerId);
+        ArgumentOutOfRangeException.ThrowIfNegative(bytes);
+        var request = new ReleasedParams { ConsumerId = consumerId, Bytes = bytes };
+        return AskAsync(WireActions.Released, request, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public Task<UnregisterConsumerResult> UnregisterConsumerAsync(
+        string consumerId, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(consumerId);
+        return AskAsync(
+            WireActions.UnregisterConsumer, new UnregisterConsumerParams { ConsumerId = consumerId }, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public Task<GetConsumersResult> GetConsumersAsync(
+        string? deviceId = null, string? kind = null, CancellationToken cancellationToken = default) =>
+        AskAsync(
+            WireActions.GetConsumers, new GetConsumersParams { DeviceId = deviceId, Kind = kind }, cancellationToken);
+
+    /// <inheritdoc/>
     public Task<SetLimitsResult> SetLimitsAsync(SetLimitsParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.SetLimits, request, cancellationToken);
 

@@ -77,6 +77,18 @@ public static class MemoryActions
 
     /// <summary>Change what is left out stays; <c>limit_bytes: null</c> takes the cap away.</summary>
     public const string SetLimits = "memory.set_limits";
+
+    /// <summary>Say what a consumer of memory outside the worker holds, and what giving it back costs; sent again, it updates.</summary>
+    public const string RegisterConsumer = "memory.register_consumer";
+
+    /// <summary>Say that a consumer gave memory back: the answer to <c>memory.release_requested</c>, or of its own accord.</summary>
+    public const string Released = "memory.released";
+
+    /// <summary>Have a consumer forgotten.</summary>
+    public const string UnregisterConsumer = "memory.unregister_consumer";
+
+    /// <summary>Ask what holds memory, the worker's own models and pools among it, and what giving it back costs.</summary>
+    public const string GetConsumers = "memory.get_consumers";
 }
 
 /// <summary>Names of the actions <c>worker.*</c>.</summary>
@@ -193,6 +205,22 @@ public static class WireActions
     public static WireAction<SetLimitsParams, SetLimitsResult> SetLimits { get; } =
         new(MemoryActions.SetLimits, Changes: true, IsControl: false);
 
+    /// <summary><c>memory.register_consumer</c>.</summary>
+    public static WireAction<RegisterConsumerParams, RegisterConsumerResult> RegisterConsumer { get; } =
+        new(MemoryActions.RegisterConsumer, Changes: true, IsControl: false);
+
+    /// <summary><c>memory.released</c>.</summary>
+    public static WireAction<ReleasedParams, ReleasedResult> Released { get; } =
+        new(MemoryActions.Released, Changes: true, IsControl: false);
+
+    /// <summary><c>memory.unregister_consumer</c>.</summary>
+    public static WireAction<UnregisterConsumerParams, UnregisterConsumerResult> UnregisterConsumer { get; } =
+        new(MemoryActions.UnregisterConsumer, Changes: true, IsControl: false);
+
+    /// <summary><c>memory.get_consumers</c>.</summary>
+    public static WireAction<GetConsumersParams, GetConsumersResult> GetConsumers { get; } =
+        new(MemoryActions.GetConsumers, Changes: false, IsControl: false);
+
     /// <summary><c>worker.hello</c>.</summary>
     public static WireAction<HelloParams, HelloResult> WorkerHello { get; } =
         new(WorkerActions.Hello, Changes: false, IsControl: true);
@@ -239,6 +267,10 @@ public static class WireActions
         Plan,
         PlanBatches,
         SetLimits,
+        RegisterConsumer,
+        Released,
+        UnregisterConsumer,
+        GetConsumers,
         WorkerHello,
         WorkerPing,
         WorkerCancel,
@@ -272,6 +304,10 @@ public static class WireActions
         "memory.plan" => Plan,
         "memory.plan_batches" => PlanBatches,
         "memory.set_limits" => SetLimits,
+        "memory.register_consumer" => RegisterConsumer,
+        "memory.released" => Released,
+        "memory.unregister_consumer" => UnregisterConsumer,
+        "memory.get_consumers" => GetConsumers,
         "worker.hello" => WorkerHello,
         "worker.ping" => WorkerPing,
         "worker.cancel" => WorkerCancel,

@@ -55,6 +55,12 @@ public static class WireEvents
     /// <summary>Its data is a <see cref="UnloadRequestedData"/>.</summary>
     public const string UnloadRequested = "memory.unload_requested";
 
+    /// <summary>Its data is a <see cref="ReleaseRequestedData"/>.</summary>
+    public const string ReleaseRequested = "memory.release_requested";
+
+    /// <summary>Its data is a <see cref="ConsumerLimitChangedData"/>.</summary>
+    public const string ConsumerLimitChanged = "memory.consumer_limit_changed";
+
     /// <summary>Its data is a <see cref="DeviceLostData"/>.</summary>
     public const string DeviceLost = "device.lost";
 
@@ -75,6 +81,8 @@ public static class WireEvents
         EventName.MemoryAllocationExpired,
         EventName.MemoryModelUnloaded,
         EventName.MemoryUnloadRequested,
+        EventName.MemoryReleaseRequested,
+        EventName.MemoryConsumerLimitChanged,
         EventName.DeviceLost,
         EventName.DeviceRecovered,
         EventName.DeviceContentsDisplaced,

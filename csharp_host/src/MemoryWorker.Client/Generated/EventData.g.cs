@@ -566,8 +566,11 @@ public sealed record LeakSuspectedData : IWireRecord<LeakSuspectedData>
 }
 
 /// <summary>The worker made room by itself (<c>--auto-optimize</c>), and why.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record OptimizedData : IWireRecord<OptimizedData>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>device_id</c></summary>
     public required string DeviceId { get; init; }
 
@@ -591,6 +594,11 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
 
     /// <summary><c>reason</c></summary>
     public required string Reason { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -649,6 +657,10 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
                 Reason = WireReader.String(ref reader, "reason", strict);
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizedData", refuse: strict);
@@ -685,6 +697,11 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
         WireWriter.Value(writer, NextInMs);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -949,6 +966,162 @@ public sealed record UnloadRequestedData : IWireRecord<UnloadRequestedData>
         WireWriter.Value(writer, Reason);
         writer.WritePropertyName("wait_ms"u8);
         WireWriter.Value(writer, WaitMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A consumer is to give memory back, and to say so by <c>memory.released</c>.</summary>
+public sealed record ReleaseRequestedData : IWireRecord<ReleaseRequestedData>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>bytes</c></summary>
+    public required long Bytes { get; init; }
+
+    /// <summary>The most that it is to hold from now on.</summary>
+    public required long LimitBytes { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>How long the answer is waited for.</summary>
+    public required long WaitMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleaseRequestedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleaseRequestedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleaseRequestedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes"u8))
+            {
+                Bytes = WireReader.Int64(ref reader, "bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "wait_ms"u8))
+            {
+                WaitMs = WireReader.Int64(ref reader, "wait_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleaseRequestedData", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(seen, "ReleaseRequestedData", "consumer_id", "bytes", "limit_bytes", "reason", "wait_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleaseRequestedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("bytes"u8);
+        WireWriter.Value(writer, Bytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WritePropertyName("wait_ms"u8);
+        WireWriter.Value(writer, WaitMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The most that a consumer is to hold is another: it rises again once there is headroom.</summary>
+public sealed record ConsumerLimitChangedData : IWireRecord<ConsumerLimitChangedData>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary>Null for no limit any more.</summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ConsumerLimitChangedData() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ConsumerLimitChangedData(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ConsumerLimitChangedData");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ConsumerLimitChangedData", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x2, "ConsumerLimitChangedData", "consumer_id", "limit_bytes", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ConsumerLimitChangedData Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
     }
 }

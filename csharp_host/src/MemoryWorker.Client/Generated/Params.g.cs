@@ -2186,6 +2186,417 @@ public sealed record Thresholds : IWireRecord<Thresholds>
     }
 }
 
+/// <summary>Say what a consumer of memory outside the worker holds, and what giving it back costs; sent again, it updates.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record RegisterConsumerParams : IWireRecord<RegisterConsumerParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary>The host's own name for it; what begins with <c>model:</c>, <c>pool:</c> or <c>external:</c> is the worker's.</summary>
+    public required string ConsumerId { get; init; }
+
+    private readonly string? _kind;
+
+    /// <summary>Free text, such as <c>response_cache</c>.</summary>
+    public string? Kind { get => _kind; init { _kind = value; _assigned |= 0x1; } }
+
+    private readonly string? _deviceId;
+
+    /// <summary>Where its memory is; null for <c>cpu</c>.</summary>
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x2; } }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    private readonly long _floorBytes = 0;
+
+    /// <summary>What it can't give back.</summary>
+    public long FloorBytes { get => _floorBytes; init { _floorBytes = value; _assigned |= 0x4; } }
+
+    /// <summary>What it would give back, cheapest per byte first; any part of one may be asked for.</summary>
+    public required IReadOnlyList<ConsumerOffer> Offers { get; init; }
+
+    private readonly long? _hits;
+
+    /// <summary>Since it was made, as the two below: what is used of it tells whether what goes will be needed again.</summary>
+    public long? Hits { get => _hits; init { _hits = value; _assigned |= 0x8; } }
+
+    private readonly long? _misses;
+
+    /// <summary><c>misses</c></summary>
+    public long? Misses { get => _misses; init { _misses = value; _assigned |= 0x10; } }
+
+    private readonly double? _savedMs;
+
+    /// <summary>Milliseconds of rebuilding that its hits have saved.</summary>
+    public double? SavedMs { get => _savedMs; init { _savedMs = value; _assigned |= 0x20; } }
+
+    private readonly string? _owner;
+
+    /// <summary><c>owner</c></summary>
+    public string? Owner { get => _owner; init { _owner = value; _assigned |= 0x40; } }
+
+    private readonly long? _leaseMs;
+
+    /// <summary>It is forgotten when it was not registered again for so long; null for until it is unregistered.</summary>
+    public long? LeaseMs { get => _leaseMs; init { _leaseMs = value; _assigned |= 0x80; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RegisterConsumerParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RegisterConsumerParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RegisterConsumerParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "kind", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "floor_bytes"u8))
+            {
+                FloorBytes = WireReader.Int64(ref reader, "floor_bytes", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "offers"u8))
+            {
+                Offers = WireReader.List(ref reader, "offers", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ConsumerOffer>(ref reader, member, strict), maximum: 64);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "hits"u8))
+            {
+                Hits = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "hits", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "misses"u8))
+            {
+                Misses = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "misses", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "saved_ms"u8))
+            {
+                SavedMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "saved_ms", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "owner"u8))
+            {
+                Owner = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "owner", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "lease_ms"u8))
+            {
+                LeaseMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "lease_ms", strict, minimum: 1);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RegisterConsumerParams", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(seen, "RegisterConsumerParams", "consumer_id", "held_bytes", "offers");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RegisterConsumerParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("kind"u8);
+            WireWriter.Value(writer, Kind);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("device_id"u8);
+            WireWriter.Value(writer, DeviceId);
+        }
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("floor_bytes"u8);
+            WireWriter.Value(writer, FloorBytes);
+        }
+        writer.WritePropertyName("offers"u8);
+        WireWriter.List(writer, Offers, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("hits"u8);
+            WireWriter.Value(writer, Hits);
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("misses"u8);
+            WireWriter.Value(writer, Misses);
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("saved_ms"u8);
+            WireWriter.Value(writer, SavedMs);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
+            writer.WritePropertyName("owner"u8);
+            WireWriter.Value(writer, Owner);
+        }
+        if ((_assigned & 0x80) != 0)
+        {
+            writer.WritePropertyName("lease_ms"u8);
+            WireWriter.Value(writer, LeaseMs);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Memory that a consumer would give back, and what that costs.</summary>
+public sealed record ConsumerOffer : IWireRecord<ConsumerOffer>
+{
+    /// <summary><c>bytes</c></summary>
+    public required long Bytes { get; init; }
+
+    /// <summary>What rebuilding it takes if it is needed again, in milliseconds.</summary>
+    public required double CostMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ConsumerOffer() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ConsumerOffer(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ConsumerOffer");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "bytes"u8))
+            {
+                Bytes = WireReader.Int64(ref reader, "bytes", strict, minimum: 1);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ConsumerOffer", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "ConsumerOffer", "bytes", "cost_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ConsumerOffer Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("bytes"u8);
+        WireWriter.Value(writer, Bytes);
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Say that a consumer gave memory back: the answer to <c>memory.release_requested</c>, or of its own accord.</summary>
+public sealed record ReleasedParams : IWireRecord<ReleasedParams>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary>0 for none: what was asked for is not waited for any longer.</summary>
+    public required long Bytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleasedParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleasedParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleasedParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "bytes"u8))
+            {
+                Bytes = WireReader.Int64(ref reader, "bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleasedParams", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "ReleasedParams", "consumer_id", "bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleasedParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("bytes"u8);
+        WireWriter.Value(writer, Bytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Have a consumer forgotten.</summary>
+public sealed record UnregisterConsumerParams : IWireRecord<UnregisterConsumerParams>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public UnregisterConsumerParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private UnregisterConsumerParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "UnregisterConsumerParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "UnregisterConsumerParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "UnregisterConsumerParams", "consumer_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static UnregisterConsumerParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Ask what holds memory, the worker's own models and pools among it, and what giving it back costs.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record GetConsumersParams : IWireRecord<GetConsumersParams>
+{
+    private readonly ulong _assigned;
+
+    private readonly string? _deviceId;
+
+    /// <summary><c>device_id</c></summary>
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x1; } }
+
+    private readonly string? _kind;
+
+    /// <summary><c>kind</c></summary>
+    public string? Kind { get => _kind; init { _kind = value; _assigned |= 0x2; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetConsumersParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetConsumersParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        WireReader.Begin(ref reader, "GetConsumersParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "device_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "kind", strict, minimum: 1, maximum: 256);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "GetConsumersParams", refuse: strict);
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetConsumersParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("device_id"u8);
+            WireWriter.Value(writer, DeviceId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("kind"u8);
+            WireWriter.Value(writer, Kind);
+        }
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Introduce the host. Optional: a bare <c>memory.*</c> works.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloParams : IWireRecord<HelloParams>

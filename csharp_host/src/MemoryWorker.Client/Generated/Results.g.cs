@@ -1270,8 +1270,11 @@ public sealed record GetAllocationsResult : IWireRecord<GetAllocationsResult>
 }
 
 /// <summary>Memory that was handed out.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record AllocateResult : IWireRecord<AllocateResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>allocation_id</c></summary>
     public required string AllocationId { get; init; }
 
@@ -1295,6 +1298,11 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
 
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back for it.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -1353,6 +1361,10 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
                 seen |= 0x80;
             }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "AllocateResult", refuse: strict);
@@ -1389,6 +1401,11 @@ public sealed record AllocateResult : IWireRecord<AllocateResult>
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -1600,6 +1617,104 @@ public sealed record ReleaseStep : IWireRecord<ReleaseStep>
         WireWriter.Value(writer, Step);
         writer.WritePropertyName("returned_bytes"u8);
         WireWriter.Value(writer, ReturnedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What a consumer gave back, and why it was asked.</summary>
+public sealed record ReleasedMemory : IWireRecord<ReleasedMemory>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>By its own word.</summary>
+    public required long ClaimedBytes { get; init; }
+
+    /// <summary>What the device's readings showed after it; null where they can't tell.</summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    public required double? CostMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleasedMemory() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleasedMemory(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleasedMemory");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x20;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleasedMemory", refuse: strict);
+            }
+        }
+        if (seen != 0x3f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x18, "ReleasedMemory", "consumer_id", "kind", "claimed_bytes", "returned_bytes", "cost_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleasedMemory Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
     }
 }
@@ -2329,8 +2444,11 @@ public sealed record ContentsDisplacedData : IWireRecord<ContentsDisplacedData>
 }
 
 /// <summary>What optimizing did.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary>What the steps that were carried out should have freed, by the ledger. Null from a worker that does not send it yet.</summary>
     public long? ClaimedBytes { get; init; }
 
@@ -2345,6 +2463,11 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 
     /// <summary><c>pressure_after</c></summary>
     public required PressureLevel PressureAfter { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back; in a dry run, would be asked for: then nothing is claimed.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -2388,6 +2511,10 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
                 PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "OptimizeResult", refuse: strict);
@@ -2418,6 +2545,11 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
         WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -4611,8 +4743,11 @@ public sealed record GetOptimizationRecommendationsResult : IWireRecord<GetOptim
 }
 
 /// <summary>The model as it is now, and what went for it. <c>load_ms</c> is of the load that made it resident.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
@@ -4684,6 +4819,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
 
     /// <summary><c>models_unloaded</c></summary>
     public required IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; }
+
+    private readonly IReadOnlyList<ReleasedMemory> _released = [];
+
+    /// <summary>What other consumers than models gave back for it.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -4822,6 +4962,10 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
                 ModelsUnloaded = WireReader.List(ref reader, "models_unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<UnloadedModel>(ref reader, member, strict));
                 seen |= 0x800000;
             }
+            else if (WireReader.IsAt(ref reader, "released"u8))
+            {
+                Released = WireReader.List(ref reader, "released", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleasedMemory>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "LoadModelResult", refuse: strict);
@@ -4890,6 +5034,11 @@ public sealed record LoadModelResult : IWireRecord<LoadModelResult>
         WireWriter.Value(writer, FallbackReason);
         writer.WritePropertyName("models_unloaded"u8);
         WireWriter.List(writer, ModelsUnloaded, static (writer, item) => WireWriter.Value(writer, item));
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("released"u8);
+            WireWriter.List(writer, Released, static (writer, item) => WireWriter.Value(writer, item));
+        }
         writer.WriteEndObject();
     }
 }
@@ -5168,6 +5317,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
     /// <summary>What it needs: of a model, what is not there yet; null for a model that can't be loaded.</summary>
     public long? RequiredBytes { get => _requiredBytes; init { _requiredBytes = value; _assigned |= 0x1; } }
 
+    private readonly IReadOnlyList<PlannedRelease> _releases = [];
+
+    /// <summary>What other consumers would be asked for, before the evictions.</summary>
+    public IReadOnlyList<PlannedRelease> Releases { get => _releases; init { _releases = value; _assigned |= 0x2; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlannedCandidate() { }
 
@@ -5214,6 +5368,10 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
             {
                 RequiredBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "required_bytes", strict, minimum: 0);
             }
+            else if (WireReader.IsAt(ref reader, "releases"u8))
+            {
+                Releases = WireReader.List(ref reader, "releases", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PlannedRelease>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlannedCandidate", refuse: strict);
@@ -5249,6 +5407,11 @@ public sealed record PlannedCandidate : IWireRecord<PlannedCandidate>
         {
             writer.WritePropertyName("required_bytes"u8);
             WireWriter.Value(writer, RequiredBytes);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("releases"u8);
+            WireWriter.List(writer, Releases, static (writer, item) => WireWriter.Value(writer, item));
         }
         writer.WriteEndObject();
     }
@@ -5326,6 +5489,94 @@ public sealed record PlannedEviction : IWireRecord<PlannedEviction>
         WireWriter.Value(writer, FreedBytes);
         writer.WritePropertyName("reload_ms"u8);
         WireWriter.Value(writer, ReloadMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What another consumer than the worker's own models would be asked to give back.</summary>
+public sealed record PlannedRelease : IWireRecord<PlannedRelease>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary>What is expected back, by what came of its promises before.</summary>
+    public required long ExpectedBytes { get; init; }
+
+    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    public required double? CostMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PlannedRelease() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PlannedRelease(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "PlannedRelease");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "expected_bytes"u8))
+            {
+                ExpectedBytes = WireReader.Int64(ref reader, "expected_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PlannedRelease", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x8, "PlannedRelease", "consumer_id", "kind", "expected_bytes", "cost_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static PlannedRelease Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("expected_bytes"u8);
+        WireWriter.Value(writer, ExpectedBytes);
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
         writer.WritePropertyName("reason"u8);
         WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
@@ -5562,6 +5813,426 @@ public sealed record Limits : IWireRecord<Limits>
         WireWriter.Value(writer, ReserveBytes);
         writer.WritePropertyName("thresholds"u8);
         WireWriter.Value(writer, Thresholds);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The consumer is known, and the most that it is to hold now.</summary>
+public sealed record RegisterConsumerResult : IWireRecord<RegisterConsumerResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>created</c></summary>
+    public required bool Created { get; init; }
+
+    /// <summary>Null for no limit.</summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RegisterConsumerResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RegisterConsumerResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RegisterConsumerResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "created"u8))
+            {
+                Created = WireReader.Boolean(ref reader, "created");
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RegisterConsumerResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "RegisterConsumerResult", "consumer_id", "created", "limit_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RegisterConsumerResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("created"u8);
+        WireWriter.Value(writer, Created);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What the consumer holds now, as far as it was said, and the most that it is to hold.</summary>
+public sealed record ReleasedResult : IWireRecord<ReleasedResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary><c>limit_bytes</c></summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ReleasedResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ReleasedResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ReleasedResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ReleasedResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "ReleasedResult", "consumer_id", "held_bytes", "limit_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ReleasedResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The consumer is not known any more.</summary>
+public sealed record UnregisterConsumerResult : IWireRecord<UnregisterConsumerResult>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>existed</c></summary>
+    public required bool Existed { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public UnregisterConsumerResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private UnregisterConsumerResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "UnregisterConsumerResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "existed"u8))
+            {
+                Existed = WireReader.Boolean(ref reader, "existed");
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "UnregisterConsumerResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "UnregisterConsumerResult", "consumer_id", "existed");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static UnregisterConsumerResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("existed"u8);
+        WireWriter.Value(writer, Existed);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What holds memory, and what giving it back costs.</summary>
+public sealed record GetConsumersResult : IWireRecord<GetConsumersResult>
+{
+    /// <summary><c>consumers</c></summary>
+    public required IReadOnlyList<ConsumerStatus> Consumers { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetConsumersResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetConsumersResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "GetConsumersResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumers"u8))
+            {
+                Consumers = WireReader.List(ref reader, "consumers", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ConsumerStatus>(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "GetConsumersResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "GetConsumersResult", "consumers");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetConsumersResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumers"u8);
+        WireWriter.List(writer, Consumers, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>One consumer of memory: of the host, of a plugin, or one of the worker's own models and pools.</summary>
+public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
+{
+    /// <summary><c>consumer_id</c></summary>
+    public required string ConsumerId { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required string Kind { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary>What it can't give back.</summary>
+    public required long FloorBytes { get; init; }
+
+    /// <summary>What is in use just now, and so can't go either.</summary>
+    public required long InUseBytes { get; init; }
+
+    /// <summary>The most that it is to hold; null for no limit.</summary>
+    public required long? LimitBytes { get; init; }
+
+    /// <summary><c>hits</c></summary>
+    public required long? Hits { get; init; }
+
+    /// <summary><c>misses</c></summary>
+    public required long? Misses { get; init; }
+
+    /// <summary><c>saved_ms</c></summary>
+    public required double? SavedMs { get; init; }
+
+    /// <summary>Of the next MiB; null where it is unknown, or there is nothing to be had.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary>What it said it gave back, since it is known.</summary>
+    public required long ClaimedBytes { get; init; }
+
+    /// <summary>What of that the device's readings showed.</summary>
+    public required long ReturnedBytes { get; init; }
+
+    /// <summary><c>last_released_ms_ago</c></summary>
+    public required long? LastReleasedMsAgo { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public ConsumerStatus() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private ConsumerStatus(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "ConsumerStatus");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "consumer_id"u8))
+            {
+                ConsumerId = WireReader.String(ref reader, "consumer_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireReader.String(ref reader, "kind", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "floor_bytes"u8))
+            {
+                FloorBytes = WireReader.Int64(ref reader, "floor_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "in_use_bytes"u8))
+            {
+                InUseBytes = WireReader.Int64(ref reader, "in_use_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "hits"u8))
+            {
+                Hits = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "hits", strict, minimum: 0);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "misses"u8))
+            {
+                Misses = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "misses", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "saved_ms"u8))
+            {
+                SavedMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "saved_ms", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x400;
+            }
+            else if (WireReader.IsAt(ref reader, "claimed_bytes"u8))
+            {
+                ClaimedBytes = WireReader.Int64(ref reader, "claimed_bytes", strict, minimum: 0);
+                seen |= 0x800;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x1000;
+            }
+            else if (WireReader.IsAt(ref reader, "last_released_ms_ago"u8))
+            {
+                LastReleasedMsAgo = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "last_released_ms_ago", strict, minimum: 0);
+                seen |= 0x2000;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "ConsumerStatus", refuse: strict);
+            }
+        }
+        if (seen != 0x3fff)
+        {
+            WireReader.Require(strict ? seen : seen | 0x27c0, "ConsumerStatus", "consumer_id", "kind", "device_id", "held_bytes", "floor_bytes", "in_use_bytes", "limit_bytes", "hits", "misses", "saved_ms", "price_ms_per_mib", "claimed_bytes", "returned_bytes", "last_released_ms_ago");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static ConsumerStatus Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("consumer_id"u8);
+        WireWriter.Value(writer, ConsumerId);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, Kind);
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("floor_bytes"u8);
+        WireWriter.Value(writer, FloorBytes);
+        writer.WritePropertyName("in_use_bytes"u8);
+        WireWriter.Value(writer, InUseBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WritePropertyName("hits"u8);
+        WireWriter.Value(writer, Hits);
+        writer.WritePropertyName("misses"u8);
+        WireWriter.Value(writer, Misses);
+        writer.WritePropertyName("saved_ms"u8);
+        WireWriter.Value(writer, SavedMs);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
+        writer.WritePropertyName("claimed_bytes"u8);
+        WireWriter.Value(writer, ClaimedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("last_released_ms_ago"u8);
+        WireWriter.Value(writer, LastReleasedMsAgo);
         writer.WriteEndObject();
     }
 }

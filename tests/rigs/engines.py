@@ -1,0 +1,121 @@
+"""A stand-in engine that takes, keeps, crashes and hangs as its params say, in a real engine process; and its loader.
+
+Its memory is real: anonymous pages that are written to.
+"""
+
+import json
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from worker.backends.engines.base import EngineError, EngineLaunch
+from worker.core.cancellation import CancelToken
+from worker.core.models import ModelSpec
+from worker.loaders.model_path import resolved_file
+
+MIB = 2**20
+KEPT: list[mmap.mmap] = []
+"""What stand-ins keep after they were closed, as some libraries do."""
+
+
+def pages(size: int) -> mmap.mmap:
+    """Return memory of which every page is the process's own."""
+    private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    made = mmap.mmap(-1, size, **private)
+    for at in range(0, size, mmap.PAGESIZE):
+        made[at] = 1
+    return made
+
+
+class StandInLoader:
+    """Loads a file of JSON that says what is to happen when it is opened."""
+
+    def estimate(self, spec: ModelSpec) -> int | None:
+        return json.loads(Path(str(spec.path)).read_text()).get("bytes")
+
+    def launch(self, spec: ModelSpec) -> EngineLaunch:
+        path = resolved_file(spec)
+        return EngineLaunch(
+            engine=str(dict(spec.params).get("engine", "tests.rigs.engines:StandIn")),
+            path=path,
+            params=dict(spec.params),
+            files=(path,),
+            remedies={"no_such_library": "pip install it"},
+            group=spec.engine_group,
+        )
+
+    def device_id(self, spec: ModelSpec) -> str | None:
+        return None
+
+
+class StandIn:
+    """The engine, in its process."""
+
+    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "StandInSession":
+        say = json.loads(Path(path).read_text())
+        if "log" in say:
+            with Path(say["log"]).open("a", encoding="utf-8") as log:
+                print(os.getpid(), file=log)
+        match say.get("opens"):
+            case "crashes":
+                os.abort()
+            case "hangs":
+                threading.Event().wait()
+            case "fails":
+                raise EngineError("the file is of a make that nobody knows")
+            case "raises":
+                raise RuntimeError("[ShapeInferenceError] axis 7")
+        return StandInSession(say)
+
+
+class StandInSession:
+    """A model: its own pages, those of its work, and a cache."""
+
+    def __init__(self, say: dict[str, Any]) -> None:
+        self.session = self
+        self._say = say
+        self._own = pages(say["bytes"])
+        self.work: list[mmap.mmap] = []
+        self.kv_bytes: int | None = say.get("kv_bytes")
+
+    def shrink(self) -> None:
+        while self.work:
+            self.work.pop().close()
+        self.kv_bytes = None if self.kv_bytes is None else 0
+
+    def close(self) -> None:
+        kept = int(len(self._own) * self._say.get("keeps", 0))
+        self._own.close()
+        if kept:
+            KEPT.append(pages(kept))
+        self.shrink()
+
+    def figures(self) -> Mapping[str, int | None]:
+        return {"kv_bytes": self.kv_bytes, "kv_bytes_per_token": self._say.get("kv_bytes_per_token")}
+
+
+# ---- what plugins do with it ----
+
+
+def grow(weights: Any, data: dict[str, Any], call: Any) -> int:
+    """Take working memory."""
+    weights.session.work.append(pages(data["bytes"]))
+    call.report(1, 1)
+    return os.getpid()
+
+
+def crash(weights: Any, data: dict[str, Any], call: Any) -> None:
+    os.abort()
+
+
+def hang(weights: Any, data: dict[str, Any], call: Any) -> None:
+    Path(data["begun"]).touch()
+    threading.Event().wait()
+
+
+def fail(weights: Any, data: dict[str, Any], call: Any) -> None:
+    raise KeyError(data["key"])

@@ -1,0 +1,370 @@
+"""Models in engine processes: measured, shrunk, unloaded with a receipt, lost and back; no mock, each a real process."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from protocol.results import UnloadedModel
+from protocol.vocabulary import ModelState, UnloadMode
+from tests.rigs import engines
+from tests.rigs.engines import MIB
+from tests.unit.machine import Machine
+from worker.backends.engines import process as engine_process
+from worker.core.cancellation import CancelToken
+from worker.core.clock import SystemClock
+from worker.core.errors import (
+    DeadlineExceededError,
+    EngineLostError,
+    ModelBusyError,
+    ModelLoadFailedError,
+    UnsupportedError,
+)
+from worker.core.events import ModelUnloaded
+from worker.core.models import ModelSpec
+from worker.eviction.planner import EvictionMode
+from worker.loaders import registry
+from worker.plugins._leases import Models
+from worker.stream.work import Call
+from worker.telemetry.system import SystemMemory
+
+NEAR = 3 * MIB
+"""What a process's heap moves by beside what it was asked for."""
+
+Make = Callable[..., Machine]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Return what puts a machine together with models that say what their engine does."""
+    monkeypatch.setitem(registry.BUILT_IN, "stand-in", ("tests.rigs.engines", "StandInLoader"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(engines.__file__).parents[2]))
+    made: list[Machine] = []
+
+    def put_together(more: dict[str, dict[str, Any]] | None = None, **models: dict[str, Any]) -> Machine:
+        specs = []
+        for name, say in models.items():
+            path = tmp_path / f"{name}.model"
+            path.write_text(json.dumps({"bytes": 8 * MIB} | say))
+            specs.append(ModelSpec(name, "stand-in", path, tmp_path, **((more or {}).get(name, {}))))
+        shared = tmp_path / "shared"
+        shared.mkdir(exist_ok=True)
+        made.append(Machine(shared, models=tuple(specs), clock=SystemClock(), system=SystemMemory()))
+        return made[-1]
+
+    yield put_together
+    for each in made:
+        each.memory.close()
+
+
+def do(machine: Machine, model_id: str, work: Callable[..., Any], **data: Any) -> Any:
+    token = data.pop("token", None) or machine.token()
+    with Models(machine.models, machine.clock).use(model_id, token=token) as weights:
+        return weights.do(work, data, Call(token, lambda _done, _total: None))
+
+
+def unload(machine: Machine, model_id: str, mode: UnloadMode = UnloadMode.UNLOAD) -> UnloadedModel:
+    return machine.memory.models.unload(model_id, mode, machine.token())
+
+
+def entry(machine: Machine, model_id: str) -> Any:
+    return machine.manager.models.get(model_id)
+
+
+def counted(machine: Machine) -> int:
+    """Return what the ledger counts of models, and see that its parts agree."""
+    ledger = machine.manager.devices.get("cpu").ledger
+    assert ledger.model_bytes == sum(size for size, _, _ in ledger.weights.values())
+    assert ledger.working_bytes == sum(working for _, _, working in ledger.weights.values())
+    return ledger.model_bytes
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread or process does."""
+    clock = SystemClock()
+    end = clock.now_ns() + 60 * 10**9
+    while not condition():
+        assert clock.now_ns() < end
+        CancelToken(clock.now_ns).wait(0.01)
+
+
+def test_a_model_is_counted_with_what_its_process_grew_by(make):
+    """The library and the interpreter are none of it; work that leaves memory behind is, as working memory."""
+    machine = make(a={"bytes": 24 * MIB})
+    loaded = machine.load("a")
+    assert abs(loaded.measured_bytes - 24 * MIB) < NEAR
+    assert loaded.working_bytes == 0
+    assert counted(machine) == loaded.measured_bytes
+    pid = do(machine, "a", engines.grow, bytes=40 * MIB)
+    assert pid != os.getpid()
+    (row,) = machine.memory.models.rows()
+    assert abs(row.working_bytes - 40 * MIB) < NEAR
+    assert row.measured_bytes == loaded.measured_bytes
+    assert counted(machine) == loaded.measured_bytes + row.working_bytes
+
+
+def test_the_most_that_a_model_ever_grew_by_is_part_of_what_it_needs_next_time(make):
+    """It is held when it is loaded again, and kept free while the model has less than that."""
+    machine = make(a={"bytes": 8 * MIB})
+    machine.load("a")
+    do(machine, "a", engines.grow, bytes=32 * MIB)
+    unload(machine, "a")
+    assert counted(machine) == 0
+    _, needed = machine.models.placement.requirement("a", None, machine.token())
+    assert abs(needed - 40 * MIB) < 2 * NEAR
+    machine.load("a")
+    kept = machine.manager.devices.get("cpu").ledger.working_bytes
+    assert abs(kept - 32 * MIB) < NEAR
+    do(machine, "a", engines.grow, bytes=32 * MIB)
+    assert machine.manager.devices.get("cpu").ledger.working_bytes < NEAR
+
+
+def test_unloading_says_what_came_back_by_which_step(make):
+    """A library that lets go keeps its process; the receipt is what the system shows."""
+    machine = make(a={"bytes": 64 * MIB})
+    machine.load("a")
+    pid = do(machine, "a", engines.grow, bytes=64 * MIB)
+    before = psutil.Process(pid).memory_full_info().uss
+    row = unload(machine, "a")
+    after = psutil.Process(pid).memory_full_info().uss
+    assert abs(row.returned_bytes - (before - after)) < 0.02 * (before - after)
+    assert abs(row.claimed_bytes - 128 * MIB) < NEAR
+    assert row.kept_bytes == max(0, row.claimed_bytes - row.returned_bytes)
+    assert [each.step for each in row.steps] == [
+        "the engine dropped the model",
+        "free pages went back to the system",
+    ]
+    assert abs(sum(each.returned_bytes for each in row.steps) - row.returned_bytes) < NEAR
+    assert counted(machine) == 0
+    assert machine.load("a").state is ModelState.LOADED
+    assert do(machine, "a", engines.grow, bytes=0x1000) == pid
+
+
+def test_a_library_that_keeps_its_memory_loses_its_process(make):
+    """Where less than 95 % of what a model took came back, the process ends, and that returns the rest."""
+    machine = make(a={"bytes": 64 * MIB, "keeps": 0.98})
+    machine.load("a")
+    pid = do(machine, "a", engines.grow, bytes=0x1000)
+    before = psutil.Process(pid).memory_full_info().uss
+    row = unload(machine, "a")
+    assert not psutil.pid_exists(pid)
+    assert row.steps[-1].step == "its process ended"
+    assert row.steps[-1].returned_bytes > 0.9 * 64 * MIB
+    assert row.kept_bytes == 0
+    assert abs(row.returned_bytes - before) < 8 * MIB  # uss has the libraries' own pages, too
+    assert do(machine, "a", engines.grow, bytes=0x1000) != pid
+
+
+def test_shrinking_gives_working_memory_back_and_keeps_the_model(make):
+    """What it took beside the model comes back, its cache too; the model is still loaded, in the same process."""
+    machine = make(a={"bytes": 16 * MIB, "kv_bytes": 5 * MIB, "kv_bytes_per_token": 4096})
+    machine.load("a")
+    pid = do(machine, "a", engines.grow, bytes=48 * MIB)
+    (row,) = machine.memory.models.rows()
+    assert (row.kv_bytes, row.kv_bytes_per_token) == (5 * MIB, 4096)
+    done = unload(machine, "a", UnloadMode.SHRINK)
+    assert done.mode is UnloadMode.SHRINK
+    assert abs(done.returned_bytes - 48 * MIB) < NEAR
+    assert done.steps[0].step == "the engine gave working memory back"
+    (row,) = machine.memory.models.rows()
+    assert row.state is ModelState.LOADED
+    assert row.working_bytes < NEAR
+    assert row.kv_bytes == 0
+    assert counted(machine) == row.measured_bytes + row.working_bytes
+    assert not machine.told(ModelUnloaded)
+    assert do(machine, "a", engines.grow, bytes=0x1000) == pid
+
+
+def test_a_model_in_use_is_not_shrunk_and_one_without_an_engine_has_nothing_to_give(make):
+    """Work may be going on in it."""
+    machine = make(a={})
+    with Models(machine.models, machine.clock).use("a"), pytest.raises(ModelBusyError):
+        unload(machine, "a", UnloadMode.SHRINK)
+    unload(machine, "a")
+    row = unload(machine, "a", UnloadMode.SHRINK)
+    assert (row.returned_bytes, row.reason) == (0, "nothing to shrink: it is unloaded")
+
+
+def test_a_plan_shrinks_before_it_unloads(make):
+    """Where working memory alone is enough, no model goes; where it is not, models do."""
+    machine = make(a={"bytes": 8 * MIB}, b={"bytes": 8 * MIB})
+    machine.load("a")
+    machine.load("b")
+    do(machine, "a", engines.grow, bytes=32 * MIB)
+    plan = machine.booked.plans.plan("cpu", 16 * MIB)
+    assert [(each.model_id, each.mode) for each in plan.victims] == [("a", EvictionMode.SHRINK)]
+    plan = machine.booked.plans.plan("cpu", 40 * MIB)
+    assert {each.mode for each in plan.victims} == {EvictionMode.UNLOAD}
+
+
+def test_a_crash_is_answered_for_and_the_model_comes_back(make):
+    """The caller hears how the process ended; the ledger has nothing of the model; its next use loads it."""
+    machine = make(a={}, b={})
+    machine.load("b")
+    machine.load("a")
+    both = counted(machine)
+    with pytest.raises(EngineLostError, match="SIGABRT"):
+        do(machine, "a", engines.crash)
+    until(lambda: entry(machine, "a").state is ModelState.UNLOADED)
+    assert counted(machine) == entry(machine, "b").residence.size_bytes < both
+    assert "was lost" in entry(machine, "a").state_reason
+    until(lambda: bool(machine.told(ModelUnloaded)))
+    (told,) = machine.told(ModelUnloaded)
+    assert told.eviction.model_id == "a"
+    assert "SIGABRT" in told.eviction.reason
+    do(machine, "a", engines.grow, bytes=0x1000)
+    assert entry(machine, "a").state_reason is None
+    assert entry(machine, "b").state is ModelState.LOADED
+
+
+def test_a_process_that_dies_unused_takes_its_model_along(make):
+    """Nobody has to ask for that to be noticed."""
+    machine = make(a={})
+    machine.load("a")
+    psutil.Process(do(machine, "a", engines.grow, bytes=0x1000)).kill()
+    until(lambda: entry(machine, "a").state is ModelState.UNLOADED)
+    assert counted(machine) == 0
+    assert machine.load("a").load_count == 2
+
+
+def test_a_file_that_crashes_its_parser_twice_is_not_opened_again(make, tmp_path):
+    """Until it is another file, or the models are read again; the reason is listed."""
+    log = tmp_path / "log"
+    machine = make(a={"opens": "crashes", "log": str(log)})
+    for _ in range(2):
+        with pytest.raises(ModelLoadFailedError, match="SIGABRT"):
+            machine.load("a")
+    with pytest.raises(ModelLoadFailedError, match="crashed its engine 2 times"):
+        machine.load("a")
+    assert len(log.read_text().splitlines()) == 2
+    (row,) = machine.memory.models.rows()
+    assert row.state is ModelState.FAILED
+    assert "SIGABRT" in row.state_reason
+    machine.memory.models.reload()
+    assert entry(machine, "a").state is ModelState.UNLOADED
+    for _ in range(2):
+        with pytest.raises(ModelLoadFailedError):
+            machine.load("a")
+    assert len(log.read_text().splitlines()) == 4
+    (tmp_path / "a.model").write_text(json.dumps({"bytes": MIB}))
+    assert machine.load("a").state is ModelState.LOADED
+    assert counted(machine) == entry(machine, "a").residence.size_bytes
+
+
+def test_a_load_that_hangs_ends_with_its_request(make):
+    """The process ends with it, and what was held for the model is given back."""
+    machine = make(a={"opens": "hangs"})
+    token = CancelToken(machine.clock.now_ns, machine.clock.now_ns() + 10**9)
+    with pytest.raises(DeadlineExceededError):
+        machine.load("a", token=token)
+    assert counted(machine) == 0
+    assert machine.manager.devices.get("cpu").ledger.reserved_bytes == 0
+    until(lambda: not psutil.Process().children())
+
+
+def test_work_that_hangs_is_ended_after_its_request(make, tmp_path, monkeypatch):
+    """Who waits is answered at once; the process has a while to stop, and then goes with its model."""
+    monkeypatch.setattr(engine_process, "WORK_S", 0.2)
+    machine = make(a={})
+    machine.load("a")
+    token, begun = machine.token(), tmp_path / "begun"
+    cancelling = Canceller(token, begun)
+    with pytest.raises(Exception, match="cancelled"), cancelling:
+        do(machine, "a", engines.hang, begun=str(begun), token=token)
+    until(lambda: entry(machine, "a").state is ModelState.UNLOADED)
+    assert "did not stop" in entry(machine, "a").state_reason
+    assert machine.load("a").load_count == 2
+
+
+class Canceller:
+    """Cancels a token once a file is there."""
+
+    def __init__(self, token: CancelToken, begun: Path) -> None:
+        import threading
+
+        self._thread = threading.Thread(target=lambda: (until(begun.exists), token.cancel()))
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join()
+
+
+@pytest.mark.parametrize(
+    ("say", "more", "cause"),
+    [
+        ({"opens": "fails"}, {}, "the file is of a make that nobody knows"),
+        ({"opens": "raises"}, {}, "RuntimeError: [ShapeInferenceError] axis 7"),
+        (
+            {},
+            {"params": (("engine", "no_such_library.engine:Engine"),)},
+            "needs no_such_library, which is not installed: pip install it",
+        ),
+    ],
+)
+def test_what_can_not_be_opened_is_refused_with_its_cause(make, say, more, cause):
+    """In words that stand by themselves; nothing of it is left, and no process either."""
+    machine = make({"a": more}, a=say)
+    with pytest.raises(ModelLoadFailedError) as caught:
+        machine.load("a")
+    assert caught.value.details["cause"] == cause
+    assert counted(machine) == 0
+    until(lambda: not psutil.Process().children())
+
+
+def test_models_of_a_group_share_a_process(make):
+    """One that goes leaves the others; what is counted for each is its own."""
+    group = {"engine_group": "together"}
+    machine = make({"a": group, "b": group}, a={"bytes": 16 * MIB}, b={"bytes": 32 * MIB, "keeps": 0.98})
+    a, b = machine.load("a"), machine.load("b")
+    assert abs(a.measured_bytes - 16 * MIB) < NEAR
+    assert abs(b.measured_bytes - 32 * MIB) < NEAR
+    pid = do(machine, "a", engines.grow, bytes=0x1000)
+    assert do(machine, "b", engines.grow, bytes=0x1000) == pid
+    row = unload(machine, "b")
+    assert row.kept_bytes > 0.9 * 32 * MIB
+    assert do(machine, "a", engines.grow, bytes=0x1000) == pid
+    unload(machine, "a")
+    assert not psutil.pid_exists(pid)
+
+
+def test_what_an_engine_has_is_not_offloaded_nor_moved(make):
+    """It is where its params say; shrinking and unloading are what there is."""
+    machine = make(a={})
+    machine.load("a")
+    with pytest.raises(UnsupportedError, match="can be shrunk, or unloaded"):
+        unload(machine, "a", UnloadMode.OFFLOAD)
+    assert machine.load("a").state is ModelState.LOADED
+
+
+def test_what_work_raises_is_the_callers(make):
+    """An error of the plugin's own is none of the engine's."""
+    machine = make(a={})
+    with pytest.raises(KeyError, match="colour"):
+        do(machine, "a", engines.fail, key="colour")
+    assert entry(machine, "a").state is ModelState.LOADED
+
+
+def test_a_session_is_found_in_its_process_only(make):
+    """A lease here says where to go."""
+    machine = make(a={})
+    with (
+        Models(machine.models, machine.clock).use("a") as weights,
+        pytest.raises(TypeError, match="add_model_action"),
+    ):
+        _ = weights.session
+
+
+def test_the_end_of_the_worker_ends_its_engines(make):
+    """None outlives it, and none is started any more."""
+    machine = make(a={})
+    machine.load("a")
+    machine.memory.close()
+    until(lambda: not psutil.Process().children())
+    with pytest.raises(ModelLoadFailedError, match="the worker ends"):
+        machine.load("a")

@@ -1,0 +1,122 @@
+"""What holds memory and gives it back, for a price: the seam that models, pools, hosts, servers and stores share.
+
+The currency is expected milliseconds of rebuilding: what building it again takes, by the chance that it is needed
+again before it would have to be built again anyway.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from protocol.record import Record
+from worker.core.cancellation import CancelToken
+
+MIB = 2**20
+
+EXTERNAL = "external"
+"""The kind of a model that another process holds."""
+
+POOL = "pool"
+"""The kind of what a device keeps for reuse."""
+
+
+class Holding(Record):
+    """What a consumer holds at one moment, in bytes."""
+
+    held_bytes: int
+    floor_bytes: int = 0
+    """What it can't give back."""
+    in_use_bytes: int = 0
+    """What is in use just now, and so can't go either."""
+
+    @property
+    def spare_bytes(self) -> int:
+        """The most that may be asked for."""
+        return max(0, self.held_bytes - max(self.floor_bytes, self.in_use_bytes))
+
+
+class Offer(Record):
+    """A next part of what a consumer holds, and what giving it back costs."""
+
+    bytes: int
+    cost_ms: float
+    """Expected milliseconds of rebuilding: the time it takes, by the chance that it is needed again."""
+    reason: str
+    """Where the price comes from, in words that end a sentence; empty for none."""
+    divisible: bool = False
+    """Whether any part of it may be asked for, at its share of the cost."""
+    tag: object = None
+    """The consumer's own, by which it knows the offer again; no one else reads it."""
+
+
+class Consumer(Protocol):
+    """Something in this process that holds memory. Methods are called by any thread, and by several at once.
+
+    ``holding`` and ``offers`` are asked for every plan: they answer at once, of figures at hand. What they raise is
+    logged, and means that nothing is offered.
+    """
+
+    @property
+    def consumer_id(self) -> str:
+        """Its name, which no other consumer has; ``model:``, ``pool:`` and ``external:`` are the worker's own."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What sort of thing it is, for people: such as ``response_cache``."""
+        ...
+
+    @property
+    def device_id(self) -> str:
+        """Where its memory is."""
+        ...
+
+    def holding(self) -> Holding:
+        """Return what it holds now."""
+        ...
+
+    def offers(self, need_bytes: int) -> tuple[Offer, ...]:
+        """Return what it would give back, cheapest per byte first; more than is needed is no use."""
+        ...
+
+    def release(self, offer: Offer, token: CancelToken) -> int:
+        """Give back what was offered, or what is still there of it. Returns the bytes it claims to have given back.
+
+        ``offer.bytes`` is less than was offered where it is divisible and less is enough. What counts is what the
+        device's readings show afterwards. It ends when the token does, and raises what that raises, or nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class LimitedConsumer(Consumer, Protocol):
+    """A consumer that is told how much it may hold."""
+
+    def limit_changed(self, limit_bytes: int | None, reason: str) -> None:
+        """Take over the most that it is to hold; None for no limit. Must not wait."""
+        ...
+
+
+class Quote(Record):
+    """What a consumer holds and offers at one moment: what a plan is made from."""
+
+    consumer_id: str
+    kind: str
+    device_id: str
+    holding: Holding
+    offers: tuple[Offer, ...]
+    """Cheapest per byte first."""
+    expected_yield: float = 1.0
+    """Share of what it claims to give back that the device's readings showed before."""
+    silent: str | None = None
+    """Why it is not asked, whatever it offers; None where it is."""
+    counted: bool = False
+    """Whether what it offers counts as headroom already: it goes whenever anything is needed, and meets none of it."""
+
+
+def price_per_mib(cost_ms: float, size_bytes: int) -> float:
+    """Return a price as it is told: milliseconds a MiB."""
+    return cost_ms * MIB / size_bytes if size_bytes else 0.0
+
+
+def told_bytes(size_bytes: int) -> str:
+    """Return a size for people."""
+    return f"{size_bytes / MIB:.4g} MiB"

@@ -1,0 +1,424 @@
+"""Who gives memory back, the worker's own models and all other consumers compared by one price. Pure.
+
+A price is expected milliseconds of rebuilding per byte that comes back. The models keep the order that their
+eviction strategy gives them (``planner``); how much of a need they meet, and how much the others, is decided by price.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate, chain
+from math import ceil, inf
+from typing import NamedTuple
+
+from protocol.record import Record
+from worker.core.consumers import MIB, Offer, Quote, told_bytes
+from worker.eviction.planner import (
+    NOTHING_NEEDED,
+    Candidate,
+    EvictionPlan,
+    Need,
+    Ranking,
+    plan_eviction,
+    ranked,
+    why_fixed,
+)
+
+
+class ReleaseNeed(Record):
+    """What the plan is for."""
+
+    device_id: str
+    free_bytes: int
+    models_bytes: int = 0
+    """The part of it that only the worker's own models can free: what is missing below a cap of the worker's own."""
+    forced: bool = False
+    """Free as much as can be where the whole cannot."""
+    host_headroom_bytes: int = 0
+    """Host memory that offloaded models may take."""
+    excluded: frozenset[str] = frozenset()
+    """Consumers that are not asked, by id."""
+
+
+class Release(Record):
+    """What one consumer is asked for."""
+
+    consumer_id: str
+    kind: str
+    bytes: int
+    """What it is asked to give back."""
+    expected_bytes: int
+    """What is expected to come back of it."""
+    cost_ms: float
+    offers: tuple[Offer, ...]
+    """What of its offers that is; of the last one only a part, where it is divisible."""
+    reason: str
+    counted: bool = False
+    """Whether it counts as headroom already."""
+
+
+class KeptConsumer(Record):
+    """A consumer of which nothing is taken."""
+
+    consumer_id: str
+    reason: str
+
+
+class ReleasePlan(Record):
+    """Others' releases, the cheapest first, and the models that go after them."""
+
+    need_bytes: int
+    ceiling_bytes: int
+    """The most that is expected back within all limits."""
+    meetable: bool
+    cost_ms: float
+    """Of the releases and the evictions together."""
+    releases: tuple[Release, ...]
+    eviction: EvictionPlan
+    why_kept: Callable[[], tuple[KeptConsumer, ...]]
+    """Says of every other consumer of which nothing is taken, why; of models, ``eviction`` does."""
+
+
+class _Step(NamedTuple):
+    """A next part of one consumer's offers, never cheaper per byte than the one before it."""
+
+    price: float
+    """Milliseconds per byte that is expected back."""
+    consumer: int
+    """Its index: the earlier goes first at an equal price."""
+    place: int
+    """In its chain: so steps sort as they are."""
+    expected: float
+    cost: float
+    divisible: bool
+    offers: tuple[Offer, ...]
+
+
+_Taken = list[tuple[_Step, float]]
+"""Steps, each with the share of it that is asked for."""
+
+
+class _Choice(NamedTuple):
+    """A way to meet a need."""
+
+    cost: float
+    taken: _Taken
+    models_bytes: int
+    first: str | None = None
+    """A model that goes before all others, whatever the strategy says."""
+
+
+def plan_releases(
+    quotes: Sequence[Quote], candidates: Iterable[Candidate], need: ReleaseNeed, ranking: Ranking
+) -> ReleasePlan:
+    """Decide what every consumer gives back.
+
+      0. What is kept for reuse counts as headroom already: where anything is needed, it goes first, and besides.
+    Of a consumer that is no model of the worker's own nothing is taken, for the first of these that holds:
+      1. it is on another device;
+      2. it is excluded, or not asked for a while because it was silent;
+      3. all that it holds is its floor, or in use;
+      4. it offers nothing, or nothing came back of what it promised before;
+      5. nothing has to be freed, or only what the models alone can free;
+      6. the need cannot be met, and is not forced: then nothing goes at all;
+      7. enough is freed without it, for less.
+    Otherwise its offers are taken from the front, where
+      8. several count as one if a later one is cheaper than those before it;
+      9. a promise counts for as much as came back of earlier ones, at its whole cost.
+    How a need is divided between the models and the others:
+     10. for each number of models, in the order of their strategy, the others give the rest, at the lowest price across
+         all of them; the cheapest such division is taken, and between equals the one with the most models, which
+         nobody has to be asked for;
+     11. what is not needed after all is spared, the dearest first;
+     12. unless one consumer alone is enough and costs less: one of the others, or a single model;
+     13. the models' part is then decided as ``plan_eviction`` says; without other consumers that is all of it.
+    """
+    everyone = list(candidates)
+    models = ranked((each for each in everyone if why_fixed(each, need.device_id) is None), ranking)
+    fixed = [_why_fixed(quote, need) for quote in quotes]  # 1 to 4
+    found = [
+        [] if why is not None else _chain(index, quote)
+        for index, (quote, why) in enumerate(zip(quotes, fixed, strict=True))
+    ]
+    chains = [[] if quote.counted else steps for quote, steps in zip(quotes, found, strict=True)]
+    in_models = sum(each.size_bytes for each in models)
+    in_others = int(sum([step.expected for step in chain.from_iterable(chains)]))
+    wanted, own = max(0, need.free_bytes), max(0, need.models_bytes)
+    ceiling = in_models + (min(in_others, max(0, wanted - own)) if wanted else in_others)
+    meetable = ceiling >= wanted and in_models >= own
+    if need.forced and not meetable:
+        own = min(own, in_models)
+        ceiling = in_models + min(in_others, wanted - own)
+        wanted = min(wanted, ceiling)
+    choice = _Choice(0.0, [], wanted)
+    if wanted > own and (meetable or need.forced):  # 5, 6
+        choice = _cheapest(models, chains, wanted, own)
+    eviction = plan_eviction(
+        everyone,
+        Need(
+            need.device_id,
+            need.free_bytes if not choice.taken and choice.first is None else choice.models_bytes,
+            forced=need.forced,
+            host_headroom_bytes=need.host_headroom_bytes,
+        ),
+        ranking if choice.first is None else _First(choice.first, ranking),
+    )  # 13
+    kept_for_reuse = [steps for quote, steps in zip(quotes, found, strict=True) if quote.counted]
+    if wanted > own and (meetable or need.forced):  # 0
+        choice.taken[:0] = [(step, 1.0) for steps in kept_for_reuse for step in steps]
+    costs = {each.model_id: each.cost_ms for each in everyone}
+    releases = _releases(quotes, choice.taken, _next_price(models, quotes, chains, choice.taken, eviction))
+    return ReleasePlan(
+        need_bytes=need.free_bytes,
+        ceiling_bytes=ceiling,
+        meetable=meetable,
+        cost_ms=sum(each.cost_ms for each in releases)
+        + sum(costs[each.model_id] for each in eviction.victims),
+        releases=releases,
+        eviction=_spared(eviction, releases),
+        why_kept=partial(_kept, quotes, fixed, chains, releases, need, ceiling),
+    )
+
+
+class _First(Record):
+    """A ranking in which one model goes before all others."""
+
+    model_id: str
+    others: Ranking
+
+    def worth(self, candidate: Candidate) -> tuple[float, ...]:
+        return (candidate.model_id != self.model_id, *self.others.worth(candidate))
+
+    def because(self, candidate: Candidate) -> str:
+        if candidate.model_id == self.model_id:
+            return "it is enough alone, and costs less than anything else that is"
+        return self.others.because(candidate)
+
+
+def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
+    """Say why nothing is taken of a consumer whatever is needed; None if something may be."""
+    why = None
+    if quote.device_id != need.device_id:  # 1
+        why = f"it is on {quote.device_id}, memory is needed on {need.device_id}"
+    elif quote.consumer_id in need.excluded:  # 2
+        why = "it was asked before, or is excluded"
+    elif quote.silent is not None:
+        why = quote.silent
+    elif quote.holding.spare_bytes <= 0:  # 3
+        held = quote.holding
+        why = (
+            f"of its {held.held_bytes} bytes {held.floor_bytes} are its floor and {held.in_use_bytes} in use"
+        )
+    elif not quote.offers:  # 4
+        why = "it offers nothing"
+    elif quote.expected_yield <= 0:
+        why = "nothing came back of what it promised before"
+    return why
+
+
+def _chain(consumer: int, quote: Quote) -> list[_Step]:
+    """Return a consumer's steps, each as dear as the one before it or dearer: 8 and 9."""
+    left, share = quote.holding.spare_bytes, quote.expected_yield
+    steps: list[_Step] = []
+    for offer in quote.offers:
+        if left <= 0:
+            break
+        if offer.bytes > left:
+            if not offer.divisible:
+                break
+            offer = _part(offer, left)  # noqa: PLW2901 - what is above its floor
+        left -= offer.bytes
+        expected, cost, divisible = offer.bytes * share, offer.cost_ms, offer.divisible
+        offers: tuple[Offer, ...] = (offer,)
+        if expected <= 0:
+            continue
+        while steps and steps[-1].cost * expected > cost * steps[-1].expected:  # 8
+            before = steps.pop()
+            expected, cost = expected + before.expected, cost + before.cost
+            divisible, offers = divisible and before.divisible, (*before.offers, *offers)
+        steps.append(_Step(cost / expected, consumer, len(steps), expected, cost, divisible, offers))
+    return steps
+
+
+def _cheapest(models: Sequence[Candidate], chains: list[list[_Step]], wanted: int, own: int) -> _Choice:
+    """Choose what is taken of the others, and how much is left for the models: 10 to 12. Some choice is enough."""
+    merged = sorted(chain.from_iterable(chains))
+    reached = list(accumulate((step.expected for step in merged), initial=0.0))
+    spent = list(accumulate((step.cost for step in merged), initial=0.0))
+    # The most models come first: at an equal cost no one is asked.
+    best: _Choice | None = None
+    best_cost, best_rest = inf, 0
+    sizes = list(accumulate((each.size_bytes for each in models), initial=0))
+    costs = list(accumulate((each.cost_ms for each in models), initial=0.0))
+    enough = bisect_left(sizes, wanted)
+    for count in range(min(enough, len(models)), -1, -1):  # 10
+        if sizes[count] < own:
+            break
+        rest = max(0, wanted - sizes[count])
+        cost = costs[count] + _cost_of(rest, merged, reached, spent)
+        if cost < best_cost:
+            best_cost, best_rest = cost, rest
+    if best_cost < inf:
+        taken = _take(merged, best_rest)  # 11
+        others = sum(step.expected * share for step, share in taken)
+        best = _Choice(best_cost, taken, max(own, ceil(wanted - others - 1e-6)))
+    best = best or _Choice(inf, [], wanted)
+    return _alone(models, chains if not own else (), wanted, best)
+
+
+def _alone(models: Sequence[Candidate], chains: Iterable[list[_Step]], wanted: int, best: _Choice) -> _Choice:
+    """Choose one consumer that is enough alone, where that costs less than the best choice: 12."""
+    for steps in chains:
+        if steps and sum([step.expected for step in steps]) >= wanted:
+            taken = _take(steps, wanted)
+            cost = sum(step.cost * share for step, share in taken)
+            if cost < best.cost:
+                best = _Choice(cost, taken, 0)
+    for model in models if best.taken else ():
+        if model.size_bytes >= wanted and model.cost_ms < best.cost:
+            best = _Choice(model.cost_ms, [], wanted, model.model_id)
+    return best
+
+
+def _cost_of(wanted: float, merged: list[_Step], reached: list[float], spent: list[float]) -> float:
+    """Return what so many bytes of the others cost, the cheapest first; infinity where they have too little."""
+    if wanted <= 0:
+        return 0.0
+    index = bisect_left(reached, wanted)
+    if index >= len(reached):
+        return inf
+    last = merged[index - 1]
+    share = (wanted - reached[index - 1]) / last.expected if last.divisible else 1.0
+    return spent[index - 1] + last.cost * share
+
+
+def _take(steps: Sequence[_Step], wanted: float) -> _Taken:
+    """Take steps from the front until so much is expected back, then spare what is not needed: 11."""
+    taken: _Taken = []
+    missing = wanted
+    for step in steps:
+        if missing <= 0:
+            break
+        share = min(1.0, missing / step.expected) if step.divisible else 1.0
+        taken.append((step, share))
+        missing -= step.expected * share
+    over, kept = -missing, set[int]()
+    for index in range(len(taken) - 1, -1, -1):
+        step, share = taken[index]
+        given = step.expected * share
+        if given <= over and step.consumer not in kept:
+            over -= given
+            del taken[index]
+        else:
+            kept.add(step.consumer)  # those before it stay, too: offers are taken from the front
+    return taken
+
+
+def _part(offer: Offer, size_bytes: int) -> Offer:
+    return replace(offer, bytes=size_bytes, cost_ms=offer.cost_ms * size_bytes / offer.bytes)
+
+
+def _releases(
+    quotes: Sequence[Quote], taken: _Taken, following: tuple[float, str] | None
+) -> tuple[Release, ...]:
+    """Put together what each consumer is asked for, the cheapest first."""
+    by_consumer: dict[int, _Taken] = {}
+    for step, share in taken:
+        by_consumer.setdefault(step.consumer, []).append((step, share))
+    releases = []
+    for consumer, steps in by_consumer.items():
+        quote = quotes[consumer]
+        offers: list[Offer] = []
+        for step, share in steps:
+            whole = sum(each.bytes for each in step.offers)
+            left = min(whole, ceil(whole * share - 1e-6))
+            for offer in step.offers:
+                if left > 0:
+                    offers.append(offer if offer.bytes <= left else _part(offer, left))
+                    left -= offers[-1].bytes
+        size, expected = (
+            sum(each.bytes for each in offers),
+            sum(step.expected * share for step, share in steps),
+        )
+        cost = sum(step.cost * share for step, share in steps)
+        reason = f"{quote.consumer_id}: {told_bytes(size)} at {_told(cost / expected)}"
+        if following is not None:
+            reason += f", before {following[1]} at {_told(following[0])}"
+        because = next((each.reason for each in offers if each.reason), "")
+        reason += f" ({because})" if because else ""
+        releases.append(
+            Release(
+                quote.consumer_id,
+                quote.kind,
+                size,
+                ceil(expected - 1e-6),
+                cost,
+                tuple(offers),
+                reason,
+                quote.counted,
+            )
+        )
+    return tuple(releases)
+
+
+def _next_price(
+    models: Sequence[Candidate], quotes: Sequence[Quote], chains: list[list[_Step]], taken: _Taken,
+    eviction: EvictionPlan,
+) -> tuple[float, str] | None:  # fmt: skip
+    """Return the lowest price of those of which nothing is taken, and whose it is; None where nobody is asked."""
+    if not taken:
+        return None
+    gone = {each.model_id for each in eviction.victims}
+    left = [
+        (model.cost_ms / model.size_bytes, f"model {model.model_id}")
+        for model in models
+        if model.model_id not in gone
+    ]
+    asked = {step.consumer for step, _ in taken}
+    others = (steps[0] for index, steps in enumerate(chains) if steps and index not in asked)
+    cheapest = min(others, default=None)
+    if cheapest is not None:
+        left.append((cheapest.price, quotes[cheapest.consumer].consumer_id))
+    return min(left, default=None)
+
+
+def _spared(eviction: EvictionPlan, releases: tuple[Release, ...]) -> EvictionPlan:
+    """Say of models that stay because others give all that is needed, that this is why."""
+    if not releases or eviction.victims:
+        return eviction
+    names = ", ".join(each.consumer_id for each in releases)
+    survivors = tuple(
+        replace(each, reason=f"stays: what is needed is had for less from {names}")
+        if each.reason == NOTHING_NEEDED
+        else each
+        for each in eviction.survivors
+    )
+    return replace(eviction, survivors=survivors)
+
+
+def _kept(
+    quotes: Sequence[Quote], fixed: list[str | None], chains: list[list[_Step]], releases: tuple[Release, ...],
+    need: ReleaseNeed, ceiling_bytes: int,
+) -> tuple[KeptConsumer, ...]:  # fmt: skip
+    """Say why nothing is taken of those of which nothing is: 1 to 7."""
+    asked = {each.consumer_id for each in releases}
+    rest = None
+    if need.free_bytes <= 0:  # 5
+        rest = "nothing has to be freed"
+    elif need.free_bytes <= need.models_bytes:
+        rest = "only the worker's own models can free what is missing below its cap"
+    elif ceiling_bytes < need.free_bytes and not need.forced:  # 6
+        rest = f"{need.free_bytes} bytes are needed and at most {ceiling_bytes} can be had"
+    kept = []
+    for quote, why, steps in zip(quotes, fixed, chains, strict=True):
+        if quote.consumer_id not in asked:
+            dearer = (
+                f"enough is freed without it, at {_told(steps[0].price)}" if steps else "it offers too little"
+            )
+            kept.append(KeptConsumer(quote.consumer_id, f"stays: {why or rest or dearer}"))  # 7
+    return tuple(kept)
+
+
+def _told(price: float) -> str:
+    return f"{price * MIB:.3g} ms/MiB"
