@@ -80,6 +80,7 @@ def test_a_gguf_model_writes_text_through_llama_cpp(tmp_path: Path) -> None:
         assert (too_long["code"], "context size (8192" in too_long["message"]) == ("invalid_request", True)
         status = _status(started, "writer")
         per_token = 2 * 128 * 2 * 2
+        assert status["estimated_bytes"] > status["kv_bytes"], "known before the load, whoever comes first"
         assert (status["loader"], status["kv_bytes_per_token"], status["kv_bytes"]) == (
             "gguf",
             per_token,

@@ -146,6 +146,7 @@ class ModelWeights:
         if isinstance(loader, EngineLoader):
             launch = loader.launch(spec)
             self.engines.check(entry, launch)
+            entry.estimated_bytes = loader.estimate(spec)
             sizes = (entry.measured_bytes, entry.estimated_bytes, entry.spec.declared_bytes)
             size = next((each for each in sizes if each is not None), 0)
             identity = identity_of((*model_files(spec).declared, *launch.files))

@@ -138,7 +138,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         (one("loader: torch"), "models.yaml:2: models[0].path: is missing"),
         (
             one("path: x", "loader: gguff"),
-            "models.yaml:4: models[0].loader: no loader 'gguff'; there are safetensors, torch, onnx, gguf, torch.jit, module",
+            "models.yaml:4: models[0].loader: no loader 'gguff'; there are safetensors, torch, module, onnx, gguf, torch.jit",
         ),
         (one("loader: module"), "models.yaml:2: models[0].factory: is missing; the loader module needs one"),
         (
@@ -246,7 +246,7 @@ roles:
         ("path: $NO_SUCH_VARIABLE/x", "path: $NO_SUCH_VARIABLE/x: $NO_SUCH_VARIABLE is not set"),
         (
             "loader: keras",
-            "loader: no loader 'keras'; there are safetensors, torch, onnx, gguf, torch.jit, module",
+            "loader: no loader 'keras'; there are safetensors, torch, module, onnx, gguf, torch.jit",
         ),
         ("aliases: [a]", "aliases[0]: 'a' is a name of models[0] already"),
     ],
