@@ -46,7 +46,8 @@ class Params:
         for name in self._given:
             if name not in self._known:
                 near = difflib.get_close_matches(str(name), self._known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(self._known)}"
+                there = f"there are {', '.join(self._known)}" if self._known else "it has none"
+                hint = f"; did you mean {near[0]!r}?" if near else f"; {there}"
                 raise load_failed(
                     self._spec, f"params.{name} is no option of the loader {self._loader}{hint}"
                 )

@@ -185,6 +185,13 @@ def test_a_tar_archive_is_said_to_be_one(tmp_path):
     assert "it is a tar archive; unpack it" in refused(spec(tmp_path / "m.pt", "torch"))
 
 
+def test_params_that_tensors_have_no_use_for_are_refused(tmp_path):
+    """What was meant for another loader is told, and not passed over."""
+    for loader in ("safetensors", "torch"):
+        cause = refused(spec(tmp_path / "m", loader, params=(("n_ctx", 8192),)))
+        assert cause == f"params.n_ctx is no option of the loader {loader}; it has none"
+
+
 def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):
     """A folder that could be several models is refused with what to name instead."""
     folder = tmp_path / "models"
