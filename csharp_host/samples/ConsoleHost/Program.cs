@@ -7,7 +7,7 @@ var options = new PythonWorkerOptions
 {
     FileName = args.ElementAtOrDefault(0) ?? new PythonWorkerOptions().FileName,
     WorkingDirectory = args.ElementAtOrDefault(1),
-    Arguments = ["-m", "memory_worker", "--simulated-device", "256MiB,bandwidth_bytes_per_second=256MiB"],
+    Worker = new() { SimulatedDevices = ["256MiB,bandwidth_bytes_per_second=256MiB"] },
 };
 await using var worker = new PythonWorkerService(options);
 worker.LogReceived += (_, entry) => Console.Error.WriteLine($"worker: {entry.Level} {entry.Message}");

@@ -11,6 +11,12 @@ public interface IPythonWorkerService : IAsyncDisposable
     /// <summary>Where the worker stands at this moment.</summary>
     WorkerSnapshot Snapshot { get; }
 
+    /// <summary>Starts the worker now instead of with the first call.</summary>
+    /// <exception cref="WorkerStartException">It could not be started, or the breaker is open.</exception>
+    /// <exception cref="OperationCanceledException">The token was cancelled; the start goes on.</exception>
+    /// <exception cref="ObjectDisposedException">The service was disposed.</exception>
+    Task StartAsync(CancellationToken cancellationToken = default);
+
     /// <summary>Sends one action and returns its answer; starts the worker if none runs.</summary>
     /// <param name="action">A row of <see cref="WireActions"/>, or any other by <see cref="WireAction.Plain"/>.</param>
     /// <param name="request">What the action takes.</param>

@@ -8,6 +8,11 @@ namespace MemoryWorker.Client;
 /// answer, and <see cref="OperationCanceledException"/> with the caller's token.
 /// Changes are not repeated when the worker dies; reads are, once.
 /// </summary>
+/// <remarks>
+/// <c>Get…</c> reads, <c>Post…</c> makes or changes, <c>Delete…</c> gives back, each with a request and a response of that
+/// name, which gain properties and lose none. What has no such name is called as the action is (<see cref="LoadModelAsync"/>
+/// is <c>memory.load_model</c>), and takes and answers the wire's own records. The whole table is in the package's README.
+/// </remarks>
 public interface IServiceMemory
 {
     /// <summary>Says where the memory is, on one device or all.</summary>
@@ -150,6 +155,10 @@ public interface IServiceMemory
     /// <summary>Tells the worker that this host has unloaded a model that it held itself: only now its memory counts as freed.</summary>
     /// <exception cref="WorkerRequestException"><c>model_not_found</c>, <c>invalid_request</c> for a model that the worker holds.</exception>
     Task<UnloadedModel> ConfirmModelUnloadedAsync(string modelId, CancellationToken cancellationToken = default);
+
+    /// <summary>Reads the file of models again; what is loaded and declared as before stays loaded.</summary>
+    /// <exception cref="WorkerRequestException"><c>invalid_request</c>: the file is refused, and all is as before.</exception>
+    Task<ReloadModelsResult> ReloadModelsAsync(CancellationToken cancellationToken = default);
 
     /// <summary>Says which of several candidates would fit first, and what would have to go. Changes nothing.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>

@@ -6,8 +6,11 @@ public sealed record PythonWorkerOptions
     /// <summary>The Python interpreter, or any other executable: a path, or a name on PATH.</summary>
     public string FileName { get; init; } = OperatingSystem.IsWindows() ? "python" : "python3";
 
-    /// <summary>Arguments, each passed as it stands; no shell sees them.</summary>
+    /// <summary>Arguments, each passed as it stands; no shell sees them. Those of <see cref="Worker"/> follow.</summary>
     public IReadOnlyList<string> Arguments { get; init; } = ["-m", "memory_worker"];
+
+    /// <summary>The worker's own options.</summary>
+    public WorkerOptions Worker { get; init; } = new();
 
     /// <summary>Folder the worker starts in; null for the host's.</summary>
     public string? WorkingDirectory { get; init; }
@@ -51,6 +54,8 @@ public sealed record PythonWorkerOptions
         ArgumentNullException.ThrowIfNull(Environment);
         ArgumentNullException.ThrowIfNull(TimeProvider);
         ArgumentNullException.ThrowIfNull(Restart);
+        ArgumentNullException.ThrowIfNull(Worker);
+        _ = Worker.ToArguments();
         Positive(StartTimeout, nameof(StartTimeout));
         Positive(PingTimeout, nameof(PingTimeout));
         Positive(ShutdownTimeout, nameof(ShutdownTimeout));
@@ -68,6 +73,9 @@ public sealed record PythonWorkerOptions
         ArgumentOutOfRangeException.ThrowIfLessThan(Restart.MaxDelay, Restart.InitialDelay);
         ArgumentOutOfRangeException.ThrowIfNegative(Restart.MaxRestarts);
     }
+
+    /// <summary>Everything after <see cref="FileName"/>.</summary>
+    internal IEnumerable<string> CommandLine => Arguments.Concat(Worker.ToArguments());
 
     internal static void Positive(TimeSpan value, string name)
     {

@@ -52,10 +52,7 @@ public sealed class PythonWorkerService : IPythonWorkerService, IWorkerSink
     /// <inheritdoc/>
     public WorkerSnapshot Snapshot => _supervisor.Snapshot;
 
-    /// <summary>Starts the worker now instead of with the first call.</summary>
-    /// <exception cref="WorkerStartException">It could not be started, or the breaker is open.</exception>
-    /// <exception cref="OperationCanceledException">The token was cancelled; the start goes on.</exception>
-    /// <exception cref="ObjectDisposedException">The service was disposed.</exception>
+    /// <inheritdoc/>
     public async Task StartAsync(CancellationToken cancellationToken = default) =>
         await _supervisor.ConnectAsync(cancellationToken).ConfigureAwait(false);
 

@@ -17,7 +17,12 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     {
         ArgumentException.ThrowIfNullOrEmpty(deviceId);
         var wire = await StatusAsync(deviceId, options, cancellationToken).ConfigureAwait(false);
-        return new(One(wire.Devices, ErrorCode.DeviceNotFound, WireActions.GetStatus, $"'{deviceId}' is not one device"), wire.Host, wire.AgeMs);
+        return new()
+        {
+            Device = One(wire.Devices, ErrorCode.DeviceNotFound, WireActions.GetStatus, $"'{deviceId}' is not one device"),
+            Host = wire.Host,
+            Age = TimeSpan.FromMilliseconds(wire.AgeMs),
+        };
     }
 
     /// <inheritdoc/>
@@ -45,7 +50,11 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         ArgumentException.ThrowIfNullOrEmpty(allocationId);
         var request = new GetAllocationsParams { AllocationId = allocationId };
         var wire = await AskAsync(WireActions.GetAllocations, request, cancellationToken).ConfigureAwait(false);
-        return new(One(wire.Allocations, ErrorCode.AllocationNotFound, WireActions.GetAllocations, $"there is no allocation '{allocationId}'"));
+        return new()
+        {
+            Allocation = One(
+                wire.Allocations, ErrorCode.AllocationNotFound, WireActions.GetAllocations, $"there is no allocation '{allocationId}'"),
+        };
     }
 
     /// <inheritdoc/>
@@ -221,6 +230,10 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         ArgumentException.ThrowIfNullOrEmpty(modelId);
         return UnloadModelAsync(new UnloadModelParams { ModelId = modelId, ByOwner = true }, cancellationToken);
     }
+
+    /// <inheritdoc/>
+    public Task<ReloadModelsResult> ReloadModelsAsync(CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.ReloadModels, new ReloadModelsParams(), cancellationToken);
 
     /// <inheritdoc/>
     public Task<PlanResult> PlanAsync(PlanParams request, CancellationToken cancellationToken = default) =>

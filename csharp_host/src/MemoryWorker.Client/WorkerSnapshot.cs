@@ -1,18 +1,26 @@
 namespace MemoryWorker.Client;
 
 /// <summary>Where the worker stands at one moment.</summary>
-/// <param name="State">What the supervisor is doing.</param>
-/// <param name="ProcessId">The worker that answers; null where none does.</param>
-/// <param name="WorkerVersion">As it said in <c>worker.hello</c>.</param>
-/// <param name="Starts">Processes that were started.</param>
-/// <param name="Exits">Processes that ended, disposal not counted.</param>
-/// <param name="InFlight">Requests without a terminal reply.</param>
-/// <param name="JunkLines">Lines on stdout, over all workers, that were no frame or answered nothing.</param>
-public sealed record WorkerSnapshot(
-    WorkerState State,
-    int? ProcessId,
-    string? WorkerVersion,
-    long Starts,
-    long Exits,
-    int InFlight,
-    long JunkLines);
+public sealed record WorkerSnapshot
+{
+    /// <summary>What the supervisor is doing.</summary>
+    public required WorkerState State { get; init; }
+
+    /// <summary>The worker that answers; null where none does.</summary>
+    public int? ProcessId { get; init; }
+
+    /// <summary>As it said in <c>worker.hello</c>.</summary>
+    public string? WorkerVersion { get; init; }
+
+    /// <summary>Processes that were started.</summary>
+    public required long Starts { get; init; }
+
+    /// <summary>Processes that ended, disposal not counted.</summary>
+    public required long Exits { get; init; }
+
+    /// <summary>Requests without a terminal reply.</summary>
+    public required int InFlight { get; init; }
+
+    /// <summary>Lines on stdout, over all workers, that were no frame or answered nothing.</summary>
+    public required long JunkLines { get; init; }
+}

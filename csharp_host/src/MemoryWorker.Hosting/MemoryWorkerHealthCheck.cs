@@ -1,12 +1,11 @@
 using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
-using Microsoft.Extensions.Options;
 
 namespace MemoryWorker.Hosting;
 
 /// <summary>Healthy where the worker answers a ping, degraded while one is starting, unhealthy otherwise.</summary>
-internal sealed class MemoryWorkerHealthCheck(IPythonWorkerService worker, IOptions<MemoryWorkerOptions> options) : IHealthCheck
+internal sealed class MemoryWorkerHealthCheck(IPythonWorkerService worker, MemoryWorkerOptions options) : IHealthCheck
 {
     public async Task<HealthCheckResult> CheckHealthAsync(
         HealthCheckContext context, CancellationToken cancellationToken = default)
@@ -35,7 +34,7 @@ internal sealed class MemoryWorkerHealthCheck(IPythonWorkerService worker, IOpti
         {
             try
             {
-                var call = new WorkerCallOptions { Timeout = options.Value.PingTimeout };
+                var call = new WorkerCallOptions { Timeout = options.PingTimeout };
                 var pong = await worker.ExecuteAsync(WireActions.WorkerPing, new PingParams(), call, token).ConfigureAwait(false);
                 return HealthCheckResult.Healthy($"process {processId} has answered for {pong.UptimeMs} ms", data);
             }

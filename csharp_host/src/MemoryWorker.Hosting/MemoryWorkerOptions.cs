@@ -12,8 +12,11 @@ public sealed class MemoryWorkerOptions
     /// <summary>The Python interpreter; null for <c>python3</c> (on Windows <c>python</c>) on PATH.</summary>
     public string? FileName { get; set; }
 
-    /// <summary>Arguments; empty for <c>-m memory_worker</c>.</summary>
+    /// <summary>Arguments; empty for <c>-m memory_worker</c>. Those of <see cref="Worker"/> follow.</summary>
     public IList<string> Arguments { get; } = new List<string>();
+
+    /// <summary>The worker's own options: <c>"Worker": { "AutoOptimize": "High", "Plugins": ["mine"] }</c>.</summary>
+    public WorkerOptions Worker { get; set; } = new();
 
     /// <summary>Folder the worker starts in; null for the host's.</summary>
     public string? WorkingDirectory { get; set; }
@@ -56,6 +59,7 @@ public sealed class MemoryWorkerOptions
         {
             FileName = string.IsNullOrEmpty(FileName) ? defaults.FileName : FileName,
             Arguments = Arguments.Count == 0 ? defaults.Arguments : [.. Arguments],
+            Worker = Worker,
             WorkingDirectory = WorkingDirectory,
             Environment = Environment.ToDictionary(one => one.Key, one => string.IsNullOrEmpty(one.Value) ? null : one.Value),
             StartTimeout = StartTimeout,

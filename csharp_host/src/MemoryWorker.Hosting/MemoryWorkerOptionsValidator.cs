@@ -15,7 +15,7 @@ internal sealed class MemoryWorkerOptionsValidator : IValidateOptions<MemoryWork
         }
         catch (ArgumentException problem)
         {
-            return ValidateOptionsResult.Fail($"{MemoryWorkerOptions.Section}: {problem.Message}");
+            return ValidateOptionsResult.Fail($"{MemoryWorkerOptions.Section}{(string.IsNullOrEmpty(name) ? string.Empty : $" '{name}'")}: {problem.Message}");
         }
     }
 }

@@ -12,6 +12,8 @@ namespace MemoryWorker.Hosting;
 /// <summary>Adds the memory worker to a host.</summary>
 public static class MemoryWorkerServiceCollectionExtensions
 {
+    private const string HealthCheckName = "memory_worker";
+
     /// <summary>
     /// Adds <see cref="IServiceMemory"/> and <see cref="IPythonWorkerService"/>, the worker's start and end with the
     /// host, a health check named <c>memory_worker</c>, metrics, traces and logs.
@@ -26,7 +28,53 @@ public static class MemoryWorkerServiceCollectionExtensions
         Action<MemoryWorkerOptions>? configure = null)
     {
         ArgumentNullException.ThrowIfNull(services);
-        var options = services.AddOptions<MemoryWorkerOptions>().ValidateOnStart();
+        services.Prepare(Options.DefaultName, configuration, configure);
+        if (services.Any(one => one.ServiceType == typeof(ObservedPythonWorkerService)))
+        {
+            return services; // It is there already, and has these options, too.
+        }
+
+        services.AddSingleton(provider => Observed(provider, null));
+        services.TryAddSingleton<IPythonWorkerService>(provider => provider.GetRequiredService<ObservedPythonWorkerService>());
+        services.TryAddSingleton<IServiceMemory, ServiceMemory>();
+        return services.AddLifetime(HealthCheckName, null, provider => provider.GetRequiredService<IPythonWorkerService>());
+    }
+
+    /// <summary>
+    /// Adds one of several workers, each under a key of its own: <c>[FromKeyedServices("second")] IServiceMemory memory</c>.
+    /// Its health check is <c>memory_worker_</c> and the key, its options are named by the key, and so are its telemetry and
+    /// its logs.
+    /// </summary>
+    /// <param name="services">The host's services.</param>
+    /// <param name="key">What it is asked for by; each may be added once.</param>
+    /// <param name="configuration">The section of this worker, where there is one.</param>
+    /// <param name="configure">Changes options after they were bound.</param>
+    /// <exception cref="ArgumentException">There is one of this key.</exception>
+    /// <exception cref="OptionsValidationException">At the start of the host: an option makes no sense.</exception>
+    public static IServiceCollection AddKeyedMemoryWorker(
+        this IServiceCollection services,
+        string key,
+        IConfiguration? configuration = null,
+        Action<MemoryWorkerOptions>? configure = null)
+    {
+        ArgumentNullException.ThrowIfNull(services);
+        ArgumentException.ThrowIfNullOrEmpty(key);
+        if (services.Any(one => one.IsKeyedService && one.ServiceType == typeof(IServiceMemory) && key.Equals(one.ServiceKey)))
+        {
+            throw new ArgumentException($"there is a memory worker '{key}' already", nameof(key));
+        }
+
+        services.Prepare(key, configuration, configure);
+        services.AddKeyedSingleton<IPythonWorkerService>(key, (provider, _) => Observed(provider, key));
+        services.AddKeyedSingleton<IServiceMemory>(
+            key, (provider, _) => new ServiceMemory(provider.GetRequiredKeyedService<IPythonWorkerService>(key)));
+        return services.AddLifetime($"{HealthCheckName}_{key}", key, provider => provider.GetRequiredKeyedService<IPythonWorkerService>(key));
+    }
+
+    private static void Prepare(
+        this IServiceCollection services, string name, IConfiguration? configuration, Action<MemoryWorkerOptions>? configure)
+    {
+        var options = services.AddOptions<MemoryWorkerOptions>(name).ValidateOnStart();
         if (configuration is not null)
         {
             options.Bind(configuration);
@@ -42,18 +90,29 @@ public static class MemoryWorkerServiceCollectionExtensions
         services.TryAddSingleton<MemoryWorkerTelemetry>();
         services.TryAddEnumerable(
             ServiceDescriptor.Singleton<IValidateOptions<MemoryWorkerOptions>, MemoryWorkerOptionsValidator>());
-        services.TryAddSingleton(provider => new ObservedPythonWorkerService(
-            provider.GetRequiredService<IOptions<MemoryWorkerOptions>>().Value.ToClient(provider.GetRequiredService<TimeProvider>()),
-            provider.GetRequiredService<MemoryWorkerTelemetry>(),
-            provider.GetRequiredService<ILoggerFactory>().CreateLogger(MemoryWorkerTelemetry.Name)));
-        services.TryAddSingleton<IPythonWorkerService>(provider => provider.GetRequiredService<ObservedPythonWorkerService>());
-        services.TryAddSingleton<IServiceMemory, ServiceMemory>();
-        services.TryAddEnumerable(ServiceDescriptor.Singleton<IHostedService, MemoryWorkerHostedService>());
+    }
+
+    private static ObservedPythonWorkerService Observed(IServiceProvider provider, string? key) => new(
+        provider.OptionsOf(key).ToClient(provider.GetRequiredService<TimeProvider>()),
+        provider.GetRequiredService<MemoryWorkerTelemetry>(),
+        provider.GetRequiredService<ILoggerFactory>().CreateLogger(
+            key is null ? MemoryWorkerTelemetry.Name : $"{MemoryWorkerTelemetry.Name}.{key}"),
+        key);
+
+    /// <summary>Starts and ends the worker with the host, and adds its health check.</summary>
+    private static IServiceCollection AddLifetime(
+        this IServiceCollection services, string healthCheck, string? key, Func<IServiceProvider, IPythonWorkerService> worker)
+    {
+        services.AddSingleton<IHostedService>(
+            provider => new MemoryWorkerHostedService(worker(provider), provider.OptionsOf(key)));
         services.AddHealthChecks().Add(new HealthCheckRegistration(
-            "memory_worker",
-            provider => ActivatorUtilities.CreateInstance<MemoryWorkerHealthCheck>(provider),
+            healthCheck,
+            provider => new MemoryWorkerHealthCheck(worker(provider), provider.OptionsOf(key)),
             HealthStatus.Unhealthy,
             ["memory"]));
         return services;
     }
+
+    private static MemoryWorkerOptions OptionsOf(this IServiceProvider provider, string? key) =>
+        provider.GetRequiredService<IOptionsMonitor<MemoryWorkerOptions>>().Get(key ?? Options.DefaultName);
 }

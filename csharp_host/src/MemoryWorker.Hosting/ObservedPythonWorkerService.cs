@@ -9,9 +9,11 @@ internal sealed class ObservedPythonWorkerService : IPythonWorkerService
 {
     private readonly PythonWorkerService _worker;
     private readonly MemoryWorkerTelemetry _telemetry;
+    private readonly string? _key;
 
-    public ObservedPythonWorkerService(PythonWorkerOptions options, MemoryWorkerTelemetry telemetry, ILogger logger)
+    public ObservedPythonWorkerService(PythonWorkerOptions options, MemoryWorkerTelemetry telemetry, ILogger logger, string? key)
     {
+        _key = key;
         _worker = new PythonWorkerService(options);
         _telemetry = telemetry;
         _worker.WorkerStarted += (_, started) => logger.Started(started);
@@ -19,7 +21,7 @@ internal sealed class ObservedPythonWorkerService : IPythonWorkerService
         _worker.WorkerStartFailed += (_, problem) => logger.StartFailed(problem);
         _worker.LogReceived += (_, entry) => logger.WorkerSaid(entry);
         _worker.HandlerFailed += (_, failed) => logger.HandlerFailed(failed);
-        telemetry.Watch(_worker);
+        telemetry.Watch(_worker, key);
     }
 
     public event EventHandler<WorkerExitedEventArgs>? WorkerExited
@@ -30,7 +32,7 @@ internal sealed class ObservedPythonWorkerService : IPythonWorkerService
 
     public WorkerSnapshot Snapshot => _worker.Snapshot;
 
-    public Task StartAsync(CancellationToken cancellationToken) => _worker.StartAsync(cancellationToken);
+    public Task StartAsync(CancellationToken cancellationToken = default) => _worker.StartAsync(cancellationToken);
 
     public Task<TResult> ExecuteAsync<TParams, TResult>(
         WireAction<TParams, TResult> action,
@@ -41,7 +43,7 @@ internal sealed class ObservedPythonWorkerService : IPythonWorkerService
         where TResult : class, IWireRecord<TResult>
     {
         ArgumentNullException.ThrowIfNull(action);
-        return _telemetry.MeasureAsync(action.Name, () => _worker.ExecuteAsync(action, request, options, cancellationToken));
+        return _telemetry.MeasureAsync(action.Name, _key, () => _worker.ExecuteAsync(action, request, options, cancellationToken));
     }
 
     public IAsyncEnumerable<WorkerEvent> ReadEventsAsync(

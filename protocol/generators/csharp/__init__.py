@@ -4,11 +4,13 @@ No reflection and no source generator is needed at run time, so the client can b
 ahead of time. The hand-written half lies beside it in csharp_host/src/MemoryWorker.Client/Protocol/.
 """
 
+from dataclasses import replace
+
 from protocol.actions import ACTIONS, EVENTS
 from protocol.generators.csharp.actions import actions, constants
 from protocol.generators.csharp.events import events
 from protocol.generators.csharp.records import record
-from protocol.generators.csharp.text import file
+from protocol.generators.csharp.text import file, pascal
 from protocol.generators.csharp.words import words
 from protocol.generators.model import Record, contract
 
@@ -19,7 +21,8 @@ JSON_USINGS = "System.Diagnostics.CodeAnalysis System.Text.Json System.Text.Json
 
 def generate() -> dict[str, str]:
     """Return every C# file by its path from the repository's root. The same contract gives the same text."""
-    records, enums = contract()
+    records, stated = contract()
+    enums = {pascal(name): replace(one, name=pascal(name)) for name, one in stated.items()}
     roots = {
         "Params": {action.params.__name__ for action in ACTIONS.values()},
         "Results": {action.result.__name__ for action in ACTIONS.values()},

@@ -113,7 +113,7 @@ def _value(schema: Schema, member: str, enums: set[str]) -> Value:
     told = f"ref reader, {quoted(member)}"
     write = "WireWriter.Value(writer, {0})"
     match schema:
-        case {"$ref": _} if (name := str(resolve(schema))) in enums:
+        case {"$ref": _} if (name := pascal(str(resolve(schema)))) in enums:
             return Value(
                 name,
                 f"WireWords.Read{name}({told}, strict, ref unknown)",

@@ -11,10 +11,14 @@ HEAD = """\
 #nullable enable
 """
 
+CALLED = {"PressureLevel": "PressureCategory"}
+"""C#'s own name for a thing: to its hosts ``PressureLevel`` is the number, and this is its word."""
+
 
 def pascal(word: str) -> str:
     """Turn a name or word of the wire into a C# name: ``size_bytes`` into ``SizeBytes``."""
-    return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^0-9A-Za-z]+", word))
+    name = "".join(part[:1].upper() + part[1:] for part in re.split(r"[^0-9A-Za-z]+", word))
+    return CALLED.get(name, name)
 
 
 def quoted(text: str) -> str:

@@ -160,7 +160,7 @@ def test_new_words_and_missing_fields_in_an_answer(newer: Any) -> None:
         "budget_source": "crystal_ball",
     }
     assert device.TotalBytes is None
-    assert (status.PressureLevel.ToString(), status.UnknownWords["pressure_level"]) == (
+    assert (status.PressureCategory.ToString(), status.UnknownWords["pressure_level"]) == (
         "Unknown",
         "apocalyptic",
     )

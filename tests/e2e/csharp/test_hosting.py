@@ -33,8 +33,8 @@ def test_health(seen: dict[str, Any]) -> None:
 def test_traces(seen: dict[str, Any]) -> None:
     """Each call is an activity; its id went to the worker."""
     traces = [one.split(" ") for one in seen["traces"]]
-    assert {(action, outcome) for action, _, outcome in traces} >= {
-        ("fake.echo", "ok"),
+    assert {(action, error) for action, _, error in traces} >= {
+        ("fake.echo", ""),
         ("fake.refuse", "out_of_memory"),
     }
     assert seen["traceparent"] in [identifier for action, identifier, _ in traces if action == "fake.echo"]
@@ -42,16 +42,38 @@ def test_traces(seen: dict[str, Any]) -> None:
 
 
 def test_metrics(seen: dict[str, Any]) -> None:
-    """Durations by action and outcome; exits, what was lost, and junk."""
+    """Durations by method and error, in OpenTelemetry's names; exits, what was lost, and junk; each worker's own."""
     assert seen["code"] == "out_of_memory"
-    assert set(seen["metrics"]) >= {
-        "memory_worker.request.duration fake.echo ok",
-        "memory_worker.request.duration fake.refuse out_of_memory",
+    fake = "rpc.system=memory_worker rpc.service=fake rpc.method"
+    second = "service.instance.id=second"
+    ping = "rpc.system=memory_worker rpc.service=worker rpc.method=ping"
+    assert {one.strip() for one in seen["metrics"]} >= {
+        f"memory_worker.request.duration {fake}=echo",
+        f"memory_worker.request.duration {fake}=refuse error.type=out_of_memory",
+        f"memory_worker.request.duration {second} {ping}",
         "memory_worker.exits 1",
         "memory_worker.lost_allocations 1",
         "memory_worker.junk_lines 2",
         "memory_worker.requests.in_flight 0",
+        f"memory_worker.junk_lines 0 {second}",
     }
+
+
+def test_telemetry_has_the_librarys_version(seen: dict[str, Any]) -> None:
+    """Of the meter and of the source of traces."""
+    assert seen["version"] == ["0.1.0", "0.1.0"]
+
+
+def test_several_workers(seen: dict[str, Any]) -> None:
+    """Each has its key: a process, a health check and telemetry of its own, ended with the host; none is added twice."""
+    assert seen["keyed"] == {
+        "unstarted": "NotStarted",
+        "running": "Running",
+        "apart": True,
+        "health": "Healthy",
+        "twice": "there is a memory worker 'second' already (Parameter 'key')",
+    }
+    assert seen["ended"] == "Disposed"
 
 
 def test_logs(seen: dict[str, Any]) -> None:

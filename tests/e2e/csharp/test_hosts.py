@@ -136,7 +136,7 @@ def test_the_service_over_http(web: Web) -> None:
     """Each operation answers as JSON; each error as problem details with a status that fits."""
     status, answer = web.ask("GET", "/api/memory/status")
     assert (status, [one["deviceId"] for one in answer["devices"]]) == (200, ["cpu", "sim:0"])
-    assert answer["pressureLevel"] == "low"
+    assert answer["pressureCategory"] == "low"
     status, answer = web.ask(
         "POST", "/api/memory/allocate", {"sizeBytes": MIB, "deviceId": "sim:0", "owner": "web"}
     )

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from protocol.vocabulary import EvictionStrategy as Strategy
 from worker.tools.simulate import command as simulate_command
+from worker.tools.simulate.lines import TraceError
 from worker.tools.simulate.optimum import offline_optimum
 from worker.tools.simulate.replay import ReplayCost, replay, replay_all
 from worker.tools.simulate.trace import Change, ChangeKind, Recorded, Trace, TraceModel
-from worker.tools.simulate.trace_file import TraceError, read_traces
+from worker.tools.simulate.trace_file import read_traces
 
 HEADER = '{"models": {"a": {"size_bytes": 4, "load_ms": 10}, "b": {"size_bytes": 6, "load_ms": 20}}, "capacity_bytes": 8}'
 
@@ -91,8 +92,9 @@ def test_without_the_solver_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("worker.tools.simulate.optimum.importlib.import_module", missing)
     best = offline_optimum(read_trace([HEADER, *['{"use": "a"}', '{"use": "b"}'] * 3]))
-    assert (best.reload_ms, best.proven) == (30, False)
-    assert best.method == "first loads only; install the extra 'optimum'"
+    assert 30 <= best.reload_ms <= 3 * 10 + 3 * 20  # the two never fit together
+    assert not best.proven
+    assert best.method == "bound by prices; install the extra 'optimum'"
 
 
 def test_out_of_time_gives_a_bound() -> None:

@@ -1,4 +1,4 @@
-"""``python -m memory_worker simulate FILE``: what a trace of uses costs under each policy, and at best."""
+"""``python -m memory_worker simulate FILE``: what a trace costs under each policy or arrangement, and at best."""
 
 import argparse
 import sys
@@ -15,27 +15,22 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
     arguments = _parser().parse_args(argv)
     out = claim()
     # Only now: ``--help`` and the worker itself do not wait for what a simulation needs.
-    from worker.tools.simulate.results import as_json, as_table, simulate  # noqa: PLC0415
-    from worker.tools.simulate.trace_file import TraceError, read_traces  # noqa: PLC0415
+    from worker.tools.simulate.run import TraceError, run  # noqa: PLC0415
 
     try:
         with Path(arguments.file).open(encoding="utf-8-sig", errors="strict") as lines:
-            traces = read_traces(lines, arguments.capacity_bytes)
+            text = run(lines, arguments)
     except (OSError, UnicodeDecodeError, TraceError) as error:
         print(f"{arguments.file}: {error}", file=sys.stderr)
         return _BAD_INPUT
-    strategies = tuple(EvictionStrategy(name) for name in arguments.policy or EvictionStrategy)
-    results = {
-        device_id: simulate(trace, tuple(dict.fromkeys(strategies)), arguments.optimum_seconds)
-        for device_id, trace in traces.items()
-    }
-    return put(out, as_json(results) if arguments.json else as_table(results))
+    return put(out, text)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m memory_worker simulate",
-        description="Replay a trace of model uses (JSON lines) under each eviction policy, and at best.",
+        description="Replay a trace (JSON lines): of models, under each eviction policy; of several consumers of memory, "
+        "with one planner, with partitions and with LRU. And at best.",
     )
     parser.add_argument("file", metavar="FILE", help="a trace, or a log written by --record")
     parser.add_argument(

@@ -10,16 +10,17 @@ _WAIT = -1
 
 
 class Interval(Record):
-    """A model that may be kept: across the uses ``first`` to ``last``, all of them others'."""
+    """Something that may be kept: across the uses ``first`` to ``last``, all of them others'."""
 
     first: int
     last: int
     size_bytes: int
-    saved_ms: int
+    saved: int
+    """In whatever unit of time, the same for all."""
 
 
 def heaviest_overlap(intervals: Sequence[Interval], uses: int, places: int) -> int:
-    """Give the greatest ``saved_ms`` of intervals of which no more than ``places`` cover any use. Exact."""
+    """Give the greatest ``saved`` of intervals of which no more than ``places`` cover any use. Exact."""
     flow = _Flow(intervals, uses)
     saved = 0
     for _ in range(places):
@@ -87,7 +88,7 @@ class _Flow:
             distance[node + 1] = min(distance[node + 1], distance[node])
             for index in self._free[node]:
                 one = self._intervals[index]
-                distance[one.last + 1] = min(distance[one.last + 1], distance[node] - one.saved_ms)
+                distance[one.last + 1] = min(distance[one.last + 1], distance[node] - one.saved)
         return distance
 
     def _dijkstra(self) -> tuple[list[int], list[tuple[int, int]]]:
@@ -118,8 +119,8 @@ class _Flow:
             arcs.append((node - 1, 0, _WAIT))
         for index in self._free[node]:
             one = self._intervals[index]
-            arcs.append((one.last + 1, -one.saved_ms, index))
+            arcs.append((one.last + 1, -one.saved, index))
         for index in self._taken[node]:
             one = self._intervals[index]
-            arcs.append((one.first, one.saved_ms, index))
+            arcs.append((one.first, one.saved, index))
         return arcs

@@ -8,7 +8,8 @@ meanwhile, past its keep-alive or as asked, could not be kept.
 
 Where all sizes and the capacity are equal throughout, this is a flow: each of the ``capacity / size - 1`` places that the model in
 use leaves is a path through the intervals, and successive heaviest paths are exact. Otherwise it is an
-integer program, solved by HiGHS (extra ``optimum``).
+integer program, solved by HiGHS (extra ``optimum``). Where that is too large, not installed or out of time, what is
+proven is a bound by prices (``price_bound``).
 """
 
 import importlib
@@ -19,9 +20,14 @@ from typing import Any
 
 from protocol.record import Record
 from worker.tools.simulate.interval_flow import Interval, heaviest_overlap
+from worker.tools.simulate.price_bound import bound_by_prices
 from worker.tools.simulate.trace import Trace
 
 TIME_LIMIT_S = 30.0
+
+
+_PROGRAM_SIZE = 500_000
+"""Intervals that may be kept, over all uses: a larger program takes minutes and gigabytes to build."""
 
 
 class Optimum(Record):
@@ -40,8 +46,8 @@ def offline_optimum(trace: Trace, time_limit_s: float = TIME_LIMIT_S) -> Optimum
     1. Everything that is used fits at once, or nothing comes back that could be kept: first loads and
        what cannot be saved. Exact.
     2. Sizes are equal, and the capacity stays: flow. Exact, in time of places x uses.
-    3. HiGHS is installed: integer program, exact within ``time_limit_s``, else its proven bound.
-    4. Else what is left where all is kept that could be, as a bound.
+    3. HiGHS is installed and the program not too large: exact within ``time_limit_s``.
+    4. Else a bound: the better of what the program and prices prove.
     Where the capacity falls at some time, all of these are bounds.
     """
     best = _optimum(trace, time_limit_s)
@@ -55,7 +61,7 @@ def _optimum(trace: Trace, time_limit_s: float) -> Optimum:
     all_loads = sum(trace.models[model_id].load_ms for model_id in trace.uses)
     intervals, adjacent_ms = _intervals(trace)
     dearest = all_loads - adjacent_ms
-    first_loads = dearest - sum(one.saved_ms for one in intervals)
+    first_loads = dearest - sum(one.saved for one in intervals)
     if sum(trace.models[model_id].size_bytes for model_id in used) <= min(capacities, default=0):  # 1
         return Optimum(first_loads, proven=True, method="all models fit")
     if not intervals:  # 1
@@ -64,14 +70,38 @@ def _optimum(trace: Trace, time_limit_s: float) -> Optimum:
         places = capacities[0] // sizes.pop() - 1
         saved = heaviest_overlap(intervals, len(trace.uses), places)
         return Optimum(dearest - saved, proven=True, method="minimum-cost flow")
-    solved = _solve(trace, intervals, time_limit_s)  # 3
-    if solved is None:  # 4
-        return Optimum(first_loads, proven=False, method="first loads only; install the extra 'optimum'")
-    saved, proven = solved
+    headroom = [
+        max(0, capacity - trace.models[model_id].size_bytes)
+        for capacity, model_id in zip(capacities, trace.uses, strict=True)
+    ]
+    saved, proven, method = most_saved(intervals, headroom, time_limit_s)  # 3, 4
     # A bound may lie above the exact value only by rounding: no trace costs less than where all is kept.
-    reload_ms = max(dearest - saved, first_loads)
-    method = "integer program" if proven else "bound of an integer program, out of time"
-    return Optimum(reload_ms, proven=proven, method=method)
+    return Optimum(max(dearest - saved, first_loads), proven=proven, method=method)
+
+
+def most_saved(
+    intervals: Sequence[Interval], headroom: Sequence[int], time_limit_s: float
+) -> tuple[int, bool, str]:
+    """Return the most that intervals save which fit beside one another, in bytes at each use.
+
+    Also whether that is exact, not a bound above it, and how it was found.
+    """
+    crowded = _crowded(intervals, headroom)
+    if not crowded:
+        return sum(one.saved for one in intervals), True, "everything fits"
+    if sum(len(kept) for kept, _ in crowded) > _PROGRAM_SIZE:
+        return (
+            bound_by_prices(intervals, headroom),
+            False,
+            "bound by prices, too large for an integer program",
+        )
+    solved = _solve(intervals, crowded, time_limit_s)
+    if solved is None:
+        return bound_by_prices(intervals, headroom), False, "bound by prices; install the extra 'optimum'"
+    saved, proven = solved
+    if proven:
+        return saved, True, "integer program"
+    return min(saved, bound_by_prices(intervals, headroom)), False, "bound of an integer program, out of time"
 
 
 def _intervals(trace: Trace) -> tuple[list[Interval], int]:
@@ -92,7 +122,11 @@ def _intervals(trace: Trace) -> tuple[list[Interval], int]:
     return intervals, adjacent_ms
 
 
-def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> tuple[int, bool] | None:
+_Crowded = list[tuple[list[int], int]]
+"""Intervals of which not all can be kept, by index, and the bytes that there are for them."""
+
+
+def _solve(intervals: Sequence[Interval], crowded: _Crowded, time_limit_s: float) -> tuple[int, bool] | None:
     """Give the greatest saving and whether it is exact, else a bound; None where HiGHS is not installed."""
     try:
         highspy: Any = importlib.import_module("highspy")  # an extra, slow to import, without types
@@ -107,16 +141,15 @@ def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> 
     solver.setOptionValue("mip_abs_gap", 0.5)  # costs are whole milliseconds
     for index, one in enumerate(intervals):
         solver.addVar(0.0, 1.0)
-        solver.changeColCost(index, -float(one.saved_ms))
+        solver.changeColCost(index, -float(one.saved))
         solver.changeColIntegrality(index, highspy.HighsVarType.kInteger)
-    crowded = _crowded(trace, intervals)
     for kept, headroom in crowded:
         values = [intervals[index].size_bytes / unit for index in kept]
         solver.addRow(-highspy.kHighsInf, headroom / unit, len(kept), kept, values)
     solver.run()
     if solver.getModelStatus() == highspy.HighsModelStatus.kOptimal:
         taken = [value > 0.5 for value in solver.getSolution().col_value]  # noqa: PLR2004 - 0 or 1
-        saved = sum(one.saved_ms for one, keep in zip(intervals, taken, strict=True) if keep)
+        saved = sum(one.saved for one, keep in zip(intervals, taken, strict=True) if keep)
         # In whole bytes: within its tolerance, the solver may fill a device to a little above its headroom.
         fits = all(
             sum(intervals[index].size_bytes for index in kept if taken[index]) <= headroom
@@ -125,12 +158,12 @@ def _solve(trace: Trace, intervals: Sequence[Interval], time_limit_s: float) -> 
         return saved, fits
     bound = -solver.getInfo().mip_dual_bound
     if not math.isfinite(bound):
-        return sum(one.saved_ms for one in intervals), False
+        return sum(one.saved for one in intervals), False
     return math.floor(bound + 1e-6 * abs(bound)), False
 
 
-def _crowded(trace: Trace, intervals: Sequence[Interval]) -> list[tuple[list[int], int]]:
-    """Give the uses at which not everything can be kept: what may be, and the headroom beside the model in use.
+def _crowded(intervals: Sequence[Interval], headroom: Sequence[int]) -> _Crowded:
+    """Return the uses at which not everything can be kept.
 
     Of uses whose crowd is part of a neighbour's with no more headroom, only the neighbour's is needed; that
     is left to the solver's presolve.
@@ -139,12 +172,13 @@ def _crowded(trace: Trace, intervals: Sequence[Interval]) -> list[tuple[list[int
     for index, one in enumerate(intervals):
         starting.setdefault(one.first, []).append(index)
     open_now: list[int] = []
-    rows = []
-    capacities = trace.capacities()
-    for use, model_id in enumerate(trace.uses):
+    rows, size = [], 0
+    for use, most in enumerate(headroom):
         open_now = [index for index in open_now if intervals[index].last >= use]
         open_now.extend(starting.get(use, ()))
-        headroom = max(0, capacities[use] - trace.models[model_id].size_bytes)
-        if sum(intervals[index].size_bytes for index in open_now) > headroom:
-            rows.append((list(open_now), headroom))
+        if sum(intervals[index].size_bytes for index in open_now) > most:
+            rows.append((list(open_now), most))
+            size += len(open_now)
+            if size > _PROGRAM_SIZE:
+                break
     return rows

@@ -18,19 +18,15 @@ model's keep-alive and pin, from ``lease`` to ``release`` it is in use, and an `
 a replay, but that a model was loaded at a use tells that its keep-alive had not ended. Lines with none of these keys are skipped.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from protocol.vocabulary import FOREVER, INT64_MAX
+from protocol.vocabulary import FOREVER
 from worker.core.records import EvictionCause
+from worker.tools.simulate.lines import TraceError, at, integer, objects
 from worker.tools.simulate.trace import Change, ChangeKind, Recorded, Trace, TraceModel
 
 _HAPPENS_ANYWAY = {EvictionCause.ASKED, EvictionCause.IDLE, EvictionCause.LOST}
-
-
-class TraceError(ValueError):
-    """A trace that cannot be replayed; the message names the line."""
 
 
 def read_traces(lines: Iterable[str], capacity_bytes: int | None = None) -> dict[str, Trace]:
@@ -44,10 +40,8 @@ def read_traces(lines: Iterable[str], capacity_bytes: int | None = None) -> dict
 
     """
     reader = _Reader(capacity_bytes)
-    for number, line in enumerate(lines, 1):
-        text = line.strip("\ufeff \t\r\n")
-        if text:
-            reader.read(_object(text, number), number)
+    for number, line in objects(lines):
+        reader.read(line, number)
     return reader.traces()
 
 
@@ -103,13 +97,13 @@ class _DeviceReader:
         """Give what was read, if every model that is used fits at some time."""
         capacity = capacity_bytes if self.capacity_bytes is None else self.capacity_bytes
         if capacity is None:
-            raise TraceError(_at(1, "no model was used yet, and no line has a capacity_bytes"))
+            raise TraceError(at(1, "no model was used yet, and no line has a capacity_bytes"))
         found, largest = models | self.models, max(self.largest_bytes, capacity)
         for model_id, number in self.first_lines.items():
             size = found[model_id].size_bytes
             if size > largest:
                 text = f"model {model_id!r} takes {size} bytes, the capacity is {largest}"
-                raise TraceError(_at(number, text))
+                raise TraceError(at(number, text))
         recorded = None
         if self.loaded:
             reload_ms = sum(found[each].load_ms for each in self.loaded if each in found)
@@ -144,7 +138,7 @@ class _Reader:
             self._read_header(line, number)
         t_ms = line.get("t_ms")
         if t_ms is not None and "use" in line:
-            _integer(t_ms, number, "t_ms", 0)
+            integer(t_ms, number, "t_ms", 0)
         t_ms = t_ms if type(t_ms) is int else None
         self._read_figures(line, number, t_ms)
         self._read_event(line, number, t_ms)
@@ -152,7 +146,7 @@ class _Reader:
     def traces(self) -> dict[str, Trace]:
         """Give what was read."""
         if not self._begun:
-            raise TraceError(_at(1, "the trace is empty"))
+            raise TraceError(at(1, "the trace is empty"))
         if not self._devices:
             self._device(None)
         return {name: each.trace(self._models, self._capacity) for name, each in self._devices.items()}
@@ -160,9 +154,9 @@ class _Reader:
     def _read_header(self, line: dict[str, Any], number: int) -> None:
         if not isinstance(line.get("models"), dict):
             text = 'the first line must be {"models": {...}, "capacity_bytes": N}'
-            raise TraceError(_at(number, text))
+            raise TraceError(at(number, text))
         if "devices" not in line and line.get("capacity_bytes", 0) is not None:
-            _integer(line.get("capacity_bytes"), number, "capacity_bytes", 1)
+            integer(line.get("capacity_bytes"), number, "capacity_bytes", 1)
         self._begun = True
 
     def _read_figures(self, line: dict[str, Any], number: int, t_ms: int | None) -> None:
@@ -173,14 +167,14 @@ class _Reader:
             self._read_models(device, line["models"], number, t_ms)
         capacity = line.get("capacity_bytes")
         if capacity is not None:
-            capacity = _integer(capacity, number, "capacity_bytes", 1)
+            capacity = integer(capacity, number, "capacity_bytes", 1)
             if device is not None:
                 device.take_capacity(capacity, t_ms)
             elif self._capacity is None:
                 self._capacity = capacity
         for name, row in _object_at(line, "devices").items():
             if isinstance(row, dict) and row.get("capacity_bytes") is not None:
-                value = _integer(row["capacity_bytes"], number, f"capacity_bytes of {name}", 1)
+                value = integer(row["capacity_bytes"], number, f"capacity_bytes of {name}", 1)
                 self._device(name).take_capacity(value, t_ms)
 
     def _read_models(
@@ -205,13 +199,13 @@ class _Reader:
         kind, model_id = kinds[0], line[kinds[0]]
         if not isinstance(model_id, str):
             if kind == "use":
-                raise TraceError(_at(number, f"use must be a model id, not {model_id!r}"))
+                raise TraceError(at(number, f"use must be a model id, not {model_id!r}"))
             return
         device = self._device(line.get("device_id"))
         match kind:
             case "use":
                 if model_id not in self._models and model_id not in device.models:
-                    raise TraceError(_at(number, f"model {model_id!r} was not declared"))
+                    raise TraceError(at(number, f"model {model_id!r} was not declared"))
                 device.use(model_id, number, t_ms)
             case "load":
                 device.load(model_id)
@@ -229,7 +223,7 @@ class _Reader:
     ) -> None:
         kept = row.get("keep_alive_ms")
         if kept is not None:
-            kept = _integer(kept, number, f"keep_alive_ms of model {model_id!r}", FOREVER)
+            kept = integer(kept, number, f"keep_alive_ms of model {model_id!r}", FOREVER)
         facts = {
             "t_ms": t_ms,
             "model_id": model_id,
@@ -257,20 +251,6 @@ class _Reader:
         return self._devices[named]
 
 
-def _at(number: int, text: str) -> str:
-    return f"line {number}: {text}"
-
-
-def _object(line: str, number: int) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TraceError(_at(number, f"not JSON: {error}")) from None
-    if not isinstance(found, dict):
-        raise TraceError(_at(number, "not a JSON object"))
-    return found
-
-
 def _object_at(line: dict[str, Any], key: str) -> dict[str, Any]:
     found = line.get(key)
     return found if isinstance(found, dict) else {}
@@ -280,14 +260,8 @@ def _models(found: dict[str, Any], number: int) -> dict[str, TraceModel]:
     models = {}
     for model_id, figures in found.items():
         if not isinstance(figures, dict):
-            raise TraceError(_at(number, f'model {model_id!r} must be {{"size_bytes": N, "load_ms": T}}'))
-        size = _integer(figures.get("size_bytes"), number, f"size_bytes of model {model_id!r}", 1)
-        load = _integer(figures.get("load_ms"), number, f"load_ms of model {model_id!r}", 0)
+            raise TraceError(at(number, f'model {model_id!r} must be {{"size_bytes": N, "load_ms": T}}'))
+        size = integer(figures.get("size_bytes"), number, f"size_bytes of model {model_id!r}", 1)
+        load = integer(figures.get("load_ms"), number, f"load_ms of model {model_id!r}", 0)
         models[model_id] = TraceModel(size, load)
     return models
-
-
-def _integer(value: object, number: int, name: str, lowest: int) -> int:
-    if type(value) is not int or not lowest <= value <= INT64_MAX:  # a bool is no size
-        raise TraceError(_at(number, f"{name} must be an integer of at least {lowest}, not {value!r}"))
-    return value

@@ -3,15 +3,32 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>Memory that was given back.</summary>
-/// <param name="AllocationId">Which.</param>
-/// <param name="Success">Always true: a refusal is a <see cref="WorkerRequestException"/>.</param>
-/// <param name="DeviceId">Where it was.</param>
-/// <param name="FreedBytes">As the ledger had it.</param>
-/// <param name="ReturnedBytes">As the system measured it; null if unknown.</param>
-/// <param name="AvailableBytes">What can be had now; null if unknown.</param>
-public sealed record DeleteMemoryDeallocateResponse(
-    string AllocationId, bool Success, string DeviceId, long FreedBytes, long? ReturnedBytes, long? AvailableBytes)
+public sealed record DeleteMemoryDeallocateResponse
 {
-    internal static DeleteMemoryDeallocateResponse From(DeallocateResult wire) =>
-        new(wire.AllocationId, true, wire.DeviceId, wire.FreedBytes, wire.ReturnedBytes, wire.AvailableBytes);
+    /// <summary>Which.</summary>
+    public required string AllocationId { get; init; }
+
+    /// <summary>Always true: a refusal is a <see cref="WorkerRequestException"/>.</summary>
+    public bool Success => true;
+
+    /// <summary>Where it was.</summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary>As the ledger had it.</summary>
+    public required long FreedBytes { get; init; }
+
+    /// <summary>As the system measured it; null if unknown.</summary>
+    public long? ReturnedBytes { get; init; }
+
+    /// <summary>What can be had now; null if unknown.</summary>
+    public long? AvailableBytes { get; init; }
+
+    internal static DeleteMemoryDeallocateResponse From(DeallocateResult wire) => new()
+    {
+        AllocationId = wire.AllocationId,
+        DeviceId = wire.DeviceId,
+        FreedBytes = wire.FreedBytes,
+        ReturnedBytes = wire.ReturnedBytes,
+        AvailableBytes = wire.AvailableBytes,
+    };
 }

@@ -3,5 +3,8 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>One live allocation.</summary>
-/// <param name="Allocation">As the ledger has it.</param>
-public sealed record GetMemoryAllocationResponse(AllocationRow Allocation);
+public sealed record GetMemoryAllocationResponse
+{
+    /// <summary>As the ledger has it.</summary>
+    public required AllocationRow Allocation { get; init; }
+}

@@ -3,9 +3,17 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>A page of allocations.</summary>
-/// <param name="Allocations">Oldest first.</param>
-/// <param name="Next">Where the next page begins; null on the last.</param>
-public sealed record GetMemoryAllocationsResponse(IReadOnlyList<AllocationRow> Allocations, string? Next)
+public sealed record GetMemoryAllocationsResponse
 {
-    internal static GetMemoryAllocationsResponse From(GetAllocationsResult wire) => new(wire.Allocations, wire.Next);
+    /// <summary>Oldest first.</summary>
+    public IReadOnlyList<AllocationRow> Allocations { get; init; } = [];
+
+    /// <summary>Where the next page begins; null on the last.</summary>
+    public string? Next { get; init; }
+
+    internal static GetMemoryAllocationsResponse From(GetAllocationsResult wire) => new()
+    {
+        Allocations = wire.Allocations,
+        Next = wire.Next,
+    };
 }

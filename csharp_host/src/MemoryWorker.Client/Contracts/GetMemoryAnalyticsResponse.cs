@@ -3,28 +3,37 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>What has happened lately. A section that was not asked for is null.</summary>
-/// <param name="TimeRange">As asked for.</param>
-/// <param name="Covered">How far back the record reaches within it.</param>
-/// <param name="Actions">How often each action was asked for, and how long it took.</param>
-/// <param name="Timeline">Each device's memory over time.</param>
-/// <param name="SuspectedLeaks">Owners whose allocations only ever grow, with the evidence.</param>
-/// <param name="Evictions">Models that were dropped, and why.</param>
-/// <param name="Expirations">Allocations whose lease ran out.</param>
-public sealed record GetMemoryAnalyticsResponse(
-    TimeSpan TimeRange,
-    TimeSpan Covered,
-    IReadOnlyList<ActionStatistics>? Actions,
-    IReadOnlyList<TimelinePoint>? Timeline,
-    IReadOnlyList<SuspectedLeak>? SuspectedLeaks,
-    IReadOnlyList<Eviction>? Evictions,
-    IReadOnlyList<Expiration>? Expirations)
+public sealed record GetMemoryAnalyticsResponse
 {
-    internal static GetMemoryAnalyticsResponse From(GetAnalyticsResult wire) => new(
-        TimeSpan.FromMilliseconds(wire.TimeRangeMs),
-        TimeSpan.FromMilliseconds(wire.CoveredMs),
-        wire.Actions,
-        wire.Timeline,
-        wire.SuspectedLeaks,
-        wire.Evictions,
-        wire.Expirations);
+    /// <summary>As asked for.</summary>
+    public required TimeSpan TimeRange { get; init; }
+
+    /// <summary>How far back the record reaches within it.</summary>
+    public required TimeSpan Covered { get; init; }
+
+    /// <summary>How often each action was asked for, and how long it took.</summary>
+    public IReadOnlyList<ActionStatistics>? Actions { get; init; }
+
+    /// <summary>Each device's memory over time.</summary>
+    public IReadOnlyList<TimelinePoint>? Timeline { get; init; }
+
+    /// <summary>Owners whose allocations only ever grow, with the evidence.</summary>
+    public IReadOnlyList<SuspectedLeak>? SuspectedLeaks { get; init; }
+
+    /// <summary>Models that were dropped, and why.</summary>
+    public IReadOnlyList<Eviction>? Evictions { get; init; }
+
+    /// <summary>Allocations whose lease ran out.</summary>
+    public IReadOnlyList<Expiration>? Expirations { get; init; }
+
+    internal static GetMemoryAnalyticsResponse From(GetAnalyticsResult wire) => new()
+    {
+        TimeRange = TimeSpan.FromMilliseconds(wire.TimeRangeMs),
+        Covered = TimeSpan.FromMilliseconds(wire.CoveredMs),
+        Actions = wire.Actions,
+        Timeline = wire.Timeline,
+        SuspectedLeaks = wire.SuspectedLeaks,
+        Evictions = wire.Evictions,
+        Expirations = wire.Expirations,
+    };
 }

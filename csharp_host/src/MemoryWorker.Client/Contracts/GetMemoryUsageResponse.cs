@@ -3,8 +3,13 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>Allocated bytes by owner, purpose or memory type.</summary>
-/// <param name="Devices">Each device's groups.</param>
-public sealed record GetMemoryUsageResponse(IReadOnlyList<DeviceUsage> Devices)
+public sealed record GetMemoryUsageResponse
 {
-    internal static GetMemoryUsageResponse From(GetUsageResult wire) => new(wire.Devices);
+    /// <summary>Each device's groups.</summary>
+    public IReadOnlyList<DeviceUsage> Devices { get; init; } = [];
+
+    internal static GetMemoryUsageResponse From(GetUsageResult wire) => new()
+    {
+        Devices = wire.Devices,
+    };
 }

@@ -4,25 +4,33 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>The configured models and where they are.</summary>
-/// <param name="PressureLevel">0–100; null if unknown.</param>
-/// <param name="PressureCategory">The same in a word; null if unknown.</param>
-/// <param name="Models">Every configured model.</param>
-/// <param name="AvailableOperations">What can be asked for now.</param>
-/// <param name="OptimizationRecommendations">What would help.</param>
-/// <param name="LastSynchronized">When the figures were true.</param>
-public sealed record GetModelMemoryStatusResponse(
-    double? PressureLevel,
-    PressureCategory? PressureCategory,
-    IReadOnlyList<ModelStatus> Models,
-    IReadOnlyList<string> AvailableOperations,
-    IReadOnlyList<Recommendation> OptimizationRecommendations,
-    DateTimeOffset LastSynchronized)
+public sealed record GetModelMemoryStatusResponse
 {
-    internal static GetModelMemoryStatusResponse From(GetModelStatusResult wire) => new(
-        wire.PressurePercentage,
-        GetMemoryPressureResponse.Category(wire.PressureLevel),
-        wire.Models,
-        wire.AvailableOperations,
-        wire.OptimizationRecommendations,
-        DateTimeOffset.Parse(wire.LastSynchronized, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal));
+    /// <summary>0–100; null if unknown.</summary>
+    public double? PressureLevel { get; init; }
+
+    /// <summary>The same in a word.</summary>
+    public PressureCategory PressureCategory { get; init; }
+
+    /// <summary>Every configured model.</summary>
+    public IReadOnlyList<ModelStatus> Models { get; init; } = [];
+
+    /// <summary>What can be asked for now.</summary>
+    public IReadOnlyList<string> AvailableOperations { get; init; } = [];
+
+    /// <summary>What would help.</summary>
+    public IReadOnlyList<Recommendation> OptimizationRecommendations { get; init; } = [];
+
+    /// <summary>When the figures were true.</summary>
+    public required DateTimeOffset LastSynchronized { get; init; }
+
+    internal static GetModelMemoryStatusResponse From(GetModelStatusResult wire) => new()
+    {
+        PressureLevel = wire.PressurePercentage,
+        PressureCategory = wire.PressureCategory,
+        Models = wire.Models,
+        AvailableOperations = wire.AvailableOperations,
+        OptimizationRecommendations = wire.OptimizationRecommendations,
+        LastSynchronized = DateTimeOffset.Parse(wire.LastSynchronized, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal),
+    };
 }

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Text.Json.Serialization;
 using MemoryWorker.Client.Protocol;
 
@@ -6,6 +7,11 @@ namespace MemoryWorker.Client;
 /// <summary>A transfer as it stands.</summary>
 public abstract record MemoryTransferResponse
 {
+    private protected MemoryTransferResponse()
+    {
+    }
+
+    [SetsRequiredMembers]
     private protected MemoryTransferResponse(TransferResult wire)
     {
         TransferId = wire.TransferId;
@@ -25,48 +31,48 @@ public abstract record MemoryTransferResponse
     }
 
     /// <summary>Its name.</summary>
-    public string TransferId { get; }
+    public required string TransferId { get; init; }
 
     /// <summary>How far it has come.</summary>
-    public TransferState State { get; }
+    public required TransferState State { get; init; }
 
     /// <summary>Whether it is complete.</summary>
     public bool Success => State == TransferState.Completed;
 
     /// <summary>The allocation it reads.</summary>
-    public string SourceAllocationId { get; }
+    public required string SourceAllocationId { get; init; }
 
     /// <summary>The allocation it made; null until then.</summary>
-    public string? DestinationAllocationId { get; }
+    public string? DestinationAllocationId { get; init; }
 
     /// <summary>Where from.</summary>
-    public string SourceDeviceId { get; }
+    public required string SourceDeviceId { get; init; }
 
     /// <summary>Where to.</summary>
-    public string DestinationDeviceId { get; }
+    public required string DestinationDeviceId { get; init; }
 
     /// <summary>Bytes in all.</summary>
-    public long SizeBytes { get; }
+    public required long SizeBytes { get; init; }
 
     /// <summary>Bytes done.</summary>
-    public long CompletedBytes { get; }
+    public required long CompletedBytes { get; init; }
 
     /// <summary>What it took; null until it ended.</summary>
-    public TimeSpan? Duration { get; }
+    public TimeSpan? Duration { get; init; }
 
     /// <summary>Its speed; null if unknown.</summary>
-    public long? BytesPerSecond { get; }
+    public long? BytesPerSecond { get; init; }
 
     /// <summary><c>sha256:</c> and the digest, where it was verified.</summary>
-    public string? Checksum { get; }
+    public string? Checksum { get; init; }
 
     /// <summary>The new allocation, where this process can map it.</summary>
-    public SharedMemory? SharedMemory { get; }
+    public SharedMemory? SharedMemory { get; init; }
 
     /// <summary>Why it failed, where it did.</summary>
-    public ErrorBody? Error { get; }
+    public ErrorBody? Error { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public IReadOnlyDictionary<string, string>? UnknownWords { get; }
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 }

@@ -4,13 +4,20 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>What optimizing did.</summary>
-/// <param name="ReturnedBytes">As the system measured it; null if unknown.</param>
-/// <param name="Steps">Each with what was expected and what came back.</param>
-/// <param name="PressureBefore">The level before.</param>
-/// <param name="PressureAfter">The level after.</param>
-public sealed record PostMemoryOptimizeResponse(
-    long? ReturnedBytes, IReadOnlyList<OptimizeStep> Steps, PressureLevel PressureBefore, PressureLevel PressureAfter)
+public sealed record PostMemoryOptimizeResponse
 {
+    /// <summary>As the system measured it; null if unknown.</summary>
+    public long? ReturnedBytes { get; init; }
+
+    /// <summary>Each with what was expected and what came back.</summary>
+    public IReadOnlyList<OptimizeStep> Steps { get; init; } = [];
+
+    /// <summary>The level before.</summary>
+    public required PressureCategory PressureBefore { get; init; }
+
+    /// <summary>The level after.</summary>
+    public required PressureCategory PressureAfter { get; init; }
+
     /// <summary>Always true: a refusal is a <see cref="WorkerRequestException"/>.</summary>
     public bool Success => true;
 
@@ -18,6 +25,12 @@ public sealed record PostMemoryOptimizeResponse(
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
 
-    internal static PostMemoryOptimizeResponse From(OptimizeResult wire) =>
-        new(wire.ReturnedBytes, wire.Steps, wire.PressureBefore, wire.PressureAfter) { UnknownWords = wire.UnknownWords };
+    internal static PostMemoryOptimizeResponse From(OptimizeResult wire) => new()
+    {
+        ReturnedBytes = wire.ReturnedBytes,
+        Steps = wire.Steps,
+        PressureBefore = wire.PressureBefore,
+        PressureAfter = wire.PressureAfter,
+        UnknownWords = wire.UnknownWords,
+    };
 }

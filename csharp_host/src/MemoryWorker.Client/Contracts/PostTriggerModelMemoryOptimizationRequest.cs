@@ -27,7 +27,7 @@ public sealed record PostTriggerModelMemoryOptimizationRequest
     public IReadOnlyList<string> ExcludeModels { get; init; } = [];
 
     /// <summary>Null for no limit.</summary>
-    public long? MaxOptimizationTimeMs { get; init; }
+    public TimeSpan? MaxOptimizationTime { get; init; }
 
     /// <summary>Only say what would be done.</summary>
     public bool DryRun { get; init; }
@@ -41,7 +41,7 @@ public sealed record PostTriggerModelMemoryOptimizationRequest
         MinMemoryToFreeBytes = MinMemoryToFree,
         ForceOptimization = ForceOptimization,
         ExcludeModels = ExcludeModels,
-        MaxOptimizationTimeMs = MaxOptimizationTimeMs,
+        MaxOptimizationTimeMs = MaxOptimizationTime is { } time ? (long)time.TotalMilliseconds : null,
         DryRun = DryRun,
     };
 }

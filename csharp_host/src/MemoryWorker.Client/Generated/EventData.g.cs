@@ -74,10 +74,10 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
     public required string DeviceId { get; init; }
 
     /// <summary><c>from</c></summary>
-    public required PressureLevel From { get; init; }
+    public required PressureCategory From { get; init; }
 
     /// <summary><c>to</c></summary>
-    public required PressureLevel To { get; init; }
+    public required PressureCategory To { get; init; }
 
     /// <summary><c>pressure_percentage</c></summary>
     public required double? PressurePercentage { get; init; }
@@ -109,12 +109,12 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
             }
             else if (WireReader.IsAt(ref reader, "from"u8))
             {
-                From = WireWords.ReadPressureLevel(ref reader, "from", strict, ref unknown);
+                From = WireWords.ReadPressureCategory(ref reader, "from", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "to"u8))
             {
-                To = WireWords.ReadPressureLevel(ref reader, "to", strict, ref unknown);
+                To = WireWords.ReadPressureCategory(ref reader, "to", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -150,9 +150,9 @@ public sealed record PressureChangedData : IWireRecord<PressureChangedData>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("from"u8);
-        WireWriter.Value(writer, WireWriter.Kept(From == PressureLevel.Unknown, UnknownWords, "from") ?? this.From.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(From == PressureCategory.Unknown, UnknownWords, "from") ?? this.From.ToWord());
         writer.WritePropertyName("to"u8);
-        WireWriter.Value(writer, WireWriter.Kept(To == PressureLevel.Unknown, UnknownWords, "to") ?? this.To.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(To == PressureCategory.Unknown, UnknownWords, "to") ?? this.To.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_bytes"u8);
@@ -575,7 +575,7 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
     public required string DeviceId { get; init; }
 
     /// <summary>Which was sustained, and so led to it.</summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary><c>steps</c></summary>
     public required IReadOnlyList<OptimizeStep> Steps { get; init; }
@@ -624,7 +624,7 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "steps"u8))
@@ -684,7 +684,7 @@ public sealed record OptimizedData : IWireRecord<OptimizedData>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("claimed_bytes"u8);

@@ -19,7 +19,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
     public required HostStatus Host { get; init; }
 
     /// <summary>The worst of the devices'.</summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Of the oldest reading in the answer.</summary>
     public required long AgeMs { get; init; }
@@ -53,7 +53,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "age_ms"u8))
@@ -86,7 +86,7 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         writer.WritePropertyName("host"u8);
         WireWriter.Value(writer, Host);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("age_ms"u8);
         WireWriter.Value(writer, AgeMs);
         writer.WriteEndObject();
@@ -172,7 +172,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     public required double? UtilizationPercentage { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary><c>allocations</c></summary>
     public required IReadOnlyList<AllocationRow>? Allocations { get; init; }
@@ -342,7 +342,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x1000000;
             }
             else if (WireReader.IsAt(ref reader, "allocations"u8))
@@ -445,7 +445,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
         writer.WritePropertyName("utilization_percentage"u8);
         WireWriter.Value(writer, UtilizationPercentage);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("allocations"u8);
         WireWriter.List(writer, Allocations, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("usage"u8);
@@ -2459,10 +2459,10 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
     public required IReadOnlyList<OptimizeStep> Steps { get; init; }
 
     /// <summary><c>pressure_before</c></summary>
-    public required PressureLevel PressureBefore { get; init; }
+    public required PressureCategory PressureBefore { get; init; }
 
     /// <summary><c>pressure_after</c></summary>
-    public required PressureLevel PressureAfter { get; init; }
+    public required PressureCategory PressureAfter { get; init; }
 
     private readonly IReadOnlyList<ReleasedMemory> _released = [];
 
@@ -2503,12 +2503,12 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
+                PressureBefore = WireWords.ReadPressureCategory(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x8;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
+                PressureAfter = WireWords.ReadPressureCategory(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x10;
             }
             else if (WireReader.IsAt(ref reader, "released"u8))
@@ -2542,9 +2542,9 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
         writer.WritePropertyName("steps"u8);
         WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureCategory.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureCategory.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         if ((_assigned & 0x1) != 0)
         {
             writer.WritePropertyName("released"u8);
@@ -2649,7 +2649,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
     public required IReadOnlyList<ModelStatus> Models { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary><c>pressure_percentage</c></summary>
     public required double? PressurePercentage { get; init; }
@@ -2687,7 +2687,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -2733,7 +2733,7 @@ public sealed record GetModelStatusResult : IWireRecord<GetModelStatusResult>
         writer.WritePropertyName("models"u8);
         WireWriter.List(writer, Models, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_operations"u8);
@@ -3129,10 +3129,10 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
     public required long OptimizationTimeMs { get; init; }
 
     /// <summary><c>pressure_before</c></summary>
-    public required PressureLevel PressureBefore { get; init; }
+    public required PressureCategory PressureBefore { get; init; }
 
     /// <summary><c>pressure_after</c></summary>
-    public required PressureLevel PressureAfter { get; init; }
+    public required PressureCategory PressureAfter { get; init; }
 
     /// <summary><c>goal_met</c></summary>
     public required bool GoalMet { get; init; }
@@ -3199,12 +3199,12 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_before"u8))
             {
-                PressureBefore = WireWords.ReadPressureLevel(ref reader, "pressure_before", strict, ref unknown);
+                PressureBefore = WireWords.ReadPressureCategory(ref reader, "pressure_before", strict, ref unknown);
                 seen |= 0x100;
             }
             else if (WireReader.IsAt(ref reader, "pressure_after"u8))
             {
-                PressureAfter = WireWords.ReadPressureLevel(ref reader, "pressure_after", strict, ref unknown);
+                PressureAfter = WireWords.ReadPressureCategory(ref reader, "pressure_after", strict, ref unknown);
                 seen |= 0x200;
             }
             else if (WireReader.IsAt(ref reader, "goal_met"u8))
@@ -3254,9 +3254,9 @@ public sealed record ModelOptimizeResult : IWireRecord<ModelOptimizeResult>
         writer.WritePropertyName("optimization_time_ms"u8);
         WireWriter.Value(writer, OptimizationTimeMs);
         writer.WritePropertyName("pressure_before"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureLevel.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureBefore == PressureCategory.Unknown, UnknownWords, "pressure_before") ?? this.PressureBefore.ToWord());
         writer.WritePropertyName("pressure_after"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureLevel.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureAfter == PressureCategory.Unknown, UnknownWords, "pressure_after") ?? this.PressureAfter.ToWord());
         writer.WritePropertyName("goal_met"u8);
         WireWriter.Value(writer, GoalMet);
         writer.WritePropertyName("message"u8);
@@ -3388,7 +3388,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
     public required IReadOnlyList<DevicePressure> Devices { get; init; }
 
     /// <summary>The worst of the devices'.</summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -3414,7 +3414,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else
@@ -3440,7 +3440,7 @@ public sealed record GetPressureResult : IWireRecord<GetPressureResult>
         writer.WritePropertyName("devices"u8);
         WireWriter.List(writer, Devices, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }
@@ -3452,7 +3452,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     public required string DeviceId { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Share of the budget that is not to be had any more.</summary>
     public required double? PressurePercentage { get; init; }
@@ -3505,7 +3505,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x2;
             }
             else if (WireReader.IsAt(ref reader, "pressure_percentage"u8))
@@ -3576,7 +3576,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
         writer.WritePropertyName("device_id"u8);
         WireWriter.Value(writer, DeviceId);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("pressure_percentage"u8);
         WireWriter.Value(writer, PressurePercentage);
         writer.WritePropertyName("available_memory_bytes"u8);
@@ -3680,7 +3680,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
     public required double Value { get; init; }
 
     /// <summary><c>level</c></summary>
-    public required PressureLevel Level { get; init; }
+    public required PressureCategory Level { get; init; }
 
     /// <summary><c>source</c></summary>
     public required Source Source { get; init; }
@@ -3714,7 +3714,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
             }
             else if (WireReader.IsAt(ref reader, "level"u8))
             {
-                Level = WireWords.ReadPressureLevel(ref reader, "level", strict, ref unknown);
+                Level = WireWords.ReadPressureCategory(ref reader, "level", strict, ref unknown);
                 seen |= 0x4;
             }
             else if (WireReader.IsAt(ref reader, "source"u8))
@@ -3747,7 +3747,7 @@ public sealed record PressureSignal : IWireRecord<PressureSignal>
         writer.WritePropertyName("value"u8);
         WireWriter.Value(writer, Value);
         writer.WritePropertyName("level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(Level == PressureLevel.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(Level == PressureCategory.Unknown, UnknownWords, "level") ?? this.Level.ToWord());
         writer.WritePropertyName("source"u8);
         WireWriter.Value(writer, WireWriter.Kept(Source == Source.Unknown, UnknownWords, "source") ?? this.Source.ToWord());
         writer.WriteEndObject();
@@ -4197,7 +4197,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
     public required long? AvailableBytes { get; init; }
 
     /// <summary><c>pressure_level</c></summary>
-    public required PressureLevel PressureLevel { get; init; }
+    public required PressureCategory PressureCategory { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -4253,7 +4253,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
             }
             else if (WireReader.IsAt(ref reader, "pressure_level"u8))
             {
-                PressureLevel = WireWords.ReadPressureLevel(ref reader, "pressure_level", strict, ref unknown);
+                PressureCategory = WireWords.ReadPressureCategory(ref reader, "pressure_level", strict, ref unknown);
                 seen |= 0x80;
             }
             else
@@ -4291,7 +4291,7 @@ public sealed record TimelinePoint : IWireRecord<TimelinePoint>
         writer.WritePropertyName("available_bytes"u8);
         WireWriter.Value(writer, AvailableBytes);
         writer.WritePropertyName("pressure_level"u8);
-        WireWriter.Value(writer, WireWriter.Kept(PressureLevel == PressureLevel.Unknown, UnknownWords, "pressure_level") ?? this.PressureLevel.ToWord());
+        WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WriteEndObject();
     }
 }

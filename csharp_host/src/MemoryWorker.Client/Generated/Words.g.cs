@@ -169,7 +169,7 @@ public enum Source
 }
 
 /// <summary>How close a device is to running out.</summary>
-public enum PressureLevel
+public enum PressureCategory
 {
     /// <summary><c>unknown</c>, or a word that this library does not know: <c>UnknownWords</c> has its text.</summary>
     Unknown,
@@ -893,60 +893,60 @@ public static class WireWords
         return Source.Unknown;
     }
 
-    /// <summary>The word of a <see cref="PressureLevel"/>.</summary>
+    /// <summary>The word of a <see cref="PressureCategory"/>.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
-    public static string ToWord(this PressureLevel value) => value switch
+    public static string ToWord(this PressureCategory value) => value switch
     {
-        PressureLevel.Low => "low",
-        PressureLevel.Moderate => "moderate",
-        PressureLevel.High => "high",
-        PressureLevel.Critical => "critical",
-        PressureLevel.Unknown => "unknown",
+        PressureCategory.Low => "low",
+        PressureCategory.Moderate => "moderate",
+        PressureCategory.High => "high",
+        PressureCategory.Critical => "critical",
+        PressureCategory.Unknown => "unknown",
         _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of low, moderate, high, critical, unknown"),
     };
 
-    /// <summary>Finds the <see cref="PressureLevel"/> of a word; false where there is none.</summary>
-    public static bool TryParse(string? word, out PressureLevel value)
+    /// <summary>Finds the <see cref="PressureCategory"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out PressureCategory value)
     {
-        (PressureLevel found, bool known) = word switch
+        (PressureCategory found, bool known) = word switch
         {
-            "low" => (PressureLevel.Low, true),
-            "moderate" => (PressureLevel.Moderate, true),
-            "high" => (PressureLevel.High, true),
-            "critical" => (PressureLevel.Critical, true),
-            "unknown" => (PressureLevel.Unknown, true),
-            _ => (PressureLevel.Unknown, false),
+            "low" => (PressureCategory.Low, true),
+            "moderate" => (PressureCategory.Moderate, true),
+            "high" => (PressureCategory.High, true),
+            "critical" => (PressureCategory.Critical, true),
+            "unknown" => (PressureCategory.Unknown, true),
+            _ => (PressureCategory.Unknown, false),
         };
         value = found;
         return known;
     }
 
-    internal static PressureLevel ReadPressureLevel(
+    internal static PressureCategory ReadPressureCategory(
         ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
     {
         WireReader.ExpectWord(ref reader, member);
         if (reader.ValueTextEquals("low"u8))
         {
-            return PressureLevel.Low;
+            return PressureCategory.Low;
         }
         if (reader.ValueTextEquals("moderate"u8))
         {
-            return PressureLevel.Moderate;
+            return PressureCategory.Moderate;
         }
         if (reader.ValueTextEquals("high"u8))
         {
-            return PressureLevel.High;
+            return PressureCategory.High;
         }
         if (reader.ValueTextEquals("critical"u8))
         {
-            return PressureLevel.Critical;
+            return PressureCategory.Critical;
         }
         if (reader.ValueTextEquals("unknown"u8))
         {
-            return PressureLevel.Unknown;
+            return PressureCategory.Unknown;
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "low, moderate, high, critical, unknown");
-        return PressureLevel.Unknown;
+        return PressureCategory.Unknown;
     }
 
     /// <summary>The word of a <see cref="MemoryType"/>.</summary>

@@ -34,7 +34,7 @@ internal static class Interpreter
     public static string Describe(PythonWorkerOptions options, IReadOnlyList<string> stderrTail)
     {
         var path = Find(options.FileName);
-        var command = string.Join(' ', options.Arguments.Prepend($"'{path}'"));
+        var command = string.Join(' ', options.CommandLine.Prepend($"'{path}'"));
         var started = $"started was {command} in '{options.WorkingDirectory ?? Directory.GetCurrentDirectory()}'";
         return stderrTail.Any(IsTooOld)
             ? $"the worker needs Python 3.{NeededMinor} or newer, and '{path}' is older: set {nameof(options.FileName)} to a newer one; {started}"

@@ -55,7 +55,7 @@ internal sealed class WorkerProcess : IDisposable
             StandardInputEncoding = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false),
             WorkingDirectory = options.WorkingDirectory ?? string.Empty,
         };
-        foreach (var argument in options.Arguments)
+        foreach (var argument in options.CommandLine)
         {
             start.ArgumentList.Add(argument);
         }

@@ -168,7 +168,7 @@ internal static class WireReader
     {
         Dictionary<string, string>? none = null;
         return reader.TokenType == JsonTokenType.String
-            ? WireWords.ReadPressureLevel(ref reader, member, strict: true, ref none)
+            ? WireWords.ReadPressureCategory(ref reader, member, strict: true, ref none)
             : Double(ref reader, member, strict, maximum: maximum, above: above);
     }
 

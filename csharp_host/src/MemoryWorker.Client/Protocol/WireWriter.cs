@@ -47,9 +47,9 @@ internal static class WireWriter
 
     internal static void Value(Utf8JsonWriter writer, PressureTarget? value)
     {
-        if (value?.Level is { } level)
+        if (value?.Category is { } category)
         {
-            writer.WriteStringValue(level.ToWord());
+            writer.WriteStringValue(category.ToWord());
         }
         else
         {

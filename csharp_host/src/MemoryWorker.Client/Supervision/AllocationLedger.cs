@@ -105,8 +105,15 @@ internal sealed class AllocationLedger(TimeProvider clock)
     {
         lock (_live)
         {
-            _live[got.AllocationId] = new(
-                new(got.AllocationId, got.DeviceId, got.SizeBytes, asked.Owner, asked.Purpose), clock.GetTimestamp(), Lease(asked.LeaseMs));
+            var made = new LostAllocation
+            {
+                AllocationId = got.AllocationId,
+                DeviceId = got.DeviceId,
+                SizeBytes = got.SizeBytes,
+                Owner = asked.Owner,
+                Purpose = asked.Purpose,
+            };
+            _live[got.AllocationId] = new(made, clock.GetTimestamp(), Lease(asked.LeaseMs));
         }
     }
 
@@ -131,12 +138,14 @@ internal sealed class AllocationLedger(TimeProvider clock)
             var known = _live.TryGetValue(got.SourceAllocationId, out var source);
             if (got.DestinationAllocationId is { } id)
             {
-                var made = new LostAllocation(
-                    id,
-                    got.DestinationDeviceId,
-                    got.SizeBytes,
-                    known ? source.Allocation.Owner : null,
-                    known ? source.Allocation.Purpose : null);
+                var made = new LostAllocation
+                {
+                    AllocationId = id,
+                    DeviceId = got.DestinationDeviceId,
+                    SizeBytes = got.SizeBytes,
+                    Owner = known ? source.Allocation.Owner : null,
+                    Purpose = known ? source.Allocation.Purpose : null,
+                };
                 _live[id] = new(made, source.Since, source.Lease);
             }
 

@@ -65,14 +65,16 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
                     : _attempt is not null ? (_starts == 0 ? WorkerState.Starting : WorkerState.Restarting)
                     : _brokenSince is not null ? WorkerState.BreakerOpen
                     : WorkerState.NotStarted;
-                return new WorkerSnapshot(
-                    state,
-                    _current?.ProcessId,
-                    _current?.Hello.WorkerVersion,
-                    _starts,
-                    _exits,
-                    _current?.InFlight ?? 0,
-                    Interlocked.Read(ref _junk));
+                return new WorkerSnapshot
+                {
+                    State = state,
+                    ProcessId = _current?.ProcessId,
+                    WorkerVersion = _current?.Hello.WorkerVersion,
+                    Starts = _starts,
+                    Exits = _exits,
+                    InFlight = _current?.InFlight ?? 0,
+                    JunkLines = Interlocked.Read(ref _junk),
+                };
             }
         }
     }
@@ -109,7 +111,13 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
     public void OnJunk(int processId, string excerpt)
     {
         Interlocked.Increment(ref _junk);
-        _sink.OnLog(new WorkerLogEntry(WorkerLogLevel.Warning, $"not a frame on stdout: {excerpt}", excerpt, processId));
+        _sink.OnLog(new WorkerLogEntry
+        {
+            Level = WorkerLogLevel.Warning,
+            Message = $"not a frame on stdout: {excerpt}",
+            Line = excerpt,
+            ProcessId = processId,
+        });
     }
 
     public void OnEvent(WorkerEvent one) => _sink.OnEvent(one);

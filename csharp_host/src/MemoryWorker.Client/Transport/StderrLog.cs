@@ -51,7 +51,7 @@ internal sealed class StderrLog(int processId, int tailLines, IWorkerObserver ob
 
     private WorkerLogEntry Read(ReadOnlySpan<byte> line, string text)
     {
-        var plain = new WorkerLogEntry(WorkerLogLevel.Warning, text, text, processId);
+        var plain = new WorkerLogEntry { Level = WorkerLogLevel.Warning, Message = text, Line = text, ProcessId = processId };
         if (line[0] != (byte)'{')
         {
             return plain;

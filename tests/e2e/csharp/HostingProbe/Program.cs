@@ -13,6 +13,7 @@ using Microsoft.Extensions.Logging;
 
 var logs = new Logs();
 var measured = new ConcurrentBag<string>();
+var versions = new ConcurrentBag<string?>();
 var traced = new ConcurrentQueue<Activity>();
 using var meters = new MeterListener
 {
@@ -20,13 +21,14 @@ using var meters = new MeterListener
     {
         if (instrument.Meter.Name == MemoryWorkerTelemetry.Name)
         {
+            versions.Add(instrument.Meter.Version);
             listener.EnableMeasurementEvents(instrument);
         }
     },
 };
 meters.SetMeasurementEventCallback<double>((instrument, _, tags, _) => measured.Add($"{instrument.Name} {Text(tags)}"));
-meters.SetMeasurementEventCallback<long>((instrument, value, _, _) => measured.Add($"{instrument.Name} {value}"));
-meters.SetMeasurementEventCallback<int>((instrument, value, _, _) => measured.Add($"{instrument.Name} {value}"));
+meters.SetMeasurementEventCallback<long>((instrument, value, tags, _) => measured.Add($"{instrument.Name} {value} {Text(tags)}"));
+meters.SetMeasurementEventCallback<int>((instrument, value, tags, _) => measured.Add($"{instrument.Name} {value} {Text(tags)}"));
 meters.Start();
 using var activities = new ActivityListener
 {
@@ -44,6 +46,12 @@ builder.Services.AddMemoryWorker(configure: options =>
     args.Skip(1).ToList().ForEach(options.Arguments.Add);
     options.RestartDelay = TimeSpan.FromMinutes(10); // So that it is seen restarting.
 });
+builder.Services.AddKeyedMemoryWorker("second", configure: options =>
+{
+    options.FileName = args[0];
+    args.Skip(1).ToList().ForEach(options.Arguments.Add);
+    options.StartWithHost = false;
+});
 using var host = builder.Build();
 await host.StartAsync();
 var worker = host.Services.GetRequiredService<IPythonWorkerService>();
@@ -52,6 +60,18 @@ var exited = new TaskCompletionSource();
 worker.WorkerExited += (_, _) => throw new InvalidOperationException("a handler that throws");
 worker.WorkerExited += (_, _) => exited.TrySetResult();
 
+var second = host.Services.GetRequiredKeyedService<IPythonWorkerService>("second");
+var unstarted = second.Snapshot.State;
+await second.StartAsync();
+await host.Services.GetRequiredKeyedService<IServiceMemory>("second").PingAsync();
+var keyed = new
+{
+    unstarted = unstarted.ToString(),
+    running = second.Snapshot.State.ToString(),
+    apart = second.Snapshot.ProcessId != worker.Snapshot.ProcessId,
+    health = await HealthAsync("memory_worker_second"),
+    twice = Refused(() => builder.Services.AddKeyedMemoryWorker("second")),
+};
 var healthy = await HealthAsync();
 var echo = await AskAsync("fake.echo");
 await AskAsync("fake.complain", """{"lines": ["{\"level\": \"error\", \"message\": \"the device is hot\"}"]}""");
@@ -76,23 +96,39 @@ var stopped = await HealthAsync();
 
 Console.WriteLine(JsonSerializer.Serialize(new
 {
+    keyed,
+    version = new[] { versions.Distinct().Single(), traced.Select(one => one.Source.Version).Distinct().Single() },
+    ended = second.Snapshot.State.ToString(),
     healthy,
     degraded,
     stopped,
     code,
     traceparent = echo.Value.GetProperty("meta").GetProperty("traceparent").GetString(),
-    traces = traced.Select(one => $"{one.OperationName} {one.Id} {one.GetTagItem("memory_worker.outcome")}"),
+    traces = traced.Select(one => $"{one.OperationName} {one.Id} {one.GetTagItem("error.type")}"),
     metrics = measured.Distinct().Order(),
     logs = logs.Lines,
 }));
 
-async Task<string> HealthAsync() =>
-    (await host.Services.GetRequiredService<HealthCheckService>().CheckHealthAsync()).Entries["memory_worker"].Status.ToString();
+async Task<string> HealthAsync(string check = "memory_worker") =>
+    (await host.Services.GetRequiredService<HealthCheckService>().CheckHealthAsync()).Entries[check].Status.ToString();
+
+static string Refused(Action action)
+{
+    try
+    {
+        action();
+        return "nothing";
+    }
+    catch (ArgumentException problem)
+    {
+        return problem.Message;
+    }
+}
 
 Task<JsonData> AskAsync(string action, string data = "{}") =>
     worker.ExecuteAsync(WireAction.Plain(action), JsonData.Parse(data));
 
-static string Text(ReadOnlySpan<KeyValuePair<string, object?>> tags) => string.Join(" ", tags.ToArray().Select(one => one.Value));
+static string Text(ReadOnlySpan<KeyValuePair<string, object?>> tags) => string.Join(" ", tags.ToArray().Select(one => $"{one.Key}={one.Value}"));
 
 internal sealed class Logs : ILoggerProvider, ILogger
 {

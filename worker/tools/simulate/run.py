@@ -1,0 +1,29 @@
+"""What the command prints of a file: which kind of trace it is decides."""
+
+import argparse
+from typing import TextIO
+
+from protocol.vocabulary import EvictionStrategy
+from worker.tools.simulate import consumer_results, results
+from worker.tools.simulate.consumer_trace import is_consumer_trace, read_consumer_trace
+from worker.tools.simulate.lines import TraceError, first_object
+from worker.tools.simulate.trace_file import read_traces
+
+__all__ = ["TraceError", "run"]
+
+
+def run(lines: TextIO, arguments: argparse.Namespace) -> str:
+    """Read a trace, replay it, and return what is to be printed. TraceError where it can't be replayed."""
+    if is_consumer_trace(first_object(lines)):
+        if arguments.policy:
+            raise TraceError("--policy is about models; consumers are compared by price")
+        consumers = read_consumer_trace(lines, arguments.capacity_bytes)
+        found = consumer_results.simulate_consumers(consumers, arguments.optimum_seconds)
+        return consumer_results.as_json(found) if arguments.json else consumer_results.as_table(found)
+    traces = read_traces(lines, arguments.capacity_bytes)
+    strategies = tuple(dict.fromkeys(map(EvictionStrategy, arguments.policy or EvictionStrategy)))
+    rows = {
+        device_id: results.simulate(trace, strategies, arguments.optimum_seconds)
+        for device_id, trace in traces.items()
+    }
+    return results.as_json(rows) if arguments.json else results.as_table(rows)
