@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -216,21 +217,65 @@ class RoleEntry(BaseModel):
     """Models to use where that one has no room, in this order."""
 
 
+SERVER_PORTS = {
+    "comfyui": 8188, "llama-server": 8080, "llama-swap": 8080, "ollama": 11434, "openai": 8000, "vllm": 8000,
+}  # fmt: skip
+"""Kinds of other model servers, and the port that each listens on unless it is told otherwise."""
+
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class ServerEntry(BaseModel):
+    """Another model server on this machine: what it has loaded is seen, and it is asked to give memory back."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
+    """What its models' names begin with; null for its kind."""
+    kind: Literal["comfyui", "llama-server", "llama-swap", "ollama", "openai", "vllm"]
+    """Whose interface it speaks. `openai` is asked, and never told anything."""
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$", max_length=2048)] | None = None
+    """Where it listens; null for where its kind does on this machine."""
+    allow_remote: bool = False
+    """Whether `url` may be another machine's: its memory is not this one's then, and nobody checks who answers."""
+    device: Text = "auto"
+    """The device whose memory its models take, or `auto` for the default one."""
+    authorization_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")] | None = None
+    """The environment variable with the whole value of the header `Authorization`, such as `Bearer …`."""
+    reload_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] | None = None
+    """What loading one of its models again takes; null to learn it."""
+
+    @model_validator(mode="after")
+    def _is_here(self) -> Self:
+        if self.url is not None and not self.allow_remote:
+            try:
+                host = urlsplit(self.url).hostname
+            except ValueError:
+                host = None
+            if host not in _HERE:
+                raise ValueError(
+                    f"url: {host} is not this machine; allow_remote: true has it asked all the same"
+                )
+        return self
+
+
 class ModelsFile(BaseModel):
     """The whole file; its models are checked one by one, so that one that is wrong is refused alone."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    models: Any
-    """All models: a list, or keys and values by id."""
+    models: Any = None
+    """All models: a list, or keys and values by id. May be left out where there are `servers`."""
     roles: Any = None
     """Names for what models are for."""
+    servers: Any = None
+    """Other model servers on this machine: a list, or keys and values by name."""
 
 
 def models_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the file, for editors that check YAML by one."""
-    entry, role = ModelEntry.model_json_schema(), RoleEntry.model_json_schema()
-    for kind, place in ((ModelEntry, entry), (RoleEntry, role)):
+    entry, role, server = (each.model_json_schema() for each in (ModelEntry, RoleEntry, ServerEntry))
+    for kind, place in ((ModelEntry, entry), (RoleEntry, role), (ServerEntry, server)):
         for field, text in _field_texts(kind).items():
             place["properties"][field]["description"] = text
     given = {key: {"not": {"type": "null"}} for key in ("path", "factory")}
@@ -271,11 +316,11 @@ def models_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "models.json",
-        "$defs": {"ModelEntry": entry, "NamedModelEntry": named, "RoleEntry": role},
+        "$defs": {"ModelEntry": entry, "NamedModelEntry": named, "RoleEntry": role, "ServerEntry": server},
         "title": "ModelsFile",
         "type": "object",
         "additionalProperties": False,
-        "required": ["models"],
+        "anyOf": [{"required": ["models"]}, {"required": ["servers"]}],
         "properties": {
             "models": {
                 "description": texts["models"],
@@ -288,6 +333,14 @@ def models_schema() -> dict[str, Any]:
                 "description": texts["roles"],
                 "type": ["object", "null"],
                 "additionalProperties": {"anyOf": [{"$ref": "#/$defs/RoleEntry"}, {"type": "string"}]},
+            },
+            "servers": {
+                "description": texts["servers"],
+                "anyOf": [
+                    {"type": "array", "items": {"$ref": "#/$defs/ServerEntry"}},
+                    {"type": "object", "additionalProperties": {"$ref": "#/$defs/ServerEntry"}},
+                    {"type": "null"},
+                ],
             },
         },
     }

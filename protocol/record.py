@@ -11,6 +11,8 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 _DEFINING = RLock()
+_late: list[bool] = []
+"""Holds something once kinds are to be defined as they are declared."""
 
 
 class _Fields:
@@ -42,7 +44,7 @@ class Record:
 
     def __init_subclass__(cls) -> None:
         # One with an ``__init__`` of its own, or another record's, would not come by the one above.
-        if "__init__" in vars(cls) or cls.__bases__ != (Record,):
+        if _late or "__init__" in vars(cls) or cls.__bases__ != (Record,):
             define(cls)
 
     def __eq__(self, other: object) -> bool:
@@ -54,6 +56,11 @@ class Record:
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({fields})"
+
+
+def define_at_once() -> None:
+    """Define kinds from now on as they are declared: what is imported this late is about to be used."""
+    _late[:] = [True]
 
 
 def define(kind: type[Record]) -> None:

@@ -37,6 +37,10 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes 20 ms
     from worker.app.serve import serve  # noqa: PLC0415
 
+    if arguments.command == "broker":
+        from worker.tools.broker import narrate, prepare  # noqa: PLC0415
+
+        serve(arguments, prepare(arguments, descriptors[0]), descriptors[1], narrate)
     serve(arguments, *descriptors)
 
 

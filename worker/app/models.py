@@ -11,6 +11,7 @@ from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend
 from worker.core.errors import ModelLoadFailedError
 from worker.core.log import log
+from worker.core.models import ServerSpec
 from worker.interface.models import ModelInterface
 from worker.loaders.models_file import DeclaredModels, ModelConfigError, declared_models
 from worker.manager.models import ModelManager
@@ -51,9 +52,26 @@ def build_models(
     )
     consumers.add_source(partial(externals, core, models, owners))
     consumers.add_listed(partial(own_models, core, models, worker.unloader))
+    servers = tuple(surroundings.servers())
+    if servers:
+        _follow(core, models, owners, worker, consumers, servers)
     return ModelInterface(
         core, worker, monitor, lambda: (tuple(surroundings.models()), tuple(surroundings.roles()))
     )
+
+
+def _follow(
+    core: Core, models: ModelManager, owners: ExternalWorker, worker: ModelWorker, consumers: ConsumerWorker,
+    specs: tuple[ServerSpec, ...],
+) -> None:  # fmt: skip
+    """Follow other model servers until the process ends. Without what they are asked through, that is told."""
+    try:
+        from worker.servers.roster import Servers  # noqa: PLC0415 - needs a library of its own
+    except ModuleNotFoundError as error:
+        problem = f"{error.name} is not installed: pip install memory-worker[servers]"
+        log("warning", "no model server is followed", problem=problem)
+        return
+    Servers(core, models, owners, consumers).follow(specs, worker.placement.default_device)
 
 
 def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
@@ -65,7 +83,7 @@ def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend
     except (ModelConfigError, OSError) as error:
         fail(f"--models: {error}")
     for problem in found.problems:
-        log("warning", "a model is refused", problem=problem)
+        log("warning", "a model or server is refused", problem=problem)
     return found
 
 
@@ -92,4 +110,4 @@ def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend])
             refused = f"it is for {spec.device_id}; there is {', '.join(backends)}"
             problems.append(f"{path}: {spec.model_id}: {refused}")
         specs.append(spec if refused is None else replace(spec, refused=refused, device_id=None))
-    return DeclaredModels(tuple(specs), found.roles, tuple(problems))
+    return DeclaredModels(tuple(specs), found.roles, tuple(problems), found.servers)

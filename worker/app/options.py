@@ -36,6 +36,7 @@ Try it: paste this line into a shell. One JSON object a line goes in, one comes 
   python -m memory_worker doctor                  what can and can't be measured on this machine, and why
   python -m memory_worker < examples/conversation.jsonl      a walk through the operations
   python -m memory_worker report FILE.jsonl       what --record FILE.jsonl saw, as one HTML page
+  python -m memory_worker broker --models FILE    makes room among the model servers that FILE names, beside them
   python -m memory_worker top --attach PID        the same as it happens, in a terminal
   python -m memory_worker simulate TRACE.jsonl    what each eviction policy would have cost on a trace of model uses
 
@@ -167,7 +168,7 @@ def parse(arguments: list[str]) -> Arguments:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("command", nargs="?", choices=("serve", "doctor"), default="serve", help="default: serve")
+    add("command", nargs="?", choices=("serve", "doctor", "broker"), default="serve", help="default: serve")
     add("--json", action="store_true", help="doctor's findings as one JSON object")
     add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
     add("--default-device", metavar="ID", help="device of requests that name none (default: the first"

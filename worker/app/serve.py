@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from worker import __version__
 from worker.app.background import build_pressure_monitor, build_reaper
+from worker.app.first_use import first_uses
 from worker.app.memory import Parts, build_memory
 from worker.app.options import Arguments, fail
 from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
+from worker.core.events import Publish
+from worker.core.heap import use_one_heap
 from worker.core.log import log, serve_log, set_level
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
@@ -39,8 +42,11 @@ _STACK_BYTES = 2 * 2**20
 """Of each thread. The system's own measure, 8 MiB, would take most of a limited address space."""
 
 
-def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
-    """Serve requests until the host is done. Does not return: the process ends with 0."""
+def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | None = None) -> None:
+    """Serve requests until the host is done. Does not return: the process ends with 0.
+
+    ``narrate`` is told of every event.
+    """
     _prepare(arguments)
     fixed_clock = FixedClock() if arguments.deterministic else None
     clock: Clock = fixed_clock if fixed_clock is not None else SystemClock()
@@ -63,11 +69,13 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
     )
     events: Events = channel
     record = hub = decisions = None
-    if arguments.watched:
+    if arguments.watched or narrate is not None:
         from worker.app.export import decision_log  # noqa: PLC0415 - only where somebody watches
         from worker.export.event_hub import EventHub  # noqa: PLC0415
 
         events = hub = EventHub(channel)
+        if narrate is not None:
+            hub.follow(narrate)
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
     parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
@@ -117,13 +125,14 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int) -> None:
             parts.pace.set(clock.now_ns())
         memory.devices.probe_here()
 
-    loop.run(prepare, go_on)  # sampling would only keep the first answer waiting
+    loop.run(prepare, go_on, first_uses)  # sampling would only keep the first answer waiting
 
 
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
     set_level(arguments.log_level)
     threading.stack_size(_STACK_BYTES)
+    use_one_heap()
     serve_log()
     RESERVE.fill()
 

@@ -6,7 +6,7 @@ from protocol.record import Record
 from protocol.results import Limits
 from worker.app.devices import Begin
 from worker.backends.base import DeviceBackend
-from worker.core.models import ModelSpec, Role
+from worker.core.models import ModelSpec, Role, ServerSpec
 from worker.core.records import Decision, DeviceInfo
 
 
@@ -23,6 +23,8 @@ class Surroundings(Record):
     """Returns what this process takes; None where that can't be told."""
     roles: Callable[[], Iterable[Role]] = tuple
     """Returns the names for what models are for. Both are called again when they are to be read again."""
+    servers: Callable[[], Iterable[ServerSpec]] = tuple
+    """Returns the model servers to follow. Called once, after the models."""
     default_device: str | None = None
     python_lines: Callable[[], Mapping[str, int]] | None = None
     """Returns the bytes of Python objects by the line that made them."""

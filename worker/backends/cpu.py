@@ -1,8 +1,8 @@
 """The machine's own memory: anonymous maps, and files that the host can map."""
 
 import sys
-import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import OutOfMemoryError, UnsupportedError
 from worker.core.log import log
 from worker.core.records import HOST, AllocationRequest, Block, Defragmented, DeviceInfo, FileRange, Readings
+from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.telemetry.system import SystemReading
 
@@ -227,7 +228,7 @@ class CpuBackend:
             mapped = list(self._mapped.values())
         for buffer in mapped:
             if buffer.is_wanted():
-                threading.Thread(target=_give_way, args=(buffer,), name="give way", daemon=True).start()
+                start_thread(partial(_give_way, buffer), "give way")
 
     def defragment(self, device_id: str) -> Defragmented | None:  # noqa: ARG002
         """Do nothing: virtual memory does not fragment."""

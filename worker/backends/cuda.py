@@ -1,6 +1,5 @@
 """CUDA devices, and AMD's through torch's ROCm build: ``cuda:0``, ``cuda:1`` ... in the driver's order."""
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from worker.backends.torch_blocks import TorchBlocks
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, UnsupportedError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
+from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.telemetry.system import SystemMemory
 
@@ -103,7 +103,7 @@ class CudaBackend:
             self.probe()
             on_change(self.devices)
 
-        threading.Thread(target=look, name=f"{self._expected.kind}-probe", daemon=True).start()
+        start_thread(look, f"{self._expected.kind}-probe")
 
     def readings(self, device_id: str) -> Readings:
         """Ask the driver, NVML and torch's allocator."""

@@ -1,12 +1,11 @@
 """Work in pieces, of which this thread and one more take the next in turns."""
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from worker.core.cancellation import CancelToken
 from worker.core.shortages import start_thread
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 
 PARALLEL_FROM_BYTES = 32 * 2**20
 """Below this a second thread costs more to start than it saves."""
@@ -51,7 +50,7 @@ def take_turns(
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
             failures.append(error)
 
-    helped = threading.Event()
+    helped = SureEvent()
 
     def help_out() -> None:
         try:

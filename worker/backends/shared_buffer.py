@@ -15,6 +15,7 @@ from pathlib import Path
 from worker.backends.host_memory import page_rounded
 from worker.core.cancellation import CancelToken
 from worker.core.errors import NoFileRoomError, OutOfMemoryError, UnsupportedError
+from worker.core.shortages import patiently
 
 _STEP_BYTES = 64 * 2**20
 """Blocks are reserved in steps of this size, so that cancelling is seen in between."""
@@ -84,12 +85,17 @@ class SharedBuffer:
                 self._map.close()
         except BufferError:  # a copy that was cut short still holds a view; its end unmaps
             self._map = None
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        patiently(self._remove)
+        return None
+
+    def _remove(self) -> None:
         try:
             self.path.unlink(missing_ok=True)
         except PermissionError:
             self._on_left(self.path)
-        return None
 
     def _reserve(self, token: CancelToken) -> None:
         """Have the file system set all blocks aside: a full one must be an error now, not a signal later."""

@@ -10,12 +10,14 @@ import os
 import re
 import stat
 import sys
+from functools import partial
 from pathlib import Path
 
 from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
 from worker.core.paths import is_private, make_private, shown
+from worker.core.shortages import patiently
 from worker.core.sure_lock import SureLock
 
 _PREFIX = "memory-worker-"
@@ -148,8 +150,9 @@ class SharedFiles:
             if self._made_here:
                 make_private(folder)
             token = os.urandom(8).hex()
+            lock = _lock_path(folder, token)
             try:
-                fd = os.open(_lock_path(folder, token), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             except FileNotFoundError:
                 if not self._made_here:
                     raise
@@ -157,11 +160,15 @@ class SharedFiles:
             try:
                 _lock(fd)
                 # Another worker may have taken the new file for an orphan before it was locked.
-                if os.path.samestat(os.fstat(fd), _lock_path(folder, token).stat()):
+                if os.path.samestat(os.fstat(fd), lock.stat()):
                     self._token, self._lock_fd = token, fd
                     return
             except OSError:
                 pass
+            except BaseException:  # such as short memory: no lock of nobody's stays
+                os.close(fd)
+                patiently(partial(lock.unlink, missing_ok=True))
+                raise
             os.close(fd)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from worker.core.errors import CancelledError, DeadlineExceededError
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 
 _LOCK = SureLock()
 """Guards what is rarely touched of all tokens: a token of its own lock would cost more than a short request."""
@@ -20,7 +20,7 @@ class CancelToken:
         self.deadline_ns = deadline_ns
         self._now_ns = now_ns
         self._cancelled = False
-        self._event: threading.Event | None = None
+        self._event: SureEvent | None = None
         """Made by the first who waits."""
         self._callbacks: list[Callable[[], None]] | None = None
 
@@ -75,7 +75,7 @@ class CancelToken:
         with _LOCK:
             if self._cancelled:
                 return
-            event = self._event = self._event or threading.Event()
+            event = self._event = self._event or SureEvent()
         event.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 

@@ -20,7 +20,7 @@ from typing import Any, TextIO, cast
 
 import orjson
 
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 from worker.core.text import UNSEEN, printable
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -32,6 +32,7 @@ _CUT_CHARACTERS = 16 * 1024
 _threshold = LEVELS.index("warning")
 _about = threading.local()
 _writer: "_Writer | None" = None
+_plain = False
 
 
 def set_level(level: str) -> None:
@@ -65,6 +66,17 @@ def pass_on(source: str, text: str) -> None:
                 _put(_line(orjson.loads(each)))
         elif each.strip():
             _write("info", each.rstrip(), {"source": source})
+
+
+def write_plainly() -> None:
+    """Write lines for people from now on instead of JSON. Call once, before serving."""
+    global _plain  # noqa: PLW0603 - one process, one log
+    _plain = True
+
+
+def put_line(text: str) -> None:
+    """Write a line as it is, whatever the level, with nothing in it that a terminal would obey."""
+    _put(printable(text).encode() + b"\n")
 
 
 def serve_log() -> None:
@@ -110,6 +122,11 @@ def _put(line: bytes) -> None:
 
 
 def _line(fields: dict[str, Any]) -> bytes:
+    if _plain:
+        about = (f"{key} {value}" for key, value in fields.items() if key not in {"time", "level", "message"})
+        when = time.strftime("%H:%M:%S", time.localtime(fields.get("time")))
+        said = ", ".join((str(fields.get("message")), *about))
+        return printable(f"{when} {said}"[:_CUT_CHARACTERS]).encode() + b"\n"
     try:
         line = orjson.dumps(fields, default=repr)
     except TypeError:  # such as an integer above 64 bits, or half a surrogate pair
@@ -182,7 +199,7 @@ class _Writer:
     def __init__(self) -> None:
         self._waiting = deque[bytes]()
         self._wake = SimpleQueue[None]()
-        self._idle = threading.Event()
+        self._idle = SureEvent()
         self._counting = SureLock()
         # All mutable state besides: how many lines were dropped, and not told of yet.
         self._dropped = 0

@@ -57,6 +57,8 @@ class ModelSpec(Record):
     preload: bool = False
     engine_group: str | None = None
     """The engine process that it shares; None for one of its own."""
+    server: str | None = None
+    """The model server that has it, where it is one that this worker follows: then it is external."""
 
     @property
     def external(self) -> bool:
@@ -71,6 +73,20 @@ class Role(Record):
     model_id: str
     fallbacks: tuple[str, ...]
     """Used where the model has no headroom, in this order."""
+
+
+class ServerSpec(Record):
+    """A server as the operator declared it."""
+
+    name: str
+    kind: str
+    url: str
+    device_id: str | None = None
+    """None for the default device."""
+    authorization_env: str | None = None
+    """The variable whose value goes into the header ``authorization``."""
+    reload_ms: float | None = None
+    """What having a model again takes, until it was seen."""
 
 
 class TensorInfo(Record):

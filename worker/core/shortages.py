@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from worker.core.errors import OutOfMemoryError
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 
 _TRIES = 200
 _RESERVED_BYTES = 256 * 1024
@@ -68,19 +68,27 @@ def patiently(make: Callable[[], T]) -> T:
                 time.sleep(0.005)
 
 
-def start_thread(run: Callable[[], None], name: str) -> None:
-    """Run something on a thread of its own, which ends with the process. OutOfMemoryError where there is none."""
+def start_thread(run: Callable[[], object], name: str) -> SureEvent:
+    """Run something on a thread of its own, which ends with the process. OutOfMemoryError where there is none.
+
+    Returns an event that is set once it is over.
+    """
+    ended = SureEvent()
 
     def named() -> None:
-        with suppress(MemoryError):
-            threading.current_thread().name = name
-        run()
+        try:
+            with suppress(MemoryError):
+                threading.current_thread().name = name
+            run()
+        finally:
+            patiently(ended.set)
 
     try:
         # Not threading.Thread: its start waits for ever where the new thread finds no memory to say that it runs.
         _thread.start_new_thread(named, ())
     except (RuntimeError, MemoryError) as error:
         raise _short("threads", "the system starts no more threads") from error
+    return ended
 
 
 def shortage(error: BaseException) -> OutOfMemoryError | None:

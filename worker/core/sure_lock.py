@@ -41,8 +41,33 @@ class SureRLock(_thread.RLock):  # type: ignore[misc]  # final in its stub alone
 class SureCondition(threading.Condition):
     """As ``threading.Condition``, over a lock of this module; its own can be taken again by who holds it."""
 
+    _waiters: Any
+    _release_save: Any
+    _acquire_restore: Any
+
     def __init__(self, lock: Any = None) -> None:
         super().__init__(SureRLock() if lock is None else lock)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as ``threading.Condition`` does. MemoryError: nothing is waited for any more, and the lock is held."""
+        try:
+            waiter = _thread.allocate_lock()
+        except RuntimeError as error:
+            raise MemoryError from error  # all that it says so of
+        acquire, waiters, restore = waiter.acquire, self._waiters, self._acquire_restore
+        acquire()
+        waiters.append(waiter)
+        notified = False
+        try:
+            state = self._release_save()
+            try:
+                notified = acquire() if timeout is None else acquire(timeout > 0, max(timeout, 0) or -1)
+            finally:
+                restore(state)
+        finally:
+            if not notified and waiter in waiters:
+                waiters.remove(waiter)
+        return notified
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -51,3 +76,11 @@ class SureCondition(threading.Condition):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class SureEvent(threading.Event):
+    """As ``threading.Event``, over a condition of this module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = SureCondition(SureLock())

@@ -8,10 +8,9 @@ models and capacities known so far.
 
 import math
 import queue
-import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +20,7 @@ import orjson
 from worker.core.log import log
 from worker.core.paths import shown
 from worker.core.records import Decision, DecisionKind
+from worker.core.shortages import patiently, start_thread
 from worker.export.private_file import Sink
 
 MAX_BYTES = 64 * 2**20
@@ -48,60 +48,57 @@ class DecisionLog:
         self._ends_at = math.inf
         # All mutable state, the writing thread's: the file, its size, what is to go into it, and the figures told in it.
         self._sink = Sink(path)
+        self._failed = False
         self._written = 0
         self._waiting = bytearray()
         self._models: dict[str, dict[str, Any]] = {}
         self._capacities: dict[str, int] = {}
         """Of each device, as last written."""
-        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
-        self._thread.start()
+        self._over = start_thread(self._run, "decisions")
 
     def record(self, decision: Decision) -> None:
         """Take a decision over, at once."""
-        if self._queue.qsize() < _MAX_WAITING:
-            self._queue.put(decision)
-        else:
-            self._dropped += 1
+        self._put(decision, _MAX_WAITING)
 
     def note(self, line: dict[str, Any]) -> None:
         """Take a note over, at once: one JSON object, without a key ``use`` or ``models``."""
-        if self._queue.qsize() < _MAX_WAITING_NOTES:
-            self._queue.put(line)
-        else:
-            self._dropped += 1
+        self._put(line, _MAX_WAITING_NOTES)
 
     def close(self) -> None:
         """Write what is left, and close the file; what is not taken within a few seconds is lost."""
         self._queue.put(None)
         self._ends_at = time.monotonic() + _END_SECONDS
-        self._thread.join(_END_SECONDS + 1)
-        if self._thread.is_alive():
+        if not self._over.wait(_END_SECONDS + 1):
             log("warning", "the end of the record could not be written in time", path=shown(self._path))
 
+    def _put(self, item: Decision | dict[str, Any], most: int) -> None:
+        """Take over what there is a place and memory for: telling of something is no part of doing it."""
+        with suppress(MemoryError):
+            if self._queue.qsize() < most:
+                self._queue.put(item)
+                return
+        self._dropped += 1
+
     def _run(self) -> None:
-        failed = False
         while (item := self._queue.get()) is not None:
-            if not failed:
-                if isinstance(item, Decision):
-                    step = partial(self._write, item)
-                else:
-                    step = partial(self._write_note, item)
-                failed = not self._survives(step)
-            # Decisions are accepted also after that, so that nothing piles up.
-        if not failed:
-            self._survives(self._flush)
+            # Decisions are accepted also where they are no longer recorded, so that nothing piles up.
+            if not self._failed:
+                self._survive(self._write if isinstance(item, Decision) else self._write_note, item)
+        if not self._failed:
+            self._survive(self._flush)
         self._sink.close()
 
-    def _survives(self, step: Callable[[], None]) -> bool:
-        """Do it. False, and a line in the log, if the disk did not take it."""
+    def _survive(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Do it: the guard of the thread. Where the disk did not take it nothing more is recorded, and the log has that."""
         try:
-            step()
+            step(*arguments)
             if self._queue.empty() or len(self._waiting) > _FLUSH_BYTES:
                 self._flush()
-        except OSError as error:
-            log("warning", "decisions are no longer recorded", path=shown(self._path), error=str(error))
-            return False
-        return True
+        except MemoryError:
+            self._dropped += 1
+        except Exception as error:  # noqa: BLE001 - the disk, or a bug
+            self._failed, told = True, {"path": shown(self._path), "error": str(error)}
+            patiently(lambda: log("warning", "decisions are no longer recorded", **told))
 
     def _flush(self) -> None:
         data, self._waiting = bytes(self._waiting), bytearray()

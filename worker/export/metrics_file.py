@@ -2,13 +2,14 @@
 
 import os
 import stat
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from worker.core.log import log
 from worker.core.paths import shown
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureEvent
 from worker.export.private_file import PRIVATE, Lock, create
 
 
@@ -26,9 +27,10 @@ class MetricsFile:
         self._seconds = seconds
         self._mode = mode
         self._lock: Lock | None = None
-        self._ended = threading.Event()
+        self._ended = SureEvent()
         self._failing = False
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._over: SureEvent | None = None
+        """Set once the thread has ended."""
 
     def start(self) -> None:
         """Write now and every so often. OSError if the first does not succeed, or another worker writes it."""
@@ -38,15 +40,16 @@ class MetricsFile:
         self._lock = Lock(self._path)
         try:
             self._write()
+            self._over = start_thread(self._run, "metrics")
         except BaseException:
             self._lock.close()
             raise
-        self._thread.start()
 
     def close(self) -> None:
         """Take the file away: figures of a worker that ended are no figures."""
         self._ended.set()
-        self._thread.join(1.0)
+        if self._over is not None:
+            self._over.wait(1.0)
         for path in (self._next, self._path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -54,19 +57,19 @@ class MetricsFile:
             self._lock.close()
 
     def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
+        while not self._ended.is_set():
             try:
+                if self._ended.wait(self._seconds):
+                    return
                 self._write()
                 self._failing = False
-            except OSError as error:
-                if not self._failing:
-                    log(
-                        "warning",
-                        "the metrics file cannot be written",
-                        path=shown(self._path),
-                        error=str(error),
-                    )
-                self._failing = True  # said once, and tried on: a disk that was full may have space again
+            except MemoryError:
+                continue  # the next one may find some
+            except Exception as error:  # noqa: BLE001 - said once, and tried on: a full disk may have space again
+                failing, self._failing = self._failing, True
+                if not failing:
+                    told = {"path": shown(self._path), "error": str(error)}
+                    log("warning", "the metrics file cannot be written", **told)
 
     def _write(self) -> None:
         self._next.unlink(

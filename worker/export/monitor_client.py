@@ -1,11 +1,11 @@
 """One live view at the other end of a socket: what it may ask, how fast, and how much waits for it."""
 
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from worker.core.cancellation import CancelToken
@@ -13,11 +13,14 @@ from worker.core.clock import Clock
 from worker.core.errors import FrameTooLargeError, InternalError, UnsupportedError, WorkerError
 from worker.core.events import Event
 from worker.core.log import log
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel, OnWire
 from worker.stream.frames import (
     LineSplitter,
     Oversize,
+    compact,
     error_frame,
     find_request_id,
     read_request,
@@ -65,7 +68,7 @@ class MonitorClient:
         self._connection = connection
         self._on_gone = on_gone
         self._call = Call(CancelToken(clock.now_ns), lambda _completed, _total: None)
-        self._changed = threading.Condition()
+        self._changed = SureCondition()
         # All mutable state: what waits to be sent, and whether that is over.
         self._outbox: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -73,8 +76,8 @@ class MonitorClient:
 
     def start(self, prepare: Prepare) -> None:
         """Answer until it goes."""
-        threading.Thread(target=self._read, args=(prepare,), name="monitor-read", daemon=True).start()
-        threading.Thread(target=self._write, name="monitor-write", daemon=True).start()
+        start_thread(partial(self._read, prepare), "monitor-read")
+        start_thread(self._write, "monitor-write")
 
     def close(self) -> None:
         """Let it go."""
@@ -171,22 +174,26 @@ class MonitorClient:
 
     def _put(self, frame: bytes) -> None:
         if frame and not self._closed:
-            self._outbox.append(frame)
+            self._outbox.append(compact(frame))
             self._waiting_bytes += len(frame)
             self._changed.notify_all()
 
     def _write(self) -> None:
+        try:
+            self._write_all()
+        except OSError:
+            pass  # it went
+        finally:
+            self.close()
+
+    def _write_all(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._outbox or self._closed)
                 if self._closed:
                     return
                 frame = self._outbox[0]
-            try:
-                self._connection.sendall(frame)
-            except OSError:
-                self.close()
-                return
+            self._connection.sendall(frame)
             with self._changed:
                 self._outbox.popleft()
                 self._waiting_bytes -= len(frame)

@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import sys
-import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +18,7 @@ from worker.core.clock import Clock
 from worker.core.events import Event
 from worker.core.log import log
 from worker.core.paths import make_private
+from worker.core.shortages import shortage, start_thread
 from worker.core.sure_lock import SureLock
 from worker.export.monitor_client import MonitorClient, Prepare
 from worker.export.socket_path import default_path
@@ -26,6 +27,8 @@ from worker.stream.event_channel import OnWire
 
 __all__ = ["MonitorSocket", "PrepareFor", "default_path"]
 
+_SHORT_SECONDS = 0.1
+"""Until a client is looked for again where something was short."""
 MAX_CLIENTS = 8
 
 PrepareFor = Callable[[MonitorClient], Prepare]
@@ -53,7 +56,7 @@ class MonitorSocket:
 
     def start(self) -> None:
         """Let clients in."""
-        threading.Thread(target=self._accept, name="monitor", daemon=True).start()
+        start_thread(self._accept, "monitor")
 
     def publish(self, event: Event) -> None:
         """Pass an event on to those who subscribed. Does not wait."""
@@ -71,17 +74,30 @@ class MonitorSocket:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return  # closed
+                self._admit(self._listener.accept()[0])
+            except Exception as error:  # noqa: BLE001 - short memory, descriptors or threads pass, and others may come
+                if shortage(error) is None and isinstance(error, OSError):
+                    return  # closed
+                time.sleep(_SHORT_SECONDS)
+
+    def _admit(self, connection: socket.socket) -> None:
+        """Serve a client, or close its connection where that cannot be."""
+        try:
             if not _is_owner(connection) or len(self._clients) >= MAX_CLIENTS:
                 log("warning", "a live view was refused", clients=len(self._clients))
                 connection.close()
-                continue
+                return
             client = MonitorClient(connection, self._clock, self._alarm, self._on_wire, self._gone)
             with self._lock:
                 self._clients = (*self._clients, client)
-            client.start(self._prepare_for(client))
+            try:
+                client.start(self._prepare_for(client))
+            except BaseException:
+                self._gone(client)
+                raise
+        except BaseException:
+            connection.close()
+            raise
 
     def _gone(self, client: MonitorClient) -> None:
         with self._lock:

@@ -152,7 +152,10 @@ class Instructor:
     def _intervene(self, name: str, run: Callable[..., Any], params: p.Params, call: Call) -> Any:
         """Carry something out, and note that it was."""
         result = run(params, call)
-        self._history.record_intervention(name)
+        try:
+            self._history.record_intervention(name)
+        except MemoryError:
+            return result  # it is done, and goes uncounted
         return result
 
     def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -298,14 +301,18 @@ class Instructor:
 
         if params.wait:
             return perform(call)
-        later = Work(
-            action="memory.transfer",
-            run=perform,
-            claims=self._claims_of_copy(params),
-            quick=False,
-            abandoned=lambda error: self._memory.transfers.abandon(opened.transfer_id, error),
-        )
-        return Answer(opened, background=later)
+        try:
+            later = Work(
+                action="memory.transfer",
+                run=perform,
+                claims=self._claims_of_copy(params),
+                quick=False,
+                abandoned=lambda error: self._memory.transfers.abandon(opened.transfer_id, error),
+            )
+            return Answer(opened, background=later)
+        except BaseException as error:
+            self._memory.transfers.abandon(opened.transfer_id, error)
+            raise
 
     def _claims_of_transfer(self, params: p.TransferParams) -> Claims:
         if not self._memory.allocations.knows(params.source_allocation_id):

@@ -1,6 +1,7 @@
 """Making headroom: clearing, joining free memory, limits, and what is recommended and carried out of that."""
 
 from contextlib import suppress
+from functools import partial
 
 from protocol.results import ClearResult, DefragmentResult, Limits, SetLimitsResult
 from protocol.vocabulary import ClearType, GroupBy, OptimizationLevel, PressureLevel, UnloadMode
@@ -17,6 +18,7 @@ from worker.core.actions import (
 from worker.core.cancellation import CancelToken
 from worker.core.errors import DeviceUnavailableError, ModelBusyError, OutOfMemoryError
 from worker.core.records import ModelDemand, sum_if_known
+from worker.core.shortages import patiently
 from worker.interface.lazy_models import LazyModels
 from worker.policy.pressure import worst
 from worker.policy.recommendations import IDLE_NS, cheapest_first, is_allowed
@@ -138,15 +140,17 @@ class Relief:
     def set_limits(self, device_id: str, limits: Limits) -> SetLimitsResult:
         """Replace a device's limits; says what lies over the new cap, and frees none of it."""
         previous = self._manager.devices.limits(device_id)
-        self._manager.devices.set_limits(device_id, limits)
         allocated, _, _ = self._manager.usage.groups(device_id, GroupBy.OWNER)
         counted = allocated + self._manager.usage.model_bytes(device_id)
         over = 0 if limits.limit_bytes is None else max(0, counted - limits.limit_bytes)
         affected = 0
         if over:
             affected = sum(not row.external for row in self._manager.allocations.all(device_id))
-        self._monitor.observe((device_id,))
-        return SetLimitsResult(previous, limits, affected, over)
+        result = SetLimitsResult(previous, limits, affected, over)
+        observe = partial(self._monitor.observe, (device_id,))
+        self._manager.devices.set_limits(device_id, limits)
+        patiently(observe)  # from here on nothing may fail: it is done
+        return result
 
     def level_now(self, device_ids: tuple[str, ...]) -> PressureLevel:
         """Return what budgets alone say now, nothing held."""

@@ -27,14 +27,18 @@ class Transfers:
         *,
         verify: bool,
     ) -> TransferResult:
-        """Carry a transfer out."""
-        devices = self._worker.get(transfer_id)
-        ends = (devices.source_device_id, devices.destination_device_id)
-        self._monitor.wait_until_known(ends, token)
-        with self._monitor.watching_for_loss():
-            self._monitor.refresh(ends, max_age_ms=0)
-            result = self._worker.perform(
-                transfer_id, destination_id, kind, memory_type, token, report, verify=verify
-            )
+        """Carry a transfer out. Whatever fails is in its record."""
+        try:
+            devices = self._worker.get(transfer_id)
+            ends = (devices.source_device_id, devices.destination_device_id)
+            self._monitor.wait_until_known(ends, token)
+            with self._monitor.watching_for_loss():
+                self._monitor.refresh(ends, max_age_ms=0)
+                result = self._worker.perform(
+                    transfer_id, destination_id, kind, memory_type, token, report, verify=verify
+                )
+        except BaseException as error:
+            self._worker.abandon(transfer_id, error)
+            raise
         self._monitor.observe(ends)
         return result

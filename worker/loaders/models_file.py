@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
-from worker.core.models import AUTO_LOADER, ModelSpec, Placement, Role
+from worker.core.models import AUTO_LOADER, ModelSpec, Placement, Role, ServerSpec
 from worker.loaders.model_path import confined
 from worker.loaders.registry import is_loader, loader_names
 
@@ -44,6 +44,8 @@ class DeclaredModels(Record):
     roles: tuple[Role, ...]
     problems: tuple[str, ...]
     """What is wrong, by line; the first hundred."""
+    servers: tuple[ServerSpec, ...] = ()
+    """Other model servers; one that is wrong is left out."""
 
 
 class _Declared(Record):
@@ -82,7 +84,7 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     nearest = _Nearest()
     try:
         whole = ModelsFile.model_validate(document.value)
-        rows = _rows(whole.models)
+        rows = [] if whole.models is None and whole.servers is not None else _rows(whole.models)
     except ValidationError as error:
         problems = [_problem(ModelsFile, (), dict(each), nearest) for each in error.errors(include_url=False)]
         raise ModelConfigError("\n".join(_located(path, document, problems))) from None
@@ -98,8 +100,9 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     root = model_root.resolve() if look else Path(os.path.abspath(model_root))  # noqa: PTH100
     specs = tuple(_spec(each, root, reasons.get(each.place)) for each in declared)
     roles, role_problems = _roles(whole.roles, specs, nearest)
-    located = _located(path, document, [*problems, *role_problems])
-    return DeclaredModels(specs, roles, tuple(located))
+    servers, server_problems = declared_servers(whole.servers, nearest)
+    located = _located(path, document, [*problems, *role_problems, *server_problems])
+    return DeclaredModels(specs, roles, tuple(located), servers)
 
 
 class _NotModelsError(ValueError):
@@ -326,6 +329,46 @@ def _wrong_role(
         return f"{name!r} is a name of model {names[name].model_id!r} already"
     missing = next((each for each in wanted if each not in names), None)
     return None if missing is None else f"no model {missing!r}{nearest(missing, names)}"
+
+
+def declared_servers(value: Any, nearest: _Nearest) -> tuple[tuple[ServerSpec, ...], list[_Problem]]:
+    """Read ``servers``: a list, or keys and values by name. One that is wrong is told of and left out."""
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from protocol.model_config import SERVER_PORTS, ServerEntry  # noqa: PLC0415
+
+    if value is None:
+        return (), []
+    rows: list[tuple[_Place, Any, dict[str, str]]]
+    if isinstance(value, dict):
+        rows = [(("servers", str(key)), each, {"name": str(key)}) for key, each in value.items()]
+    elif isinstance(value, list):
+        rows = [(("servers", index), each, {}) for index, each in enumerate(value)]
+    else:
+        return (), [(("servers",), f"must be a list, or keys and values by name, not {_shown(value)}")]
+    found, problems = dict[str, ServerSpec](), list[_Problem]()
+    for place, said, named in rows:
+        try:
+            entry = ServerEntry.model_validate(named | said if isinstance(said, dict) else said)
+        except ValidationError as error:
+            problems += [
+                _problem(ServerEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
+            ]
+            continue
+        name = entry.name or entry.kind
+        if name in found:
+            problems.append((place, f"{name!r} is the name of another server; give it one of its own"))
+            continue
+        reload_ms = None if entry.reload_seconds is None else 1000 * entry.reload_seconds
+        found[name] = ServerSpec(
+            name=name,
+            kind=entry.kind,
+            url=entry.url or f"http://127.0.0.1:{SERVER_PORTS[entry.kind]}",
+            device_id=None if entry.device == "auto" else entry.device,
+            authorization_env=entry.authorization_env,
+            reload_ms=reload_ms,
+        )
+    return tuple(found.values()), problems
 
 
 def _loader_of(entry: "ModelEntry") -> str | None:

@@ -7,7 +7,7 @@ from protocol.vocabulary import DeviceKind, DeviceState, Executed, PressureLevel
 from worker.core.atomic import Store
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
-from worker.core.records import HOST, DeviceInfo, Readings, Signal
+from worker.core.records import HOST, Allocation, DeviceInfo, Readings, Signal
 from worker.core.sure_lock import SureRLock
 from worker.manager.ledger import DeviceLedger
 from worker.policy.levels import HeldLevel
@@ -36,6 +36,8 @@ class Device:
         """The level of each signal of pressure."""
         self.lost_ns = 0
         """When it was lost last."""
+        self.losing: tuple[Allocation, ...] = ()
+        """What was on it, while that is being removed because it is lost."""
         # Derived, and made again when the table's version is another: asked for several times a change.
         self.headroom: tuple[int, Headroom] | None = None
         self.settled: tuple[int, int, tuple[Signal, ...]] | None = None
@@ -151,8 +153,8 @@ class DeviceTable:
     def set_limits(self, device_id: str, limits: Limits) -> None:
         """Replace a device's limits. What is allocated already stays."""
         with self.lock:
-            self.get(device_id).limits = limits
-            self.version += 1
+            device, version = self.get(device_id), self.version + 1
+            device.limits, self.version = limits, version
 
     def _change_state(
         self, device_ids: tuple[str, ...], before: DeviceState, after: DeviceState, reason: str | None

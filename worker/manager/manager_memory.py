@@ -41,6 +41,7 @@ class MemoryManager:
     def lose_device(self, device_id: str, reason: str) -> Lost | None:
         """Remove what was on a device that went away. Returns what was lost; None if that was known.
 
+        MemoryError: called again, it goes on.
         External allocations stay: the host holds them, and knows what became of them.
         """
         with self.lock:
@@ -48,16 +49,18 @@ class MemoryManager:
             if device.info.state is DeviceState.LOST:
                 return None
             info: DeviceInfo = replace(device.info, state=DeviceState.LOST, state_reason=reason)
-            device.info = info
-            device.lost_ns = self._clock.now_ns()
-            self.devices.version += 1
-            device.readings = None
-            lost = tuple(each for each in device.ledger.allocations.values() if not each.external)
-            for allocation in lost:
+            now, version = self._clock.now_ns(), self.devices.version + 1
+            ledger = device.ledger
+            going = tuple(each for each in ledger.allocations.values() if not each.external)
+            device.losing = device.losing or going
+            for allocation in going:
                 self.allocations.remove(allocation.allocation_id, ending="device_lost")
-            device.ledger.drop_weights()
-            device.ledger.drop_reservations()
-            return Lost(lost, self.models.lose(device_id))
+            ledger.drop_weights()
+            ledger.drop_reservations()
+            found = Lost(device.losing, self.models.lose(device_id))
+            device.info, device.lost_ns, device.readings, self.devices.version = info, now, None, version
+            device.losing = ()
+            return found
 
     def displaced(self, device_id: str) -> ContentsDisplacedData:
         """Return what of a device's contents is in host memory, until the device has headroom for it again."""

@@ -346,7 +346,9 @@ class ModelTable:
                 (kept if spec == entry.spec else changed).append(spec.model_id)
                 entry.next_spec = None if spec == entry.spec else spec
             for model_id, entry in before.items():
-                if model_id not in now:
+                if model_id not in now and entry.spec.server is not None:
+                    now[model_id] = entry  # it was never declared: its server has it
+                elif model_id not in now:
                     entry.leaving = True
                     now[model_id] = entry
                     removed.append(model_id)

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from protocol.vocabulary import ModelState
 from worker.core.clock import Clock
 from worker.core.consumers import Quote
-from worker.core.errors import ModelBusyError
-from worker.core.models import FOREVER_NS
+from worker.core.errors import LimitExceededError, ModelBusyError
+from worker.core.models import FOREVER_NS, ModelSpec
 from worker.core.records import AllocationRequest, Decision, DecisionKind, EvictionCause, Footprint
 from worker.eviction.planner import Victim
 from worker.manager.eviction_memory import ModelMemories
@@ -220,6 +220,29 @@ class ModelManager:
             entry.used(self._clock.now_ns())
             self._table.watch_idle(entry)
             self._changed.notify_all()
+
+    def seen_externally(self, spec: ModelSpec, device_id: str) -> bool:
+        """Note what a model server has loaded. False where another model has its name, or it can't be counted.
+
+        A model whose size is another than before is recorded anew.
+        """
+        with self._changed:
+            entry = next((each for each in self._table if each.model_id == spec.model_id), None)
+            if entry is None:
+                if self._table.resolve(spec.model_id) != spec.model_id:
+                    return False
+                self._table.add(spec)
+            elif entry.spec.server != spec.server:
+                return False
+            elif entry.spec != spec:
+                entry.spec = spec
+                if entry.residence is not None and entry.residence.size_bytes != (spec.declared_bytes or 0):
+                    self.unloaded_externally(spec.model_id)
+            try:
+                self.loaded_externally(spec.model_id, device_id)
+            except LimitExceededError:
+                return False
+            return True
 
     def unloaded_externally(self, model_id: str) -> Residence | None:
         """Note that another process has unloaded a model. Returns where it was; None if it was not loaded."""

@@ -124,18 +124,17 @@ class PressureTable:
         with self._lock:
             device = self._devices.get(device_id)
             status, now = self._status(device), self.headroom_of(device)
-            before, device.observed_level = device.observed_level, status.pressure_level
-            change, known = None, device.observed_budget
+            before, known = device.observed_level, device.observed_budget
+            change, budget = None, known
             if device.info.state is DeviceState.AVAILABLE:
-                device.observed_budget = (now.budget_bytes,)
-                if known is not None and known != device.observed_budget:
+                budget = (now.budget_bytes,)
+                if known is not None and known != budget:
                     change = BudgetChange(known[0], now.budget_bytes, now.budget_source)
-            demoted = status.process_demoted_bytes or 0
+            demoted, told = status.process_demoted_bytes or 0, device.observed_demoted_bytes
             demotion = None
-            if is_another_demotion(device.observed_demoted_bytes, demoted):
-                demotion = DemotionChange(device.observed_demoted_bytes, demoted)
-                device.observed_demoted_bytes = demoted
-            return Observation(
+            if is_another_demotion(told, demoted):
+                demotion, told = DemotionChange(told, demoted), demoted
+            seen = Observation(
                 status,
                 device.readings,
                 now,
@@ -145,6 +144,10 @@ class PressureTable:
                 budget_change=change,
                 demotion_change=demotion,
             )
+            # Where memory was short before, the next call sees the same as new.
+            device.observed_level, device.observed_budget = status.pressure_level, budget
+            device.observed_demoted_bytes = told
+            return seen
 
     def headroom_of(self, device: Device) -> Headroom:
         """Return what a device can still give, for who holds the lock."""

@@ -34,11 +34,11 @@ class TransferTable:
                 error=None,
                 **fields,
             )
-            self._next += 1
-            self._records[record.transfer_id] = record
             ended = (key for key, kept in self._records.items() if kept.state in _ENDED)
-            if len(self._records) > TRANSFER_CAPACITY and (oldest := next(ended, None)) is not None:
+            if len(self._records) >= TRANSFER_CAPACITY and (oldest := next(ended, None)) is not None:
                 del self._records[oldest]
+            following = self._next + 1
+            self._records[record.transfer_id], self._next = record, following
             return record
 
     def update(self, transfer_id: str, **changes: Any) -> TransferResult:

@@ -4,11 +4,12 @@ Memory is this process's, as the system counts it: of operations side by side ea
 take. The peak is sampled a hundred times a second while any is under way; shorter ones may be missed.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from worker.core.clock import Clock
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition
 from worker.metrics.history import History
 
 _SAMPLE_SECONDS = 0.01
@@ -29,7 +30,7 @@ class Operations:
         self._history = history
         self._clock = clock
         self._process_bytes = process_bytes
-        self._changed = threading.Condition()
+        self._changed = SureCondition()
         # All mutable state: the operations, and whether their peaks are being sampled.
         self._running: set[_Running] = set()
         self._sampling = False
@@ -63,7 +64,7 @@ class Operations:
             self._running.add(running)
             if not self._sampling:
                 self._sampling = True
-                threading.Thread(target=self._sample, name="operations", daemon=True).start()
+                start_thread(self._sample, "operations")
             self._changed.notify_all()
         return running
 

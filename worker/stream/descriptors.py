@@ -1,6 +1,7 @@
 """The protocol's own descriptors, out of everyone else's reach. Standard library only."""
 
 import os
+import select
 import sys
 
 
@@ -21,6 +22,15 @@ def claim() -> tuple[int, int]:
     sys.stdout = sys.stderr
     # Whether they block is left as it is: whoever shares them may have said so, and may say otherwise later.
     return read_fd, write_fd
+
+
+def polled(fd: int, events: int, timeout_ms: int | None) -> int:
+    """Return what of these events a descriptor has, after so long at most; 0 where the system cannot say."""
+    if sys.platform == "win32":  # there a pipe's other end cannot make ours non-blocking
+        return 0
+    poller = select.poll()
+    poller.register(fd, events)
+    return next((found for _, found in poller.poll(timeout_ms)), 0)
 
 
 def _is_open(fd: int) -> bool:

@@ -14,7 +14,7 @@ from worker.core.events import Event
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
 from worker.stream.alarm import Alarm
-from worker.stream.frames import event_frame
+from worker.stream.frames import compact, event_frame
 from worker.stream.json_values import json_of
 
 _FRAME_BYTES = 128
@@ -114,9 +114,10 @@ class EventChannel:
         name, data = self._on_wire(event)
 
         try:
-            body = orjson.Fragment(written := orjson.dumps(data))
+            written = orjson.dumps(data)
         except TypeError:
-            body = orjson.Fragment(written := orjson.dumps(json_of(data)))
+            written = orjson.dumps(json_of(data))
+        body = orjson.Fragment(compact(written))  # it may wait for long
 
         def numbered() -> bytes:
             return event_frame(name, None, next(self._numbers), body)

@@ -34,9 +34,11 @@ class Executor:
 
     # No closures here, nor in who calls it for every request: a name that one takes costs wherever it is used.
 
-    def execute(self, request: Incoming, work: Work, call: Call | None) -> tuple[bytes, Answer | None]:
-        """Run work and make its reply; None calls what nothing cancels. Every exception becomes a reply."""
-        answer: Answer | None = None
+    def execute(self, request: Incoming, work: Work, call: Call | None) -> bytes:
+        """Run work and make its reply; None calls what nothing cancels. Every exception becomes a reply.
+
+        What follows the reply is noted in the request.
+        """
         code: ErrorCode | None = None
         if self._noted:
             note_request(request.request_id, request.traceparent)
@@ -50,7 +52,7 @@ class Executor:
             except (OSError, MemoryError) as error:
                 result = self._again(work, call, error)
             if type(result) is Answer:
-                answer, result = result, result.result
+                request.follows, result = result, result.result
             try:
                 frame = self._success(request, work, result)
             except MemoryError:  # it is done: only the telling is tried again
@@ -62,7 +64,7 @@ class Executor:
         if self._noted:
             log("debug", "request", action=work.action, code=code)
             note_request(None)
-        return frame, answer
+        return frame
 
     def _success(self, request: Incoming, work: Work, result: Any) -> bytes:
         """Make the reply of work that is done. FrameTooLargeError where it is larger than a frame may be."""

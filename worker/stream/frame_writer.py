@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from worker.core.sure_lock import SureLock
+from worker.stream.descriptors import polled
 
 _BATCH_BYTES = 64 * 1024
 """What a pipe takes at once."""
@@ -62,7 +63,7 @@ class FrameWriter:
         broke = None
         try:
             if not self._broken:
-                if not _polled(self._fd, _WRITABLE, 0):
+                if not polled(self._fd, _WRITABLE, 0):
                     return False
                 broke = self._write(make())
         finally:
@@ -92,14 +93,14 @@ class FrameWriter:
         try:
             return self._os_write(self._fd, left)
         except BlockingIOError:  # somebody who shares it made it non-blocking
-            _polled(self._fd, _WRITABLE, None)
+            polled(self._fd, _WRITABLE, None)
             return 0
         except MemoryError:
             return size  # it was written, all of it as blocking writes are: only the number found no memory
 
     def reader_is_gone(self) -> bool:
         """Tell whether no reader is left; False where the system cannot say."""
-        return bool(_polled(self._fd, 0, 0) & _GONE)
+        return bool(polled(self._fd, 0, 0) & _GONE)
 
     def batch(self, frame: bytes) -> bool:
         """Write with the next ``flush``, which is due where this returns True. For the reading thread alone.
@@ -128,12 +129,3 @@ class FrameWriter:
 def is_gone(error: OSError) -> bool:
     """Tell whether it says that no reader is left, and not that what was written could not be kept."""
     return isinstance(error, BrokenPipeError) or error.errno in {errno.EPIPE, errno.ECONNRESET, errno.EINVAL}
-
-
-def _polled(fd: int, events: int, timeout_ms: int | None) -> int:
-    """Return what of these events a descriptor has, after so long at most; 0 where the system cannot say."""
-    if sys.platform == "win32":
-        return 0
-    poller = select.poll()
-    poller.register(fd, events)
-    return next((found for _, found in poller.poll(timeout_ms)), 0)

@@ -12,6 +12,7 @@ from protocol.record import Record
 from protocol.vocabulary import MAX_NESTING
 from worker.core.errors import InvalidJsonError, InvalidRequestError, WorkerError
 from worker.stream.json_values import json_of, text_of
+from worker.stream.work import Answer
 
 _BOM = b"\xef\xbb\xbf"
 _CUT_CHARACTERS = 64
@@ -41,8 +42,8 @@ class Incoming:
 
     # Slots: to note there that it was answered needs no memory.
     __slots__ = (
-        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "frame", "owed", "progress", "replier",
-        "request_id", "traceparent",
+        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "follows", "frame", "owed", "progress",
+        "replier", "request_id", "traceparent",
     )  # fmt: skip
 
     def __init__(self, request_id: str, action: str, data: dict[str, Any]) -> None:
@@ -59,6 +60,8 @@ class Incoming:
         """Whether its reply was handed to the writer, or to who will make it: there is only ever one."""
         self.frame: bytes | None = None
         """Its reply, once it is made: whatever fails from then on, it is this one."""
+        self.follows: Answer | None = None
+        """What its reply promises, until that was begun."""
         self.owed: list[bytes] | None = None
         """What is to be written of its reply and of its repetitions'."""
         self.replier = 0
@@ -282,6 +285,11 @@ def event_frame(event: str, request_id: str | None, sequence: int, data: Any) ->
         line["request_id"] = request_id
     line |= {"sequence": sequence, "data": data}
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def compact(written: bytes) -> bytes:
+    """Return what is to be kept in as much memory as it needs: what orjson wrote keeps a kibibyte or eight."""
+    return bytes(memoryview(written))
 
 
 def replayed_frame(frame: bytes) -> bytes:

@@ -4,7 +4,6 @@ import os
 import select
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,7 +11,7 @@ import psutil
 
 from worker.core.errors import OutOfMemoryError
 from worker.core.shortages import start_thread
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 
 _POLL_SECONDS = 0.25
 """Where the system cannot tell of a process's end, it is looked for this often."""
@@ -68,7 +67,7 @@ class _Host:
     def __init__(self, pid: int) -> None:
         """Raise OSError or psutil.Error where it cannot be seen."""
         self.pid = pid
-        self._forgotten = threading.Event()
+        self._forgotten = SureEvent()
         self._fds: tuple[int, int] | None = None
         """The process, and what wakes who waits for it."""
         if sys.platform == "linux":

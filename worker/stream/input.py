@@ -1,15 +1,16 @@
 """Reading the host's bytes so that none is lost, whatever fails meanwhile."""
 
 import io
-import select
-import sys
 
 from worker.core.log import log
 from worker.core.shortages import patiently
+from worker.stream.descriptors import polled
 
 READ_BYTES = 1 << 16
 _SMALL = 256
 """Numbers up to this exist already: telling how much was read then needs no memory."""
+_READABLE = 1
+"""POLLIN."""
 _UNUSED = b"\xff"
 """No byte of UTF-8."""
 
@@ -35,12 +36,16 @@ class Input:
             except (MemoryError, OSError) as error:
                 self._count = self._after(error)
             if self._count is None:  # somebody who shares it made it non-blocking
-                _wait_for_input(self._fd)
+                polled(self._fd, _READABLE, None)
         chunk = bytes(self._view[:count])
         if count > _SMALL:
             self._view[_SMALL:count] = self._filling[_SMALL:count]
         self.chunk = chunk
         self._count = None
+
+    def has_some(self) -> bool:
+        """Tell whether something came; False where the system cannot say."""
+        return bool(polled(self._fd, _READABLE, 0))
 
     def _after(self, error: Exception) -> int:
         """Return how much was read all the same."""
@@ -49,10 +54,3 @@ class Input:
             return patiently(lambda: len(self._buffer.rstrip(_UNUSED)))
         log("warning", "the input cannot be read", error=str(error))
         return 0
-
-
-def _wait_for_input(fd: int) -> None:
-    if sys.platform != "win32":  # there a pipe's other end cannot make ours non-blocking
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        poller.poll()

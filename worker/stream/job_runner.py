@@ -33,7 +33,7 @@ from worker.stream.frames import Incoming
 from worker.stream.lanes import Job, Lanes
 from worker.stream.replay import Answers, body_of
 from worker.stream.thread_lanes import ThreadLane, ThreadLanes
-from worker.stream.work import Answer, Call, TimedCall, Work, no_report
+from worker.stream.work import Call, TimedCall, Work, no_report
 
 _RETRY_AFTER_MS = 100
 _NOTICED_NS = 500 * NS_PER_MS
@@ -130,14 +130,13 @@ class JobRunner:
         if request.deadline_ms is not None:
             call = TimedCall(self._now_ns, request.arrived_ns + request.deadline_ms * NS_PER_MS)
         execute = self._execute if work.changes else self._executor.execute
-        frame, answer = execute(request, work, call)
-        full = self._writer.batch(frame)
+        full = self._writer.batch(execute(request, work, call))
         request.answered = True
         if full:
             self._writer.flush()
-        if answer is not None:
+        if request.follows is not None:
             self._writer.flush()  # the host sees this reply before what it causes
-            self._after(request, answer)
+            self._begin_what_follows(request)
 
     def submit(
         self,
@@ -233,13 +232,17 @@ class JobRunner:
             job.set_timer(self._alarm.at(self._now_ns() + _NOTICED_NS, later))
 
     def _give_up(self, job: Job, error: WorkerError) -> bool:
-        """Answer for a job that has not begun, and does not any more. False if it has begun, or is done."""
+        """Answer for a job that has not begun, and does not any more. False if it has begun.
+
+        Called again where memory was short: it is answered once, whatever the number of calls.
+        """
+        answer = partial(job.give_up, error)
         if not self._lanes.withdraw(job):
             return False
         if job.queued:
             job.lane.discard(job)
+        self._event_writer.reply(answer)
         job.set_timer(None)
-        self._event_writer.reply(partial(job.give_up, error))
         return True
 
     def _answered_again(self, request: Incoming, work: Work) -> bool:
@@ -288,7 +291,7 @@ class JobRunner:
         def give_up(error: WorkerError) -> None:
             if job.answered:
                 return
-            frame = self._executor.error_frame(request, error)
+            frame = request.frame or self._executor.error_frame(request, error)
             if work.changes:
                 self._answers.keep(request.request_id, body, frame)
             self._lanes.answering(job)
@@ -297,7 +300,12 @@ class JobRunner:
             self._executor.record(request, failed=True)
 
         def run(job: Job) -> None:
-            self._run_job(request, job, spare)
+            job.run = conclude
+            self._run_job(request, job)
+            conclude(job)
+
+        def conclude(job: Job) -> None:
+            self._conclude(request, job, spare)
 
         job = Job(request.request_id, work, token, run, lane, give_up)
         self._answers.expect(request.request_id, body)
@@ -314,37 +322,37 @@ class JobRunner:
     # ---- inside: while it runs ----
 
     def _work_off(self, job: Job) -> None:
-        """Run a job: the guard of what a lane's thread runs. Called again where it fails itself: it ends the job then."""
-        again = job.begun
-        if not again and not self._lanes.begin(job):  # outside the guard: where it fails, nothing began
+        """Run a job: the guard of what a lane's thread runs. Called again where it fails itself: it goes on then."""
+        if not job.begun and not self._lanes.begin(job):  # outside the guard: where it fails, nothing began
             return  # it was withdrawn
         try:
-            if not again:
-                job.run(job)
-            elif not job.answered:
-                job.give_up(wire_error(MemoryError(), job.work.action, None, changes=job.work.changes))
+            job.run(job)
         finally:
             patiently(lambda: self._lanes.finish(job))
             job.set_timer(None)
 
-    def _run_job(self, request: Incoming, job: Job, spare: bytes) -> None:
-        """Run a request's work and answer it, with the frame that was made beforehand if there is no other."""
-        frame, answer = spare, None
+    def _run_job(self, request: Incoming, job: Job) -> None:
+        """Run a request's work, and make its reply."""
         try:
             report = self._executor.reporter(request) if request.progress else no_report
-            frame, answer = self._execute(request, job.work, Call(job.token, report))
+            self._execute(request, job.work, Call(job.token, report))
         except BaseException as error:  # noqa: BLE001 - what could not even be made an error of
-            failed, frame = error, request.frame or spare
+            failed = error
             patiently(lambda: log_bug(failed, job.work.action))
+
+    def _conclude(self, request: Incoming, job: Job, spare: bytes) -> None:
+        """Answer, with the frame that was made beforehand if there is no other, and begin what follows."""
         if not job.answered:  # it was, where it took far too long
+            frame = request.frame or spare
             patiently(lambda: self._lanes.answering(job))
             patiently(lambda: self._answers.give(request, frame, self._writer.write))
             job.answered = True
-        if answer is not None:
-            self._after(request, answer)
+        if request.follows is not None:
+            self._begin_what_follows(request)
 
     def _quietly(self, job: Job) -> None:
         """Run work that no caller waits for. Its errors are where it keeps them; a bug is logged, and told to it."""
+        job.run = _left_half_way
         try:
             job.work.run(Call(job.token, no_report))
         except WorkerError as error:
@@ -354,15 +362,15 @@ class JobRunner:
             patiently(lambda: job.give_up(wire_error(failed, job.work.action, None)))
         job.answered = True
 
-    def _execute(self, request: Incoming, work: Work, call: Call | None) -> tuple[bytes, Answer | None]:
+    def _execute(self, request: Incoming, work: Work, call: Call | None) -> bytes:
         """Run work, and remember the reply of what changed something."""
-        frame, answer = self._executor.execute(request, work, call)
+        frame = self._executor.execute(request, work, call)
         if work.changes and request.body is not None:
             try:
                 self._answers.keep(request.request_id, request.body, frame)
             except MemoryError:
                 patiently(partial(self._answers.keep, request.request_id, request.body, frame))
-        return frame, answer
+        return frame
 
     # ---- inside: after it ran ----
 
@@ -378,8 +386,15 @@ class JobRunner:
         wired = wire_error(error, request.action, request.traceparent)
         if not request.answered:  # where its work is done its reply is made, and still the truth
             self._batch(request, request.frame or self._executor.error_frame(request, wired))
+        if request.follows is not None:
+            self._writer.flush()
+            self._begin_what_follows(request)
 
-    def _after(self, request: Incoming, answer: Answer) -> None:
+    def _begin_what_follows(self, request: Incoming) -> None:
+        """Do what a reply promised, once. Called again where memory was short."""
+        answer = request.follows
+        if answer is None:
+            return
         work = answer.background
         if work is not None:
             give_up = work.abandoned or _no_caller_waits
@@ -390,6 +405,14 @@ class JobRunner:
                 patiently(lambda: give_up(wire_error(failure, work.action, request.traceparent)))
         if answer.then is not None:
             answer.then()
+        request.follows = None
+
+
+def _left_half_way(job: Job) -> None:
+    """Tell work that no caller waits for that it ended early: its thread found no memory even for that."""
+    if not job.answered:
+        job.give_up(wire_error(MemoryError(), job.work.action, None))
+        job.answered = True
 
 
 def _shutting_down() -> ShuttingDownError:

@@ -50,7 +50,7 @@ class Job:
         self.work = work
         self.token = token
         self.run = run
-        """Called by the thread that takes it."""
+        """What is left to be done of it. Called by the thread that takes it, again where that failed half-way."""
         self.lane = lane
         """Takes it over when nothing earlier is in its way."""
         self.give_up = give_up
@@ -181,12 +181,13 @@ class Lanes:
             return next((job for job in self.unfinished_jobs if job.request_id == request_id), None)
 
     def withdraw(self, job: Job) -> bool:
-        """Take out a job that has not begun. False if it has, or is done."""
+        """Take out a job that has not begun. False if it has."""
         with self._lock:
-            if job.begun or job not in self.unfinished_jobs:
+            if job.begun:
                 return False
-            job.finished = True
-            self._remove(job)
+            if job in self.unfinished_jobs:
+                job.finished = True
+                self._remove(job)
             return True
 
     def jobs(self) -> tuple[Job, ...]:

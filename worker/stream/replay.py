@@ -12,7 +12,7 @@ from protocol.record import Record
 from protocol.vocabulary import REPLAY_CAPACITY
 from worker.core.errors import DuplicateRequestIdError
 from worker.core.sure_lock import SureLock
-from worker.stream.frames import Incoming, replayed_frame
+from worker.stream.frames import Incoming, compact, replayed_frame
 
 _MAX_BYTES = 64 * 2**20
 """Kept answers are bounded in bytes too; the oldest go first."""
@@ -46,7 +46,7 @@ class Replay:
         """Remember an answer. The first stays: whoever has it may have acted on it."""
         if request_id in self.given:
             return
-        self.given[request_id] = _Given(body, frame)
+        self.given[request_id] = _Given(body, compact(frame))
         self._bytes += len(frame) + len(body)
         while len(self.given) > REPLAY_CAPACITY or self._bytes > _MAX_BYTES:
             _, dropped = self.given.popitem(last=False)

@@ -4,7 +4,6 @@ The main thread reads, and runs what is quick. Knows nothing of what an action m
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from worker.core.errors import FrameTooLargeError, InternalError, OutOfMemoryErr
 from worker.core.events import Event
 from worker.core.log import end_log, log
 from worker.core.shortages import RESERVE, patiently, start_thread
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureEvent, SureLock
 from worker.stream.event_channel import EventChannel
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter, is_gone
@@ -79,14 +78,21 @@ class StdioLoop:
         self._lines: list[bytes | Oversize] = []
         self._failed: bytes | Oversize | None = None
         self._failure: BaseException = InternalError("")
+        self._idle: list[Callable[[], object]] = []
         self._exiting = SureLock()
         self._turn = SureLock()
         """Held while lines are answered, so that the end comes between two of them."""
 
-    def run(self, prepare: Prepare, once_answered: Callable[[], None] | None = None) -> None:
+    def run(
+        self,
+        prepare: Prepare,
+        once_answered: Callable[[], None] = lambda: None,
+        while_idle: Callable[[], list[Callable[[], object]]] = list,
+    ) -> None:
         """Serve until the end of input, with what turns requests into work; then finish what was asked.
 
         ``once_answered`` is called after the first lines: by then who sent them has its answers, if they are quick.
+        What ``while_idle`` returns then is done one by one while no line waits, later where memory was short.
         """
         by_hand = os.isatty(self._read_fd)
         try:
@@ -99,7 +105,7 @@ class StdioLoop:
             os.write(2, _HINT.encode())
         if self._fixed_clock is not None:
             self._fixed_clock.when_parked(self._runner.wake)
-        self._read_all(prepare, once_answered)
+        self._read_all(prepare, once_answered, while_idle)
         self._runner.stop_admitting()
         # No limit: whoever pipes a file in wants all of it answered. But answers need a reader.
         while not self._runner.wait_for_all(_LOOK_SECONDS):
@@ -150,16 +156,23 @@ class StdioLoop:
 
     # ---- inside ----
 
-    def _read_all(self, prepare: Prepare, once_answered: Callable[[], None] | None) -> None:
+    def _read_all(
+        self,
+        prepare: Prepare,
+        once_answered: Callable[[], None],
+        while_idle: Callable[[], list[Callable[[], object]]],
+    ) -> None:
         """Answer every line until the end of the input: the guard of the reading thread.
 
         Whatever fails is done again from where it was: no line is lost, and none is answered twice.
         """
         stream, splitter = Input(self._read_fd), LineSplitter(self.max_frame_bytes)
         taken, tries = False, 0
+        first = True
         while True:
             try:
                 if stream.chunk is None:
+                    self._use_idle_time(stream)
                     stream.fill()
                 if not taken:
                     lines = splitter.feed(stream.chunk) if stream.chunk else splitter.close()
@@ -170,9 +183,10 @@ class StdioLoop:
                 if not stream.chunk:
                     return
                 stream.chunk, taken = None, False
-                if once_answered is not None:
-                    go_on, once_answered = once_answered, None
-                    go_on()
+                if first:
+                    first = False
+                    once_answered()
+                    self._idle = while_idle()
                 tries = 0
             except MemoryError:
                 RESERVE.release()
@@ -184,6 +198,17 @@ class StdioLoop:
                 wire_error(error, "reading", None)
                 stream.chunk, taken = None, False
 
+    def _use_idle_time(self, stream: Input) -> None:
+        """Do what is left to do while no line waits."""
+        idle = self._idle
+        while idle and not stream.has_some():
+            step = idle.pop()
+            try:
+                step()
+            except MemoryError:
+                idle.insert(0, step)  # another time
+                break
+
     def _answer_lines(self, prepare: Prepare) -> None:
         """Answer what was read, the first line last in the list. MemoryError: called again, it goes on."""
         lines, accept, fixed_clock = self._lines, self._runner.accept, self._fixed_clock
@@ -193,16 +218,18 @@ class StdioLoop:
                 self._failed = None
             if not lines:
                 break
+            request = None
             try:
                 while lines:
-                    line = lines.pop()
+                    line, request = lines.pop(), None
                     if fixed_clock is not None:
                         self._settle(fixed_clock)
                     request = read_request(line) if type(line) is bytes else self._refuse_oversize(line)
                     if request is not None:
                         accept(request, prepare)
             except BaseException as error:  # noqa: BLE001 - whatever it was, this line gets its answer
-                self._failed, self._failure = line, error
+                if request is None or not request.answered:
+                    self._failed, self._failure = line, error
         self._writer.flush()
 
     def _refuse(self, line: bytes | Oversize, error: BaseException) -> None:
@@ -243,7 +270,7 @@ class StdioLoop:
 
     def _exit(self, reason: str, turn_seconds: float) -> None:
         if not self._exiting.acquire(blocking=False):
-            threading.Event().wait()  # another thread is at it
+            SureEvent().wait()  # another thread is at it
         # What was accepted gets its answer first, unless there is no reader.
         self._turn.acquire(timeout=turn_seconds)
         log("info", "ending", reason=reason)
@@ -260,7 +287,7 @@ class StdioLoop:
 
     def _exit_at_last(self) -> None:
         """End although closing hangs: a device's process, or a disk."""
-        threading.Event().wait(_CLOSE_SECONDS)
+        SureEvent().wait(_CLOSE_SECONDS)
         log("error", "ending without having closed everything: something hangs", seconds=_CLOSE_SECONDS)
         end_log(_LOG_SECONDS)
         os._exit(self._status)

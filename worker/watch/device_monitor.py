@@ -20,7 +20,7 @@ from worker.core.events import (
 )
 from worker.core.log import log
 from worker.core.records import DeviceInfo, Readings, age_order
-from worker.core.shortages import shortage
+from worker.core.shortages import patiently, shortage
 from worker.core.sure_lock import SureCondition
 from worker.manager.devices import unavailable
 from worker.manager.pressure_table import Observation
@@ -129,10 +129,13 @@ class DeviceMonitor:
         ``changed``: in a way that the ledger does not show, as when caches were given up.
         """
         for device_id in device_ids:
-            self.observe_one(device_id, changed=changed)
+            try:
+                patiently(partial(self.observe_one, device_id, changed=changed))
+            except MemoryError:  # the change is made: what follows from it is seen when it is sampled next
+                patiently(partial(log, "error", "a change was not observed", device_id=device_id))
 
     def observe_one(self, device_id: str, *, changed: bool = False) -> Observation:
-        """Observe a device, and return what was seen."""
+        """Observe a device, and return what was seen. MemoryError: call again."""
         if changed:
             self._samples.mark_stale(device_id)
         readings = self._samples.latest(device_id)
@@ -179,12 +182,24 @@ class DeviceMonitor:
         if before is None:
             return
         if SEVERITY[now] >= SEVERITY[PressureLevel.HIGH]:
-            with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
-                self._backends[device_id].trim(device_id)
+            self._trim(device_id)
         if before is not PressureLevel.UNKNOWN:
             self._publish(
                 PressureChanged(device_id, before, now, seen.headroom.pressure_percentage, available)
             )
+
+    def _trim(self, device_id: str) -> None:
+        """Have a device give up its caches; one that may hang at its own time, for any thread may observe it."""
+        backend = self._backends[device_id]
+
+        def trim() -> None:
+            with suppress(DeviceUnavailableError):  # it went away just now, and that is told of
+                backend.trim(device_id)
+
+        if isinstance(backend, ProbedBeside):
+            self._reader(f"trim {device_id}", trim).read(patience_s=0)
+        else:
+            trim()
 
     @contextmanager
     def watching_for_loss(self) -> Iterator[None]:
@@ -232,7 +247,7 @@ class DeviceMonitor:
         return replace(readings, restart_returns_bytes=None)
 
     def _lose(self, device_id: str, reason: str) -> None:
-        lost = self._manager.lose_device(device_id, reason)
+        lost = patiently(partial(self._manager.lose_device, device_id, reason))
         if lost is not None:
             names = tuple(each.allocation_id for each in sorted(lost.allocations, key=age_order))
             self._publish(DeviceLost(device_id, reason, names, lost.model_ids))

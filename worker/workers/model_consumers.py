@@ -91,8 +91,9 @@ class ModelConsumer:
 def externals(
     core: Core, models: ModelManager, owners: ExternalWorker, device_id: str | None
 ) -> Iterator[ExternalConsumer]:
-    """Return the models that other processes hold on a device, or on all, the least recently used first."""
-    found = [each for each in _loaded(core, device_id) if each.spec.external]
+    """Return the models that hosts declared on a device, or on all, the least recently used first."""
+    # What a model server has that this worker follows is that server's to offer.
+    found = [each for each in _loaded(core, device_id) if each.spec.external and each.spec.server is None]
     for entry in sorted(found, key=lambda each: (each.last_used_ns or 0, each.model_id)):
         yield ExternalConsumer(entry, models, owners)
 

@@ -3,13 +3,15 @@
 One model at a time, each in a thread of its own, which is left behind where its storage does not answer.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from protocol.vocabulary import INT64_MAX, ModelState
-from worker.core.errors import ModelLoadFailedError
+from worker.core.errors import ModelLoadFailedError, OutOfMemoryError
 from worker.core.models import AUTO_LOADER
+from worker.core.shortages import patiently, start_thread
+from worker.core.sure_lock import SureEvent
 from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
@@ -29,7 +31,7 @@ class ModelEstimates:
         self._manager = manager
         self._patience_s = patience_s
         # All mutable state: set while nothing is being read, and how many threads hang.
-        self._done = threading.Event()
+        self._done = SureEvent()
         self._done.set()
         self._hung = 0
 
@@ -41,10 +43,12 @@ class ModelEstimates:
             if self._hung >= _MAX_HUNG:
                 entry.state_reason = "it was not looked at: the storage of other models does not answer"
                 continue
-            one = threading.Thread(target=self._read_one, args=(entry,), name="estimate", daemon=True)
-            one.start()
-            one.join(self._patience_s)
-            if one.is_alive():
+            try:
+                is_read = start_thread(partial(self._read_one, entry), "estimate")
+            except OutOfMemoryError as error:
+                self._found(entry, None, error.message)
+                continue
+            if not is_read.wait(self._patience_s):
                 self._hung += 1
                 self._found(entry, None, f"its storage has not answered for {self._patience_s:g} s")
 
@@ -56,10 +60,14 @@ class ModelEstimates:
             try:
                 self.read(entries)
             finally:
-                self._done.set()
+                patiently(self._done.set)
             then()
 
-        threading.Thread(target=run, name="estimates", daemon=True).start()
+        try:
+            start_thread(run, "estimates")
+        except OutOfMemoryError:
+            self._done.set()  # models have no estimates then
+            raise
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all were read. False if that takes longer."""

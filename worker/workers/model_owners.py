@@ -1,6 +1,6 @@
 """Models that other processes hold: their owners say when they load and unload, and are asked to unload."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import EventName
@@ -37,6 +37,12 @@ class ExternalWorker:
         self._questions = questions
         self._publish = core.events.publish
         self._wanted = core.events.wanted
+        # All mutable state: how the model servers that this worker follows are told, by name.
+        self._servers: dict[str, Callable[[str, str], None]] = {}
+
+    def serve(self, name: str, unload: Callable[[str, str], None]) -> None:
+        """Have a server's models unloaded by ``unload(model_id, reason)``, which must not wait; its word follows."""
+        self._servers = {**self._servers, name: unload}
 
     # ---- what owners say ----
 
@@ -98,9 +104,11 @@ class ExternalWorker:
         ``within_ns`` is the longest to wait. With a deadline it is at most half of what is left of it, so
         that there is time to act on the answers. Raises what the token raises.
         """
-        asked = tuple(model_ids)
-        if not self.listened_to:
-            return dict.fromkeys(asked, UNHEARD)
+        every = tuple(model_ids)
+        asked = tuple(each for each in every if self._is_heard(each))
+        unheard: Answers = dict.fromkeys(set(every) - set(asked), UNHEARD)
+        if not asked:
+            return unheard
         wait_ns = self._questions.wait_ns(token, within_ns)
 
         def send() -> None:
@@ -109,13 +117,17 @@ class ExternalWorker:
 
         answers = self._questions.ask(map(external_id, asked), send, token, wait_ns)
         silent = silence(wait_ns, "unloaded it")
-        return {each: answers.get(external_id(each), silent) for each in asked}
+        return unheard | {each: answers.get(external_id(each), silent) for each in asked}
 
     def request(self, model_id: str, reason: str, wait_ms: int | None = None) -> None:
         """Ask an owner to unload, and wait for nothing; nothing happens if the model is not loaded."""
-        residence = self._table.get(model_id).residence
+        entry = self._table.get(model_id)
+        residence, server = entry.residence, self._servers.get(entry.spec.server or "")
         if residence is None:
             self._answer(model_id, "it is unloaded")
+            return
+        if server is not None:
+            server(model_id, reason)
             return
         device_id, size = residence.device_id, residence.size_bytes
         self._publish(UnloadRequested(model_id, device_id, size, reason, wait_ms))
@@ -124,6 +136,13 @@ class ExternalWorker:
     def listened_to(self) -> bool:
         """Whether anyone would hear the question."""
         return self._wanted(UnloadRequested)
+
+    def refused(self, model_id: str, why: str) -> None:
+        """Note that its owner keeps a model that it was asked for."""
+        self._answer(model_id, why)
+
+    def _is_heard(self, model_id: str) -> bool:
+        return self._table.get(model_id).spec.server is not None or self.listened_to
 
     def _answer(self, model_id: str, said: UnloadedModel | str) -> None:
         self._questions.answer(external_id(model_id), said)

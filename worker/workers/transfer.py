@@ -18,7 +18,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.records import Allocation, AllocationRequest, Report
-from worker.core.shortages import patiently
+from worker.core.shortages import patiently, shortage
 from worker.manager.transfer_table import TransferTable
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker, Unfinished
@@ -66,30 +66,20 @@ class TransferWorker:
         *,
         verify: bool,
     ) -> TransferResult:
-        """Carry a transfer out. On any failure both ledgers are as before, and the record has the error."""
+        """Carry a transfer out. On any failure both ledgers are as before, and it is to be abandoned."""
         started = self._clock.now_ns()
         record = self._table.get(transfer_id)
+        token.check()
+        source = self._rows.get(record.source_allocation_id)
+        made = self._begin(source, destination_id, record, memory_type, kind, token)
         try:
-            token.check()
-            source = self._rows.get(record.source_allocation_id)
-            made = self._begin(source, destination_id, record, memory_type, kind, token)
-            try:
-                checksum = self._copy(source, made, transfer_id, token, report, verify=verify)
-            except BaseException:
-                self._allocations.undo(made)
-                raise
-            destination = self._allocations.finish(made)
-            if kind is TransferType.MOVE:
-                self._free_moved(source, destination)
-        except WorkerError as error:
-            self.abandon(transfer_id, error)
-            error.details = {"transfer_id": transfer_id, **error.details}
-            raise
+            checksum = self._copy(source, made, transfer_id, token, report, verify=verify)
         except BaseException:
-            self.abandon(
-                transfer_id, InternalError("a bug in the worker, or memory was short; the log has it")
-            )
+            self._allocations.undo(made)
             raise
+        destination = self._allocations.finish(made)
+        if kind is TransferType.MOVE:
+            self._free_moved(source, destination)
         elapsed = self._clock.now_ns() - started
 
         def completed() -> TransferResult:
@@ -106,11 +96,18 @@ class TransferWorker:
 
         return patiently(completed)
 
-    def abandon(self, transfer_id: str, error: WorkerError) -> None:
+    def abandon(self, transfer_id: str, error: BaseException) -> None:
         """Note how a transfer ended that was not completed, or will not be performed."""
         stopped = isinstance(error, CancelledError | DeadlineExceededError)
         state = TransferState.CANCELLED if stopped else TransferState.FAILED
-        patiently(lambda: self._table.update(transfer_id, state=state, error=error.body()))
+
+        def note() -> None:
+            known = error if isinstance(error, WorkerError) else shortage(error)
+            told = known or InternalError("a bug in the worker; the log has it")
+            self._table.update(transfer_id, state=state, error=told.body())
+            told.details = {"transfer_id": transfer_id, **told.details}
+
+        patiently(note)
 
     def _free_moved(self, source: Allocation, destination: Allocation) -> None:
         """Free the source of a move, or else its destination: it is in one place, whatever fails."""

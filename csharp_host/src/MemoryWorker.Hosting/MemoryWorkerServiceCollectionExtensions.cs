@@ -95,8 +95,7 @@ public static class MemoryWorkerServiceCollectionExtensions
     private static ObservedPythonWorkerService Observed(IServiceProvider provider, string? key) => new(
         provider.OptionsOf(key).ToClient(provider.GetRequiredService<TimeProvider>()),
         provider.GetRequiredService<MemoryWorkerTelemetry>(),
-        provider.GetRequiredService<ILoggerFactory>().CreateLogger(
-            key is null ? MemoryWorkerTelemetry.Name : $"{MemoryWorkerTelemetry.Name}.{key}"),
+        provider.GetRequiredService<ILoggerFactory>().CreateLogger(MemoryWorkerTelemetry.LoggerName(key)),
         key);
 
     /// <summary>Starts and ends the worker with the host, and adds its health check.</summary>

@@ -96,5 +96,7 @@ public sealed class MemoryWorkerTelemetry : IDisposable
         }
     }
 
+    internal static string LoggerName(string? key) => key is null ? Name : $"{Name}.{key}";
+
     private static TagList Instance(string? key) => key is null ? [] : new TagList { { "service.instance.id", key } };
 }

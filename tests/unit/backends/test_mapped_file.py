@@ -6,10 +6,10 @@ import os
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -26,6 +26,8 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import CancelledError, ModelBusyError, ModelLoadFailedError, OutOfMemoryError
 from worker.core.models import Placement
 from worker.core.records import FileRange
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureEvent
 from worker.loaders.registry import loader_of
 from worker.plugins._leases import Models
 
@@ -81,10 +83,16 @@ def cpu(machine: Machine) -> CpuBackend:
 
 def let_writers_in(machine: Machine) -> None:
     """Do what the clock does every second, and wait for the end of it."""
-    cpu(machine).tick()
-    for thread in threading.enumerate():
-        if thread.name == "give way":
-            thread.join()
+    begun = list[SureEvent]()
+
+    def start(run: Callable[[], object], name: str) -> SureEvent:
+        begun.append(start_thread(run, name))
+        return begun[-1]
+
+    with patch("worker.backends.cpu.start_thread", start):
+        cpu(machine).tick()
+    for each in begun:
+        assert each.wait(20)
 
 
 @linux

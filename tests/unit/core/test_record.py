@@ -4,12 +4,15 @@ from dataclasses import fields, replace
 from threading import Barrier, Thread
 
 import orjson
+import pytest
 
+from protocol import record
 from protocol.record import Record
 
 
-def test_a_kind_is_a_dataclass_once_its_first_record_is_made() -> None:
+def test_a_kind_is_a_dataclass_once_its_first_record_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Written, compared and replaced as any dataclass is, by whichever thread makes the first."""
+    monkeypatch.setattr(record, "_late", [])
 
     class Pair(Record):
         first: int
@@ -44,3 +47,16 @@ def test_who_asks_for_the_fields_of_a_kind_finds_them_before_any_was_made() -> N
     assert [each.name for each in fields(Base)] == ["first"]
     assert [each.name for each in fields(More)] == ["first", "second"]
     assert More(1).second == 2
+
+
+def test_a_kind_is_a_dataclass_as_it_is_declared_once_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is declared late is about to be used, and may find no memory for being made then."""
+    monkeypatch.setattr(record, "_late", [])
+    record.define_at_once()
+
+    class Pair(Record):
+        first: int
+
+    assert {"__init__", "__dataclass_fields__"} <= vars(Pair).keys()

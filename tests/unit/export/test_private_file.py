@@ -129,7 +129,7 @@ def test_a_pipe_whose_reader_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         log.record(USE)
     assert log._queue.qsize() <= 500
     log.close()
-    assert not log._thread.is_alive()
+    assert log._over.is_set()
     os.close(reader)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,7 @@ from worker.core.events import BudgetChanged, DeviceLost, PressureChanged
 from worker.instructor.events import wire_event
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
-from worker.stream.frames import LineSplitter, Oversize, find_request_id, read_request
+from worker.stream.frames import LineSplitter, Oversize, find_request_id, read_request, success_frame
 from worker.stream.lanes import Job, Lanes
 from worker.stream.replay import Replay, body_of
 from worker.stream.work import Claim, Work
@@ -533,3 +534,16 @@ def test_fixed_clock_moves_by_waiting() -> None:
     with pytest.raises(DeadlineExceededError):
         clock.wait(None, CancelToken(clock.now_ns, 1))
     assert clock.now_ns() == 90_500_000_000
+
+
+def test_answers_that_are_kept_take_no_more_than_they_need() -> None:
+    """A reply is remembered in its own bytes, not in the buffer that it was written into."""
+    replay, tracemalloc_was_on = Replay(), tracemalloc.is_tracing()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(500):
+        replay.keep(f"r{number}", b"x" * 32, success_frame(f"r{number}", {"size_bytes": number}))
+    kept = tracemalloc.get_traced_memory()[0] - before
+    if not tracemalloc_was_on:
+        tracemalloc.stop()
+    assert kept < 500 * 1024

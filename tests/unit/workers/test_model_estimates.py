@@ -7,6 +7,7 @@ import pytest
 
 from protocol.vocabulary import ModelState
 from worker.core.clock import FixedClock
+from worker.core.errors import OutOfMemoryError
 from worker.core.models import ModelSpec
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
@@ -85,3 +86,19 @@ def test_what_is_declared_beyond_the_tensors_is_working_memory():
     assert entry.known_bytes == 104
     entry.estimated_bytes = 120
     assert entry.working_bytes == 0
+
+
+def test_where_there_are_no_threads_models_have_no_estimates_and_say_why(monkeypatch):
+    """Whoever waits for estimates waits for none that can't come."""
+
+    def none(*_: object) -> None:
+        raise OutOfMemoryError("the system starts no more threads just now; try again", resource="threads")
+
+    monkeypatch.setattr(model_estimates, "start_thread", none)
+    entry = ModelEntry(ModelSpec("m", "torch", Path("m")))
+    estimates = ModelEstimates(MemoryManager(FixedClock()))
+    estimates.read([entry])
+    assert entry.estimated_bytes is None and "threads" in str(entry.state_reason)
+    with pytest.raises(OutOfMemoryError):
+        estimates.begin([entry], lambda: None)
+    assert estimates.wait(0)

@@ -7,7 +7,6 @@ waited for with a time limit (Windows), a thread of its own reads all the same.
 
 import itertools
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +16,8 @@ from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.frames import BrokenFrameError, FramePipe, Message
 from worker.core.cancellation import CancelToken
 from worker.core.errors import WorkerError
-from worker.core.sure_lock import SureLock
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureEvent, SureLock
 
 _LONGEST_LOOK_S = 1.0
 """Who reads looks this often whether the process is still there: another may hold its end of the pipe open."""
@@ -57,7 +57,7 @@ class Call:
         self.answer: Message | Ending | None = None
         self.undo: tuple[Any, ...] | None = None
         """What to call if no caller waits any more and it is done all the same."""
-        self.woken: threading.Event | None = None
+        self.woken: SureEvent | None = None
         """Set for who waits while another reads: it is answered, or the reading is free."""
 
 
@@ -79,7 +79,7 @@ class Answers:
         self.changed = 0
         """Calls answered that may have changed something there."""
         if READS_ALONE:
-            threading.Thread(target=self._read_all, name="device-answers", daemon=True).start()
+            start_thread(self._read_all, "device-answers")
 
     def begin(
         self,
@@ -234,7 +234,7 @@ class Answers:
     def _follow(self, call: Call, seconds: float) -> None:
         """Wait until the call is answered, or the reading is free."""
         with self._lock:
-            woken = call.woken = call.woken or threading.Event()
+            woken = call.woken = call.woken or SureEvent()
             woken.clear()
             if call.answer is not None:
                 return

@@ -4,7 +4,7 @@ Who gets no answer in time answers from the last figures, which have an age. A p
 for long hangs, and is killed.
 """
 
-import threading
+from functools import partial
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.isolation import codec
@@ -13,6 +13,7 @@ from worker.backends.isolation.child_process import ChildProcess
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.errors import DeviceUnavailableError
 from worker.core.records import Readings
+from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 
 ANSWER_S = 0.25
@@ -46,9 +47,7 @@ class Asking:
         if child.answers.wait(call, ANSWER_S):
             return codec.readings_of(child.finish(call))
         if oldest is None:
-            waiting = threading.Thread(target=_wait_or_kill, args=(child, call), name="device-patience")
-            waiting.daemon = True
-            waiting.start()
+            start_thread(partial(_wait_or_kill, child, call), "device-patience")
         raise _silent(device_id, self._clock.now_ns() - now)
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
+from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
@@ -69,11 +69,14 @@ class ChildProcess:
         self._process = _start(launch, slots)
         self.pid = self._process.pid
         self._pipe, self._stderr = _ends(self._process)
-        self._listener = threading.Thread(target=self._listen, name="device-stderr", daemon=True)
-        self._listener.start()
         self._answers = Answers(self._pipe, self._write_broken)
-        self._watcher = threading.Thread(target=self._watch, name="device-end", daemon=True)
-        self._watcher.start()
+        try:
+            self._listened = start_thread(self._listen, "device-stderr")
+            self._watched = start_thread(self._watch, "device-end")
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
 
     @property
     def end(self) -> Ending | None:
@@ -133,7 +136,7 @@ class ChildProcess:
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):  # stuck in a driver: it is given up all the same
             self._process.wait(_GOING_S)
-        self._watcher.join(_GOING_S)
+        self._watched.wait(_GOING_S)
         self._ended()
 
     def stop(self) -> None:
@@ -145,7 +148,7 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._watcher.join(_GOING_S)
+        self._watched.wait(_GOING_S)
         self._ended()
 
     def _write_broken(self) -> None:
@@ -169,7 +172,7 @@ class ChildProcess:
 
     def _ended(self) -> None:
         """Say once how it ended, then fail what still waits for it."""
-        self._listener.join(1)  # its last words; a process of its own may hold the pipe open
+        self._listened.wait(1)  # its last words; a process of its own may hold the pipe open
         with self._lock:
             if self._end is not None:
                 return

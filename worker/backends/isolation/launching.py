@@ -6,8 +6,8 @@ with the thread that started it.
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 
 from worker.backends.isolation import codec
@@ -16,9 +16,11 @@ from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
-from worker.core.errors import CancelledError, WorkerError
+from worker.core.errors import CancelledError, OutOfMemoryError, WorkerError
+from worker.core.log import log
 from worker.core.records import DeviceInfo
-from worker.core.sure_lock import SureLock
+from worker.core.shortages import patiently, start_thread
+from worker.core.sure_lock import SureEvent, SureLock
 
 PROBE_PATIENCE_S = 60.0
 """Importing torch from a cold disk takes 20 s; what takes longer than this hangs."""
@@ -63,7 +65,8 @@ class Launching:
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._beginning = SureLock()
         # All mutable state: the thread, once begun, the next delay, and when the last process was started.
-        self._thread: threading.Thread | None = None
+        self._over: SureEvent | None = None
+        self._thread: int | None = None
         self._delay_s = FIRST_DELAY_S
         self._started_ns = 0
         self._closed = False
@@ -71,9 +74,9 @@ class Launching:
     def begin(self) -> None:
         """Start the first process, unless that was done; ``arrived`` or ``failed`` is called."""
         with self._beginning:
-            if self._thread is None:
+            if self._over is None:
+                self._over = start_thread(self._run, "device-launcher")
                 self._tasks.put(self._first)
-                self._start_thread()
 
     def bring_back(self) -> None:
         """Start a process in place of one that ended, and try until there is one; ``arrived`` is called."""
@@ -85,26 +88,38 @@ class Launching:
 
     def replace(self, attempts: int) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
         """Start a process now. LaunchError if it failed so many times."""
-        started: Future[tuple[ChildProcess, tuple[DeviceInfo, ...]]] = Future()
+        outcome: list[tuple[ChildProcess, tuple[DeviceInfo, ...]] | BaseException] = []
+        over = SureEvent()
 
         def task() -> None:
-            for attempt in range(attempts):
-                try:
-                    started.set_result(self._start())
-                except LaunchError as error:
-                    if attempt == attempts - 1 or not self._pause():
-                        started.set_exception(error)
-                        return
-                else:
-                    return
+            try:
+                outcome.append(self._started(attempts))
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                outcome.append(error)
+            finally:
+                patiently(over.set)
 
         with self._beginning:
             if self._closed:
                 raise LaunchError("the worker ends")
-            if self._thread is None:
-                self._start_thread()
+            if self._over is None:
+                self._over = start_thread(self._run, "device-launcher")
             self._tasks.put(task)
-        return started.result()
+        over.wait()
+        started = outcome[0]
+        if isinstance(started, BaseException):
+            raise started
+        return started
+
+    def _started(self, attempts: int) -> tuple[ChildProcess, tuple[DeviceInfo, ...]]:
+        """Start a process. LaunchError if it failed so many times."""
+        for _ in range(attempts - 1):
+            try:
+                return self._start()
+            except LaunchError:
+                if not self._pause():
+                    raise
+        return self._start()
 
     def close(self) -> None:
         """Start nothing more, and return when nothing is being started: a process must not outlive the worker."""
@@ -112,22 +127,24 @@ class Launching:
             self._closed = True
             self._tasks.put(None)
         self._closing.cancel()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_STARTING_S)
-
-    def _start_thread(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="device-launcher", daemon=True)
-        self._thread.start()
+        if self._over is not None and self._thread != threading.get_ident():
+            self._over.wait(_STARTING_S)
 
     def _run(self) -> None:
+        """Do what there is to do: the guard of the thread, with which the devices' processes would end."""
+        self._thread = threading.get_ident()
         while (task := self._tasks.get()) is not None:
-            task()
+            try:
+                task()
+            except BaseException as error:  # noqa: BLE001 - a bug, and the devices' processes go on
+                patiently(partial(log, "error", "starting a device's process failed", error=repr(error)))
 
     def _first(self) -> None:
         try:
             arrived = self._start()
         except LaunchError as error:
-            self._failed(str(error))
+            why = str(error)
+            patiently(lambda: self._failed(why))
         else:
             self._arrived(*arrived)
 
@@ -135,7 +152,7 @@ class Launching:
         if self._clock.now_ns() - self._started_ns >= LONGEST_DELAY_S * NS_PER_S:
             self._delay_s = FIRST_DELAY_S
         while self._pause():
-            with suppress(LaunchError):
+            with suppress(LaunchError, MemoryError):
                 if self._arrived(*self._start()):
                     return
 
@@ -157,6 +174,8 @@ class Launching:
             child = ChildProcess(self._launch, self._slots, self._on_end)
         except OSError as error:
             raise LaunchError(f"no process can be started with {python}: {error.strerror}") from error
+        except (OutOfMemoryError, MemoryError) as error:
+            raise LaunchError(f"no process can be started with {python}: {error}") from error
         try:
             with self._closing.telling(lambda: child.kill("was stopped")):
                 return child, codec.infos_of(child.call("start", patience_s=PROBE_PATIENCE_S))

@@ -33,6 +33,9 @@ public sealed record PostMemoryAllocateResponse
     /// <summary>Models that had to go.</summary>
     public IReadOnlyList<UnloadedModel> ModelsUnloaded { get; init; } = [];
 
+    /// <summary>What consumers gave back for it, each with what came of that; empty from a worker that has none yet.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get; init; } = [];
+
     /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -47,6 +50,7 @@ public sealed record PostMemoryAllocateResponse
         SharedMemory = wire.SharedMemory,
         AvailableBytes = wire.AvailableBytes,
         ModelsUnloaded = wire.ModelsUnloaded,
+        Released = wire.Released ?? [],
         UnknownWords = wire.UnknownWords,
     };
 }

@@ -21,6 +21,9 @@ public sealed record PostMemoryOptimizeResponse
     /// <summary>Always true: a refusal is a <see cref="WorkerRequestException"/>.</summary>
     public bool Success => true;
 
+    /// <summary>What consumers gave back for it, each with what came of that; empty from a worker that has none yet.</summary>
+    public IReadOnlyList<ReleasedMemory> Released { get; init; } = [];
+
     /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -31,6 +34,7 @@ public sealed record PostMemoryOptimizeResponse
         Steps = wire.Steps,
         PressureBefore = wire.PressureBefore,
         PressureAfter = wire.PressureAfter,
+        Released = wire.Released ?? [],
         UnknownWords = wire.UnknownWords,
     };
 }

@@ -17,6 +17,7 @@ from protocol.vocabulary import (
     SharedMemoryKind,
     Source,
 )
+from tests.unit.isolation import isolated
 from worker.backends.isolation import codec
 from worker.backends.isolation.bootstrap import Lent
 from worker.backends.isolation.endings import ending
@@ -169,3 +170,27 @@ def test_lent_packages(tmp_path: Path) -> None:
     assert spec is not None and spec.origin == str(tmp_path / "shown" / "__init__.py")
     assert finder.find_spec("beside") is None
     assert finder.find_spec("shown.part") is None
+
+
+def test_whatever_fails_while_a_process_is_started_is_told_and_the_next_is_started(monkeypatch):
+    """The thread that starts processes, with which they would end, goes on after a bug; who waits for it is told."""
+    with isolated() as backend:
+        backend.probe()
+        launching = backend._launching
+        start = launching._start
+
+        def broken():
+            monkeypatch.setattr(launching, "_start", start)
+            raise ZeroDivisionError
+
+        def fail():
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(launching, "_start", broken)
+        with pytest.raises(ZeroDivisionError):
+            launching.replace(1)
+        launching.do(fail)
+        child, found = launching.replace(1)
+        assert [each.device_id for each in found] == ["sim:0"]
+        child.stop()
+        assert backend.readings("sim:0").free_bytes is not None

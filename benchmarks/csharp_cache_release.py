@@ -1,0 +1,42 @@
+"""What of a ``MemoryCache``'s given up half leaves the .NET process, by what is done about garbage afterwards, in turns.
+
+    python -m benchmarks.csharp_cache_release [--rounds 5]
+
+128 of 256 MiB are given up, in entries of 4 KiB and of 128 KiB (those have a heap of their own). The share is of the
+bytes given up, in the process's resident memory; all threads stand still for the time beside it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.rigs.dotnet.build import build
+from tests.rigs.dotnet.fixtures import default_out
+from tests.rigs.dotnet.toolchain import toolchain
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT = REPOSITORY / "csharp_host" / "bench" / "CacheRelease" / "CacheRelease.csproj"
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    told = parser.parse_args()
+    tools = toolchain()
+    build([PROJECT], default_out(), tools)
+    command = [str(tools.launcher), str(default_out() / "CacheRelease.dll"), str(told.rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    print("entries, afterwards             back at the system      ms")
+    for name, (share, milliseconds) in json.loads(done.stdout).items():
+        print(f"{name:32} {share:16.2f} {milliseconds:10.0f}")
+
+
+if __name__ == "__main__":
+    main()

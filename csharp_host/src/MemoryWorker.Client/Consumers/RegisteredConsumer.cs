@@ -1,0 +1,87 @@
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Client;
+
+/// <summary>One consumer, called by one at a time, and the limit that it was told last.</summary>
+internal sealed class RegisteredConsumer(IMemoryConsumer consumer)
+{
+    private readonly SemaphoreSlim _turn = new(1);
+    private long? _limitBytes;
+
+    public string Id { get; } = consumer.Id;
+
+    /// <summary>What it holds, as it is registered; null while it is being asked something else.</summary>
+    public async Task<RegisterConsumerParams?> DescribeAsync(TimeSpan lease, CancellationToken cancellationToken)
+    {
+        if (!await _turn.WaitAsync(0, cancellationToken).ConfigureAwait(false))
+        {
+            return null;
+        }
+
+        try
+        {
+            var holding = consumer.Describe();
+            return new()
+            {
+                ConsumerId = Id,
+                Kind = holding.Kind,
+                DeviceId = holding.DeviceId,
+                HeldBytes = holding.HeldBytes,
+                FloorBytes = holding.FloorBytes,
+                Offers = [.. holding.Offers.Select(one => new ConsumerOffer { Bytes = one.Bytes, CostMs = one.Cost.TotalMilliseconds })],
+                Hits = holding.Hits,
+                Misses = holding.Misses,
+                SavedMs = holding.Saved?.TotalMilliseconds,
+                Owner = holding.Owner,
+                LeaseMs = (long)lease.TotalMilliseconds,
+            };
+        }
+        finally
+        {
+            _turn.Release();
+        }
+    }
+
+    public async Task LimitAsync(long? limitBytes, CancellationToken cancellationToken)
+    {
+        await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            Limit(limitBytes);
+        }
+        finally
+        {
+            _turn.Release();
+        }
+    }
+
+    public async Task<long> ReleaseAsync(ReleaseRequestedData asked, CancellationToken cancellationToken)
+    {
+        await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            Limit(asked.LimitBytes); // First, so that what goes does not come back at once.
+            var request = new MemoryReleaseRequest
+            {
+                Bytes = asked.Bytes,
+                LimitBytes = asked.LimitBytes,
+                Reason = asked.Reason,
+                Wait = TimeSpan.FromMilliseconds(asked.WaitMs),
+            };
+            return await Task.Run(() => consumer.ReleaseAsync(request, cancellationToken).AsTask(), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            _turn.Release();
+        }
+    }
+
+    private void Limit(long? limitBytes)
+    {
+        if (limitBytes != _limitBytes)
+        {
+            _limitBytes = limitBytes;
+            consumer.LimitChanged(limitBytes);
+        }
+    }
+}

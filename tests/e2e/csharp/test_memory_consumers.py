@@ -1,0 +1,105 @@
+"""A host's own memory makes room for what the worker is asked for: a real MemoryCache, seen in the process's memory."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.e2e.csharp.host import REPOSITORY
+from tests.rigs.dotnet.build import build
+from tests.rigs.dotnet.fixtures import Load, default_out
+from tests.rigs.dotnet.toolchain import Toolchain
+
+PROBE = "tests/e2e/csharp/CacheProbe/CacheProbe.csproj"
+HOSTING = "csharp_host/src/MemoryWorker.Hosting/MemoryWorker.Hosting.csproj"
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def seen(toolchain: Toolchain) -> dict[str, Any]:
+    """Run the probe once and return what it saw."""
+    build([REPOSITORY / PROBE], default_out(), toolchain)
+    command = [
+        str(toolchain.launcher),
+        str(default_out() / "CacheProbe.dll"),
+        sys.executable,
+        str(REPOSITORY),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) | {"log": done.stderr}
+
+
+def test_what_it_holds_is_registered(seen: dict[str, Any]) -> None:
+    """The cache is known with its bytes, its floor and its price as soon as the host runs."""
+    assert seen["registered"] == {
+        "HeldBytes": 400 * MIB,
+        "FloorBytes": 64 * MIB,
+        "Kind": "memory_cache",
+        "DeviceId": "cpu",
+        "priced": True,
+    }
+
+
+def test_it_gives_back_to_the_system(seen: dict[str, Any]) -> None:
+    """What was needed is out of the process, as the system counts it, and the worker saw that; the oldest went."""
+    assert 200 * MIB <= seen["claimed"] <= 300 * MIB
+    assert seen["rss_fell"] >= 0.9 * seen["claimed"]
+    assert seen["returned"] >= 0.9 * seen["claimed"]
+    assert seen["order"] == ["the oldest went", "the newest stayed"]
+
+
+def test_it_does_not_fill_up_again(seen: dict[str, Any]) -> None:
+    """Its limit fell before it gave anything back, and holds against what comes afterwards."""
+    assert 64 * MIB <= seen["limit"] <= 400 * MIB - seen["claimed"] + MIB
+    assert seen["full"] == 480 * MIB
+
+
+def test_one_that_throws_holds_up_no_other(seen: dict[str, Any]) -> None:
+    """It is asked first, as the cheapest, and answers for nothing; that is logged, and the next one is asked."""
+    assert seen["released"][0] == "stubborn 0 0"
+    assert "A handler of the memory worker's stubborn threw" in seen["log"]
+
+
+def test_the_next_worker_knows_it(seen: dict[str, Any]) -> None:
+    """After its worker's death it is registered anew; when the host ends, it is unregistered."""
+    assert (seen["known_again"], seen["left"]) == ("responses", 0)
+
+
+def test_a_cache_that_does_not_know_its_bytes(load: Load) -> None:
+    """It is refused, with what to set."""
+    load(HOSTING)
+    import System
+    from MemoryWorker.Hosting import MemoryCacheConsumer, MemoryCacheConsumerOptions
+    from Microsoft.Extensions.Caching.Memory import MemoryCache, MemoryCacheOptions
+
+    options = MemoryCacheOptions()
+    with pytest.raises(System.ArgumentException, match="set SizeLimit and TrackStatistics"):
+        MemoryCacheConsumer("mine", MemoryCache(options), options, MemoryCacheConsumerOptions())
+
+
+def test_two_of_one_name(load: Load) -> None:
+    """The worker could not tell them apart: refused before anything is registered."""
+    load(HOSTING)
+    import System
+    from MemoryWorker.Client import (
+        IMemoryConsumer,
+        MemoryConsumers,
+        PythonWorkerOptions,
+        PythonWorkerService,
+        ServiceMemory,
+    )
+    from MemoryWorker.Hosting import MemoryCacheConsumer, MemoryCacheConsumerOptions
+    from Microsoft.Extensions.Caching.Memory import MemoryCache, MemoryCacheOptions
+
+    options = MemoryCacheOptions()
+    options.SizeLimit, options.TrackStatistics = 100, True
+    made = [
+        MemoryCacheConsumer("mine", MemoryCache(options), options, MemoryCacheConsumerOptions())
+        for _ in range(2)
+    ]
+    worker = PythonWorkerService(PythonWorkerOptions())
+    with pytest.raises(System.ArgumentException, match="mine"):
+        MemoryConsumers(ServiceMemory(worker), worker, System.Array[IMemoryConsumer](made), None)

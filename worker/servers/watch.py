@@ -1,0 +1,218 @@
+"""Following one server: asked on a thread of its own, as often as something may have changed, and never waited for."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from protocol.record import Record
+from worker.core.clock import NS_PER_MS, Clock
+from worker.core.log import log
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureEvent, SureLock
+from worker.eviction.reuse_chance import ReuseChance
+from worker.servers.base import Seen, Served
+from worker.servers.http import ServerError
+from worker.servers.known import OpenServer
+from worker.servers.processes import HeldBy, device_bytes, listening_on, resident_bytes
+
+LOOK_S = 1.0
+"""Between two looks at a server that answers: what a question costs it is some 0.1 ms."""
+
+LOADING_LOOK_S = 0.2
+"""While a model is on its way: so its load is timed to that."""
+
+_DOWN_S, _DOWN_MAX_S = 2.0, 30.0
+"""After a look in vain, and twice as long each time."""
+
+_LEARNED_MAX = 256
+_FORGOTTEN = 0.01
+"""Uses that count for less are none: after more than an hour."""
+
+_HOSTS_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class View(Record):
+    """A server as it was last seen."""
+
+    seen: Seen | None
+    """None where it does not answer."""
+    why: str | None
+    """Why it does not; None where it does."""
+    at_ns: int
+
+
+Changed = Callable[["ServerWatch", View, View], None]
+"""Called, by the thread that looked, with the view before and the one now."""
+
+
+Refused = Callable[["ServerWatch", str, str], None]
+"""Called, by the server's thread, with a model that it does not unload, and why."""
+
+
+class Learned:
+    """What was learned of one model: when it was used, and what loading it took."""
+
+    def __init__(self) -> None:
+        # All mutable state.
+        self.uses = ReuseChance()
+        self.load_ms: float | None = None
+        self.loading_since_ns: int | None = None
+
+
+class ServerWatch:
+    """One server, its last view, and what its models taught. Thread-safe."""
+
+    def __init__(
+        self, name: str, opened: OpenServer, held_by: HeldBy | None, clock: Clock, on_change: Changed,
+        on_refused: Refused,
+    ) -> None:  # fmt: skip
+        """``held_by`` tells what processes hold of the device; None where that is the machine's memory."""
+        self.name = name
+        self.kind = opened.kind
+        self.device_id = opened.device_id
+        self.server = opened.server
+        parts = urlsplit(opened.url)
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._is_here = parts.hostname in _HOSTS_HERE
+        self._held_by = held_by
+        self._clock = clock
+        self._on_change = on_change
+        self._on_refused = on_refused
+        self._looking = SureLock()
+        self._wake = SureEvent()
+        # All mutable state: the last view, what was learned by model, and whether it is over.
+        self.view = View(None, "it was not asked yet", clock.now_ns())
+        self._learned: dict[str, Learned] = {}
+        self._orders: deque[str] = deque()
+        self._pause_s = LOOK_S
+        self._over = False
+
+    def start(self) -> None:
+        """Begin to look. OutOfMemoryError where there is no thread for it."""
+        start_thread(self._run, f"server-{self.name}"[:15])
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over = True
+        self._wake.set()
+        self.server.close()
+
+    def order(self, model: str) -> None:
+        """Have its thread tell it to unload a model; what is seen afterwards is told by ``on_change``."""
+        self._orders.append(model)
+        self._wake.set()
+
+    def look(self) -> View:
+        """Look now, and tell of what is new; for who needs to know, and for its own thread."""
+        with self._looking:
+            before = self.view
+            try:
+                view = View(self._sized(self.server.look()), None, self._clock.now_ns())
+            except ServerError as error:
+                view = View(None, str(error), self._clock.now_ns())
+            except Exception as error:  # noqa: BLE001 - whatever it said, it is the server's
+                view = View(None, f"what it says can't be understood: {error!r}", self._clock.now_ns())
+            self._learn(before, view)
+            self.view = view
+            if before.why != view.why:
+                log(
+                    "info" if view.why is None else "warning",
+                    "a model server",
+                    server=self.name,
+                    said=view.why or "it answers",
+                )
+            if before.seen != view.seen or before.why != view.why:
+                self._on_change(self, before, view)
+        return view
+
+    def learned(self, model: str) -> Learned:
+        """Return what was learned of a model; what is not known is so."""
+        return self._learned.get(model) or Learned()
+
+    # ---- inside ----
+
+    def _run(self) -> None:
+        while not self._over:
+            try:
+                self._look_once()
+                self._wake.wait(self._pause_s)
+                self._wake.clear()
+            except Exception as error:  # noqa: BLE001 - a bug, or short memory: it is looked at again
+                if not isinstance(error, MemoryError):
+                    log("error", "looking at a model server failed", server=self.name, error=repr(error))
+                time.sleep(LOADING_LOOK_S)
+
+    def _look_once(self) -> None:
+        """Do what was ordered, look, and set how long to pause then."""
+        while self._orders:
+            self._carry_out(self._orders.popleft())
+        view = self.look()
+        if view.seen is None:
+            self._pause_s = min(_DOWN_MAX_S, max(_DOWN_S, 2 * self._pause_s))
+        else:
+            loading = any(each.loading_since_ns is not None for each in self._learned.values())
+            self._pause_s = LOADING_LOOK_S if loading else LOOK_S
+
+    def _carry_out(self, model: str) -> None:
+        """Tell it to unload a model that is there and idle."""
+        seen = self.look().seen
+        steps = () if seen is None else self.server.steps(seen)
+        step = next((each for each in steps if each.model == model), None)
+        if step is None:
+            there = None if seen is None else seen.model(model)
+            busy = seen is not None and (seen.busy or (there is not None and there.busy))
+            why = (
+                "its server does not answer"
+                if seen is None
+                else "it is in use"
+                if busy
+                else "its server can't be told to"
+            )
+            self._on_refused(self, model, why)
+            return
+        try:
+            self.server.give_back(step)
+        except ServerError as error:
+            self._on_refused(self, model, f"its server refuses: {error}")
+
+    def _learn(self, before: View, now: View) -> None:
+        """Note uses and loads: a use is what the server tells of, a request that began, or a model that came."""
+        if now.seen is None:
+            return
+        earlier = before.seen or Seen(())
+        there = {each.name: each for each in now.seen.models}
+        for name, model in there.items():
+            learned = self._learned.setdefault(name, Learned())
+            was = earlier.model(name)
+            if before.seen is not None and (
+                was is None or was.used != model.used or (model.busy and not was.busy)
+            ):
+                learned.uses.used(now.at_ns)
+            if was is None and model.busy and before.seen is not None:
+                learned.loading_since_ns = now.at_ns
+            elif learned.loading_since_ns is not None and not model.busy:
+                learned.load_ms = (now.at_ns - learned.loading_since_ns) / NS_PER_MS
+                learned.loading_since_ns = None
+        for name in [each for each in self._learned if each not in there]:
+            learned = self._learned[name]
+            learned.loading_since_ns = None
+            if len(self._learned) > _LEARNED_MAX and learned.uses.weight(now.at_ns) < _FORGOTTEN:
+                del self._learned[name]
+
+    def _sized(self, seen: Seen) -> Seen:
+        """Add what processes take where the server does not say: of a model's own, or of the server with one model."""
+        if all(each.size_bytes is not None for each in seen.models) or not self._is_here:
+            return seen
+        held = None if self._held_by is None else self._held_by()
+        alone = len(seen.models) == 1
+        return replace(seen, models=tuple(self._sized_model(each, held, alone=alone) for each in seen.models))
+
+    def _sized_model(self, model: Served, held: Mapping[int, int | None] | None, *, alone: bool) -> Served:
+        port = model.port or (self._port if alone else None)
+        process = None if model.size_bytes is not None or port is None else listening_on(port)
+        if process is None:
+            return model
+        size = resident_bytes(process) if self._held_by is None else device_bytes(process, held)
+        return replace(model, size_bytes=size)
