@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from worker.backends.directml_adapters import AdapterReading
-from worker.backends.directml_device import HIDDEN_BYTES, DirectMlDevice
+from worker.backends.directml_device import ALIGNMENT_BYTES, HIDDEN_BYTES, DirectMlDevice
 from worker.backends.directml_untiled import Headroom
 from worker.core.errors import OutOfMemoryError
 
@@ -19,11 +19,8 @@ CHUNK_BYTES = 4000 * MB
 _WHOLE_CHUNK_MB = 5000
 """A tile that no chunk outgrows: ``gpu_memory`` then has one entry a chunk."""
 
-FIRST_HEAP_BYTES = 2**20
-"""Every chunk begins with one heap of this size."""
-
 _FIRST_TILES = 2
-"""As ``gpu_memory`` counts that heap."""
+"""Every chunk begins with one heap of 1 MiB, which is in two tiles of ``gpu_memory``."""
 
 _STEP_BYTES = 2**30
 _STEP_SLACK_BYTES = 100 * MB
@@ -38,8 +35,8 @@ class TiledMemory:
     """One device's memory. Not thread-safe."""
 
     name = "tiled"
-    limit_bytes = CHUNK_BYTES - FIRST_HEAP_BYTES
-    """The largest buffer that a chunk can have; today's chunks have less where the budget was small."""
+    limit_bytes = (CHUNK_BYTES - _FIRST_TILES * MB) // ALIGNMENT_BYTES * ALIGNMENT_BYTES
+    """The largest buffer that a chunk can have, its first heap as the ledger counts it; less where the budget was small."""
 
     def __init__(
         self, device: DirectMlDevice, read: Callable[[], AdapterReading], usable: int | None

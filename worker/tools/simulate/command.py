@@ -8,6 +8,7 @@ from protocol.vocabulary import EvictionStrategy
 from worker.tools.output import Claim, as_it_is, put
 
 _BAD_INPUT = 2
+_MOST_PERCENT = 1000
 
 
 def main(argv: list[str], claim: Claim = as_it_is) -> int:
@@ -42,6 +43,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=[strategy.value for strategy in EvictionStrategy],
         help="only this one; may be repeated",
     )
+    parser.add_argument(
+        "--what-if",
+        action="store_true",
+        help="tell what other keep-alives, times to live and bounds would have cost, under the first --policy or adaptive",
+    )
+    parser.add_argument(
+        "--within",
+        type=_regret,
+        default=0.05,
+        metavar="PERCENT",
+        help="of what it costs, which the smallest bound that --what-if looks for may cost more (default 5)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument(
         "--optimum-seconds",
@@ -59,3 +72,11 @@ def _positive(text: str) -> int:
         message = "must be at least 1"
         raise argparse.ArgumentTypeError(message)
     return value
+
+
+def _regret(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= _MOST_PERCENT:
+        message = f"must be between 0 and {_MOST_PERCENT}"
+        raise argparse.ArgumentTypeError(message)
+    return value / 100

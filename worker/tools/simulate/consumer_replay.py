@@ -1,12 +1,14 @@
 """Replays uses of several consumers through the planner and the prices that decide in the worker."""
 
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
+from protocol.record import Record
 from worker.core.consumers import Holding, Quote
 from worker.eviction.entry_prices import PricedEntries
 from worker.eviction.planner import Candidate
 from worker.eviction.release_planner import ReleaseNeed, plan_releases
-from worker.tools.simulate.consumer_trace import ConsumerTrace
+from worker.tools.simulate.consumer_trace import ConsumerTrace, Key
 
 _DEVICE = "sim:0"
 
@@ -19,6 +21,8 @@ class ConsumerCost:
     """Of each consumer: over all its uses of what was not kept, each entry's first one included."""
     rebuilds: int = 0
     evictions: int = 0
+    held_byte_ms: int | None = None
+    """Bytes kept by the milliseconds for which they were; None where that is not known."""
 
     @property
     def total_ms(self) -> float:
@@ -48,41 +52,111 @@ class _NoModels:
         raise KeyError(candidate.model_id)
 
 
-def replay_planned(trace: ConsumerTrace) -> ConsumerCost:
+class Rules(Record):
+    """What makes entries go by themselves, whatever headroom there is."""
+
+    idle_ms: int | None = None
+    """Without a use for so long."""
+    ttl_ms: int | None = None
+    """Built so long ago."""
+    consumer: str | None = None
+    """Whose; None for everybody's."""
+
+
+def replay_planned(trace: ConsumerTrace, rules: Rules | None = None) -> ConsumerCost:
     """Use the entries in their order. The same trace costs the same every time.
 
-    1. A use of what is kept costs nothing; of anything else, its ``cost_ms``.
-    2. What was built is kept where there is headroom for it, or where what goes for it, as planned, is worth less.
+    1. What the rules make go, goes at its time. Without times in the trace, nothing does.
+    2. A use of what is kept costs nothing; of anything else, its ``cost_ms``.
     3. One above the capacity is never kept.
+    4. What was built is kept where there is headroom for it, or where what goes for it, as planned, is worth less.
 
-    Times are counted in uses, so that a trace without ``t_ms`` is replayed like one with it.
+    Prices count time in uses, so that a trace with times is replayed like one without.
     """
-    cost, held = ConsumerCost(dict.fromkeys(trace.entries, 0.0)), 0
-    prices = {consumer: PricedEntries() for consumer in trace.entries}
-    for now, key in enumerate(trace.uses):
-        (consumer, entry_id), entry = key, trace.entry(key)
-        own = prices[consumer]
-        own.used(entry_id, now)
-        if entry_id in own:  # 1
-            continue
-        cost.count(consumer, entry.cost_ms)
-        if entry.size_bytes > trace.capacity_bytes:  # 3
-            continue
-        missing = held + entry.size_bytes - trace.capacity_bytes
+    return _Replay(trace, rules or Rules()).run()
+
+
+class _Replay:
+    """One run through a trace."""
+
+    def __init__(self, trace: ConsumerTrace, rules: Rules) -> None:
+        self._trace = trace
+        self._rules = rules
+        # All mutable state.
+        self._cost = ConsumerCost(dict.fromkeys(trace.entries, 0.0), held_byte_ms=0 if trace.timed else None)
+        self._prices = {consumer: PricedEntries() for consumer in trace.entries}
+        self._held = 0
+        self._clock_ms = 0
+        self._built: dict[Key, int] = {}
+        self._due: dict[Key, int] = {}
+        self._queue: list[tuple[int, Key]] = []
+
+    def run(self) -> ConsumerCost:
+        trace = self._trace
+        for now, key in enumerate(trace.uses):
+            t_ms = trace.times[now] if trace.times else None
+            self._pass(t_ms)  # 1
+            own = self._prices[key[0]]
+            own.used(key[1], now)
+            if key[1] not in own:  # 2
+                self._build(key, own, now)
+                if t_ms is not None:
+                    self._built[key] = t_ms
+            if t_ms is not None and key[1] in own:
+                self._set_due(key, t_ms)
+        return self._cost
+
+    def _build(self, key: Key, own: PricedEntries, now: int) -> None:
+        entry, capacity = self._trace.entry(key), self._trace.capacity_bytes
+        self._cost.count(key[0], entry.cost_ms)
+        missing = self._held + entry.size_bytes - capacity
+        if entry.size_bytes > capacity:  # 3
+            return
         if missing > 0:
             quotes = [
                 Quote(name, name, _DEVICE, Holding(each.held_bytes), each.offers(missing, now))
-                for name, each in prices.items()
+                for name, each in self._prices.items()
                 if each.held_bytes
             ]
             plan = plan_releases(quotes, (), ReleaseNeed(_DEVICE, missing), _NoModels())
-            if plan.cost_ms > own.worth_ms(entry_id, entry.cost_ms, now):  # 2
-                continue
+            if plan.cost_ms > own.worth_ms(key[1], entry.cost_ms, now):  # 4
+                return
             for release in plan.releases:
                 for offer in release.offers:
-                    prices[release.consumer_id].remove(str(offer.tag))
-                    held -= offer.bytes
-                    cost.evictions += 1
-        own.add(entry_id, entry.size_bytes, entry.cost_ms)
-        held += entry.size_bytes
-    return cost
+                    self._remove((release.consumer_id, str(offer.tag)))
+        own.add(key[1], entry.size_bytes, entry.cost_ms)
+        self._held += entry.size_bytes
+
+    def _remove(self, key: Key) -> None:
+        self._prices[key[0]].remove(key[1])
+        self._held -= self._trace.entry(key).size_bytes
+        self._cost.evictions += 1
+        self._due.pop(key, None)
+
+    def _set_due(self, key: Key, t_ms: int) -> None:
+        rules = self._rules
+        if rules.consumer not in {None, key[0]}:
+            return
+        times = [] if rules.idle_ms is None else [t_ms + rules.idle_ms]
+        if rules.ttl_ms is not None:
+            times.append(self._built[key] + rules.ttl_ms)
+        if times and self._due.get(key) != min(times):
+            self._due[key] = min(times)
+            heappush(self._queue, (min(times), key))
+
+    def _pass(self, t_ms: int | None) -> None:
+        """Have time go on: entries go when they are due, the earliest first."""
+        if t_ms is None:
+            return
+        while self._queue and self._queue[0][0] <= t_ms:
+            due, key = heappop(self._queue)
+            if self._due.get(key) == due:
+                self._hold(due)
+                self._remove(key)
+        self._hold(t_ms)
+
+    def _hold(self, t_ms: int) -> None:
+        passed = max(0, t_ms - self._clock_ms)
+        self._clock_ms += passed
+        if self._cost.held_byte_ms is not None:
+            self._cost.held_byte_ms += self._held * passed

@@ -38,6 +38,11 @@ class ConsumerTrace(Record):
     uses: tuple[Key, ...]
     times: tuple[int | None, ...] = ()
 
+    @property
+    def timed(self) -> bool:
+        """Whether the time of every use is known."""
+        return len(self.times) == len(self.uses) and None not in self.times
+
     def entry(self, key: Key) -> Entry:
         """Return an entry."""
         return self.entries[key[0]][key[1]]

@@ -7,7 +7,7 @@ from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
 from worker.eviction.planner import Candidate, Need, plan_eviction
 from worker.eviction.state import EvictionState
-from worker.tools.simulate.trace import Change, ChangeKind, Idleness, Trace
+from worker.tools.simulate.trace import GONE, Change, ChangeKind, Idleness, Trace
 
 _DEVICE = "sim:0"
 
@@ -34,6 +34,12 @@ def replay(trace: Trace, strategy: EvictionStrategy) -> ReplayCost:
     return _Replay(trace, strategy).run()
 
 
+def replay_held(trace: Trace, strategy: EvictionStrategy) -> tuple[ReplayCost, int | None]:
+    """Replay, and return also the bytes held by the milliseconds for which they were; None where times are missing."""
+    replayed = _Replay(trace, strategy)
+    return replayed.run(), replayed.held_byte_ms if trace.timed else None
+
+
 def replay_all(
     trace: Trace, strategies: Sequence[EvictionStrategy] = tuple(EvictionStrategy)
 ) -> dict[EvictionStrategy, ReplayCost]:
@@ -54,6 +60,8 @@ class _Replay:
         self._measured_ms = {model_id: model.load_ms for model_id, model in trace.models.items()}
         self._capacity_bytes = trace.capacity_bytes
         self._used_bytes = self._reload_ms = self._loads = self._evictions = 0
+        self._clock_ms: int | None = None
+        self.held_byte_ms = 0
 
     def run(self) -> ReplayCost:
         """Go through the trace."""
@@ -70,6 +78,8 @@ class _Replay:
 
     def _happen(self, change: Change) -> None:
         self._idle.take(change)
+        if change.kind in GONE and change.model_id in self._resident:
+            self._go(change.model_id)
         if change.kind is ChangeKind.CAPACITY:
             self._capacity_bytes = change.capacity_bytes
             self._state.set_capacity(change.capacity_bytes)
@@ -79,8 +89,6 @@ class _Replay:
         if there is None:
             return
         match change.kind:
-            case ChangeKind.UNLOAD:
-                self._go(there.model_id)
             case ChangeKind.KEEP:
                 self._resident[there.model_id] = replace(there, pinned=change.pinned)
             case ChangeKind.LEASE | ChangeKind.RELEASE:
@@ -88,8 +96,15 @@ class _Replay:
                 self._resident[there.model_id] = replace(there, in_use=in_use)
 
     def _expire(self, now_ms: int | None) -> None:
+        if now_ms is None:
+            return
+        passed = 0 if self._clock_ms is None else max(0, now_ms - self._clock_ms)
+        self._clock_ms = now_ms if self._clock_ms is None else max(now_ms, self._clock_ms)
+        self.held_byte_ms += self._used_bytes * passed
         for model_id in self._idle.expired(now_ms):
             if model_id in self._resident:
+                due = self._idle.due(model_id) or now_ms
+                self.held_byte_ms -= self._resident[model_id].size_bytes * min(passed, now_ms - due)
                 self._go(model_id)
 
     def _use(self, model_id: str) -> None:

@@ -26,7 +26,12 @@ class ChangeKind(StrEnum):
     """The last use of a model lasts until its release: it is not idle, and not evicted."""
     RELEASE = "release"
     UNLOAD = "unload"
-    """A model was unloaded as asked, went with its device, or is recorded to have been idle past its keep-alive."""
+    """A model was unloaded as asked, or went with its device."""
+    IDLE = "idle"
+    """A model is recorded to have gone because it was idle past its keep-alive."""
+
+
+GONE = frozenset({ChangeKind.UNLOAD, ChangeKind.IDLE})
 
 
 class Change(Record):
@@ -66,6 +71,11 @@ class Trace(Record):
     changes: tuple[Change, ...] = ()
     recorded: Recorded | None = None
 
+    @property
+    def timed(self) -> bool:
+        """Whether the time of every use is known."""
+        return len(self.times) == len(self.uses) and None not in self.times
+
     def time(self, use: int) -> int | None:
         """Return when a use was; None where that is not known."""
         return self.times[use] if self.times else None
@@ -100,7 +110,7 @@ class Trace(Record):
             for change in by_use.get(use, ()):
                 gone.update(idle.expired(change.t_ms))
                 idle.take(change)
-                if change.kind is ChangeKind.UNLOAD:
+                if change.kind in GONE:
                     gone.add(change.model_id)
             now = self.time(use)
             gone.update(idle.expired(now))
@@ -144,15 +154,24 @@ class Idleness:
             case ChangeKind.RELEASE if change.model_id in self._busy:
                 self._busy.discard(change.model_id)
                 self._since[change.model_id] = change.t_ms
-            case ChangeKind.UNLOAD:
+            case ChangeKind.UNLOAD | ChangeKind.IDLE:
                 self._busy.discard(change.model_id)  # it went with its device, or the lease had ended
 
     def expired(self, now_ms: int | None) -> list[str]:
         """Return the models that are past their keep-alive; those of which a time is not known never are."""
-        return [each for each in self.keep if now_ms is not None and self._is_expired(each, now_ms)]
+        if now_ms is None:
+            return []
+        return [each for each in self.keep if (due := self.due(each)) is not None and due <= now_ms]
 
-    def _is_expired(self, model_id: str, now_ms: int) -> bool:
-        keep, since = self.keep[model_id], self._since.get(model_id)
-        if keep.pinned or keep.keep_alive_ms is None or since is None or model_id in self._busy:
-            return False
-        return since + keep.keep_alive_ms <= now_ms
+    def due(self, model_id: str) -> int | None:
+        """Return when a model is past its keep-alive if it stays idle; None for never, or where that is not known."""
+        keep, since = self.keep.get(model_id), self._since.get(model_id)
+        if (
+            keep is None
+            or keep.pinned
+            or keep.keep_alive_ms is None
+            or since is None
+            or model_id in self._busy
+        ):
+            return None
+        return since + keep.keep_alive_ms

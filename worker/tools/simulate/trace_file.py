@@ -26,7 +26,11 @@ from worker.core.records import EvictionCause
 from worker.tools.simulate.lines import TraceError, at, integer, objects
 from worker.tools.simulate.trace import Change, ChangeKind, Recorded, Trace, TraceModel
 
-_HAPPENS_ANYWAY = {EvictionCause.ASKED, EvictionCause.IDLE, EvictionCause.LOST}
+_HAPPENS_ANYWAY: dict[str, ChangeKind] = {
+    EvictionCause.ASKED: ChangeKind.UNLOAD,
+    EvictionCause.LOST: ChangeKind.UNLOAD,
+    EvictionCause.IDLE: ChangeKind.IDLE,
+}
 
 
 def read_traces(lines: Iterable[str], capacity_bytes: int | None = None) -> dict[str, Trace]:
@@ -211,8 +215,9 @@ class _Reader:
                 device.load(model_id)
             case "evict":
                 device.evictions += 1
-                if line.get("cause") in _HAPPENS_ANYWAY:
-                    device.change(ChangeKind.UNLOAD, t_ms=t_ms, model_id=model_id)
+                gone = _HAPPENS_ANYWAY.get(str(line.get("cause")))
+                if gone is not None:
+                    device.change(gone, t_ms=t_ms, model_id=model_id)
             case "keep":
                 self._read_keep(device, model_id, line, number, t_ms)
             case _:
