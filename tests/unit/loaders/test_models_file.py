@@ -376,7 +376,7 @@ def test_the_file_that_the_documentation_shows_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTS", "weights")
     shown = (ROOT / "docs" / "models.md").read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
     specs = {spec.model_id: spec for spec in read(tmp_path, shown)}
-    assert list(specs) == ["chat", "small", "embedder", "coder", "reranker", "vision"]
+    assert list(specs) == ["chat", "small", "embedder", "coder", "ocr", "reranker", "vision"]
     assert (
         specs["vision"].external
         and specs["small"].preload
