@@ -428,7 +428,7 @@ class OptimizeResult(Record):
     pressure_before: PressureLevel
     pressure_after: PressureLevel
     released: tuple[ReleasedMemory, ...] = ()
-    """What other consumers than models gave back; in a dry run, would be asked for: then nothing is claimed."""
+    """What other consumers than models gave back, or in a dry run would be asked for; not among the steps."""
 
 
 # ---- models ---------------------------------------------------------------------------------------

@@ -220,12 +220,12 @@ class EventName(StrEnum):
     ALLOCATION_EXPIRED = "memory.allocation_expired"
     MODEL_UNLOADED = "memory.model_unloaded"
     UNLOAD_REQUESTED = "memory.unload_requested"
-    RELEASE_REQUESTED = "memory.release_requested"
-    CONSUMER_LIMIT_CHANGED = "memory.consumer_limit_changed"
     DEVICE_LOST = "device.lost"
     DEVICE_RECOVERED = "device.recovered"
     CONTENTS_DISPLACED = "device.contents_displaced"
     DEMOTION_CHANGED = "memory.demotion_changed"
+    RELEASE_REQUESTED = "memory.release_requested"
+    CONSUMER_LIMIT_CHANGED = "memory.consumer_limit_changed"
 
 
 class Executed(StrEnum):
@@ -250,7 +250,6 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_BUSY = "model_busy"
     MODEL_LOAD_FAILED = "model_load_failed"
-    CONSUMER_NOT_FOUND = "consumer_not_found"
     PLAN_STALE = "plan_stale"
     OUT_OF_MEMORY = "out_of_memory"
     LIMIT_EXCEEDED = "limit_exceeded"
@@ -261,3 +260,4 @@ class ErrorCode(StrEnum):
     OVERLOADED = "overloaded"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL_ERROR = "internal_error"
+    CONSUMER_NOT_FOUND = "consumer_not_found"

@@ -1,17 +1,24 @@
 """Stand-ins for other model servers, over real HTTP: each speaks its API, and misbehaves on demand."""
 
-import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Answer = tuple[int, Any]
-"""Status, and what is answered as JSON."""
+"""Status, and what is answered: bytes as they are, all else as JSON."""
+
+
+class Stream:
+    """An answer that begins so, and never ends."""
+
+    def __init__(self, beginning: bytes) -> None:
+        self.beginning = beginning
 
 
 class StandIn:
@@ -26,18 +33,15 @@ class StandIn:
         self.authorization: str | None = None
         self.mode = "well"
         """``slow`` dribbles its answers, ``hung`` never answers, ``huge`` never ends, ``text`` is no JSON, ``other`` is
-        another program's JSON, ``broken`` answers 500, ``moved`` sends elsewhere."""
+        another program's JSON, ``broken`` answers 500, ``moved`` sends elsewhere, ``headers`` never ends its headers."""
         self.told: list[str] = []
         self.asked = 0
-        self.uses = itertools.count(1)
-        self._used = dict.fromkeys(models, 0)
         self.ended = threading.Event()
 
     def use(self, name: str) -> None:
         """Load a model if it is not there, and use it."""
         if name not in self.loaded:
             self.loaded.append(name)
-        self._used[name] = next(self.uses)
 
     def unload(self, name: str | None) -> None:
         """Do as told."""
@@ -51,7 +55,25 @@ class StandIn:
 
 
 class OllamaStandIn(StandIn):
-    """Ollama, all of whose models are on the GPU but for a tenth."""
+    """Ollama, all of whose models are on the GPU but for a tenth. Like it, it puts off what is told while it answers."""
+
+    ahead_s = 0.0
+    """By how much its clock, and that of who asks, are ahead."""
+
+    def __init__(self, models: dict[str, int]) -> None:
+        super().__init__(models)
+        self.first: set[str] = set()
+        """Models that are being loaded, or give their first answer: their time to expire is counted from now."""
+        self._expires = {name: self._later() for name in models}
+
+    def use(self, name: str) -> None:
+        """Load a model if it is not there, and use it."""
+        super().use(name)
+        self._expires[name] = self._later()
+
+    def begin(self, name: str) -> None:
+        """Begin a long answer: the timer stands, and by now its end is past."""
+        self._expires[name] = self._later(-60)
 
     def answer(self, method: str, path: str, query: str, body: Any) -> Answer:
         """Answer a request."""
@@ -62,15 +84,25 @@ class OllamaStandIn(StandIn):
                     "model": name,
                     "size": self.sizes[name] * 10 // 9,
                     "size_vram": self.sizes[name],
-                    "expires_at": f"2026-01-01T00:00:{self._used[name]:02d}Z",
+                    "expires_at": self._later() if name in self.first else self._expires[name],
                 }
                 for name in self.loaded
             ]
             return 200, {"models": rows}
         if path == "/api/generate" and body.get("keep_alive") == 0:
+            self._expires[body["model"]] = self._later(0)
             self.unload(body["model"])
             return 200, {"model": body["model"], "response": "", "done": True, "done_reason": "unload"}
         return 404, {"error": "not found"}
+
+    def _later(self, after_s: float = 300) -> str:
+        # Nanoseconds, and the zone of the machine, as Go writes them.
+        zone = timezone(timedelta(hours=-7))
+        return (
+            (datetime.now(zone) + timedelta(seconds=self.ahead_s + after_s))
+            .isoformat()
+            .replace("-07:00", "123-07:00")
+        )
 
 
 class ComfyUiStandIn(StandIn):
@@ -101,9 +133,13 @@ class ComfyUiStandIn(StandIn):
 
 
 class LlamaSwapStandIn(StandIn):
-    """llama-swap, without upstream processes."""
+    """llama-swap, without upstream processes. Like it, it breaks off what an upstream that is to end is answering."""
 
     ports: dict[str, int] = {}  # noqa: RUF012 - replaced by who needs it
+    answering: tuple[str, ...] = ()
+    """Models that answer a request."""
+    in_flight = True
+    """Whether it tells of them: early versions do not."""
 
     def answer(self, method: str, path: str, query: str, body: Any) -> Answer:
         """Answer a request."""
@@ -114,6 +150,15 @@ class LlamaSwapStandIn(StandIn):
                 for name in self.loaded
             ]
             return 200, {"running": rows}
+        if path == "/api/events":
+            snapshot = {"operation": "snapshot", "requests": [{"model": name} for name in self.answering]}
+            said = [("logData", {"data": "a line\n" * 1000}), ("modelStatus", [])]
+            said += [("inflight", snapshot)] if self.in_flight else []
+            lines = (
+                json.dumps({"type": kind, "data": json.dumps(data)}, separators=(",", ":"))
+                for kind, data in said
+            )
+            return 200, Stream(b"".join(f"event:message\ndata:{line}\n\n".encode() for line in lines))
         if method == "POST" and path.startswith("/api/models/unload/"):
             self.unload(unquote(path.removeprefix("/api/models/unload/")))
             return 200, None
@@ -150,21 +195,47 @@ class LlamaServerStandIn(StandIn):
 
 
 class VllmStandIn(StandIn):
-    """vLLM with sleep mode."""
+    """vLLM with sleep mode. Like it, it breaks off what it is answering when it is put to sleep, and wakes when told."""
+
+    sleeps = True
+    """Whether it was started with sleep mode."""
+    counts = True
+    """Whether it was started with --enable-server-load-tracking."""
+    waiting = 0
+    """Requests that wait for it to wake."""
 
     def answer(self, method: str, path: str, query: str, body: Any) -> Answer:
         """Answer a request."""
-        if path == "/is_sleeping":
-            return 200, {"is_sleeping": not self.loaded}
+        running = int(self.busy)
         if path == "/load":
-            return 200, {"server_load": int(self.busy)}
+            return 200, {"server_load": running + self.waiting if self.counts else 0}
+        if path == "/metrics":
+            return 200, (
+                "# HELP vllm:num_requests_running Number of requests in model execution batches.\n"
+                "# TYPE vllm:num_requests_running gauge\n"
+                f'vllm:num_requests_running{{engine="0",model_name="m"}} {running}.0\n'
+                'vllm:num_requests_waiting{engine="0",model_name="m"} 0.0\n'
+                'vllm:prompt_tokens_total{engine="0",model_name="m"} 7.0\n'
+            ).encode()
         if path == "/v1/models":
             return 200, {"object": "list", "data": [{"id": name} for name in self.sizes]}
+        return self._sleep(path, query, body) if self.sleeps else (404, {"detail": "Not Found"})
+
+    def _sleep(self, path: str, query: str, body: Any) -> Answer:
+        if path == "/is_sleeping":
+            return 200, {"is_sleeping": not self.loaded}
         if path == "/sleep":
             self.unload(query)
             self.loaded = self.loaded if self.keeps else []
             return 200, None
-        return 404, {}
+        if path in {"/wake_up", "/collective_rpc"}:
+            self.told.append(
+                f"{path}?{query}" if query else path if body == {} else f"{path} {body['method']}"
+            )
+            if path == "/wake_up" and query in {"", "tags=kv_cache"}:
+                self.loaded = list(self.sizes)
+            return 200, None
+        return 404, {"detail": "Not Found"}
 
 
 class OpenAiStandIn(StandIn):
@@ -211,7 +282,23 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
             if server.authorization is not None and self.headers.get("authorization") != server.authorization:
                 self._send(401, b'{"error": "who are you?"}')
                 return
-            match server.mode:
+            if server.mode == "well":
+                self._answer(*server.answer(method, parts.path, parts.query, body))
+            else:
+                self._misbehave(server.mode)
+
+        def _answer(self, status: int, said: Any) -> None:
+            if isinstance(said, Stream):
+                self._begin(status, None)
+                self._write(said.beginning)
+                server.ended.wait(60)
+                self.close_connection = True
+                return
+            plain = said if isinstance(said, bytes) else json.dumps(said).encode()
+            self._send(status, b"" if said is None else plain)
+
+        def _misbehave(self, mode: str) -> None:
+            match mode:
                 case "hung":
                     server.ended.wait(60)
                     self.close_connection = True
@@ -221,8 +308,10 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
                         pass
                 case "slow":
                     self._begin(200, 100)
-                    while not server.ended.is_set() and self._write(b" "):
-                        time.sleep(0.05)  # a server's own pace, which no test waits for
+                    self._dribble()
+                case "headers":
+                    self._write(b"HTTP/1.1 200 OK\r\nx-header: ")
+                    self._dribble()
                 case "text":
                     self._send(200, b"<html>It works!</html>")
                 case "other":
@@ -238,12 +327,16 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
                     self.send_header("content-length", "0")
                     self.end_headers()
                 case _:
-                    status, said = server.answer(method, parts.path, parts.query, body)
-                    self._send(status, b"" if said is None else json.dumps(said).encode())
+                    raise ValueError(mode)
 
-        def _begin(self, status: int, length: int) -> None:
+        def _dribble(self) -> None:
+            while not server.ended.is_set() and self._write(b" "):
+                time.sleep(0.05)  # a server's own pace, which no test waits for
+
+        def _begin(self, status: int, length: int | None) -> None:
             self.send_response(status)
-            self.send_header("content-length", str(length))
+            if length is not None:
+                self.send_header("content-length", str(length))
             self.end_headers()
 
         def _send(self, status: int, said: bytes) -> None:

@@ -16,7 +16,7 @@ from worker.backends.simulated import SimulatedBackend, SimulatedDevice
 from worker.background.expiry import Reaper
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock
-from worker.core.events import Event, UnloadRequested
+from worker.core.events import Event, ReleaseRequested, UnloadRequested
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, Decision
 from worker.manager.manager_memory import MemoryManager
@@ -57,6 +57,8 @@ class Machine:
         self.listening = True
         self.on_unload_requested: Callable[[str], object] = lambda _model_id: None
         """What the owner of a model does when it is asked to unload it."""
+        self.on_release_requested: Callable[[ReleaseRequested], object] = lambda _event: None
+        """What the host does when a consumer of its own is asked for memory."""
         self.manager = MemoryManager(self.clock)
         self.backends: dict[str, DeviceBackend] = {}
         self.core = Core(self.clock, self.history, self, self.manager, self.backends)
@@ -100,6 +102,8 @@ class Machine:
         self.events.append(event)
         if isinstance(event, UnloadRequested):
             self.on_unload_requested(event.model_id)
+        if isinstance(event, ReleaseRequested):
+            self.on_release_requested(event)
 
     def wanted(self, _kind: type[Event]) -> bool:
         """Tell whether the host listens."""

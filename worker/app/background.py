@@ -9,7 +9,7 @@ from worker.background.expiry import Reaper
 from worker.background.pressure_monitor import PressureMonitor
 from worker.core.cancellation import CancelToken
 from worker.stream.job_runner import JobRunner
-from worker.stream.work import Claim, Work
+from worker.stream.work import Claim, Work, optimizing
 
 
 def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
@@ -29,10 +29,10 @@ def build_pressure_monitor(
             work = Work(
                 action="memory.optimize",
                 run=lambda call: act(call.token),
-                claims=(Claim(device_id, exclusive=True),),
+                claims=optimizing(device_id),
                 quick=False,
             )
-            return runner.submit_if_free(work)
+            return runner.submit_if_free(work, (Claim(device_id, exclusive=True), *work.claims))
 
         act = AutoOptimizer(parts.core, parts.memory, submit, auto_level).consider
     return PressureMonitor(parts.core, parts.memory, parts.trends, parts.leaks, parts.pace, act)

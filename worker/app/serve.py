@@ -165,7 +165,7 @@ def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:
     try:
         operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations)
+        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers)
     except PluginError as error:
         fail(f"--plugin {error}")
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from protocol.results import ReleasedMemory
 from protocol.vocabulary import OptimizationLevel, PressureLevel
-from worker.core.actions import ClearCache, Recommended, RecommendedAction, Step, UnloadModel
+from worker.core.actions import ClearCache, Recommended, RecommendedAction, ReleaseMemory, Step, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, NS_PER_S
 from worker.core.events import Optimized
@@ -13,15 +14,17 @@ from worker.core.sure_lock import SureLock
 from worker.interface.interface_memory import MemoryInterface
 from worker.policy.auto import PROTECTED_NS, REGRET_NS, AutoState, decide, learn, pause, regret
 from worker.policy.pressure import SEVERITY
+from worker.policy.recommendations import cheapest_first, is_allowed
 from worker.wiring import Core
+from worker.workers.gone import Gone
 
 _PROTECTED_AT_WORST_NS = 10 * NS_PER_S
 """Under critical pressure a model is safe for only so long after it was used."""
 
 _TAKEN: dict[OptimizationLevel, tuple[type[RecommendedAction], ...]] = {
-    OptimizationLevel.CONSERVATIVE: (ClearCache,),
-    OptimizationLevel.NORMAL: (ClearCache, UnloadModel),
-    OptimizationLevel.AGGRESSIVE: (ClearCache, UnloadModel),
+    OptimizationLevel.CONSERVATIVE: (ClearCache, ReleaseMemory),
+    OptimizationLevel.NORMAL: (ClearCache, UnloadModel, ReleaseMemory),
+    OptimizationLevel.AGGRESSIVE: (ClearCache, UnloadModel, ReleaseMemory),
 }
 """What it does of what is recommended. Never what would take models that are in use, pinned or just used."""
 
@@ -80,11 +83,15 @@ class AutoOptimizer:
     ) -> None:
         """Do the cheapest that is recommended until the pressure is gone; only one thing after a failure."""
         worst = effort is OptimizationLevel.AGGRESSIVE
-        rows = self._memory.relief.recommendations(
-            (device_id,), _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS
-        )
+        relief = self._memory.relief
+        idle_ns = _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS
+        found = (*relief.recommendations((device_id,), idle_ns), *relief.releases((device_id,)))
         rows = tuple(
-            row for row in rows if isinstance(row.action, _TAKEN[effort]) and row.expected_freed_bytes
+            row
+            for row in cheapest_first(found)
+            if isinstance(row.action, _TAKEN[effort])
+            and is_allowed(row.action, effort)
+            and row.expected_freed_bytes
         )
         state = self._states[device_id]
         if not rows:
@@ -93,37 +100,43 @@ class AutoOptimizer:
             return
         why = f"automatic: {device_id} was under {level} pressure for a while"
         before = self._pressure.headroom(device_id).total_bytes
-        steps = []
+        steps, gone = list[Step](), Gone()
         for row in rows[: 1 if state.restraint else None]:
-            returned = self._memory.relief.carry_out(row.action, token, f"{why}, and {row.reason}")
-            self._note_unloaded(device_id, row)
-            steps.append(Step(row, returned))
-            if SEVERITY[self._memory.relief.level_now((device_id,))] < SEVERITY[self._from_level]:
+            if isinstance(row.action, ReleaseMemory):
+                relief.release(row.action, token, gone, why)
+            else:
+                returned = relief.carry_out(row.action, token, f"{why}, and {row.reason}")
+                self._note_unloaded(device_id, row)
+                steps.append(Step(row, returned))
+            if SEVERITY[relief.level_now((device_id,))] < SEVERITY[self._from_level]:
                 break
-        self._tell(device_id, level, tuple(steps), before, why)
+        self._tell(device_id, level, tuple(steps), tuple(gone.released), before, why)
 
     def _tell(
         self,
         device_id: str,
         level: PressureLevel,
         steps: tuple[Step, ...],
+        released: tuple[ReleasedMemory, ...],
         before: int | None,
         why: str,
     ) -> None:
         """Learn from what it brought, and say so."""
         after = self._pressure.headroom(device_id).total_bytes
-        claimed = sum_if_known(step.recommended.expected_freed_bytes for step in steps)
+        promises = [step.recommended.expected_freed_bytes for step in steps]
+        claimed = sum_if_known([*promises, *(each.claimed_bytes for each in released)])
         promised = claimed or 0
         gained = 0 if before is None or after is None else after - before
         helped = 2 * gained >= promised
         now = self._clock.now_ns()
         with self._lock:
             state = self._states[device_id] = learn(self._states[device_id], helped=helped, now_ns=now)
-        returned = sum_if_known(step.returned_bytes for step in steps)
+        came_back = [step.returned_bytes for step in steps]
+        returned = sum_if_known([*came_back, *(each.returned_bytes for each in released)])
         pause_ms = (state.quiet_until_ns - now) // NS_PER_MS
         said = f"{why}; {gained} bytes of headroom gained of {promised} promised"
         log("info", "optimized by itself", device_id=device_id, reason=said, helped=helped)
-        self._publish(Optimized(device_id, level, steps, claimed, returned, helped, pause_ms, said))
+        self._publish(Optimized(device_id, level, steps, claimed, returned, helped, pause_ms, said, released))
 
     def _note_unloaded(self, device_id: str, row: Recommended) -> None:
         if isinstance(row.action, UnloadModel):

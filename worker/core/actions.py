@@ -1,7 +1,9 @@
 """What gives memory back: the actions that are recommended, what each would bring, and what it brought."""
 
 from protocol.record import Record
+from protocol.results import ReleasedMemory
 from protocol.vocabulary import PressureLevel
+from worker.core.consumers import Release
 
 
 class ClearCache(Record):
@@ -30,7 +32,14 @@ class Defragment(Record):
     restart: bool = False
 
 
-RecommendedAction = ClearCache | UnloadModel | EvictBytes | Defragment
+class ReleaseMemory(Record):
+    """Have a consumer give memory back. No request does that: it is part of optimizing."""
+
+    device_id: str
+    release: Release
+
+
+RecommendedAction = ClearCache | UnloadModel | EvictBytes | Defragment | ReleaseMemory
 
 
 class Recommended(Record):
@@ -61,6 +70,8 @@ class OptimizeOutcome(Record):
     returned_bytes: int | None
     pressure_before: PressureLevel
     pressure_after: PressureLevel
+    released: tuple[ReleasedMemory, ...] = ()
+    """What consumers gave back, or in a dry run would be asked for; not among the steps."""
 
 
 def with_returned(reason: str, claimed_bytes: int | None, returned_bytes: int | None) -> str:

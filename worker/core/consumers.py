@@ -95,6 +95,21 @@ class LimitedConsumer(Consumer, Protocol):
         ...
 
 
+class Consumers(Protocol):
+    """Where consumers of this process are added."""
+
+    def add(self, consumer: Consumer) -> None:
+        """Have a consumer take part from now on.
+
+        ValueError for a name that another has, or that is of the worker's own; DeviceNotFoundError for its device.
+        """
+        ...
+
+    def remove(self, consumer_id: str) -> None:
+        """Have a consumer that was added take part no more; nothing happens to one that was not."""
+        ...
+
+
 class Quote(Record):
     """What a consumer holds and offers at one moment: what a plan is made from."""
 
@@ -110,6 +125,23 @@ class Quote(Record):
     """Why it is not asked, whatever it offers; None where it is."""
     counted: bool = False
     """Whether what it offers counts as headroom already: it goes whenever anything is needed, and meets none of it."""
+
+
+class Release(Record):
+    """What one consumer is asked for."""
+
+    consumer_id: str
+    kind: str
+    bytes: int
+    """What it is asked to give back."""
+    expected_bytes: int
+    """What is expected to come back of it."""
+    cost_ms: float
+    offers: tuple[Offer, ...]
+    """What of its offers that is; of the last one only a part, where it is divisible."""
+    reason: str
+    counted: bool = False
+    """Whether it counts as headroom already."""
 
 
 def price_per_mib(cost_ms: float, size_bytes: int) -> float:

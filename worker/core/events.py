@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from protocol.record import Record
-from protocol.results import Eviction, Expiration, PressureTrend, SuspectedLeak
+from protocol.results import Eviction, Expiration, PressureTrend, ReleasedMemory, SuspectedLeak
 from protocol.vocabulary import PressureLevel, Source
 from worker.core.actions import Step
 
@@ -125,6 +125,8 @@ class Optimized(Event):
     helped: bool
     next_in_ms: int
     reason: str
+    released: tuple[ReleasedMemory, ...] = ()
+    """What consumers gave back; not among the steps."""
 
     @property
     def about(self) -> str:
@@ -167,18 +169,16 @@ class UnloadRequested(Event):
 
 
 class ReleaseRequested(Event):
-    """A consumer that the host registered is to give memory back; nothing counts before it says so."""
+    """A consumer that the host registered is to give memory back; nothing counts before it says so.
+
+    No later one stands for it: each is waited for.
+    """
 
     consumer_id: str
     bytes: int
     limit_bytes: int
     reason: str
     wait_ms: int
-
-    @property
-    def about(self) -> str:
-        """Its consumer."""
-        return self.consumer_id
 
 
 class ConsumerLimitChanged(Event):

@@ -13,13 +13,14 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from protocol.record import Record
-from worker.core.consumers import MIB, Offer, Quote, told_bytes
+from worker.core.consumers import MIB, Offer, Quote, Release, told_bytes
 from worker.eviction.planner import (
     NOTHING_NEEDED,
     Candidate,
     EvictionPlan,
     Need,
     Ranking,
+    choose,
     plan_eviction,
     ranked,
     why_fixed,
@@ -39,23 +40,6 @@ class ReleaseNeed(Record):
     """Host memory that offloaded models may take."""
     excluded: frozenset[str] = frozenset()
     """Consumers that are not asked, by id."""
-
-
-class Release(Record):
-    """What one consumer is asked for."""
-
-    consumer_id: str
-    kind: str
-    bytes: int
-    """What it is asked to give back."""
-    expected_bytes: int
-    """What is expected to come back of it."""
-    cost_ms: float
-    offers: tuple[Offer, ...]
-    """What of its offers that is; of the last one only a part, where it is divisible."""
-    reason: str
-    counted: bool = False
-    """Whether it counts as headroom already."""
 
 
 class KeptConsumer(Record):
@@ -95,6 +79,8 @@ class _Step(NamedTuple):
     offers: tuple[Offer, ...]
 
 
+_new = tuple.__new__
+
 _Taken = list[tuple[_Step, float]]
 """Steps, each with the share of it that is asked for."""
 
@@ -131,20 +117,20 @@ def plan_releases(
          all of them; the cheapest such division is taken, and between equals the one with the most models, which
          nobody has to be asked for;
      11. what is not needed after all is spared, the dearest first;
-     12. unless one consumer alone is enough and costs less: one of the others, or a single model;
+     12. unless what is enough alone costs less: one of the others, the models by their strategy, or a single model;
      13. the models' part is then decided as ``plan_eviction`` says; without other consumers that is all of it.
     """
     everyone = list(candidates)
     models = ranked((each for each in everyone if why_fixed(each, need.device_id) is None), ranking)
+    wanted, own = max(0, need.free_bytes), max(0, need.models_bytes)
     fixed = [_why_fixed(quote, need) for quote in quotes]  # 1 to 4
     found = [
-        [] if why is not None else _chain(index, quote)
+        [] if why is not None else _chain(index, quote, 0 if quote.counted else wanted)
         for index, (quote, why) in enumerate(zip(quotes, fixed, strict=True))
     ]
     chains = [[] if quote.counted else steps for quote, steps in zip(quotes, found, strict=True)]
     in_models = sum(each.size_bytes for each in models)
     in_others = int(sum([step.expected for step in chain.from_iterable(chains)]))
-    wanted, own = max(0, need.free_bytes), max(0, need.models_bytes)
     ceiling = in_models + (min(in_others, max(0, wanted - own)) if wanted else in_others)
     meetable = ceiling >= wanted and in_models >= own
     if need.forced and not meetable:
@@ -154,11 +140,12 @@ def plan_releases(
     choice = _Choice(0.0, [], wanted)
     if wanted > own and (meetable or need.forced):  # 5, 6
         choice = _cheapest(models, chains, wanted, own)
+    alone = choice.first is not None
     eviction = plan_eviction(
-        everyone,
+        [replace(each, expired=False) for each in everyone] if alone else everyone,
         Need(
             need.device_id,
-            need.free_bytes if not choice.taken and choice.first is None else choice.models_bytes,
+            choice.models_bytes if choice.taken or alone else need.free_bytes,
             forced=need.forced,
             host_headroom_bytes=need.host_headroom_bytes,
         ),
@@ -179,6 +166,21 @@ def plan_releases(
         eviction=_spared(eviction, releases),
         why_kept=partial(_kept, quotes, fixed, chains, releases, need, ceiling),
     )
+
+
+def plan_others(quotes: Sequence[Quote], need: ReleaseNeed) -> ReleasePlan:
+    """Decide what others than the worker's own models give back, where those go by what is recommended."""
+    return plan_releases(quotes, (), need, _NoModels())
+
+
+class _NoModels:
+    """A ranking of nothing."""
+
+    def worth(self, _candidate: Candidate) -> tuple[float, ...]:
+        return ()
+
+    def because(self, _candidate: Candidate) -> str:
+        return ""
 
 
 class _First(Record):
@@ -217,27 +219,29 @@ def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
     return why
 
 
-def _chain(consumer: int, quote: Quote) -> list[_Step]:
-    """Return a consumer's steps, each as dear as the one before it or dearer: 8 and 9."""
-    left, share = quote.holding.spare_bytes, quote.expected_yield
+def _chain(consumer: int, quote: Quote, wanted: int) -> list[_Step]:
+    """Return a consumer's steps, each as dear as the one before it or dearer, up to what is wanted: 8 and 9."""
+    left, share, reached = quote.holding.spare_bytes, quote.expected_yield, 0.0
     steps: list[_Step] = []
     for offer in quote.offers:
-        if left <= 0:
-            break
-        if offer.bytes > left:
-            if not offer.divisible:
+        size, cost, divisible = offer.bytes, offer.cost_ms, offer.divisible
+        if size > left:
+            if left <= 0 or not divisible:
                 break
             offer = _part(offer, left)  # noqa: PLW2901 - what is above its floor
-        left -= offer.bytes
-        expected, cost, divisible = offer.bytes * share, offer.cost_ms, offer.divisible
+            size, cost = left, offer.cost_ms
+        left -= size
+        expected = size * share
         offers: tuple[Offer, ...] = (offer,)
-        if expected <= 0:
-            continue
         while steps and steps[-1].cost * expected > cost * steps[-1].expected:  # 8
             before = steps.pop()
-            expected, cost = expected + before.expected, cost + before.cost
-            divisible, offers = divisible and before.divisible, (*before.offers, *offers)
-        steps.append(_Step(cost / expected, consumer, len(steps), expected, cost, divisible, offers))
+            expected, cost, divisible = expected + before.expected, cost + before.cost, False
+            offers = (*before.offers, *offers)
+        # As _Step(...) makes it, in half the time: there may be thousands.
+        steps.append(_new(_Step, (cost / expected, consumer, len(steps), expected, cost, divisible, offers)))
+        reached += size * share
+        if reached >= wanted > 0:
+            break
     return steps
 
 
@@ -268,13 +272,18 @@ def _cheapest(models: Sequence[Candidate], chains: list[list[_Step]], wanted: in
 
 
 def _alone(models: Sequence[Candidate], chains: Iterable[list[_Step]], wanted: int, best: _Choice) -> _Choice:
-    """Choose one consumer that is enough alone, where that costs less than the best choice: 12."""
+    """Choose what is enough alone, where that costs less than the best choice: 12."""
     for steps in chains:
         if steps and sum([step.expected for step in steps]) >= wanted:
             taken = _take(steps, wanted)
             cost = sum(step.cost * share for step, share in taken)
             if cost < best.cost:
                 best = _Choice(cost, taken, 0)
+    sizes = [each.size_bytes for each in models]
+    if best.taken and sum(sizes) >= wanted:
+        cost = sum(models[index].cost_ms for index in choose(sizes, wanted))
+        if cost < best.cost:
+            best = _Choice(cost, [], wanted)
     for model in models if best.taken else ():
         if model.size_bytes >= wanted and model.cost_ms < best.cost:
             best = _Choice(model.cost_ms, [], wanted, model.model_id)

@@ -27,6 +27,8 @@ class Binding(Record):
     """Its allocation gets its id when the request is admitted, so that ids follow the order of requests."""
     intervenes: bool
     """It frees memory, or changes what may be taken: noted each time it is carried out, so not in a dry run."""
+    brief: bool = False
+    """It waits for nothing, and others may wait for it: it runs beside their threads."""
 
 
 class Bindings:
@@ -43,6 +45,7 @@ class Bindings:
         *,
         makes_allocation: bool = False,
         intervenes: bool = False,
+        brief: bool = False,
     ) -> None:
         """Bind an action. TypeError for one that is not in the table or bound already, or for other types."""
         row = ACTIONS.get(name)
@@ -59,7 +62,7 @@ class Bindings:
             if row.params not in (get_args(claimed) or (claimed,)):
                 message = f"{name}: the claims are of {claimed}, the table says {row.params}"
                 raise TypeError(message)
-        self._rows[name] = Binding(row, handler, claims, makes_allocation, intervenes)
+        self._rows[name] = Binding(row, handler, claims, makes_allocation, intervenes, brief)
 
     def check_complete(self) -> None:
         """Raise TypeError with the names of actions that are not bound."""

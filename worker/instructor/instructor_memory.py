@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -28,7 +29,7 @@ from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.metrics.history import History
 from worker.policy.batches import plan_batches
-from worker.stream.work import Answer, Call, Claim, PluginAction, Work
+from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
 
 _EVERYTHING = frozenset(AnalyticsSection)
 
@@ -83,15 +84,15 @@ class Instructor:
         bind("memory.get_usage", self._get_usage)
         bind("memory.get_allocations", self._get_allocations)
         bind("memory.allocate", self._allocate, self._claims_of_allocate, makes_allocation=True)
-        bind("memory.deallocate", self._deallocate, self._claims_of_deallocate)
+        bind("memory.deallocate", self._deallocate, self._claims_of_deallocate, brief=True)
         bind("memory.renew_lease", self._renew_lease, self._claims_of_renew_lease)
         bind("memory.transfer", self._transfer, self._claims_of_transfer, makes_allocation=True)
         bind("memory.get_transfer", self._get_transfer)
         bind("memory.clear", self._clear, self._claims_of_devices, intervenes=True)
         bind("memory.defragment", self._defragment, self._claims_of_devices, intervenes=True)
-        bind("memory.optimize", self._optimize, self._claims_of_devices, intervenes=True)
+        bind("memory.optimize", self._optimize, self._claims_of_optimizing, intervenes=True)
         bind("memory.get_model_status", models.get_model_status)
-        bind("memory.model_optimize", models.model_optimize, self._claims_of_devices, intervenes=True)
+        bind("memory.model_optimize", models.model_optimize, self._claims_of_optimizing, intervenes=True)
         bind("memory.get_pressure", self._get_pressure)
         bind("memory.get_analytics", self._get_analytics)
         bind("memory.get_metrics", self._get_metrics)
@@ -137,6 +138,7 @@ class Instructor:
             quick=quick,
             changes=row.changes,
             control=row.control,
+            brief=binding.brief,
         )
         if not data and binding.claims is None:
             self._bare[action] = work
@@ -264,8 +266,11 @@ class Instructor:
         return self._memory.allocations.deallocate(params.allocation_id, force=params.force)
 
     def _claims_of_deallocate(self, params: p.DeallocateParams) -> Claims:
-        if not self._memory.allocations.knows(params.allocation_id):
+        allocations = self._memory.allocations
+        if allocations.making(params.allocation_id):
             return (Claim(_IDS, exclusive=True),), True
+        if not allocations.knows(params.allocation_id):
+            return (), True  # it is not, nor will it be
         device_id, size = self._memory.allocations.place_of(params.allocation_id)
         claims = (Claim(params.allocation_id, exclusive=True), Claim(device_id, exclusive=False))
         return claims, self._memory.devices.is_quick(device_id, size)
@@ -379,10 +384,13 @@ class Instructor:
     def _claims_of_set_limits(self, params: p.SetLimitsParams) -> Claims:
         return self._device_claims(params.device_id), True
 
-    def _claims_of_devices(
-        self, params: p.ClearParams | p.DefragmentParams | p.OptimizeParams | p.ModelOptimizeParams
-    ) -> Claims:
+    def _claims_of_devices(self, params: p.ClearParams | p.DefragmentParams) -> Claims:
         return self._device_claims(params.device_id), False
+
+    def _claims_of_optimizing(self, params: p.OptimizeParams | p.ModelOptimizeParams) -> Claims:
+        """Return one optimization at a time for each device: it may wait for owners, and what frees memory must not."""
+        devices = self._memory.devices.ids(params.device_id)
+        return (*chain.from_iterable(map(optimizing, devices)), Claim(_IDS, exclusive=False)), False
 
     def _device_claims(self, device_id: str | None) -> tuple[Claim, ...]:
         devices = self._memory.devices.ids(device_id)

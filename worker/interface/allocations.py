@@ -53,7 +53,7 @@ class Allocations:
         self._publish = core.events.publish
         table = core.manager.allocations
         self.new_id, self.unused_id = table.new_id, table.unused_id
-        self.knows, self.renew = table.knows, table.renew
+        self.knows, self.renew, self.making = table.knows, table.renew, table.making
 
     def place_of(self, allocation_id: str) -> tuple[str, int]:
         """Return an allocation's device and bytes. AllocationNotFoundError if it is not live."""

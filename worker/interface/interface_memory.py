@@ -67,7 +67,14 @@ class MemoryInterface:
         self.consumers = workers.consumers
         self.transfers = Transfers(monitor, workers.transfers)
         self.relief = Relief(
-            core, monitor, workers.reclaim, workers.restarts, workers.analytics, models, check_unused
+            core,
+            monitor,
+            workers.reclaim,
+            workers.restarts,
+            workers.analytics,
+            workers.consumers,
+            models,
+            check_unused,
         )
 
     @property
@@ -85,6 +92,8 @@ class MemoryInterface:
         devices = self._core.manager.devices.ids()
         self._monitor.refresh(devices, max_age_ms=max_age_ms)
         self._monitor.observe(devices)
+        for device_id in devices:
+            self.consumers.tend(device_id)
 
     def tick(self) -> None:
         """Let backends give up what they kept for nothing. About once a second where something is kept."""

@@ -5,11 +5,10 @@ from dataclasses import replace
 from protocol.results import PlannedCandidate, PlannedEviction, PlannedRelease, PlanResult
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
-from worker.core.consumers import EXTERNAL, Quote
+from worker.core.consumers import EXTERNAL, Quote, Release
 from worker.core.errors import DeviceUnavailableError, ModelLoadFailedError, UnsupportedError
 from worker.core.records import WayToPlan
 from worker.eviction.planner import Victim
-from worker.eviction.release_planner import Release
 from worker.manager.plan_table import PLAN_LIFETIME_NS
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from functools import partial
 
-from protocol.results import ClearResult, DefragmentResult, Limits, SetLimitsResult
+from protocol.results import ClearResult, DefragmentResult, Limits, ReleasedMemory, SetLimitsResult
 from protocol.vocabulary import ClearType, GroupBy, OptimizationLevel, PressureLevel, UnloadMode
 from worker.core.actions import (
     ClearCache,
@@ -12,19 +12,25 @@ from worker.core.actions import (
     OptimizeOutcome,
     Recommended,
     RecommendedAction,
+    ReleaseMemory,
     Step,
     UnloadModel,
 )
 from worker.core.cancellation import CancelToken
+from worker.core.consumers import EXTERNAL, POOL
 from worker.core.errors import DeviceUnavailableError, ModelBusyError, OutOfMemoryError
 from worker.core.records import ModelDemand, sum_if_known
 from worker.core.shortages import patiently
+from worker.eviction.release_planner import ReleaseNeed, plan_others
 from worker.interface.lazy_models import LazyModels
+from worker.policy.model_goals import bytes_to_free
 from worker.policy.pressure import worst
 from worker.policy.recommendations import IDLE_NS, cheapest_first, is_allowed
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
 from worker.workers.analytics import AnalyticsWorker
+from worker.workers.consumers import ConsumerWorker
+from worker.workers.gone import Gone
 from worker.workers.reclaim import ReclaimWorker
 from worker.workers.restart import CheckUnused, RestartWorker
 
@@ -39,6 +45,7 @@ class Relief:
         reclaim: ReclaimWorker,
         restarts: RestartWorker,
         analytics: AnalyticsWorker,
+        consumers: ConsumerWorker,
         models: LazyModels,
         check_unused: CheckUnused,
     ) -> None:
@@ -47,6 +54,7 @@ class Relief:
         self._reclaim = reclaim
         self._restarts = restarts
         self._analytics = analytics
+        self._consumers = consumers
         self._models = models
         self._check_unused = check_unused
         self.limits = core.manager.devices.limits
@@ -96,23 +104,79 @@ class Relief:
     def optimize(
         self, device_ids: tuple[str, ...], level: OptimizationLevel, token: CancelToken, *, dry_run: bool
     ) -> OptimizeOutcome:
-        """Carry out the recommended actions that the level allows, cheapest per byte first."""
+        """Carry out what the level allows, cheapest per byte first.
+
+        The recommended actions all; consumers give back as far as a device is under pressure.
+        """
         token.check()
         before = self.level_now(device_ids)
-        steps = tuple(
-            Step(row, None if dry_run else self.carry_out(row.action, token))
-            for row in self.recommendations(device_ids)
-            if is_allowed(row.action, level)
-        )
+        steps, gone = list[Step](), Gone()
+        for row in cheapest_first((*self.recommendations(device_ids), *self.releases(device_ids))):
+            if not is_allowed(row.action, level):
+                continue
+            if isinstance(row.action, ReleaseMemory):
+                self.release(row.action, token, gone, "memory is wanted back, as asked", dry_run=dry_run)
+            else:
+                steps.append(Step(row, None if dry_run else self.carry_out(row.action, token)))
+        released = gone.released
+        claimed = [step.recommended.expected_freed_bytes for step in steps]
+        returned = [step.returned_bytes for step in steps]
         return OptimizeOutcome(
-            steps,
-            claimed_bytes=(
-                0 if dry_run else sum_if_known(step.recommended.expected_freed_bytes for step in steps)
-            ),
-            returned_bytes=0 if dry_run else sum_if_known(step.returned_bytes for step in steps),
+            tuple(steps),
+            claimed_bytes=0
+            if dry_run
+            else sum_if_known([*claimed, *(each.claimed_bytes for each in released)]),
+            returned_bytes=0
+            if dry_run
+            else sum_if_known([*returned, *(each.returned_bytes for each in released)]),
             pressure_before=before,
             pressure_after=before if dry_run else self.level_now(device_ids),
+            released=tuple(released),
         )
+
+    def releases(
+        self, device_ids: tuple[str, ...], target: PressureLevel = PressureLevel.LOW
+    ) -> tuple[Recommended, ...]:
+        """Return what consumers would give back to bring devices to a level, as far as they can."""
+        found = list[Recommended]()
+        for device_id in device_ids:
+            need = self._missing(device_id, target)
+            # Models of other processes, and what is kept for reuse, go by the actions that are recommended.
+            quotes = [
+                each for each in self._consumers.quotes(device_id, need) if each.kind not in {EXTERNAL, POOL}
+            ]
+            plan = plan_others(quotes, ReleaseNeed(device_id, need, forced=True))
+            found += [
+                Recommended(
+                    ReleaseMemory(device_id, each),
+                    expected_freed_bytes=each.expected_bytes,
+                    cost_ms=round(each.cost_ms),
+                    cost_of="building it again, where it is needed again",
+                    reason=each.reason,
+                )
+                for each in plan.releases
+            ]
+        return tuple(found)
+
+    def _missing(self, device_id: str, target: PressureLevel) -> int:
+        """Return how much has to be freed for a level; nothing where the pressure can't be told."""
+        headroom = self._manager.pressure.headroom(device_id)
+        return bytes_to_free(target, headroom, self.limits(device_id).thresholds) or 0
+
+    def release(
+        self, action: ReleaseMemory, token: CancelToken, gone: Gone, why: str, *, dry_run: bool = False
+    ) -> None:
+        """Have a consumer give back memory that is needed still; in a dry run only say what that would be."""
+        wanted, device_id = action.release, action.device_id
+        if dry_run:
+            gone.released.append(
+                ReleasedMemory(
+                    wanted.consumer_id, wanted.kind, wanted.bytes, None, wanted.cost_ms, wanted.reason
+                )
+            )
+        elif self._missing(device_id, PressureLevel.LOW):
+            self._consumers.release((wanted,), device_id, why, token, gone)
+            self._monitor.observe((device_id,), changed=True)
 
     def carry_out(
         self, action: RecommendedAction, token: CancelToken, why_unloaded: str = "unloaded: it was idle"
@@ -133,6 +197,8 @@ class Relief:
                 case EvictBytes(device_id=device_id):
                     demand = ModelDemand(min_bytes=action.min_bytes)
                     return self._models.get().optimize((device_id,), demand, token).memory_returned_bytes
+                case ReleaseMemory():
+                    raise TypeError(action)
                 case Defragment(device_id=device_id):
                     return self.defragment((device_id,), token, aggressive=action.restart).returned_bytes
         return 0

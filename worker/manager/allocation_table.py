@@ -18,6 +18,9 @@ from worker.policy.admission import admit, count
 _ENDINGS_KEPT = 1024
 """Allocations that ended otherwise than by being freed, and are remembered for the error that names why."""
 
+_MAKING_MAX = 8192
+"""Ids whose requests may be under way: more than are ever in flight. Older ones were of requests that never began."""
+
 _FREED_AGAIN_NS = 1_000_000_000
 """What could not be freed when its lease ended is tried again after this."""
 
@@ -34,6 +37,7 @@ class AllocationTable:
         # All mutable state: the device id of each live allocation, the next number, and how others ended.
         self._owning: dict[str, str] = {}
         self._next = 1
+        self._making = OrderedDict[str, None]()
         self._endings: OrderedDict[str, str] = OrderedDict()
 
     # ---- one transaction ----
@@ -42,6 +46,9 @@ class AllocationTable:
         """Return the next id. Named when a request is admitted, so that ids follow the order of requests."""
         with self._lock:
             allocation_id = f"alloc-{self._next}"
+            self._making[allocation_id] = None
+            if len(self._making) > _MAKING_MAX:
+                self._making.popitem(last=False)
             self._next += 1
             return allocation_id
 
@@ -53,6 +60,7 @@ class AllocationTable:
         """
         with self._lock:
             store_together(self._ending_otherwise(allocation_id, "never_existed"))
+            self._making.pop(allocation_id, None)
 
     def reserve(self, request: AllocationRequest, allocation_id: str) -> Reservation:
         """Hold headroom for an allocation.
@@ -116,6 +124,7 @@ class AllocationTable:
             expires = None if request.lease_ns is None else now + request.lease_ns
             allocation = Allocation(reservation.allocation_id, request, block, now, expires)
             self._add(device, allocation, expires, device.ledger.releasing(reservation))
+            self._making.pop(reservation.allocation_id, None)
             return allocation
 
     def renew(self, allocation_id: str, lease_ns: int) -> Allocation:
@@ -185,6 +194,11 @@ class AllocationTable:
         """Tell whether an allocation is live."""
         with self._lock:
             return allocation_id in self._owning
+
+    def making(self, allocation_id: str) -> bool:
+        """Tell whether an allocation of that id is being made."""
+        with self._lock:
+            return allocation_id in self._making
 
     def all(self, device_id: str | None = None) -> tuple[Allocation, ...]:
         """Return the live allocations of a device, or of all, in no particular order."""

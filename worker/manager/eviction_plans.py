@@ -6,11 +6,11 @@ from types import MappingProxyType
 
 from protocol.vocabulary import EvictionStrategy, ModelState
 from worker.core.clock import Clock
-from worker.core.consumers import Quote
+from worker.core.consumers import Quote, Release
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import HOST, AllocationRequest
 from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
-from worker.eviction.release_planner import Release, ReleaseNeed, ReleasePlan, plan_releases
+from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry, SettlingError

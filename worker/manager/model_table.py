@@ -7,12 +7,12 @@ from protocol.record import Record
 from protocol.results import ModelStatus
 from protocol.vocabulary import FreedBy, ModelState
 from worker.core.clock import NS_PER_MS
+from worker.core.consumers import Release
 from worker.core.errors import ModelNotFoundError
 from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Footprint, Reservation
 from worker.core.sure_lock import SureCondition
 from worker.eviction.planner import EvictionMode
-from worker.eviction.release_planner import Release
 from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
 from worker.manager.due_table import DueTable
 

@@ -5,9 +5,9 @@ from itertools import count
 
 from protocol.record import Record
 from worker.core.clock import NS_PER_S, Clock
+from worker.core.consumers import Release
 from worker.core.errors import PlanStaleError
 from worker.eviction.planner import Victim
-from worker.eviction.release_planner import Release
 
 PLAN_LIFETIME_NS = 60 * NS_PER_S
 """Far longer than a host takes to decide; what changes meanwhile makes a plan stale, not its age."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.core.cancellation import CancelToken
+    from worker.core.consumers import Consumer, Holding, LimitedConsumer, Offer
     from worker.core.errors import (
         AllocationNotFoundError,
         CancelledError,
@@ -34,18 +35,44 @@ if TYPE_CHECKING:
     from worker.stream.work import Call, PluginAction
 
 __all__ = [
-    "AllocationNotFoundError", "Call", "CancelToken", "CancelledError", "ChecksumMismatchError",
-    "DeadlineExceededError", "DeviceLostError", "DeviceNotFoundError", "DeviceUnavailableError", "InternalError",
-    "InvalidRequestError", "LeasedModel", "LimitExceededError", "ModelAction", "ModelBusyError",
-    "ModelLoadFailedError", "ModelNotFoundError", "OutOfMemoryError", "PluginAction", "PluginHost", "TensorInfo",
-    "UnsupportedError", "WorkerError",
+    "AllocationNotFoundError",
+    "Call",
+    "CancelToken",
+    "CancelledError",
+    "ChecksumMismatchError",
+    "Consumer",
+    "DeadlineExceededError",
+    "DeviceLostError",
+    "DeviceNotFoundError",
+    "DeviceUnavailableError",
+    "Holding",
+    "InternalError",
+    "InvalidRequestError",
+    "LeasedModel",
+    "LimitExceededError",
+    "LimitedConsumer",
+    "ModelAction",
+    "ModelBusyError",
+    "ModelLoadFailedError",
+    "ModelNotFoundError",
+    "Offer",
+    "OutOfMemoryError",
+    "PluginAction",
+    "PluginHost",
+    "TensorInfo",
+    "UnsupportedError",
+    "WorkerError",
 ]  # fmt: skip
 
 _HOMES = {
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
+    "Consumer": "worker.core.consumers",
+    "Holding": "worker.core.consumers",
     "LeasedModel": "worker.plugins._leases",
+    "LimitedConsumer": "worker.core.consumers",
     "ModelAction": "worker.plugins._remote_action",
+    "Offer": "worker.core.consumers",
     "PluginAction": "worker.stream.work",
     "PluginHost": "worker.plugins._host",
     "TensorInfo": "worker.core.models",

@@ -7,6 +7,7 @@ from worker.plugins._remote_action import ModelAction, check_can_go
 from worker.stream.work import Call, PluginAction
 
 if TYPE_CHECKING:
+    from worker.core.consumers import Consumers
     from worker.plugins._leases import Models
     from worker.plugins._operations import Operations
 
@@ -17,8 +18,16 @@ RESERVED = ("memory.", "worker.")
 class PluginHost:
     """What a plugin is handed."""
 
-    def __init__(self, models: "Models", operations: "Operations", actions: dict[str, PluginAction]) -> None:
+    def __init__(
+        self,
+        models: "Models",
+        operations: "Operations",
+        consumers: "Consumers",
+        actions: dict[str, PluginAction],
+    ) -> None:
         self.models = models
+        self.consumers = consumers
+        """``host.consumers.add(cache)``: what it holds is given back for its price, before anything dearer goes."""
         self.operation = operations.operation
         """``with host.operation("embed"):`` measures what is done inside."""
         self._actions = actions

@@ -8,6 +8,7 @@ from worker.core.actions import (
     EvictBytes,
     Recommended,
     RecommendedAction,
+    ReleaseMemory,
     UnloadModel,
 )
 from worker.core.clock import NS_PER_S
@@ -63,7 +64,8 @@ def cheapest_first(recommendations: tuple[Recommended, ...]) -> tuple[Recommende
     def cost_per_byte(row: Recommended) -> float:
         if not row.expected_freed_bytes:
             return float("inf")
-        return (row.cost_ms or 0) / row.expected_freed_bytes
+        cost = row.action.release.cost_ms if isinstance(row.action, ReleaseMemory) else row.cost_ms
+        return (cost or 0) / row.expected_freed_bytes
 
     return tuple(sorted(recommendations, key=cost_per_byte))
 
@@ -73,7 +75,9 @@ def is_allowed(action: RecommendedAction, level: OptimizationLevel) -> bool:
     match action:
         case ClearCache():
             return True
-        case UnloadModel() | Defragment(restart=False):
+        case ReleaseMemory(release=release) if not release.cost_ms:
+            return True
+        case UnloadModel() | ReleaseMemory() | Defragment(restart=False):
             return level is not OptimizationLevel.CONSERVATIVE
         case EvictBytes() | Defragment():
             return level is OptimizationLevel.AGGRESSIVE

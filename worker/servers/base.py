@@ -1,7 +1,7 @@
 """What each kind of model server can be asked, and told."""
 
 from collections.abc import Hashable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from protocol.record import Record
 from worker.servers.http import ServerError
@@ -74,6 +74,32 @@ class ModelServer(Protocol):
     def close(self) -> None:
         """Let go of its connections."""
         ...
+
+
+@runtime_checkable
+class TellsIdle(Protocol):
+    """A server that has to be asked more before it is told: what looking costs little does not say whether it is in use."""
+
+    def is_idle(self, step: Step) -> bool:
+        """Ask whether what a step gives back is idle; what is not told is not known to be. ServerError."""
+        ...
+
+
+@runtime_checkable
+class Sleeps(Protocol):
+    """A server that does not take by itself what it gave back."""
+
+    def wake(self, free_bytes: int | None) -> bool:
+        """Have it take it again, if it may: ``free_bytes`` of the device are. Returns whether it did. ServerError."""
+        ...
+
+
+def tell(server: ModelServer, step: Step) -> bool:
+    """Have a step taken, unless what it gives back is in use. Returns whether it was told. ServerError."""
+    if isinstance(server, TellsIdle) and not server.is_idle(step):
+        return False
+    server.give_back(step)
+    return True
 
 
 def gone(step: Step, seen: Seen) -> bool:

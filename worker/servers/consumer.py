@@ -4,7 +4,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.consumers import Holding, Offer
 from worker.eviction.reuse_chance import HALF_LIFE_NS
-from worker.servers.base import Seen, Step
+from worker.servers.base import Seen, Step, tell
 from worker.servers.http import ServerError
 from worker.servers.watch import ServerWatch, View
 
@@ -60,9 +60,11 @@ class ServerConsumer:
         if now.seen is None or step.name not in {each.name for each in self._steps_of(now, step.model)}:
             return 0
         try:
-            self._watch.server.give_back(step)
+            told = tell(self._watch.server, step)
         except ServerError:
             self._watch.look()
+            return 0
+        if not told:
             return 0
         while True:
             now = self._watch.look()
@@ -87,10 +89,12 @@ class ServerConsumer:
         4. Its size at a disk's pace.
         """
         about = f"{step.model} " if step.model is not None else ""
-        if step.rebuild_ms is not None:  # 1
-            return step.rebuild_ms, f"{about}{step.name}"
         learned = self._watch.learned(step.model or "")
-        if learned.load_ms is not None:  # 2
+        if step.rebuild_ms is not None:  # 1
+            if step.rebuild_ms <= 0:
+                return 0.0, f"{about}{step.name}"
+            rebuild, how = step.rebuild_ms, f"{step.rebuild_ms:.0f} ms to have it again"
+        elif learned.load_ms is not None:  # 2
             rebuild, how = learned.load_ms, f"{learned.load_ms:.0f} ms to load, as seen"
         elif self._reload_ms is not None:  # 3
             rebuild, how = self._reload_ms, f"{self._reload_ms:.0f} ms to load, as declared"

@@ -3,12 +3,15 @@
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import orjson
+
 from worker.servers.base import Seen, Served, Step, gone, name_of, rows, unloads
-from worker.servers.http import Http
+from worker.servers.http import Http, ServerError
 
 UNLOAD_S = 10.0
 """It answers once the process has ended."""
 _READY = "ready"
+_IN_FLIGHT = b'"type":"inflight"'
 
 
 class LlamaSwap:
@@ -32,8 +35,18 @@ class LlamaSwap:
         """End an upstream."""
         return unloads(seen)
 
+    def is_idle(self, step: Step) -> bool:
+        """Ask which requests are being answered: ending an upstream breaks those off. Its stream of events begins with them."""
+        line = self._http.line("/api/events", lambda line: _IN_FLIGHT in line)
+        try:
+            said = orjson.loads(orjson.loads(line.removeprefix(b"data:"))["data"])
+            busy = {name_of(row, "model") for row in rows(said, "requests")}
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise ServerError("/api/events does not say what is being answered") from error
+        return step.model not in busy
+
     def give_back(self, step: Step) -> None:
-        """End one. It waits for the requests that are being answered."""
+        """End one."""
         self._http.post(f"/api/models/unload/{quote(step.model or '', safe='/')}", within_s=UNLOAD_S)
 
     def is_done(self, step: Step, seen: Seen) -> bool:

@@ -53,8 +53,9 @@ class Servers:
         self._core.manager.devices.info(device_id)
         opened = open_server(spec, device_id)
         watch = ServerWatch(
-            spec.name, opened, self._held_by(device_id), self._core.clock, self._changed, self._refused
-        )
+            spec.name, opened, self._held_by(device_id), self._core.clock, self._changed, self._refused,
+            partial(self._free_bytes, device_id),
+        )  # fmt: skip
         self._watches[spec.name] = watch
         self._consumers.append(ServerConsumer(watch, self._core.clock, spec.reload_ms))
         self._owners.serve(spec.name, partial(self._unload, watch))
@@ -81,6 +82,10 @@ class Servers:
                 return None
 
         return held
+
+    def _free_bytes(self, device_id: str) -> int | None:
+        readings = self._core.manager.samples.latest(device_id)
+        return None if readings is None else readings.free_bytes
 
     def _unload(self, watch: ServerWatch, model_id: str, _reason: str) -> None:
         watch.order(model_id.removeprefix(f"{watch.name}/"))

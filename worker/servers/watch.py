@@ -12,7 +12,7 @@ from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
 from worker.eviction.reuse_chance import ReuseChance
-from worker.servers.base import Seen, Served
+from worker.servers.base import Seen, Served, Sleeps, tell
 from worker.servers.http import ServerError
 from worker.servers.known import OpenServer
 from worker.servers.processes import HeldBy, device_bytes, listening_on, resident_bytes
@@ -27,6 +27,10 @@ _DOWN_S, _DOWN_MAX_S = 2.0, 30.0
 """After a look in vain, and twice as long each time."""
 
 _LEARNED_MAX = 256
+_LOADS = 4
+_SAME_SIZE = 64
+"""A size that moved by less than this part of it is the same."""
+
 _FORGOTTEN = 0.01
 """Uses that count for less are none: after more than an hour."""
 
@@ -57,8 +61,25 @@ class Learned:
     def __init__(self) -> None:
         # All mutable state.
         self.uses = ReuseChance()
-        self.load_ms: float | None = None
         self.loading_since_ns: int | None = None
+        self._looks = 0
+        self._loads_ms: deque[float] = deque(maxlen=_LOADS)
+
+    @property
+    def load_ms(self) -> float | None:
+        """The shortest of the last loads: some servers tell of a load and the answer that it was for as one."""
+        return min(self._loads_ms, default=None)
+
+    def loads(self, model: Served, *, is_new: bool, before: int, now: int) -> None:
+        """Note one look at it, and the time of the one before. It began to load between the two, and ends so."""
+        if is_new and model.busy:
+            self.loading_since_ns, self._looks = (before + now) // 2, 1
+        elif self.loading_since_ns is not None and model.busy:
+            self._looks += 1
+        elif self.loading_since_ns is not None:
+            if self._looks > 1:  # of a load that was seen but once it is not known that it was one
+                self._loads_ms.append(((before + now) / 2 - self.loading_since_ns) / NS_PER_MS)
+            self.loading_since_ns = None
 
 
 class ServerWatch:
@@ -66,9 +87,12 @@ class ServerWatch:
 
     def __init__(
         self, name: str, opened: OpenServer, held_by: HeldBy | None, clock: Clock, on_change: Changed,
-        on_refused: Refused,
+        on_refused: Refused, free_bytes: Callable[[], int | None] = lambda: None,
     ) -> None:  # fmt: skip
-        """``held_by`` tells what processes hold of the device; None where that is the machine's memory."""
+        """``held_by`` tells what processes hold of the device; None where that is the machine's memory.
+
+        ``free_bytes`` tells what of the device is free; None where that is not known.
+        """
         self.name = name
         self.kind = opened.kind
         self.device_id = opened.device_id
@@ -80,6 +104,7 @@ class ServerWatch:
         self._clock = clock
         self._on_change = on_change
         self._on_refused = on_refused
+        self._free_bytes = free_bytes
         self._looking = SureLock()
         self._wake = SureEvent()
         # All mutable state: the last view, what was learned by model, and whether it is over.
@@ -152,6 +177,7 @@ class ServerWatch:
         if view.seen is None:
             self._pause_s = min(_DOWN_MAX_S, max(_DOWN_S, 2 * self._pause_s))
         else:
+            self._have_it_back(view.seen)
             loading = any(each.loading_since_ns is not None for each in self._learned.values())
             self._pause_s = LOADING_LOOK_S if loading else LOOK_S
 
@@ -173,9 +199,20 @@ class ServerWatch:
             self._on_refused(self, model, why)
             return
         try:
-            self.server.give_back(step)
+            if not tell(self.server, step):
+                self._on_refused(self, model, "it is in use")
         except ServerError as error:
             self._on_refused(self, model, f"its server refuses: {error}")
+
+    def _have_it_back(self, seen: Seen) -> None:
+        """Have a server that gave memory back take it again, where it does not by itself and may."""
+        if seen.models or not isinstance(self.server, Sleeps):
+            return
+        try:
+            if self.server.wake(self._free_bytes()):
+                log("info", "a model server", server=self.name, said="woken")
+        except ServerError as error:
+            log("warning", "a model server", server=self.name, said=f"it does not wake: {error}")
 
     def _learn(self, before: View, now: View) -> None:
         """Note uses and loads: a use is what the server tells of, a request that began, or a model that came."""
@@ -186,15 +223,11 @@ class ServerWatch:
         for name, model in there.items():
             learned = self._learned.setdefault(name, Learned())
             was = earlier.model(name)
-            if before.seen is not None and (
-                was is None or was.used != model.used or (model.busy and not was.busy)
-            ):
+            if before.seen is not None and (was is None or (not was.busy and _is_used(was, model))):
                 learned.uses.used(now.at_ns)
-            if was is None and model.busy and before.seen is not None:
-                learned.loading_since_ns = now.at_ns
-            elif learned.loading_since_ns is not None and not model.busy:
-                learned.load_ms = (now.at_ns - learned.loading_since_ns) / NS_PER_MS
-                learned.loading_since_ns = None
+            learned.loads(
+                model, is_new=was is None and before.seen is not None, before=before.at_ns, now=now.at_ns
+            )
         for name in [each for each in self._learned if each not in there]:
             learned = self._learned[name]
             learned.loading_since_ns = None
@@ -215,4 +248,13 @@ class ServerWatch:
         if process is None:
             return model
         size = resident_bytes(process) if self._held_by is None else device_bytes(process, held)
+        was = None if self.view.seen is None else self.view.seen.model(model.name)
+        if size is not None and was is not None and was.size_bytes is not None:
+            # A process's size moves with every request: a model is not recorded anew for that.
+            size = was.size_bytes if abs(size - was.size_bytes) <= was.size_bytes // _SAME_SIZE else size
         return replace(model, size_bytes=size)
+
+
+def _is_used(was: Served, now: Served) -> bool:
+    """Tell whether a use began between two looks at an idle model, or was over by then."""
+    return now.busy or was.used != now.used

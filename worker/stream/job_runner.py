@@ -33,7 +33,7 @@ from worker.stream.frames import Incoming
 from worker.stream.lanes import Job, Lanes
 from worker.stream.replay import Answers, body_of
 from worker.stream.thread_lanes import ThreadLane, ThreadLanes
-from worker.stream.work import Call, TimedCall, Work, no_report
+from worker.stream.work import Call, Claim, TimedCall, Work, no_report
 
 _RETRY_AFTER_MS = 100
 _NOTICED_NS = 500 * NS_PER_MS
@@ -41,7 +41,7 @@ _NOTICED_NS = 500 * NS_PER_MS
 PLUGINS, CONTROL, OTHERS = "plugins", "control", "others"
 """Lanes of threads besides those of devices."""
 BRIEF = " background"
-"""Ends the name of a device's second lane, for what the worker does by itself."""
+"""Ends the name of a device's second lane, for what the worker does by itself, and for what frees memory."""
 
 
 def _no_caller_waits(_error: WorkerError) -> None:
@@ -155,9 +155,9 @@ class JobRunner:
         token = CancelToken(self._now_ns)
         self._lanes.admit(Job(request_id, work, token, self._quietly, lane, give_up, background=True))
 
-    def submit_if_free(self, work: Work) -> bool:
-        """Run work that no caller waits for, but only if it need not wait for any request. Returns whether it runs."""
-        if self._draining or not self._lanes.free(work.claims):
+    def submit_if_free(self, work: Work, unclaimed: tuple[Claim, ...]) -> bool:
+        """Run work that no caller waits for, but only if no request claims any of that. Returns whether it runs."""
+        if self._draining or not self._lanes.free(unclaimed):
             return False
         self.submit(work)
         return True
@@ -258,7 +258,7 @@ class JobRunner:
             raise self._refusal()
         if work.quick and (not self._lanes.unfinished or self._lanes.free(work.claims)):
             return None
-        lane = self._lane_of(work)
+        lane = self._lane_of(work, BRIEF if work.brief else "")
         if work.action == "worker.shutdown":
             if self._draining:
                 raise _shutting_down()

@@ -19,6 +19,11 @@ def model_claim(model_id: str) -> Claim:
     return Claim(f"model {model_id}", exclusive=True)
 
 
+def optimizing(device_id: str) -> tuple[Claim, Claim]:
+    """Return what making headroom on a device claims: one at a time, beside what allocates and frees there."""
+    return Claim(f"optimizing {device_id}", exclusive=True), Claim(device_id, exclusive=False)
+
+
 def no_report(_completed: int, _total: int) -> None:
     """Tell no caller how far the work has come."""
 
@@ -86,6 +91,8 @@ class Work(Record):
     """Admitted also while the worker is overloaded or draining."""
     plugin: bool = False
     """The operator's code: it runs on the plugins' own threads, and its answers may be anything."""
+    brief: bool = False
+    """It frees memory: it runs beside whatever has the threads of other requests, which may wait for memory."""
     start: "Callable[[], Callable[[Call], Any]] | None" = None
     """Called by the reading thread once it is admitted, in arrival order; what it returns is run."""
     abandoned: Callable[[Any], None] | None = None

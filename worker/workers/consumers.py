@@ -1,12 +1,14 @@
 """Every consumer of memory: what it offers now, and having it give that back. What counts is what devices show after it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from protocol.results import ConsumerStatus, ReleasedMemory, UnloadedModel
+from protocol.vocabulary import PressureLevel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
-from worker.core.consumers import EXTERNAL, POOL, Consumer, Holding, LimitedConsumer, Offer, Quote
+from worker.core.consumers import EXTERNAL, POOL, Consumer, Holding, LimitedConsumer, Offer, Quote, Release
 from worker.core.errors import (
     CancelledError,
     ConsumerNotFoundError,
@@ -14,11 +16,11 @@ from worker.core.errors import (
     DeviceUnavailableError,
     InvalidRequestError,
 )
-from worker.core.events import ReleaseRequested
+from worker.core.events import ConsumerLimitChanged, ReleaseRequested
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
-from worker.eviction.release_planner import Release
 from worker.manager.consumer_table import OWN_PREFIXES, Registration
+from worker.policy.pressure import SEVERITY
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.gone import Gone
@@ -156,6 +158,53 @@ class ConsumerWorker:
             return
         self._core.events.publish(ReleaseRequested(consumer_id, size_bytes, limit, reason, wait_ms))
 
+    def tend(self, device_id: str) -> None:
+        """Keep consumers from growing while a device is under high pressure, and raise their limits once it is calm."""
+        level = self._manager.pressure.level(device_id)
+        tight = SEVERITY[level] >= SEVERITY[PressureLevel.HIGH]
+        spare = 0 if tight else self._spare_bytes(device_id)
+        for consumer_id, held, tell in self._limited(device_id):
+            before = self._table.limit(consumer_id)
+            if tight and (before is None or before > held):
+                why = f"{device_id} is under {level} pressure: it is not to grow"
+                tell(self._table.lower_limit(consumer_id, held, 0), why)
+                continue
+            changed, limit = self._table.raise_limit(consumer_id, level, spare)
+            if changed:
+                spare = max(0, spare - (0 if limit is None else limit - (before or 0)))
+                tell(limit, f"{device_id} has headroom again")
+
+    def _limited(self, device_id: str) -> Iterator[tuple[str, int, Callable[[int | None, str], None]]]:
+        """Return the consumers that are told of a limit, what each holds, and what tells it."""
+        for host in self._table.all(device_id):
+            said = host.said
+            yield said.consumer_id, said.held_bytes, partial(self._tell_limit, said.consumer_id)
+        for consumer in self._here(device_id):
+            if isinstance(consumer, LimitedConsumer):
+                try:
+                    held = consumer.holding().held_bytes
+                except Exception as error:  # noqa: BLE001 - an operator's code
+                    self._failed(consumer, error)
+                else:
+                    yield consumer.consumer_id, held, partial(self._limit, consumer)
+
+    def _tell_limit(self, consumer_id: str, limit_bytes: int | None, reason: str) -> None:
+        self._core.events.publish(ConsumerLimitChanged(consumer_id, limit_bytes, reason))
+
+    def _limit(self, consumer: LimitedConsumer, limit_bytes: int | None, reason: str) -> None:
+        try:
+            consumer.limit_changed(limit_bytes, reason)
+        except Exception as error:  # noqa: BLE001 - an operator's code
+            self._failed(consumer, error)
+
+    def _spare_bytes(self, device_id: str) -> int:
+        """Return what can be used of a device before its pressure is moderate; 0 where that can't be told."""
+        headroom = self._manager.pressure.headroom(device_id)
+        if headroom.budget_bytes is None or headroom.pressure_percentage is None:
+            return 0
+        moderate = self._manager.devices.limits(device_id).thresholds.moderate
+        return max(0, int(headroom.budget_bytes * (moderate - headroom.pressure_percentage) / 100))
+
     # ---- having them give back ----
 
     def release(
@@ -206,9 +255,17 @@ class ConsumerWorker:
         self._table.note(consumer.consumer_id, claimed, returned)
         gone.released.append(_row(wanted, claimed, returned))
         if isinstance(consumer, LimitedConsumer):
-            held = consumer.holding().held_bytes
-            consumer.limit_changed(self._table.lower_limit(consumer.consumer_id, held, 0), wanted.reason)
+            self._lower(consumer, wanted.reason)
         token.check()
+
+    def _lower(self, consumer: LimitedConsumer, reason: str) -> None:
+        """Keep a consumer that gave back from taking it again at once."""
+        try:
+            held = consumer.holding().held_bytes
+        except Exception as error:  # noqa: BLE001 - an operator's code
+            self._failed(consumer, error)
+            return
+        self._limit(consumer, self._table.lower_limit(consumer.consumer_id, held, 0), reason)
 
     def _ask(
         self, asked: list[tuple[AskedConsumer, Release]], device_id: str, why: str, token: CancelToken, wait_ns: int,

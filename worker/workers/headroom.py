@@ -4,10 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 from worker.core.cancellation import CancelToken
-from worker.core.consumers import Quote
+from worker.core.consumers import Quote, Release
 from worker.core.errors import WorkerError
 from worker.core.records import HOST, AllocationRequest, Reservation
-from worker.eviction.release_planner import Release
 from worker.manager.model_table import EvictingReservation, ModelEntry, ReleasesToMake
 from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan

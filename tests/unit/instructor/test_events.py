@@ -46,6 +46,8 @@ HAPPENED = (
     e.AllocationExpired(Expiration("alloc-1", "cpu", "o", 0, 7, None)),
     e.ModelUnloaded(Eviction("m", "cpu", 0, 7, 7, "why")),
     e.UnloadRequested("m", "cpu", 7, "why", None),
+    e.ReleaseRequested("c", 7, 5, "why", 5000),
+    e.ConsumerLimitChanged("c", None, "why"),
     e.DeviceLost("cpu", "why", ("alloc-1",), ("m",)),
     e.DeviceRecovered("cpu", 5),
     e.ContentsDisplaced("cpu", "why", 5, ("alloc-1",), ("m",)),

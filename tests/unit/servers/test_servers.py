@@ -3,13 +3,23 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
-from tests.rigs.model_servers import STAND_INS, StandIn, serving
+from tests.rigs.model_servers import (
+    STAND_INS,
+    LlamaSwapStandIn,
+    OllamaStandIn,
+    StandIn,
+    VllmStandIn,
+    serving,
+)
 from worker.core.models import ServerSpec
-from worker.servers import http
-from worker.servers.base import ModelServer, ServerError
+from worker.servers import http, ollama, vllm
+from worker.servers.base import ModelServer, Served, ServerError, Sleeps, Step, tell
 from worker.servers.http import Http
 from worker.servers.known import open_server
 
@@ -47,22 +57,73 @@ class Open:
 
 @pytest.mark.parametrize(("device_id", "share"), [("cuda:0", 1), ("cpu", 10 / 9 - 1)])
 def test_ollama(opened: Open, device_id: str, share: float) -> None:
-    """What is on the GPU counts there, the rest on the machine; one model is unloaded, by name; a use is seen."""
+    """What is on the GPU counts there, the rest on the machine; one model is unloaded, by name."""
     made, server = opened("ollama", device_id)
     seen = server.look()
     assert {each.name: each.size_bytes for each in seen.models} == {
         name: pytest.approx(size * share, abs=2) for name, size in SIZES.items()
     }
-    before = seen.model("small")
-    made.use("small")
-    after = server.look().model("small")
-    assert before is not None
-    assert after is not None
-    assert before.used != after.used
     step = next(each for each in server.steps(seen) if each.model == "large")
-    server.give_back(step)
+    assert tell(server, step)
     assert made.told == ["unload large"]
     assert server.is_done(step, server.look())
+
+
+class Ollama:
+    """An Ollama, and looks at one model of it that are as far apart as is said."""
+
+    def __init__(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        made, self.server = opened("ollama")
+        assert isinstance(made, OllamaStandIn)
+        self.made = made
+        monkeypatch.setattr(ollama, "_now", lambda: datetime.now(UTC) + timedelta(seconds=made.ahead_s))
+
+    def later(self, seconds: float) -> Served:
+        """Look at it after a time."""
+        self.made.ahead_s += seconds
+        found = self.server.look().model("small")
+        assert found is not None
+        return found
+
+
+def test_ollama_tells_of_uses_by_when_models_expire(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A use moves that; a model that stays idle is not used, and what it is told itself is no use."""
+    up = Ollama(opened, monkeypatch)
+    first, idle = up.later(0), up.later(100)
+    assert (first.used, first.busy) == (idle.used, idle.busy)
+    up.made.use("small")
+    used = up.later(50)
+    assert (used.used != idle.used, used.busy) == (True, False)
+    up.made.keeps = True
+    up.server.give_back(Step("unloaded", GIB, "small"))
+    assert up.later(2).used == used.used
+
+
+def test_ollama_is_in_use_while_its_timer_stands(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a model answers, its time is past; while it loads, its time is as far from now at each look. Both are not asked."""
+    up = Ollama(opened, monkeypatch)
+    idle = up.later(0)
+    up.made.begin("small")
+    answering = up.later(1)
+    assert (answering.busy, answering.used) == (True, idle.used)
+    assert [each.model for each in up.server.steps(up.server.look())] == ["large"]
+    up.made.use("small")
+    assert not up.later(1).busy
+    up.made.first.add("small")
+    assert [up.later(1).busy for _ in range(3)] == [False, True, True]
+    assert up.later(0.01).busy  # too soon after the last to tell: as it was
+    up.made.first.clear()
+    up.made.use("small")
+    assert not up.later(3).busy
+
+
+@pytest.mark.parametrize(
+    "said", [None, 7, "soon", "2026-01-01T00:00:00", "9" * 99, "9999-12-31T23:59:59-23:59"]
+)
+def test_ollama_says_nonsense_of_when_a_model_expires(said: object) -> None:
+    """Then it is not known to be in use, and no look fails."""
+    found = ollama._read(said, None, datetime.now(UTC))
+    assert found is None or not found.busy
 
 
 def test_comfyui(opened: Open) -> None:
@@ -109,28 +170,133 @@ def test_routers(opened: Open, kind: str) -> None:
     assert server.steps(found) == ()  # without bytes there is nothing to offer
     made.busy = True
     assert all(each.busy for each in server.look().models)
-    from worker.servers.base import Step
-
     server.give_back(Step("unloaded", GIB, "org/model:8b"))
     assert made.told == ["unload org/model:8b"]
     assert [each.name for each in server.look().models] == ["other"]
 
 
-def test_vllm(opened: Open) -> None:
-    """It sleeps as a whole, not while it answers; asleep it has nothing."""
-    from dataclasses import replace
+def test_llama_swap_breaks_off_what_an_upstream_answers(opened: Open) -> None:
+    """So one that answers is not told; nor is any where it does not tell of that."""
+    made, server = opened("llama-swap")
+    assert isinstance(made, LlamaSwapStandIn)
+    made.answering = ("small",)
+    assert not tell(server, Step("unloaded", GIB, "small"))
+    assert tell(server, Step("unloaded", GIB, "large"))
+    assert made.told == ["unload large"]
+    made.in_flight = False
+    with pytest.raises(ServerError):
+        tell(server, Step("unloaded", GIB, "small"))
+    assert made.told == ["unload large"]
 
-    made, server = opened("vllm", models={"m": GIB})
-    seen = server.look()
-    seen = replace(seen, models=tuple(replace(each, size_bytes=GIB) for each in seen.models))
-    (step,) = server.steps(seen)
+
+class Vllm:
+    """A vLLM with a GiB."""
+
+    def __init__(self, opened: Open, monkeypatch: pytest.MonkeyPatch, free_memory: int = 64 * GIB) -> None:
+        made, self.server = opened("vllm", models={"m": GIB})
+        assert isinstance(made, VllmStandIn)
+        self.made = made
+        monkeypatch.setattr(vllm.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_memory))
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return what it gives back, its process being seen to hold a GiB."""
+        seen = self.server.look()
+        models = tuple(replace(each, size_bytes=GIB) for each in seen.models)
+        return self.server.steps(replace(seen, models=models))
+
+    def wake(self, free_bytes: int | None) -> bool:
+        """Have it wake if it may."""
+        assert isinstance(self.server, Sleeps)
+        return self.server.wake(free_bytes)
+
+
+@pytest.mark.parametrize(("free_memory", "level"), [(64 * GIB, 1), (GIB, 2)])
+def test_vllm(opened: Open, monkeypatch: pytest.MonkeyPatch, free_memory: int, level: int) -> None:
+    """It sleeps as a whole: at level 2 where the machine has no memory for its weights; asleep it has nothing."""
+    up = Vllm(opened, monkeypatch, free_memory)
+    (step,) = up.steps()
     assert step.bytes < GIB
-    made.busy = True
-    assert server.look().busy
-    server.give_back(step)
-    assert made.told in (["unload level=1"], ["unload level=2"])
-    assert server.look().models == ()
-    assert server.is_done(step, server.look())
+    assert tell(up.server, step)
+    assert up.made.told == [f"unload level={level}"]
+    assert up.server.look().models == ()
+    assert up.server.is_done(step, up.server.look())
+
+
+def test_vllm_that_answers_is_not_put_to_sleep(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That would break off the answer; its metrics say so even where it does not count its load."""
+    up = Vllm(opened, monkeypatch)
+    (step,) = up.steps()
+    up.made.busy = True
+    assert up.steps() == ()
+    up.made.counts = False
+    assert up.steps() != ()
+    assert not tell(up.server, step)
+    assert up.made.told == []
+
+
+def test_vllm_without_sleep_mode(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is seen, and nothing is asked of it."""
+    up = Vllm(opened, monkeypatch)
+    up.made.sleeps = False
+    assert [each.name for each in up.server.look().models] == ["m"]
+    assert up.steps() == ()
+
+
+@pytest.mark.parametrize(
+    ("free_memory", "orders"),
+    [
+        (64 * GIB, ["/wake_up"]),
+        (GIB, ["/wake_up?tags=weights", "/collective_rpc reload_weights", "/wake_up?tags=kv_cache"]),
+    ],
+)
+def test_vllm_is_woken_by_who_put_it_to_sleep(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, free_memory: int, orders: list[str]
+) -> None:
+    """Asleep it answers no one: it is woken where a request waits and it fits, with its weights loaded where they were dropped.
+
+    What waking took is its price from then on.
+    """
+    up = Vllm(opened, monkeypatch, free_memory)
+    (step,) = up.steps()
+    tell(up.server, step)
+    assert not up.wake(GIB)
+    up.made.waiting = 1
+    assert not up.wake(GIB // 2)
+    assert up.wake(GIB)
+    assert up.made.told[1:] == orders
+    up.made.waiting = 0
+    (again,) = up.steps()
+    assert again.rebuild_ms is not None
+    assert again.rebuild_ms != step.rebuild_ms
+    assert not up.wake(GIB)
+
+
+def test_vllm_is_woken_where_there_is_room_again(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though no request is counted: after a while, and where as much as it takes stays free."""
+    up = Vllm(opened, monkeypatch)
+    up.made.counts = False
+    tell(up.server, *up.steps())
+    assert not up.wake(4 * GIB)
+    monkeypatch.setattr(vllm, "_ASLEEP_S", 0.0)
+    assert not up.wake(None)
+    assert not up.wake(GIB)
+    assert up.wake(4 * GIB)
+    assert up.server.look().models != ()
+
+
+def test_vllm_that_someone_else_put_to_sleep_is_left_alone(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after it was put to sleep here, and woken by someone else meanwhile."""
+    up = Vllm(opened, monkeypatch)
+    monkeypatch.setattr(vllm, "_ASLEEP_S", 0.0)
+    for _ in range(2):
+        up.made.loaded.clear()
+        assert not up.wake(4 * GIB)
+        up.made.loaded.append("m")
+        tell(up.server, *up.steps())
+        up.made.loaded.append("m")
+        up.server.look()
 
 
 def test_openai_is_asked_and_never_told(opened: Open) -> None:
@@ -142,7 +308,7 @@ def test_openai_is_asked_and_never_told(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("kind", STAND_INS)
-@pytest.mark.parametrize("mode", ["slow", "hung", "huge", "text", "other", "broken", "moved"])
+@pytest.mark.parametrize("mode", ["slow", "hung", "huge", "text", "other", "broken", "moved", "headers"])
 def test_a_server_that_misbehaves(opened: Open, kind: str, mode: str) -> None:
     """Whatever it does, it ends in a sentence, in bounded time; nothing of it reaches a terminal, and no redirect is followed."""
     made, server = opened(kind)

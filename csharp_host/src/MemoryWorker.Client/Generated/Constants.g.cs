@@ -81,11 +81,11 @@ public static class WireEvents
         EventName.MemoryAllocationExpired,
         EventName.MemoryModelUnloaded,
         EventName.MemoryUnloadRequested,
-        EventName.MemoryReleaseRequested,
-        EventName.MemoryConsumerLimitChanged,
         EventName.DeviceLost,
         EventName.DeviceRecovered,
         EventName.DeviceContentsDisplaced,
         EventName.MemoryDemotionChanged,
+        EventName.MemoryReleaseRequested,
+        EventName.MemoryConsumerLimitChanged,
     ];
 }

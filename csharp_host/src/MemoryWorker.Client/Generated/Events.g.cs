@@ -72,22 +72,6 @@ public sealed record UnloadRequestedEvent(long Sequence, int ProcessId, UnloadRe
     public override EventName Name => EventName.MemoryUnloadRequested;
 }
 
-/// <summary>A consumer is to give memory back, and to say so by <c>memory.released</c>.</summary>
-public sealed record ReleaseRequestedEvent(long Sequence, int ProcessId, ReleaseRequestedData Data)
-    : WorkerEvent(Sequence, ProcessId)
-{
-    /// <inheritdoc/>
-    public override EventName Name => EventName.MemoryReleaseRequested;
-}
-
-/// <summary>The most that a consumer is to hold is another: it rises again once there is headroom.</summary>
-public sealed record ConsumerLimitChangedEvent(long Sequence, int ProcessId, ConsumerLimitChangedData Data)
-    : WorkerEvent(Sequence, ProcessId)
-{
-    /// <inheritdoc/>
-    public override EventName Name => EventName.MemoryConsumerLimitChanged;
-}
-
 /// <summary>A device went away, and its contents with it.</summary>
 public sealed record DeviceLostEvent(long Sequence, int ProcessId, DeviceLostData Data)
     : WorkerEvent(Sequence, ProcessId)
@@ -120,6 +104,22 @@ public sealed record DemotionChangedEvent(long Sequence, int ProcessId, Demotion
     public override EventName Name => EventName.MemoryDemotionChanged;
 }
 
+/// <summary>A consumer is to give memory back, and to say so by <c>memory.released</c>.</summary>
+public sealed record ReleaseRequestedEvent(long Sequence, int ProcessId, ReleaseRequestedData Data)
+    : WorkerEvent(Sequence, ProcessId)
+{
+    /// <inheritdoc/>
+    public override EventName Name => EventName.MemoryReleaseRequested;
+}
+
+/// <summary>The most that a consumer is to hold is another: it rises again once there is headroom.</summary>
+public sealed record ConsumerLimitChangedEvent(long Sequence, int ProcessId, ConsumerLimitChangedData Data)
+    : WorkerEvent(Sequence, ProcessId)
+{
+    /// <inheritdoc/>
+    public override EventName Name => EventName.MemoryConsumerLimitChanged;
+}
+
 /// <summary>Makes an event of the line that tells of it.</summary>
 internal static class WorkerEventReader
 {
@@ -138,12 +138,12 @@ internal static class WorkerEventReader
             WireEvents.AllocationExpired => new AllocationExpiredEvent(sequence, processId, AllocationExpiredData.Read(ref reader, strict: false)),
             WireEvents.ModelUnloaded => new ModelUnloadedEvent(sequence, processId, ModelUnloadedData.Read(ref reader, strict: false)),
             WireEvents.UnloadRequested => new UnloadRequestedEvent(sequence, processId, UnloadRequestedData.Read(ref reader, strict: false)),
-            WireEvents.ReleaseRequested => new ReleaseRequestedEvent(sequence, processId, ReleaseRequestedData.Read(ref reader, strict: false)),
-            WireEvents.ConsumerLimitChanged => new ConsumerLimitChangedEvent(sequence, processId, ConsumerLimitChangedData.Read(ref reader, strict: false)),
             WireEvents.DeviceLost => new DeviceLostEvent(sequence, processId, DeviceLostData.Read(ref reader, strict: false)),
             WireEvents.DeviceRecovered => new DeviceRecoveredEvent(sequence, processId, DeviceRecoveredData.Read(ref reader, strict: false)),
             WireEvents.ContentsDisplaced => new ContentsDisplacedEvent(sequence, processId, ContentsDisplacedData.Read(ref reader, strict: false)),
             WireEvents.DemotionChanged => new DemotionChangedEvent(sequence, processId, DemotionChangedData.Read(ref reader, strict: false)),
+            WireEvents.ReleaseRequested => new ReleaseRequestedEvent(sequence, processId, ReleaseRequestedData.Read(ref reader, strict: false)),
+            WireEvents.ConsumerLimitChanged => new ConsumerLimitChangedEvent(sequence, processId, ConsumerLimitChangedData.Read(ref reader, strict: false)),
             _ => new UnknownEvent(sequence, processId, name, JsonElement.ParseValue(ref reader)),
         };
     }

@@ -2466,7 +2466,7 @@ public sealed record OptimizeResult : IWireRecord<OptimizeResult>
 
     private readonly IReadOnlyList<ReleasedMemory> _released = [];
 
-    /// <summary>What other consumers than models gave back; in a dry run, would be asked for: then nothing is claimed.</summary>
+    /// <summary>What other consumers than models gave back, or in a dry run would be asked for; not among the steps.</summary>
     public IReadOnlyList<ReleasedMemory> Released { get => _released; init { _released = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>

@@ -46,9 +46,6 @@ public enum ErrorCode
     /// <summary><c>model_load_failed</c></summary>
     ModelLoadFailed,
 
-    /// <summary><c>consumer_not_found</c></summary>
-    ConsumerNotFound,
-
     /// <summary><c>plan_stale</c></summary>
     PlanStale,
 
@@ -78,6 +75,9 @@ public enum ErrorCode
 
     /// <summary><c>internal_error</c></summary>
     InternalError,
+
+    /// <summary><c>consumer_not_found</c></summary>
+    ConsumerNotFound,
 }
 
 /// <summary>Whether a failed request changed anything.</summary>
@@ -483,12 +483,6 @@ public enum EventName
     /// <summary><c>memory.unload_requested</c></summary>
     MemoryUnloadRequested,
 
-    /// <summary><c>memory.release_requested</c></summary>
-    MemoryReleaseRequested,
-
-    /// <summary><c>memory.consumer_limit_changed</c></summary>
-    MemoryConsumerLimitChanged,
-
     /// <summary><c>device.lost</c></summary>
     DeviceLost,
 
@@ -500,6 +494,12 @@ public enum EventName
 
     /// <summary><c>memory.demotion_changed</c></summary>
     MemoryDemotionChanged,
+
+    /// <summary><c>memory.release_requested</c></summary>
+    MemoryReleaseRequested,
+
+    /// <summary><c>memory.consumer_limit_changed</c></summary>
+    MemoryConsumerLimitChanged,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -520,7 +520,6 @@ public static class WireWords
         ErrorCode.ModelNotFound => "model_not_found",
         ErrorCode.ModelBusy => "model_busy",
         ErrorCode.ModelLoadFailed => "model_load_failed",
-        ErrorCode.ConsumerNotFound => "consumer_not_found",
         ErrorCode.PlanStale => "plan_stale",
         ErrorCode.OutOfMemory => "out_of_memory",
         ErrorCode.LimitExceeded => "limit_exceeded",
@@ -531,7 +530,8 @@ public static class WireWords
         ErrorCode.Overloaded => "overloaded",
         ErrorCode.ShuttingDown => "shutting_down",
         ErrorCode.InternalError => "internal_error",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, consumer_not_found, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error"),
+        ErrorCode.ConsumerNotFound => "consumer_not_found",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -550,7 +550,6 @@ public static class WireWords
             "model_not_found" => (ErrorCode.ModelNotFound, true),
             "model_busy" => (ErrorCode.ModelBusy, true),
             "model_load_failed" => (ErrorCode.ModelLoadFailed, true),
-            "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             "plan_stale" => (ErrorCode.PlanStale, true),
             "out_of_memory" => (ErrorCode.OutOfMemory, true),
             "limit_exceeded" => (ErrorCode.LimitExceeded, true),
@@ -561,6 +560,7 @@ public static class WireWords
             "overloaded" => (ErrorCode.Overloaded, true),
             "shutting_down" => (ErrorCode.ShuttingDown, true),
             "internal_error" => (ErrorCode.InternalError, true),
+            "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             _ => (ErrorCode.Unknown, false),
         };
         value = found;
@@ -615,10 +615,6 @@ public static class WireWords
         {
             return ErrorCode.ModelLoadFailed;
         }
-        if (reader.ValueTextEquals("consumer_not_found"u8))
-        {
-            return ErrorCode.ConsumerNotFound;
-        }
         if (reader.ValueTextEquals("plan_stale"u8))
         {
             return ErrorCode.PlanStale;
@@ -659,7 +655,11 @@ public static class WireWords
         {
             return ErrorCode.InternalError;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, consumer_not_found, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error");
+        if (reader.ValueTextEquals("consumer_not_found"u8))
+        {
+            return ErrorCode.ConsumerNotFound;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found");
         return ErrorCode.Unknown;
     }
 
@@ -1661,13 +1661,13 @@ public static class WireWords
         EventName.MemoryAllocationExpired => "memory.allocation_expired",
         EventName.MemoryModelUnloaded => "memory.model_unloaded",
         EventName.MemoryUnloadRequested => "memory.unload_requested",
-        EventName.MemoryReleaseRequested => "memory.release_requested",
-        EventName.MemoryConsumerLimitChanged => "memory.consumer_limit_changed",
         EventName.DeviceLost => "device.lost",
         EventName.DeviceRecovered => "device.recovered",
         EventName.DeviceContentsDisplaced => "device.contents_displaced",
         EventName.MemoryDemotionChanged => "memory.demotion_changed",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed"),
+        EventName.MemoryReleaseRequested => "memory.release_requested",
+        EventName.MemoryConsumerLimitChanged => "memory.consumer_limit_changed",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1683,12 +1683,12 @@ public static class WireWords
             "memory.allocation_expired" => (EventName.MemoryAllocationExpired, true),
             "memory.model_unloaded" => (EventName.MemoryModelUnloaded, true),
             "memory.unload_requested" => (EventName.MemoryUnloadRequested, true),
-            "memory.release_requested" => (EventName.MemoryReleaseRequested, true),
-            "memory.consumer_limit_changed" => (EventName.MemoryConsumerLimitChanged, true),
             "device.lost" => (EventName.DeviceLost, true),
             "device.recovered" => (EventName.DeviceRecovered, true),
             "device.contents_displaced" => (EventName.DeviceContentsDisplaced, true),
             "memory.demotion_changed" => (EventName.MemoryDemotionChanged, true),
+            "memory.release_requested" => (EventName.MemoryReleaseRequested, true),
+            "memory.consumer_limit_changed" => (EventName.MemoryConsumerLimitChanged, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -1731,14 +1731,6 @@ public static class WireWords
         {
             return EventName.MemoryUnloadRequested;
         }
-        if (reader.ValueTextEquals("memory.release_requested"u8))
-        {
-            return EventName.MemoryReleaseRequested;
-        }
-        if (reader.ValueTextEquals("memory.consumer_limit_changed"u8))
-        {
-            return EventName.MemoryConsumerLimitChanged;
-        }
         if (reader.ValueTextEquals("device.lost"u8))
         {
             return EventName.DeviceLost;
@@ -1755,7 +1747,15 @@ public static class WireWords
         {
             return EventName.MemoryDemotionChanged;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, memory.release_requested, memory.consumer_limit_changed, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed");
+        if (reader.ValueTextEquals("memory.release_requested"u8))
+        {
+            return EventName.MemoryReleaseRequested;
+        }
+        if (reader.ValueTextEquals("memory.consumer_limit_changed"u8))
+        {
+            return EventName.MemoryConsumerLimitChanged;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed");
         return EventName.Unknown;
     }
 }
