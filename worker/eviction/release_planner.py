@@ -232,6 +232,8 @@ def _chain(consumer: int, quote: Quote, wanted: int) -> list[_Step]:
             size, cost = left, offer.cost_ms
         left -= size
         expected = size * share
+        if expected <= 0:
+            continue
         offers: tuple[Offer, ...] = (offer,)
         while steps and steps[-1].cost * expected > cost * steps[-1].expected:  # 8
             before = steps.pop()
@@ -248,8 +250,8 @@ def _chain(consumer: int, quote: Quote, wanted: int) -> list[_Step]:
 def _cheapest(models: Sequence[Candidate], chains: list[list[_Step]], wanted: int, own: int) -> _Choice:
     """Choose what is taken of the others, and how much is left for the models: 10 to 12. Some choice is enough."""
     merged = sorted(chain.from_iterable(chains))
-    reached = list(accumulate((step.expected for step in merged), initial=0.0))
-    spent = list(accumulate((step.cost for step in merged), initial=0.0))
+    reached = list(accumulate([step.expected for step in merged], initial=0.0))
+    spent = list(accumulate([step.cost for step in merged], initial=0.0))
     # The most models come first: at an equal cost no one is asked.
     best: _Choice | None = None
     best_cost, best_rest = inf, 0
@@ -274,7 +276,9 @@ def _cheapest(models: Sequence[Candidate], chains: list[list[_Step]], wanted: in
 def _alone(models: Sequence[Candidate], chains: Iterable[list[_Step]], wanted: int, best: _Choice) -> _Choice:
     """Choose what is enough alone, where that costs less than the best choice: 12."""
     for steps in chains:
-        if steps and sum([step.expected for step in steps]) >= wanted:
+        if not steps or steps[0].price * wanted >= best.cost:
+            continue  # its first step is its cheapest, so all that is wanted can't cost less
+        if sum([step.expected for step in steps]) >= wanted:
             taken = _take(steps, wanted)
             cost = sum(step.cost * share for step, share in taken)
             if cost < best.cost:
