@@ -267,7 +267,10 @@ def test_an_installed_package_can_offer_a_loader(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert "theirs" in loader_names()
     assert loader_of(ModelSpec("m", "theirs")).estimate(ModelSpec("m", "theirs")) == 3
-    for name, told in (("neither", "neither open nor build"), ("gone", "can't be had: ModuleNotFoundError")):
+    for name, told in (
+        ("neither", "none of open, build and launch"),
+        ("gone", "can't be had: ModuleNotFoundError"),
+    ):
         with pytest.raises(ModelLoadFailedError, match=told):
             loader_of(ModelSpec("m", name))
 
