@@ -18,8 +18,7 @@ from cachetools import LRUCache
 
 from protocol.record import Record
 from worker.core.consumers import Holding, Offer, Quote
-from worker.eviction.planner import Candidate
-from worker.eviction.release_planner import ReleaseNeed, plan_releases
+from worker.eviction.release_planner import ReleaseNeed, plan_others
 from worker.tools.simulate.consumer_optimum import least_cost
 from worker.tools.simulate.consumer_replay import replay_planned
 from worker.tools.simulate.consumer_trace import ConsumerTrace, Entry
@@ -190,20 +189,12 @@ def measure(name: str, seed: int) -> dict[str, float]:
     return {arrangement: cost(trace) for arrangement, cost in ARRANGEMENTS.items()}
 
 
-class _NoModels:
-    def worth(self, candidate: Candidate) -> tuple[float, ...]:
-        raise KeyError(candidate.model_id)
-
-    def because(self, candidate: Candidate) -> str:
-        raise KeyError(candidate.model_id)
-
-
-def deciding_ms(consumers: int, rounds: int = 100) -> float:
-    """Give the processor time of a plan over so many consumers, of four offers each."""
+def deciding_ms(consumers: int, offered: int, rounds: int = 100) -> float:
+    """Give the processor time of a plan over so many consumers, of so many offers each."""
     rng = random.Random(1)
     quotes = []
     for index in range(consumers):
-        sizes = [round(2 ** rng.uniform(16, 28)) for _ in range(4)]
+        sizes = [round(2 ** rng.uniform(16, 28)) for _ in range(offered)]
         prices = sorted(rng.uniform(0, 10) for _ in sizes)
         offers = tuple(Offer(size, price * size / MIB, "") for size, price in zip(sizes, prices, strict=True))
         quotes.append(Quote(f"c{index}", "cache", "sim:0", Holding(sum(sizes)), offers))
@@ -212,7 +203,7 @@ def deciding_ms(consumers: int, rounds: int = 100) -> float:
     for _ in range(9):
         begun = time.process_time()  # asked for seldom: that takes as long as a plan, on some systems
         for need in needs:
-            plan_releases(quotes, (), need, _NoModels())
+            plan_others(quotes, need)
         taken.append(1000 * (time.process_time() - begun) / rounds)
     return statistics.median(taken)
 
@@ -247,19 +238,19 @@ def main() -> int:
             to_equal += equal
             medians.append(statistics.median(ratios))
     equal_mean, mean, median = statistics.mean(to_equal), statistics.mean(to_hindsight), max(medians)
-    worst, deciding = max(to_hindsight), deciding_ms(100)
+    worst, deciding = max(to_hindsight), [deciding_ms(100, offered) for offered in (1, 4)]
     met = (
         equal_mean <= EQUAL_LIMIT
         and mean < MEAN_LIMIT
         and median <= MEDIAN_LIMIT
         and worst <= WORST_LIMIT
-        and deciding <= DECIDING_LIMIT_MS
+        and max(deciding) <= DECIDING_LIMIT_MS
     )
     print(f"""
 Columns between are multiples of the planner's rebuild time. Seeds {seeds.start} to {seeds.stop - 1}. The planner to equal
 partitions of an LRU each: {equal_mean:.3f} on the mean (goal {EQUAL_LIMIT}). To the partition that is best in hindsight: {mean:.3f} on
 the mean (goal below 1), highest median of a shape {median:.3f} (goal {MEDIAN_LIMIT}), worst seed {worst:.3f} (goal {WORST_LIMIT:.2f}).
-A plan over 100 consumers takes {deciding:.3f} ms of one core (goal {DECIDING_LIMIT_MS}). {"All goals met." if met else "Not all goals met."}""")
+A plan over 100 consumers takes {deciding[0]:.3f} ms of one core where each has one offer, {deciding[1]:.3f} with four (goal {DECIDING_LIMIT_MS}). {"All goals met." if met else "Not all goals met."}""")
     return 0 if met else 1
 
 

@@ -7,17 +7,8 @@ bytes given up, in the process's resident memory; all threads stand still for th
 """
 
 import argparse
-import json
-import subprocess
-import sys
-from pathlib import Path
 
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
-from tests.rigs.dotnet.toolchain import toolchain
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-PROJECT = REPOSITORY / "csharp_host" / "bench" / "CacheRelease" / "CacheRelease.csproj"
+from benchmarks.csharp import figures
 
 
 def main() -> None:
@@ -27,14 +18,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     told = parser.parse_args()
-    tools = toolchain()
-    build([PROJECT], default_out(), tools)
-    command = [str(tools.launcher), str(default_out() / "CacheRelease.dll"), str(told.rounds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
     print("entries, afterwards             back at the system      ms")
-    for name, (share, milliseconds) in json.loads(done.stdout).items():
+    for name, (share, milliseconds) in figures("CacheRelease", told.rounds).items():
         print(f"{name:32} {share:16.2f} {milliseconds:10.0f}")
 
 

@@ -8,29 +8,9 @@ first moment on. ``before``: the host had something else to do meanwhile, and wr
 """
 
 import argparse
-import json
-import subprocess
 import sys
-from pathlib import Path
 
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
-from tests.rigs.dotnet.toolchain import toolchain
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-PROJECT = REPOSITORY / "csharp_host" / "bench" / "SharedMemory" / "SharedMemory.csproj"
-
-
-def measure(mib: int, rounds: int) -> dict[str, float]:
-    """Return the medians of one run, GiB/s."""
-    tools = toolchain()
-    build([PROJECT], default_out(), tools)
-    command = [str(tools.launcher), str(default_out() / "SharedMemory.dll"), sys.executable, str(REPOSITORY)]
-    done = subprocess.run([*command, str(mib), str(rounds)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+from benchmarks.csharp import REPOSITORY, figures
 
 
 def main() -> None:
@@ -41,12 +21,12 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
     told = parser.parse_args()
-    figures = measure(told.mib, told.rounds)
+    found = figures("SharedMemory", sys.executable, REPOSITORY, told.mib, told.rounds)
     print(f"{told.mib} MiB, GiB/s     first write   later write   first / later")
     for name in ("none", "beside", "before"):
-        first, later = figures[f"first_write_{name}"], figures[f"later_write_{name}"]
+        first, later = found[f"first_write_{name}"], found[f"later_write_{name}"]
         print(f"prefaulted {name:10} {first:12.2f} {later:13.2f} {first / later:15.2f}")
-    print(f"touching itself       {figures['prefault']:12.2f}")
+    print(f"touching itself       {found['prefault']:12.2f}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,17 @@ ENOUGH = 30
 MOST = 1_000
 _OF_AN_END = 20
 """Failures of a kind that are tried where the worker ends: each takes a new one."""
-BROKEN = ("ended", "no reply", "twice", "untruthful", "row left", "stuck", "exit status", "files left")
+BROKEN = (
+    "ended",
+    "no reply",
+    "twice",
+    "untruthful",
+    "row left",
+    "unfinished",
+    "stuck",
+    "exit status",
+    "files left",
+)
 """What must not be."""
 
 
@@ -62,6 +72,8 @@ class Victim:
         assert self.process.stdout is not None
         self._selector.register(self.process.stdout, selectors.EVENT_READ)
         self._held = b""
+        self._transfers = 1
+        """The first that was not looked at."""
         self.replies: dict[str, list[dict[str, Any]]] = {}
         self.ask("worker.ping")
         self.limits = {
@@ -145,6 +157,26 @@ class Victim:
             "model_id": "m0",
         }
 
+    def wait_for_transfers(self) -> list[str]:
+        """Wait for the end of all transfers that were begun, and return what was not in order."""
+        for number in itertools.count(self._transfers):
+            reply = self.ask("memory.get_transfer", transfer_id=f"transfer-{number}")
+            if not reply["success"]:
+                self._transfers = number
+                return []
+            end = time.monotonic() + REPLY_SECONDS
+            while reply["data"]["state"] in {"queued", "running"}:
+                if time.monotonic() > end:
+                    return ["unfinished"]
+                reply = self.ask("memory.get_transfer", transfer_id=f"transfer-{number}")
+        raise AssertionError
+
+    def files(self) -> list[Path]:
+        """Return the shared files there are, but for the one that says that it lives."""
+        found = list(self.shared.iterdir())
+        locks = [each for each in found if each.suffix == ".lock"]
+        return [each for each in found if each not in locks[:1]]
+
     def last_words(self) -> str:
         """Return the end of its log."""
         self.log.seek(0)
@@ -216,9 +248,10 @@ def injected(
         status = victim.process.wait(20)
         return "ok" if reply["success"] else "refused", ["exit status"] if status else [], n < _OF_AN_END
     found = victim.disarm()
+    wrong = victim.wait_for_transfers() if trial.action == "memory.transfer" else []
     more = found["segments"] > segment if kind == "memory" else found["failed"] > 0
     after = victim.ledger()
-    wrong = ["twice"] if len(victim.replies[request_id]) > 1 else []
+    wrong += ["twice"] if len(victim.replies[request_id]) > 1 else []
     if not reply["success"] and before != after:
         wrong.append("untruthful")
     outcome = "ok" if reply["success"] else f"{reply['error']['code']}/{reply['error']['executed']}"
@@ -237,6 +270,8 @@ def _left(victim: Victim) -> list[str]:
     rows = victim.ask("memory.get_status", refresh=True)["data"]["devices"]
     if any(row[each] for row in rows for each in counted):
         wrong.append("row left")
+    if victim.files():
+        wrong.append("files left")
     made = victim.ask("memory.allocate", size_bytes=4096, device_id="cpu")
     copied = made["success"] and victim.ask(
         "memory.transfer", source_allocation_id=made["data"]["allocation_id"], destination_device_id="sim:0"

@@ -128,14 +128,31 @@ class CpuBackend:
         except BaseException:
             buffer.close()
             raise
-        with self._lock:
-            self._buffers[allocation_id] = buffer
-        return Block(buffer.actual_bytes)
+        return self._keep(allocation_id, buffer)
+
+    def _keep(
+        self, name: str, buffer: "Buffer | SharedBuffer | SharedSection", place: SharedMemory | None = None
+    ) -> Block:
+        """Take a buffer over, or close it where there is no memory for that."""
+        try:
+            made = Block(buffer.actual_bytes, place)
+            self._lock.acquire()
+            try:
+                self._buffers[name] = buffer
+            finally:
+                self._lock.release()
+        except BaseException:
+            buffer.close()
+            raise
+        return made
 
     def free(self, allocation_id: str) -> int | None:
         """Unmap a buffer, or keep it where its size is churning: then nothing went back."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             buffer = self._buffers.pop(allocation_id)
+        finally:
+            self._lock.release()
         if isinstance(buffer, AnonymousBuffer) and self._pool.offer(buffer):
             return 0
         return buffer.close()
@@ -183,9 +200,7 @@ class CpuBackend:
         except BaseException:
             buffer.close()
             raise
-        with self._lock:
-            self._buffers[handle] = buffer
-        return Block(buffer.actual_bytes)
+        return self._keep(handle, buffer)
 
     def map_file(
         self, handle: str, file: FileRange, token: CancelToken, done: Done, *, guarded: bool
@@ -197,12 +212,17 @@ class CpuBackend:
         buffer = MappedFile(file, guarded=guarded)
         try:
             buffer.populate(token, done)
+            with self._lock:
+                self._mapped[handle] = buffer
         except BaseException:
             buffer.close()
             raise
-        with self._lock:
-            self._buffers[handle] = self._mapped[handle] = buffer
-        return Block(buffer.actual_bytes)
+        try:
+            return self._keep(handle, buffer)
+        except BaseException:
+            with self._lock:
+                self._mapped.pop(handle, None)
+            raise
 
     def is_stale(self, handle: str) -> bool:
         """Ask the file."""
@@ -261,13 +281,17 @@ class CpuBackend:
         shared: SharedBuffer | SharedSection
         if self._as_sections:
             shared = SharedSection(size_bytes, token)
-            place = SharedMemory(shared.name, size_bytes, SharedMemoryKind.SECTION)
         else:
             shared = self._files.create(allocation_id, size_bytes, token)
-            place = SharedMemory(str(shared.path), size_bytes, SharedMemoryKind.FILE)
-        with self._lock:
-            self._buffers[allocation_id] = shared
-        return Block(shared.actual_bytes, place)
+        try:
+            if isinstance(shared, SharedSection):
+                place = SharedMemory(shared.name, size_bytes, SharedMemoryKind.SECTION)
+            else:
+                place = SharedMemory(str(shared.path), size_bytes, SharedMemoryKind.FILE)
+        except BaseException:
+            shared.close()
+            raise
+        return self._keep(allocation_id, shared, place)
 
     def _make(self, request: AllocationRequest, *, reuse: bool) -> AnonymousBuffer:
         size = request.size_bytes

@@ -217,8 +217,12 @@ class IsolatedBackend:
             made = child.call(
                 "allocate", allocation_id, codec.packed_request(request), token=token, undo=undo
             )
-            block = codec.block_of(made)
-            self._hold(child, allocation_id, Held(request, block.actual_bytes, weights=False))
+            try:
+                block = codec.block_of(made)
+                self._hold(child, allocation_id, Held(request, block.actual_bytes, weights=False))
+            except MemoryError:  # of this process: there it is made
+                child.begin(*undo)
+                raise
             return block
 
     def free(self, allocation_id: str) -> int | None:
@@ -283,8 +287,12 @@ class IsolatedBackend:
                 child.answers.wait(giving_up, LAST_WORD_S)
                 raise
             made = child.call("filled", handle, True, token=token, undo=("unload", handle))  # noqa: FBT003
-            block = codec.block_of(made)
-            self._hold(child, handle, Held(request, block.actual_bytes, weights=True))
+            try:
+                block = codec.block_of(made)
+                self._hold(child, handle, Held(request, block.actual_bytes, weights=True))
+            except MemoryError:  # as above
+                child.begin("unload", handle)
+                raise
             return block
 
     def work(self, name: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:

@@ -40,7 +40,8 @@ class SharedBuffer:
         self.actual_bytes = page_rounded(size_bytes)
         self._map: mmap.mmap | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+        # As a string: of a path that finds no memory for becoming one, open says that it is none.
+        self._fd = os.open(str(path), flags | getattr(os, "O_BINARY", 0), 0o600)
         try:
             self._reserve(token)
         except BaseException as error:
@@ -138,7 +139,7 @@ def _whole_bytes(folder: Path) -> int | None:
     """Return the size of a folder's file system; None where it has none of its own."""
     if sys.platform == "win32":
         return None
-    found = os.statvfs(folder)
+    found = os.statvfs(str(folder))
     return found.f_blocks * found.f_frsize or None
 
 
@@ -146,7 +147,7 @@ def _free_bytes(folder: Path) -> int | None:
     """Return what this user may still put into a folder's file system; None where that has no size of its own."""
     if sys.platform == "win32":
         return None
-    found = os.statvfs(folder)
+    found = os.statvfs(str(folder))
     return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 

@@ -132,14 +132,14 @@ class SimulatedBackend(LoadsThroughCopies):
                 message += f"{self._space.largest_free}"
                 raise OutOfMemoryError(message, device_id=self.device_id, requested_bytes=request.size_bytes)
             try:
-                buffer = AnonymousBuffer(request.size_bytes)
+                made = Block(actual)
+                self._buffers[allocation_id] = AnonymousBuffer(request.size_bytes)
             except BaseException:
                 self._space.give_back(allocation_id)
                 raise
-            self._buffers[allocation_id] = buffer
             if self._device.pooled:
                 self._pool_bytes = max(self._pool_bytes, self._space.used_bytes)
-        return Block(actual)  # fresh pages read as zero, so there is nothing to initialize
+        return made  # fresh pages read as zero, so there is nothing to initialize
 
     def free(self, allocation_id: str) -> int | None:
         """Give the range up."""

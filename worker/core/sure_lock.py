@@ -1,6 +1,8 @@
 """Locks that are released whatever happens: leaving the ``with`` block of others may find no memory, and keep them.
 
-The ``__exit__`` of threading's own takes a tuple of its arguments, which has to be made first.
+The ``__exit__`` of threading's own takes a tuple of its arguments, which has to be made first. Here it is Python's,
+which costs: on the way of every request ``acquire``, ``try`` and ``finally: release`` stand in its place. Neither
+needs memory, and they cost half of what a ``with`` block of threading's own does.
 """
 
 import _thread

@@ -43,6 +43,8 @@ def steps_of(consumer: int, quote: Quote, wanted: int) -> list[Step]:
             size, cost = left, offer.cost_ms
         left -= size
         expected = size * share
+        if expected <= 0:
+            continue
         offers: tuple[Offer, ...] = (offer,)
         while steps and steps[-1].cost * expected > cost * steps[-1].expected:  # 8
             before = steps.pop()

@@ -202,8 +202,8 @@ def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
 def _cheapest(models: Sequence[Candidate], chains: list[list[Step]], wanted: int, own: int) -> _Choice:
     """Choose what is taken of the others, and how much is left for the models: 10 to 12. Some choice is enough."""
     merged = sorted(chain.from_iterable(chains))
-    reached = list(accumulate((step.expected for step in merged), initial=0.0))
-    spent = list(accumulate((step.cost for step in merged), initial=0.0))
+    reached = list(accumulate([step.expected for step in merged], initial=0.0))
+    spent = list(accumulate([step.cost for step in merged], initial=0.0))
     # The most models come first: at an equal cost no one is asked.
     best: _Choice | None = None
     best_cost, best_rest = inf, 0
@@ -228,7 +228,9 @@ def _cheapest(models: Sequence[Candidate], chains: list[list[Step]], wanted: int
 def _alone(models: Sequence[Candidate], chains: Iterable[list[Step]], wanted: int, best: _Choice) -> _Choice:
     """Choose what is enough alone, where that costs less than the best choice: 12."""
     for steps in chains:
-        if steps and sum([step.expected for step in steps]) >= wanted:
+        if not steps or steps[0].price * wanted >= best.cost:
+            continue  # its first step is its cheapest, so all that is wanted can't cost less
+        if sum([step.expected for step in steps]) >= wanted:
             taken = take(steps, wanted)
             cost = sum(step.cost * share for step, share in taken)
             if cost < best.cost:

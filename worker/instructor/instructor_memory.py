@@ -292,7 +292,15 @@ class Instructor:
         opened = self._memory.transfers.open(
             params.source_allocation_id, params.destination_device_id, params.memory_type
         )
+        try:
+            return self._begin_transfer(params, call, allocation_id, opened)
+        except BaseException as error:
+            self._memory.transfers.abandon(opened.transfer_id, error)
+            raise
 
+    def _begin_transfer(
+        self, params: p.TransferParams, call: Call, allocation_id: str, opened: r.TransferResult
+    ) -> r.TransferResult | Answer:
         def perform(call: Call) -> r.TransferResult:
             return self._memory.transfers.perform(
                 opened.transfer_id,
@@ -306,18 +314,14 @@ class Instructor:
 
         if params.wait:
             return perform(call)
-        try:
-            later = Work(
-                action="memory.transfer",
-                run=perform,
-                claims=self._claims_of_copy(params),
-                quick=False,
-                abandoned=lambda error: self._memory.transfers.abandon(opened.transfer_id, error),
-            )
-            return Answer(opened, background=later)
-        except BaseException as error:
-            self._memory.transfers.abandon(opened.transfer_id, error)
-            raise
+        later = Work(
+            action="memory.transfer",
+            run=perform,
+            claims=self._claims_of_copy(params),
+            quick=False,
+            abandoned=lambda error: self._memory.transfers.abandon(opened.transfer_id, error),
+        )
+        return Answer(opened, background=later)
 
     def _claims_of_transfer(self, params: p.TransferParams) -> Claims:
         if not self._memory.allocations.knows(params.source_allocation_id):

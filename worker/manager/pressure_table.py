@@ -121,7 +121,8 @@ class PressureTable:
 
     def observe(self, device_id: str) -> Observation:
         """Return a device as it is now, and what is new since the last call, as one step."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             device = self._devices.get(device_id)
             status, now = self._status(device), self.headroom_of(device)
             before, known = device.observed_level, device.observed_budget
@@ -148,6 +149,8 @@ class PressureTable:
             device.observed_level, device.observed_budget = status.pressure_level, budget
             device.observed_demoted_bytes = told
             return seen
+        finally:
+            self._lock.release()
 
     def headroom_of(self, device: Device) -> Headroom:
         """Return what a device can still give, for who holds the lock."""

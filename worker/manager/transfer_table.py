@@ -9,7 +9,7 @@ from protocol.vocabulary import TRANSFER_CAPACITY, TransferState
 from worker.core.errors import InvalidRequestError
 from worker.core.sure_lock import SureLock
 
-_ENDED = {TransferState.COMPLETED, TransferState.FAILED, TransferState.CANCELLED}
+ENDED = {TransferState.COMPLETED, TransferState.FAILED, TransferState.CANCELLED}
 
 
 class TransferTable:
@@ -34,7 +34,7 @@ class TransferTable:
                 error=None,
                 **fields,
             )
-            ended = (key for key, kept in self._records.items() if kept.state in _ENDED)
+            ended = (key for key, kept in self._records.items() if kept.state in ENDED)
             if len(self._records) >= TRANSFER_CAPACITY and (oldest := next(ended, None)) is not None:
                 del self._records[oldest]
             following = self._next + 1

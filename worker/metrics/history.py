@@ -89,13 +89,16 @@ class History:
         """Note how a request went that ended now."""
         duration_us = duration_ns // NS_PER_US
         index = bucket(duration_us)
-        with self._lock:
+        self._lock.acquire()
+        try:
             slot = self._minute[1].get(action) if now_ns < self._minute_ends_ns else None
             if slot is None:
                 slot = self._slot(action, now_ns)
             slot.counts[index] = slot.counts.get(index, 0) + 1
             slot.errors += failed
             slot.total_us += duration_us
+        finally:
+            self._lock.release()
 
     def record_operation(
         self, name: str, duration_ns: int, peak_bytes: int | None, delta_bytes: int | None, *, failed: bool
@@ -125,11 +128,14 @@ class History:
 
     def record_memory(self, point: TimelinePoint) -> None:
         """Note where a device's memory is."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             timeline = self._timelines.get(point.device_id)
             if timeline is None:
                 timeline = self._timelines[point.device_id] = Timeline()
             timeline.add(self._clock.now_ns(), point)
+        finally:
+            self._lock.release()
 
     def record_expiration(self, expiration: Expiration) -> None:
         """Note that a lease ran out."""

@@ -44,8 +44,11 @@ class FrameWriter:
 
     def write(self, frame: bytes) -> None:
         """Write frames now, from any thread. Once no reader is left they are dropped."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             broke = self._write(frame)
+        finally:
+            self._lock.release()
         if broke is not None:
             self._tell(broke)
 

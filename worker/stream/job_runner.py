@@ -27,7 +27,7 @@ from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 from worker.stream.event_writer import EventWriter
 from worker.stream.execution import Executor
-from worker.stream.failures import last_words, log_bug, wire_error
+from worker.stream.failures import last_words, wire_error
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.frames import Incoming
 from worker.stream.lanes import Job, Lanes
@@ -337,8 +337,12 @@ class JobRunner:
             report = self._executor.reporter(request) if request.progress else no_report
             self._execute(request, job.work, Call(job.token, report))
         except BaseException as error:  # noqa: BLE001 - what could not even be made an error of
-            failed = error
-            patiently(lambda: log_bug(failed, job.work.action))
+            patiently(partial(self._failed, request, job.work, error))
+
+    def _failed(self, request: Incoming, work: Work, error: BaseException) -> None:
+        """Make the reply of a request whose work could not be called, or what came of it not be told."""
+        wired = wire_error(error, work.action, request.traceparent, changes=work.changes)
+        request.frame = request.frame or self._executor.error_frame(request, wired)
 
     def _conclude(self, request: Incoming, job: Job, spare: bytes) -> None:
         """Answer, with the frame that was made beforehand if there is no other, and begin what follows."""

@@ -70,7 +70,8 @@ class Answers:
 
         DuplicateRequestIdError for an id of other work.
         """
-        with self._lock:
+        self._lock.acquire()
+        try:
             frame = self._replay.find(request.request_id, body)
             if frame is not None:
                 return replayed_frame(frame)
@@ -83,6 +84,8 @@ class Answers:
             self.in_flight[request.request_id] = (body, unanswered[1] + 1)
             request.answered = True  # with the one that is being made
             return None
+        finally:
+            self._lock.release()
 
     def expect(self, request_id: str, body: bytes) -> None:
         """Note that a request is in flight."""
@@ -96,8 +99,11 @@ class Answers:
 
     def keep(self, request_id: str, body: bytes, frame: bytes) -> None:
         """Remember an answer."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             self._replay.keep(request_id, body, frame)
+        finally:
+            self._lock.release()
 
     def give(self, request: Incoming, frame: bytes, write: Callable[[bytes], None]) -> None:
         """Answer a request that was in flight, repetitions included: only once, whichever thread comes first.

@@ -28,13 +28,16 @@ class TrendWatch:
         """Add a device's present headroom, if it can be told."""
         device_id, headroom = seen.status.device_id, seen.headroom
         frame = (headroom.budget_bytes, seen.limits)
-        with self._lock:
+        self._lock.acquire()
+        try:
             series = self._series.setdefault(device_id, HeadroomSeries())
             if self._frames.get(device_id) != frame or headroom.total_bytes is None:
                 series.clear()
             self._frames[device_id] = frame
             if headroom.total_bytes is not None:
                 series.add(HeadroomSample(self._clock.now_ns(), headroom.total_bytes))
+        finally:
+            self._lock.release()
 
     def trend(self, device_id: str) -> PressureTrend | None:
         """Return where a device's headroom is heading. Costs up to some ms."""

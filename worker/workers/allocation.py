@@ -56,7 +56,12 @@ class AllocationWorker:
         try:
             if external:
                 return Unfinished(reservation, Block(request.size_bytes))
-            return Unfinished(reservation, backend.allocate(allocation_id, request, token))
+            block = backend.allocate(allocation_id, request, token)
+            try:
+                return Unfinished(reservation, block)
+            except BaseException:
+                backend.free(allocation_id)
+                raise
         except BaseException as error:
             self._allocations.release(reservation)
             if isinstance(error, OutOfMemoryError):

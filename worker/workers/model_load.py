@@ -211,8 +211,9 @@ class ModelWorker:
         3. It is loaded and committed; any failure takes all of that back.
         4. What went for it is brought back, too.
         """
-        held, source, gone = None, None, Gone()
+        held = source = None
         try:
+            gone = Gone()  # what may find no memory is done where a failure takes the load back
             source = self.weights.open(entry)  # 1
             target = self.placement.choose_device(entry, source, device_id, token)
             size = self.placement.needed_bytes(entry, source, target)

@@ -19,7 +19,7 @@ from worker.core.errors import (
 )
 from worker.core.records import Allocation, AllocationRequest, Report
 from worker.core.shortages import patiently, shortage
-from worker.manager.transfer_table import TransferTable
+from worker.manager.transfer_table import ENDED, TransferTable
 from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker, Unfinished
 
@@ -97,11 +97,13 @@ class TransferWorker:
         return patiently(completed)
 
     def abandon(self, transfer_id: str, error: BaseException) -> None:
-        """Note how a transfer ended that was not completed, or will not be performed."""
+        """Note how a transfer ended that was not completed, or will not be performed; the first time is what counts."""
         stopped = isinstance(error, CancelledError | DeadlineExceededError)
         state = TransferState.CANCELLED if stopped else TransferState.FAILED
 
         def note() -> None:
+            if self._table.get(transfer_id).state in ENDED:
+                return
             known = error if isinstance(error, WorkerError) else shortage(error)
             told = known or InternalError("a bug in the worker; the log has it")
             self._table.update(transfer_id, state=state, error=told.body())

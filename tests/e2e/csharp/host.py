@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +14,9 @@ import psutil
 import pytest
 
 from tests.rigs.dotnet import runtime
+from tests.rigs.dotnet.build import build
+from tests.rigs.dotnet.fixtures import default_out
+from tests.rigs.dotnet.toolchain import Toolchain
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FAKE = str(REPOSITORY / "tests" / "rigs" / "fake_worker.py")
@@ -174,6 +178,18 @@ class Watched:
             self._came.release()
 
         return System.EventHandler[kind](handle)
+
+
+def run_probe(toolchain: Toolchain, name: str, *arguments: str) -> dict[str, Any]:
+    """Build a program beside these tests, run it, and return what it says as JSON, with its stderr as ``log``."""
+    import json
+
+    build([REPOSITORY / "tests" / "e2e" / "csharp" / name / f"{name}.csproj"], default_out(), toolchain)
+    command = [str(toolchain.launcher), str(default_out() / f"{name}.dll"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said | {"log": done.stderr}
 
 
 def gone(pid: int) -> bool:

@@ -1,28 +1,18 @@
 """What a host sees of its worker: health, metrics, traces, logs, and options that are checked."""
 
-import json
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import FAKE, REPOSITORY
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
+from tests.e2e.csharp.host import FAKE, run_probe
 from tests.rigs.dotnet.toolchain import Toolchain
-
-PROBE = "tests/e2e/csharp/HostingProbe/HostingProbe.csproj"
 
 
 @pytest.fixture(scope="module")
 def seen(toolchain: Toolchain) -> dict[str, Any]:
     """Run the probe once and return what it saw."""
-    build([REPOSITORY / PROBE], default_out(), toolchain)
-    command = [str(toolchain.launcher), str(default_out() / "HostingProbe.dll"), sys.executable, FAKE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return run_probe(toolchain, "HostingProbe", sys.executable, FAKE)
 
 
 def test_health(seen: dict[str, Any]) -> None:
@@ -62,6 +52,12 @@ def test_metrics(seen: dict[str, Any]) -> None:
 def test_telemetry_has_the_librarys_version(seen: dict[str, Any]) -> None:
     """Of the meter and of the source of traces."""
     assert seen["version"] == ["0.1.0", "0.1.0"]
+
+
+def test_the_workers_options_come_from_configuration(seen: dict[str, Any]) -> None:
+    """Each by its name, in its type."""
+    told = {"--auto-optimize=high", "--plugin=mine", "--metrics-seconds=5", "--limit-bytes=1048576"}
+    assert set(seen["configured"]) == told
 
 
 def test_several_workers(seen: dict[str, Any]) -> None:

@@ -1,18 +1,14 @@
 """A host's own memory makes room for what the worker is asked for: a real MemoryCache, seen in the process's memory."""
 
-import json
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import REPOSITORY
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import Load, default_out
+from tests.e2e.csharp.host import REPOSITORY, run_probe
+from tests.rigs.dotnet.fixtures import Load
 from tests.rigs.dotnet.toolchain import Toolchain
 
-PROBE = "tests/e2e/csharp/CacheProbe/CacheProbe.csproj"
 HOSTING = "csharp_host/src/MemoryWorker.Hosting/MemoryWorker.Hosting.csproj"
 MIB = 2**20
 
@@ -20,16 +16,7 @@ MIB = 2**20
 @pytest.fixture(scope="module")
 def seen(toolchain: Toolchain) -> dict[str, Any]:
     """Run the probe once and return what it saw."""
-    build([REPOSITORY / PROBE], default_out(), toolchain)
-    command = [
-        str(toolchain.launcher),
-        str(default_out() / "CacheProbe.dll"),
-        sys.executable,
-        str(REPOSITORY),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) | {"log": done.stderr}
+    return run_probe(toolchain, "CacheProbe", sys.executable, str(REPOSITORY))
 
 
 def test_what_it_holds_is_registered(seen: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """C# takes exactly what the contract allows: the shared samples, and many more made from the schemas."""
 
 import json
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,11 +93,7 @@ def _made(  # noqa: PLR0911  one branch for each kind of schema
             least, most = schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1)
             return chance.choice([least, most, chance.randint(least, most), min(most, max(least, 2**53 + 1))])
         case "number":
-            least, most = (
-                schema.get("minimum", schema.get("exclusiveMinimum", -1e300)),
-                schema.get("maximum", 1e300),
-            )
-            return chance.choice([most, chance.uniform(least, most), 0.1])
+            return _made_number(schema, chance)
         case "string" if "pattern" in schema:
             return f"{chance.randint(1, 999_999_999)}{chance.choice(['ms', 's', 'm', 'h', 'd'])}"
         case "string":
@@ -113,6 +110,15 @@ def _made(  # noqa: PLR0911  one branch for each kind of schema
                 *schema.get("required", ())
             }
             return {key: _made(one, definitions, chance) for key, one in members if key in kept}
+
+
+def _made_number(schema: dict[str, Any], chance: random.Random) -> float:
+    """Make a number that a double can hold, at its upper bound as often as not."""
+    least = schema.get("minimum", schema.get("exclusiveMinimum", -1e300))
+    most = schema.get("maximum", 1e300)
+    if float(most) > most:  # it lies between two doubles, of which the lower is allowed
+        most = math.nextafter(float(most), 0)
+    return chance.choice([most, chance.uniform(least, most), 0.1])
 
 
 def _broken(value: Any) -> Iterator[Any]:

@@ -1,38 +1,24 @@
 """Shared memory as a .NET host has it: allocated, mapped and freed in one call, in every shape that .NET asks for."""
 
 import importlib
-import json
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import CLIENT, REPOSITORY, Make, real, wait
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
+from tests.e2e.csharp.host import CLIENT, REPOSITORY, Make, real, run_probe, wait
 from tests.rigs.dotnet.toolchain import Toolchain
 from worker.loaders.dtypes import ITEM_BYTES
 
 __all__ = ["real"]
 
-PROBE = "tests/e2e/csharp/SharedProbe/SharedProbe.csproj"
 MIB = 2**20
 
 
 @pytest.fixture(scope="module")
 def seen(toolchain: Toolchain) -> dict[str, Any]:
     """Run the probe once and return what it saw."""
-    build([REPOSITORY / PROBE], default_out(), toolchain)
-    command = [
-        str(toolchain.launcher),
-        str(default_out() / "SharedProbe.dll"),
-        sys.executable,
-        str(REPOSITORY),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return run_probe(toolchain, "SharedProbe", sys.executable, str(REPOSITORY))
 
 
 def test_one_memory_whichever_way_it_is_reached(seen: dict[str, Any]) -> None:

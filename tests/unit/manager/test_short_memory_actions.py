@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +18,17 @@ from worker.core.records import AllocationRequest, Block, DeviceInfo
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.pressure import DEFAULT_LIMITS
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 testcapi = pytest.importorskip("_testcapi", reason="the interpreter is without its own test modules")
-MOST = 400
+MOST = 2000
 
 
 @pytest.fixture
-def machine() -> Any:
+def machine(tmp_path: Path) -> Any:
     """A machine with a simulated device, all kinds of values made."""
     for make in first_uses():
         make()
-    made = Machine(SimulatedDevice(64 * MIB))
+    made = Machine(tmp_path, SimulatedDevice(64 * MIB))
     yield made
     made.close()
 
@@ -141,3 +143,29 @@ def test_a_transfer_that_was_opened_has_an_end(
     stopped = isinstance(error, CancelledError)
     assert ended.state is (TransferState.CANCELLED if stopped else TransferState.FAILED)
     assert ended.error is not None
+
+
+@pytest.mark.parametrize(
+    ("device_id", "memory_type"),
+    [("cpu", MemoryType.DEVICE), ("cpu", MemoryType.SHARED), ("sim:0", MemoryType.DEVICE)],
+)
+def test_an_allocation_that_failed_leaves_nothing(
+    machine: Machine, tmp_path: Path, device_id: str, memory_type: MemoryType
+) -> None:
+    """No block, no bytes and no file, whichever step of making one found no memory."""
+    backend, made = machine.backends[device_id], list[str]()
+
+    def nothing_left() -> None:
+        machine.memory.tick()
+        assert backend.live() == frozenset()
+        assert machine.manager.devices.get(device_id).ledger.allocated_bytes == 0
+        assert [each for each in tmp_path.iterdir() if each.suffix != ".lock"] == []
+        assert len(list(tmp_path.iterdir())) <= 1
+
+    def done() -> None:
+        machine.memory.allocations.deallocate(made.pop(), force=True)
+        nothing_left()
+
+    each_failing(
+        lambda: made.append(machine.allocate(device_id, 5000, memory_type=memory_type)), nothing_left, done
+    )

@@ -6,8 +6,7 @@ from heapq import heappop, heappush
 from protocol.record import Record
 from worker.core.consumers import Holding, Quote
 from worker.eviction.entry_prices import PricedEntries
-from worker.eviction.planner import Candidate
-from worker.eviction.release_planner import ReleaseNeed, plan_releases
+from worker.eviction.release_planner import ReleaseNeed, plan_others
 from worker.tools.simulate.consumer_trace import ConsumerTrace, Key
 
 _DEVICE = "sim:0"
@@ -40,16 +39,6 @@ class ConsumerCost:
             self.rebuild_ms[consumer] = self.rebuild_ms.get(consumer, 0.0) + cost_ms
         self.rebuilds += other.rebuilds
         self.evictions += other.evictions
-
-
-class _NoModels:
-    """Ranks no one: every consumer has a price."""
-
-    def worth(self, candidate: Candidate) -> tuple[float, ...]:
-        raise KeyError(candidate.model_id)
-
-    def because(self, candidate: Candidate) -> str:
-        raise KeyError(candidate.model_id)
 
 
 class Rules(Record):
@@ -118,7 +107,7 @@ class _Replay:
                 for name, each in self._prices.items()
                 if each.held_bytes
             ]
-            plan = plan_releases(quotes, (), ReleaseNeed(_DEVICE, missing), _NoModels())
+            plan = plan_others(quotes, ReleaseNeed(_DEVICE, missing))
             if plan.cost_ms > own.worth_ms(key[1], entry.cost_ms, now):  # 4
                 return
             for release in plan.releases:

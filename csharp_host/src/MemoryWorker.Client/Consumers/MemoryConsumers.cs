@@ -149,9 +149,9 @@ public sealed class MemoryConsumers : IAsyncDisposable
         {
             await action().ConfigureAwait(false);
         }
-        catch (Exception) when (_stopping.IsCancellationRequested)
+        catch (Exception problem) when (_stopping.IsCancellationRequested || problem is ObjectDisposedException)
         {
-            // The host ends, or the worker does.
+            // The host ends.
         }
         catch (Exception problem)
         {

@@ -6,10 +6,12 @@ using System.Text.Json;
 using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
 using MemoryWorker.Hosting;
+using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
 
 var logs = new Logs();
 var measured = new ConcurrentBag<string>();
@@ -46,6 +48,14 @@ builder.Services.AddMemoryWorker(configure: options =>
     args.Skip(1).ToList().ForEach(options.Arguments.Add);
     options.RestartDelay = TimeSpan.FromMinutes(10); // So that it is seen restarting.
 });
+builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
+{
+    ["MemoryWorker:Worker:AutoOptimize"] = "High",
+    ["MemoryWorker:Worker:Plugins:0"] = "mine",
+    ["MemoryWorker:Worker:MetricsInterval"] = "00:00:05",
+    ["MemoryWorker:Worker:LimitBytes"] = "1048576",
+});
+builder.Services.AddKeyedMemoryWorker("configured", builder.Configuration.GetSection(MemoryWorkerOptions.Section), options => options.StartWithHost = false);
 builder.Services.AddKeyedMemoryWorker("second", configure: options =>
 {
     options.FileName = args[0];
@@ -97,6 +107,7 @@ var stopped = await HealthAsync();
 Console.WriteLine(JsonSerializer.Serialize(new
 {
     keyed,
+    configured = host.Services.GetRequiredService<IOptionsMonitor<MemoryWorkerOptions>>().Get("configured").Worker.ToArguments(),
     version = new[] { versions.Distinct().Single(), traced.Select(one => one.Source.Version).Distinct().Single() },
     ended = second.Snapshot.State.ToString(),
     healthy,
