@@ -285,7 +285,7 @@ def test_released_takes_from_the_front_of_its_offers(machine: Machine) -> None:
     assert host.said.offers == ()
 
 
-@pytest.mark.parametrize("name", ["model:m", "pool:cpu", "external:theirs"])
+@pytest.mark.parametrize("name", ["model:m", "pool:cpu", "external:theirs", "server:ollama"])
 def test_the_workers_own_names_are_refused(machine: Machine, name: str) -> None:
     """No host can pass for a model or a pool, and the same holds for a plugin."""
     cache = Cache(machine)
