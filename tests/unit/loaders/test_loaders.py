@@ -245,7 +245,10 @@ def test_the_registry_knows_its_own_and_says_so():
     assert loader_names()[:3] == ("safetensors", "torch", "module")
     assert isinstance(loader_of(ModelSpec("m", "torch")), FileLoader)
     assert isinstance(loader_of(ModelSpec("m", "module")), ObjectLoader)
-    for wanted, told in ((ModelSpec("m", "gguf"), "there is no loader 'gguf'"), (ModelSpec("m"), "external")):
+    for wanted, told in (
+        (ModelSpec("m", "keras"), "there is no loader 'keras'"),
+        (ModelSpec("m"), "external"),
+    ):
         with pytest.raises(ModelLoadFailedError, match=told):
             loader_of(wanted)
 
