@@ -1,6 +1,7 @@
 """Consumers of memory that a host registers, and those of plugins: who is asked, in which order, and what counts."""
 
 from collections.abc import Callable
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +414,16 @@ def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> Non
     with pytest.raises(OutOfMemoryError):
         make_room(machine, 6 * MIB)
     assert [each.consumer_id for each in machine.memory.consumers.status((DEVICE,), "store")] == []
+
+
+def test_what_is_no_offer_is_none(machine: Machine) -> None:
+    """Nothing, less than nothing, and costs that are no number are passed over: the plan is made of the rest."""
+    store = Store(machine=machine)
+    machine.memory.consumers.add(store)
+    good = store.offers(0)
+    nonsense = (Offer(0, 1.0, ""), Offer(-MIB, 1.0, ""), *(Offer(MIB, cost, "") for cost in (-1.0, inf, nan)))
+    store.offers = lambda _need: (*nonsense, *good)  # type: ignore[method-assign]
+    assert [each.claimed_bytes for each in make_room(machine, 6 * MIB).released] == [2 * MIB]
 
 
 # ---- plans ----
