@@ -160,7 +160,8 @@ class Engines:
         with self._lock:
             self._closed = True
             launching, processes = self._launching, list(self._processes.values())
-        for each in processes:  # first: they would end with the thread that started them, and be taken for lost
+        # First: they would end with the thread that started them, and be taken for lost.
+        for each in processes:
             each.end("belongs to a worker that ends")
         if launching is not None:
             launching.close()
