@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.fuzz_parsers import Parser
 
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "fuzz" / "corpus"
-NAMES = ("line", "yaml", "safetensors", "index", "onnx", "torch", "pickle")
+NAMES = ("line", "yaml", "safetensors", "index", "onnx", "torch", "pickle", "gguf")
 MOST_BYTES = 64 * 1024
 SLOW_SECONDS = 10
 MOST_MEMORY_MIB = 1024

@@ -5,6 +5,7 @@
 
 import json
 import pickle
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,6 +250,41 @@ def _pickles() -> Iterator[bytes]:
                 yield from (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
 
 
+# ---- a GGUF header ----
+
+
+def _gguf(text: bytes, folder: Path) -> None:
+    """Work out what a model of llama.cpp's takes, as the loader does before anything is started for it."""
+    path = folder / "model.gguf"
+    path.write_bytes(text)
+    _estimate(ModelSpec("m", "gguf", path, folder))
+
+
+def _ggufs() -> Iterator[bytes]:
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    def key(name: str, kind: int, value: bytes) -> bytes:
+        return text(name) + struct.pack("<I", kind) + value
+
+    architecture = key("general.architecture", 8, text("x"))
+    sizes = {"block_count": 2, "embedding_length": 64, "attention.head_count": 4, "context_length": 128}
+    keys = [key(f"x.{name}", 4, struct.pack("<I", value)) for name, value in sizes.items()]
+    heads = key("x.attention.head_count_kv", 9, struct.pack("<IQ2I", 4, 2, 1, 2))
+    tokens = key("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2) + text("a") + text("b"))
+    scores = key("tokenizer.ggml.scores", 9, struct.pack("<IQ2f", 6, 2, 0.5, 1.5))
+    tensor = text("t") + struct.pack("<I2QIQ", 2, 32, 2, 2, 0)
+    for version, tensors, written in ((3, 0, [architecture]), (2, 0, [architecture, *keys]),
+                                      (3, 1, [architecture, *keys, heads, tokens, scores])):  # fmt: skip
+        head = (
+            b"GGUF"
+            + struct.pack("<IQQ", version, tensors, len(written))
+            + b"".join(written)
+            + tensor * tensors
+        )
+        yield head + bytes(-len(head) % 32 + 36 * tensors)
+
+
 PARSERS = {
     "line": Parser(_line, (InvalidJsonError, InvalidRequestError, UnknownActionError), _lines),
     "yaml": Parser(_yaml, (ModelConfigError,), _yamls),
@@ -257,4 +293,5 @@ PARSERS = {
     "onnx": Parser(_onnx, (ModelLoadFailedError,), _onnxes),
     "torch": Parser(_archive, (ModelLoadFailedError,), _archives),
     "pickle": Parser(_pickle, (PickleError,), _pickles),
+    "gguf": Parser(_gguf, (ModelLoadFailedError,), _ggufs),
 }

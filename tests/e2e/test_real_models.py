@@ -1,13 +1,19 @@
 """Models as people publish them, used as a host uses them: leased, run by a plugin, given back."""
 
+import base64
+import math
+import struct
+import warnings
 from pathlib import Path
 
+import psutil
 import pytest
 
-from examples.plugins import sentence_embedding
+from examples.plugins import file_type, sentence_embedding, voice_activity
 from tests.e2e.process import MIB, Worker, eventually, worker
+from tests.rigs.gguf_models import write_llama
 from tests.rigs.model_files import write_model
-from tests.rigs.packages import wheel
+from tests.rigs.packages import taken_out, wheel
 
 TEXTS = ["A cat sits on the mat.", "A kitten rests on a rug.", "The central bank raised interest rates."]
 FIRST_VALUES = (
@@ -52,6 +58,186 @@ def test_which_loader_a_file_is_for_is_shown_once_it_is_known(tmp_path: Path) ->
         again = started.call("memory.load_model", {"model_id": "m"})
         assert (again["load_count"], again["measured_bytes"]) == (2, 4 * MIB)
         assert _status(started, "m")["loader"] == "torch"
+
+
+def test_a_gguf_model_writes_text_through_llama_cpp(tmp_path: Path) -> None:
+    """Token by token, the same for the same seed; what its cache takes is known, and all of it comes back."""
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    write_llama(tmp_path / "m.gguf", context=8192, width=256, inner=512)
+    params = "{n_ctx: 8192, threads: 1}"
+    (tmp_path / "models.yaml").write_text(
+        f"models: {{writer: {{path: m.gguf, loader: llama-cpp, params: {params}}}}}"
+    )
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
+    ) as started:
+        asked = {"prompt": "aaa", "max_tokens": 12, "seed": 5}
+        first, again = (started.call("text.generate", asked) for _ in range(2))
+        assert first["text"] == again["text"] and first["tokens"] == 12 and first["finish_reason"] == "length"
+        assert "max_tokens" in started.refused("text.generate", asked | {"max_tokens": 0})["message"]
+        too_long = started.refused("text.generate", asked | {"prompt": "a" * 9000})
+        assert (too_long["code"], "context size (8192" in too_long["message"]) == ("invalid_request", True)
+        status = _status(started, "writer")
+        per_token = 2 * 128 * 2 * 2
+        assert status["estimated_bytes"] > status["kv_bytes"], "known before the load, whoever comes first"
+        assert (status["loader"], status["kv_bytes_per_token"], status["kv_bytes"]) == (
+            "gguf",
+            per_token,
+            8192 * per_token,
+        )
+        assert status["measured_bytes"] > status["kv_bytes"], "it is held from the start"
+        (engine,) = psutil.Process(started.pid).children()
+        ports = [each.laddr for each in engine.net_connections() if each.status == psutil.CONN_LISTEN]
+        assert {each.ip for each in ports} <= {"127.0.0.1"}, "and a key is wanted there"
+        gone = started.call("memory.unload_model", {"model_id": "writer"})
+        assert gone["returned_bytes"] >= 0.95 * gone["claimed_bytes"]
+        assert started.call("text.generate", asked) == first, "it comes back by itself"
+
+
+def test_the_text_stops_when_it_is_cancelled(tmp_path: Path) -> None:
+    """Between two tokens; and the model is as it was."""
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    write_llama(tmp_path / "m.gguf", context=8192)
+    (tmp_path / "models.yaml").write_text(
+        "models: {writer: {path: m.gguf, params: {n_ctx: 8192, threads: 1}}}"
+    )
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
+    ) as started:
+        short = {"prompt": "a", "max_tokens": 4, "seed": 1}
+        first = started.call("text.generate", short)["text"]
+        started.send(
+            "text.generate", short | {"max_tokens": 4096}, request_id="long", meta={"progress": True}
+        )
+        started.event("progress", "long")
+        started.call("worker.cancel", {"request_id": "long"})
+        assert started.reply("long")["error"]["code"] == "cancelled"
+        assert started.call("text.generate", short)["text"] == first
+
+
+def test_what_llama_cpp_says_of_a_file_is_the_cause(tmp_path: Path) -> None:
+    """A model that its header does not give away is refused in llama.cpp's own words, and nothing of it stays."""
+    pytest.importorskip("xllamacpp")
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (tmp_path / "models.yaml").write_text("models: {writer: {path: m.gguf}}")
+    with worker("--models", str(tmp_path / "models.yaml")) as started:
+        error = started.refused("memory.load_model", {"model_id": "writer"})
+        assert error["code"] == "model_load_failed"
+        assert "key not found in model: llama.context_length" in error["details"]["cause"]
+        assert (
+            _status(started, "writer")["state"],
+            started.call("memory.get_status")["devices"][0]["allocated_bytes"],
+        ) == ("failed", 0)
+
+
+def test_giving_working_memory_back_clears_the_cache_and_keeps_the_model(tmp_path: Path) -> None:
+    """What llama.cpp remembers of prompts is gone, so that the next one is read anew; the model stays loaded.
+
+    Until another file is in its place.
+    """
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    write_llama(tmp_path / "m.gguf")
+    (tmp_path / "models.yaml").write_text(
+        "models: {writer: {path: m.gguf, params: {n_ctx: 512, threads: 1}}}"
+    )
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.text_generation"
+    ) as started:
+        asked = {"prompt": "a" * 40, "max_tokens": 3, "seed": 1}
+        fresh, again = (started.call("text.generate", asked)["cached_tokens"] for _ in range(2))
+        assert fresh == 0 and again > 30
+        shrunk = started.call("memory.unload_model", {"model_id": "writer", "mode": "shrink"})
+        assert shrunk["mode"] == "shrink" and shrunk["steps"]
+        assert _status(started, "writer")["state"] == "loaded"
+        assert started.call("text.generate", asked)["cached_tokens"] == 0
+        assert _status(started, "writer")["load_count"] == 1
+        (tmp_path / "link").symlink_to(write_llama(tmp_path / "other.gguf", layers=3))
+        (tmp_path / "link").replace(tmp_path / "m.gguf")
+        started.call("text.generate", asked)
+        status = _status(started, "writer")
+        assert (status["load_count"], status["kv_bytes_per_token"]) == (2, 3 * 2 * 8 * 2 * 2), (
+            "it is another file"
+        )
+
+
+def test_a_torchscript_program_runs_where_its_model_is(tmp_path: Path) -> None:
+    """silero-vad tells a voice's rhythm from a hum exactly as torch.jit does in another process."""
+    torch = pytest.importorskip("torch")
+    voice_activity.make_model(tmp_path, wheel("silero-vad"))
+    samples = [round(9000 * math.sin(index * 0.06) * math.sin(index / 900)) for index in range(4000)]
+    sound = struct.pack(f"<{len(samples)}h", *samples)
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.voice_activity"
+    ) as started:
+        found = started.call("voice.activity", {"pcm16": base64.b64encode(sound).decode()})
+        status = _status(started, "voice")
+        assert (status["loader"], status["state"]) == ("torch.jit", "loaded")
+        assert status["estimated_bytes"] == pytest.approx(2_181_128, rel=0.01)
+        gone = started.call("memory.unload_model", {"model_id": "voice"})
+        assert gone["returned_bytes"] >= 0.95 * gone["claimed_bytes"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have torch.export
+        program = torch.jit.load(tmp_path / "voice.jit").eval()
+    program.reset_states()
+    padded = torch.tensor([*samples, *([0] * (-len(samples) % 512))]) / 2**15
+    with torch.no_grad():
+        wanted = [program(piece, 16_000).item() for piece in padded.split(512)]
+    assert found == {"piece_ms": 32, "speech": pytest.approx(wanted, abs=1e-4)}
+
+
+def test_two_engines_hear_the_same(tmp_path: Path) -> None:
+    """silero-vad as TorchScript and as ONNX, side by side in processes of their own, to three digits."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    voice_activity.make_model(tmp_path, wheel("silero-vad"))
+    taken_out("silero-vad", "silero_vad/data/silero_vad.onnx", tmp_path)
+    listed = tmp_path / "models.yaml"
+    listed.write_text(
+        f"{listed.read_text()}  speech: {{path: silero_vad.onnx, params: {{intra_op_num_threads: 1}}}}\n"
+    )
+    samples = [round(9000 * math.sin(index * 0.06) * math.sin(index / 900)) for index in range(8 * 512)]
+    plugins = ("--plugin", "examples.plugins.voice_activity", "--plugin", "examples.plugins.speech_detector")
+    with worker("--models", str(listed), *plugins) as started:
+        sound = base64.b64encode(struct.pack(f"<{len(samples)}h", *samples)).decode()
+        program = started.call("voice.activity", {"pcm16": sound})["speech"]
+        graph = started.call("speech.detect", {"pcm16_base64": sound, "sample_rate": 16000})["probabilities"]
+        assert graph == pytest.approx(program, abs=1e-3) and len(graph) == 8
+        assert {_status(started, name)["state"] for name in ("voice", "speech")} == {"loaded"}
+        assert len(psutil.Process(started.pid).children()) == 2
+
+
+def test_an_onnx_model_tells_files_apart_in_its_engine(tmp_path: Path) -> None:
+    """Magika knows a picture from a program; what it takes is measured, and comes back."""
+    pytest.importorskip("onnxruntime")
+    file_type.make_model(tmp_path, wheel("magika"))
+    contents = {
+        "python": Path(__file__).read_bytes(),
+        "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">2I5B", 64, 64, 8, 2, 0, 0, 0) + bytes(400),
+        "html": b"<!DOCTYPE html>\n<html><head><title>A page</title></head><body><p>Words</p></body></html>\n"
+        * 9,
+        "zip": wheel("lpips").read_bytes(),
+    }
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.file_type",
+        environment={"FILE_TYPE_LABELS": str(tmp_path / "labels.json")},
+    ) as started:  # fmt: skip
+        for kind, content in contents.items():
+            found = started.call("file.type", {"content": base64.b64encode(content).decode()})
+            assert found["kind"] == kind and found["score"] > 0.5, found
+        assert started.call("file.type", {"content": ""}) == {"kind": None, "score": None}
+        status = _status(started, "file-type")
+        assert (status["loader"], status["load_count"]) == ("onnx", 1)
+        assert status["measured_bytes"] > status["estimated_bytes"] > 2 * MIB
+        gone = started.call("memory.unload_model", {"model_id": "file-type"})
+        assert gone["returned_bytes"] >= 0.95 * gone["claimed_bytes"]
 
 
 def _status(started: Worker, model_id: str) -> dict:

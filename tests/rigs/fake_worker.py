@@ -11,11 +11,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 Json = dict[str, Any]
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""Ends a process at once, also on Windows, where the one is not there and the other cannot be caught."""
 
 _hanging: dict[str, str] = {}
 """Requests that were taken and not answered, and the action of each."""
@@ -60,7 +64,7 @@ def fail(request_id: str, code: str, details: Json | None = None, *, retryable: 
 def wait_for_ever() -> NoReturn:
     """Read nothing, answer nothing, until killed."""
     while True:
-        signal.pause()
+        threading.Event().wait()
 
 
 class Player:
@@ -197,7 +201,7 @@ def leave(_request_id: str, data: Json) -> NoReturn:
 
 def die_mid_frame(request_id: str, _data: Json) -> NoReturn:
     raw(f'{{"request_id": "{request_id}", "success": true, "data": {{"half'.encode())
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), KILL)
     wait_for_ever()
 
 
@@ -265,7 +269,7 @@ def refuse(request_id: str, data: Json) -> None:
 
 def grandchild(request_id: str, data: Json) -> None:
     """Leave a child that holds all three pipes open, and die if told to."""
-    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
     succeed(request_id, {"pid": child.pid})
     if data.get("die"):
         os._exit(3)
@@ -379,7 +383,7 @@ def serve(request: Json, told: argparse.Namespace) -> None:
         with told.journal.open("a") as journal:
             journal.write(f"{action} {request_id} {os.getpid()}\n")
         if action == told.die_on and journal_count(told.journal, action) <= told.deaths:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
     if action in (told.hang_on, told.late_on):
         action = "fake.hang" if action == told.hang_on else "fake.late_allocate"
     if action in ("fake.hang", "fake.hang_reporting", "fake.ignore_cancel", "fake.late_allocate"):

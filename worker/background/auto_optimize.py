@@ -28,6 +28,13 @@ _TAKEN: dict[OptimizationLevel, tuple[type[RecommendedAction], ...]] = {
 }
 """What it does of what is recommended. Never what would take models that are in use, pinned or just used."""
 
+_BELOW = {
+    PressureLevel.MODERATE: PressureLevel.LOW,
+    PressureLevel.HIGH: PressureLevel.MODERATE,
+    PressureLevel.CRITICAL: PressureLevel.HIGH,
+}
+"""To which level consumers bring a device: just below the one from which on it acts."""
+
 Submit = Callable[[str, Callable[[CancelToken], None]], bool]
 """Runs something that needs a device for itself, if no request is in its way. Returns whether it does."""
 
@@ -85,7 +92,10 @@ class AutoOptimizer:
         worst = effort is OptimizationLevel.AGGRESSIVE
         relief = self._memory.relief
         idle_ns = _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS
-        found = (*relief.recommendations((device_id,), idle_ns), *relief.releases((device_id,)))
+        found = (
+            *relief.recommendations((device_id,), idle_ns),
+            *relief.releases((device_id,), _BELOW[self._from_level]),
+        )
         rows = tuple(
             row
             for row in cheapest_first(found)

@@ -56,7 +56,7 @@ class Consumer(Protocol):
 
     @property
     def consumer_id(self) -> str:
-        """Its name, which no other consumer has; ``model:``, ``pool:`` and ``external:`` are the worker's own."""
+        """Its name, which no other consumer has; ``model:``, ``pool:``, ``external:`` and ``server:`` are the worker's own."""
         ...
 
     @property

@@ -25,6 +25,7 @@ from worker.eviction.planner import (
     ranked,
     why_fixed,
 )
+from worker.eviction.price_curves import Step, Taken, cost_of, part, steps_of, take
 
 
 class ReleaseNeed(Record):
@@ -64,32 +65,11 @@ class ReleasePlan(Record):
     """Says of every other consumer of which nothing is taken, why; of models, ``eviction`` does."""
 
 
-class _Step(NamedTuple):
-    """A next part of one consumer's offers, never cheaper per byte than the one before it."""
-
-    price: float
-    """Milliseconds per byte that is expected back."""
-    consumer: int
-    """Its index: the earlier goes first at an equal price."""
-    place: int
-    """In its chain: so steps sort as they are."""
-    expected: float
-    cost: float
-    divisible: bool
-    offers: tuple[Offer, ...]
-
-
-_new = tuple.__new__
-
-_Taken = list[tuple[_Step, float]]
-"""Steps, each with the share of it that is asked for."""
-
-
 class _Choice(NamedTuple):
     """A way to meet a need."""
 
     cost: float
-    taken: _Taken
+    taken: Taken
     models_bytes: int
     first: str | None = None
     """A model that goes before all others, whatever the strategy says."""
@@ -125,7 +105,7 @@ def plan_releases(
     wanted, own = max(0, need.free_bytes), max(0, need.models_bytes)
     fixed = [_why_fixed(quote, need) for quote in quotes]  # 1 to 4
     found = [
-        [] if why is not None else _chain(index, quote, 0 if quote.counted else wanted)
+        [] if why is not None else steps_of(index, quote, 0 if quote.counted else wanted)
         for index, (quote, why) in enumerate(zip(quotes, fixed, strict=True))
     ]
     chains = [[] if quote.counted else steps for quote, steps in zip(quotes, found, strict=True)]
@@ -219,37 +199,11 @@ def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
     return why
 
 
-def _chain(consumer: int, quote: Quote, wanted: int) -> list[_Step]:
-    """Return a consumer's steps, each as dear as the one before it or dearer, up to what is wanted: 8 and 9."""
-    left, share, reached = quote.holding.spare_bytes, quote.expected_yield, 0.0
-    steps: list[_Step] = []
-    for offer in quote.offers:
-        size, cost, divisible = offer.bytes, offer.cost_ms, offer.divisible
-        if size > left:
-            if left <= 0 or not divisible:
-                break
-            offer = _part(offer, left)  # noqa: PLW2901 - what is above its floor
-            size, cost = left, offer.cost_ms
-        left -= size
-        expected = size * share
-        offers: tuple[Offer, ...] = (offer,)
-        while steps and steps[-1].cost * expected > cost * steps[-1].expected:  # 8
-            before = steps.pop()
-            expected, cost, divisible = expected + before.expected, cost + before.cost, False
-            offers = (*before.offers, *offers)
-        # As _Step(...) makes it, in half the time: there may be thousands.
-        steps.append(_new(_Step, (cost / expected, consumer, len(steps), expected, cost, divisible, offers)))
-        reached += size * share
-        if reached >= wanted > 0:
-            break
-    return steps
-
-
-def _cheapest(models: Sequence[Candidate], chains: list[list[_Step]], wanted: int, own: int) -> _Choice:
+def _cheapest(models: Sequence[Candidate], chains: list[list[Step]], wanted: int, own: int) -> _Choice:
     """Choose what is taken of the others, and how much is left for the models: 10 to 12. Some choice is enough."""
     merged = sorted(chain.from_iterable(chains))
-    reached = list(accumulate((step.expected for step in merged), initial=0.0))
-    spent = list(accumulate((step.cost for step in merged), initial=0.0))
+    reached = list(accumulate([step.expected for step in merged], initial=0.0))
+    spent = list(accumulate([step.cost for step in merged], initial=0.0))
     # The most models come first: at an equal cost no one is asked.
     best: _Choice | None = None
     best_cost, best_rest = inf, 0
@@ -260,22 +214,24 @@ def _cheapest(models: Sequence[Candidate], chains: list[list[_Step]], wanted: in
         if sizes[count] < own:
             break
         rest = max(0, wanted - sizes[count])
-        cost = costs[count] + _cost_of(rest, merged, reached, spent)
+        cost = costs[count] + cost_of(rest, merged, reached, spent)
         if cost < best_cost:
             best_cost, best_rest = cost, rest
     if best_cost < inf:
-        taken = _take(merged, best_rest)  # 11
+        taken = take(merged, best_rest)  # 11
         others = sum(step.expected * share for step, share in taken)
         best = _Choice(best_cost, taken, max(own, ceil(wanted - others - 1e-6)))
     best = best or _Choice(inf, [], wanted)
     return _alone(models, chains if not own else (), wanted, best)
 
 
-def _alone(models: Sequence[Candidate], chains: Iterable[list[_Step]], wanted: int, best: _Choice) -> _Choice:
+def _alone(models: Sequence[Candidate], chains: Iterable[list[Step]], wanted: int, best: _Choice) -> _Choice:
     """Choose what is enough alone, where that costs less than the best choice: 12."""
     for steps in chains:
-        if steps and sum([step.expected for step in steps]) >= wanted:
-            taken = _take(steps, wanted)
+        if not steps or steps[0].price * wanted >= best.cost:
+            continue  # its first step is its cheapest, so all that is wanted can't cost less
+        if sum([step.expected for step in steps]) >= wanted:
+            taken = take(steps, wanted)
             cost = sum(step.cost * share for step, share in taken)
             if cost < best.cost:
                 best = _Choice(cost, taken, 0)
@@ -290,49 +246,11 @@ def _alone(models: Sequence[Candidate], chains: Iterable[list[_Step]], wanted: i
     return best
 
 
-def _cost_of(wanted: float, merged: list[_Step], reached: list[float], spent: list[float]) -> float:
-    """Return what so many bytes of the others cost, the cheapest first; infinity where they have too little."""
-    if wanted <= 0:
-        return 0.0
-    index = bisect_left(reached, wanted)
-    if index >= len(reached):
-        return inf
-    last = merged[index - 1]
-    share = (wanted - reached[index - 1]) / last.expected if last.divisible else 1.0
-    return spent[index - 1] + last.cost * share
-
-
-def _take(steps: Sequence[_Step], wanted: float) -> _Taken:
-    """Take steps from the front until so much is expected back, then spare what is not needed: 11."""
-    taken: _Taken = []
-    missing = wanted
-    for step in steps:
-        if missing <= 0:
-            break
-        share = min(1.0, missing / step.expected) if step.divisible else 1.0
-        taken.append((step, share))
-        missing -= step.expected * share
-    over, kept = -missing, set[int]()
-    for index in range(len(taken) - 1, -1, -1):
-        step, share = taken[index]
-        given = step.expected * share
-        if given <= over and step.consumer not in kept:
-            over -= given
-            del taken[index]
-        else:
-            kept.add(step.consumer)  # those before it stay, too: offers are taken from the front
-    return taken
-
-
-def _part(offer: Offer, size_bytes: int) -> Offer:
-    return replace(offer, bytes=size_bytes, cost_ms=offer.cost_ms * size_bytes / offer.bytes)
-
-
 def _releases(
-    quotes: Sequence[Quote], taken: _Taken, following: tuple[float, str] | None
+    quotes: Sequence[Quote], taken: Taken, following: tuple[float, str] | None
 ) -> tuple[Release, ...]:
     """Put together what each consumer is asked for, the cheapest first."""
-    by_consumer: dict[int, _Taken] = {}
+    by_consumer: dict[int, Taken] = {}
     for step, share in taken:
         by_consumer.setdefault(step.consumer, []).append((step, share))
     releases = []
@@ -344,7 +262,7 @@ def _releases(
             left = min(whole, ceil(whole * share - 1e-6))
             for offer in step.offers:
                 if left > 0:
-                    offers.append(offer if offer.bytes <= left else _part(offer, left))
+                    offers.append(offer if offer.bytes <= left else part(offer, left))
                     left -= offers[-1].bytes
         size, expected = (
             sum(each.bytes for each in offers),
@@ -372,7 +290,7 @@ def _releases(
 
 
 def _next_price(
-    models: Sequence[Candidate], quotes: Sequence[Quote], chains: list[list[_Step]], taken: _Taken,
+    models: Sequence[Candidate], quotes: Sequence[Quote], chains: list[list[Step]], taken: Taken,
     eviction: EvictionPlan,
 ) -> tuple[float, str] | None:  # fmt: skip
     """Return the lowest price of those of which nothing is taken, and whose it is; None where nobody is asked."""
@@ -407,7 +325,7 @@ def _spared(eviction: EvictionPlan, releases: tuple[Release, ...]) -> EvictionPl
 
 
 def _kept(
-    quotes: Sequence[Quote], fixed: list[str | None], chains: list[list[_Step]], releases: tuple[Release, ...],
+    quotes: Sequence[Quote], fixed: list[str | None], chains: list[list[Step]], releases: tuple[Release, ...],
     need: ReleaseNeed, ceiling_bytes: int,
 ) -> tuple[KeptConsumer, ...]:  # fmt: skip
     """Say why nothing is taken of those of which nothing is: 1 to 7."""

@@ -339,9 +339,9 @@ def declared_servers(value: Any, nearest: _Nearest) -> tuple[tuple[ServerSpec, .
 
     if value is None:
         return (), []
-    rows: list[tuple[_Place, Any, dict[str, str]]]
+    rows: list[tuple[_Place, Any, dict[str, Any]]]
     if isinstance(value, dict):
-        rows = [(("servers", str(key)), each, {"name": str(key)}) for key, each in value.items()]
+        rows = [(("servers", str(key)), each, {"name": key}) for key, each in value.items()]
     elif isinstance(value, list):
         rows = [(("servers", index), each, {}) for index, each in enumerate(value)]
     else:

@@ -11,6 +11,7 @@ from protocol.record import Record
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
+_WINDOW_BYTES = 64 * 1024
 _MAX_FIELDS = 5_000_000
 """In all of a file. A graph of a hundred thousand nodes has two million."""
 _MAX_DEPTH = 16
@@ -76,6 +77,7 @@ class _Walker:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._window, self._window_at = b"", 0
         self._left = _MAX_FIELDS
         # All mutable state: what was found so far.
         self.tensor_bytes = self.tensor_count = 0
@@ -83,7 +85,6 @@ class _Walker:
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield (number, wire type, start, length) of each field; of a varint, its value in the place of the length."""
-        self._file.seek(start)
         at = start
         while at < end:
             self._left -= 1
@@ -106,7 +107,6 @@ class _Walker:
                     )
                 yield number, wire, at, length
                 at += length
-            self._file.seek(at)
 
     def graph(self, start: int, end: int, depth: int) -> None:
         """Add what is in a graph."""
@@ -187,19 +187,20 @@ class _Walker:
         return {found[0]: found[1]}
 
     def _packed(self, start: int, end: int) -> Iterator[int]:
-        self._file.seek(start)
         at = start
         while at < end:
             value, at = self._varint(at, end)
             yield value
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
-        value = 0
-        for index in range(min(_MAX_VARINT_BYTES, end - at)):
-            byte = self._file.read(1)
-            if not byte:
-                break
-            value |= (byte[0] & 0x7F) << (7 * index)
-            if byte[0] < 0x80:  # noqa: PLR2004 - the last byte of a number has its highest bit clear
-                return value, at + index + 1
+        """Return the number at a place, and where it ends."""
+        index = at - self._window_at
+        if not 0 <= index <= len(self._window) - _MAX_VARINT_BYTES:
+            self._file.seek(at)
+            self._window, self._window_at, index = self._file.read(_WINDOW_BYTES), at, 0
+        window, value = self._window, 0
+        for shift, byte in enumerate(window[index : index + min(_MAX_VARINT_BYTES, end - at)]):
+            if byte < 0x80:  # noqa: PLR2004 - the last byte of a number has its highest bit clear
+                return value | byte << 7 * shift, at + shift + 1
+            value |= (byte & 0x7F) << 7 * shift
         raise OnnxError(f"at byte {at} it is cut short")

@@ -11,6 +11,8 @@ from worker.loaders.model_path import model_files, open_file
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from worker.loaders.positional_file import PositionalFile
+
 GROUP = "memory_worker.loaders"
 """An entry point here names a class without arguments that is a FileLoader, an ObjectLoader or an EngineLoader."""
 
@@ -19,6 +21,8 @@ BUILT_IN = {
     "torch": ("worker.loaders.torch_loader", "TorchLoader"),
     "module": ("worker.loaders.module_loader", "ModuleLoader"),
     "onnx": ("worker.loaders.onnx_loader", "OnnxLoader"),
+    "gguf": ("worker.loaders.gguf_loader", "GgufLoader"),
+    "torch.jit": ("worker.loaders.torchscript_loader", "TorchScriptLoader"),
 }
 
 
@@ -61,12 +65,13 @@ def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader | EngineLoader:
 
 def _by_contents(spec: ModelSpec) -> str:
     """Look into the model's first file. ModelLoadFailedError, in words, for one that no loader is for."""
-    from worker.loaders.file_kind import head_of, loader_for, not_a_model  # noqa: PLC0415 - only where none is named
+    from worker.loaders.file_kind import ZIP, head_of, loader_for, not_a_model  # noqa: PLC0415 - only where none is named
     from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415
 
     file = PositionalFile(*open_file(spec, model_files(spec).real[0]))
     try:
         head = head_of(file)
+        is_script = head.startswith(ZIP) and _is_script(file)
     except OSError as error:
         raise load_failed(spec, f"reading it failed: {error.strerror}") from error
     finally:
@@ -74,12 +79,23 @@ def _by_contents(spec: ModelSpec) -> str:
     found = not_a_model(head, file.size_bytes)
     if found is not None:
         raise load_failed(spec, found)
-    loader = loader_for(head)
+    loader = "torch.jit" if is_script else loader_for(head)
     if loader is None:
         raise load_failed(
             spec, f"its contents don't say which loader it is for; name one of {', '.join(loader_names())}"
         )
     return loader
+
+
+def _is_script(file: "PositionalFile") -> bool:
+    """Tell whether an archive of torch's is a program. What is no archive is the loader's to complain of."""
+    from worker.loaders.torch_archive import script_bytes  # noqa: PLC0415 - only where none is named
+    from worker.loaders.zip_records import ZipError  # noqa: PLC0415
+
+    try:
+        return script_bytes(file) is not None
+    except ZipError:
+        return False
 
 
 def _make(name: str) -> Any:

@@ -12,13 +12,15 @@ from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.loaders.base import ALIGNMENT_BYTES, WeightFile, load_failed
 from worker.loaders.model_path import model_files
+from worker.loaders.params import Params
 
 OpenOne = Callable[[ModelSpec, Path], WeightFile]
 """Opens and checks one file, that lies here."""
 
 
 def open_files(spec: ModelSpec, open_one: OpenOne) -> WeightFile:
-    """Open all files of a model. ModelLoadFailedError with the cause; then nothing stays open."""
+    """Open all files of a model, which has no params. ModelLoadFailedError with the cause; then nothing stays open."""
+    Params(spec, str(spec.loader)).check()
     files = model_files(spec)
     if len(files.real) == 1:
         return open_one(spec, files.real[0])

@@ -28,25 +28,41 @@ class Described(Record):
 def described_archive(file: PositionalFile) -> Described:
     """Describe a zip. PickleError or ZipError, in words, for one that is not to be loaded."""
     archive = ZipRecords(file)
-    pickles = [
-        each for name, each in archive.records.items() if name == "data.pkl" or name.endswith("/data.pkl")
-    ]
-    if len(pickles) != 1:
+    pickle = _pickle(archive)
+    if pickle is None:
         raise ZipError(
             "it is a zip archive without torch's record data.pkl, so no file of torch.save: unpack it, and declare the"
             " model in it"
         )
-    folder = pickles[0].name.removesuffix("data.pkl")
+    folder = pickle.name.removesuffix("data.pkl")
     if f"{folder}constants.pkl" in archive.records:
         raise ZipError(
-            "it is a TorchScript archive (torch.jit.save): a program with its weights. The loader torch reads"
-            " state dicts: save one with torch.save(torch.jit.load(FILE).state_dict(), ...)"
+            "it is a TorchScript archive (torch.jit.save): a program with its weights, for the loader torch.jit"
         )
     _check_byte_order(file, archive, archive.records.get(f"{folder}byteorder"))
-    text = _contents(file, archive, pickles[0], MAX_PICKLE_BYTES)
+    text = _contents(file, archive, pickle, MAX_PICKLE_BYTES)
     reader = PickleReader(text, storage_of, called)
     found = found_in(reader.read())
     return Described(found.tensors, found.passed_over, _begins(archive, folder, found))
+
+
+def script_bytes(file: PositionalFile) -> int | None:
+    """Return what the tensors of a TorchScript archive take; None for an archive that is none. ZipError for no archive."""
+    archive = ZipRecords(file)
+    pickle = _pickle(archive)
+    folder = "" if pickle is None else pickle.name.removesuffix("data.pkl")
+    if pickle is None or f"{folder}constants.pkl" not in archive.records:
+        return None
+    tensors = f"{folder}data/", f"{folder}constants/"
+    return sum(each.size_bytes for name, each in archive.records.items() if name.startswith(tensors))
+
+
+def _pickle(archive: ZipRecords) -> ZipRecord | None:
+    """Return the record that torch's archives have once; None where there is not just one."""
+    found = [
+        each for name, each in archive.records.items() if name == "data.pkl" or name.endswith("/data.pkl")
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _begins(archive: ZipRecords, folder: str, found: Found) -> dict[str, int]:

@@ -80,13 +80,19 @@ class EvictionPlans:
         with self._changed:
             return self.plan(device_id, 0).ceiling_bytes
 
-    def check_fits(self, request: AllocationRequest, *, make_room: bool) -> None:
+    def check_fits(
+        self, request: AllocationRequest, *, make_room: bool, quotes: Sequence[Quote] = ()
+    ) -> None:
         """Raise as ``reserve`` would, holding nothing. After a wait the device is to be read again."""
+        device_id, size = request.device_id, request.size_bytes
         with self._changed:
-            missing = self._manager.pressure.missing_bytes(request.device_id, request.size_bytes)
-            if not missing or (make_room and self.plan(request.device_id, missing).meetable):
+            missing = self._manager.pressure.missing_bytes(device_id, size)
+            own = self._manager.pressure.missing_below_cap(device_id, size)
+            if not missing:
                 return
-            if self._table.settling(request.device_id):
+            if make_room and self.plan_releases(device_id, missing, quotes, own_bytes=own).meetable:
+                return
+            if self._table.settling(device_id):
                 raise SettlingError
             raise self.does_not_fit(request)
 

@@ -95,7 +95,7 @@ def _read(said: Any, before: _Expiry | None, now: datetime) -> _Expiry | None:
     is_past = left_s < -_SKEW_S  # 1
     if before is None or said == before.said:  # 3
         return _Expiry(said, left_s, now, before.used if before is not None else said, is_past)
-    if abs((now - before.seen_at) / timedelta(seconds=1)) < _STILL_S:  # too soon to tell
+    if not is_past and abs((now - before.seen_at) / timedelta(seconds=1)) < _STILL_S:  # too soon to tell
         return before
     is_moving = abs(left_s - before.left_s) < _STILL_S / 2  # 2
     busy = is_past or is_moving

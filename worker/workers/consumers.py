@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from math import inf
 from typing import Protocol, runtime_checkable
 
 from protocol.results import ConsumerStatus, ReleasedMemory, UnloadedModel
@@ -298,7 +299,8 @@ class ConsumerWorker:
                     gone.released.append(_row(wanted[consumer_id], claimed, returned))
                     if not claimed:
                         refused[consumer_id] = "it gave nothing back"
-            seen = now
+            # What is there beyond these words is left to those that are still to come: it may have gone before its word.
+            seen = now if gain is None or seen is None else min(now or 0, seen + gain)
 
         answers = self.questions.ask(wanted, send, token, wait_ns, answered)
         for consumer_id in wanted.keys() - answers.keys():
@@ -320,7 +322,10 @@ class ConsumerWorker:
         found = []
         for each in consumers:
             try:
-                offers, holding = tuple(each.offers(need_bytes)), each.holding()
+                holding = each.holding()
+                # Whatever an operator's code says: what is no offer is none.
+                said = (offer for offer in each.offers(need_bytes) if offer.bytes > 0)
+                offers = tuple(offer for offer in said if 0 <= offer.cost_ms < inf)
             except Exception as error:  # noqa: BLE001 - an operator's code
                 self._failed(each, error)
                 continue

@@ -196,6 +196,7 @@ class ModelWorker:
             self.models.plans.check_fits,
             AllocationRequest(device_id, residence.size_bytes + entry.working_bytes),
             make_room=make_room,
+            quotes=self.consumers.quotes(device_id) if make_room else (),
         )
         once_settled(self._table, check, token, partial(self.headroom.refresh, device_id))
 

@@ -144,12 +144,13 @@ class ModelWeights:
                 )
             return Source(max(1, file.total_bytes), identity, file)
         if isinstance(loader, EngineLoader):
-            launch = loader.launch(entry.spec)
+            launch = loader.launch(spec)
             self.engines.check(entry, launch)
+            entry.estimated_bytes = loader.estimate(spec)
             sizes = (entry.measured_bytes, entry.estimated_bytes, entry.spec.declared_bytes)
             size = next((each for each in sizes if each is not None), 0)
-            identity = identity_of(launch.files)
-            return Source(max(1, size), identity, engine=launch, engine_device=loader.device_id(entry.spec))
+            identity = identity_of((*model_files(spec).declared, *launch.files))
+            return Source(max(1, size), identity, engine=launch, engine_device=loader.device_id(spec))
         if isinstance(loader, CheckedLoader):
             loader.check(spec)
         return Source(max(1, entry.known_bytes or 0), loader=loader)

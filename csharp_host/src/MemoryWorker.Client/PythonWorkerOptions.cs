@@ -6,6 +6,13 @@ public sealed record PythonWorkerOptions
     /// <summary>The Python interpreter, or any other executable: a path, or a name on PATH.</summary>
     public string FileName { get; init; } = OperatingSystem.IsWindows() ? "python" : "python3";
 
+    /// <summary>
+    /// The environment that the worker runs in, found or made as part of the start and checked at each: then
+    /// <see cref="FileName"/> and <see cref="Arguments"/> are its own. Null: they are taken as they are. A first start that
+    /// makes one can take minutes; <see cref="PythonEnvironment.PrepareAsync"/> before it keeps that from the first call.
+    /// </summary>
+    public PythonEnvironmentOptions? Python { get; init; }
+
     /// <summary>Arguments, each passed as it stands; no shell sees them. Those of <see cref="Worker"/> follow.</summary>
     public IReadOnlyList<string> Arguments { get; init; } = ["-m", "memory_worker"];
 

@@ -18,6 +18,12 @@ public sealed class MemoryWorkerOptions
     /// <summary>The worker's own options: <c>"Worker": { "AutoOptimize": "High", "Plugins": ["mine"] }</c>.</summary>
     public WorkerOptions Worker { get; set; } = new();
 
+    /// <summary>
+    /// The environment that the worker runs in, found or made when it starts (with <see cref="StartWithHost"/>, when the host
+    /// does); an empty section takes what <see cref="PythonEnvironmentOptions"/> has. Null for <see cref="FileName"/> as it is.
+    /// </summary>
+    public PythonEnvironmentOptions? Python { get; set; }
+
     /// <summary>Folder the worker starts in; null for the host's.</summary>
     public string? WorkingDirectory { get; set; }
 
@@ -60,6 +66,7 @@ public sealed class MemoryWorkerOptions
             FileName = string.IsNullOrEmpty(FileName) ? defaults.FileName : FileName,
             Arguments = Arguments.Count == 0 ? defaults.Arguments : [.. Arguments],
             Worker = Worker,
+            Python = Python,
             WorkingDirectory = WorkingDirectory,
             Environment = Environment.ToDictionary(one => one.Key, one => string.IsNullOrEmpty(one.Value) ? null : one.Value),
             StartTimeout = StartTimeout,

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using MemoryWorker.Client;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
@@ -13,6 +14,16 @@ namespace MemoryWorker.Hosting;
 public static class MemoryWorkerServiceCollectionExtensions
 {
     private const string HealthCheckName = "memory_worker";
+    private const string Binds = "Options are bound from configuration by reflection; the overload that takes only Action<MemoryWorkerOptions> is safe.";
+
+    /// <inheritdoc cref="AddMemoryWorker(IServiceCollection, IConfiguration?, Action{MemoryWorkerOptions}?)"/>
+    /// <remarks>For applications that are trimmed or compiled ahead of time: nothing is bound by reflection.</remarks>
+    public static IServiceCollection AddMemoryWorker(this IServiceCollection services, Action<MemoryWorkerOptions> configure)
+    {
+        ArgumentNullException.ThrowIfNull(services);
+        ArgumentNullException.ThrowIfNull(configure);
+        return services.Add(configure);
+    }
 
     /// <summary>
     /// Adds <see cref="IServiceMemory"/> and <see cref="IPythonWorkerService"/>, the worker's start and end with the
@@ -22,13 +33,21 @@ public static class MemoryWorkerServiceCollectionExtensions
     /// <param name="configuration">The section <see cref="MemoryWorkerOptions.Section"/>, where there is one.</param>
     /// <param name="configure">Changes options after they were bound.</param>
     /// <exception cref="OptionsValidationException">At the start of the host: an option makes no sense.</exception>
+    [RequiresUnreferencedCode(Binds)]
+    [RequiresDynamicCode(Binds)]
     public static IServiceCollection AddMemoryWorker(
         this IServiceCollection services,
         IConfiguration? configuration = null,
         Action<MemoryWorkerOptions>? configure = null)
     {
         ArgumentNullException.ThrowIfNull(services);
-        services.Prepare(Options.DefaultName, configuration, configure);
+        services.Bind(Options.DefaultName, configuration);
+        return services.Add(configure);
+    }
+
+    private static IServiceCollection Add(this IServiceCollection services, Action<MemoryWorkerOptions>? configure)
+    {
+        services.Prepare(Options.DefaultName, configure);
         if (services.Any(one => one.ServiceType == typeof(ObservedPythonWorkerService)))
         {
             return services; // It is there already, and has these options, too.
@@ -51,6 +70,8 @@ public static class MemoryWorkerServiceCollectionExtensions
     /// <param name="configure">Changes options after they were bound.</param>
     /// <exception cref="ArgumentException">There is one of this key.</exception>
     /// <exception cref="OptionsValidationException">At the start of the host: an option makes no sense.</exception>
+    [RequiresUnreferencedCode(Binds)]
+    [RequiresDynamicCode(Binds)]
     public static IServiceCollection AddKeyedMemoryWorker(
         this IServiceCollection services,
         string key,
@@ -64,22 +85,27 @@ public static class MemoryWorkerServiceCollectionExtensions
             throw new ArgumentException($"there is a memory worker '{key}' already", nameof(key));
         }
 
-        services.Prepare(key, configuration, configure);
+        services.Bind(key, configuration);
+        services.Prepare(key, configure);
         services.AddKeyedSingleton<IPythonWorkerService>(key, (provider, _) => Observed(provider, key));
         services.AddKeyedSingleton<IServiceMemory>(
             key, (provider, _) => new ServiceMemory(provider.GetRequiredKeyedService<IPythonWorkerService>(key)));
         return services.AddLifetime($"{HealthCheckName}_{key}", key, provider => provider.GetRequiredKeyedService<IPythonWorkerService>(key));
     }
 
-    private static void Prepare(
-        this IServiceCollection services, string name, IConfiguration? configuration, Action<MemoryWorkerOptions>? configure)
+    [RequiresUnreferencedCode(Binds)]
+    [RequiresDynamicCode(Binds)]
+    private static void Bind(this IServiceCollection services, string name, IConfiguration? configuration)
     {
-        var options = services.AddOptions<MemoryWorkerOptions>(name).ValidateOnStart();
         if (configuration is not null)
         {
-            options.Bind(configuration);
+            services.AddOptions<MemoryWorkerOptions>(name).Bind(configuration);
         }
+    }
 
+    private static void Prepare(this IServiceCollection services, string name, Action<MemoryWorkerOptions>? configure)
+    {
+        var options = services.AddOptions<MemoryWorkerOptions>(name).ValidateOnStart();
         if (configure is not null)
         {
             options.Configure(configure);

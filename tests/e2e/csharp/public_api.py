@@ -9,6 +9,7 @@ SNAPSHOT = REPOSITORY / "csharp_host" / "PublicApi.txt"
 PROJECTS = [
     "csharp_host/src/MemoryWorker.Client/MemoryWorker.Client.csproj",
     "csharp_host/src/MemoryWorker.Hosting/MemoryWorker.Hosting.csproj",
+    "csharp_host/src/MemoryWorker.Testing/MemoryWorker.Testing.csproj",
 ]
 FROM_RECORD = {"Equals", "GetHashCode", "ToString", "op_Equality", "op_Inequality", "<Clone>$", "Deconstruct"}
 """What the compiler adds to every record."""

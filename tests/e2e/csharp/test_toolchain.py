@@ -138,5 +138,5 @@ def test_another_architecture_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch
     """The reason that a skipped test shows names the remedy."""
     monkeypatch.setenv("MEMORY_WORKER_DOTNET", "fetched")
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    with pytest.raises(ToolchainError, match=r"riscv64: install the \.NET SDK 8"):
+    with pytest.raises(ToolchainError, match=r"riscv64: install the \.NET SDK 10"):
         find_toolchain()

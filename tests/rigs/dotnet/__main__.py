@@ -1,4 +1,4 @@
-"""`python -m tests.rigs.dotnet build PROJECT.csproj… [--out DIR]`, or `fetch`."""
+"""`python -m tests.rigs.dotnet build PROJECT.csproj… [--out DIR]`, `pack [--out DIR]`, or `fetch`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.rigs.dotnet.build import BuildError, ProjectError, ToolchainError, build
 from tests.rigs.dotnet.fixtures import default_out
+from tests.rigs.dotnet.pack import LIBRARIES, make_sdist, make_wheel, pack
 from tests.rigs.dotnet.toolchain import toolchain
 
 
@@ -18,12 +19,22 @@ def main() -> int:
     building = commands.add_parser("build", help="build projects and all they refer to")
     building.add_argument("projects", nargs="+", type=Path)
     building.add_argument("--out", type=Path, default=None, help="default: below the toolchain's cache")
+    packing = commands.add_parser(
+        "pack", help="write the wheel, the sdist, and each library's .nupkg and .snupkg"
+    )
+    packing.add_argument("--out", type=Path, default=Path("dist"))
     options = parser.parse_args()
     start = time.monotonic()
     try:
         tools = toolchain()
         if options.command == "fetch":
             sys.stdout.write(f"{tools}\n")
+            return 0
+        if options.command == "pack":
+            wheel = make_wheel(options.out)
+            made = [wheel, make_sdist(options.out)]
+            made += pack(LIBRARIES, options.out, default_out() / "pack", tools, wheel)
+            sys.stdout.write("".join(f"{file}\n" for file in made))
             return 0
         for assembly in build(options.projects, options.out or default_out(), tools):
             sys.stdout.write(f"{assembly}\n")

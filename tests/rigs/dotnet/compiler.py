@@ -51,7 +51,9 @@ def compile_job(job: dict[str, Any]) -> bool:
         trees.Add(cs.SyntaxFactory.ParseSyntaxTree(text, parsed.ParseOptions, source.Path))
     for one in parsed.MetadataReferences:
         references.Add(ca.MetadataReference.CreateFromFile(one.Reference))
-    compilation = cs.CSharpCompilation.Create(job["name"], trees, references, parsed.CompilationOptions)
+    resolver = ca.SourceFileResolver(parsed.SourcePaths, job["folder"], parsed.PathMap)
+    options = parsed.CompilationOptions.WithSourceReferenceResolver(resolver)
+    compilation = cs.CSharpCompilation.Create(job["name"], trees, references, options)
     return _emit(compilation, parsed, job["output"].removesuffix(".dll"))
 
 
@@ -95,7 +97,7 @@ def _emit(compilation: Any, parsed: Any, name: str) -> bool:
             streams.get("xml"),
             None,
             parsed.ManifestResources,
-            parsed.EmitOptions.WithPdbFilePath(f"{name}.pdb"),
+            parsed.EmitOptions.WithPdbFilePath(f"{Path(name).name}.pdb"),
             None,
             None,
             None,

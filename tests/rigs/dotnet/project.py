@@ -7,9 +7,10 @@ guessed.
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 ASPNET_REFERENCE = "Microsoft.AspNetCore.App"
 CONFIGURATION = "Release"
@@ -22,6 +23,7 @@ ITEMS = {
     "InternalsVisibleTo",
     "Using",
     "Compile",
+    "EmbeddedResource",
 }
 WITHOUT_EFFECT = {"None", "Content", "Folder", "AdditionalFiles", "TrimmerRootAssembly", "ProjectCapability"}
 """Items that change nothing about the assembly."""
@@ -60,6 +62,12 @@ class Project:
     properties: dict[str, str]
     items: dict[str, tuple[str, ...]]
     """What each kind of item includes."""
+    resources: tuple[tuple[str, Path], ...] = ()
+    """Name and file of each embedded resource."""
+    assemblies: tuple[Path, ...] = ()
+    """Files that are referred to as they are."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Version of each package, as Directory.Packages.props has it."""
 
     def get(self, name: str, default: str = "") -> str:
         """Return a property's value, ``default`` where it is empty."""
@@ -100,8 +108,11 @@ class Project:
         )
 
 
-def load(file: Path) -> Project:
-    """Evaluate a project: all properties in order first, then all items, as MSBuild does."""
+def load(file: Path, given: Mapping[str, str] = MappingProxyType({})) -> Project:
+    """Evaluate a project: all properties in order first, then all items, as MSBuild does.
+
+    ``given``: what a command line would set with ``-p:``; no file changes it.
+    """
     if not file.exists():
         message = f"there is no project {file}"
         raise ProjectError(message)
@@ -110,24 +121,40 @@ def load(file: Path) -> Project:
         "Optimize": "true",
         "OutputType": "Library",
         "NoWarn": "1701;1702",
+        **given,
     }
     groups: list[tuple[ET.Element, Path]] = []
     for part in (_above(file, "Directory.Build.props"), file, _above(file, "Directory.Packages.props")):
         if part is not None:
-            groups += _read(part, properties)
+            groups += _read(part, properties, given)
     properties.setdefault("RootNamespace", properties.get("AssemblyName", file.stem))
-    if properties.get("TargetFramework") != "net8.0":
-        message = f"{file}: TargetFramework is {properties.get('TargetFramework')!r}, not net8.0"
+    frameworks = properties.get("TargetFramework") or properties.get("TargetFrameworks") or ""
+    if "net8.0" not in frameworks.split(";"):
+        message = f"{file}: TargetFramework is {frameworks!r}, not net8.0"
         raise ProjectError(message)
     items: dict[str, tuple[str, ...]] = {}
+    resources: list[tuple[str, Path]] = []
+    assemblies: list[Path] = []
     if _is_web(properties):
         items["FrameworkReference"] = (ASPNET_REFERENCE,)
     for group, here in groups:
         for element in group:
-            if element.tag not in WITHOUT_EFFECT and _holds(element, here, properties):
+            if element.tag in WITHOUT_EFFECT or not _holds(element, here, properties):
+                continue
+            if element.tag == "EmbeddedResource":
+                resources.append(_resource(element, here, properties))
+            elif element.tag == "Reference" and element.get("HintPath"):
+                assemblies.append(_beside(here, _expand(element.get("HintPath", ""), here, properties)))
+            else:
                 items[element.tag] = (*items.get(element.tag, ()), *_included(element, here, properties))
     _check_versions(file, properties, groups, set(items.pop("PackageVersion", ())))
-    return Project(file, properties, items)
+    versions = {
+        one.get("Include", ""): one.get("Version", "")
+        for group, _ in groups
+        for one in group
+        if one.tag == "PackageVersion"
+    }
+    return Project(file, properties, items, tuple(resources), tuple(assemblies), versions)
 
 
 def _above(file: Path, name: str) -> Path | None:
@@ -159,7 +186,9 @@ def _is_source(source: Path, folder: Path) -> bool:
     return folders[:1] not in {("bin",), ("obj",)} and not any(part.startswith(".") for part in folders)
 
 
-def _read(here: Path, properties: dict[str, str]) -> Iterator[tuple[ET.Element, Path]]:
+def _read(
+    here: Path, properties: dict[str, str], given: Mapping[str, str]
+) -> Iterator[tuple[ET.Element, Path]]:
     """Set the properties of one file; yield its item groups."""
     root = ET.parse(here).getroot()  # noqa: S314  this repository's own files
     match root.get("Sdk"):
@@ -174,13 +203,13 @@ def _read(here: Path, properties: dict[str, str]) -> Iterator[tuple[ET.Element, 
             continue
         if group.tag == "PropertyGroup":
             for one in group:
-                if _holds(one, here, properties):
+                if one.tag not in given and _holds(one, here, properties):
                     properties[one.tag] = _expand((one.text or "").strip(), here, properties)
         elif group.tag == "ItemGroup":
             yield group, here
         elif group.tag == "Import":
             imported = _beside(here, _expand(group.get("Project", ""), here, properties))
-            yield from _read(imported, properties)
+            yield from _read(imported, properties, given)
         else:
             raise _not_understood(here, f"<{group.tag}>")
 
@@ -192,6 +221,14 @@ def _included(element: ET.Element, here: Path, properties: dict[str, str]) -> It
     if element.tag == "PackageReference" and element.get("PrivateAssets", "").lower() == "all":
         return  # analyzers and the like: nothing of them is compiled against
     yield from (part.strip() for part in include.split(";") if part.strip())
+
+
+def _resource(element: ET.Element, here: Path, properties: dict[str, str]) -> tuple[str, Path]:
+    """Return a resource's name, which has to be given, and its file."""
+    if set(element.attrib) - {"Condition"} != {"Include", "LogicalName"}:
+        raise _not_understood(here, f"<EmbeddedResource {' '.join(element.attrib)}>")
+    include = _expand(element.get("Include", ""), here, properties)
+    return _expand(element.get("LogicalName", ""), here, properties), _beside(here, include)
 
 
 def _holds(element: ET.Element, here: Path, properties: dict[str, str]) -> bool:

@@ -30,6 +30,8 @@ from tests.rigs.dotnet.packages import Package, ToolchainError, download, unpack
 
 NETCORE, ASPNET = "Microsoft.NETCore.App", "Microsoft.AspNetCore.App"
 STAMP = ".made-from.json"
+NEEDED_SDK = 10
+"""The packages hold net10.0, too."""
 LAYOUT = "1"
 """Goes up when the same packages are laid out differently."""
 
@@ -97,7 +99,7 @@ def cache() -> Path:
 
 
 def toolchain() -> Toolchain:
-    """Return the SDK >= 8 on PATH, else what was fetched, else fetch. Raises ToolchainError with a remedy.
+    """Return the SDK >= 10 on PATH, else what was fetched, else fetch. Raises ToolchainError with a remedy.
 
     MEMORY_WORKER_DOTNET=sdk or =fetched forces one kind.
     """
@@ -106,10 +108,10 @@ def toolchain() -> Toolchain:
     if found := _sdk(dotnet) if dotnet else None:
         return found
     if forced == "sdk":
-        message = "MEMORY_WORKER_DOTNET=sdk, but there is no .NET SDK 8 or newer on PATH"
+        message = "MEMORY_WORKER_DOTNET=sdk, but there is no .NET SDK 10 or newer on PATH"
         raise ToolchainError(message)
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        message = f"no packages are known for {sys.platform} {platform.machine()}: install the .NET SDK 8"
+        message = f"no packages are known for {sys.platform} {platform.machine()}: install the .NET SDK 10"
         raise ToolchainError(message)
     folder = cache()
     if missing := _missing(folder):
@@ -147,7 +149,7 @@ def _sdk(dotnet: str) -> Toolchain | None:
         [dotnet, "--list-sdks"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     found = re.findall(r"^(\d+)\.\S+ \[(.+)\]\s*$", ran.stdout, re.MULTILINE)
-    usable = [(int(major), Path(folder)) for major, folder in found if int(major) >= 8]
+    usable = [(int(major), Path(folder)) for major, folder in found if int(major) >= NEEDED_SDK]
     if not usable:
         return None
     root = max(usable)[1].parent

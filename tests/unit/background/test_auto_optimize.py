@@ -15,7 +15,9 @@ from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.background.auto_optimize import AutoOptimizer
 from worker.core.actions import UnloadModel
-from worker.core.events import ModelUnloaded, Optimized
+from worker.core.consumers import Offer
+from worker.core.events import ModelUnloaded, Optimized, ReleaseRequested
+from worker.manager.consumer_table import Registration
 from worker.policy.auto import (
     COOL_DOWN_MAX_NS,
     COOL_DOWN_NS,
@@ -231,3 +233,31 @@ def test_pressure_that_it_cannot_help(rig: Rig) -> None:
     rig.machine.allocate("sim:0", 32 * MIB)
     rig.seconds(600)
     assert rig.actions() == []
+
+
+def test_a_cheaper_consumer_gives_way_before_a_model(rig: Rig) -> None:
+    """By itself, too, the cheapest bytes go first, no more of them than it takes to leave the level; it is told who gave."""
+    for name in NAMES:
+        rig.machine.load(name)
+        rig.machine.manager.models.get(name).load_ms = 4000  # the clock stands: as if it had been measured
+    entries = [rig.machine.allocate("sim:0", MIB) for _ in range(7)]
+    offers = (Offer(7 * MIB, 7.0, "", divisible=True),)
+    rig.memory.consumers.register(Registration("cache", "cache", "sim:0", 7 * MIB, 0, offers))
+
+    def give(event: ReleaseRequested) -> None:
+        count = -(-event.bytes // MIB)
+        for _ in range(count):
+            rig.memory.allocations.deallocate(entries.pop(), force=True)
+        rig.memory.consumers.released("cache", count * MIB)
+
+    rig.machine.on_release_requested = give
+    rig.machine.pass_time(PROTECTED_NS)
+    rig.seconds(10)
+    (told,) = rig.actions()
+    assert (told.steps, told.helped) == ((), True)
+    assert [(each.consumer_id, each.returned_bytes) for each in told.released] == [("cache", 3 * MIB)]
+    assert told.released[0].reason.startswith("cache: ")
+    assert rig.machine.told(ReleaseRequested)[0].reason.startswith(
+        "automatic: sim:0 was under critical pressure"
+    )
+    assert rig.loaded() == set(NAMES)

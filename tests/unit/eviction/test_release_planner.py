@@ -50,6 +50,17 @@ def plan(quotes: list[Quote], models: list[Candidate], need: int, **more: int | 
     return plan_releases(quotes, models, ReleaseNeed(CPU, need * MIB, **more), ByCost())  # type: ignore[arg-type]
 
 
+# ---- what is offered ----
+
+
+@pytest.mark.parametrize("offers", [((0, 0.0), (20, 2.0)), ((0, 5.0), (20, 2.0)), ((20, 2.0), (0, 0.0))])
+def test_an_offer_of_nothing_is_passed_over(offers: tuple[tuple[int, float], ...]) -> None:
+    """Such as a consumer in this process makes of an empty part: what else it offers counts."""
+    (release,) = plan([cache("c", 100, *offers)], [], 10).releases
+    assert (release.bytes, release.cost_ms) == (10 * MIB, 1.0)
+    assert not plan([cache("c", 100, (0, 0.0))], [], 10).meetable
+
+
 # ---- the order, and the words ----
 
 

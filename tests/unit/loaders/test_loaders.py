@@ -245,7 +245,10 @@ def test_the_registry_knows_its_own_and_says_so():
     assert loader_names()[:3] == ("safetensors", "torch", "module")
     assert isinstance(loader_of(ModelSpec("m", "torch")), FileLoader)
     assert isinstance(loader_of(ModelSpec("m", "module")), ObjectLoader)
-    for wanted, told in ((ModelSpec("m", "gguf"), "there is no loader 'gguf'"), (ModelSpec("m"), "external")):
+    for wanted, told in (
+        (ModelSpec("m", "keras"), "there is no loader 'keras'"),
+        (ModelSpec("m"), "external"),
+    ):
         with pytest.raises(ModelLoadFailedError, match=told):
             loader_of(wanted)
 
@@ -267,7 +270,10 @@ def test_an_installed_package_can_offer_a_loader(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert "theirs" in loader_names()
     assert loader_of(ModelSpec("m", "theirs")).estimate(ModelSpec("m", "theirs")) == 3
-    for name, told in (("neither", "neither open nor build"), ("gone", "can't be had: ModuleNotFoundError")):
+    for name, told in (
+        ("neither", "none of open, build and launch"),
+        ("gone", "can't be had: ModuleNotFoundError"),
+    ):
         with pytest.raises(ModelLoadFailedError, match=told):
             loader_of(ModelSpec("m", name))
 

@@ -16,7 +16,7 @@ from worker.core.errors import ModelLoadFailedError
 from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.loaders.model_path import identity_of, model_files
 from worker.loaders.placing import place
-from worker.loaders.registry import loader_of
+from worker.loaders.registry import inferred, loader_of
 from worker.loaders.tensors import as_tensors
 
 
@@ -133,8 +133,7 @@ def test_a_loader_is_known_by_what_the_file_holds(tmp_path):
     for name in ("a.pt", "b.safetensors", "c.pth.tar"):
         assert loaded(spec(tmp_path / name)).keys() == {"w"}
     (tmp_path / "d.bin").write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(ModelLoadFailedError, match="there is no loader 'gguf'"):
-        loader_of(spec(tmp_path / "d.bin"))
+    assert inferred(spec(tmp_path / "d.bin")).loader == "gguf"
     (tmp_path / "e").write_text("some text or other, which is no model")
     with pytest.raises(ModelLoadFailedError, match="its contents don't say which loader it is for"):
         loader_of(spec(tmp_path / "e"))
@@ -184,6 +183,13 @@ def test_a_tar_archive_is_said_to_be_one(tmp_path):
     with tarfile.open(tmp_path / "m.pt", "w") as archive:
         archive.add(tmp_path / "inner", "inner")
     assert "it is a tar archive; unpack it" in refused(spec(tmp_path / "m.pt", "torch"))
+
+
+def test_params_that_tensors_have_no_use_for_are_refused(tmp_path):
+    """What was meant for another loader is told, and not passed over."""
+    for loader in ("safetensors", "torch"):
+        cause = refused(spec(tmp_path / "m", loader, params=(("n_ctx", 8192),)))
+        assert cause == f"params.n_ctx is no option of the loader {loader}; it has none"
 
 
 def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):

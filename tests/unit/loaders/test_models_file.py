@@ -137,8 +137,8 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         ),
         (one("loader: torch"), "models.yaml:2: models[0].path: is missing"),
         (
-            one("path: x", "loader: gguf"),
-            "models.yaml:4: models[0].loader: no loader 'gguf'; there are safetensors, torch, module, onnx",
+            one("path: x", "loader: gguff"),
+            "models.yaml:4: models[0].loader: no loader 'gguff'; there are safetensors, torch, module, onnx, gguf, torch.jit",
         ),
         (one("loader: module"), "models.yaml:2: models[0].factory: is missing; the loader module needs one"),
         (
@@ -244,7 +244,10 @@ roles:
         ),
         ("path: []", "path: input should be a path, or a list of paths"),
         ("path: $NO_SUCH_VARIABLE/x", "path: $NO_SUCH_VARIABLE/x: $NO_SUCH_VARIABLE is not set"),
-        ("loader: llama-cpp", "loader: no loader 'gguf'; there are safetensors, torch, module, onnx"),
+        (
+            "loader: keras",
+            "loader: no loader 'keras'; there are safetensors, torch, module, onnx, gguf, torch.jit",
+        ),
         ("aliases: [a]", "aliases[0]: 'a' is a name of models[0] already"),
     ],
 )
@@ -373,7 +376,7 @@ def test_the_file_that_the_documentation_shows_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTS", "weights")
     shown = (ROOT / "docs" / "models.md").read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
     specs = {spec.model_id: spec for spec in read(tmp_path, shown)}
-    assert list(specs) == ["chat", "small", "embedder", "reranker", "vision"]
+    assert list(specs) == ["chat", "small", "embedder", "coder", "ocr", "reranker", "vision"]
     assert (
         specs["vision"].external
         and specs["small"].preload

@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 from tests.e2e.process import ROOT
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
-from worker.core.models import ModelSpec
+from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.loaders.placing import place
-from worker.loaders.registry import loader_of
+from worker.loaders.registry import inferred, loader_of
 from worker.loaders.tensors import as_tensors
 
 MIB = 2**20
@@ -261,15 +261,28 @@ def test_what_is_no_state_dict_is_not_run(tmp_path, monkeypatch, name):
     assert not Path("trap-was-sprung").exists()
 
 
-def test_a_torchscript_archive_is_named_for_what_it_is(tmp_path):
-    """A program is not taken for a damaged state dict."""
+def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch):
+    """A program is no damaged state dict: it is found by its contents, and what is declared otherwise is told."""
     path = tmp_path / "m.pt"
     with zipfile.ZipFile(path, "w") as file:
         for record in ("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"):
             file.writestr(record, b"\x80\x02}.")
-    spec = ModelSpec("m", "torch", path, tmp_path)
-    with pytest.raises(ModelLoadFailedError, match="TorchScript archive"):
-        loader_of(spec).open(spec)
+        file.writestr("m/data/0", bytes(100))
+        file.writestr("m/constants/0", bytes(60))
+    spec = inferred(ModelSpec("m", AUTO_LOADER, path, tmp_path))
+    assert (spec.loader, loader_of(spec).estimate(spec)) == ("torch.jit", 160)
+    assert loader_of(spec).launch(spec).files == (path,)
+    wrong = ModelSpec("m", "torch", path, tmp_path)
+    with pytest.raises(ModelLoadFailedError, match="TorchScript archive .* for the loader torch.jit"):
+        loader_of(wrong).open(wrong)
+    other = ModelSpec("m", "torch.jit", saved(tmp_path / "s.pt", {"x": torch.ones(1)}), tmp_path)
+    with pytest.raises(ModelLoadFailedError, match="no TorchScript archive"):
+        loader_of(other).launch(other)
+    monkeypatch.setattr("worker.loaders.torchscript_loader.find_spec", lambda _name: None)
+    with pytest.raises(
+        ModelLoadFailedError, match="TorchScript archive: it needs torch, which is not installed"
+    ):
+        loader_of(spec).launch(spec)
 
 
 def test_without_torch_it_is_torch_that_is_missing(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Consumers of memory that a host registers, and those of plugins: who is asked, in which order, and what counts."""
 
 from collections.abc import Callable
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,29 @@ def test_a_lie_frees_nothing_and_prices_the_next_promise(machine: Machine) -> No
     machine.check()
 
 
+def test_what_came_back_before_its_word_is_still_its_own(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another's answer, of nothing, is heard first and the device is read: what is there already is not lost to that."""
+    cache = Cache(machine)
+    idle = Cache(machine, entries=0, name="idle")
+    idle.register(held_bytes=MIB, offers=(Offer(MIB, 0.001, "", divisible=True),))
+    machine.on_release_requested = lambda event: cache.drop(1) if event.consumer_id == "cache" else None
+
+    def one_after_the_other(wanted: Any, send: Any, _token: Any, _wait_ns: int, answered: Any) -> Any:
+        send()
+        answers = {name: 0 if name == "idle" else MIB for name in sorted(wanted, reverse=True)}
+        for name, said in answers.items():
+            answered({name: said})
+        return answers
+
+    monkeypatch.setattr(machine.memory.consumers.questions, "ask", one_after_the_other)
+    made = make_room(machine, 6 * MIB)
+    returned = [(each.consumer_id, each.claimed_bytes, each.returned_bytes) for each in made.released]
+    assert returned[:2] == [("idle", 0, 0), ("cache", MIB, MIB)]
+    machine.close()
+
+
 def test_who_gives_less_is_asked_again_and_who_gives_more_is_not(machine: Machine) -> None:
     """Headroom is planned anew after each answer, by the readings: what is missing still is asked for again."""
     cache = Cache(machine)
@@ -284,7 +308,7 @@ def test_released_takes_from_the_front_of_its_offers(machine: Machine) -> None:
     assert host.said.offers == ()
 
 
-@pytest.mark.parametrize("name", ["model:m", "pool:cpu", "external:theirs"])
+@pytest.mark.parametrize("name", ["model:m", "pool:cpu", "external:theirs", "server:ollama"])
 def test_the_workers_own_names_are_refused(machine: Machine, name: str) -> None:
     """No host can pass for a model or a pool, and the same holds for a plugin."""
     cache = Cache(machine)
@@ -390,6 +414,16 @@ def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> Non
     with pytest.raises(OutOfMemoryError):
         make_room(machine, 6 * MIB)
     assert [each.consumer_id for each in machine.memory.consumers.status((DEVICE,), "store")] == []
+
+
+def test_what_is_no_offer_is_none(machine: Machine) -> None:
+    """Nothing, less than nothing, and costs that are no number are passed over: the plan is made of the rest."""
+    store = Store(machine=machine)
+    machine.memory.consumers.add(store)
+    good = store.offers(0)
+    nonsense = (Offer(0, 1.0, ""), Offer(-MIB, 1.0, ""), *(Offer(MIB, cost, "") for cost in (-1.0, inf, nan)))
+    store.offers = lambda _need: (*nonsense, *good)  # type: ignore[method-assign]
+    assert [each.claimed_bytes for each in make_room(machine, 6 * MIB).released] == [2 * MIB]
 
 
 # ---- plans ----

@@ -103,7 +103,7 @@ def test_what_an_owner_says_is_recorded_and_takes_nothing(make: Make) -> None:
 
 
 def test_an_owner_is_asked_where_own_models_are_not_enough(make: Make) -> None:
-    """Own models go first; owners are asked only where those are too little."""
+    """Where none is dearer than another own models go first; owners are asked only where those are too little."""
     machine, owner = make()
     machine.on_unload_requested = owner.unload
     machine.load("a")
@@ -121,6 +121,27 @@ def test_an_owner_is_asked_where_own_models_are_not_enough(make: Make) -> None:
     assert [(data.size_bytes, data.wait_ms) for data in asked_for(machine)] == [(6 * MIB, 5000)]
     machine.check()
     machine.close()
+
+
+def test_a_cheaper_owner_is_asked_before_own_models_go(make: Make) -> None:
+    """One that was not used for long costs less than a model that was loaded just now: it goes, and that stays."""
+    machine, owner = make()
+    machine.on_unload_requested = owner.unload
+    machine.pass_time(500 * NS_PER_S)
+    machine.load("a")
+    machine.manager.models.get("a").load_ms = 4000  # the clock stands: as if it had been measured
+    machine.manager.models.get("theirs").load_ms = 4000
+    made = machine.memory.allocations.allocate(
+        machine.memory.allocations.new_id(),
+        AllocationRequest(DEVICE, 4 * MIB),
+        machine.token(),
+        make_room=True,
+    )
+    assert [row.model_id for row in made.models_unloaded] == ["theirs"]
+    assert (owner.asked, state(machine, "a")) == (1, ModelState.LOADED)
+    rows = machine.memory.consumers.status((DEVICE,), None)
+    assert [row.consumer_id for row in rows] == ["model:a", f"pool:{DEVICE}"]
+    machine.check()
 
 
 @pytest.mark.parametrize("answer", ["silent", "keeps it", "nobody listens"])

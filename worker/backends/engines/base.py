@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
@@ -40,6 +40,15 @@ class Session(Protocol):
 
     def figures(self) -> Mapping[str, int | None]:
         """Return ``kv_bytes`` and ``kv_bytes_per_token`` where the library has such a cache and they are known."""
+        ...
+
+
+@runtime_checkable
+class Reopens(Protocol):
+    """What a session has besides if it can be opened anew in its place."""
+
+    def reopen(self) -> None:
+        """Open the model again, and so give back what shrinking left: for a library that keeps what it once had."""
         ...
 
 

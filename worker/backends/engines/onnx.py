@@ -1,6 +1,7 @@
 """onnxruntime, in an engine's process."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import onnxruntime
@@ -52,9 +53,10 @@ class OnnxSession:
         self, path: str, options: onnxruntime.SessionOptions, providers: list[tuple[str, dict[str, str]]],
         token: CancelToken,
     ) -> None:  # fmt: skip
+        self._open = partial(onnxruntime.InferenceSession, path, options, providers=providers)
         stop = getattr(options, "set_load_cancellation_flag", None)
         with token.telling(lambda: None if stop is None else stop(True)):  # noqa: FBT003 - as the library has it
-            self.session = onnxruntime.InferenceSession(path, options, providers=providers)
+            self.session = self._open()
         asked, got = providers[0][0], self.session.get_providers()
         if asked not in got:
             raise EngineError(
@@ -81,6 +83,11 @@ class OnnxSession:
             self.session.run(None, feeds, options)
         except Exception:  # noqa: BLE001 - it has no wish for zeros: then unloading is what gives memory back
             return
+
+    def reopen(self) -> None:
+        """Drop the session, and make another: an arena's first region stays for as long as it does."""
+        del self.session
+        self.session = self._open()
 
     def close(self) -> None:
         """Drop the session: its arenas, its threads and its mapped files go with it."""

@@ -1,6 +1,5 @@
 """One engine process as the worker sees it: started for its first model, measured from outside, ended where it keeps."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from protocol.results import ReleaseStep
 from worker.backends.base import RemoteWork
+from worker.backends.engines.arrays import Segments
 from worker.backends.engines.base import EngineLaunch
 from worker.backends.isolation.answers import Call, OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError
@@ -15,7 +15,8 @@ from worker.backends.isolation.endings import Ending
 from worker.core.cancellation import CancelToken
 from worker.core.errors import CancelledError, DeadlineExceededError
 from worker.core.records import HOST, Footprint, Receipt
-from worker.core.sure_lock import SureLock, SureRLock
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureEvent, SureLock, SureRLock
 from worker.telemetry.process_figures import mapped_bytes, private_bytes, private_bytes_quickly
 
 OPEN_S = 900.0
@@ -77,7 +78,8 @@ class EngineProcess:
         self._models: dict[str, _Model] = {}
         self._empty_bytes: int | None = None
         self._engines: set[str] = set()
-        self._idle: threading.Timer | None = None
+        self._idle: SureEvent | None = None
+        self._segments = Segments()
 
     @property
     def pid(self) -> int | None:
@@ -136,11 +138,9 @@ class EngineProcess:
         self, child: ChildProcess, handle: str, arguments: dict[str, Any], token: CancelToken
     ) -> Mapping[str, int | None]:
         """Open it. No library lets go of that half-way: a process of which the answer is not awaited is ended."""
-        late = threading.Timer(
+        opened = _later(
             OPEN_S, lambda: child.kill(f"had not opened its model after {OPEN_S:g} s and was killed")
         )
-        late.daemon = True
-        late.start()
         try:
             entry = f"{_HOST_MODULE}:open_session"
             undo: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:close_session", {}, {})
@@ -151,7 +151,7 @@ class EngineProcess:
             self._end_if_empty("was opening a model that is not wanted any more")
             raise
         finally:
-            late.cancel()
+            opened.set()
         return figures
 
     # ---- being used ----
@@ -161,20 +161,28 @@ class EngineProcess:
         child, model = self._child, self._models[handle]
         if child is None:
             raise KeyError(handle)
-        entry, arguments = f"{_HOST_MODULE}:work", {"entry": work.entry, "arguments": work.arguments}
+        rest, arrays = self._segments.send(work.arguments)
+        entry, arguments = f"{_HOST_MODULE}:work", {"entry": work.entry, "arguments": rest, "arrays": arrays}
         call = child.answers.begin("work", (handle, entry, arguments, work.lent), token, on_report=report)
-        with token.telling(lambda: child.answers.cancel(call)):
-            try:
-                child.answers.wait_while(call, token)
-            except (CancelledError, DeadlineExceededError):
-                _end_unless_answered(child, call)
-                raise
+        answered = False
         try:
+            with token.telling(lambda: child.answers.cancel(call)):
+                try:
+                    child.answers.wait_while(call, token)
+                except (CancelledError, DeadlineExceededError):
+                    _end_unless_answered(child, call)
+                    raise
+            answered = True
             answer = child.finish(call)
         finally:
+            if answered:  # else it may be read yet, and goes with the process
+                self._segments.done(arrays)
             self._note_growth(model)
-        model.figures = answer["figures"]
-        return answer["result"]
+        model.figures, sent = answer["figures"], answer["arrays"]
+        result = self._segments.receive(answer["result"], sent, copied=True)
+        if sent is not None:
+            child.begin("work", handle, f"{_HOST_MODULE}:received", {"arrays": sent}, {})
+        return result
 
     def _note_growth(self, model: _Model) -> None:
         """Count what the process grew by, beyond what is known of its models, as the working memory of this one."""
@@ -193,7 +201,10 @@ class EngineProcess:
     # ---- going ----
 
     def shrink(self, handle: str) -> Receipt:
-        """Have a model's working memory given back; it is in no use. KeyError."""
+        """Have a model's working memory given back; it is in no use. KeyError.
+
+        Where less than half of it came back, the model is opened anew, if its engine can do that.
+        """
         with self._changing:
             child, model = self._there(handle)
             claimed, began = model.grown_bytes, time.monotonic()
@@ -202,6 +213,9 @@ class EngineProcess:
             steps.add("the engine gave working memory back")
             child.call("trim", HOST, patience_s=RELEASE_S)
             steps.add("free pages went back to the system")
+            if (steps.returned or 0) < claimed // 2 and self._ask(child, handle, "reopen", {}, OPEN_S):
+                child.call("trim", HOST, patience_s=RELEASE_S)
+                steps.add("the engine opened the model anew")
             model.shrink_ms = round((time.monotonic() - began) * 1000)
             self._note_growth(model)
             model.shrunk_bytes = model.grown_bytes
@@ -226,6 +240,7 @@ class EngineProcess:
                 steps.add("free pages went back to the system")
             except EndedError:
                 steps.end("its process ended")
+            self._segments.clear()
             with self._lock:
                 self._models.pop(handle, None)
                 alone = not self._models
@@ -268,9 +283,7 @@ class EngineProcess:
             self.end(why)
 
     def _wait_idle(self) -> None:
-        self._idle = threading.Timer(IDLE_S, self._end_idle)
-        self._idle.daemon = True
-        self._idle.start()
+        self._idle = _later(IDLE_S, self._end_idle)
 
     def _end_idle(self) -> None:
         with self._changing:
@@ -278,7 +291,7 @@ class EngineProcess:
 
     def _stop_waiting(self) -> None:
         if self._idle is not None:
-            self._idle.cancel()
+            self._idle.set()
             self._idle = None
 
     # ---- inside ----
@@ -336,4 +349,11 @@ def _end_unless_answered(child: ChildProcess, call: Call) -> None:
                 f"did not stop {WORK_S:g} s after its work was cancelled, or its time was up, and was killed"
             )
 
-    threading.Thread(target=wait_or_kill, name="engine-patience", daemon=True).start()
+    start_thread(wait_or_kill, "engine-patience")
+
+
+def _later(seconds: float, do: Callable[[], object]) -> SureEvent:
+    """Do something after so long, unless what is returned is set by then."""
+    over = SureEvent()
+    start_thread(lambda: None if over.wait(seconds) else do(), "engine-timer")
+    return over

@@ -140,6 +140,17 @@ def _unload_requested(data: dict[str, Any]) -> Told:
     return Told("asked", f"the owner of {data.get('model_id')} was asked to unload it", reason, 1)
 
 
+def _release_requested(data: dict[str, Any]) -> Told:
+    title = f"{data.get('consumer_id')} was asked for {size(data.get('bytes'))}"
+    return Told("asked", title, str(data.get("reason", "")), 1)
+
+
+def _limit_changed(data: dict[str, Any]) -> Told:
+    limit = data.get("limit_bytes")
+    title = f"{data.get('consumer_id')} may hold {'what it likes' if limit is None else size(limit)}"
+    return Told("limit", title, str(data.get("reason", "")), 0)
+
+
 def _lost(data: dict[str, Any]) -> Told:
     gone = count(len(data.get("allocation_ids") or ()), "allocation")
     models = count(len(data.get("model_ids") or ()), "model")
@@ -168,6 +179,8 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], Told | None]] = {
     EventName.ALLOCATION_EXPIRED: _expired,
     EventName.MODEL_UNLOADED: _nothing,  # the decision says it, with the reason
     EventName.UNLOAD_REQUESTED: _unload_requested,
+    EventName.RELEASE_REQUESTED: _release_requested,
+    EventName.CONSUMER_LIMIT_CHANGED: _limit_changed,
     EventName.DEVICE_LOST: _lost,
     EventName.DEVICE_RECOVERED: _recovered,
     EventName.CONTENTS_DISPLACED: _displaced,

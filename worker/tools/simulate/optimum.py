@@ -87,14 +87,14 @@ def most_saved(
     Also whether that is exact, not a bound above it, and how it was found.
     """
     crowded = _crowded(intervals, headroom)
-    if not crowded:
-        return sum(one.saved for one in intervals), True, "everything fits"
-    if sum(len(kept) for kept, _ in crowded) > _PROGRAM_SIZE:
+    if crowded is None:
         return (
             bound_by_prices(intervals, headroom),
             False,
             "bound by prices, too large for an integer program",
         )
+    if not crowded:
+        return sum(one.saved for one in intervals), True, "everything fits"
     solved = _solve(intervals, crowded, time_limit_s)
     if solved is None:
         return bound_by_prices(intervals, headroom), False, "bound by prices; install the extra 'optimum'"
@@ -162,23 +162,30 @@ def _solve(intervals: Sequence[Interval], crowded: _Crowded, time_limit_s: float
     return math.floor(bound + 1e-6 * abs(bound)), False
 
 
-def _crowded(intervals: Sequence[Interval], headroom: Sequence[int]) -> _Crowded:
-    """Return the uses at which not everything can be kept.
+def _crowded(intervals: Sequence[Interval], headroom: Sequence[int]) -> _Crowded | None:
+    """Return the uses at which not everything can be kept; None where that is more than a program may have.
 
     Of uses whose crowd is part of a neighbour's with no more headroom, only the neighbour's is needed; that
     is left to the solver's presolve.
     """
     starting: dict[int, list[int]] = {}
+    ending: dict[int, list[int]] = {}
     for index, one in enumerate(intervals):
         starting.setdefault(one.first, []).append(index)
-    open_now: list[int] = []
-    rows, size = [], 0
+        ending.setdefault(one.last + 1, []).append(index)
+    open_now: dict[int, None] = {}
+    rows: _Crowded = []
+    size = open_bytes = 0
     for use, most in enumerate(headroom):
-        open_now = [index for index in open_now if intervals[index].last >= use]
-        open_now.extend(starting.get(use, ()))
-        if sum(intervals[index].size_bytes for index in open_now) > most:
+        for index in ending.get(use, ()):
+            del open_now[index]
+            open_bytes -= intervals[index].size_bytes
+        for index in starting.get(use, ()):
+            open_now[index] = None
+            open_bytes += intervals[index].size_bytes
+        if open_bytes > most:
             rows.append((list(open_now), most))
             size += len(open_now)
             if size > _PROGRAM_SIZE:
-                break
+                return None
     return rows

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 
 from worker.tools.simulate.consumer_replay import ConsumerCost
@@ -67,13 +68,13 @@ def best_partition(trace: ConsumerTrace) -> tuple[dict[str, int], ConsumerCost]:
 
 def _costs(trace: ConsumerTrace, consumer: str, shares: Sequence[int]) -> list[float]:
     """Return what a consumer costs with each share; beyond one that is enough for everything, nothing changes."""
-    costs = list[float]()
+    costs, alone = list[float](), trace.of(consumer, 0)
     enough = sum(entry.size_bytes for entry in trace.entries[consumer].values())
     for index, share in enumerate(shares):
         if index and shares[index - 1] >= enough:
             costs.append(costs[-1])
         else:
-            costs.append(replay_lru(trace.of(consumer, share)).total_ms)
+            costs.append(replay_lru(replace(alone, capacity_bytes=share)).total_ms)
     return costs
 
 

@@ -3,6 +3,18 @@ namespace MemoryWorker.Client;
 /// <summary>A worker process has ended, and what it held is gone.</summary>
 public sealed class WorkerExitedEventArgs : EventArgs
 {
+    /// <summary>Says which process ended, how, and what went with it.</summary>
+    public WorkerExitedEventArgs(
+        int processId,
+        int? exitCode,
+        string reason,
+        IReadOnlyList<string>? stderrTail = null,
+        IReadOnlyList<LostAllocation>? lostAllocations = null,
+        TimeSpan? restartIn = null)
+        : this(new WorkerExit(processId, exitCode, reason, stderrTail ?? [], lostAllocations ?? []), restartIn)
+    {
+    }
+
     internal WorkerExitedEventArgs(WorkerExit exit, TimeSpan? restartIn)
     {
         ProcessId = exit.ProcessId;

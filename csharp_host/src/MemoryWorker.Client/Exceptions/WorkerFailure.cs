@@ -3,21 +3,27 @@ using MemoryWorker.Client.Protocol;
 namespace MemoryWorker.Client;
 
 /// <summary>The facts that every exception carries.</summary>
-internal sealed record WorkerFailure
+public sealed record WorkerFailure
 {
+    /// <inheritdoc cref="WorkerException.Executed"/>
     public Executed Executed { get; init; } = Executed.No;
 
+    /// <inheritdoc cref="WorkerException.Retryable"/>
     public bool Retryable { get; init; }
 
+    /// <inheritdoc cref="WorkerException.RequestId"/>
     public string? RequestId { get; init; }
 
+    /// <inheritdoc cref="WorkerException.ProcessId"/>
     public int? ProcessId { get; init; }
 
+    /// <inheritdoc cref="WorkerException.ExitCode"/>
     public int? ExitCode { get; init; }
 
+    /// <inheritdoc cref="WorkerException.StderrTail"/>
     public IReadOnlyList<string> StderrTail { get; init; } = [];
 
-    public static WorkerFailure Of(WorkerException problem) => new()
+    internal static WorkerFailure Of(WorkerException problem) => new()
     {
         Executed = problem.Executed,
         Retryable = problem.Retryable,
@@ -27,7 +33,7 @@ internal sealed record WorkerFailure
         StderrTail = problem.StderrTail,
     };
 
-    public string Describe(string message) =>
+    internal string Describe(string message) =>
         StderrTail.Count == 0
             ? message
             : $"{message}{Environment.NewLine}Last lines on stderr:{Environment.NewLine}"

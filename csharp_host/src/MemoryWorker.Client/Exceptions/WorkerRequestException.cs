@@ -6,8 +6,15 @@ namespace MemoryWorker.Client;
 /// <summary>The worker answered a request with an error.</summary>
 public sealed class WorkerRequestException : WorkerException
 {
-    internal WorkerRequestException(ErrorCode code, string action, string reason, JsonElement details, WorkerFailure failure)
-        : this(code, code.ToWord(), action, reason, details, failure)
+    /// <summary>Says what the worker refused, and why.</summary>
+    /// <param name="code">Any but <see cref="ErrorCode.Unknown"/>.</param>
+    /// <param name="action">What was asked for, as it is sent: <c>memory.allocate</c>.</param>
+    /// <param name="reason"><inheritdoc cref="Reason" path="/summary"/></param>
+    /// <param name="details">An object; an empty one where it is left out.</param>
+    /// <param name="failure">What else is known; null for a request that changed nothing and may not be repeated.</param>
+    public WorkerRequestException(
+        ErrorCode code, string action, string reason, JsonElement details = default, WorkerFailure? failure = null)
+        : this(code, code.ToWord(), action, reason, details, failure ?? new())
     {
     }
 
@@ -34,7 +41,7 @@ public sealed class WorkerRequestException : WorkerException
     {
         ErrorCode = code;
         Reason = reason;
-        Details = details;
+        Details = details.ValueKind == JsonValueKind.Undefined ? WireReader.EmptyObject : details;
     }
 
     /// <summary>Why; <see cref="ErrorCode.Unknown"/> for a code newer than this library, whose text is <see cref="WorkerException.Code"/>.</summary>

@@ -3,11 +3,12 @@ namespace MemoryWorker.Client;
 /// <summary>No worker could be started, or too many died and the breaker is open.</summary>
 public sealed class WorkerStartException : WorkerException
 {
-    internal WorkerStartException(string message, WorkerFailure failure, Exception? inner = null)
-        : base("worker_start_failed", message, failure with { Retryable = true }, inner)
+    /// <summary>Says why none was started.</summary>
+    public WorkerStartException(string message, WorkerFailure? failure = null, Exception? inner = null)
+        : base("worker_start_failed", message, (failure ?? new()) with { Retryable = true }, inner)
     {
     }
 
     /// <summary>When a call will try again, where the breaker is open.</summary>
-    public DateTimeOffset? RetryAt { get; internal init; }
+    public DateTimeOffset? RetryAt { get; init; }
 }

@@ -36,6 +36,11 @@ internal static class Interpreter
         var path = Find(options.FileName);
         var command = string.Join(' ', options.CommandLine.Prepend($"'{path}'"));
         var started = $"started was {command} in '{options.WorkingDirectory ?? Directory.GetCurrentDirectory()}'";
+        if (Environments.InTheWay.Of(options.Arguments, options.WorkingDirectory ?? Directory.GetCurrentDirectory()) is { } sentence)
+        {
+            return $"{sentence}; {started}";
+        }
+
         return stderrTail.Any(IsTooOld)
             ? $"the worker needs Python 3.{NeededMinor} or newer, and '{path}' is older: set {nameof(options.FileName)} to a newer one; {started}"
             : started;

@@ -59,7 +59,7 @@ internal sealed unsafe class SharedMap : IDisposable
     {
         _ending.Cancel();
         LetGo();
-        _view.Dispose();
+        Handle.Dispose(); // Not the view, which would write it all to a file that is about to be removed.
         _file.Dispose();
     }
 

@@ -45,7 +45,7 @@ public sealed unsafe class SharedTensor<T>
         ? _buffer.AsSpan<T>(_offset, (int)Length)
         : throw new InvalidOperationException($"{Length} elements are more than one span holds; take {nameof(Row)}");
 
-    /// <summary>One element, to be read or assigned.</summary>
+    /// <summary>One element, to be read or assigned. For many of them take <see cref="Row"/> or <see cref="Span"/>.</summary>
     /// <param name="index">A place in each dimension.</param>
     /// <exception cref="ArgumentOutOfRangeException">It lies outside.</exception>
     public ref T this[params long[] index] => ref *(T*)At(index, Shape.Count, out _);

@@ -216,7 +216,7 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             }
 
             _stopping.Token.ThrowIfCancellationRequested();
-            var connection = await WorkerConnection.StartAsync(_options, _ids, this, _stopping.Token).ConfigureAwait(false);
+            var connection = await WorkerConnection.StartAsync(await PrepareAsync().ConfigureAwait(false), _ids, this, _stopping.Token).ConfigureAwait(false);
             await _sink.OnConnectedAsync(connection).ConfigureAwait(false);
             await AnnounceAsync(connection).ConfigureAwait(false);
             return connection;
@@ -242,6 +242,19 @@ internal sealed class WorkerSupervisor : IWorkerObserver, IAsyncDisposable
             _sink.OnStartFailed(problem);
             throw problem;
         }
+    }
+
+    /// <summary>The options with the environment that was found or made, where they ask for one. Its steps are logged.</summary>
+    private async Task<PythonWorkerOptions> PrepareAsync()
+    {
+        if (_options.Python is not { } wanted)
+        {
+            return _options;
+        }
+
+        var steps = new EnvironmentSteps(_sink);
+        var python = await PythonEnvironment.PrepareAsync(wanted, steps, _stopping.Token).ConfigureAwait(false);
+        return python.Apply(_options);
     }
 
     private async Task AnnounceAsync(WorkerConnection connection)

@@ -1,0 +1,67 @@
+using System.Reflection;
+using System.Security.Cryptography;
+
+namespace MemoryWorker.Client.Environments;
+
+/// <summary>The worker's wheel as a file: the one that the assembly carries, unpacked for as long as it is needed, or one that is named.</summary>
+internal sealed class CarriedWheel : IDisposable
+{
+    private const string Prefix = "wheel/";
+    private readonly string? _unpacked;
+
+    private CarriedWheel(string path, string? unpacked)
+    {
+        Path = path;
+        _unpacked = unpacked;
+        using var file = File.OpenRead(path);
+        Sha256 = Convert.ToHexString(SHA256.HashData(file)).ToLowerInvariant();
+    }
+
+    /// <summary>Version of this library, which is that of the wheel.</summary>
+    public static string Version =>
+        typeof(CarriedWheel).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+')[0]
+        ?? "0";
+
+    public string Path { get; }
+
+    public string Sha256 { get; }
+
+    /// <summary>Opens a wheel.</summary>
+    /// <exception cref="PythonEnvironmentException">There is none.</exception>
+    public static CarriedWheel Open(string? named)
+    {
+        if (named is not null)
+        {
+            return File.Exists(named)
+                ? new CarriedWheel(System.IO.Path.GetFullPath(named), null)
+                : throw new PythonEnvironmentException(
+                    PythonEnvironmentProblem.FolderMissing,
+                    $"{nameof(PythonEnvironmentOptions.Wheel)} '{named}' is not there: set it to the worker's wheel, or leave it out");
+        }
+
+        var assembly = typeof(CarriedWheel).Assembly;
+        var name = assembly.GetManifestResourceNames().FirstOrDefault(one => one.StartsWith(Prefix, StringComparison.Ordinal))
+            ?? throw new PythonEnvironmentException(
+                PythonEnvironmentProblem.NotMade,
+                "this build of MemoryWorker.Client carries no wheel: set "
+                    + $"{nameof(PythonEnvironmentOptions)}.{nameof(PythonEnvironmentOptions.Wheel)} to one that 'pip wheel --no-deps .' "
+                    + "made in the project's folder, or use the package");
+        var folder = Directory.CreateTempSubdirectory("memory-worker-").FullName;
+        var path = System.IO.Path.Combine(folder, name[Prefix.Length..]);
+        using (var resource = assembly.GetManifestResourceStream(name)!)
+        using (var file = File.Create(path))
+        {
+            resource.CopyTo(file);
+        }
+
+        return new CarriedWheel(path, folder);
+    }
+
+    public void Dispose()
+    {
+        if (_unpacked is not null)
+        {
+            Directory.Delete(_unpacked, recursive: true);
+        }
+    }
+}

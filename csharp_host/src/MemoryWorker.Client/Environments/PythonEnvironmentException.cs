@@ -1,0 +1,12 @@
+namespace MemoryWorker.Client;
+
+/// <summary>There is no Python that the worker could run in. The message is one sentence, with the remedy.</summary>
+public sealed class PythonEnvironmentException : WorkerException
+{
+    /// <summary>Says what is wrong, and what mends it.</summary>
+    public PythonEnvironmentException(PythonEnvironmentProblem problem, string message, WorkerFailure? failure = null)
+        : base("python_environment", message, failure ?? new(), null) => Problem = problem;
+
+    /// <summary>What is wrong.</summary>
+    public PythonEnvironmentProblem Problem { get; }
+}

@@ -1,0 +1,213 @@
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Testing;
+
+internal sealed partial class InMemoryLedger
+{
+    private GetAllocationsResult GetAllocations(GetAllocationsParams asked)
+    {
+        const string action = MemoryActions.GetAllocations;
+        if (asked.AllocationId is { } wanted)
+        {
+            return new() { Allocations = [Allocation(wanted, action).ToRow(clock)], Next = null };
+        }
+
+        var after = 0L;
+        if (asked.After is { } page && !long.TryParse(page, out after))
+        {
+            throw Invalid(action, "data.after", $"'{page}' is not the next of an earlier page");
+        }
+
+        var places = Devices(asked.DeviceId, action);
+        var found = _allocations
+            .Where(one => one.Key > after && places.Contains(one.Value.Device))
+            .Where(one => asked.Owner is null || asked.Owner == one.Value.Asked.Owner)
+            .Where(one => asked.Purpose is null || asked.Purpose == one.Value.Asked.Purpose)
+            .Take((int)Math.Min(asked.Limit, int.MaxValue - 1) + 1)
+            .ToList();
+        var isMore = found.Count > asked.Limit;
+        var shown = found.Take((int)Math.Min(asked.Limit, int.MaxValue)).ToList();
+        return new()
+        {
+            Allocations = [.. shown.Select(one => one.Value.ToRow(clock))],
+            Next = isMore ? $"{shown[^1].Key}" : null,
+        };
+    }
+
+    private GetUsageResult GetUsage(GetUsageParams asked) => new()
+    {
+        Devices =
+        [
+            .. Devices(asked.DeviceId, MemoryActions.GetUsage).Select(device => new DeviceUsage
+            {
+                DeviceId = device.DeviceId,
+                AllocatedBytes = AllocatedBytes(device),
+                PeakAllocatedBytes = _peaks[device.DeviceId],
+                ModelBytes = ModelBytes(device),
+                ExternalBytes = 0,
+                ResidentBytes = AllocatedBytes(device) + ModelBytes(device),
+                Groups = Groups(device, asked.GroupBy),
+            }),
+        ],
+    };
+
+    private List<UsageGroup> Groups(FakeDevice device, GroupBy by) =>
+    [
+        .. _allocations.Values
+            .Where(one => one.Device == device)
+            .GroupBy(one => by switch
+            {
+                GroupBy.Purpose => one.Asked.Purpose,
+                GroupBy.MemoryType => one.Asked.MemoryType.ToString().ToLowerInvariant(),
+                _ => one.Asked.Owner,
+            })
+            .Select(group => new UsageGroup
+            {
+                Key = group.Key,
+                AllocatedBytes = group.Sum(one => one.SizeBytes),
+                PeakBytes = group.Sum(one => one.SizeBytes),
+                AllocationCount = group.Count(),
+            })
+            .OrderByDescending(group => group.AllocatedBytes),
+    ];
+
+    private GetStatusResult GetStatus(GetStatusParams asked)
+    {
+        var found = Devices(asked.DeviceId, MemoryActions.GetStatus);
+        return new()
+        {
+            Devices = [.. found.Select(device => Status(device, asked))],
+            Host = new() { TotalBytes = null, AvailableBytes = null, ProcessRssBytes = null },
+            PressureCategory = found.Max(Level),
+            AgeMs = 0,
+        };
+    }
+
+    private DeviceStatus Status(FakeDevice device, GetStatusParams asked) => new()
+    {
+        DeviceId = device.DeviceId,
+        Kind = device.Kind,
+        Name = device.DeviceId,
+        State = device.State,
+        StateReason = null,
+        AgeMs = 0,
+        TotalBytes = device.BudgetBytes,
+        BudgetBytes = Budget(device),
+        BudgetSource = Source.Config,
+        UsedBytes = AllocatedBytes(device) + ModelBytes(device),
+        ProcessUsedBytes = AllocatedBytes(device) + ModelBytes(device),
+        AllocatedBytes = AllocatedBytes(device),
+        ExternalBytes = 0,
+        CachedBytes = 0,
+        UnattributedBytes = 0,
+        AvailableBytes = Headroom(device),
+        PeakAllocatedBytes = _peaks[device.DeviceId],
+        AllocationCount = _allocations.Values.Count(one => one.Device == device),
+        ModelBytes = ModelBytes(device),
+        UtilizationPercentage = Percentage(AllocatedBytes(device) + ModelBytes(device), device.BudgetBytes),
+        PressureCategory = Level(device),
+        Allocations = asked.IncludeAllocations
+            ? [.. _allocations.Values.Where(one => one.Device == device).Select(one => one.ToRow(clock))]
+            : null,
+        Usage = asked.IncludeUsageStats ? Groups(device, GroupBy.Owner) : null,
+        Fragmentation = null,
+    };
+
+    private GetPressureResult GetPressure(GetPressureParams asked)
+    {
+        var found = Devices(asked.DeviceId, MemoryActions.GetPressure);
+        return new()
+        {
+            Devices = [.. found.Select(Pressure)],
+            PressureCategory = found.Max(Level),
+        };
+    }
+
+    private DevicePressure Pressure(FakeDevice device) => new()
+    {
+        DeviceId = device.DeviceId,
+        PressureCategory = Level(device),
+        PressurePercentage = PressurePercentage(device),
+        AvailableMemoryBytes = Headroom(device),
+        TotalMemoryBytes = device.BudgetBytes,
+        UtilizationPercentage = Percentage(AllocatedBytes(device) + ModelBytes(device), device.BudgetBytes),
+        Thresholds = _limits[device.DeviceId].Thresholds,
+        Signals = [],
+        Trend = null,
+        RecommendedActions = [],
+    };
+
+    private double PressurePercentage(FakeDevice device) =>
+        Percentage(Budget(device) - Headroom(device), Budget(device));
+
+    private PressureCategory Level(FakeDevice device)
+    {
+        var thresholds = _limits[device.DeviceId].Thresholds;
+        var now = PressurePercentage(device);
+        return now >= thresholds.Critical ? PressureCategory.Critical
+            : now >= thresholds.High ? PressureCategory.High
+            : now >= thresholds.Moderate ? PressureCategory.Moderate
+            : PressureCategory.Low;
+    }
+
+    private static double Percentage(long part, long whole) => whole <= 0 ? 100 : Math.Round(100.0 * part / whole, 3);
+
+    private SetLimitsResult SetLimits(SetLimitsParams asked)
+    {
+        var device = Device(asked.DeviceId, MemoryActions.SetLimits);
+        var sent = WireText.ToElement(asked);
+        var before = _limits[device.DeviceId];
+        var after = before with
+        {
+            LimitBytes = sent.TryGetProperty("limit_bytes", out _) ? asked.LimitBytes : before.LimitBytes,
+            ReserveBytes = asked.ReserveBytes ?? before.ReserveBytes,
+            Thresholds = asked.Thresholds is { } wanted
+                ? new() { Moderate = wanted.Moderate, High = wanted.High, Critical = wanted.Critical }
+                : before.Thresholds,
+        };
+        _limits[device.DeviceId] = after;
+        var over = Math.Max(0, AllocatedBytes(device) + ModelBytes(device) - (after.LimitBytes ?? long.MaxValue));
+        return new()
+        {
+            Previous = before,
+            Limits = after,
+            AllocationsAffected = over == 0 ? 0 : _allocations.Values.Count(one => one.Device == device),
+            BytesOverLimit = over,
+        };
+    }
+
+    private PlanBatchesResult PlanBatches(PlanBatchesParams asked)
+    {
+        const string action = MemoryActions.PlanBatches;
+        var device = Device(asked.DeviceId, action);
+        var available = Headroom(device);
+        var usable = (long)(available * asked.MaxFraction);
+        var size = Math.Min(asked.ItemCount, (usable - asked.FixedBytes) / asked.BytesPerItem);
+        if (size < 1)
+        {
+            var needed = asked.FixedBytes + asked.BytesPerItem;
+            throw Refused(
+                ErrorCode.OutOfMemory,
+                action,
+                $"{device.DeviceId} has {available} bytes of headroom, {usable} of them usable; a batch of one item needs {needed}",
+                new Dictionary<string, object?>
+                {
+                    ["device_id"] = device.DeviceId,
+                    ["requested_bytes"] = needed,
+                    ["available_bytes"] = usable,
+                    ["evictable_bytes"] = 0L,
+                },
+                retryable: true);
+        }
+
+        var (peak, whole) = (asked.FixedBytes + (size * asked.BytesPerItem), asked.FixedBytes + (asked.ItemCount * asked.BytesPerItem));
+        return new()
+        {
+            BatchSize = size,
+            BatchCount = (asked.ItemCount + size - 1) / size,
+            PeakBytes = peak,
+            UnbatchedBytes = whole,
+            SavingsPercentage = Math.Round(100 * (1 - ((double)peak / whole)), 3),
+        };
+    }
+}

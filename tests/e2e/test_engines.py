@@ -1,0 +1,49 @@
+"""A worker as a host starts it, with engines: real models, receipts in bytes, and no process left behind."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.process import eventually, gone, worker
+from tests.rigs.onnx_files import real
+
+
+def test_speech_is_detected_in_an_engine_of_its_own(tmp_path: Path) -> None:
+    """The example plugin works; the model is found out by its contents, counted, shrunk and unloaded with a receipt."""
+    shutil.copy(real("silero"), tmp_path / "voice.bin")
+    models = {"models": {"speech": {"path": "voice.bin", "params": {"intra_op_num_threads": 1}}}}
+    (tmp_path / "models.yaml").write_text(json.dumps(models))
+    options = ("--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.speech_detector")
+    silence = {"pcm16_base64": base64.b64encode(bytes(2 * 16000)).decode(), "sample_rate": 16000}
+    with worker(*options) as started:
+        started.call("worker.subscribe", {"events": ["memory.model_unloaded"]})
+        heard = started.call("speech.detect", silence)
+        assert len(heard["probabilities"]) == 31
+        assert max(heard["probabilities"]) < 0.5
+        assert started.refused("speech.detect", silence | {"sample_rate": 8000})["code"] == "invalid_request"
+        (status,) = started.call("memory.get_model_status", {"model_id": "speech"})["models"]
+        assert (status["state"], status["loader"], status["device_id"]) == ("loaded", "onnx", "cpu")
+        assert status["measured_bytes"] > 0
+        assert status["working_bytes"] >= 0
+        assert status["kv_bytes"] is None
+        shrunk = started.call("memory.unload_model", {"model_id": "speech", "mode": "shrink"})
+        assert shrunk["mode"] == "shrink"
+        (engine,) = psutil.Process(started.pid).children()
+        engine.kill()
+        lost = started.event("memory.model_unloaded")["data"]
+        assert "SIGKILL" in json.dumps(lost)
+        assert started.call("speech.detect", silence)["frame_ms"] == 32
+        (engine,) = psutil.Process(started.pid).children()
+        receipt = started.call("memory.unload_model", {"model_id": "speech"})
+        assert receipt["claimed_bytes"] == receipt["freed_bytes"] > 0
+        assert (
+            receipt["kept_bytes"] <= receipt["claimed_bytes"] * 0.05
+            or receipt["steps"][-1]["step"] == "its process ended"
+        )
+        assert receipt["steps"][0]["step"] == "the engine dropped the model"
+        assert started.call("speech.detect", silence)["frame_ms"] == 32
+        engines = [each.pid for each in psutil.Process(started.pid).children()]
+    eventually(lambda: all(map(gone, engines)), "the engine ends with its worker")

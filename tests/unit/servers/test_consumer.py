@@ -1,0 +1,282 @@
+"""A model server as a consumer: what is asked of it, what counts of what it claims, and what is learned of its models."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from protocol.results import AllocateResult
+from tests.rigs.gguf_models import write_llama
+from tests.rigs.llama_cpp import LlamaSwap, llama_cpp
+from tests.rigs.model_servers import OllamaStandIn, serving
+from tests.unit.machine import MIB, Machine
+from worker.backends.simulated import SimulatedDevice
+from worker.core.cancellation import CancelToken
+from worker.core.clock import NS_PER_S, FixedClock, SystemClock
+from worker.core.consumers import Offer
+from worker.core.errors import OutOfMemoryError
+from worker.core.models import ServerSpec
+from worker.core.records import HOST, AllocationRequest
+from worker.eviction.release_planner import Release
+from worker.servers.base import Seen, Served, ServerError, Step
+from worker.servers.consumer import ServerConsumer
+from worker.servers.known import OpenServer, open_server
+from worker.servers.watch import LOOK_S, ServerWatch
+from worker.telemetry.system import SystemMemory
+from worker.workers.gone import Gone
+
+DEVICE = "sim:0"
+
+
+class OllamaOn(OllamaStandIn):
+    """An Ollama whose models are on a machine's device, so that its readings show them."""
+
+    def __init__(self, machine: Machine, models: dict[str, int]) -> None:
+        super().__init__(models)
+        self._machine = machine
+        self.held = {name: machine.allocate(DEVICE, size, owner="ollama") for name, size in models.items()}
+        self.leaks = False
+        """Whether a model that it says is gone is not."""
+
+    def unload(self, name: str | None) -> None:
+        """Do as told."""
+        super().unload(name)
+        if name not in self.loaded and not self.leaks:
+            self._machine.memory.allocations.deallocate(self.held.pop(name or ""), force=True)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Return what is closed when the test is over."""
+    with ExitStack() as made:
+        yield made
+
+
+def consumer_of(
+    machine: Machine, stack: ExitStack, kind: str, url: str, device_id: str, reload_ms: float | None = None
+) -> ServerConsumer:
+    """Return a server as a consumer that takes part, having been looked at."""
+    opened = open_server(ServerSpec("s", kind, url), device_id)
+    stack.callback(opened.server.close)
+    watch = ServerWatch("s", opened, None, machine.clock, lambda *_: None, lambda *_: None)
+    watch.look()
+    made = ServerConsumer(watch, machine.clock, reload_ms)
+    machine.memory.consumers.add_source(lambda device: [made] if device in {None, device_id} else [])
+    return made
+
+
+class Beside:
+    """A machine with a device of 12 MiB, of which an Ollama has 4 and 6."""
+
+    def __init__(self, tmp_path: Path, stack: ExitStack) -> None:
+        self.machine = Machine(tmp_path, SimulatedDevice(12 * MIB))
+        self.ollama = OllamaOn(self.machine, {"small": 4 * MIB, "large": 6 * MIB})
+        url = stack.enter_context(serving(self.ollama))
+        self.consumer = consumer_of(self.machine, stack, "ollama", url, DEVICE, reload_ms=100.0)
+        stack.callback(self.machine.close)
+
+    def make_room(self, size: int) -> AllocateResult:
+        """Allocate, making headroom."""
+        allocations = self.machine.memory.allocations
+        request = AllocationRequest(DEVICE, size)
+        return allocations.allocate(allocations.new_id(), request, self.machine.token(), make_room=True)
+
+
+@pytest.fixture
+def beside(tmp_path: Path, stack: ExitStack) -> Beside:
+    """Return a machine beside an Ollama."""
+    return Beside(tmp_path, stack)
+
+
+def test_an_allocation_has_an_idle_model_unloaded(beside: Beside) -> None:
+    """The one that costs less per byte, at a price that is told; what came back is what the device shows."""
+    made = beside.make_room(4 * MIB)
+    assert beside.ollama.told == ["unload large"]
+    (row,) = made.released
+    assert (row.consumer_id, row.kind) == ("server:s", "ollama")
+    assert (row.claimed_bytes, row.returned_bytes) == (6 * MIB, 6 * MIB)
+    assert "large unloaded: 100 ms to load, as declared" in row.reason
+
+
+def test_a_model_in_use_is_not_asked(beside: Beside) -> None:
+    """Whoever began to use it after the plan was made keeps it."""
+    beside.ollama.begin("small")
+    beside.ollama.begin("large")
+    with pytest.raises(OutOfMemoryError):
+        beside.make_room(8 * MIB)
+    assert beside.ollama.told == []
+
+
+def test_a_server_that_lies(beside: Beside) -> None:
+    """What it says is gone is not, by the device's readings: no byte counts, and its next promise is worth less."""
+    beside.ollama.leaks = True
+    with pytest.raises(OutOfMemoryError):
+        beside.make_room(4 * MIB)
+    quotes = {each.consumer_id: each for each in beside.machine.memory.consumers.quotes(DEVICE)}
+    assert quotes["server:s"].expected_yield < 1
+    (row,) = (
+        each
+        for each in beside.machine.memory.consumers.status((DEVICE,), None)
+        if each.consumer_id == "server:s"
+    )
+    assert row.claimed_bytes
+    assert row.returned_bytes == 0
+
+
+@pytest.mark.parametrize("mode", ["hung", "broken", "headers"])
+def test_a_server_that_hangs_is_not_waited_for(
+    beside: Beside, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused in bounded time, and nothing was told."""
+    monkeypatch.setattr("worker.servers.http.ANSWER_S", 0.3)
+    beside.ollama.mode = mode
+    with pytest.raises(OutOfMemoryError):
+        beside.make_room(4 * MIB)
+    assert beside.ollama.told == []
+
+
+def test_a_server_that_keeps_what_it_is_told_to_give(beside: Beside) -> None:
+    """It is waited for as long as any owner, and no longer."""
+    beside.ollama.keeps = True
+    began = beside.machine.clock.now_ns()
+    with pytest.raises(OutOfMemoryError):
+        beside.make_room(4 * MIB)
+    assert beside.machine.clock.now_ns() - began <= 60 * NS_PER_S
+    assert len(beside.ollama.told) <= 4
+
+
+def test_what_a_real_server_gives_back_is_what_the_machine_shows(tmp_path: Path, stack: ExitStack) -> None:
+    """llama.cpp's own process ends, and the machine's memory, read before and after, has its weights back."""
+    model = write_llama(tmp_path / "tiny.gguf", layers=8, width=1024, inner=2816)
+    machine = Machine(tmp_path, clock=SystemClock(), system=SystemMemory())
+    stack.callback(machine.close)
+    server = stack.enter_context(llama_cpp(model))
+    url = stack.enter_context(serving(LlamaSwap({"tiny": server})))
+    consumer = consumer_of(machine, stack, "llama-swap", url, HOST)
+    (offer,) = consumer.offers(1)
+    held = psutil.Process(server.process.pid).memory_info().rss
+    assert offer.bytes == pytest.approx(held, rel=0.1)
+    assert offer.bytes > 350 * MIB
+    gone = Gone()
+    release = Release(
+        "server:s", "llama-swap", offer.bytes, offer.bytes, offer.cost_ms, (offer,), offer.reason
+    )
+    refused = machine.memory.consumers.release([release], HOST, "a test", machine.token(), gone)
+    assert refused == {}
+    (row,) = gone.released
+    assert row.claimed_bytes == offer.bytes
+    assert row.returned_bytes is not None
+    assert row.returned_bytes > 0
+    assert server.process.poll() is not None
+
+
+# ---- what is learned ----
+
+
+class Told:
+    """A server that says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.seen = Seen(())
+        self.woken = 0
+        self.wakes: Callable[[], bool] = lambda: True
+
+    def look(self) -> Seen:
+        return self.seen
+
+    def steps(self, seen: Seen) -> tuple[Step, ...]:
+        return tuple(Step("unloaded", each.size_bytes or 0, each.name) for each in seen.models)
+
+    def give_back(self, step: Step) -> None:
+        raise AssertionError(step)
+
+    def is_done(self, step: Step, seen: Seen) -> bool:
+        raise AssertionError(step, seen)
+
+    def wake(self, free_bytes: int | None) -> bool:
+        assert free_bytes == 7
+        self.woken += 1
+        return self.wakes()
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Watched:
+    """A server that is looked at each second of a clock that stands otherwise."""
+
+    def __init__(self) -> None:
+        self.clock = FixedClock()
+        self.server = Told()
+        self.changes = 0
+        opened = OpenServer("told", "http://127.0.0.1:1", DEVICE, self.server)
+        self.watch = ServerWatch("t", opened, None, self.clock, self._changed, lambda *_: None, lambda: 7)
+        self.look()
+
+    def _changed(self, *_: object) -> None:
+        self.changes += 1
+
+    def look(self, *models: Served) -> None:
+        """Look, a second after the last time, and see these."""
+        self.clock.wait(LOOK_S, CancelToken(self.clock.now_ns))
+        self.server.seen = Seen(models)
+        self.watch._look_once()
+
+    def offer(self) -> Offer:
+        """Return what it offers."""
+        return ServerConsumer(self.watch, self.clock, None).offers(1)[0]
+
+
+def test_a_load_is_measured() -> None:
+    """From between the looks before it began and at which it had begun, to between those at which it ended; then it is the price."""
+    up = Watched()
+    loading, loaded = Served("m", 1024 * MIB, busy=True), Served("m", 1024 * MIB)
+    assert "its load was not seen yet" in (up.look(loaded), up.offer())[1].reason
+    up.look()
+    for _ in range(3):
+        up.look(loading)
+    up.look(loaded)
+    assert up.watch.learned("m").load_ms == 3000
+    assert "3000 ms to load, as seen" in up.offer().reason
+
+
+def test_a_load_that_was_seen_once_is_not_measured() -> None:
+    """It may have been no load, or any time of it."""
+    up = Watched()
+    up.look(Served("m", MIB, busy=True))
+    up.look(Served("m", MIB))
+    assert up.watch.learned("m").load_ms is None
+
+
+def test_what_was_in_use_is_dearer() -> None:
+    """A use is counted once, whether it was seen to begin or only to be over."""
+    up, rarely = Watched(), Watched()
+    idle = Served("m", MIB, used="a")
+    for each in (up, rarely):
+        each.look(idle)
+    for used in "bcd":
+        up.look(replace(idle, busy=True, used="a"))
+        up.look(replace(idle, used=used))
+        rarely.look(idle)
+        rarely.look(idle)
+    assert up.watch.learned("m").uses.weight(up.clock.now_ns()) == pytest.approx(4, abs=0.1)
+    assert up.offer().cost_ms > rarely.offer().cost_ms
+
+
+def test_who_gave_memory_back_is_woken() -> None:
+    """At each look, once it has no model any more; that it fails ends nothing."""
+    up = Watched()
+    woken = up.server.woken
+    up.look(Served("m", MIB))
+    assert up.server.woken == woken
+
+    def fails() -> bool:
+        raise ServerError("no")
+
+    up.server.wakes = fails
+    up.look()
+    up.look()
+    assert up.server.woken == woken + 2

@@ -1,0 +1,130 @@
+"""llama.cpp through xllamacpp, in an engine's process."""
+
+import contextlib
+import http.client
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import xllamacpp
+
+from worker.backends.engines.base import EngineError
+from worker.core.cancellation import CancelToken
+
+_ERRORS_ONLY = 1
+_ERASE_S = 30.0
+_STDERR = 2
+_MODES = {
+    (True, False): "MMAP", (True, True): "MMAP_MLOCK", (False, True): "MLOCK", (False, False): "NONE",
+}  # fmt: skip
+"""How a file is loaded, by whether it is mapped, and whether its pages are held in memory."""
+_FLASH = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
+
+
+class LlamaEngine:
+    """The library."""
+
+    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "LlamaSession":
+        """Load a model. EngineError with llama.cpp's own words."""
+        token.check()
+        return LlamaSession(path, params)
+
+
+class LlamaSession:
+    """A model, and its cache of keys and values, which is held whole from the start.
+
+    The server opens a port that nothing can keep it from: on loopback, with a key that no one but this process has.
+    """
+
+    def __init__(self, path: str, params: Mapping[str, Any]) -> None:
+        self._params = params
+        self._key = secrets.token_urlsafe(32)
+        lines: list[str] = []
+        try:
+            with _complaints(lines):
+                self.session = xllamacpp.Server(_common(path, params, self._key))
+        except RuntimeError as error:
+            raise EngineError(_cause(lines) or str(error)) from error
+
+    def shrink(self) -> None:
+        """Clear the cache: what was said in every sequence is worked out anew by whoever goes on with it."""
+        address = urlsplit(self.session.listening_address)
+        for slot in range(self._params["n_parallel"]):
+            server = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_ERASE_S)
+            with contextlib.closing(server):
+                server.request(
+                    "POST", f"/slots/{slot}?action=erase", headers={"Authorization": f"Bearer {self._key}"}
+                )
+                answer = server.getresponse()
+                answer.read()
+                if answer.status != http.client.OK:
+                    message = f"llama.cpp did not clear its cache: {answer.status} {answer.reason}"
+                    raise RuntimeError(message)
+
+    def close(self) -> None:
+        """Drop the server: its threads, its port, its cache and its mapped file go with it."""
+        del self.session
+
+    def figures(self) -> Mapping[str, int | None]:
+        """Return what the cache takes, which follows from the file's header and the context."""
+        return {name: self._params[name] for name in ("kv_bytes", "kv_bytes_per_token")}
+
+
+def _common(path: str, params: Mapping[str, Any], key: str) -> xllamacpp.CommonParams:
+    common = xllamacpp.CommonParams()
+    common.model.path = path
+    for name in ("n_ctx", "n_parallel", "n_gpu_layers", "n_batch", "n_ubatch", "main_gpu", "embedding"):
+        setattr(common, name, params[name])
+    for name in ("cache_type_k", "cache_type_v"):
+        setattr(common, name, xllamacpp.ggml_type(params[name]))
+    if params["n_threads"]:
+        common.cpuparams.n_threads = common.cpuparams_batch.n_threads = params["n_threads"]
+    mode = _MODES[params["use_mmap"], params["use_mlock"]]
+    common.load_mode = getattr(xllamacpp.llama_load_mode, f"LLAMA_LOAD_MODE_{mode}")
+    flash = _FLASH[params["flash_attn"]]
+    common.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash}")
+    if params["pooling_type"] is not None:
+        pooling = f"LLAMA_POOLING_TYPE_{params['pooling_type'].upper()}"
+        common.pooling_type = getattr(xllamacpp.llama_pooling_type, pooling)
+    common.cache_ram_mib = params["prompt_cache_mib"]
+    common.fit_params = (
+        False  # where it does not fit, the worker makes headroom; llama.cpp would shorten the context
+    )
+    common.offline = True
+    common.verbosity = _ERRORS_ONLY
+    common.hostnames, common.port, common.api_keys, common.ui = ["127.0.0.1"], 0, [key], False
+    common.n_threads_http = 1  # for clearing the cache: plugins call the server here, not through its port
+    common.slot_save_path = os.path.join(os.devnull, "")  # noqa: PTH118 - nowhere: it allows clearing, and saves nothing
+    return common
+
+
+@contextlib.contextmanager
+def _complaints(lines: list[str]) -> Iterator[None]:
+    """Gather what the library writes to stderr meanwhile, where alone it says what is wrong; it is passed on, too."""
+    sys.stderr.flush()
+    kept = os.dup(_STDERR)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, _STDERR)
+            os.close(kept)
+            file.seek(0)
+            text = file.read().decode("utf-8", "replace")
+            lines += text.splitlines()
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _cause(lines: list[str]) -> str | None:
+    """Return the first of llama.cpp's complaints, without its time and its function: the others follow from it."""
+    for line in lines:
+        _, mark, said = line.partition(" E ")
+        if mark:
+            return said.partition(": ")[2] or said
+    return None

@@ -1,0 +1,40 @@
+"""TorchScript through ``torch.jit``, in an engine's process: a program with its weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from worker.core.cancellation import CancelToken
+
+
+class TorchScriptEngine:
+    """The library."""
+
+    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "TorchScriptSession":
+        """Load a program, for being used and not trained."""
+        token.check()
+        if params["threads"]:
+            torch.set_num_threads(params["threads"])
+        return TorchScriptSession(path, params["device"])
+
+
+class TorchScriptSession:
+    """A program and its weights."""
+
+    def __init__(self, path: str, device: str) -> None:
+        self.session = torch.jit.load(path, map_location=device).eval()
+
+    def shrink(self) -> None:
+        """Have torch give back the blocks that it keeps on a GPU; on the CPU it keeps none."""
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Drop the program."""
+        del self.session
+        self.shrink()
+
+    def figures(self) -> Mapping[str, int | None]:
+        """Return nothing: what state a program keeps is its own."""
+        return {}

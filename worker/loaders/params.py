@@ -1,0 +1,60 @@
+"""A model's ``params`` as its loader reads them: each is checked, and one that is not known is refused by name."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from worker.core.models import ModelSpec
+from worker.loaders.base import load_failed
+
+
+class Params:
+    """What is declared, taken one by one; ``check`` refuses what is left over."""
+
+    def __init__(self, spec: ModelSpec, loader: str) -> None:
+        self._spec = spec
+        self._loader = loader
+        self._given = dict(spec.params)
+        # Mutable: the names that were asked for.
+        self._known: list[str] = []
+
+    def whole(self, name: str, least: int, most: int, otherwise: int = 0) -> int:
+        """Take a whole number."""
+        value = self._take(name, otherwise)
+        if type(value) is not int or not least <= value <= most:
+            raise self._wrong(name, value, f"a whole number from {least} to {most}")
+        return value
+
+    def flag(self, name: str, *, otherwise: bool) -> bool:
+        """Take a yes or no."""
+        value = self._take(name, otherwise)
+        if not isinstance(value, bool):
+            raise self._wrong(name, value, "true or false")
+        return value
+
+    def word(self, name: str, words: Iterable[str], otherwise: str | None) -> Any:
+        """Take one of some words; YAML's ``on`` and ``off`` are words here."""
+        value = self._take(name, otherwise)
+        value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+        words = tuple(words)
+        if value is not otherwise and value not in words:
+            raise self._wrong(name, value, f"one of {', '.join(words)}")
+        return value
+
+    def check(self) -> None:
+        """Refuse what no one asked for. ModelLoadFailedError."""
+        for name in self._given:
+            if name not in self._known:
+                near = difflib.get_close_matches(str(name), self._known, 1)
+                there = f"there are {', '.join(self._known)}" if self._known else "it has none"
+                hint = f"; did you mean {near[0]!r}?" if near else f"; {there}"
+                raise load_failed(
+                    self._spec, f"params.{name} is no option of the loader {self._loader}{hint}"
+                )
+
+    def _take(self, name: str, otherwise: Any) -> Any:
+        self._known.append(name)
+        return self._given.get(name, otherwise)
+
+    def _wrong(self, name: str, value: Any, wanted: str) -> Exception:
+        return load_failed(self._spec, f"params.{name} is to be {wanted}, not {str(value)[:80]!r}")
