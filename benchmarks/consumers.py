@@ -3,7 +3,7 @@
     python -m benchmarks.consumers --seeds 8 --first-seed 200
 
 Four consumers share one memory: models, KV caches of sessions, responses and vector indices, 6,000 uses. The same seed
-gives the same trace. The prices were tuned on the seeds 100 to 102 of the first four shapes, and on no others.
+gives the same trace. The prices were tuned on traces of an earlier generator, in the first four shapes.
 """
 
 import argparse

@@ -299,7 +299,8 @@ class ConsumerWorker:
                     gone.released.append(_row(wanted[consumer_id], claimed, returned))
                     if not claimed:
                         refused[consumer_id] = "it gave nothing back"
-            seen = now
+            # What is there beyond these words is left to those that are still to come: it may have gone before its word.
+            seen = now if gain is None or seen is None else min(now or 0, seen + gain)
 
         answers = self.questions.ask(wanted, send, token, wait_ns, answered)
         for consumer_id in wanted.keys() - answers.keys():

@@ -188,9 +188,10 @@ class ModelUnloader:
             self._evictions.shrunk(eviction)
             raise
         self._evictions.shrunk(eviction)
-        row = _row(
-            entry.model_id, receipt.claimed_bytes or 0, receipt, eviction.reload_ms, eviction.reason, mode
-        )
+        reason = eviction.reason
+        if not eviction.residence.engine:
+            reason = "nothing to shrink: what is loaded is its weights alone"
+        row = _row(entry.model_id, receipt.claimed_bytes or 0, receipt, eviction.reload_ms, reason, mode)
         log("debug", "shrunk", model_id=entry.model_id, returned_bytes=row.returned_bytes, reason=row.reason)
         return row
 

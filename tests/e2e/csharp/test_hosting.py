@@ -60,6 +60,13 @@ def test_the_workers_options_come_from_configuration(seen: dict[str, Any]) -> No
     assert set(seen["configured"]) == told
 
 
+def test_the_workers_python_comes_from_configuration(seen: dict[str, Any]) -> None:
+    """It is found or made when the worker starts; what lacks is the start's reason, with its remedy."""
+    assert seen["extras"] == ["torch"]
+    sentence = "FolderMissing: Venv '/no/such/venv' is not there (looked for '/no/such/venv'): make it, or set Venv to"
+    assert seen["unprepared"].startswith(sentence)
+
+
 def test_several_workers(seen: dict[str, Any]) -> None:
     """Each has its key: a process, a health check and telemetry of its own, ended with the host; none is added twice."""
     assert seen["keyed"] == {

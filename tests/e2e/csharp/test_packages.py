@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,17 @@ def test_offline(toolchain: Toolchain, program: Path, wheels: Path, empty: Path,
     )
     done = run(toolchain, program, path, empty, place, "", str(wheels))
     assert done.returncode == 0, done.stdout
+
+
+def test_two_hosts_that_start_at_once(
+    toolchain: Toolchain, program: Path, wheels: Path, empty: Path, tmp_path: Path
+) -> None:
+    """One makes the environment; the other waits, and finds it made."""
+    path, place = interpreters(tmp_path / "path", bare_python()), str(tmp_path / "environment")
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run, toolchain, program, path, empty, place, "", str(wheels)) for _ in range(2)]
+    made = sorted(one.result().stdout.split()[3] for one in both)
+    assert made == ["made=False", "made=True"], [one.result().stdout for one in both]
 
 
 # ---- a consumer's own tests ------------------------------------------------------------------------

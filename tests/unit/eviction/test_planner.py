@@ -229,3 +229,23 @@ def test_a_limit_is_met_where_any_choice_meets_it(sizes: list[int], data: st.Dat
     picked = choose(sizes, need, limit)
     assert len(picked) <= limit
     assert sum(sizes[index] for index in picked) >= need
+
+
+def test_what_engines_keep_beside_their_models_goes_before_any_model() -> None:
+    """Where it is enough: the cheapest byte first, no more than is needed, and nothing of what may not be touched."""
+    slow = model("slow", 40, shrinkable_bytes=30, shrink_ms=300)
+    quick = model("quick", 40, shrinkable_bytes=20, shrink_ms=2)
+    used = model("used", 40, shrinkable_bytes=30, in_use=1)
+    result = plan([slow, quick, used, model("plain", 50)], 15)
+    assert [(one.model_id, one.mode, one.freed_bytes) for one in result.victims] == [
+        ("quick", EvictionMode.SHRINK, 20)
+    ]
+    assert result.meetable
+    assert (result.freed_bytes, result.reload_ms) == (20, 0)
+    assert why(result)["plain"] == "stays: enough is given back by engines, without it"
+    assert why(result)["used"] == "stays: in use by 1 lease"
+    assert gone(plan([slow, quick, used], 45)) == ["quick", "slow"]
+    assert {one.mode for one in plan([slow, quick, used], 51).victims} == {EvictionMode.UNLOAD}
+    assert {one.mode for one in plan([slow, quick], 45, max_models=1, forced=True).victims} == {
+        EvictionMode.UNLOAD
+    }

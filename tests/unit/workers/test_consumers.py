@@ -184,6 +184,29 @@ def test_a_lie_frees_nothing_and_prices_the_next_promise(machine: Machine) -> No
     machine.check()
 
 
+def test_what_came_back_before_its_word_is_still_its_own(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another's answer, of nothing, is heard first and the device is read: what is there already is not lost to that."""
+    cache = Cache(machine)
+    idle = Cache(machine, entries=0, name="idle")
+    idle.register(held_bytes=MIB, offers=(Offer(MIB, 0.001, "", divisible=True),))
+    machine.on_release_requested = lambda event: cache.drop(1) if event.consumer_id == "cache" else None
+
+    def one_after_the_other(wanted: Any, send: Any, _token: Any, _wait_ns: int, answered: Any) -> Any:
+        send()
+        answers = {name: 0 if name == "idle" else MIB for name in sorted(wanted, reverse=True)}
+        for name, said in answers.items():
+            answered({name: said})
+        return answers
+
+    monkeypatch.setattr(machine.memory.consumers.questions, "ask", one_after_the_other)
+    made = make_room(machine, 6 * MIB)
+    returned = [(each.consumer_id, each.claimed_bytes, each.returned_bytes) for each in made.released]
+    assert returned[:2] == [("idle", 0, 0), ("cache", MIB, MIB)]
+    machine.close()
+
+
 def test_who_gives_less_is_asked_again_and_who_gives_more_is_not(machine: Machine) -> None:
     """Headroom is planned anew after each answer, by the readings: what is missing still is asked for again."""
     cache = Cache(machine)

@@ -160,9 +160,12 @@ class Engines:
         with self._lock:
             self._closed = True
             launching, processes = self._launching, list(self._processes.values())
+        # First: they would end with the thread that started them, and be taken for lost.
+        for each in processes:
+            each.end("belongs to a worker that ends")
         if launching is not None:
             launching.close()
-        for each in processes:
+        for each in processes:  # what was being started meanwhile
             each.end("belongs to a worker that ends")
         if self._slots is not None:
             self._slots.close()

@@ -40,7 +40,7 @@ internal static class Tool
 
         process.StandardInput.Close();
         var output = ReadAsync(process.StandardOutput, line);
-        var errors = ReadAsync(process.StandardError, null);
+        var errors = ReadAsync(process.StandardError, line);
         using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         limit.CancelAfter(timeout);
         try

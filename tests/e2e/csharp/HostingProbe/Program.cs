@@ -54,6 +54,9 @@ builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
     ["MemoryWorker:Worker:Plugins:0"] = "mine",
     ["MemoryWorker:Worker:MetricsInterval"] = "00:00:05",
     ["MemoryWorker:Worker:LimitBytes"] = "1048576",
+    ["MemoryWorker:Python:Venv"] = "/no/such/venv",
+    ["MemoryWorker:Python:Extras:0"] = "torch",
+    ["MemoryWorker:MaxRestarts"] = "0",
 });
 builder.Services.AddKeyedMemoryWorker("configured", builder.Configuration.GetSection(MemoryWorkerOptions.Section), options => options.StartWithHost = false);
 builder.Services.AddKeyedMemoryWorker("second", configure: options =>
@@ -82,6 +85,16 @@ var keyed = new
     health = await HealthAsync("memory_worker_second"),
     twice = Refused(() => builder.Services.AddKeyedMemoryWorker("second")),
 };
+var unprepared = "none";
+try
+{
+    await host.Services.GetRequiredKeyedService<IPythonWorkerService>("configured").StartAsync();
+}
+catch (WorkerStartException problem) when (problem.InnerException is PythonEnvironmentException inner)
+{
+    unprepared = $"{inner.Problem}: {inner.Message}";
+}
+
 var healthy = await HealthAsync();
 var echo = await AskAsync("fake.echo");
 await AskAsync("fake.complain", """{"lines": ["{\"level\": \"error\", \"message\": \"the device is hot\"}"]}""");
@@ -107,6 +120,8 @@ var stopped = await HealthAsync();
 Console.WriteLine(JsonSerializer.Serialize(new
 {
     keyed,
+    unprepared,
+    extras = host.Services.GetRequiredService<IOptionsMonitor<MemoryWorkerOptions>>().Get("configured").Python!.Extras,
     configured = host.Services.GetRequiredService<IOptionsMonitor<MemoryWorkerOptions>>().Get("configured").Worker.ToArguments(),
     version = new[] { versions.Distinct().Single(), traced.Select(one => one.Source.Version).Distinct().Single() },
     ended = second.Snapshot.State.ToString(),
