@@ -30,7 +30,9 @@ from protocol.actions import ACTIONS
 SAMPLES = Path(__file__).resolve().parents[1] / "schemas" / "samples"
 REPLY_SECONDS = 10.0
 ENOUGH = 30
-"""So many successes in a row say that no allocation is left to fail; of other kinds it is counted."""
+"""So many in a row that end as without a failure say that no allocation is left to fail; of other kinds it is counted."""
+_NEVER = 10**9
+"""The allocation that never comes."""
 MOST = 1_000
 _OF_AN_END = 20
 """Failures of a kind that are tried where the worker ends: each takes a new one."""
@@ -328,21 +330,21 @@ class Faults:
     def until_it_succeeds(self, trial: Trial, kind: str) -> None:
         """Let the first fail, then the second, and so on."""
         if kind == "memory":
-            segment = 0
-            while self._segment(trial, segment):
+            undisturbed, segment = self.run(trial, kind, _NEVER)[0], 0
+            while self._segment(trial, segment, undisturbed):
                 segment += 1
             return
         for n in itertools.count(1):
             if not self.run(trial, kind, n)[1]:
                 return
 
-    def _segment(self, trial: Trial, segment: int) -> bool:
+    def _segment(self, trial: Trial, segment: int, undisturbed: str) -> bool:
         """Let allocations fail between two calls of orjson. Returns whether there is another such part."""
         in_a_row, n, more = 0, 0, False
         while in_a_row < ENOUGH and n < MOST:
             n += 1
             outcome, more = self.run(trial, "memory", n, segment)
-            in_a_row = in_a_row + 1 if outcome == "ok" else 0
+            in_a_row = in_a_row + 1 if outcome == undisturbed else 0
         return more
 
     def _note(self, wrong: list[str], where: str) -> None:

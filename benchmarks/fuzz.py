@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the six readers of what others wrote (``fuzz_parsers``), with atheris.
+"""Coverage-guided fuzzing of the readers of what others wrote (``fuzz_parsers``), with atheris.
 
 ``python -m benchmarks.fuzz [PARSER …] --seconds N``. What breaks one is printed as a line for the parser's file in
 ``tests/fuzz/corpus``; ``--keep`` writes the file anew: what is there with a note, and the smallest inputs that reach
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.fuzz_parsers import Parser
 
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "fuzz" / "corpus"
-NAMES = ("line", "yaml", "safetensors", "torch", "pickle", "gguf")
+NAMES = ("line", "yaml", "safetensors", "index", "onnx", "torch", "pickle", "gguf")
 MOST_BYTES = 64 * 1024
 SLOW_SECONDS = 10
 MOST_MEMORY_MIB = 1024

@@ -1,4 +1,4 @@
-"""The six readers of what others wrote: what each is handed, and what it may answer — a value, or its own error.
+"""The readers of what others wrote: what each is handed, and what it may answer — a value, or its own error.
 
 ``python -m benchmarks.fuzz`` looks for bytes on which one does anything else; ``tests/fuzz`` replays what was found.
 """
@@ -140,6 +140,51 @@ def _headers() -> Iterator[bytes]:
     yield b"\0\0{}"
 
 
+# ---- the index of a model in several files ----
+
+
+def _index(text: bytes, folder: Path) -> None:
+    """Open the folder that has this index, and the two files that a good one names."""
+    place = folder / "sharded"
+    place.mkdir(exist_ok=True)
+    for name, tensor in (("a", "w"), ("b", "v")):
+        header = json.dumps({tensor: {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}).encode()
+        (place / f"{name}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    (place / "model.safetensors.index.json").write_bytes(text)
+    _estimate(ModelSpec("m", "safetensors", place, folder))
+
+
+def _indexes() -> Iterator[bytes]:
+    whole = {"w": "a.safetensors", "v": "b.safetensors"}
+    yield json.dumps({"metadata": {"total_size": 4}, "weight_map": whole}).encode()
+    yield json.dumps({"weight_map": {"w": "a.safetensors"}}).encode()
+
+
+# ---- an ONNX file ----
+
+
+def _onnx(text: bytes, folder: Path) -> None:
+    path = folder / "model.onnx"
+    path.write_bytes(text)
+    _estimate(ModelSpec("m", "onnx", path, folder))
+
+
+def _onnxes() -> Iterator[bytes]:
+    """Yield graphs, written by hand: a library for it need not be there."""
+
+    def field(number: int, value: bytes | int) -> bytes:
+        if isinstance(value, int):
+            return bytes([number << 3, value])
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    tensor = field(1, 2) + field(1, 3) + field(2, 1) + field(8, b"w") + field(9, bytes(24))
+    place = field(1, b"location") + field(2, b"w.bin")
+    outside = field(1, 4) + field(2, 1) + field(8, b"v") + field(14, 1) + field(13, place)
+    for tensors in ((tensor,), (tensor, outside), ()):
+        graph = field(2, b"g") + b"".join(field(5, each) for each in tensors)
+        yield field(1, 8) + field(7, graph)
+
+
 # ---- torch's files ----
 
 
@@ -244,6 +289,8 @@ PARSERS = {
     "line": Parser(_line, (InvalidJsonError, InvalidRequestError, UnknownActionError), _lines),
     "yaml": Parser(_yaml, (ModelConfigError,), _yamls),
     "safetensors": Parser(_header, (ModelLoadFailedError,), _headers),
+    "index": Parser(_index, (ModelLoadFailedError,), _indexes),
+    "onnx": Parser(_onnx, (ModelLoadFailedError,), _onnxes),
     "torch": Parser(_archive, (ModelLoadFailedError,), _archives),
     "pickle": Parser(_pickle, (PickleError,), _pickles),
     "gguf": Parser(_gguf, (ModelLoadFailedError,), _ggufs),

@@ -39,7 +39,7 @@ def test_nothing_but_a_value_or_its_own_error(name: str, tmp_path: Path) -> None
 def test_every_sample_is_a_value(tmp_path: Path) -> None:
     """What the fuzzing begins with is read: else it would look at nothing but the first check."""
     pytest.importorskip("torch")
-    for name in ("safetensors", "torch", "gguf"):
+    for name in ("safetensors", "index", "onnx", "torch", "gguf"):
         for seed in PARSERS[name].seeds():
             assert outcome(PARSERS[name], seed, tmp_path) == "value"
 

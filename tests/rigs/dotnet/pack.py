@@ -50,7 +50,7 @@ def make_sdist(folder: Path, source: Path = REPOSITORY) -> Path:
 
 
 def copy_sources(source: Path, folder: Path) -> None:
-    """Copy what the Python package is made of; git says what belongs to it where there is git, else all of it."""
+    """Copy what the Python package is made of."""
     for name in ("pyproject.toml", "README.md", "LICENSE", "worker", "protocol"):
         for file in sorted((source / name).rglob("*")) if (source / name).is_dir() else [source / name]:
             if file.is_file() and "__pycache__" not in file.parts:
