@@ -223,7 +223,7 @@ def test_what_is_wrong_with_one_model_is_that_ones_alone(tmp_path: Path) -> None
     )
     told = {
         "link": "is not below the model root", "far": "it is for cuda:7", "page": "it is a web page",
-        "engine": "no loader 'gguf'", "odd": "pined: is no known key; the nearest is 'pinned'",
+        "engine": "it is no gguf file", "odd": "pined: is no known key; the nearest is 'pinned'",
         "models.5": "id: input should be a valid string",
     }  # fmt: skip
     with worker("--models", str(tmp_path / "models.yaml"), "--model-root", str(root)) as started:

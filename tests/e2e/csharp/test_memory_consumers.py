@@ -45,8 +45,8 @@ def test_it_does_not_fill_up_again(seen: dict[str, Any]) -> None:
 
 
 def test_one_that_throws_holds_up_no_other(seen: dict[str, Any]) -> None:
-    """It is asked first, as the cheapest, and answers for nothing; that is logged, and the next one is asked."""
-    assert seen["released"][0] == "stubborn 0 0"
+    """It is asked, as the cheapest, and answers for nothing; that is logged, and the others give what is needed."""
+    assert "stubborn 0 0" in seen["released"]
     assert "A handler of the memory worker's stubborn threw" in seen["log"]
 
 
