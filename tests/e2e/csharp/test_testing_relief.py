@@ -5,6 +5,7 @@ import io
 import threading
 from typing import Any, Self
 
+import pytest
 from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 
 from tests.e2e.csharp.host import make, real, until, wait
@@ -83,10 +84,13 @@ class Cache:
         with contextlib.suppress(System.OperationCanceledException):
             for one in runtime.iterate(self._stream, cancellation=self._stop.Token):
                 self.requests.append(one.Data)
-                pieces = -(-one.Data.Bytes // (8 * MIB))
-                for _ in range(pieces):
-                    wait(self._memory.DeleteMemoryAllocationAsync(self._pieces.pop()))
-                wait(self._memory.ConfirmReleasedAsync("cache", pieces * 8 * MIB))
+                self.release(one.Data.Bytes)
+
+    def release(self, wanted: int) -> None:
+        pieces = -(-wanted // (8 * MIB))
+        for _ in range(pieces):
+            wait(self._memory.DeleteMemoryAllocationAsync(self._pieces.pop()))
+        wait(self._memory.ConfirmReleasedAsync("cache", pieces * 8 * MIB))
 
 
 def test_a_consumer_makes_headroom(memory: Any) -> None:
@@ -217,3 +221,20 @@ def test_a_plan_for_a_model_names_what_goes(worker: Any) -> None:
     assert refusal(worker.Memory.LoadModelAsync(load))[0] == "plan_stale"
     load.PlanId = wait(worker.Memory.PlanAsync(asked)).PlanId
     assert [one.ModelId for one in wait(worker.Memory.LoadModelAsync(load)).ModelsUnloaded] == ["small"]
+
+
+def test_a_kill_ends_what_waits_for_a_consumer(worker: Any) -> None:
+    """The call that had it asked ends as one to a worker that died, at once; the successor knows no consumer."""
+    from MemoryWorker.Client import PostMemoryAllocateRequest, WorkerExitedException
+
+    class Fatal(Cache):
+        def release(self, wanted: int) -> None:
+            worker.Kill()
+
+    with Fatal(worker.Memory, 7):
+        until(lambda: plan(worker.Memory, more=16 * MIB).Selected == "more")
+        asked = make(PostMemoryAllocateRequest, SizeBytes=16 * MIB, MakeRoom=True)
+        with pytest.raises(WorkerExitedException, match="killed by a test"):
+            wait(worker.Memory.PostMemoryAllocateAsync(asked))
+    assert list(wait(worker.Memory.GetConsumersAsync()).Consumers) == []
+    assert allocate(worker.Memory, 16 * MIB).AllocationId == "alloc-1"
