@@ -143,6 +143,16 @@ _FROM_FILE = {
 }
 """For each kind of model: which keys must be there (or must not), and what to say else."""
 
+ENGINE_LOADERS = ("onnx", "gguf", "torch.jit")
+"""Loaders of models that a library runs in a process of its own: it decides how weights lie there."""
+
+NOT_FOR_ENGINES = {
+    "dtype": "has no meaning for an engine's model: its library runs weights as they are stored",
+    "offload": "has no meaning for an engine's model: it is shrunk or unloaded",
+    "placement": "has no meaning for an engine's model: its library places the weights",
+}
+"""Keys that an engine's model must not have, and what to say of them."""
+
 
 class ModelEntry(BaseModel):
     """One model."""
@@ -199,6 +209,10 @@ class ModelEntry(BaseModel):
         for key, (wanted, text) in rules.items():
             if _given(getattr(self, key)) is not wanted:
                 raise ValueError(f"{key}: {text}")
+        if self.loader is not None and LOADER_NAMES.get(self.loader, self.loader) in ENGINE_LOADERS:
+            for key, text in NOT_FOR_ENGINES.items():
+                if _given(getattr(self, key)):
+                    raise ValueError(f"{key}: {text}")
         return self
 
 
@@ -307,8 +321,17 @@ def models_schema() -> dict[str, Any]:
             "required": ["factory"],
             "properties": {"factory": given["factory"], "placement": {"const": "auto"}},
         },
-        "else": {"required": ["path"], "properties": {"path": given["path"], "factory": {"type": "null"}}},
-    }
+        "else": {
+            "required": ["path"],
+            "properties": {"path": given["path"], "factory": {"type": "null"}},
+            "if": {"properties": {"loader": {"enum": _engine_names()}}, "required": ["loader"]},
+            "then": {
+                "properties": {
+                    "dtype": {"type": "null"}, "offload": {"const": False}, "placement": {"const": "auto"},
+                }
+            },
+        },
+    }  # fmt: skip
     named = copy.deepcopy(entry)
     named["required"] = [key for key in named["required"] if key != "id"]
     del named["properties"]["id"]
@@ -344,6 +367,10 @@ def models_schema() -> dict[str, Any]:
             },
         },
     }
+
+
+def _engine_names() -> list[str]:
+    return [*ENGINE_LOADERS, *(name for name, loader in LOADER_NAMES.items() if loader in ENGINE_LOADERS)]
 
 
 def _field_texts(kind: type[BaseModel]) -> dict[str, str]:
