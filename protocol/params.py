@@ -396,7 +396,7 @@ class RegisterConsumerParams(Params):
     """Say what a consumer of memory outside the worker holds, and what giving it back costs; sent again, it updates."""
 
     consumer_id: Name
-    """The host's own name for it; what begins with ``model:``, ``pool:``, ``external:`` or ``server:`` is the worker's."""
+    """The host's own name for it; what begins with ``model:``, ``engine:``, ``pool:``, ``external:`` or ``server:`` is the worker's."""
     kind: Name | None = None
     """Free text, such as ``response_cache``."""
     device_id: Name | None = None

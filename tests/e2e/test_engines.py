@@ -29,6 +29,10 @@ def test_speech_is_detected_in_an_engine_of_its_own(tmp_path: Path) -> None:
         assert status["measured_bytes"] > 0
         assert status["working_bytes"] >= 0
         assert status["kv_bytes"] is None
+        (kept,) = started.call("memory.get_consumers", {"kind": "engine"})["consumers"]
+        assert (kept["consumer_id"], kept["held_bytes"]) == ("engine:speech", status["working_bytes"])
+        mine = {"consumer_id": "engine:mine", "held_bytes": 0, "offers": []}
+        assert started.refused("memory.register_consumer", mine)["code"] == "invalid_request"
         shrunk = started.call("memory.unload_model", {"model_id": "speech", "mode": "shrink"})
         assert shrunk["mode"] == "shrink"
         (engine,) = psutil.Process(started.pid).children()

@@ -1,6 +1,7 @@
 """A stand-in engine that takes, keeps, crashes and hangs as its params say, in a real engine process; and its loader.
 
-Its memory is real: anonymous pages that are written to.
+Its memory is real: anonymous pages that are written to. What it holds of a device is real to ``Driver`` alone, which
+lists processes as a device's driver does.
 """
 
 import json
@@ -11,6 +12,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from worker.backends.engines.base import EngineError, EngineLaunch
 from worker.core.cancellation import CancelToken
@@ -31,6 +34,25 @@ def pages(size: int) -> mmap.mmap:
     return made
 
 
+class Driver:
+    """Lists what each process holds of a device, as stand-ins write it down in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        # Mutable: what it says.
+        self.lists = True
+        self.says_bytes = True
+        self.asked: list[tuple[int, ...]] = []
+
+    def processes(self, device_id: str, pids: tuple[int, ...]) -> dict[int, int | None] | None:
+        self.asked.append(pids)
+        if not self.lists:
+            return None
+        there = ((int(each.name), int(each.read_text())) for each in self.folder.iterdir())
+        return {pid: held if self.says_bytes else None for pid, held in there if psutil.pid_exists(pid)}
+
+
 class StandInLoader:
     """Loads a file of JSON that says what is to happen when it is opened."""
 
@@ -49,7 +71,7 @@ class StandInLoader:
         )
 
     def device_id(self, spec: ModelSpec) -> str | None:
-        return None
+        return dict(spec.params).get("device")
 
 
 class StandIn:
@@ -82,16 +104,31 @@ class StandInSession:
         self._say = say
         self._own = pages(say["bytes"])
         self.work: list[mmap.mmap] = []
+        self.device_work = 0
+        self.hold(say.get("device_bytes", 0))
+        self.device_work = 0
         self.kv_bytes: int | None = say.get("kv_bytes")
 
+    def hold(self, more: int) -> None:
+        """Hold more of the device, or less."""
+        if "driver" in self._say:
+            mine = Path(self._say["driver"]) / str(os.getpid())
+            now = int(mine.read_text()) + more if mine.exists() else more
+            mine.write_text(str(now))
+        self.device_work += more
+
     def shrink(self) -> None:
+        self.hold(-self.device_work)
         while self.work:
             self.work.pop().close()
         self.kv_bytes = None if self.kv_bytes is None else 0
 
     def close(self) -> None:
-        kept = int(len(self._own) * self._say.get("keeps", 0))
+        share = self._say.get("keeps", 0)
+        kept = int(len(self._own) * share)
         self._own.close()
+        self.hold(-int(self._say.get("device_bytes", 0) * (1 - share)) - self.device_work)
+        self.device_work = 0
         if kept:
             KEPT.append(pages(kept))
         self.shrink()
@@ -107,6 +144,12 @@ def grow(weights: Any, data: dict[str, Any], call: Any) -> int:
     """Take working memory."""
     weights.session.work.append(pages(data["bytes"]))
     call.report(1, 1)
+    return os.getpid()
+
+
+def grow_there(weights: Any, data: dict[str, Any], call: Any) -> int:
+    """Take working memory of the device."""
+    weights.session.hold(data["bytes"])
     return os.getpid()
 
 

@@ -19,7 +19,7 @@ from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.consumers import ConsumerWorker
 from worker.workers.engine_models import EngineModels
-from worker.workers.model_consumers import externals, own_models
+from worker.workers.model_consumers import arenas, externals, own_models
 from worker.workers.model_load import ModelWorker
 from worker.workers.model_owners import ExternalWorker
 from worker.workers.restart import RestartWorker
@@ -51,6 +51,7 @@ def build_models(
         restarts.restart_for,
     )
     consumers.add_source(partial(externals, core, models, owners))
+    consumers.add_source(partial(arenas, core, worker.unloader))
     consumers.add_listed(partial(own_models, core, models, worker.unloader))
     servers = tuple(surroundings.servers())
     if servers:

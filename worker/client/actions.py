@@ -169,7 +169,7 @@ class Actions:
     def register_consumer(self, *, consumer_id: str, held_bytes: int, offers: list[dict[str, Any]], kind: str | None | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, floor_bytes: int | LeftOut = LEFT_OUT, hits: int | None | LeftOut = LEFT_OUT, misses: int | None | LeftOut = LEFT_OUT, saved_ms: float | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.RegisterConsumerResult:
         """Say what a consumer of memory outside the worker holds, and what giving it back costs; sent again, it updates.
 
-        consumer_id: The host's own name for it; what begins with ``model:``, ``pool:``, ``external:`` or ``server:`` is the worker's.
+        consumer_id: The host's own name for it; what begins with ``model:``, ``engine:``, ``pool:``, ``external:`` or ``server:`` is the worker's.
         kind: Free text, such as ``response_cache``.
         device_id: Where its memory is; null for ``cpu``.
         floor_bytes: What it can't give back.
@@ -361,7 +361,7 @@ class AsyncActions:
     async def register_consumer(self, *, consumer_id: str, held_bytes: int, offers: list[dict[str, Any]], kind: str | None | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, floor_bytes: int | LeftOut = LEFT_OUT, hits: int | None | LeftOut = LEFT_OUT, misses: int | None | LeftOut = LEFT_OUT, saved_ms: float | None | LeftOut = LEFT_OUT, owner: str | None | LeftOut = LEFT_OUT, lease_ms: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.RegisterConsumerResult:
         """Say what a consumer of memory outside the worker holds, and what giving it back costs; sent again, it updates.
 
-        consumer_id: The host's own name for it; what begins with ``model:``, ``pool:``, ``external:`` or ``server:`` is the worker's.
+        consumer_id: The host's own name for it; what begins with ``model:``, ``engine:``, ``pool:``, ``external:`` or ``server:`` is the worker's.
         kind: Free text, such as ``response_cache``.
         device_id: Where its memory is; null for ``cpu``.
         floor_bytes: What it can't give back.

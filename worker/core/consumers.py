@@ -17,6 +17,12 @@ EXTERNAL = "external"
 POOL = "pool"
 """The kind of what a device keeps for reuse."""
 
+ENGINE = "engine"
+"""The kind of what an engine keeps beside a model, which stays."""
+
+ENGINE_PREFIX = "engine:"
+"""Before the model's id, in the name of such a consumer."""
+
 
 class Holding(Record):
     """What a consumer holds at one moment, in bytes."""
@@ -56,7 +62,7 @@ class Consumer(Protocol):
 
     @property
     def consumer_id(self) -> str:
-        """Its name, which no other consumer has; ``model:``, ``pool:``, ``external:`` and ``server:`` are the worker's own."""
+        """Its name, which no other consumer has. What begins with ``model:``, ``engine:``, ``pool:``, ``external:`` or ``server:`` is the worker's own."""
         ...
 
     @property

@@ -135,10 +135,12 @@ class FileRange(Record):
 class Footprint(Record):
     """What a model in an engine's process takes, as measured from outside, and as its library says."""
 
-    loaded_bytes: int
-    """Since it was loaded, before any work."""
+    loaded_bytes: int | None
+    """Of the memory that it is counted on, since it was loaded, before any work; None where no source says."""
     working_bytes: int
-    """What its process grew by since."""
+    """What its process grew by there since."""
+    process_bytes: int | None
+    """Of the machine's memory, wherever it is counted, before any work."""
     kv_bytes: int | None = None
     kv_bytes_per_token: int | None = None
     shrink_ms: int | None = None

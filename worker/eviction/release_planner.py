@@ -13,7 +13,7 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from protocol.record import Record
-from worker.core.consumers import MIB, Offer, Quote, Release, told_bytes
+from worker.core.consumers import ENGINE_PREFIX, MIB, Offer, Quote, Release, told_bytes
 from worker.eviction.planner import (
     NOTHING_NEEDED,
     Candidate,
@@ -92,6 +92,8 @@ def plan_releases(
     Otherwise its offers are taken from the front, where
       8. several count as one if a later one is cheaper than those before it;
       9. a promise counts for as much as came back of earlier ones, at its whole cost.
+    What an engine keeps beside a model is a consumer, too, and no part of the model then. Below a cap of the worker's own
+    it is part of the model, for there the models alone count.
     How a need is divided between the models and the others:
      10. for each number of models, in the order of their strategy, the others give the rest, at the lowest price across
          all of them; the cheapest such division is taken, and between equals the one with the most models, which
@@ -100,10 +102,10 @@ def plan_releases(
      12. unless what is enough alone costs less: one of the others, the models by their strategy, or a single model;
      13. the models' part is then decided as ``plan_eviction`` says; without other consumers that is all of it.
     """
-    everyone = list(candidates)
+    fixed = [_why_fixed(quote, need) for quote in quotes]  # 1 to 4
+    everyone = list(_without_arenas(candidates, quotes, fixed, need))
     models = ranked((each for each in everyone if why_fixed(each, need.device_id) is None), ranking)
     wanted, own = max(0, need.free_bytes), max(0, need.models_bytes)
-    fixed = [_why_fixed(quote, need) for quote in quotes]  # 1 to 4
     found = [
         [] if why is not None else steps_of(index, quote, 0 if quote.counted else wanted)
         for index, (quote, why) in enumerate(zip(quotes, fixed, strict=True))
@@ -185,6 +187,8 @@ def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
         why = f"it is on {quote.device_id}, memory is needed on {need.device_id}"
     elif quote.consumer_id in need.excluded:  # 2
         why = "it was asked before, or is excluded"
+    elif quote.consumer_id.startswith(ENGINE_PREFIX) and need.models_bytes > 0:
+        why = "below a cap of the worker's own it goes with its model"
     elif quote.silent is not None:
         why = quote.silent
     elif quote.holding.spare_bytes <= 0:  # 3
@@ -197,6 +201,27 @@ def _why_fixed(quote: Quote, need: ReleaseNeed) -> str | None:
     elif quote.expected_yield <= 0:
         why = "nothing came back of what it promised before"
     return why
+
+
+def _without_arenas(
+    candidates: Iterable[Candidate], quotes: Sequence[Quote], fixed: Sequence[str | None], need: ReleaseNeed
+) -> Iterable[Candidate]:
+    """Return the models without what their engines offer by themselves, so that none of it counts twice."""
+    if need.models_bytes > 0:
+        return candidates
+    offered = {
+        quote.consumer_id: 0
+        if why is not None
+        else int(sum(each.bytes for each in quote.offers) * quote.expected_yield)
+        for quote, why in zip(quotes, fixed, strict=True)
+        if quote.consumer_id.startswith(ENGINE_PREFIX)
+    }
+    return (
+        each
+        if (size := offered.get(f"{ENGINE_PREFIX}{each.model_id}")) is None
+        else replace(each, size_bytes=max(0, each.size_bytes - size), shrinkable_bytes=0)
+        for each in candidates
+    )
 
 
 def _cheapest(models: Sequence[Candidate], chains: list[list[Step]], wanted: int, own: int) -> _Choice:

@@ -13,7 +13,7 @@ from worker.core.sure_lock import SureRLock
 from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
 from worker.policy.consumer_limits import ConsumerLimit, fall, rise
 
-OWN_PREFIXES = ("model:", "pool:", "external:", "server:")
+OWN_PREFIXES = ("model:", "engine:", "pool:", "external:", "server:")
 """The worker's own consumers are called so."""
 
 CONSUMERS_MAX = 1024

@@ -93,8 +93,13 @@ class ModelEntry:
 
     @property
     def working_bytes(self) -> int:
-        """What is to be kept free for it: declared beyond its tensors, or seen in an engine; less what it has of that."""
+        """What is to be kept free for it: declared beyond its tensors, or seen in an engine; less what it has of that.
+
+        Nothing where an engine gave it back, until the model works again: it was given back because others need it.
+        """
         has = 0 if self.footprint is None else self.footprint.working_bytes
+        if self.footprint is not None and self.footprint.shrink_ms is not None and not self.shrinkable_bytes:
+            return 0
         return max(0, self._all_working_bytes - has)
 
     @property

@@ -31,6 +31,17 @@ class DeviceProcesses:
         rows = [DeviceProcess(pid, _name(pid), held, pid in ours) for pid, held in found.items()]
         return tuple(sorted(rows, key=lambda row: (-(row.bytes or 0), row.pid)))
 
+    def held(self, device_id: str, pid: int) -> int | None:
+        """Return what a process holds of a device: 0 for one that is not listed; None where no source says."""
+        backend = self._backends[device_id]
+        if not isinstance(backend, KnowsProcesses):
+            return None
+        try:
+            found = backend.processes(device_id, (pid,))
+        except DeviceUnavailableError:
+            return None
+        return None if found is None else found.get(pid, 0)
+
 
 def _this_and_children() -> set[int]:
     try:

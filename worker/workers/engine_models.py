@@ -4,6 +4,7 @@ Nothing of engines is imported before the first model of one is loaded.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from protocol.results import Eviction
@@ -20,6 +21,7 @@ from worker.manager.model_table import ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.device_processes import DeviceProcesses
 
 if TYPE_CHECKING:
     from worker.backends.engines.base import EngineLaunch
@@ -32,6 +34,7 @@ class EngineModels:
     def __init__(self, core: Core, models: ModelManager, monitor: DeviceMonitor) -> None:
         self._models = models
         self._monitor = monitor
+        self._held = DeviceProcesses(core.backends).held
         self._history = core.history
         self._publish = core.events.publish
         self._lock = SureLock()
@@ -46,7 +49,7 @@ class EngineModels:
         from worker.backends.engines.pool import NoMemoryError, NotOpenedError  # noqa: PLC0415 - see above
 
         try:
-            return self._engines.load(entry.model_id, handle, launch, token)
+            return self._engines.load(entry.model_id, handle, launch, device_id, token)
         except NotOpenedError as error:
             raise load_failed(entry.spec, str(error)) from error
         except NoMemoryError as error:
@@ -92,7 +95,10 @@ class EngineModels:
 
     def unload(self, residence: Residence) -> Receipt:
         """Give a model up, by as many steps as bring its memory back."""
-        return self._engines.unload(residence.handle)
+        receipt = self._engines.unload(residence.handle)
+        if receipt.claimed_bytes is None:  # counted by its file's estimate
+            return replace(receipt, claimed_bytes=residence.size_bytes)
+        return receipt
 
     def close(self) -> None:
         """End all engine processes, and start no other."""
@@ -109,7 +115,7 @@ class EngineModels:
 
         with self._lock:
             if self._made is None:
-                self._made = Engines(self._went)
+                self._made = Engines(self._went, self._held)
                 if self._closed:
                     self._made.close()
             return self._made

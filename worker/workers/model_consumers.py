@@ -1,10 +1,12 @@
-"""Models as consumers: those that other processes hold, and the worker's own."""
+"""Models as consumers: those that other processes hold, the worker's own, and what engines keep beside theirs."""
 
 from collections.abc import Iterator
 
 from protocol.vocabulary import ModelState
 from worker.core.cancellation import CancelToken
-from worker.core.consumers import EXTERNAL, Holding, Offer
+from worker.core.consumers import ENGINE, ENGINE_PREFIX, EXTERNAL, Holding, Offer
+from worker.core.errors import ModelBusyError
+from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import ModelEntry
 from worker.manager.models import ModelManager
 from worker.wiring import Core
@@ -88,6 +90,55 @@ class ModelConsumer:
         return 0 if row is None else row.freed_bytes
 
 
+class ArenaConsumer:
+    """What an engine keeps beside a model for its work, caches with it: it goes, and the model stays.
+
+    Its price is the time that giving it back took the last time, by the chance that the model is used again; what was
+    never given back yet has no price yet, and costs nothing.
+    """
+
+    kind = ENGINE
+
+    def __init__(self, entry: ModelEntry, unloader: ModelUnloader) -> None:
+        self.consumer_id = f"{ENGINE_PREFIX}{entry.model_id}"
+        self._entry = entry
+        self._unloader = unloader
+        self._place = entry.residence
+
+    @property
+    def device_id(self) -> str:
+        """Where it is."""
+        return "" if self._place is None else self._place.device_id
+
+    def holding(self) -> Holding:
+        """Return what the engine's process grew by since the model was loaded; all of it is in use with the model."""
+        held = _working_bytes(self._entry)
+        return Holding(held, max(0, held - self._entry.shrinkable_bytes), held if self._entry.in_use else 0)
+
+    def offers(self, _need_bytes: int) -> tuple[Offer, ...]:
+        """Offer what is more than stayed the last time that it was given back."""
+        footprint, now_ns = self._entry.footprint, self._unloader.now_ns()
+        took_ms = 0 if footprint is None else footprint.shrink_ms or 0
+        cost = took_ms * self._entry.reuse_chance(now_ns)
+        return (Offer(self._entry.shrinkable_bytes, cost, "its engine gives it back, and the model stays"),)
+
+    def release(self, offer: Offer, token: CancelToken) -> int:
+        """Give it back, unless the model came into use. Returns what the engine's process shrank by."""
+        before = _working_bytes(self._entry)
+        try:
+            row = self._unloader.evict(
+                self._entry.model_id, f"shrunk: {offer.reason}", token, mode=EvictionMode.SHRINK
+            )
+        except ModelBusyError:
+            return 0
+        return 0 if row is None else max(0, before - _working_bytes(self._entry))
+
+
+def _working_bytes(entry: ModelEntry) -> int:
+    footprint = entry.footprint
+    return 0 if footprint is None else footprint.working_bytes
+
+
 def externals(
     core: Core, models: ModelManager, owners: ExternalWorker, device_id: str | None
 ) -> Iterator[ExternalConsumer]:
@@ -105,6 +156,13 @@ def own_models(
     for entry in _loaded(core, device_id):
         if not entry.spec.external:
             yield ModelConsumer(entry, models, unloader)
+
+
+def arenas(core: Core, unloader: ModelUnloader, device_id: str | None) -> Iterator[ArenaConsumer]:
+    """Return what engines keep beside the models that are loaded on a device, or on any."""
+    for entry in _loaded(core, device_id):
+        if entry.residence is not None and entry.residence.engine:
+            yield ArenaConsumer(entry, unloader)
 
 
 def _loaded(core: Core, device_id: str | None) -> list[ModelEntry]:

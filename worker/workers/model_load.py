@@ -248,7 +248,7 @@ class ModelWorker:
         if source.copy is not None:
             entry.restore_ms = took_ms
         else:
-            entry.measured_process_bytes = grown() if footprint is None else footprint.loaded_bytes
+            entry.measured_process_bytes = grown() if footprint is None else footprint.process_bytes
         self.placement.note_taken(entry, source, device_id, block.actual_bytes)
         load_ms = None if source.copy is not None else took_ms
         try:

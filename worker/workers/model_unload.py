@@ -45,6 +45,7 @@ class ModelUnloader:
         self._external = external
         self._monitor = monitor
         self._history = core.history
+        self.now_ns = core.clock.now_ns
         self._publish = core.events.publish
 
     def unload(

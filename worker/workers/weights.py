@@ -176,8 +176,7 @@ class ModelWeights:
         )
         if source.engine is not None:
             footprint = self.engines.load(entry, source.engine, device_id, handle, token)
-            # What an engine took of another device no process's figures here say.
-            taken = footprint.loaded_bytes if device_id == HOST else total
+            taken = total if footprint.loaded_bytes is None else footprint.loaded_bytes
             return Block(taken), taken, footprint
 
         def done(completed: int) -> None:

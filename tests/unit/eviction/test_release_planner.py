@@ -141,6 +141,20 @@ def test_a_cap_of_our_own_is_relieved_by_our_own_models_alone() -> None:
     assert not plan([free], [model("m", 5, 1.0)], 50, models_bytes=10 * MIB).meetable
 
 
+def test_what_an_engine_keeps_goes_by_its_own_price_and_counts_once() -> None:
+    """The model stays where that is enough; both together are no more than the model with it; below a cap, it is the model's."""
+    arena = Quote("engine:m", "engine", CPU, Holding(30 * MIB), (Offer(30 * MIB, 1.0, ""),))
+    loaded = model("m", 50, 100.0, shrinkable_bytes=30 * MIB)
+    small = plan([arena], [loaded], 20)
+    assert [each.consumer_id for each in small.releases] == ["engine:m"]
+    assert small.eviction.victims == ()
+    assert plan([arena], [loaded], 40).meetable
+    assert plan([arena], [loaded], 50).ceiling_bytes == 50 * MIB
+    assert not plan([arena], [loaded], 60).meetable
+    capped = plan([arena], [loaded], 50, models_bytes=50 * MIB)
+    assert (capped.meetable, capped.releases) == (True, ())
+
+
 def test_models_alone_are_planned_as_ever() -> None:
     """Without other consumers the plan is the eviction plan itself, to the word."""
     models = [

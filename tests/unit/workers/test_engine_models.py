@@ -12,11 +12,13 @@ import pytest
 from protocol.results import UnloadedModel
 from protocol.vocabulary import ModelState, UnloadMode
 from tests.rigs import engines
-from tests.rigs.engines import MIB
+from tests.rigs.engines import MIB, Driver
 from tests.unit.machine import Machine
 from worker.backends.engines import process as engine_process
+from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
+from worker.core.consumers import Release
 from worker.core.errors import (
     DeadlineExceededError,
     EngineLostError,
@@ -32,11 +34,15 @@ from worker.loaders import registry
 from worker.plugins._leases import Models
 from worker.stream.work import Call
 from worker.telemetry.system import SystemMemory
+from worker.workers.gone import Gone
 
+GIB = 2**30
 NEAR = 3 * MIB
 """What a process's heap moves by beside what it was asked for."""
 
 Make = Callable[..., Machine]
+
+GPU = {"params": (("device", "sim:0"),)}
 
 
 @pytest.fixture
@@ -46,7 +52,10 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.setenv("PYTHONPATH", str(Path(engines.__file__).parents[2]))
     made: list[Machine] = []
 
-    def put_together(more: dict[str, dict[str, Any]] | None = None, **models: dict[str, Any]) -> Machine:
+    def put_together(
+        more: dict[str, dict[str, Any]] | None = None, *, devices: tuple[SimulatedDevice, ...] = (),
+        **models: dict[str, Any],
+    ) -> Machine:  # fmt: skip
         specs = []
         for name, say in models.items():
             path = tmp_path / f"{name}.model"
@@ -54,12 +63,30 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
             specs.append(ModelSpec(name, "stand-in", path, tmp_path, **((more or {}).get(name, {}))))
         shared = tmp_path / "shared"
         shared.mkdir(exist_ok=True)
-        made.append(Machine(shared, models=tuple(specs), clock=SystemClock(), system=SystemMemory()))
+        made.append(
+            Machine(shared, *devices, models=tuple(specs), clock=SystemClock(), system=SystemMemory())
+        )
         return made[-1]
 
     yield put_together
     for each in made:
         each.memory.close()
+
+
+@pytest.fixture
+def on_gpu(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Machine, Driver]]:
+    """Return what puts a machine together whose models are on a device with a driver that lists processes."""
+
+    def put_together(more: dict[str, Any] | None = None, **models: dict[str, Any]) -> tuple[Machine, Driver]:
+        driver = Driver(tmp_path / "driver")
+        said = {name: {"driver": str(driver.folder)} | each for name, each in models.items()}
+        machine = make(dict.fromkeys(models, GPU | (more or {})), devices=(SimulatedDevice(GIB),), **said)
+        monkeypatch.setattr(machine.backends["sim:0"], "processes", driver.processes)
+        return machine, driver
+
+    return put_together
 
 
 def do(machine: Machine, model_id: str, work: Callable[..., Any], **data: Any) -> Any:
@@ -76,9 +103,9 @@ def entry(machine: Machine, model_id: str) -> Any:
     return machine.manager.models.get(model_id)
 
 
-def counted(machine: Machine) -> int:
+def counted(machine: Machine, device_id: str = "cpu") -> int:
     """Return what the ledger counts of models, and see that its parts agree."""
-    ledger = machine.manager.devices.get("cpu").ledger
+    ledger = machine.manager.devices.get(device_id).ledger
     assert ledger.model_bytes == sum(size for size, _, _ in ledger.weights.values())
     assert ledger.working_bytes == sum(working for _, _, working in ledger.weights.values())
     return ledger.model_bytes
@@ -334,6 +361,83 @@ def test_models_of_a_group_share_a_process(make):
     assert not psutil.pid_exists(pid)
 
 
+def test_a_model_on_a_device_is_counted_with_what_the_driver_says_its_process_holds(on_gpu):
+    """Not with its file's estimate, nor with what the process takes of the machine's memory; work's growth there, too."""
+    machine, driver = on_gpu(a={"bytes": 8 * MIB, "device_bytes": 100 * MIB})
+    loaded = machine.load("a")
+    assert (loaded.device_id, loaded.measured_bytes) == ("sim:0", 100 * MIB)
+    assert abs(loaded.measured_process_bytes - 8 * MIB) < NEAR
+    assert (counted(machine, "sim:0"), counted(machine)) == (100 * MIB, 0)
+    do(machine, "a", engines.grow, bytes=16 * MIB)  # of the machine's memory, where it is not counted
+    pid = do(machine, "a", engines.grow_there, bytes=40 * MIB)
+    (row,) = machine.memory.models.rows()
+    assert (row.measured_bytes, row.working_bytes) == (100 * MIB, 40 * MIB)
+    assert counted(machine, "sim:0") == 140 * MIB
+    assert driver.asked == [(pid,)] * len(driver.asked)
+    shrunk = unload(machine, "a", UnloadMode.SHRINK)
+    assert (shrunk.claimed_bytes, shrunk.returned_bytes) == (40 * MIB, 40 * MIB)
+    assert counted(machine, "sim:0") == 100 * MIB
+    row = unload(machine, "a")
+    assert (row.claimed_bytes, row.returned_bytes, row.kept_bytes) == (100 * MIB, 100 * MIB, 0)
+    assert [each.step for each in row.steps][-1] == "free pages went back to the system"
+    assert counted(machine, "sim:0") == 0
+
+
+def test_what_a_library_keeps_of_a_device_comes_back_with_its_process(on_gpu):
+    """The driver shows what is left after the library let go, as with the machine's memory."""
+    machine, _ = on_gpu(a={"bytes": MIB, "device_bytes": 100 * MIB, "keeps": 0.5})
+    machine.load("a")
+    row = unload(machine, "a")
+    assert [each.returned_bytes for each in row.steps] == [50 * MIB, 0, 50 * MIB]
+    assert row.steps[-1].step == "its process ended"
+    assert (row.claimed_bytes, row.returned_bytes, row.kept_bytes) == (100 * MIB, 100 * MIB, 0)
+
+
+@pytest.mark.parametrize(
+    "driver_says", [{"lists": False}, {"says_bytes": False}, {"processes_listed": False}], ids=str
+)
+def test_where_the_driver_does_not_say_a_model_is_counted_by_its_file(on_gpu, driver_says):
+    """It lists no processes, no bytes of this one, or not this one: the receipt's figures are unknown, and the process ends."""
+    machine, driver = on_gpu(a={"bytes": 8 * MIB, "device_bytes": 100 * MIB})
+    driver.lists = driver_says.get("lists", True)
+    driver.says_bytes = driver_says.get("says_bytes", True)
+    if "processes_listed" in driver_says:
+        driver.folder = driver.folder.parent / "none"
+        driver.folder.mkdir()
+    loaded = machine.load("a")
+    assert loaded.measured_bytes == 8 * MIB
+    assert counted(machine, "sim:0") == 8 * MIB
+    pid = do(machine, "a", engines.grow_there, bytes=40 * MIB)
+    (row,) = machine.memory.models.rows()
+    assert (row.working_bytes, counted(machine, "sim:0")) == (0, 8 * MIB)
+    row = unload(machine, "a")
+    assert (row.claimed_bytes, row.returned_bytes, row.kept_bytes) == (8 * MIB, None, None)
+    assert row.steps[-1].step == "its process ended"
+    assert not psutil.pid_exists(pid)
+    assert counted(machine, "sim:0") == 0
+
+
+def test_models_of_a_group_on_two_devices_are_measured_each_where_it_is(make, tmp_path, monkeypatch):
+    """One process, two memories: what one model takes of the machine's is none of the other's growth."""
+    folder = tmp_path / "driver"
+    group = {"engine_group": "together"}
+    machine = make(
+        {"a": group | GPU, "b": group | {"params": (("device", "cpu"),)}}, devices=(SimulatedDevice(GIB),),
+        a={"bytes": MIB, "driver": str(folder), "device_bytes": 64 * MIB}, b={"bytes": 32 * MIB},
+    )  # fmt: skip
+    monkeypatch.setattr(machine.backends["sim:0"], "processes", Driver(folder).processes)
+    machine.load("a")
+    b = machine.load("b")
+    assert abs(b.measured_bytes - 32 * MIB) < NEAR
+    do(machine, "a", engines.grow_there, bytes=16 * MIB)
+    do(machine, "b", engines.grow, bytes=8 * MIB)
+    rows = {row.model_id: row for row in machine.memory.models.rows()}
+    assert rows["a"].working_bytes == 16 * MIB
+    assert abs(rows["b"].working_bytes - 8 * MIB) < NEAR
+    assert counted(machine, "sim:0") == 80 * MIB
+    assert unload(machine, "a").returned_bytes == 80 * MIB
+
+
 def test_what_an_engine_has_is_not_offloaded_nor_moved(make):
     """It is where its params say; shrinking and unloading are what there is."""
     machine = make(a={})
@@ -381,3 +485,41 @@ def test_the_end_of_the_worker_ends_its_engines(make):
     until(lambda: not psutil.Process().children())
     with pytest.raises(ModelLoadFailedError, match="the worker ends"):
         machine.load("a")
+
+
+def test_what_an_engine_keeps_is_a_consumer_and_goes_before_any_model(make):
+    """It is listed, priced, given back where enough, and others get it: it is not kept free for the model."""
+    machine = make(a={"bytes": 8 * MIB}, b={"bytes": 8 * MIB})
+    machine.load("a")
+    machine.load("b")
+    do(machine, "a", engines.grow, bytes=48 * MIB)
+    consumers = machine.memory.consumers
+    row, _ = consumers.status(("cpu",), "engine")
+    assert (row.consumer_id, row.device_id, row.in_use_bytes) == ("engine:a", "cpu", 0)
+    assert abs(row.held_bytes - 48 * MIB) < NEAR
+    plan = machine.booked.plans.plan_releases("cpu", 32 * MIB, consumers.quotes("cpu"))
+    (release,) = [each for each in plan.releases if each.kind == "engine"]
+    assert (release.consumer_id, plan.eviction.victims) == ("engine:a", ())
+    gone = Gone()
+    assert consumers.release((release,), "cpu", "tests", machine.token(), gone) == {}
+    (given,) = gone.released
+    assert abs(given.claimed_bytes - 48 * MIB) < NEAR
+    assert entry(machine, "a").state is ModelState.LOADED
+    assert machine.manager.devices.get("cpu").ledger.working_bytes == 0
+    assert counted(machine) < 16 * MIB + 2 * NEAR
+
+
+def test_what_an_engine_keeps_is_in_use_with_its_model(make):
+    """A leased model's engine is not asked; one that came into use meanwhile gives nothing, and nothing fails."""
+    machine = make(a={})
+    machine.load("a")
+    do(machine, "a", engines.grow, bytes=16 * MIB)
+    consumers = machine.memory.consumers
+    (before,) = [each for each in consumers.quotes("cpu") if each.kind == "engine"]
+    release = Release("engine:a", "engine", 1, 1, 0.0, before.offers, "")
+    with Models(machine.models, machine.clock).use("a"):
+        (quote,) = [each for each in consumers.quotes("cpu") if each.kind == "engine"]
+        assert quote.holding.spare_bytes == 0
+        refused = consumers.release((release,), "cpu", "tests", machine.token(), Gone())
+    assert refused == {"engine:a": "it gave nothing back"}
+    assert entry(machine, "a").footprint.working_bytes > 8 * MIB

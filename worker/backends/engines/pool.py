@@ -7,6 +7,7 @@ from typing import Any
 from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.base import EngineError, EngineLaunch
+from worker.backends.engines.meter import Held
 from worker.backends.engines.process import EngineProcess
 from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
@@ -51,8 +52,9 @@ class _Crashes(Record):
 class Engines:
     """Loads models into engine processes, by handle. Thread-safe; starts nothing before the first model."""
 
-    def __init__(self, on_lost: OnLost, python: str = sys.executable) -> None:
+    def __init__(self, on_lost: OnLost, held: Held, python: str = sys.executable) -> None:
         self._on_lost = on_lost
+        self._held = held
         self._slots: Slots | None = None
         self._python = python
         self._lock = SureLock()
@@ -66,17 +68,19 @@ class Engines:
 
     # ---- coming ----
 
-    def load(self, name: str, handle: str, launch: EngineLaunch, token: CancelToken) -> Footprint:
-        """Open a model of this name. NotOpenedError, NoMemoryError, or what the token raises: nothing of it is left."""
+    def load(
+        self, name: str, handle: str, launch: EngineLaunch, device_id: str, token: CancelToken
+    ) -> Footprint:
+        """Open a model of this name, counted on this device. NotOpenedError, NoMemoryError, or what the token raises: nothing of it is left."""
         files = _state_of(launch)
         why = self.quarantined(name, launch)
         if why is not None:
             raise NotOpenedError(why)
         key = f"group {launch.group}" if launch.group is not None else f"model {name}"
         with self._lock:
-            process = self._processes.setdefault(key, EngineProcess(self._start))
+            process = self._processes.setdefault(key, EngineProcess(self._start, self._held))
         try:
-            footprint = process.load(handle, launch, token)
+            footprint = process.load(handle, launch, device_id, token)
         except EndedError as error:
             raise self._crashed(name, files, error.end) from error
         except LaunchError as error:

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from protocol.results import ReleaseStep
 from worker.backends.base import RemoteWork
 from worker.backends.engines.arrays import Segments
 from worker.backends.engines.base import EngineLaunch
+from worker.backends.engines.meter import Held, Meter, Steps
 from worker.backends.isolation.answers import Call, OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError
 from worker.backends.isolation.endings import Ending
@@ -17,7 +16,7 @@ from worker.core.errors import CancelledError, DeadlineExceededError
 from worker.core.records import HOST, Footprint, Receipt
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock, SureRLock
-from worker.telemetry.process_figures import mapped_bytes, private_bytes, private_bytes_quickly
+from worker.telemetry.process_figures import mapped_bytes, private_bytes
 
 OPEN_S = 900.0
 """A model of a hundred gigabytes from a slow disk opens in less; what takes longer hangs."""
@@ -42,10 +41,19 @@ Start = Callable[[], ChildProcess]
 class _Model:
     """A model in the process."""
 
-    def __init__(self, launch: EngineLaunch, private_bytes: int, mapped_bytes: int) -> None:
+    def __init__(
+        self,
+        launch: EngineLaunch,
+        meter: Meter,
+        opened_bytes: int | None,
+        mapped_bytes: int,
+        process_bytes: int | None,
+    ) -> None:
         self.launch = launch
-        self.private_bytes = private_bytes
-        self.loaded_bytes = private_bytes + mapped_bytes
+        self.meter = meter
+        self.opened_bytes = opened_bytes
+        self.loaded_bytes = None if opened_bytes is None else opened_bytes + mapped_bytes
+        self.process_bytes = process_bytes
         # Mutable: what it grew by, what the library says of its cache, and how long shrinking took.
         self.grown_bytes = 0
         self.figures: Mapping[str, int | None] = {}
@@ -59,6 +67,7 @@ class _Model:
         return Footprint(
             self.loaded_bytes,
             self.grown_bytes,
+            self.process_bytes,
             **figures,
             shrink_ms=self.shrink_ms,
             shrunk_bytes=self.shrunk_bytes,
@@ -68,8 +77,9 @@ class _Model:
 class EngineProcess:
     """At most one process at a time, and the models in it. Thread-safe. EndedError where it ends during a call."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, held: Held) -> None:
         self._start = start
+        self._held = held
         self._changing = SureRLock()
         """Held while a model comes, goes or shrinks, so that no two are measured as one."""
         self._lock = SureLock()
@@ -93,8 +103,9 @@ class EngineProcess:
 
     # ---- coming ----
 
-    def load(self, handle: str, launch: EngineLaunch, token: CancelToken) -> Footprint:
+    def load(self, handle: str, launch: EngineLaunch, device_id: str, token: CancelToken) -> Footprint:
         """Open a model. Raises what the engine raised, and nothing of the model is left; LaunchError."""
+        meter, host = Meter(device_id, self._held), Meter(HOST, self._held)
         with self._changing:
             token.check()
             self._stop_waiting()
@@ -105,15 +116,17 @@ class EngineProcess:
                 self._empty_bytes = 0
             try:
                 self._prepare(child, launch.engine)
-                before = private_bytes(child.pid)
+                before, host_before = _both(meter, host, child.pid)
                 arguments = {"engine": launch.engine, "path": str(launch.path), "params": dict(launch.params)}
                 figures = self._open(child, handle, arguments, token)
-                after = private_bytes(child.pid)
+                after, host_after = _both(meter, host, child.pid)
             except BaseException:
                 self._end_if_empty("could not open its model")
                 raise
-            grown = 0 if before is None or after is None else max(0, after - before)
-            model = _Model(launch, grown, mapped_bytes(child.pid, launch.files))
+            grown, mapped = host.grown(host_before, host_after), mapped_bytes(child.pid, launch.files)
+            process_bytes = None if grown is None else grown + mapped
+            on_host = meter.device_id == HOST
+            model = _Model(launch, meter, meter.grown(before, after), mapped if on_host else 0, process_bytes)
             model.figures = figures
             with self._lock:
                 if self._child is not child:
@@ -186,13 +199,20 @@ class EngineProcess:
 
     def _note_growth(self, model: _Model) -> None:
         """Count what the process grew by, beyond what is known of its models, as the working memory of this one."""
-        pid, empty = self.pid, self._empty_bytes
-        taken = None if pid is None else private_bytes_quickly(pid)
+        pid, empty, device_id = self.pid, self._empty_of(model), model.meter.device_id
+        taken = None if pid is None else model.meter.taken_quickly(pid)
         if taken is None or empty is None:
             return
         with self._lock:
-            known = sum(each.private_bytes + each.grown_bytes for each in self._models.values())
+            here = [each for each in self._models.values() if each.meter.device_id == device_id]
+            if any(each.opened_bytes is None for each in here):
+                return  # its share can't be told from theirs
+            known = sum((each.opened_bytes or 0) + each.grown_bytes for each in here)
             model.grown_bytes = max(0, model.grown_bytes + taken - empty - known)
+
+    def _empty_of(self, model: _Model) -> int | None:
+        """Return what the process holds without models, where this one is: of another device than the machine, nothing."""
+        return self._empty_bytes if model.meter.device_id == HOST else 0
 
     def footprint(self, handle: str) -> Footprint:
         """Return what a model takes. KeyError."""
@@ -208,7 +228,7 @@ class EngineProcess:
         with self._changing:
             child, model = self._there(handle)
             claimed, began = model.grown_bytes, time.monotonic()
-            steps = _Steps(child.pid, self._files())
+            steps = self._steps(child, model)
             model.figures = self._ask(child, handle, "shrink", {}, RELEASE_S)
             steps.add("the engine gave working memory back")
             child.call("trim", HOST, patience_s=RELEASE_S)
@@ -231,8 +251,8 @@ class EngineProcess:
         with self._changing:
             child, model = self._there(handle)
             self._note_growth(model)
-            claimed = model.loaded_bytes + model.grown_bytes
-            steps = _Steps(child.pid, self._files())
+            claimed = None if model.loaded_bytes is None else model.loaded_bytes + model.grown_bytes
+            steps = self._steps(child, model)
             try:
                 self._ask(child, handle, "close_session", {}, RELEASE_S)  # 1
                 steps.add("the engine dropped the model")
@@ -245,7 +265,7 @@ class EngineProcess:
                 self._models.pop(handle, None)
                 alone = not self._models
             if alone and self._child is child:
-                if steps.kept_share(self._empty_bytes) > 1 - ENOUGH:  # 3
+                if steps.kept_share(self._empty_of(model)) > 1 - ENOUGH:  # 3
                     self.end("kept memory of a model that was unloaded")
                     steps.end("its process ended")
                 else:
@@ -258,8 +278,15 @@ class EngineProcess:
                 raise KeyError(handle)
             return self._child, self._models[handle]
 
-    def _files(self) -> tuple[Path, ...]:
-        return tuple(file for each in self._models.values() for file in each.launch.files)
+    def _steps(self, child: ChildProcess, model: _Model) -> Steps:
+        files = tuple(file for each in self._models.values() for file in each.launch.files)
+
+        def taken() -> int | None:
+            found = None if model.opened_bytes is None else model.meter.taken(child.pid)
+            on_host = model.meter.device_id == HOST
+            return found + mapped_bytes(child.pid, files) if found is not None and on_host else found
+
+        return Steps(taken)
 
     # ---- ending ----
 
@@ -302,42 +329,10 @@ class EngineProcess:
         return child.call("work", handle, f"{_HOST_MODULE}:{do}", arguments, {}, patience_s=patience_s)
 
 
-class _Steps:
-    """What each step returned, from one reading of a process to the next."""
-
-    def __init__(self, pid: int, files: tuple[Path, ...]) -> None:
-        self._pid = pid
-        self._files = files
-        self._first = self._last = self._taken()
-        self.done: tuple[ReleaseStep, ...] = ()
-
-    def add(self, step: str) -> None:
-        """Note what is left after a step."""
-        self._note(step, self._taken())
-
-    def end(self, step: str) -> None:
-        """Note that the process is gone, and all that it took."""
-        self._note(step, 0)
-
-    @property
-    def returned(self) -> int | None:
-        """All of it; None where it can't be told."""
-        return None if self._first is None or self._last is None else max(0, self._first - self._last)
-
-    def kept_share(self, empty_bytes: int | None) -> float:
-        """Return which share of what models took is left; all of it where that can't be told."""
-        if self._first is None or self._last is None or empty_bytes is None:
-            return 1.0
-        return (self._last - empty_bytes) / max(1, self._first - empty_bytes)
-
-    def _note(self, step: str, now: int | None) -> None:
-        returned = None if self._last is None or now is None else max(0, self._last - now)
-        self.done = (*self.done, ReleaseStep(step, returned))
-        self._last = now
-
-    def _taken(self) -> int | None:
-        taken = private_bytes(self._pid)
-        return None if taken is None else taken + mapped_bytes(self._pid, self._files)
+def _both(meter: Meter, host: Meter, pid: int) -> tuple[int | None, int | None]:
+    """Return what a process holds where its model is, and of the machine's memory."""
+    on_host = host.taken(pid)
+    return (on_host if meter.device_id == HOST else meter.taken(pid)), on_host
 
 
 def _end_unless_answered(child: ChildProcess, call: Call) -> None:

@@ -2192,7 +2192,7 @@ public sealed record RegisterConsumerParams : IWireRecord<RegisterConsumerParams
 {
     private readonly ulong _assigned;
 
-    /// <summary>The host's own name for it; what begins with <c>model:</c>, <c>pool:</c>, <c>external:</c> or <c>server:</c> is the worker's.</summary>
+    /// <summary>The host's own name for it; what begins with <c>model:</c>, <c>engine:</c>, <c>pool:</c>, <c>external:</c> or <c>server:</c> is the worker's.</summary>
     public required string ConsumerId { get; init; }
 
     private readonly string? _kind;
