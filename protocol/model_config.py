@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from protocol.engine_keys import ENGINE_LOADERS, NOT_FOR_ENGINES
 from protocol.vocabulary import FOREVER, INT64_MAX
 
 DTYPES = {
@@ -142,16 +143,6 @@ _FROM_FILE = {
     "factory": (False, "is for the loader module only"),
 }
 """For each kind of model: which keys must be there (or must not), and what to say else."""
-
-ENGINE_LOADERS = ("onnx", "gguf", "torch.jit")
-"""Loaders of models that a library runs in a process of its own: it decides how weights lie there."""
-
-NOT_FOR_ENGINES = {
-    "dtype": "has no meaning for an engine's model: its library runs weights as they are stored",
-    "offload": "has no meaning for an engine's model: it is shrunk or unloaded",
-    "placement": "has no meaning for an engine's model: its library places the weights",
-}
-"""Keys that an engine's model must not have, and what to say of them."""
 
 
 class ModelEntry(BaseModel):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from protocol.engine_keys import NOT_FOR_ENGINES
 from worker.core.models import AUTO_LOADER, ModelSpec, Placement
 from worker.loaders.base import EngineLoader, FileLoader, ObjectLoader, load_failed
 from worker.loaders.model_path import model_files, open_file
@@ -69,8 +70,6 @@ def _check_keys(spec: ModelSpec) -> None:
     """Refuse what means nothing to an engine: where its loader is inferred, no declaration could be refused for it."""
     given = {"dtype": spec.dtype, "offload": spec.offload, "placement": spec.placement is not Placement.AUTO}
     if any(given.values()):
-        from protocol.model_config import NOT_FOR_ENGINES  # noqa: PLC0415 - pydantic costs start-up time
-
         key = next(name for name, value in given.items() if value)
         raise load_failed(spec, f"{key}: {NOT_FOR_ENGINES[key]}")
 
