@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from protocol.engine_keys import ENGINE_LOADERS, NOT_FOR_ENGINES
 from protocol.vocabulary import FOREVER, INT64_MAX
 
 DTYPES = {
@@ -199,6 +200,10 @@ class ModelEntry(BaseModel):
         for key, (wanted, text) in rules.items():
             if _given(getattr(self, key)) is not wanted:
                 raise ValueError(f"{key}: {text}")
+        if self.loader is not None and LOADER_NAMES.get(self.loader, self.loader) in ENGINE_LOADERS:
+            for key, text in NOT_FOR_ENGINES.items():
+                if _given(getattr(self, key)):
+                    raise ValueError(f"{key}: {text}")
         return self
 
 
@@ -307,8 +312,17 @@ def models_schema() -> dict[str, Any]:
             "required": ["factory"],
             "properties": {"factory": given["factory"], "placement": {"const": "auto"}},
         },
-        "else": {"required": ["path"], "properties": {"path": given["path"], "factory": {"type": "null"}}},
-    }
+        "else": {
+            "required": ["path"],
+            "properties": {"path": given["path"], "factory": {"type": "null"}},
+            "if": {"properties": {"loader": {"enum": _engine_names()}}, "required": ["loader"]},
+            "then": {
+                "properties": {
+                    "dtype": {"type": "null"}, "offload": {"const": False}, "placement": {"const": "auto"},
+                }
+            },
+        },
+    }  # fmt: skip
     named = copy.deepcopy(entry)
     named["required"] = [key for key in named["required"] if key != "id"]
     del named["properties"]["id"]
@@ -344,6 +358,10 @@ def models_schema() -> dict[str, Any]:
             },
         },
     }
+
+
+def _engine_names() -> list[str]:
+    return [*ENGINE_LOADERS, *(name for name, loader in LOADER_NAMES.items() if loader in ENGINE_LOADERS)]
 
 
 def _field_texts(kind: type[BaseModel]) -> dict[str, str]:

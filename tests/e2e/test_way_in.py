@@ -171,7 +171,7 @@ def test_doctor_for_machines(tmp_path: Path) -> None:
     assert cpu["total_bytes"] > 0
     assert any("reuse" in note for note in cpu["notes"])
     assert found["python"]["executable"]
-    assert set(found["absent"]) <= {"cuda", "directml"}
+    assert set(found["absent"]) <= {"cuda", "directml", "xpu"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

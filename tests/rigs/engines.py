@@ -91,6 +91,8 @@ class StandIn:
                 raise EngineError("the file is of a make that nobody knows")
             case "raises":
                 raise RuntimeError("[ShapeInferenceError] axis 7")
+            case "lacks memory":
+                raise EngineError("insufficient memory (attempted to allocate 2048.00 MB)")
         return StandInSession(say)
 
 
@@ -158,6 +160,10 @@ def crash(weights: Any, data: dict[str, Any], call: Any) -> None:
 def hang(weights: Any, data: dict[str, Any], call: Any) -> None:
     Path(data["begun"]).touch()
     threading.Event().wait()
+
+
+def lack_memory(weights: Any, data: dict[str, Any], call: Any) -> None:
+    raise RuntimeError("Failed to allocate memory for requested buffer of size 17179869184")
 
 
 def fail(weights: Any, data: dict[str, Any], call: Any) -> None:

@@ -34,7 +34,10 @@ _MEMORY_WORDS = re.compile(
     # DirectML's two allocators, and what Windows calls E_OUTOFMEMORY and its neighbours
     r"|not enough GPU video memory available|DML allocator out of memory"
     r"|Not enough (?:memory resources|storage) (?:are|is) available|paging file is too small"
-    r"|Insufficient system resources exist|Ran out of memory",
+    r"|Insufficient system resources exist|Ran out of memory"
+    # onnxruntime's arenas and CUDA provider; llama.cpp's buffers, on the machine, CUDA and Vulkan
+    r"|(?:Failed|unable) to allocate (?:memory\b|(?:[\w.]+ ){0,3}buffers?\b)|CUDA failure 2: out of memory"
+    r"|insufficient memory \(attempted to allocate|cudaMalloc failed: out of memory|ErrorOutOf(?:Device|Host)Memory",
     re.IGNORECASE | re.MULTILINE,
 )
 

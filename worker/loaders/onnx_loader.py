@@ -1,6 +1,7 @@
 """ONNX models: read here as far as their header, run by onnxruntime in an engine process."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from worker.backends.engines.base import EngineLaunch
@@ -15,6 +16,7 @@ _READ_BYTES = 64 * 1024
 REMEDIES = {
     "onnxruntime": "pip install memory-worker[onnx], or the build of onnxruntime that has your providers"
 }
+NEEDS = f"it needs onnxruntime, which is not installed: {REMEDIES['onnxruntime']}"
 
 _KNOWN_HEADERS = 64
 _KNOWN: dict[tuple[int, int, int, int], OnnxHeader] = {}
@@ -34,6 +36,8 @@ class OnnxLoader:
         params = checked(spec)
         header, path, declared = _read(spec)
         others = _external(spec, header, declared)
+        if find_spec("onnxruntime") is None:
+            raise load_failed(spec, NEEDS)
         # The library looks for them beside the file as it is named, which in a hub cache is a link.
         opened = Path(os.path.abspath(declared)) if others else path  # noqa: PTH100 - links are not followed
         return EngineLaunch(

@@ -4,7 +4,8 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from worker.core.models import AUTO_LOADER, ModelSpec
+from protocol.engine_keys import NOT_FOR_ENGINES
+from worker.core.models import AUTO_LOADER, ModelSpec, Placement
 from worker.loaders.base import EngineLoader, FileLoader, ObjectLoader, load_failed
 from worker.loaders.model_path import model_files, open_file
 
@@ -58,9 +59,19 @@ def loader_of(spec: ModelSpec) -> FileLoader | ObjectLoader | EngineLoader:
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         raise load_failed(spec, f"its loader {name!r} can't be had: {text}") from error
+    if isinstance(loader, EngineLoader):
+        _check_keys(spec)
     if isinstance(loader, FileLoader | ObjectLoader | EngineLoader):
         return loader
     raise load_failed(spec, f"its loader {name!r} has none of open, build and launch beside estimate")
+
+
+def _check_keys(spec: ModelSpec) -> None:
+    """Refuse what means nothing to an engine: where its loader is inferred, no declaration could be refused for it."""
+    given = {"dtype": spec.dtype, "offload": spec.offload, "placement": spec.placement is not Placement.AUTO}
+    if any(given.values()):
+        key = next(name for name, value in given.items() if value)
+        raise load_failed(spec, f"{key}: {NOT_FOR_ENGINES[key]}")
 
 
 def _by_contents(spec: ModelSpec) -> str:

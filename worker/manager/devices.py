@@ -150,10 +150,11 @@ class DeviceTable:
             return self.get(device_id).limits
 
     def set_limits(self, device_id: str, limits: Limits) -> None:
-        """Replace a device's limits. What is allocated already stays."""
+        """Replace a device's limits. What is allocated already stays; levels that others had led to are not held."""
         with self.lock:
             device, version = self.get(device_id), self.version + 1
-            device.limits, self.version = limits, version
+            anew = dict[str, HeldLevel]()
+            device.limits, device.held, self.version = limits, anew, version
 
     def _change_state(
         self, device_ids: tuple[str, ...], before: DeviceState, after: DeviceState, reason: str | None

@@ -69,13 +69,16 @@ class EngineModels:
     def work(
         self, model_id: str, residence: Residence, work: RemoteWork, token: CancelToken, report: Report
     ) -> Any:
-        """Do work where a model is, and take over what it takes after it. Raises what the work raises; EngineLostError."""
-        from worker.backends.engines.pool import WorkLostError  # noqa: PLC0415 - see above
+        """Do work where a model is, and take over what it takes after it. Raises what the work raises; OutOfMemoryError; EngineLostError."""
+        from worker.backends.engines.pool import NoMemoryError, WorkLostError  # noqa: PLC0415 - see above
 
         try:
             return self._engines.work(residence.handle, work, token, report)
         except WorkLostError as error:
             raise _lost(model_id, residence, str(error)) from error
+        except NoMemoryError as error:
+            message = f"work on model {model_id!r} failed: {error}"
+            raise OutOfMemoryError(message, device_id=residence.device_id, requested_bytes=None) from error
         finally:
             self._measure(model_id, residence)
 

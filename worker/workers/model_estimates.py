@@ -12,6 +12,7 @@ from worker.core.errors import ModelLoadFailedError, OutOfMemoryError
 from worker.core.models import AUTO_LOADER
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent
+from worker.loaders.base import EngineLoader
 from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
@@ -75,14 +76,17 @@ class ModelEstimates:
 
     def _read_one(self, entry: ModelEntry) -> None:
         spec, began = entry.spec, time.monotonic()
-        known = spec
+        known, size, reason = spec, None, None
         try:
             known = inferred(spec)
-            size, reason = loader_of(known).estimate(known), None
+            loader = loader_of(known)
+            size = loader.estimate(known)
             if size is not None and size > INT64_MAX:
                 size, reason = None, f"its file claims {size} bytes, which can't be counted"
+            elif isinstance(loader, EngineLoader):
+                loader.launch(known)  # whether its library is there, and takes its params: it is not imported
         except ModelLoadFailedError as error:
-            size, reason = None, str(error.details["cause"])
+            reason = str(error.details["cause"])
         except Exception as error:  # noqa: BLE001 - whatever it is: that model has no estimate, and all others have
             size, reason = None, f"reading it failed: {type(error).__name__}: {error}"
         if time.monotonic() - began > self._patience_s:

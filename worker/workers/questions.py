@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
@@ -11,6 +11,9 @@ from worker.core.sure_lock import SureLock
 
 ANSWER_WITHIN_NS = 5 * NS_PER_S
 """How long an owner may take, unless the request has less time."""
+
+ELSEWHERE: Final = object()
+"""The answer for all but the first who waited for the same bytes: something came, and counts for another request."""
 
 Answers = dict[str, Any]
 """What was said about each thing that was asked for; what nobody answered for is not in it."""
@@ -46,12 +49,16 @@ class Questions:
         self._open: list[_Question] = []
 
     def answer(self, about: str, said: Any) -> bool:
-        """Take an owner's word about something, whoever asked for it. Returns whether anyone waited for it."""
+        """Take an owner's word about something, whoever asked for it. Returns whether anyone waited for it.
+
+        Bytes that were given back count once: who asked first hears how many, all others ``ELSEWHERE``.
+        """
+        waited = False
         with self._lock:
-            waited = [
-                question.answer(about, said) for question in self._open
-            ]  # each of them, so not by any()
-        return any(waited)
+            for question in self._open:
+                if question.answer(about, said):
+                    waited, said = True, ELSEWHERE if isinstance(said, int) and said > 0 else said
+        return waited
 
     def wait_ns(self, token: CancelToken, within_ns: int | None = None) -> int:
         """Return how long a question waits: at most half of what is left of a deadline, so that there is time to act."""
@@ -65,7 +72,8 @@ class Questions:
     ) -> Answers:  # fmt: skip
         """Ask, by ``send``, and wait until all is answered for or the time is over. Raises what the token raises.
 
-        ``answered`` is called by the waiting thread with the answers that came since it was last called.
+        ``answered`` is called by the waiting thread with the answers that came since it was last called, without those
+        that count for another request.
         """
         question = _Question(about)
         until_ns = self._clock.now_ns() + wait_ns
@@ -100,7 +108,7 @@ class Questions:
         with self._lock:
             new, question.new = question.new, {}
         if new:
-            answered(new)
+            answered({about: said for about, said in new.items() if said is not ELSEWHERE})
 
 
 def silence(wait_ns: int, what: str) -> str:

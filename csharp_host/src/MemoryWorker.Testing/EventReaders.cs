@@ -10,6 +10,15 @@ internal sealed class EventReaders
 {
     private readonly List<(Channel<WorkerEvent> Channel, HashSet<EventName> Wanted)> _readers = [];
 
+    /// <summary>Tells whether anyone reads these events now.</summary>
+    public bool Wants(EventName name)
+    {
+        lock (_readers)
+        {
+            return _readers.Any(one => one.Wanted.Contains(name));
+        }
+    }
+
     public void Publish(WorkerEvent one, int processId)
     {
         lock (_readers)

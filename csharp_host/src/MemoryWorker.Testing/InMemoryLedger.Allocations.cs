@@ -6,7 +6,7 @@ namespace MemoryWorker.Testing;
 
 internal sealed partial class InMemoryLedger
 {
-    private AllocateResult Allocate(AllocateParams asked)
+    private AllocateResult Allocate(AllocateParams asked, IReadOnlyList<ReleasedMemory> released)
     {
         const string action = MemoryActions.Allocate;
         if (asked.SizeBytes < 1)
@@ -19,9 +19,10 @@ internal sealed partial class InMemoryLedger
             throw Invalid(action, "data.alignment", $"{alignment} is not a power of two");
         }
 
-        var device = Device(asked.DeviceId, action);
+        var plan = asked.PlanId is { } planId ? PlanFor(planId, asked.DeviceId, asked.SizeBytes, null, action) : null;
+        var device = plan?.Device ?? Device(asked.DeviceId, action);
         CheckMappable(device, asked.MemoryType, action);
-        var unloaded = MakeFit(device, asked.SizeBytes, asked.MakeRoom, action);
+        var unloaded = plan is null ? MakeFit(device, asked.SizeBytes, asked.MakeRoom, action) : TakeUp(plan, action);
         var made = Add(device, asked);
         return new AllocateResult
         {
@@ -33,6 +34,7 @@ internal sealed partial class InMemoryLedger
             SharedMemory = made.SharedMemory,
             AvailableBytes = Headroom(device),
             ModelsUnloaded = unloaded,
+            Released = released,
         };
     }
 

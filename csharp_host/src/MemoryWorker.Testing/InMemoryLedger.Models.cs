@@ -5,21 +5,32 @@ namespace MemoryWorker.Testing;
 
 internal sealed partial class InMemoryLedger
 {
-    private LoadModelResult LoadModel(LoadModelParams asked)
+    private LoadModelResult LoadModel(LoadModelParams asked, IReadOnlyList<ReleasedMemory> released)
     {
         const string action = MemoryActions.LoadModel;
         var model = Model(asked.ModelId, action);
         IReadOnlyList<UnloadedModel> unloaded = [];
-        if (!_loaded.TryGetValue(model.ModelId, out var loaded))
+        var isLoaded = _loaded.TryGetValue(model.ModelId, out var loaded);
+        var wanted = asked.DeviceId ?? model.DeviceId;
+        var plan = asked.PlanId is { } planId
+            ? PlanFor(planId, wanted, isLoaded ? 0 : model.SizeBytes, model.ModelId, action)
+            : null;
+        if (plan is not null)
         {
-            var device = Device(asked.DeviceId ?? model.DeviceId, action);
-            unloaded = MakeFit(device, model.SizeBytes, asked.MakeRoom, action);
+            unloaded = TakeUp(plan, action);
+        }
+
+        if (loaded is null)
+        {
+            var device = plan?.Device ?? Device(wanted, action);
+            unloaded = plan is null ? MakeFit(device, model.SizeBytes, asked.MakeRoom, action) : unloaded;
             _loaded[model.ModelId] = loaded = new LoadedModel { Model = model, Device = device, Pinned = model.Pinned };
         }
 
         loaded.Pinned = asked.Pin ?? loaded.Pinned;
         loaded.LastUse = ++_uses;
         loaded.Uses++;
+        loaded.UsedAt = clock.GetTimestamp();
         var status = Status(model);
         return new()
         {
@@ -43,6 +54,7 @@ internal sealed partial class InMemoryLedger
             RequestedModelId = model.ModelId,
             FallbackReason = null,
             ModelsUnloaded = unloaded,
+            Released = released,
         };
     }
 
@@ -86,6 +98,7 @@ internal sealed partial class InMemoryLedger
     private UnloadedModel Unload(LoadedModel one, string reason)
     {
         _loaded.Remove(one.Model.ModelId);
+        _evictions.Add((one, clock.GetTimestamp(), reason));
         return new()
         {
             ModelId = one.Model.ModelId,
@@ -115,7 +128,7 @@ internal sealed partial class InMemoryLedger
             LoadCount = loaded is null ? 0 : 1,
             UseCount = loaded?.Uses ?? 0,
             LoadMs = null,
-            LastUsedMsAgo = null,
+            LastUsedMsAgo = loaded is null ? null : Since(loaded.UsedAt),
             KeepAliveMs = null,
             ExpiresInMs = null,
         };

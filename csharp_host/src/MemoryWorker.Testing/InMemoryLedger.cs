@@ -6,7 +6,7 @@ namespace MemoryWorker.Testing;
 
 /// <summary>What one worker holds: budgets, allocations, leases, transfers and models. All of it is guarded by one lock.</summary>
 internal sealed partial class InMemoryLedger(
-    IReadOnlyList<FakeDevice> devices, IReadOnlyList<FakeModel> models, TimeProvider clock)
+    IReadOnlyList<FakeDevice> devices, IReadOnlyList<FakeModel> models, TimeProvider clock, EventReaders readers, int processId)
 {
     private readonly object _gate = new();
     private readonly long _startedAt = clock.GetTimestamp();
@@ -22,38 +22,66 @@ internal sealed partial class InMemoryLedger(
     private long _named;
 
     /// <summary>Answers one action as the worker would.</summary>
+    /// <param name="action">Its name.</param>
+    /// <param name="data">Its data.</param>
+    /// <param name="progress">Hears of a transfer's progress.</param>
+    /// <param name="given">What <see cref="AskAsync"/> had consumers give back for it.</param>
     /// <exception cref="WorkerRequestException">It would refuse; then nothing has changed.</exception>
-    public JsonElement Answer(string action, JsonElement data, IProgress<ProgressData>? progress, int processId)
+    public JsonElement Answer(string action, JsonElement data, IProgress<ProgressData>? progress, Given given)
     {
         lock (_gate)
         {
             Expire();
-            return action switch
+            var (startedAt, failed) = (clock.GetTimestamp(), true);
+            try
             {
-                MemoryActions.Allocate => Run<AllocateParams, AllocateResult>(Allocate),
-                MemoryActions.Deallocate => Run<DeallocateParams, DeallocateResult>(Deallocate),
-                MemoryActions.RenewLease => Run<RenewLeaseParams, RenewLeaseResult>(RenewLease),
-                MemoryActions.Transfer => Run<TransferParams, TransferResult>(asked => Transfer(asked, progress)),
-                MemoryActions.GetTransfer => Run<GetTransferParams, TransferResult>(GetTransfer),
-                MemoryActions.Clear => Run<ClearParams, ClearResult>(Clear),
-                MemoryActions.GetAllocations => Run<GetAllocationsParams, GetAllocationsResult>(GetAllocations),
-                MemoryActions.GetUsage => Run<GetUsageParams, GetUsageResult>(GetUsage),
-                MemoryActions.GetStatus => Run<GetStatusParams, GetStatusResult>(GetStatus),
-                MemoryActions.GetPressure => Run<GetPressureParams, GetPressureResult>(GetPressure),
-                MemoryActions.SetLimits => Run<SetLimitsParams, SetLimitsResult>(SetLimits),
-                MemoryActions.PlanBatches => Run<PlanBatchesParams, PlanBatchesResult>(PlanBatches),
-                MemoryActions.GetModelStatus => Run<GetModelStatusParams, GetModelStatusResult>(GetModelStatus),
-                MemoryActions.LoadModel => Run<LoadModelParams, LoadModelResult>(LoadModel),
-                MemoryActions.UnloadModel => Run<UnloadModelParams, UnloadedModel>(UnloadModel),
-                WorkerActions.Ping => Run<PingParams, PingResult>(_ => new() { UptimeMs = Since(_startedAt) }),
-                WorkerActions.Hello => Run<HelloParams, HelloResult>(_ => Hello(processId)),
-                _ when WireActions.Find(action) is not null => throw Refused(
-                    ErrorCode.Unsupported,
-                    action,
-                    $"{nameof(InMemoryWorker)} keeps no ledger for it; say with {nameof(InMemoryWorker.Answer)} what it answers"),
-                _ => throw Refused(ErrorCode.UnknownAction, action, $"there is no action '{action}'"),
-            };
+                var answer = Dispatch();
+                failed = false;
+                return answer;
+            }
+            finally
+            {
+                _calls.Add((action, startedAt, (long)clock.GetElapsedTime(startedAt).TotalMicroseconds, failed));
+            }
         }
+
+        JsonElement Dispatch() => action switch
+        {
+            MemoryActions.Allocate => Run<AllocateParams, AllocateResult>(asked => Allocate(asked, given.Released)),
+            MemoryActions.Deallocate => Run<DeallocateParams, DeallocateResult>(Deallocate),
+            MemoryActions.RenewLease => Run<RenewLeaseParams, RenewLeaseResult>(RenewLease),
+            MemoryActions.Transfer => Run<TransferParams, TransferResult>(asked => Transfer(asked, progress)),
+            MemoryActions.GetTransfer => Run<GetTransferParams, TransferResult>(GetTransfer),
+            MemoryActions.Clear => Run<ClearParams, ClearResult>(Clear),
+            MemoryActions.GetAllocations => Run<GetAllocationsParams, GetAllocationsResult>(GetAllocations),
+            MemoryActions.GetUsage => Run<GetUsageParams, GetUsageResult>(GetUsage),
+            MemoryActions.GetStatus => Run<GetStatusParams, GetStatusResult>(GetStatus),
+            MemoryActions.GetPressure => Run<GetPressureParams, GetPressureResult>(GetPressure),
+            MemoryActions.SetLimits => Run<SetLimitsParams, SetLimitsResult>(SetLimits),
+            MemoryActions.PlanBatches => Run<PlanBatchesParams, PlanBatchesResult>(PlanBatches),
+            MemoryActions.GetModelStatus => Run<GetModelStatusParams, GetModelStatusResult>(GetModelStatus),
+            MemoryActions.LoadModel => Run<LoadModelParams, LoadModelResult>(asked => LoadModel(asked, given.Released)),
+            MemoryActions.UnloadModel => Run<UnloadModelParams, UnloadedModel>(UnloadModel),
+            MemoryActions.Plan => Run<PlanParams, PlanResult>(Plan),
+            MemoryActions.Optimize => Run<OptimizeParams, OptimizeResult>(asked => Optimize(asked, given)),
+            MemoryActions.GetOptimizationRecommendations =>
+                Run<GetOptimizationRecommendationsParams, GetOptimizationRecommendationsResult>(GetRecommendations),
+            MemoryActions.Defragment =>
+                Run<DefragmentParams, DefragmentResult>(asked => Defragment(Devices(asked.DeviceId, action))),
+            MemoryActions.GetAnalytics => Run<GetAnalyticsParams, GetAnalyticsResult>(GetAnalytics),
+            MemoryActions.GetMetrics => Run<GetMetricsParams, GetMetricsResult>(_ => GetMetrics()),
+            MemoryActions.RegisterConsumer => Run<RegisterConsumerParams, RegisterConsumerResult>(RegisterConsumer),
+            MemoryActions.Released => Run<ReleasedParams, ReleasedResult>(Released),
+            MemoryActions.UnregisterConsumer => Run<UnregisterConsumerParams, UnregisterConsumerResult>(UnregisterConsumer),
+            MemoryActions.GetConsumers => Run<GetConsumersParams, GetConsumersResult>(GetConsumers),
+            WorkerActions.Ping => Run<PingParams, PingResult>(_ => new() { UptimeMs = Since(_startedAt) }),
+            WorkerActions.Hello => Run<HelloParams, HelloResult>(_ => Hello()),
+            _ when WireActions.Find(action) is not null => throw Refused(
+                ErrorCode.Unsupported,
+                action,
+                $"{nameof(InMemoryWorker)} keeps no ledger for it; say with {nameof(InMemoryWorker.Answer)} what it answers"),
+            _ => throw Refused(ErrorCode.UnknownAction, action, $"there is no action '{action}'"),
+        };
 
         JsonElement Run<TIn, TOut>(Func<TIn, TOut> answer)
             where TIn : class, IWireRecord<TIn>
@@ -94,7 +122,7 @@ internal sealed partial class InMemoryLedger(
             ["errors"] = new[] { new Dictionary<string, object?> { ["path"] = path, ["message"] = reason } },
         });
 
-    private static HelloResult Hello(int processId) => new()
+    private HelloResult Hello() => new()
     {
         Protocol = 1,
         WorkerVersion = "in-memory",
@@ -111,8 +139,11 @@ internal sealed partial class InMemoryLedger(
     {
         foreach (var one in _allocations.Values.Where(one => one.ExpiresAt <= clock.GetUtcNow()).ToList())
         {
+            _expirations.Add((one, clock.GetTimestamp()));
             Remove(one);
         }
+
+        _consumers.RemoveAll(one => one.ExpiresAt <= clock.GetUtcNow());
     }
 
     private FakeDevice Device(string? deviceId, string action) =>
@@ -140,10 +171,16 @@ internal sealed partial class InMemoryLedger(
     private long ModelBytes(FakeDevice device) =>
         _loaded.Values.Where(one => one.Device == device).Sum(one => one.Model.SizeBytes);
 
+    private long UsedBytes(FakeDevice device) => AllocatedBytes(device) + ModelBytes(device);
+
+    /// <summary>The models that may go, the one that was used longest ago first.</summary>
+    private IOrderedEnumerable<LoadedModel> Evictable(FakeDevice device) =>
+        _loaded.Values.Where(one => one.Device == device && !one.Pinned).OrderBy(one => one.LastUse);
+
     /// <summary>What one allocation can get.</summary>
     private long Headroom(FakeDevice device)
     {
-        var used = AllocatedBytes(device) + ModelBytes(device);
+        var used = UsedBytes(device);
         var hardware = device.BudgetBytes - _limits[device.DeviceId].ReserveBytes - used;
         return Math.Max(0, Math.Min(hardware, Budget(device) - used));
     }
@@ -161,9 +198,7 @@ internal sealed partial class InMemoryLedger(
                 new Dictionary<string, object?> { ["device_id"] = device.DeviceId });
         }
 
-        var evictable = makeRoom
-            ? _loaded.Values.Where(one => one.Device == device && !one.Pinned).OrderBy(one => one.LastUse).ToList()
-            : [];
+        var evictable = makeRoom ? Evictable(device).ToList() : [];
         var available = Headroom(device);
         if (available + evictable.Sum(one => one.Model.SizeBytes) < bytes)
         {

@@ -11,9 +11,10 @@ namespace MemoryWorker.Testing;
 /// of it sleeps; leases run by the clock that it is given. Any number of calls at a time, from any thread.
 /// </summary>
 /// <remarks>
-/// Requests and answers pass through the wire's own JSON, so what a test sees is what a host would see. Actions that it
-/// has no ledger for (optimizing, analytics, plans) are refused as <c>unsupported</c> until <see cref="Answer(WireAction, Func{JsonElement, JsonElement})"/> says
-/// what they answer.
+/// Requests and answers pass through the wire's own JSON, so what a test sees is what a host would see. Consumers
+/// are asked before models go, whatever these cost to load. Actions that it has no ledger for (<c>memory.model_optimize</c>,
+/// <c>memory.reload_models</c>) are refused as <c>unsupported</c> until
+/// <see cref="Answer(WireAction, Func{JsonElement, JsonElement})"/> says what they answer.
 /// </remarks>
 public sealed class InMemoryWorker : IPythonWorkerService
 {
@@ -43,7 +44,7 @@ public sealed class InMemoryWorker : IPythonWorkerService
         _clock = clock ?? TimeProvider.System;
         _devices = devices is { Count: > 0 } ? devices : [new FakeDevice("cpu", 1L << 30) { Kind = DeviceKind.Cpu }];
         _models = models ?? [];
-        _ledger = new InMemoryLedger(_devices, _models, _clock);
+        _ledger = new InMemoryLedger(_devices, _models, _clock, _readers, ProcessId);
         Memory = new ServiceMemory(this);
     }
 
@@ -176,10 +177,10 @@ public sealed class InMemoryWorker : IPythonWorkerService
         {
             var lost = _ledger.Lost();
             exited = new WorkerExitedEventArgs(ProcessId, 137, "killed by a test", [], lost, TimeSpan.Zero);
-            held = [.. _held.Values];
+            held = [.. _held.Values, .. _ledger.Waiting()];
             _held.Clear();
-            _ledger = new InMemoryLedger(_devices, _models, _clock);
             _deaths++;
+            _ledger = new InMemoryLedger(_devices, _models, _clock, _readers, ProcessId);
         }
 
         foreach (var gate in held)
@@ -227,7 +228,8 @@ public sealed class InMemoryWorker : IPythonWorkerService
         try
         {
             await (gate?.Task ?? Task.CompletedTask).WaitAsync(cancellationToken).ConfigureAwait(false);
-            var data = Run(action.Name, WireText.ToElement(request), options?.Progress);
+            var data = await RunAsync(action.Name, WireText.ToElement(request), options?.Progress, cancellationToken)
+                .ConfigureAwait(false);
             return WireText.FromElement<TResult>(data);
         }
         finally
@@ -263,9 +265,11 @@ public sealed class InMemoryWorker : IPythonWorkerService
         return ValueTask.CompletedTask;
     }
 
-    private JsonElement Run(string action, JsonElement data, IProgress<ProgressData>? progress)
+    private async Task<JsonElement> RunAsync(
+        string action, JsonElement data, IProgress<ProgressData>? progress, CancellationToken cancellationToken)
     {
         Func<JsonElement, JsonElement>? own;
+        InMemoryLedger ledger;
         lock (_gate)
         {
             if (_faults.TryGetValue(action, out var waiting) && waiting.TryPeek(out var fault))
@@ -278,12 +282,19 @@ public sealed class InMemoryWorker : IPythonWorkerService
                 throw fault.Make();
             }
 
-            if (!_answers.TryGetValue(action, out own))
-            {
-                return _ledger.Answer(action, data, progress, ProcessId);
-            }
+            ledger = _ledger;
+            _answers.TryGetValue(action, out own);
         }
 
-        return own(data);
+        if (own is not null)
+        {
+            return own(data);
+        }
+
+        var given = await ledger.AskAsync(action, data, cancellationToken).ConfigureAwait(false);
+        lock (_gate)
+        {
+            return _ledger.Answer(action, data, progress, given);
+        }
     }
 }

@@ -13,4 +13,7 @@ internal sealed class LoadedModel
     public long LastUse { get; set; }
 
     public long Uses { get; set; }
+
+    /// <summary>The clock's timestamp of the last use.</summary>
+    public long UsedAt { get; set; }
 }

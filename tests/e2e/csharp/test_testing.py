@@ -1,78 +1,16 @@
 """What MemoryWorker.Testing gives: an in-memory worker that does as the worker itself does, and faults on demand."""
 
-import json
-from collections.abc import Iterator
+import threading
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, gone, make, options, progress_into, real, wait
+from tests.e2e.csharp.host import Watched, gone, make, options, progress_into, real, wait
+from tests.e2e.csharp.in_memory import DEVICE, MIB, TESTING, allocate, memory, refusal, worker
 from tests.rigs.dotnet import runtime
 
-__all__ = ["real"]
-
-TESTING = "csharp_host/src/MemoryWorker.Testing/MemoryWorker.Testing.csproj"
-MIB = 2**20
-DEVICE = "sim:0"
-
-
-@pytest.fixture
-def worker(load: Any) -> Iterator[Any]:
-    """Return an in-memory worker with a device of 64 MiB and two models."""
-    load(TESTING)
-    from MemoryWorker.Testing import FakeDevice, FakeModel, InMemoryWorker
-    from System import Array
-
-    cpu = make_cpu()
-    devices = Array[FakeDevice]([FakeDevice(DEVICE, 64 * MIB), cpu])
-    models = Array[FakeModel]([FakeModel("small", 8 * MIB, None), FakeModel("large", 48 * MIB, None)])
-    made = InMemoryWorker(devices, models, None)
-    yield made
-    wait(made.DisposeAsync())
-
-
-@pytest.fixture(params=["the worker itself", "in memory"])
-def memory(request: pytest.FixtureRequest, load: Any) -> Any:
-    """Return ServiceMemory on a worker with a simulated device of 64 MiB: first the real one, then the one in memory."""
-    load(TESTING)
-    if request.param == "in memory":
-        return request.getfixturevalue("worker").Memory
-    from MemoryWorker.Client import ServiceMemory
-
-    start: Make = request.getfixturevalue("real")
-    return ServiceMemory(start("--simulated-device", "64MiB", "--default-device", DEVICE))
-
-
-def make_cpu() -> Any:
-    from MemoryWorker.Client.Protocol import DeviceKind
-    from MemoryWorker.Testing import FakeDevice
-
-    return make_with(FakeDevice("cpu", 1024 * MIB), Kind=DeviceKind.Cpu)
-
-
-def make_with(made: Any, **fields: Any) -> Any:
-    """Assign a record's fields, as an object initializer would."""
-    for name, value in fields.items():
-        setattr(made, name, value)
-    return made
-
-
-def allocate(memory: Any, size: int, **fields: Any) -> Any:
-    from MemoryWorker.Client import PostMemoryAllocateRequest
-
-    return wait(memory.PostMemoryAllocateAsync(make(PostMemoryAllocateRequest, SizeBytes=size, **fields)))
-
-
-def refusal(task: Any) -> tuple[str, dict[str, Any], bool]:
-    """Return code, details and whether it may be repeated of a call that is refused."""
-    from MemoryWorker.Client import WorkerRequestException
-
-    with pytest.raises(WorkerRequestException) as caught:
-        wait(task)
-    error = caught.value
-    assert error.Executed.ToString() == "No"
-    return error.Code, json.loads(error.Details.GetRawText()), error.Retryable
+__all__ = ["memory", "real", "worker"]
 
 
 # ---- the same on both -----------------------------------------------------------------------------
@@ -120,8 +58,11 @@ def test_a_limit_is_no_lack(memory: Any) -> None:
     asked = make(PostMemoryAllocateRequest, SizeBytes=2 * MIB)
     code, details, retryable = refusal(memory.PostMemoryAllocateAsync(asked))
     assert (code, details["available_bytes"], retryable) == ("limit_exceeded", MIB, False)
+    allocate(memory, MIB)
     wait(memory.SetLimitsAsync(make(SetLimitsParams, DeviceId=DEVICE, LimitBytes=None)))
-    assert allocate(memory, 2 * MIB).AvailableBytes == 62 * MIB
+    pressure = wait(memory.GetModelMemoryStatusAsync(None, DEVICE))
+    assert (pressure.PressureCategory.ToString(), pressure.PressureLevel) == ("Low", 1.562)
+    assert allocate(memory, 2 * MIB).AvailableBytes == 61 * MIB
 
 
 def test_persistent_memory_stays(memory: Any) -> None:
@@ -318,8 +259,6 @@ class _Ahead:
     """Reads the first event on a thread of its own: a reader counts once it reads."""
 
     def __init__(self, reading: Any) -> None:
-        import threading
-
         self._found: list[Any] = []
         self._thread = threading.Thread(target=lambda: self._found.append(next(reading)))
         self._thread.start()
@@ -342,16 +281,14 @@ def test_what_has_no_ledger_says_how_it_is_answered(worker: Any) -> None:
 
     from tests.e2e.csharp.host import ask
 
-    task = worker.Memory.GetMemoryOptimizationAsync()
-    code, _, _ = refusal(task)
-    assert code == "unsupported"
+    assert refusal(worker.Memory.ReloadModelsAsync())[0] == "unsupported"
     with pytest.raises(Exception, match="say with Answer what it answers"):
-        wait(worker.Memory.GetMemoryOptimizationAsync())
-    empty = JsonDocument.Parse('{"recommendations": []}').RootElement
-    worker.Answer(
-        WireActions.GetOptimizationRecommendations, Func[JsonElement, JsonElement](lambda _data: empty)
-    )
-    assert list(wait(worker.Memory.GetMemoryOptimizationAsync()).Recommendations) == []
+        wait(worker.Memory.ReloadModelsAsync())
+    empty = JsonDocument.Parse(
+        '{"added": [], "changed": [], "removed": [], "kept": [], "refused": []}'
+    ).RootElement
+    worker.Answer(WireActions.ReloadModels, Func[JsonElement, JsonElement](lambda _data: empty))
+    assert list(wait(worker.Memory.ReloadModelsAsync()).Added) == []
     worker.Answer(WireAction.Plain("my.action"), Func[JsonElement, JsonElement](lambda data: data))
     assert ask(worker, "my.action", value=1) == {"value": 1}
 

@@ -159,3 +159,20 @@ def test_a_device_that_is_lost(rig: Rig) -> None:
     rig.machine.manager.lose_device("sim:0", "told to")
     rig.run(20)
     assert rig.told(BudgetChanged) == []
+
+
+def test_new_limits_hold_no_old_level(rig: Rig) -> None:
+    """A level that only the limits before led to ends with them; it is held against what moves, not what is set."""
+    rig.others = TOTAL // 2
+    rig.run(2 * CALM_NS / S)
+    manager, relief = rig.machine.manager, rig.memory.relief
+    limits = manager.devices.limits("sim:0")
+    low = replace(limits.thresholds, moderate=10.0, high=20.0, critical=30.0)
+    relief.set_limits("sim:0", replace(limits, thresholds=low))
+    assert manager.pressure.level("sim:0") == "critical"
+    relief.set_limits("sim:0", limits)
+    assert manager.pressure.level("sim:0") == "low"
+    assert [(each.before, each.after) for each in rig.told(PressureChanged)] == [
+        ("low", "critical"),
+        ("critical", "low"),
+    ]

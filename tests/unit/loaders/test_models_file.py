@@ -80,6 +80,17 @@ def test_every_key_is_read(tmp_path):
     assert theirs.external and not small.external and theirs.declared_bytes == 10
 
 
+@pytest.mark.parametrize("loader", ["onnx", "onnxruntime", "gguf", "llama-cpp", "torch.jit"])
+@pytest.mark.parametrize("line", ["dtype: fp16", "offload: true", "placement: map"])
+def test_what_means_nothing_to_an_engine_is_refused(tmp_path, loader, line):
+    """A cast, an offload and a placement that its library would not follow are told, not passed over."""
+    key = line.partition(":")[0]
+    told = refusal(tmp_path, one("path: x", f"loader: {loader}", line))
+    assert f"models[0].{key}: has no meaning for an engine's model: " in told
+    plain = one("path: x", f"loader: {loader}", "offload: false", "placement: auto")
+    assert len(read(tmp_path, plain)) == 1
+
+
 def test_the_schema_agrees_with_the_reader(tmp_path):
     """What the JSON Schema refuses the reader refuses, and the other way round."""
     validator = jsonschema.Draft202012Validator(models_schema())
@@ -98,6 +109,9 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         one("loader: torch", "path: x", "placement: Map"),
         one("path: x", "loader: torch", "dtype: I8"),
         one("path: x", "loader: torch", "priority: '1'"),
+        one("path: x", "loader: onnx", "dtype: fp16"),
+        one("path: x", "loader: llama-cpp", "offload: true"),
+        one("path: x", "loader: torch.jit", "placement: copy"),
     ):
         assert not validator.is_valid(yaml.safe_load(bad)), bad
         refusal(tmp_path, bad)

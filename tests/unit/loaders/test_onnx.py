@@ -14,8 +14,9 @@ from tests.rigs import onnx_files, onnx_work
 from tests.unit.machine import MIB, Machine
 from worker.core.clock import SystemClock
 from worker.core.errors import ModelLoadFailedError, UnsupportedError
-from worker.core.models import ModelSpec
+from worker.core.models import AUTO_LOADER, ModelSpec, Placement
 from worker.loaders.onnx_loader import OnnxLoader
+from worker.loaders.registry import inferred, loader_of
 from worker.plugins._leases import Models
 from worker.stream.work import Call
 from worker.telemetry.system import SystemMemory
@@ -268,3 +269,25 @@ def test_a_real_reader_of_text_takes_many_times_its_file(make):
     assert done.kept_bytes < 0.05 * done.claimed_bytes
     _, needed = machine.models.placement.requirement("m", None, machine.token())
     assert needed > 10 * path.stat().st_size
+
+
+def test_a_library_that_is_not_installed_is_told_before_the_first_load(make, monkeypatch):
+    """With what to install; what the file says of its size is known all the same."""
+    monkeypatch.setattr("worker.loaders.onnx_loader.find_spec", lambda _name: None)
+    machine = make(onnx_files.real("magika"))
+    machine.models.estimate()
+    (row,) = machine.memory.models.rows()
+    assert "needs onnxruntime, which is not installed: pip install memory-worker[onnx]" in row.state_reason
+    assert row.estimated_bytes > MIB
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("dtype", "F16"), ("offload", True), ("placement", Placement.COPY)]
+)
+def test_what_means_nothing_to_an_engine_is_refused_where_its_loader_is_inferred(tmp_path, key, value):
+    """The file's contents say that it is an engine's: then its size is not looked up, and it is not loaded."""
+    (tmp_path / "m.bin").write_bytes(onnx_files.real("magika").read_bytes())
+    spec = inferred(ModelSpec("m", AUTO_LOADER, tmp_path / "m.bin", tmp_path, **{key: value}))
+    assert spec.loader == "onnx"
+    with pytest.raises(ModelLoadFailedError, match=f"{key}: has no meaning for an engine's model: "):
+        loader_of(spec)

@@ -25,6 +25,7 @@ from worker.core.errors import (
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
 from worker.core.records import AllocationRequest, WayToPlan
 from worker.manager.consumer_table import CONSUMERS_MAX, Registration
+from worker.workers.gone import Gone
 
 DEVICE = "sim:0"
 DEAR = 10_000.0
@@ -225,6 +226,26 @@ def test_who_gives_less_is_asked_again_and_who_gives_more_is_not(machine: Machin
     assert state(machine) is ModelState.LOADED
 
 
+def test_one_answer_that_two_wait_for_counts_once(machine: Machine) -> None:
+    """The bytes are the first one's, in its reply and in the history; the other may ask again, at once."""
+    cache, consumers = Cache(machine), machine.memory.consumers
+    releases = machine.booked.plans.plan_releases(DEVICE, 6 * MIB, consumers.quotes(DEVICE)).releases
+    first, second, refused = Gone(), Gone(), []
+
+    def ask_meanwhile(_event: ReleaseRequested) -> None:
+        machine.on_release_requested = cache.give
+        refused.append(consumers.release(releases, DEVICE, "second", machine.token(), second))
+
+    machine.on_release_requested = ask_meanwhile
+    refused.append(consumers.release(releases, DEVICE, "first", machine.token(), first))
+    (asked,) = cache.asked
+    assert [each.claimed_bytes for each in first.released] == [asked]
+    assert (second.released, refused) == ([], [{}, {}])
+    (row,) = consumers.status((DEVICE,), "cache")
+    assert (row.claimed_bytes, row.returned_bytes) == (asked, asked)
+    machine.close()
+
+
 def test_it_is_not_asked_for_ever(machine: Machine) -> None:
     """One that gives a crumb each time is asked so often and no more; then the plan goes on at the next price."""
     cache = Cache(machine)
@@ -308,7 +329,7 @@ def test_released_takes_from_the_front_of_its_offers(machine: Machine) -> None:
     assert host.said.offers == ()
 
 
-@pytest.mark.parametrize("name", ["model:m", "pool:cpu", "external:theirs", "server:ollama"])
+@pytest.mark.parametrize("name", ["model:m", "engine:m", "pool:cpu", "external:theirs", "server:ollama"])
 def test_the_workers_own_names_are_refused(machine: Machine, name: str) -> None:
     """No host can pass for a model or a pool, and the same holds for a plugin."""
     cache = Cache(machine)

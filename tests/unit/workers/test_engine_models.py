@@ -24,6 +24,7 @@ from worker.core.errors import (
     EngineLostError,
     ModelBusyError,
     ModelLoadFailedError,
+    OutOfMemoryError,
     UnsupportedError,
 )
 from worker.core.events import ModelUnloaded
@@ -444,6 +445,18 @@ def test_what_an_engine_has_is_not_offloaded_nor_moved(make):
     with pytest.raises(UnsupportedError, match="can be shrunk, or unloaded"):
         unload(machine, "a", UnloadMode.OFFLOAD)
     assert machine.load("a").state is ModelState.LOADED
+
+
+def test_a_library_that_finds_no_memory_is_out_of_memory(make):
+    """Opening and working alike: the file is not to blame, so no reason stays with the model, and it may be retried."""
+    machine = make(a={"opens": "lacks memory"}, b={})
+    with pytest.raises(OutOfMemoryError, match="its engine ran out of memory: insufficient memory"):
+        machine.load("a")
+    assert entry(machine, "a").state_reason is None
+    assert counted(machine) == 0
+    with pytest.raises(OutOfMemoryError, match="work on model 'b' failed: .*Failed to allocate memory"):
+        do(machine, "b", engines.lack_memory)
+    assert entry(machine, "b").state is ModelState.LOADED
 
 
 def test_what_work_raises_is_the_callers(make):

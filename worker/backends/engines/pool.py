@@ -15,6 +15,7 @@ from worker.backends.isolation.codec import RemoteError
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.launching import LaunchError, Launching
 from worker.backends.isolation.slots import Slots
+from worker.backends.torch_errors import Cause, cause_in_words
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.core.records import Footprint, Receipt
@@ -35,7 +36,7 @@ class NotOpenedError(Exception):
 
 
 class NoMemoryError(Exception):
-    """The process died for want of memory while it opened a model; the message says how."""
+    """A model was not opened, or work on it not done, for want of memory; the message says how."""
 
 
 class WorkLostError(Exception):
@@ -86,6 +87,8 @@ class Engines:
             message = f"its engine can't be started: {error}"
             raise NotOpenedError(message) from error
         except RemoteError as error:
+            if _ran_out(error):
+                raise NoMemoryError(_out_of_memory(_explained(error, launch))) from error
             raise NotOpenedError(_explained(error, launch)) from error
         with self._lock:
             self._places[handle] = process
@@ -108,7 +111,7 @@ class Engines:
 
     def _crashed(self, name: str, files: FileState, end: Ending) -> NotOpenedError | NoMemoryError:
         if end.ran_out:
-            return NoMemoryError(f"its engine ran out of memory: {end.reason}")
+            return NoMemoryError(_out_of_memory(end.reason))
         with self._lock:
             before = self._crashes.get(name)
             count = 1 + (before.count if before is not None and before.files == files else 0)
@@ -122,11 +125,15 @@ class Engines:
     # ---- being used ----
 
     def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
-        """Do work where a model is. Raises what that raises; WorkLostError where its process is gone."""
+        """Do work where a model is. Raises what that raises; NoMemoryError; WorkLostError where its process is gone."""
         try:
             return self._places[handle].work(handle, work, token, report)
         except EndedError as error:
             raise WorkLostError(error.end.reason) from error
+        except RemoteError as error:
+            if _ran_out(error):
+                raise NoMemoryError(_out_of_memory(str(error).strip())) from error
+            raise
         except KeyError as error:
             if error.args == (handle,):
                 raise WorkLostError("its process has ended") from error
@@ -212,6 +219,14 @@ def _state_of(launch: EngineLaunch) -> FileState:
         else:
             found.append((str(path), status.st_size, status.st_mtime_ns))
     return tuple(found)
+
+
+def _ran_out(error: RemoteError) -> bool:
+    return cause_in_words(str(error)) is Cause.OUT_OF_MEMORY
+
+
+def _out_of_memory(how: str) -> str:
+    return f"its engine ran out of memory: {how}"
 
 
 def _explained(error: RemoteError, launch: EngineLaunch) -> str:

@@ -1,0 +1,141 @@
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Testing;
+
+internal sealed partial class InMemoryLedger
+{
+    private const double SmallestStep = 0.001;
+
+    private static readonly TimeSpan Idle = TimeSpan.FromMinutes(1);
+
+    private static DefragmentResult Defragment(IReadOnlyList<FakeDevice> places) => new()
+    {
+        ReturnedBytes = 0,
+        AllocationsMoved = 0,
+        FragmentationBefore = null,
+        FragmentationAfter = null,
+        Steps = [.. places.Select(one => new DefragmentStep { Step = $"{one.DeviceId}: nothing is in pieces", ReturnedBytes = 0 })],
+        Displaced = [],
+    };
+
+    private GetOptimizationRecommendationsResult GetRecommendations(GetOptimizationRecommendationsParams asked)
+    {
+        var places = Devices(asked.DeviceId, MemoryActions.GetOptimizationRecommendations);
+        return new() { Recommendations = [.. places.SelectMany(Recommended).Select(one => one.Row)] };
+    }
+
+    private OptimizeResult Optimize(OptimizeParams asked, Given given)
+    {
+        var places = Devices(asked.DeviceId, MemoryActions.Optimize);
+        var released = given.Released;
+        var steps = new List<OptimizeStep>();
+        foreach (var (row, victims) in places.SelectMany(one => Allowed(one, asked.OptimizationLevel)).ToList())
+        {
+            steps.Add(new()
+            {
+                Step = row.Action,
+                Data = row.Data,
+                ExpectedBytes = row.ExpectedFreedBytes,
+                ReturnedBytes = asked.DryRun ? null : victims.Select(one => Unload(one, "unloaded: it was idle")).Sum(one => one.FreedBytes),
+                Reason = row.Reason,
+            });
+        }
+
+        if (asked.DryRun)
+        {
+            released = [.. ToRelease(asked).Select(one => new ReleasedMemory
+            {
+                ConsumerId = one.ConsumerId,
+                Kind = one.Kind,
+                ClaimedBytes = one.ExpectedBytes,
+                ReturnedBytes = null,
+                CostMs = one.CostMs,
+                Reason = one.Reason,
+            })];
+        }
+
+        return new()
+        {
+            ClaimedBytes = asked.DryRun ? 0 : steps.Sum(one => one.ExpectedBytes) + released.Sum(one => one.ClaimedBytes),
+            ReturnedBytes = asked.DryRun ? 0 : steps.Sum(one => one.ReturnedBytes) + released.Sum(one => one.ReturnedBytes),
+            Steps = steps,
+            PressureBefore = places.Max(one => given.LevelsBefore[one]),
+            PressureAfter = places.Max(Level),
+            Released = released,
+        };
+    }
+
+    /// <summary>What consumers are asked for to make devices calm, beyond the models that go.</summary>
+    private List<PlannedRelease> ToRelease(OptimizeParams asked) =>
+    [
+        .. Devices(asked.DeviceId, MemoryActions.Optimize)
+            .SelectMany(device => Releases(
+                device,
+                BytesToFree(device) - Allowed(device, asked.OptimizationLevel).Sum(one => one.Row.ExpectedFreedBytes ?? 0)))
+            .Where(one => asked.OptimizationLevel != OptimizationLevel.Conservative || one.CostMs == 0),
+    ];
+
+    private IEnumerable<(Recommendation Row, IReadOnlyList<LoadedModel> Models)> Allowed(
+        FakeDevice device, OptimizationLevel level) => Recommended(device).Where(one => level switch
+        {
+            OptimizationLevel.Aggressive => true,
+            OptimizationLevel.Normal => one.Row.Action == MemoryActions.UnloadModel,
+            _ => false,
+        });
+
+    /// <summary>Idle models each by name, and what else may go of models as bytes.</summary>
+    private List<(Recommendation Row, IReadOnlyList<LoadedModel> Models)> Recommended(FakeDevice device)
+    {
+        var found = new List<(Recommendation Row, IReadOnlyList<LoadedModel> Models)>();
+        var recent = new List<LoadedModel>();
+        foreach (var one in Evictable(device))
+        {
+            if (clock.GetElapsedTime(one.UsedAt) < Idle)
+            {
+                recent.Add(one);
+                continue;
+            }
+
+            found.Add((
+                Recommend(
+                    MemoryActions.UnloadModel,
+                    new() { ["model_id"] = one.Model.ModelId },
+                    one.Model.SizeBytes,
+                    $"{one.Model.ModelId} was not used for {Since(one.UsedAt)} ms"),
+                [one]));
+        }
+
+        if (recent.Count > 0)
+        {
+            var bytes = recent.Sum(one => one.Model.SizeBytes);
+            found.Add((
+                Recommend(
+                    MemoryActions.ModelOptimize,
+                    new() { ["device_id"] = device.DeviceId, ["min_memory_to_free_bytes"] = bytes },
+                    bytes,
+                    $"neither pinned nor in use, but used lately: {string.Join(", ", recent.Select(one => one.Model.ModelId))}"),
+                recent));
+        }
+
+        return found;
+    }
+
+    private static Recommendation Recommend(string action, Dictionary<string, object?> data, long bytes, string reason) => new()
+    {
+        Action = action,
+        Data = Details.Of(data),
+        ExpectedFreedBytes = bytes,
+        CostMs = null,
+        CostOf = "loading it again, when it is needed",
+        Reason = reason,
+    };
+
+    /// <summary>How much has to go until the pressure is low.</summary>
+    private long BytesToFree(FakeDevice device)
+    {
+        var highest = _limits[device.DeviceId].Thresholds.Moderate - SmallestStep;
+        return PressurePercentage(device) <= highest
+            ? 0
+            : Math.Max(1, (long)Math.Ceiling(Budget(device) * (1 - (highest / 100))) - Headroom(device));
+    }
+}

@@ -1,0 +1,14 @@
+using MemoryWorker.Client.Protocol;
+
+namespace MemoryWorker.Testing;
+
+/// <summary>What has to go on a device for so many bytes.</summary>
+/// <param name="MissingBytes">How much lacks now.</param>
+/// <param name="CeilingBytes">How much all that may go would free.</param>
+/// <param name="Releases">What consumers are asked for.</param>
+/// <param name="Victims">The models that go after it.</param>
+internal sealed record Room(
+    long MissingBytes, long CeilingBytes, IReadOnlyList<PlannedRelease> Releases, IReadOnlyList<LoadedModel> Victims)
+{
+    public bool Suffices => MissingBytes <= CeilingBytes;
+}
