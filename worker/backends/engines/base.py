@@ -1,11 +1,13 @@
 """What an engine is: the half that runs in its process, and what the worker tells it."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
+
+if TYPE_CHECKING:
+    from pathlib import Path  # 5 ms that an engine's process does not need
 
 
 class EngineLaunch(Record):
@@ -13,10 +15,10 @@ class EngineLaunch(Record):
 
     engine: str
     """``module:class`` of an ``Engine``; made once in each process."""
-    path: Path
+    path: "Path"
     params: Mapping[str, Any]
     """Plain values, by name, from the operator's file alone."""
-    files: tuple[Path, ...] = ()
+    files: "tuple[Path, ...]" = ()
     """All files of the model: what the engine maps of them counts as the model's memory."""
     remedies: Mapping[str, str] | None = None
     """What to do about a module that is not found, by its name."""

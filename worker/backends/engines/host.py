@@ -19,9 +19,10 @@ from worker.core.records import HOST, DeviceInfo
 Progress = Callable[[int, int], None]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MMAP_FROM_BYTES = 4 * 2**20
+_MMAP_FROM_BYTES = 2**20
 """What is larger is mapped by itself, and so goes back when it is freed; glibc would raise this with each large block
-that is freed, up to 32 MiB, and keep what lies below it. Below 1 MiB a small model takes half as long again to open."""
+that is freed, up to 32 MiB, and keep what lies below it. From 4 MiB on a small model leaves more than a twentieth behind,
+which ends its process; below 1 MiB it takes half as long again to open."""
 
 
 class EngineHost:

@@ -6,7 +6,6 @@ Linux: an anonymous file that is inherited. Windows: a named map. Elsewhere, or 
 import mmap
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from typing import Any, Self
 
@@ -44,6 +43,8 @@ class Slots:
         if sys.platform == "win32" and not as_file:
             name = f"memory-worker-slots-{os.urandom(16).hex()}"
             return cls(mmap.mmap(-1, size, tagname=name), {"name": name})
+        import tempfile  # noqa: PLC0415 - 8 ms that neither Linux nor Windows needs
+
         fd, path = tempfile.mkstemp(prefix="memory-worker-slots-")
         try:
             os.ftruncate(fd, size)
