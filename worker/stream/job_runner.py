@@ -85,7 +85,7 @@ class JobRunner:
         self._unfinished = self._lanes.unfinished_jobs
         self._draining = False
         self.unfinished_at_shutdown = 0
-        """How much was unfinished when ``worker.shutdown`` came."""
+        """How much was owed when ``worker.shutdown`` came: answers, and work that goes on after one."""
 
     def start(self, *lanes: str) -> None:
         """Make these lanes' first threads now, and control's. OutOfMemoryError where the system has none."""
@@ -171,9 +171,9 @@ class JobRunner:
         return lambda: self._cancel(found)
 
     def stop_admitting(self) -> int:
-        """Refuse whatever comes from now on, but for control actions. Returns how much is unfinished."""
+        """Refuse whatever comes from now on, but for control actions. Returns how much is owed."""
         self._draining = True
-        return self._lanes.unfinished
+        return self._lanes.owed
 
     def wait_for_all(self, seconds: float | None, *, besides: int = 0) -> bool:
         """Wait until all is done ``besides`` so many: whoever asks. False if it was not within the time."""

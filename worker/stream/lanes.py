@@ -124,6 +124,12 @@ class Lanes:
         return len(self.unfinished_jobs)
 
     @property
+    def owed(self) -> int:
+        """How many jobs owe something yet: an answer, or work that goes on after one. One that has just answered does not."""
+        with self._lock:
+            return sum(job.background or job in self._unanswered for job in self.unfinished_jobs)
+
+    @property
     def unanswered(self) -> int:
         """How many requests wait for their answer."""
         return len(self._unanswered)
