@@ -4,7 +4,6 @@ What is wrong with one model refuses that model alone: it is listed with the rea
 at all is an error. Where models' files really lie is looked at when they are opened, not here: a share may hang.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
 from worker.core.models import AUTO_LOADER, ModelSpec, Placement, Role, ServerSpec
+from worker.loaders.complaints import (
+    MAX_ID_CHARACTERS,
+    MAX_PROBLEMS,
+    Nearest,
+    Place,
+    Problem,
+    key_of,
+    located,
+    problem_of,
+    shown_value,
+)
 from worker.loaders.model_path import confined
 from worker.loaders.registry import is_loader, loader_names
+from worker.loaders.servers_file import declared_servers
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from protocol.model_config import ModelEntry
-    from worker.loaders.marked_yaml import MarkedYaml
-
-_Place = tuple[str | int, ...]
-_Problem = tuple[_Place, str]
-_SHOWN_CHARACTERS = 80
-_MAX_PROBLEMS = 100
-_MAX_ID_CHARACTERS = 256
-_SUGGESTED_FROM = 1000
-"""Names that the nearest is looked for among: that takes long, and the nearest of many is nothing near."""
-_MAX_SUGGESTIONS = 100
 
 
 class ModelConfigError(ValueError):
@@ -51,7 +50,7 @@ class DeclaredModels(Record):
 class _Declared(Record):
     """A model as the file has it."""
 
-    place: _Place
+    place: Place
     model_id: str
     entry: "ModelEntry | None"
     """None for what is no such entry."""
@@ -81,15 +80,17 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     except YamlError as error:
         where = path if error.line is None else f"{path}:{error.line}"
         raise ModelConfigError(f"{where}: {error}") from error
-    nearest = _Nearest()
+    nearest = Nearest()
     try:
         whole = ModelsFile.model_validate(document.value)
         rows = [] if whole.models is None and whole.servers is not None else _rows(whole.models)
     except ValidationError as error:
-        problems = [_problem(ModelsFile, (), dict(each), nearest) for each in error.errors(include_url=False)]
-        raise ModelConfigError("\n".join(_located(path, document, problems))) from None
+        problems = [
+            problem_of(ModelsFile, (), dict(each), nearest) for each in error.errors(include_url=False)
+        ]
+        raise ModelConfigError("\n".join(located(path, document, problems))) from None
     except _NotModelsError as error:
-        raise ModelConfigError("\n".join(_located(path, document, [(("models",), str(error))]))) from None
+        raise ModelConfigError("\n".join(located(path, document, [(("models",), str(error))]))) from None
     declared, problems = _entries(rows, nearest)
     problems += [
         *_repeated(declared), *_unreachable(declared, nearest), *_cycles(declared), *_unknown_loaders(declared), *_unset(declared),
@@ -101,15 +102,15 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     specs = tuple(_spec(each, root, reasons.get(each.place)) for each in declared)
     roles, role_problems = _roles(whole.roles, specs, nearest)
     servers, server_problems = declared_servers(whole.servers, nearest)
-    located = _located(path, document, [*problems, *role_problems, *server_problems])
-    return DeclaredModels(specs, roles, tuple(located), servers)
+    told = located(path, document, [*problems, *role_problems, *server_problems])
+    return DeclaredModels(specs, roles, tuple(told), servers)
 
 
 class _NotModelsError(ValueError):
     """``models`` is neither a list nor keys and values."""
 
 
-def _rows(models: Any) -> list[tuple[_Place, Any]]:
+def _rows(models: Any) -> list[tuple[Place, Any]]:
     """Take the list, or the mapping, apart: where each model stands, and what is said of it."""
     if isinstance(models, list):
         return [(("models", index), each) for index, each in enumerate(models)]
@@ -121,115 +122,59 @@ def _rows(models: Any) -> list[tuple[_Place, Any]]:
             )
             for key, each in models.items()
         ]
-    message = f"input should be a valid list, or keys and values by id, not {_shown(models)}"
+    message = f"input should be a valid list, or keys and values by id, not {shown_value(models)}"
     raise _NotModelsError(message)
 
 
-def _entries(rows: list[tuple[_Place, Any]], nearest: "_Nearest") -> tuple[list[_Declared], list[_Problem]]:
+def _entries(rows: list[tuple[Place, Any]], nearest: "Nearest") -> tuple[list[_Declared], list[Problem]]:
     from pydantic import ValidationError  # noqa: PLC0415
 
     from protocol.model_config import ModelEntry  # noqa: PLC0415
 
-    declared, problems, taken = [], list[_Problem](), set[str]()
+    declared, problems, taken = [], list[Problem](), set[str]()
     for place, value in rows:
         entry = None
         try:
             entry = ModelEntry.model_validate(value)
         except ValidationError as error:
             problems += [
-                _problem(ModelEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
+                problem_of(ModelEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
             ]
         said = value.get("id") if isinstance(value, dict) else None
-        good = isinstance(said, str) and 0 < len(said) <= _MAX_ID_CHARACTERS and said not in taken
-        name = said if good else _key(place)[:_MAX_ID_CHARACTERS]
+        good = isinstance(said, str) and 0 < len(said) <= MAX_ID_CHARACTERS and said not in taken
+        name = said if good else key_of(place)[:MAX_ID_CHARACTERS]
         taken.add(str(name))
         declared.append(_Declared(place, str(name), entry))
     return declared, problems
 
 
-def _reasons(declared: list[_Declared], problems: list[_Problem]) -> dict[_Place, str]:
+def _reasons(declared: list[_Declared], problems: list[Problem]) -> dict[Place, str]:
     """Gather what is wrong by model."""
-    found: dict[_Place, list[str]] = {each.place: [] for each in declared}
+    found: dict[Place, list[str]] = {each.place: [] for each in declared}
     for place, text in problems:
-        key = _key(place[2:]) if len(place) > 2 else ""  # noqa: PLR2004 - what is below the model
+        key = key_of(place[2:]) if len(place) > 2 else ""  # noqa: PLR2004 - what is below the model
         found[place[:2]].append(f"{key}: {text}" if key else text)
     return {
         place: "its declaration can't be used: " + "; ".join(each) for place, each in found.items() if each
     }
 
 
-def _located(path: Path, document: "MarkedYaml", problems: list[_Problem]) -> list[str]:
-    located = sorted((document.line(*place), _key(place), text) for place, text in problems[:_MAX_PROBLEMS])
-    lines = [f"{path}:{line}: {key}: {text}" for line, key, text in located]
-    more = len(problems) - _MAX_PROBLEMS
-    return [*lines, f"{path}: and {more} more"] if more > 0 else lines
-
-
-def _key(place: _Place) -> str:
-    """Write a place as ``models[0].device``."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
-    return text.removeprefix(".") or "the file"
-
-
-def _problem(kind: "type[BaseModel]", above: _Place, error: dict[str, Any], nearest: "_Nearest") -> _Problem:
-    place: _Place = (*above, *error["loc"])
-    match error["type"]:
-        case "value_error":
-            # The rules between keys begin with the key that they are about.
-            key, _, text = str(error["ctx"]["error"]).partition(": ")
-            return (*place, key), text
-        case "extra_forbidden" | "invalid_key":
-            near = nearest(str(place[-1]), kind.model_fields)
-            return place, f"is no known key{near}"
-        case "missing":
-            return place, "is missing"
-        case "model_type":
-            return place, f"must be keys and values, not {_shown(error['input'])}"
-        case _:
-            text = str(error["msg"])
-            return place, f"{text[0].lower()}{text[1:]}, not {_shown(error['input'])}"
-
-
-class _Nearest:
-    """Finds the name that was probably meant; for the first mistakes of a file, as it takes long."""
-
-    def __init__(self) -> None:
-        self._left = _MAX_SUGGESTIONS
-
-    def __call__(self, name: str, known: Iterable[str]) -> str:
-        """Say which it is. Empty where none is looked for."""
-        names = list(known)
-        if not self._left or not names or len(names) > _SUGGESTED_FROM or len(name) > _MAX_ID_CHARACTERS:
-            return ""
-        self._left -= 1
-        (near,) = difflib.get_close_matches(name, names, n=1, cutoff=0)
-        return f"; the nearest is {near!r}"
-
-
-def _shown(value: object) -> str:
-    """Show a value, but no whole table."""
-    if isinstance(value, dict | list) and value:
-        return "a list" if isinstance(value, list) else "keys and values"
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
-
-
-def _good(declared: list[_Declared]) -> "Iterator[tuple[_Place, ModelEntry]]":
+def _good(declared: list[_Declared]) -> "Iterator[tuple[Place, ModelEntry]]":
     return ((each.place, each.entry) for each in declared if each.entry is not None)
 
 
-def _repeated(declared: list[_Declared]) -> Iterator[_Problem]:
-    first: dict[str, _Place] = {}
+def _repeated(declared: list[_Declared]) -> Iterator[Problem]:
+    first: dict[str, Place] = {}
     for place, entry in _good(declared):
         if first.setdefault(entry.id, place) != place:
-            yield (*place, "id"), f"{entry.id!r} is the id of {_key(first[entry.id])} already"
+            yield (*place, "id"), f"{entry.id!r} is the id of {key_of(first[entry.id])} already"
     for place, entry in _good(declared):
         for index, alias in enumerate(entry.aliases):
             if first.setdefault(alias, place) != place or alias == entry.id:
-                yield (*place, "aliases", index), f"{alias!r} is a name of {_key(first[alias])} already"
+                yield (*place, "aliases", index), f"{alias!r} is a name of {key_of(first[alias])} already"
 
 
-def _unreachable(declared: list[_Declared], nearest: _Nearest) -> Iterator[_Problem]:
+def _unreachable(declared: list[_Declared], nearest: Nearest) -> Iterator[Problem]:
     names = {name: entry for _, entry in _good(declared) for name in (entry.id, *entry.aliases)}
     for place, entry in _good(declared):
         there = None if entry.fallback is None else names.get(entry.fallback)
@@ -240,7 +185,7 @@ def _unreachable(declared: list[_Declared], nearest: _Nearest) -> Iterator[_Prob
             yield (*place, "fallback"), f"no model {entry.fallback!r}{nearest(entry.fallback, names)}"
 
 
-def _cycles(declared: list[_Declared]) -> Iterator[_Problem]:
+def _cycles(declared: list[_Declared]) -> Iterator[Problem]:
     """Name each ring of fallbacks once, at its first member. Every model is walked over once."""
     names = {name: entry.id for _, entry in _good(declared) for name in (entry.id, *entry.aliases)}
     after = {entry.id: names.get(entry.fallback or "") for _, entry in _good(declared)}
@@ -257,11 +202,11 @@ def _cycles(declared: list[_Declared]) -> Iterator[_Problem]:
             continue
         ring = list(way)[way[at] :]
         first = min(range(len(ring)), key=lambda index: order[ring[index]][0])
-        shown = [*ring[first:], *ring[:first], ring[first]][:_MAX_PROBLEMS]
+        shown = [*ring[first:], *ring[:first], ring[first]][:MAX_PROBLEMS]
         yield (*order[ring[first]][1], "fallback"), f"goes round in a circle: {' -> '.join(shown)}"
 
 
-def _unknown_loaders(declared: list[_Declared]) -> Iterator[_Problem]:
+def _unknown_loaders(declared: list[_Declared]) -> Iterator[Problem]:
     known: dict[str, bool] = {}
     for place, entry in _good(declared):
         loader = _loader_of(entry)
@@ -269,7 +214,7 @@ def _unknown_loaders(declared: list[_Declared]) -> Iterator[_Problem]:
             yield (*place, "loader"), f"no loader {loader!r}; there are {', '.join(loader_names())}"
 
 
-def _unset(declared: list[_Declared]) -> Iterator[_Problem]:
+def _unset(declared: list[_Declared]) -> Iterator[Problem]:
     for place, entry in _good(declared):
         try:
             _paths_of(entry)
@@ -277,7 +222,7 @@ def _unset(declared: list[_Declared]) -> Iterator[_Problem]:
             yield (*place, "path"), str(error)
 
 
-def _outside(declared: list[_Declared], model_root: Path) -> Iterator[_Problem]:
+def _outside(declared: list[_Declared], model_root: Path) -> Iterator[Problem]:
     for place, entry in _good(declared):
         try:
             paths = _paths_of(entry)
@@ -291,8 +236,8 @@ def _outside(declared: list[_Declared], model_root: Path) -> Iterator[_Problem]:
 
 
 def _roles(
-    value: Any, specs: Iterable[ModelSpec], nearest: _Nearest
-) -> tuple[tuple[Role, ...], list[_Problem]]:
+    value: Any, specs: Iterable[ModelSpec], nearest: Nearest
+) -> tuple[tuple[Role, ...], list[Problem]]:
     from pydantic import ValidationError  # noqa: PLC0415
 
     from protocol.model_config import RoleEntry  # noqa: PLC0415
@@ -300,16 +245,16 @@ def _roles(
     if value is None:
         return (), []
     if not isinstance(value, dict):
-        return (), [(("roles",), f"must be keys and values, not {_shown(value)}")]
+        return (), [(("roles",), f"must be keys and values, not {shown_value(value)}")]
     names = {name: spec for spec in specs for name in (spec.model_id, *spec.aliases)}
-    roles, problems = [], list[_Problem]()
+    roles, problems = [], list[Problem]()
     for name, said in value.items():
-        place: _Place = ("roles", name)
+        place: Place = ("roles", name)
         try:
             entry = RoleEntry.model_validate({"model": said} if isinstance(said, str) else said)
         except ValidationError as error:
             problems += [
-                _problem(RoleEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
+                problem_of(RoleEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
             ]
             continue
         wrong = _wrong_role(name, (entry.model, *entry.fallbacks), names, nearest)
@@ -321,54 +266,14 @@ def _roles(
 
 
 def _wrong_role(
-    name: Any, wanted: tuple[str, ...], names: Mapping[str, ModelSpec], nearest: _Nearest
+    name: Any, wanted: tuple[str, ...], names: Mapping[str, ModelSpec], nearest: Nearest
 ) -> str | None:
-    if not isinstance(name, str) or not 0 < len(name) <= _MAX_ID_CHARACTERS:
-        return f"a role's name is a text of up to {_MAX_ID_CHARACTERS} characters, not {_shown(name)}"
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_ID_CHARACTERS:
+        return f"a role's name is a text of up to {MAX_ID_CHARACTERS} characters, not {shown_value(name)}"
     if name in names:
         return f"{name!r} is a name of model {names[name].model_id!r} already"
     missing = next((each for each in wanted if each not in names), None)
     return None if missing is None else f"no model {missing!r}{nearest(missing, names)}"
-
-
-def declared_servers(value: Any, nearest: _Nearest) -> tuple[tuple[ServerSpec, ...], list[_Problem]]:
-    """Read ``servers``: a list, or keys and values by name. One that is wrong is told of and left out."""
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    from protocol.model_config import SERVER_PORTS, ServerEntry  # noqa: PLC0415
-
-    if value is None:
-        return (), []
-    rows: list[tuple[_Place, Any, dict[str, Any]]]
-    if isinstance(value, dict):
-        rows = [(("servers", str(key)), each, {"name": key}) for key, each in value.items()]
-    elif isinstance(value, list):
-        rows = [(("servers", index), each, {}) for index, each in enumerate(value)]
-    else:
-        return (), [(("servers",), f"must be a list, or keys and values by name, not {_shown(value)}")]
-    found, problems = dict[str, ServerSpec](), list[_Problem]()
-    for place, said, named in rows:
-        try:
-            entry = ServerEntry.model_validate(named | said if isinstance(said, dict) else said)
-        except ValidationError as error:
-            problems += [
-                _problem(ServerEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
-            ]
-            continue
-        name = entry.name or entry.kind
-        if name in found:
-            problems.append((place, f"{name!r} is the name of another server; give it one of its own"))
-            continue
-        reload_ms = None if entry.reload_seconds is None else 1000 * entry.reload_seconds
-        found[name] = ServerSpec(
-            name=name,
-            kind=entry.kind,
-            url=entry.url or f"http://127.0.0.1:{SERVER_PORTS[entry.kind]}",
-            device_id=None if entry.device == "auto" else entry.device,
-            authorization_env=entry.authorization_env,
-            reload_ms=reload_ms,
-        )
-    return tuple(found.values()), problems
 
 
 def _loader_of(entry: "ModelEntry") -> str | None:
