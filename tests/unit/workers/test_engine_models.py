@@ -15,6 +15,7 @@ from tests.rigs import engines
 from tests.rigs.engines import MIB, Driver
 from tests.unit.machine import Machine
 from worker.backends.engines import process as engine_process
+from worker.backends.engines.arrays import Segments
 from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
@@ -312,6 +313,30 @@ def test_work_that_hangs_is_ended_after_its_request(make, tmp_path, monkeypatch)
     until(lambda: entry(machine, "a").state is ModelState.UNLOADED)
     assert "did not stop" in entry(machine, "a").state_reason
     assert machine.load("a").load_count == 2
+
+
+def test_memory_of_a_call_that_was_given_up_is_taken_back(make, tmp_path):
+    """What was sent may be read until the work stops; then it is given up, although no caller waited for that."""
+    machine = make(a={})
+    machine.load("a")
+    (process,) = machine.models.weights.engines._engines._processes.values()
+    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
+    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
+        do(machine, "a", engines.stop_late, begun=str(begun), go=str(go), sent=bytes(MIB), token=token)
+    assert len(process._segments._under_way) == 1
+    go.touch()
+    until(lambda: not process._segments._under_way)
+
+
+def test_a_segment_is_used_again_after_a_smaller_one():
+    """Of two that are free the larger is kept: making one costs as much as two copies of what it holds."""
+    segments, places = Segments(), []
+    for size in (16, MIB, MIB, 16, MIB):
+        _, arrays = segments.send(bytes(size))
+        places.append(arrays["place"]["name"])
+        segments.done(arrays)
+    assert len(set(places[1:])) == 1
+    segments.clear()
 
 
 class Canceller:

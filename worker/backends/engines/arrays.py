@@ -122,11 +122,12 @@ class Segments:
             return
         with self._lock:
             segment = self._under_way.pop(arrays["place"]["name"], None)
-            if segment is not None and segment.size <= KEPT_BYTES and not self._free:
-                self._free.append(segment)
-                segment = None
-        if segment is not None:
-            segment.close()
+            closing = [] if segment is None else [segment]
+            if segment is not None and segment.size <= KEPT_BYTES:  # of two the larger is kept
+                *closing, largest = sorted([*self._free, segment], key=lambda each: each.size)
+                self._free = [largest]
+        for each in closing:
+            each.close()
 
     def clear(self) -> None:
         """Give up what is kept for the next call."""

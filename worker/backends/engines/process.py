@@ -97,10 +97,6 @@ class EngineProcess:
         child = self._child
         return None if child is None else child.pid
 
-    def is_mine(self, child: ChildProcess) -> bool:
-        """Tell whether this is the process that is in use."""
-        return self._child is child
-
     # ---- coming ----
 
     def load(self, handle: str, launch: EngineLaunch, device_id: str, token: CancelToken) -> Footprint:
@@ -183,12 +179,13 @@ class EngineProcess:
                 try:
                     child.answers.wait_while(call, token)
                 except (CancelledError, DeadlineExceededError):
+                    answered = child.answers.abandon(call, on_answer=lambda: self._segments.done(arrays))
                     _end_unless_answered(child, call)
                     raise
             answered = True
             answer = child.finish(call)
         finally:
-            if answered:  # else it may be read yet, and goes with the process
+            if answered:  # else it may be read yet: it is taken back with the answer, or the process's end
                 self._segments.done(arrays)
             self._note_growth(model)
         model.figures, sent = answer["figures"], answer["arrays"]
