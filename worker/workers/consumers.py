@@ -9,7 +9,17 @@ from protocol.results import ConsumerStatus, ReleasedMemory, UnloadedModel
 from protocol.vocabulary import PressureLevel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
-from worker.core.consumers import EXTERNAL, POOL, Consumer, Holding, LimitedConsumer, Offer, Quote, Release
+from worker.core.consumers import (
+    EXTERNAL,
+    OWN_PREFIXES,
+    POOL,
+    Consumer,
+    Holding,
+    LimitedConsumer,
+    Offer,
+    Quote,
+    Release,
+)
 from worker.core.errors import (
     CancelledError,
     ConsumerNotFoundError,
@@ -20,7 +30,7 @@ from worker.core.errors import (
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
-from worker.manager.consumer_table import OWN_PREFIXES, Registration
+from worker.manager.consumer_table import Registration
 from worker.policy.pressure import SEVERITY
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core

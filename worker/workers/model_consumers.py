@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from protocol.vocabulary import ModelState
 from worker.core.cancellation import CancelToken
-from worker.core.consumers import ENGINE, ENGINE_PREFIX, EXTERNAL, Holding, Offer
+from worker.core.consumers import ENGINE, ENGINE_PREFIX, EXTERNAL, MODEL_PREFIX, Holding, Offer
 from worker.core.errors import ModelBusyError
 from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import ModelEntry
@@ -63,7 +63,7 @@ class ModelConsumer:
     kind = "model"
 
     def __init__(self, entry: ModelEntry, models: ModelManager, unloader: ModelUnloader) -> None:
-        self.consumer_id = f"model:{entry.model_id}"
+        self.consumer_id = f"{MODEL_PREFIX}{entry.model_id}"
         self._entry = entry
         self._models = models
         self._unloader = unloader
