@@ -6,6 +6,7 @@ from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import EventName
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
+from worker.core.consumers import EXTERNAL_PREFIX
 from worker.core.errors import ModelBusyError, UnsupportedError
 from worker.core.events import ModelUnloaded, UnloadRequested
 from worker.core.log import log
@@ -24,7 +25,7 @@ UNHEARD = f"nobody listens for {EventName.UNLOAD_REQUESTED}"
 
 def external_id(model_id: str) -> str:
     """Return the name by which a model that another process holds is a consumer."""
-    return f"external:{model_id}"
+    return f"{EXTERNAL_PREFIX}{model_id}"
 
 
 class ExternalWorker:
