@@ -109,22 +109,15 @@ class ServerWatch:
         self._free_bytes = free_bytes
         self._looking = SureLock()
         self._wake = SureEvent()
-        # All mutable state: the last view, what was learned by model, and whether it is over.
+        # All mutable state: the last view, what was learned by model, orders, and the pace.
         self.view = View(None, "it was not asked yet", clock.now_ns())
         self._learned: dict[str, Learned] = {}
         self._orders: deque[str] = deque()
         self._pause_s = LOOK_S
-        self._over = False
 
     def start(self) -> None:
         """Begin to look. OutOfMemoryError where there is no thread for it."""
         start_thread(self._run, f"server-{self.name}"[:15])
-
-    def close(self) -> None:
-        """Look no more."""
-        self._over = True
-        self._wake.set()
-        self.server.close()
 
     def order(self, model: str) -> None:
         """Have its thread tell it to unload a model; what is seen afterwards is told by ``on_change``."""
@@ -161,7 +154,7 @@ class ServerWatch:
     # ---- inside ----
 
     def _run(self) -> None:
-        while not self._over:
+        while True:
             try:
                 self._look_once()
                 self._wake.wait(self._pause_s)
