@@ -16,7 +16,7 @@ from worker.manager.models import ModelManager
 from worker.wiring import Core
 from worker.workers.questions import Questions, silence
 
-Answers = dict[str, UnloadedModel | str]
+OwnerAnswers = dict[str, UnloadedModel | str]
 """For each model that was asked for: that it is gone, or why it is not."""
 
 
@@ -99,7 +99,7 @@ class ExternalWorker:
 
     def ask(
         self, model_ids: Iterable[str], reason: str, token: CancelToken, within_ns: int | None = None
-    ) -> Answers:
+    ) -> OwnerAnswers:
         """Ask owners to unload, all at once, and wait until each has answered or the time is over.
 
         ``within_ns`` is the longest to wait. With a deadline it is at most half of what is left of it, so
@@ -107,7 +107,7 @@ class ExternalWorker:
         """
         every = tuple(model_ids)
         asked = tuple(each for each in every if self._is_heard(each))
-        unheard: Answers = dict.fromkeys(set(every) - set(asked), UNHEARD)
+        unheard: OwnerAnswers = dict.fromkeys(set(every) - set(asked), UNHEARD)
         if not asked:
             return unheard
         wait_ns = self._questions.wait_ns(token, within_ns)
