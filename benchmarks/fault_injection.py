@@ -127,7 +127,7 @@ def _protocol_descriptors() -> set[int]:
     FrameWriter.__init__ = noting  # type: ignore[method-assign]
     import gc  # noqa: PLC0415 - once
 
-    spared.update(each._fd for each in gc.get_objects() if isinstance(each, FrameWriter))  # noqa: SLF001
+    spared.update(each._fd for each in gc.get_objects() if isinstance(each, FrameWriter))  # noqa: SLF001 - no public name
     return spared
 
 

@@ -7,7 +7,6 @@ the most code. Exits with 1 where something broke. Needs ``pip install atheris``
 
 import argparse
 import base64
-import os
 import re
 import subprocess
 import sys
@@ -50,7 +49,7 @@ def inside(name: str, folder: str, options: list[str]) -> None:
     import atheris  # noqa: PLC0415 - it takes what is imported after it
 
     with atheris.instrument_imports(include=["worker", "protocol", "yaml", "benchmarks.fuzz_parsers"]):
-        from benchmarks.fuzz_parsers import PARSERS, outcome  # noqa: PLC0415
+        from benchmarks.fuzz_parsers import PARSERS, outcome  # noqa: PLC0415 - instrumented as it is imported
 
         parser = PARSERS[name]
         outcome(parser, b"", Path(folder))  # what a parser imports when it is first used
@@ -64,9 +63,9 @@ def inside(name: str, folder: str, options: list[str]) -> None:
 
 def hunt(name: str, seconds: int, *, keep: bool) -> int:
     """Fuzz a parser for so long. Returns how many inputs broke it."""
-    from benchmarks.fuzz_parsers import PARSERS  # noqa: PLC0415
+    from benchmarks.fuzz_parsers import PARSERS  # noqa: PLC0415 - not before atheris is
 
-    shared = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112
+    shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=shared) as temporary:
         top = Path(temporary)
         seeds, corpus, broken, files = (top / each for each in ("seeds", "corpus", "broken", "files"))
@@ -99,7 +98,7 @@ def hunt(name: str, seconds: int, *, keep: bool) -> int:
 
 def _write(name: str, found: list[bytes], folder: Path) -> None:
     """Keep what once broke it, and of the rest the smallest that reaches lines which no smaller one does."""
-    from benchmarks.fuzz_parsers import PARSERS  # noqa: PLC0415
+    from benchmarks.fuzz_parsers import PARSERS  # noqa: PLC0415 - not before atheris is
 
     notes = {text: note for text, note in kept(name) if note}
     lines = [f"{base64.b64encode(text).decode()} # {note}" for text, note in notes.items()]
@@ -117,7 +116,7 @@ def _write(name: str, found: list[bytes], folder: Path) -> None:
 
 def _lines_reached(parser: "Parser", text: bytes, folder: Path) -> set[tuple[str, int]]:
     """Return which lines of the worker's an input reaches. None where it breaks something: that has a note first."""
-    from benchmarks.fuzz_parsers import outcome  # noqa: PLC0415
+    from benchmarks.fuzz_parsers import outcome  # noqa: PLC0415 - not before atheris is
 
     reached: set[tuple[str, int]] = set()
 

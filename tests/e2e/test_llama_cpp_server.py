@@ -51,11 +51,10 @@ def test_it_is_followed_and_sleeps_all_the_same(tmp_path: Path, model: Path) -> 
     """Its model is there with the bytes of its process; being asked keeps it from no sleep, and then it has none."""
     with llama_cpp(model, idle_s=2) as server, beside(tmp_path, "llama-server", server.url) as up:
         ask(server)
-        eventually(lambda: row(up) is not None, "the model to be seen")
-        found = row(up)
-        if found is not None:  # it may sleep again by now
-            assert found["model_id"] == "here/tiny"
-            assert found["declared_bytes"] >= WEIGHTS_BYTES
+        found = eventually(lambda: row(up), "the model to be seen")
+        assert found is not None
+        assert found["model_id"] == "here/tiny"
+        assert found["declared_bytes"] >= WEIGHTS_BYTES
         eventually(lambda: row(up) is None, "the server to sleep")
         assert psutil.Process(server.process.pid).memory_info().rss < WEIGHTS_BYTES
         ask(server)

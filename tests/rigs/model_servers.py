@@ -203,6 +203,8 @@ class VllmStandIn(StandIn):
     """Whether it was started with --enable-server-load-tracking."""
     waiting = 0
     """Requests that wait for it to wake."""
+    running: str | None = None
+    """What its metrics say runs, where that is no number of requests."""
 
     def answer(self, method: str, path: str, query: str, body: Any) -> Answer:
         """Answer a request."""
@@ -213,7 +215,7 @@ class VllmStandIn(StandIn):
             return 200, (
                 "# HELP vllm:num_requests_running Number of requests in model execution batches.\n"
                 "# TYPE vllm:num_requests_running gauge\n"
-                f'vllm:num_requests_running{{engine="0",model_name="m"}} {running}.0\n'
+                f'vllm:num_requests_running{{engine="0",model_name="m"}} {self.running or f"{running}.0"}\n'
                 'vllm:num_requests_waiting{engine="0",model_name="m"} 0.0\n'
                 'vllm:prompt_tokens_total{engine="0",model_name="m"} 7.0\n'
             ).encode()

@@ -7,13 +7,19 @@ Figures come from DXCore, DXGI and PDH, which ``torch_directml`` does not ask; s
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from protocol.results import Fragmentation
 from protocol.vocabulary import DeviceKind, DeviceState, Initialize, MemoryType
 from worker.backends.base import HeldByProcess, LoadsThroughCopies
-from worker.backends.directml_adapters import AdapterReading, Demotion, join, processes_of, read_adapter
+from worker.backends.directml_adapters import (
+    AdapterReading,
+    Demotion,
+    join,
+    non_local_bytes,
+    processes_of,
+    read_adapter,
+)
 from worker.backends.directml_device import ALIGNMENT_BYTES, DirectMlDevice
 from worker.backends.directml_tiled import TiledMemory, usable_bytes
 from worker.backends.directml_untiled import FLUSH_AT_BYTES, UntiledMemory
@@ -272,7 +278,7 @@ class _AdapterMemory:
             total_source=reading.total_source,
             used_source=reading.used_source,
             process_used_source=reading.process_used_source,
-            demoted_bytes=reading.non_local_bytes,
+            demoted_bytes=non_local_bytes(self.adapter),
             process_demoted_bytes=reading.process_demoted_bytes,
         )
 
@@ -389,7 +395,7 @@ class _AdapterMemory:
     def _read(self) -> AdapterReading:
         reading = read_adapter(self.adapter)
         if self.adapter is None or self.adapter.is_integrated:  # all of its memory is the system's
-            return replace(reading, non_local_bytes=None)
+            return reading
         return self._demotion.judge(reading, self._memory.held_bytes)
 
     def _fragmentation(self, free: int | None, largest: int | None) -> Fragmentation | None:

@@ -26,8 +26,6 @@ class AdapterReading(Record):
     total_source: Source | None = None
     used_source: Source | None = None
     process_used_source: Source | None = None
-    non_local_bytes: int | None = None
-    """What all processes have in the system's memory instead."""
     process_non_local_bytes: int | None = None
     """What this one has there: moved for want of headroom, and what copies go through."""
     process_demoted_bytes: int | None = None
@@ -114,9 +112,6 @@ def read_adapter(adapter: dxcore.Adapter | None) -> AdapterReading:
     used, used_source = adapter.used_bytes(), Source.DXCORE
     if used is None:
         used, used_source = pdh.adapter_used_bytes(adapter.luid), Source.PDH
-    non_local = adapter.used_bytes(dxcore.Segment.NON_LOCAL)
-    if non_local is None:
-        non_local = pdh.adapter_used_bytes(adapter.luid, pdh.ADAPTER_SHARED)
     return AdapterReading(
         total_bytes=adapter.total_bytes,
         budget_bytes=None if budget is None else budget.budget_bytes,
@@ -126,9 +121,16 @@ def read_adapter(adapter: dxcore.Adapter | None) -> AdapterReading:
         total_source=Source.DXCORE,
         used_source=None if used is None else used_source,
         process_used_source=None if process is None else process_source,
-        non_local_bytes=non_local,
         process_non_local_bytes=process_non_local,
     )
+
+
+def non_local_bytes(adapter: dxcore.Adapter | None) -> int | None:
+    """Ask what all processes have of an adapter in the system's memory instead: for its figures, not for each block."""
+    if adapter is None or adapter.is_integrated:  # all of its memory is the system's
+        return None
+    found = adapter.used_bytes(dxcore.Segment.NON_LOCAL)
+    return pdh.adapter_used_bytes(adapter.luid, pdh.ADAPTER_SHARED) if found is None else found
 
 
 def processes_of(adapter: dxcore.Adapter | None, pids: Iterable[int]) -> HeldByProcess:

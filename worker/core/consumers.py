@@ -20,8 +20,12 @@ POOL = "pool"
 ENGINE = "engine"
 """The kind of what an engine keeps beside a model, which stays."""
 
-ENGINE_PREFIX = "engine:"
-"""Before the model's id, in the name of such a consumer."""
+MODEL_PREFIX, ENGINE_PREFIX, POOL_PREFIX = "model:", f"{ENGINE}:", f"{POOL}:"
+EXTERNAL_PREFIX, SERVER_PREFIX = f"{EXTERNAL}:", "server:"
+"""Before the id of the model or the device, or the server's name, in the name of such a consumer."""
+
+OWN_PREFIXES = (MODEL_PREFIX, ENGINE_PREFIX, POOL_PREFIX, EXTERNAL_PREFIX, SERVER_PREFIX)
+"""The worker's own consumers are called so, and no other."""
 
 
 class Holding(Record):

@@ -74,7 +74,7 @@ class Instructor:
         self._bindings.check_complete()
         # Device rows as they were last answered, and as they are written.
         self._written: tuple[object, orjson.Fragment] = (None, orjson.Fragment(b""))
-        # The work of requests that carry no data and claim nothing, made once.
+        # The work of requests that carry no data, claim nothing and change nothing, made once.
         self._bare: dict[str, Work] = {}
 
     def _bind_memory(self, bindings: Bindings) -> None:
@@ -140,7 +140,7 @@ class Instructor:
             control=row.control,
             brief=binding.brief,
         )
-        if not data and binding.claims is None:
+        if not data and quick and not claims and not row.changes:
             self._bare[action] = work
         return work
 

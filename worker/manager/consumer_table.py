@@ -13,9 +13,6 @@ from worker.core.sure_lock import SureRLock
 from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
 from worker.policy.consumer_limits import ConsumerLimit, fall, rise
 
-OWN_PREFIXES = ("model:", "engine:", "pool:", "external:", "server:")
-"""The worker's own consumers are called so."""
-
 CONSUMERS_MAX = 1024
 """Registered at a time: each is looked at for every plan."""
 
@@ -169,7 +166,7 @@ class ConsumerTable:
     def register(self, said: Registration) -> tuple[bool, int | None]:
         """Add a consumer, or take over what is said of it now. Returns whether it is new, and its limit.
 
-        InvalidRequestError for a name of the worker's own, or where there are too many.
+        InvalidRequestError where there are too many.
         """
         with self._lock:
             now = self._clock.now_ns()

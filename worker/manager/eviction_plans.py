@@ -87,9 +87,9 @@ class EvictionPlans:
         device_id, size = request.device_id, request.size_bytes
         with self._changed:
             missing = self._manager.pressure.missing_bytes(device_id, size)
-            own = self._manager.pressure.missing_below_cap(device_id, size)
             if not missing:
                 return
+            own = self._manager.pressure.missing_below_cap(device_id, size)
             if make_room and self.plan_releases(device_id, missing, quotes, own_bytes=own).meetable:
                 return
             if self._table.settling(device_id):

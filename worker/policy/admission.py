@@ -4,17 +4,13 @@ from collections.abc import Mapping
 
 from protocol.results import Limits
 from protocol.vocabulary import INT64_MAX, Source
-from worker.core.consumers import EXTERNAL, POOL
+from worker.core.consumers import EXTERNAL_PREFIX, POOL_PREFIX
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import AllocationRequest, Readings
 from worker.policy.pressure import Headroom, LedgerTotals
 
 _MOVING_BUDGETS = frozenset({Source.DXGI, Source.DXCORE})
 """What the system grants one process there rises and falls with what others need; the device's size does not."""
-
-
-OWNED, POOLED = f"{EXTERNAL}:", f"{POOL}:"
-"""How the names begin of models that other processes hold, and of what is kept for reuse."""
 
 
 def admit(request: AllocationRequest, limits: Limits, headroom: Headroom) -> None:
@@ -55,8 +51,12 @@ def does_not_fit(
     said = f"{request.device_id} has {headroom.available_bytes} bytes of headroom; {request.size_bytes} asked for"
     said += f" (limit_bytes is {limits.limit_bytes})" if over else ""
     said += f"; unloading models could free {evictable_bytes}"
-    owners = {each.removeprefix(OWNED): why for each, why in asked.items() if each.startswith(OWNED)}
-    others = {each: why for each, why in asked.items() if not each.startswith((OWNED, POOLED))}
+    owners = {
+        each.removeprefix(EXTERNAL_PREFIX): why
+        for each, why in asked.items()
+        if each.startswith(EXTERNAL_PREFIX)
+    }
+    others = {each: why for each, why in asked.items() if not each.startswith((EXTERNAL_PREFIX, POOL_PREFIX))}
     said += "".join(f"; {each!r} stays: {why}" for each, why in (owners | others).items())
     return kind(
         said,

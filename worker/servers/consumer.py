@@ -2,7 +2,7 @@
 
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
-from worker.core.consumers import Holding, Offer
+from worker.core.consumers import SERVER_PREFIX, Holding, Offer
 from worker.eviction.reuse_chance import HALF_LIFE_NS
 from worker.servers.base import Seen, Step, tell
 from worker.servers.http import ServerError
@@ -24,7 +24,7 @@ class ServerConsumer:
         self._watch = watch
         self._clock = clock
         self._reload_ms = reload_ms
-        self.consumer_id = f"server:{watch.name}"
+        self.consumer_id = f"{SERVER_PREFIX}{watch.name}"
         self.kind = watch.kind
         self.device_id = watch.device_id
 

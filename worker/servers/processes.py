@@ -1,6 +1,7 @@
 """What a server's processes take of a device, where the server itself does not say."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
 import psutil
 
@@ -8,31 +9,31 @@ HeldBy = Callable[[], Mapping[int, int | None] | None]
 """Returns what each process holds of the device; None where no source lists them."""
 
 
-def listening_on(port: int) -> psutil.Process | None:
-    """Return the process that listens on a port of this machine; None where that can't be seen: it is another user's."""
+def listening_on(ports: Collection[int]) -> dict[int, psutil.Process]:
+    """Return the processes that listen on ports of this machine, in one scan; none for what is another user's."""
     try:
-        found = psutil.net_connections("tcp")
+        connections = psutil.net_connections("tcp") if ports else []
     except (psutil.Error, OSError):
-        return None
-    for each in found:
-        if (
-            each.status == psutil.CONN_LISTEN
-            and each.pid is not None
-            and each.laddr
-            and each.laddr.port == port
-        ):
-            try:
-                return psutil.Process(each.pid)
-            except psutil.Error:
-                return None
-    return None
+        return {}
+    found: dict[int, psutil.Process] = {}
+    for each in connections:
+        if each.status != psutil.CONN_LISTEN or each.pid is None or not each.laddr:
+            continue
+        port = each.laddr.port
+        if port in ports and port not in found:
+            with suppress(psutil.Error):
+                found[port] = psutil.Process(each.pid)
+    return found
 
 
 def resident_bytes(process: psutil.Process) -> int | None:
-    """Return what a process and those that it started take of the machine's memory; None where that can't be seen."""
+    """Return what a process and those that it started take of the machine's memory; None where that can't be seen.
+
+    Mapped files count, for weights are often mapped.
+    """
     try:
         family = [process, *process.children(recursive=True)]
-        return sum(_own_bytes(each) for each in family)
+        return sum(int(each.memory_info().rss) for each in family)
     except psutil.Error:
         return None
 
@@ -47,8 +48,3 @@ def device_bytes(process: psutil.Process, held: Mapping[int, int | None] | None)
         return None
     known = [size for pid in pids if (size := held.get(pid)) is not None]
     return sum(known) if known else None
-
-
-def _own_bytes(process: psutil.Process) -> int:
-    """Return what would be free without a process: mapped files count, for weights are often mapped."""
-    return int(process.memory_info().rss)

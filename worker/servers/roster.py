@@ -7,7 +7,7 @@ import psutil
 
 from worker.backends.base import KnowsProcesses
 from worker.core.consumers import Consumer
-from worker.core.errors import DeviceUnavailableError, OutOfMemoryError, WorkerError
+from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.core.log import log
 from worker.core.models import ModelSpec, ServerSpec
 from worker.core.records import HOST
@@ -31,8 +31,7 @@ class Servers:
         self._core = core
         self._models = models
         self._owners = owners
-        # All mutable state: the servers by name. Added at the start, and removed at the end.
-        self._watches: dict[str, ServerWatch] = {}
+        # All mutable state: the servers, added at the start.
         self._consumers: list[ServerConsumer] = []
         consumers.add_source(self._on)
 
@@ -44,11 +43,6 @@ class Servers:
             except (ValueError, WorkerError) as error:
                 log("warning", "a model server is not followed", server=spec.name, problem=str(error))
 
-    def close(self) -> None:
-        """Follow none any more."""
-        for watch in self._watches.values():
-            watch.close()
-
     def _follow(self, spec: ServerSpec, device_id: str) -> None:
         self._core.manager.devices.info(device_id)
         opened = open_server(spec, device_id)
@@ -56,13 +50,9 @@ class Servers:
             spec.name, opened, self._held_by(device_id), self._core.clock, self._changed, self._refused,
             partial(self._free_bytes, device_id),
         )  # fmt: skip
-        self._watches[spec.name] = watch
         self._consumers.append(ServerConsumer(watch, self._core.clock, spec.reload_ms))
         self._owners.serve(spec.name, partial(self._unload, watch))
-        try:
-            watch.start()
-        except OutOfMemoryError as error:
-            log("warning", "a model server is not followed", server=spec.name, problem=error.message)
+        watch.start()
 
     def _on(self, device_id: str | None) -> Iterator[Consumer]:
         """Return the servers on a device, or all."""

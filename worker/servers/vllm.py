@@ -74,11 +74,11 @@ class Vllm:
 
     def is_idle(self, step: Step) -> bool:  # noqa: ARG002 - it sleeps as a whole
         """Ask its metrics: to sleep aborts what is being answered, and ``/load`` counts only where that is switched on."""
-        found = [
-            float(value)
-            for line in self._http.text("/metrics").splitlines()
-            if line.startswith(_IN_USE) and (value := line.rpartition(" ")[2])
-        ]
+        lines = [line for line in self._http.text("/metrics").splitlines() if line.startswith(_IN_USE)]
+        try:
+            found = [float(line.rpartition(" ")[2]) for line in lines]
+        except ValueError:
+            found = []
         if not found:
             raise ServerError("/metrics does not say whether a request is being answered")
         return not any(found)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+import psutil
+
 from protocol.record import Record
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.log import log
@@ -107,22 +109,15 @@ class ServerWatch:
         self._free_bytes = free_bytes
         self._looking = SureLock()
         self._wake = SureEvent()
-        # All mutable state: the last view, what was learned by model, and whether it is over.
+        # All mutable state: the last view, what was learned by model, orders, and the pace.
         self.view = View(None, "it was not asked yet", clock.now_ns())
         self._learned: dict[str, Learned] = {}
         self._orders: deque[str] = deque()
         self._pause_s = LOOK_S
-        self._over = False
 
     def start(self) -> None:
         """Begin to look. OutOfMemoryError where there is no thread for it."""
         start_thread(self._run, f"server-{self.name}"[:15])
-
-    def close(self) -> None:
-        """Look no more."""
-        self._over = True
-        self._wake.set()
-        self.server.close()
 
     def order(self, model: str) -> None:
         """Have its thread tell it to unload a model; what is seen afterwards is told by ``on_change``."""
@@ -159,7 +154,7 @@ class ServerWatch:
     # ---- inside ----
 
     def _run(self) -> None:
-        while not self._over:
+        while True:
             try:
                 self._look_once()
                 self._wake.wait(self._pause_s)
@@ -236,16 +231,25 @@ class ServerWatch:
 
     def _sized(self, seen: Seen) -> Seen:
         """Add what processes take where the server does not say: of a model's own, or of the server with one model."""
-        if all(each.size_bytes is not None for each in seen.models) or not self._is_here:
+        default = self._port if len(seen.models) == 1 else None
+        ports = {
+            each.name: port
+            for each in seen.models
+            if each.size_bytes is None and (port := each.port or default) is not None
+        }
+        if not ports or not self._is_here:
             return seen
+        processes = listening_on(set(ports.values()))
+        by_name = {name: processes[port] for name, port in ports.items() if port in processes}
         held = None if self._held_by is None else self._held_by()
-        alone = len(seen.models) == 1
-        return replace(seen, models=tuple(self._sized_model(each, held, alone=alone) for each in seen.models))
+        return replace(
+            seen, models=tuple(self._sized_model(each, by_name.get(each.name), held) for each in seen.models)
+        )
 
-    def _sized_model(self, model: Served, held: Mapping[int, int | None] | None, *, alone: bool) -> Served:
-        port = model.port or (self._port if alone else None)
-        process = None if model.size_bytes is not None or port is None else listening_on(port)
-        if process is None:
+    def _sized_model(
+        self, model: Served, process: psutil.Process | None, held: Mapping[int, int | None] | None
+    ) -> Served:
+        if process is None or model.size_bytes is not None:
             return model
         size = resident_bytes(process) if self._held_by is None else device_bytes(process, held)
         was = None if self.view.seen is None else self.view.seen.model(model.name)

@@ -9,7 +9,17 @@ from protocol.results import ConsumerStatus, ReleasedMemory, UnloadedModel
 from protocol.vocabulary import PressureLevel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
-from worker.core.consumers import EXTERNAL, POOL, Consumer, Holding, LimitedConsumer, Offer, Quote, Release
+from worker.core.consumers import (
+    EXTERNAL,
+    OWN_PREFIXES,
+    POOL,
+    Consumer,
+    Holding,
+    LimitedConsumer,
+    Offer,
+    Quote,
+    Release,
+)
 from worker.core.errors import (
     CancelledError,
     ConsumerNotFoundError,
@@ -20,7 +30,7 @@ from worker.core.errors import (
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
-from worker.manager.consumer_table import OWN_PREFIXES, Registration
+from worker.manager.consumer_table import Registration
 from worker.policy.pressure import SEVERITY
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
@@ -181,13 +191,8 @@ class ConsumerWorker:
             said = host.said
             yield said.consumer_id, said.held_bytes, partial(self._tell_limit, said.consumer_id)
         for consumer in self._here(device_id):
-            if isinstance(consumer, LimitedConsumer):
-                try:
-                    held = consumer.holding().held_bytes
-                except Exception as error:  # noqa: BLE001 - an operator's code
-                    self._failed(consumer, error)
-                else:
-                    yield consumer.consumer_id, held, partial(self._limit, consumer)
+            if isinstance(consumer, LimitedConsumer) and (held := self._held_bytes(consumer)) is not None:
+                yield consumer.consumer_id, held, partial(self._limit, consumer)
 
     def _tell_limit(self, consumer_id: str, limit_bytes: int | None, reason: str) -> None:
         self._core.events.publish(ConsumerLimitChanged(consumer_id, limit_bytes, reason))
@@ -261,12 +266,9 @@ class ConsumerWorker:
 
     def _lower(self, consumer: LimitedConsumer, reason: str) -> None:
         """Keep a consumer that gave back from taking it again at once."""
-        try:
-            held = consumer.holding().held_bytes
-        except Exception as error:  # noqa: BLE001 - an operator's code
-            self._failed(consumer, error)
-            return
-        self._limit(consumer, self._table.lower_limit(consumer.consumer_id, held, 0), reason)
+        held = self._held_bytes(consumer)
+        if held is not None:
+            self._limit(consumer, self._table.lower_limit(consumer.consumer_id, held, 0), reason)
 
     def _ask(
         self, asked: list[tuple[AskedConsumer, Release]], device_id: str, why: str, token: CancelToken, wait_ns: int,
@@ -362,6 +364,14 @@ class ConsumerWorker:
         if readings is None or readings.free_bytes is None:
             return None
         return readings.free_bytes - readings.cached_bytes
+
+    def _held_bytes(self, consumer: Consumer) -> int | None:
+        """Return what a consumer holds; None where it fails to say."""
+        try:
+            return consumer.holding().held_bytes
+        except Exception as error:  # noqa: BLE001 - an operator's code
+            self._failed(consumer, error)
+            return None
 
     def _failed(self, consumer: Consumer, error: Exception) -> None:
         log("error", "a consumer failed", consumer_id=consumer.consumer_id, error=repr(error))

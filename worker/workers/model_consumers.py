@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from protocol.vocabulary import ModelState
 from worker.core.cancellation import CancelToken
-from worker.core.consumers import ENGINE, ENGINE_PREFIX, EXTERNAL, Holding, Offer
+from worker.core.consumers import ENGINE, ENGINE_PREFIX, EXTERNAL, MODEL_PREFIX, Holding, Offer
 from worker.core.errors import ModelBusyError
 from worker.eviction.planner import EvictionMode
-from worker.manager.model_table import ModelEntry
+from worker.manager.model_table import ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.wiring import Core
 from worker.workers.model_owners import UNHEARD, ExternalWorker, external_id
@@ -19,29 +19,23 @@ class ExternalConsumer:
 
     kind = EXTERNAL
 
-    def __init__(self, entry: ModelEntry, models: ModelManager, owners: ExternalWorker) -> None:
+    def __init__(
+        self, entry: ModelEntry, place: Residence, models: ModelManager, owners: ExternalWorker
+    ) -> None:
         self.consumer_id = external_id(entry.model_id)
         self._entry = entry
         self._models = models
         self._owners = owners
-        self._place = entry.residence
-
-    @property
-    def device_id(self) -> str:
-        """Where its owner has it."""
-        return "" if self._place is None else self._place.device_id
+        self.device_id, self._size_bytes = place.device_id, place.size_bytes
 
     def holding(self) -> Holding:
         """Return what its owner declared; all of it is floor where it is pinned."""
-        size = 0 if self._place is None else self._place.size_bytes
-        return Holding(size, size if self._entry.pinned else 0)
+        return Holding(self._size_bytes, self._size_bytes if self._entry.pinned else 0)
 
     def offers(self, _need_bytes: int) -> tuple[Offer, ...]:
         """Offer the whole model."""
-        if self._place is None:
-            return ()
         cost = self._models.plans.cost_ms(self._entry)
-        return (Offer(self._place.size_bytes, cost, "a model that its owner holds"),)
+        return (Offer(self._size_bytes, cost, "a model that its owner holds"),)
 
     @property
     def unheard(self) -> str | None:
@@ -62,27 +56,23 @@ class ModelConsumer:
 
     kind = "model"
 
-    def __init__(self, entry: ModelEntry, models: ModelManager, unloader: ModelUnloader) -> None:
-        self.consumer_id = f"model:{entry.model_id}"
+    def __init__(
+        self, entry: ModelEntry, place: Residence, models: ModelManager, unloader: ModelUnloader
+    ) -> None:
+        self.consumer_id = f"{MODEL_PREFIX}{entry.model_id}"
         self._entry = entry
         self._models = models
         self._unloader = unloader
-        self._place = entry.residence
-
-    @property
-    def device_id(self) -> str:
-        """Where it is."""
-        return "" if self._place is None else self._place.device_id
+        self.device_id, self._size_bytes = place.device_id, place.size_bytes
 
     def holding(self) -> Holding:
         """Return what its weights take; all of it is floor where it is pinned."""
-        size = 0 if self._place is None else self._place.size_bytes
+        size = self._size_bytes
         return Holding(size, size if self._entry.pinned else 0, size if self._entry.in_use else 0)
 
     def offers(self, _need_bytes: int) -> tuple[Offer, ...]:
         """Offer the whole model."""
-        size = 0 if self._place is None else self._place.size_bytes
-        return (Offer(size, self._models.plans.cost_ms(self._entry), ""),)
+        return (Offer(self._size_bytes, self._models.plans.cost_ms(self._entry), ""),)
 
     def release(self, offer: Offer, token: CancelToken) -> int:
         """Unload it, unless it is not loaded any more. ModelBusyError where it came into use."""
@@ -99,16 +89,10 @@ class ArenaConsumer:
 
     kind = ENGINE
 
-    def __init__(self, entry: ModelEntry, unloader: ModelUnloader) -> None:
-        self.consumer_id = f"{ENGINE_PREFIX}{entry.model_id}"
+    def __init__(self, entry: ModelEntry, place: Residence, unloader: ModelUnloader) -> None:
+        self.consumer_id, self.device_id = f"{ENGINE_PREFIX}{entry.model_id}", place.device_id
         self._entry = entry
         self._unloader = unloader
-        self._place = entry.residence
-
-    @property
-    def device_id(self) -> str:
-        """Where it is."""
-        return "" if self._place is None else self._place.device_id
 
     def holding(self) -> Holding:
         """Return what the engine's process grew by since the model was loaded; all of it is in use with the model."""
@@ -144,32 +128,34 @@ def externals(
 ) -> Iterator[ExternalConsumer]:
     """Return the models that hosts declared on a device, or on all, the least recently used first."""
     # What a model server has that this worker follows is that server's to offer.
-    found = [each for each in _loaded(core, device_id) if each.spec.external and each.spec.server is None]
-    for entry in sorted(found, key=lambda each: (each.last_used_ns or 0, each.model_id)):
-        yield ExternalConsumer(entry, models, owners)
+    loaded = _loaded(core, device_id)
+    found = [(entry, place) for entry, place in loaded if entry.spec.external and entry.spec.server is None]
+    for entry, place in sorted(found, key=lambda each: (each[0].last_used_ns or 0, each[0].model_id)):
+        yield ExternalConsumer(entry, place, models, owners)
 
 
 def own_models(
     core: Core, models: ModelManager, unloader: ModelUnloader, device_id: str | None
 ) -> Iterator[ModelConsumer]:
     """Return the worker's own models that are loaded on a device, or on any."""
-    for entry in _loaded(core, device_id):
+    for entry, place in _loaded(core, device_id):
         if not entry.spec.external:
-            yield ModelConsumer(entry, models, unloader)
+            yield ModelConsumer(entry, place, models, unloader)
 
 
 def arenas(core: Core, unloader: ModelUnloader, device_id: str | None) -> Iterator[ArenaConsumer]:
     """Return what engines keep beside the models that are loaded on a device, or on any."""
-    for entry in _loaded(core, device_id):
-        if entry.residence is not None and entry.residence.engine:
-            yield ArenaConsumer(entry, unloader)
+    for entry, place in _loaded(core, device_id):
+        if place.engine:
+            yield ArenaConsumer(entry, place, unloader)
 
 
-def _loaded(core: Core, device_id: str | None) -> list[ModelEntry]:
+def _loaded(core: Core, device_id: str | None) -> list[tuple[ModelEntry, Residence]]:
+    """Return the models that are loaded, each with its place as it is now: it may go while it is asked."""
     return [
-        entry
+        (entry, place)
         for entry in tuple(core.manager.models)
         if entry.state is ModelState.LOADED
-        and entry.residence is not None
-        and device_id in {None, entry.residence.device_id}
+        and (place := entry.residence) is not None
+        and device_id in {None, place.device_id}
     ]

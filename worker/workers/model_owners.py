@@ -6,6 +6,7 @@ from protocol.results import Eviction, UnloadedModel
 from protocol.vocabulary import EventName
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
+from worker.core.consumers import EXTERNAL_PREFIX
 from worker.core.errors import ModelBusyError, UnsupportedError
 from worker.core.events import ModelUnloaded, UnloadRequested
 from worker.core.log import log
@@ -15,7 +16,7 @@ from worker.manager.models import ModelManager
 from worker.wiring import Core
 from worker.workers.questions import Questions, silence
 
-Answers = dict[str, UnloadedModel | str]
+OwnerAnswers = dict[str, UnloadedModel | str]
 """For each model that was asked for: that it is gone, or why it is not."""
 
 
@@ -24,7 +25,7 @@ UNHEARD = f"nobody listens for {EventName.UNLOAD_REQUESTED}"
 
 def external_id(model_id: str) -> str:
     """Return the name by which a model that another process holds is a consumer."""
-    return f"external:{model_id}"
+    return f"{EXTERNAL_PREFIX}{model_id}"
 
 
 class ExternalWorker:
@@ -98,7 +99,7 @@ class ExternalWorker:
 
     def ask(
         self, model_ids: Iterable[str], reason: str, token: CancelToken, within_ns: int | None = None
-    ) -> Answers:
+    ) -> OwnerAnswers:
         """Ask owners to unload, all at once, and wait until each has answered or the time is over.
 
         ``within_ns`` is the longest to wait. With a deadline it is at most half of what is left of it, so
@@ -106,7 +107,7 @@ class ExternalWorker:
         """
         every = tuple(model_ids)
         asked = tuple(each for each in every if self._is_heard(each))
-        unheard: Answers = dict.fromkeys(set(every) - set(asked), UNHEARD)
+        unheard: OwnerAnswers = dict.fromkeys(set(every) - set(asked), UNHEARD)
         if not asked:
             return unheard
         wait_ns = self._questions.wait_ns(token, within_ns)

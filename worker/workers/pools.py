@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from worker.core.cancellation import CancelToken
-from worker.core.consumers import POOL, Holding, Offer
+from worker.core.consumers import POOL, POOL_PREFIX, Holding, Offer
 from worker.wiring import Core
 
 
@@ -13,7 +13,7 @@ class PoolConsumer:
     kind = POOL
 
     def __init__(self, core: Core, device_id: str) -> None:
-        self.consumer_id, self.device_id = f"pool:{device_id}", device_id
+        self.consumer_id, self.device_id = f"{POOL_PREFIX}{device_id}", device_id
         self._samples = core.manager.samples
         self._backend = core.backends[device_id]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import subprocess
 import sys
 import threading
@@ -104,8 +105,6 @@ def call(
     **data: Any,
 ) -> Any:
     """Start a call with plain JSON and return its task."""
-    import json
-
     from MemoryWorker.Client import JsonData, WorkerCallOptions
     from MemoryWorker.Client.Protocol import WireAction
 
@@ -141,8 +140,6 @@ def ask(service: Any, action: str, **data: Any) -> dict[str, Any]:
 
 def answer(task: Any) -> dict[str, Any]:
     """Wait for a call with plain JSON and return its answer."""
-    import json
-
     return json.loads(wait(task).Value.GetRawText())
 
 
@@ -182,8 +179,6 @@ class Watched:
 
 def run_probe(toolchain: Toolchain, name: str, *arguments: str) -> dict[str, Any]:
     """Build a program beside these tests, run it, and return what it says as JSON, with its stderr as ``log``."""
-    import json
-
     build([REPOSITORY / "tests" / "e2e" / "csharp" / name / f"{name}.csproj"], default_out(), toolchain)
     command = [str(toolchain.launcher), str(default_out() / f"{name}.dll"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

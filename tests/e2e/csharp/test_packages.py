@@ -236,8 +236,6 @@ def test_the_first_answer(
     """
     path, place = interpreters(tmp_path / "path", bare_python()), str(tmp_path / "environment")
     first = run(toolchain, program, path, empty, place)
-    if "could not be made" in first.stdout:
-        pytest.skip(f"the package index can't be reached: {first.stdout}")
     assert (first.returncode, first.stdout.split()[:4]) == (0, ["answer", "alloc-1", "1048576", "made=True"])
     steps = first.stderr.splitlines()
     assert steps[0].startswith(f"Making an environment in '{place}' from Python 3.")

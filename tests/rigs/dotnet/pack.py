@@ -166,7 +166,8 @@ def _numbers(version: str) -> list[int]:
 def _write(place: Path, one: Project, contents: Mapping[str, Path], nuspec: bytes) -> None:
     """Write an Open Packaging archive whose bytes depend on its contents alone."""
     identity = f"{one.assembly}{one.get('Version')}".encode()
-    core = f"package/services/metadata/core-properties/{hashlib.md5(identity).hexdigest()}.psmdcp"  # noqa: S324
+    digest = hashlib.md5(identity, usedforsecurity=False).hexdigest()
+    core = f"package/services/metadata/core-properties/{digest}.psmdcp"
     parts = {
         "_rels/.rels": _relations(f"/{one.assembly}.nuspec", f"/{core}"),
         f"{one.assembly}.nuspec": nuspec,

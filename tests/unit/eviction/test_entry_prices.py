@@ -44,6 +44,7 @@ def test_what_is_known_is_bounded() -> None:
     for index in range(entry_prices.KNOWN + 50):
         rates.used(str(index))
     assert len(rates._known) == entry_prices.KNOWN
+    assert sum(rates._lost[0]) > 0
     assert rates.rate("0") > 0
 
 

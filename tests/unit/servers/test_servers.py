@@ -234,6 +234,18 @@ def test_vllm_that_answers_is_not_put_to_sleep(opened: Open, monkeypatch: pytest
     assert up.made.told == []
 
 
+def test_vllm_whose_metrics_are_odd_is_not_put_to_sleep(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be read tells of no idleness: that is its server's fault, and no order is given."""
+    up = Vllm(opened, monkeypatch)
+    (step,) = up.steps()
+    up.made.running = "many"
+    with pytest.raises(ServerError, match="does not say whether"):
+        tell(up.server, step)
+    assert up.made.told == []
+
+
 def test_vllm_without_sleep_mode(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is seen, and nothing is asked of it."""
     up = Vllm(opened, monkeypatch)

@@ -121,7 +121,7 @@ public sealed class PythonEnvironment
         return answer;
     }
 
-    private static string InterpreterOf(string venv) => OperatingSystem.IsWindows()
+    internal static string InterpreterOf(string venv) => OperatingSystem.IsWindows()
         ? Path.Combine(Path.GetFullPath(venv), "Scripts", "python.exe")
         : Path.Combine(Path.GetFullPath(venv), "bin", "python");
 

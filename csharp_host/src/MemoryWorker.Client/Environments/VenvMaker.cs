@@ -34,7 +34,7 @@ internal sealed class VenvMaker(
             "make sure that Python has its 'venv' module (on Debian and Ubuntu: apt install python3-venv), and that the folder can be "
                 + "written to").ConfigureAwait(false);
         progress?.Report($"Installing memory-worker {CarriedWheel.Version} and what it needs");
-        var python = OperatingSystem.IsWindows() ? Path.Combine(folder, "Scripts", "python.exe") : Path.Combine(folder, "bin", "python");
+        var python = PythonEnvironment.InterpreterOf(folder);
         string[] install = hasUv ? ["pip", "install", "--python", python] : ["-m", "pip", "install", "--no-input"];
         string[] source = options.WheelFolder is { } local ? ["--no-index", "--find-links", Path.GetFullPath(local)] : [];
         var extras = options.Extras.Count == 0 ? string.Empty : $"[{string.Join(",", options.Extras)}]";
