@@ -130,7 +130,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
 
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
-    set_level(arguments.log_level)
+    set_level(arguments.log_level or "warning")
     threading.stack_size(_STACK_BYTES)
     use_one_heap()
     serve_log()
