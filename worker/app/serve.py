@@ -1,6 +1,7 @@
 """The one place where the parts are put together."""
 
 import gc
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from worker.export.monitor_client import MonitorClient, Prepare
 
 _DETERMINISTIC_PID = 1
+_INSTANCE_BYTES = 4
+"""Of chance in each id: of two processes in a row, one pair in four billion has the same."""
 _STACK_BYTES = 2 * 2**20
 """Of each thread. The system's own measure, 8 MiB, would take most of a limited address space."""
 
@@ -57,7 +60,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     channel = EventChannel(event_writer.write, clock, timers, interval_ns, wire_event)
     # A fixed clock does not move by itself, so that a level would never fall.
     manager = (
-        MemoryManager(clock, ids=Ids.of_this_process()) if fixed_clock is None else MemoryManager(clock, 0)
+        MemoryManager(clock, ids=Ids(os.urandom(_INSTANCE_BYTES).hex()))
+        if fixed_clock is None
+        else MemoryManager(clock, dwell_ns=0)
     )
     runner = JobRunner(
         writer,

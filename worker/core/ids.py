@@ -1,13 +1,10 @@
 """Ids of what a worker makes: allocations, plans, transfers. No other worker process gives out the same ones."""
 
-import os
 import re
 
 from protocol.record import Record
 
 _BY_COUNT = re.compile(r"(?:alloc|plan|transfer)-[0-9]+", re.ASCII)
-_INSTANCE_BYTES = 4
-"""Of chance: of two processes in a row, one pair in four billion has the same."""
 _PARTS = re.compile(r"[a-z]+-(0|[1-9][0-9]*)(?:-([0-9a-f]+))?", re.ASCII)
 
 
@@ -16,11 +13,6 @@ class Ids(Record):
 
     instance: str = ""
     """Hexadecimal digits; empty where the same ids are wanted everywhere."""
-
-    @classmethod
-    def of_this_process(cls) -> "Ids":
-        """Return what makes ids that no other process makes."""
-        return cls(os.urandom(_INSTANCE_BYTES).hex())
 
     def make(self, kind: str, number: int) -> str:
         """Return the id of the ``number``-th of its kind: ``alloc-1-9f3ac2d1``."""
