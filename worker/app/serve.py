@@ -29,7 +29,7 @@ from worker.stream.event_writer import EventWriter
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
-from worker.stream.work import PluginAction
+from worker.stream.work import PluginAction, Work
 from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
@@ -82,7 +82,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     memory = parts.memory
     reaper = build_reaper(parts, runner)
     pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
-    plugins = _plugins(arguments, parts)
+    plugins = _plugins(arguments, parts, timers, runner)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, memory.close
     if hub is not None:
@@ -153,19 +153,26 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:
+def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._buffers import Buffers  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
     from worker.plugins._operations import Operations  # noqa: PLC0415
 
+    def later(due_ns: int, run: Callable[[], None]) -> None:
+        work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
+        timers.at(due_ns, lambda: runner.submit(work))
+
     core = parts.core
     try:
+        buffers = Buffers(core, parts.memory.allocations, later)
+        parts.memory.consumers.add_source(buffers.consumers)
         operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers)
+        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
     except PluginError as error:
         fail(f"--plugin {error}")
 
