@@ -84,7 +84,9 @@ def _made(  # noqa: PLR0911  one branch for each kind of schema
         return _made(chance.choice(schema["anyOf"]), definitions, chance)
     if "enum" in schema or "const" in schema:
         return chance.choice(schema.get("enum", [schema.get("const")]))
-    match schema["type"]:
+    match schema.get("type"):
+        case None:
+            return chance.choice([None, True, -0.5, 2**40, "ä", [1, {"a": None}], {"b": []}])
         case "null":
             return None
         case "boolean":
