@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from worker.core.models import TensorInfo
+    from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllocationNotFoundError",
+    "Buffer",
     "Call",
     "CancelToken",
     "CancelledError",
@@ -65,6 +67,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
+    "Buffer": "worker.plugins._buffer_views",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",
