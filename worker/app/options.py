@@ -81,7 +81,8 @@ class Arguments(argparse.Namespace):
     auto_optimize: PressureLevel | None
     trace_python: int | None
     deterministic: bool
-    log_level: str
+    log_level: str | None
+    """None for what the command is for: warnings, and of a broker what it does."""
 
     @property
     def watched(self) -> bool:
@@ -225,8 +226,8 @@ def parse(arguments: list[str]) -> Arguments:
         " deep, so that lines that leak are named; slows it down")  # fmt: skip
     add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"
         " line after the other: the same answers everywhere, for tests")  # fmt: skip
-    add("--log-level", choices=("debug", "info", "warning", "error"), default="warning",
-        help="JSON lines on stderr (default warning)")  # fmt: skip
+    add("--log-level", choices=("debug", "info", "warning", "error"),
+        help="JSON lines on stderr (default warning; of broker, info)")  # fmt: skip
     add("--version", action="version", version=f"memory-worker {__version__}")
     return parser.parse_args(arguments, namespace=Arguments())
 

@@ -41,6 +41,10 @@ _IDS = "allocation ids"
 """Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
 
 
+_MADE_HERE = ("allocation_id", "source_allocation_id", "plan_id", "transfer_id")
+"""Fields whose ids the worker makes."""
+
+
 class Instructor:
     """Every action of the protocol, bound to its handler."""
 
@@ -141,6 +145,10 @@ class Instructor:
         if binding.intervenes and not data.get("dry_run"):
             handler = partial(self._intervene, name, handler)
         check_size(data)
+        for field in _MADE_HERE:
+            given = data.get(field)
+            if isinstance(given, str):
+                data = {**data, field: self._memory.ids.complete(given)}
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:

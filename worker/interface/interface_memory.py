@@ -60,6 +60,7 @@ class MemoryInterface:
             if models.built is not None:
                 models.built.check_unused(device_ids, token)
 
+        self.ids = core.manager.ids
         self.devices = DeviceChoice(core, monitor, default_device)
         self.questions = Questions(core, monitor, workers.analytics, models)
         self.allocations = Allocations(

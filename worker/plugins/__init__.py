@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from worker.core.models import TensorInfo
     from worker.eviction.entry_prices import PricedEntries
+    from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllocationNotFoundError",
+    "Buffer",
     "Call",
     "CancelToken",
     "CancelledError",
@@ -70,6 +72,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
+    "Buffer": "worker.plugins._buffer_views",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",
