@@ -48,7 +48,9 @@ class VectorIndex:
         """What all of them take."""
         return self._rows.held_bytes
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many there are."""
         return self._rows.count
 
     def checked(self, vector: Sequence[float] | Array) -> Array:

@@ -118,20 +118,20 @@ class _Block:
     """A map that rows are in."""
 
     def __init__(self, kind: "np.dtype[Any]", count: int) -> None:
-        size = kind.itemsize * count
+        size = -(-kind.itemsize * count // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
             self._map = mmap.mmap(-1, size) if sys.platform == "win32" else _private(size)
         except (OSError, ValueError, OverflowError, MemoryError) as error:
             message = f"the system refused a map of {size} bytes for vectors: {error}"
             raise OutOfMemoryError(message, requested_bytes=size) from error
-        self.rows: Array = np.frombuffer(self._map, kind)
+        self.rows: Array = np.frombuffer(self._map, kind, count)
 
     def shrink(self, size: int, before: int) -> None:
         """Give back the pages that only what lies beyond a size has touched, where the system takes single ones."""
         if sys.platform != "win32":
             begin, end = (-(-each // mmap.PAGESIZE) * mmap.PAGESIZE for each in (size, before))
             if begin < end:
-                self._map.madvise(mmap.MADV_DONTNEED, begin, min(end, len(self._map)) - begin)
+                self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
     def close(self) -> None:
         """Unmap it; where someone looks at it still, it goes with them."""
