@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from worker.plugins._operations import Operations
 
 RESERVED = ("memory.", "worker.")
-"""All of the protocol's own actions begin so."""
+"""All of the protocol's first actions began so."""
 
 
 class PluginHost:
