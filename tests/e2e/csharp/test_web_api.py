@@ -99,7 +99,13 @@ def test_every_operation(client: Client) -> None:
         "memory.transfer", source_allocation_id=held, destination_device_id="cpu", verify=True
     )
     transfer = moved.body["transfer_id"]
-    registered = {"consumer_id": "cache", "held_bytes": MIB, "device_id": "cpu", "kind": "cache", "offers": []}
+    registered = {
+        "consumer_id": "cache",
+        "held_bytes": MIB,
+        "device_id": "cpu",
+        "kind": "cache",
+        "offers": [],
+    }
     steps: list[tuple[str, dict[str, Any]]] = [
         ("memory.get_status", {"device_id": "sim:0", "include_allocations": True}),
         ("memory.get_usage", {"group_by": "purpose"}),
