@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from worker.core.models import TensorInfo
+    from worker.eviction.entry_prices import PricedEntries
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
@@ -59,6 +60,7 @@ __all__ = [
     "OutOfMemoryError",
     "PluginAction",
     "PluginHost",
+    "PricedEntries",
     "TensorInfo",
     "UnsupportedError",
     "WorkerError",
@@ -75,6 +77,7 @@ _HOMES = {
     "Offer": "worker.core.consumers",
     "PluginAction": "worker.stream.work",
     "PluginHost": "worker.plugins._host",
+    "PricedEntries": "worker.eviction.entry_prices",
     "TensorInfo": "worker.core.models",
 }
 """Where what is no error lives."""
