@@ -27,7 +27,7 @@ class EvictionPlans:
         self._changed = manager.models.changed
         self._clock = clock
         self._memories = memories
-        self.kept = PlanTable(clock)
+        self.kept = PlanTable(clock, manager.ids)
         """Plans that were answered, and may be taken up."""
 
     def plan(
