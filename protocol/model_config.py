@@ -50,17 +50,16 @@ _MAX_PATH_CHARACTERS = 4096
 
 
 def _bytes(value: Any) -> Any:
-    """Read ``7GiB``; numbers stay what they are."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value) if len(value) <= _MAX_CHARACTERS else None
-    if match is None:
-        raise PydanticCustomError("size", "input should be bytes, such as 4096 or 7GiB")
-    return (
-        round(float(match[1]) * _UNITS[match[2] or "B"])
-        if "." in match[1]
-        else int(match[1]) * _UNITS[match[2] or "B"]
-    )
+    """Read ``7GiB``; whole numbers stay what they are."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) and len(value) <= _MAX_CHARACTERS else None
+    size = value
+    if match is not None:
+        unit = _UNITS[match[2] or "B"]
+        size = round(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+    if type(size) is not int or not 0 <= size <= INT64_MAX:
+        text = f"input should be whole bytes from 0 to {INT64_MAX}, such as 4096 or 7GiB"
+        raise PydanticCustomError("size", text)
+    return size
 
 
 def _seconds(value: Any) -> Any:
@@ -68,7 +67,8 @@ def _seconds(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if len(value) > _MAX_CHARACTERS or not _DURATION.fullmatch(value):
-        raise PydanticCustomError("duration", "input should be seconds, or a time such as 10m or 1h30m")
+        text = f"input should be seconds, or a time such as 10m or 1h30m, up to {_MAX_SECONDS} s; -1 for ever"
+        raise PydanticCustomError("duration", text)
     return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[smhd])", value))
 
 
@@ -102,7 +102,6 @@ KeepAlive = Annotated[
 ]  # fmt: skip
 Bytes = Annotated[
     int,
-    Field(ge=0, le=INT64_MAX),
     BeforeValidator(_bytes),
     WithJsonSchema(
         {"anyOf": [

@@ -154,6 +154,20 @@ def test_a_broker(tmp_path: Path) -> None:
             assert "Traceback" not in up.stderr()
 
 
+@pytest.mark.parametrize(("options", "serving_told"), [((), True), (("--log-level", "warning"), False)])
+def test_a_broker_says_what_it_does_unless_it_is_told_otherwise(
+    tmp_path: Path, options: tuple[str, ...], *, serving_told: bool
+) -> None:  # fmt: skip
+    """Without a level it tells all that it does; a level that is given counts, the default of others' as well."""
+    (tmp_path / "models.yaml").write_text("servers: [{kind: ollama, url: 'http://127.0.0.1:1'}]\n")
+    command = (sys.executable, "-m", "memory_worker", "broker")
+    with worker("--models", str(tmp_path / "models.yaml"), *options, command=command) as up:
+        eventually(lambda: "nothing answers there" in up.stderr(), "a warning")
+        up.terminate()
+        assert up.exit_code() == 0
+        assert ("serving, version" in up.stderr()) is serving_told
+
+
 def test_a_broker_without_servers() -> None:
     """It says what it needs."""
     ended = subprocess.run(
@@ -174,7 +188,8 @@ def test_wrong_servers_are_left_out(tmp_path: Path) -> None:
             f"  good: {{kind: ollama, url: '{url}', device: 'sim:0'}}\n"
             "  far: {kind: ollama, url: 'http://10.0.0.1:11434'}\n"
             "  odd: {kind: olama}\n"
-            "  off: {kind: ollama, url: 'http://127.0.0.1:9', device: 'sim:0'}\n"  # false, in YAML
+            "  a/b: {kind: ollama, url: 'http://127.0.0.1:9', device: 'sim:0'}\n"
+            "  off: {kind: ollama, url: 'http://127.0.0.1:9', device: 'sim:0'}\n"  # a name like any other
             "  nowhere: {kind: vllm, device: 'cuda:7'}\n"
             "  locked: {kind: openai, authorization_env: NOT_SET_ANYWHERE}\n"
         )
@@ -184,7 +199,8 @@ def test_wrong_servers_are_left_out(tmp_path: Path) -> None:
     for text in (
         "10.0.0.1 is not this machine",
         "olama",
-        "servers.False.name: input should be a valid string",
+        "servers.a/b.name: string should match pattern",
+        '"server":"off","said":"nothing answers there"',
         "cuda:7",
         "NOT_SET_ANYWHERE is not set",
     ):

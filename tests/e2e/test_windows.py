@@ -80,7 +80,7 @@ def test_freed_bytes_are_measured(windows: WindowsPython) -> None:
             freed = ask(process, "memory.deallocate", allocation_id=made["allocation_id"])
             assert freed["returned_bytes"] == returned
         assert ask(process, "worker.shutdown") == {"drained": 0}
-        assert process.wait(60) == 0
+        assert windows.ended(process)
 
 
 def test_a_killed_workers_shared_file_is_removed_by_the_next(windows: WindowsPython, tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ def test_a_device_in_a_process_of_its_own(windows: WindowsPython) -> None:
         assert status["state"] == "unavailable"
         assert "directml" in status["state_reason"]
         ask(process, "worker.shutdown")
-        assert process.wait(60) == 0
+        assert windows.ended(process)

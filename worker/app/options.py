@@ -69,6 +69,7 @@ class Arguments(argparse.Namespace):
     pool_bytes: int | None
     shared_folder: str | None
     shared_memory: SharedMemoryKind
+    store_folder: str | None
     models: str | None
     model_root: str | None
     record: str | None
@@ -80,7 +81,8 @@ class Arguments(argparse.Namespace):
     auto_optimize: PressureLevel | None
     trace_python: int | None
     deterministic: bool
-    log_level: str
+    log_level: str | None
+    """None for what the command is for: warnings, and of a broker what it does."""
 
     @property
     def watched(self) -> bool:
@@ -196,6 +198,11 @@ def parse(arguments: list[str]) -> Arguments:
         default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE), help="what a host maps: file or, on"
         " Windows, section: memory of the page file, opened by its name (default file, or what"
         f" {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")  # fmt: skip
+    add(
+        "--store-folder",
+        metavar="FOLDER",
+        help="where stores that persist have their files; without it none does",
+    )
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"
@@ -219,8 +226,8 @@ def parse(arguments: list[str]) -> Arguments:
         " deep, so that lines that leak are named; slows it down")  # fmt: skip
     add("--deterministic", action="store_true", help="fixed clock, process id and machine figures, and one"
         " line after the other: the same answers everywhere, for tests")  # fmt: skip
-    add("--log-level", choices=("debug", "info", "warning", "error"), default="warning",
-        help="JSON lines on stderr (default warning)")  # fmt: skip
+    add("--log-level", choices=("debug", "info", "warning", "error"),
+        help="JSON lines on stderr (default warning; of broker, info)")  # fmt: skip
     add("--version", action="version", version=f"memory-worker {__version__}")
     return parser.parse_args(arguments, namespace=Arguments())
 

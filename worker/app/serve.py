@@ -1,6 +1,7 @@
 """The one place where the parts are put together."""
 
 import gc
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -11,25 +12,26 @@ from worker.app.background import build_pressure_monitor, build_reaper
 from worker.app.first_use import first_uses
 from worker.app.memory import Parts, build_memory
 from worker.app.options import Arguments, fail
+from worker.app.stores import LazyStores
 from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
 from worker.core.events import Publish
 from worker.core.heap import use_one_heap
+from worker.core.ids import Ids
 from worker.core.log import log, serve_log, set_level
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
-from worker.policy.levels import DWELL_NS
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
 from worker.stream.event_writer import EventWriter
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
-from worker.stream.work import PluginAction
+from worker.stream.work import PluginAction, Work
 from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from worker.export.monitor_client import MonitorClient, Prepare
 
 _DETERMINISTIC_PID = 1
+_INSTANCE_BYTES = 4
+"""Of chance in each id: of two processes in a row, one pair in four billion has the same."""
 _STACK_BYTES = 2 * 2**20
 """Of each thread. The system's own measure, 8 MiB, would take most of a limited address space."""
 
@@ -56,7 +60,11 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     interval_ns = 0 if fixed_clock is not None else INTERVAL_NS
     channel = EventChannel(event_writer.write, clock, timers, interval_ns, wire_event)
     # A fixed clock does not move by itself, so that a level would never fall.
-    manager = MemoryManager(clock, dwell_ns=0 if fixed_clock is not None else DWELL_NS)
+    manager = (
+        MemoryManager(clock, ids=Ids(os.urandom(_INSTANCE_BYTES).hex()))
+        if fixed_clock is None
+        else MemoryManager(clock, dwell_ns=0)
+    )
     runner = JobRunner(
         writer,
         event_writer,
@@ -79,20 +87,22 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
     parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
-    memory = parts.memory
+    memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
     reaper = build_reaper(parts, runner)
     pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
-    plugins = _plugins(arguments, parts)
+    plugins = _plugins(arguments, parts, timers, runner)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
-    watchers, close = None, memory.close
+    watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
         from worker.app.export import Watchers  # noqa: PLC0415 - as above
 
         def prepare_for(session: "MonitorClient") -> "Prepare":
-            return Instructor(memory, session, clock, history, __version__, pid, plugins, started_ns).prepare
+            return Instructor(
+                memory, session, clock, history, __version__, pid, stores.get, plugins, started_ns
+            ).prepare
 
         watchers = Watchers(arguments, parts, hub, decisions, timers, prepare_for)
-        close = partial(watchers.close, memory.close)
+        close = partial(watchers.close, close)
 
     loop = StdioLoop(
         read_fd,
@@ -105,7 +115,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         fixed_clock=fixed_clock,
     )
     writer.when_broken(loop.output_lost)
-    prepare = Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare
+    prepare = Instructor(memory, loop, clock, history, __version__, pid, stores.get, plugins).prepare
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -130,7 +140,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
 
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
-    set_level(arguments.log_level)
+    set_level(arguments.log_level or "warning")
     threading.stack_size(_STACK_BYTES)
     use_one_heap()
     serve_log()
@@ -153,19 +163,26 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:
+def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._buffers import Buffers  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
     from worker.plugins._operations import Operations  # noqa: PLC0415
 
+    def later(due_ns: int, run: Callable[[], None]) -> None:
+        work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
+        timers.at(due_ns, lambda: runner.submit(work))
+
     core = parts.core
     try:
+        buffers = Buffers(core, parts.memory.allocations, later)
+        parts.memory.consumers.add_source(buffers.consumers)
         operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers)
+        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
     except PluginError as error:
         fail(f"--plugin {error}")
 

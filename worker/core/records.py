@@ -326,4 +326,4 @@ def sum_if_known(values: Iterable[int | None]) -> int | None:
 
 def age_order(allocation: Allocation) -> int:
     """Sort key: the number in the id, which is the order of making."""
-    return int(allocation.allocation_id.removeprefix("alloc-"))
+    return int(allocation.allocation_id.split("-")[1])

@@ -1,9 +1,10 @@
 """Complaints about a file of models: where in it, under which key, and in which words."""
 
+import copy
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -15,6 +16,9 @@ Place = tuple[str | int, ...]
 
 Problem = tuple[Place, str]
 """Where something is wrong, and what."""
+
+_TEXT_WANTED = frozenset({"string_type", "literal_error", "path"})
+"""Complaints of pydantic's, and of ours, about what may be right as it is written."""
 
 MAX_PROBLEMS = 100
 MAX_ID_CHARACTERS = 256
@@ -38,7 +42,43 @@ def key_of(place: Place) -> str:
     return text.removeprefix(".") or "the file"
 
 
-def problem_of(kind: "type[BaseModel]", above: Place, error: dict[str, Any], nearest: "Nearest") -> Problem:
+Entry = TypeVar("Entry", bound="BaseModel")
+
+
+def entry_of(
+    kind: type[Entry], place: Place, said: Any, document: "MarkedYaml", nearest: "Nearest"
+) -> tuple[Entry | None, list[Problem]]:
+    """Read what stands at a place; None, and what is wrong with it, for what is no such entry.
+
+    Where text is wanted, the text that is written counts: ``off`` and ``2024-01-01`` are names, too.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415 - costs start-up time
+
+    try:
+        return kind.model_validate(said), []
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+    mended = copy.deepcopy(said)
+    for each in faults:
+        text = document.written(*place, *each["loc"])
+        if each["type"] in _TEXT_WANTED and each["loc"] and text is not None:
+            _put(mended, each["loc"], text)
+    try:
+        return kind.model_validate(mended), []
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+    return None, [problem_of(kind, place, dict(each), nearest, document) for each in faults]
+
+
+def _put(said: Any, loc: tuple[int | str, ...], text: str | list[str]) -> None:
+    for step in loc[:-1]:
+        said = said[step]
+    said[loc[-1]] = text
+
+
+def problem_of(
+    kind: "type[BaseModel]", above: Place, error: dict[str, Any], nearest: "Nearest", document: "MarkedYaml"
+) -> Problem:
     """Say what pydantic found wrong below a place."""
     place: Place = (*above, *error["loc"])
     match error["type"]:
@@ -52,10 +92,17 @@ def problem_of(kind: "type[BaseModel]", above: Place, error: dict[str, Any], nea
         case "missing":
             return place, "is missing"
         case "model_type":
-            return place, f"must be keys and values, not {shown_value(error['input'])}"
+            such = (
+                ", such as {path: …}"
+                if isinstance(error["input"], str) and "path" in kind.model_fields
+                else ""
+            )
+            return place, f"must be keys and values{such}, not {shown_value(error['input'])}"
         case _:
-            text = str(error["msg"])
-            return place, f"{text[0].lower()}{text[1:]}, not {shown_value(error['input'])}"
+            text, value = str(error["msg"]), error["input"]
+            written = None if isinstance(value, str) else document.written(*place)
+            shown = written[:_SHOWN_CHARACTERS] if isinstance(written, str) else shown_value(value)
+            return place, f"{text[0].lower()}{text[1:]}, not {shown}"
 
 
 class Nearest:

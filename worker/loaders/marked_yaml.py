@@ -1,9 +1,11 @@
 """YAML that remembers its lines, so that a complaint about a value can say where it stands.
 
-Plain values only (yaml's safe loader): no tag makes an object. A key that appears twice is refused.
+Plain values only (yaml's safe loader): no tag makes an object. A key is the text that it is written as, whatever YAML
+takes ``off``, ``1.5`` or a date for. A key that appears twice is refused.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ _MAX_VALUES = 200_000
 """What there can be without aliases in so many bytes, and as much again."""
 _MAX_NUMBER_CHARACTERS = 64
 _NUMBERS = frozenset(("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"))
+_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+_READ_AS_MORE = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "null", "timestamp")
+)
+"""What YAML takes plain text for."""
 _SHOWN_CHARACTERS = 80
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -27,7 +34,17 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Says where a value stands that is not what its tag, or its looks, say."""
+    """Takes keys as they are written, and says where a value stands that is not what its tag, or its looks, say."""
+
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        node = super().compose_scalar_node(anchor)
+        node.tag = _TEXT if node.tag == "tag:yaml.org,2002:value" else node.tag  # =, which nothing reads
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        node.value = [(_as_written(key), value) for key, value in node.value]
+        return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as it is in yaml
         try:
@@ -71,20 +88,50 @@ class MarkedYaml:
 
     def line(self, *place: str | int) -> int:
         """Return the line of a key or an item; of what it would be in, where it is not there."""
-        node, mark = self._root, self._root.start_mark
+        *_, (mark, _node) = self._way(place)
+        return mark.line + 1
+
+    def written(self, *place: str | int) -> str | list[str] | None:
+        """Return the text that a value was written as, or a list of such; None for null, for others, for none."""
+        way = list(self._way(place))
+        return _text_of(way[-1][1]) if len(way) == len(place) + 1 else None
+
+    def _way(self, place: tuple[str | int, ...]) -> Iterator[tuple[yaml.Mark, yaml.Node]]:
+        """Yield the root and each step from it on as far as there are any: where it begins, and its value."""
+        node = self._root
+        yield node.start_mark, node
         for step in place:
             if isinstance(node, yaml.MappingNode):
                 pairs = [(key, value) for key, value in node.value if key.value == step]
                 if not pairs:
-                    break
+                    return
                 key, node = pairs[-1]
-                mark = key.start_mark
+                yield key.start_mark, node
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
                 node = node.value[step]
-                mark = node.start_mark
+                yield node.start_mark, node
             else:
-                break
-        return mark.line + 1
+                return
+
+
+def _as_written(key: Any) -> Any:
+    """Return a key as text; ``<<``, which merges, stays what it is, and so does what is no single value."""
+    if key.tag not in _READ_AS_MORE:
+        return key
+    return yaml.ScalarNode(_TEXT, key.value, key.start_mark, key.end_mark, key.style)
+
+
+def _text_of(node: yaml.Node) -> str | list[str] | None:
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == _NULL else str(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        texts = [_text_of(each) for each in node.value]
+        return (
+            [each for each in texts if isinstance(each, str)]
+            if all(isinstance(each, str) for each in texts)
+            else None
+        )
+    return None
 
 
 def _read(path: Path) -> str:

@@ -18,6 +18,7 @@ from worker.loaders.complaints import (
     Nearest,
     Place,
     Problem,
+    entry_of,
     key_of,
     located,
     problem_of,
@@ -29,6 +30,7 @@ from worker.loaders.servers_file import declared_servers
 
 if TYPE_CHECKING:
     from protocol.model_config import ModelEntry
+    from worker.loaders.marked_yaml import MarkedYaml
 
 
 class ModelConfigError(ValueError):
@@ -86,12 +88,13 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
         rows = [] if whole.models is None and whole.servers is not None else _rows(whole.models)
     except ValidationError as error:
         problems = [
-            problem_of(ModelsFile, (), dict(each), nearest) for each in error.errors(include_url=False)
+            problem_of(ModelsFile, (), dict(each), nearest, document)
+            for each in error.errors(include_url=False)
         ]
         raise ModelConfigError("\n".join(located(path, document, problems))) from None
     except _NotModelsError as error:
         raise ModelConfigError("\n".join(located(path, document, [(("models",), str(error))]))) from None
-    declared, problems = _entries(rows, nearest)
+    declared, problems = _entries(rows, document, nearest)
     problems += [
         *_repeated(declared), *_unreachable(declared, nearest), *_cycles(declared), *_unknown_loaders(declared), *_unset(declared),
         *(_outside(declared, model_root) if look else ()),
@@ -100,8 +103,8 @@ def declared_models(path: Path, model_root: Path, *, look: bool = False) -> Decl
     # Not resolved, unless they are looked at: following links takes as long as their storage does.
     root = model_root.resolve() if look else Path(os.path.abspath(model_root))  # noqa: PTH100
     specs = tuple(_spec(each, root, reasons.get(each.place)) for each in declared)
-    roles, role_problems = _roles(whole.roles, specs, nearest)
-    servers, server_problems = declared_servers(whole.servers, nearest)
+    roles, role_problems = _roles(whole.roles, specs, document, nearest)
+    servers, server_problems = declared_servers(whole.servers, document, nearest)
     told = located(path, document, [*problems, *role_problems, *server_problems])
     return DeclaredModels(specs, roles, tuple(told), servers)
 
@@ -117,7 +120,7 @@ def _rows(models: Any) -> list[tuple[Place, Any]]:
     if isinstance(models, dict):
         return [
             (
-                ("models", str(key)),
+                ("models", key),
                 {"id": key, **each} if isinstance(each, dict) and "id" not in each else each,
             )
             for key, each in models.items()
@@ -126,21 +129,16 @@ def _rows(models: Any) -> list[tuple[Place, Any]]:
     raise _NotModelsError(message)
 
 
-def _entries(rows: list[tuple[Place, Any]], nearest: "Nearest") -> tuple[list[_Declared], list[Problem]]:
-    from pydantic import ValidationError  # noqa: PLC0415
-
+def _entries(
+    rows: list[tuple[Place, Any]], document: "MarkedYaml", nearest: Nearest
+) -> tuple[list[_Declared], list[Problem]]:
     from protocol.model_config import ModelEntry  # noqa: PLC0415
 
     declared, problems, taken = [], list[Problem](), set[str]()
     for place, value in rows:
-        entry = None
-        try:
-            entry = ModelEntry.model_validate(value)
-        except ValidationError as error:
-            problems += [
-                problem_of(ModelEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
-            ]
-        said = value.get("id") if isinstance(value, dict) else None
+        entry, wrong = entry_of(ModelEntry, place, value, document, nearest)
+        problems += wrong
+        said = document.written(*place, "id") or place[-1]
         good = isinstance(said, str) and 0 < len(said) <= MAX_ID_CHARACTERS and said not in taken
         name = said if good else key_of(place)[:MAX_ID_CHARACTERS]
         taken.add(str(name))
@@ -236,10 +234,8 @@ def _outside(declared: list[_Declared], model_root: Path) -> Iterator[Problem]:
 
 
 def _roles(
-    value: Any, specs: Iterable[ModelSpec], nearest: Nearest
+    value: Any, specs: Iterable[ModelSpec], document: "MarkedYaml", nearest: Nearest
 ) -> tuple[tuple[Role, ...], list[Problem]]:
-    from pydantic import ValidationError  # noqa: PLC0415
-
     from protocol.model_config import RoleEntry  # noqa: PLC0415
 
     if value is None:
@@ -250,12 +246,11 @@ def _roles(
     roles, problems = [], list[Problem]()
     for name, said in value.items():
         place: Place = ("roles", name)
-        try:
-            entry = RoleEntry.model_validate({"model": said} if isinstance(said, str) else said)
-        except ValidationError as error:
-            problems += [
-                problem_of(RoleEntry, place, dict(each), nearest) for each in error.errors(include_url=False)
-            ]
+        text = document.written(*place)
+        keys = {"model": text} if isinstance(text, str) else said
+        entry, wrong_keys = entry_of(RoleEntry, place, keys, document, nearest)
+        problems += wrong_keys
+        if entry is None:
             continue
         wrong = _wrong_role(name, (entry.model, *entry.fallbacks), names, nearest)
         if wrong is None:

@@ -10,6 +10,7 @@ from worker.core.models import ModelSpec
 from worker.core.operator_code import import_operators
 from worker.loaders.base import load_failed
 from worker.loaders.model_path import resolved_file
+from worker.loaders.params import unknown
 
 
 class ModuleLoader:
@@ -65,13 +66,20 @@ def _find(spec: ModelSpec) -> Callable[..., object]:
 
 
 def _wanted(spec: ModelSpec, factory: Callable[..., object], offered: dict[str, object]) -> dict[str, object]:
-    parameters = inspect.signature(factory).parameters.values()
+    parameters = tuple(inspect.signature(factory).parameters.values())
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return offered
+    names = [each.name for each in parameters]
+    for name, _ in spec.params:
+        if name not in names:
+            raise unknown(spec, "params.", name, f"parameter of its factory {spec.factory}", names)
     given = {each.name: offered[each.name] for each in parameters if each.name in offered}
     for each in parameters:
         variadic = each.kind is each.VAR_POSITIONAL
         if each.name not in given and each.default is each.empty and not variadic:
-            names = ", ".join(offered)
-            raise load_failed(spec, f"its factory {spec.factory} wants {each.name!r}; there are {names}")
+            there = ", ".join(offered)
+            raise load_failed(
+                spec,
+                f"its factory {spec.factory} wants {each.name!r}, which is not in params; there are {there}",
+            )
     return given

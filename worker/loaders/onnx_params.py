@@ -5,6 +5,7 @@ from typing import Any
 
 from worker.core.models import ModelSpec
 from worker.loaders.base import load_failed
+from worker.loaders.params import unknown
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -52,9 +53,9 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "enable_mem_pattern": (_flag, "true or false"),
     "session_config": (
         lambda value: (
-            isinstance(value, dict) and all(isinstance(each, str) for pair in value.items() for each in pair)
+            isinstance(value, dict) and all(isinstance(each, str | int | float) for each in value.values())
         ),
-        "texts by name, as onnxruntime's session options have them",
+        "texts or numbers by name, as onnxruntime's session options have them",
     ),
 }
 
@@ -66,11 +67,10 @@ def checked(spec: ModelSpec) -> dict[str, Any]:
     for name, value in params.items():
         rule = _RULES.get(name)
         if rule is None:
-            there = ", ".join(("providers", *_RULES))
-            raise load_failed(spec, f"params.{name} is no option of the loader onnx; there are {there}")
+            raise unknown(spec, "params.", name, "option of the loader onnx", ("providers", *_RULES))
         if not rule[0](value):
             raise load_failed(spec, f"params.{name} is to be {rule[1]}, not {value!r}")
-        found[name] = value
+        found[name] = {key: _text(one) for key, one in value.items()} if isinstance(value, dict) else value
     return found
 
 
@@ -99,6 +99,8 @@ def _providers(spec: ModelSpec, value: Any) -> list[tuple[str, dict[str, str]]]:
                 f"as {{cuda: {{device_id: 1}}}}; not {said!r}",
             )
         full = PROVIDERS.get(name.lower(), name)
+        if full == name and not full.endswith("ExecutionProvider"):
+            raise unknown(spec, "params.providers: ", name, "provider of onnxruntime's", PROVIDERS)
         found.append((full, {str(key): _text(one) for key, one in options.items()}))
     if not found:
         raise load_failed(spec, "params.providers is empty: name one, such as cpu")

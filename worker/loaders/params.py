@@ -4,8 +4,18 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.loaders.base import load_failed
+
+
+def unknown(spec: ModelSpec, place: str, name: str, what: str, known: Iterable[str]) -> ModelLoadFailedError:
+    """Make the error for one of the ``params``, at this place, that is not known; it names the nearest that is."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    there = f"there are {', '.join(known)}" if known else "it has none: leave it out"
+    hint = f"did you mean {near[0]!r}?" if near else there
+    return load_failed(spec, f"{place}{name} is no {what}; {hint}")
 
 
 class Params:
@@ -45,11 +55,8 @@ class Params:
         """Refuse what no one asked for. ModelLoadFailedError."""
         for name in self._given:
             if name not in self._known:
-                near = difflib.get_close_matches(str(name), self._known, 1)
-                there = f"there are {', '.join(self._known)}" if self._known else "it has none"
-                hint = f"; did you mean {near[0]!r}?" if near else f"; {there}"
-                raise load_failed(
-                    self._spec, f"params.{name} is no option of the loader {self._loader}{hint}"
+                raise unknown(
+                    self._spec, "params.", name, f"option of the loader {self._loader}", self._known
                 )
 
     def _take(self, name: str, otherwise: Any) -> Any:

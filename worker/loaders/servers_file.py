@@ -1,35 +1,35 @@
 """Reading ``servers`` of a file of models: other model servers on this machine."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker.core.models import ServerSpec
-from worker.loaders.complaints import Nearest, Place, Problem, problem_of, shown_value
+from worker.loaders.complaints import Nearest, Place, Problem, entry_of, shown_value
+
+if TYPE_CHECKING:
+    from worker.loaders.marked_yaml import MarkedYaml
 
 
-def declared_servers(value: Any, nearest: Nearest) -> tuple[tuple[ServerSpec, ...], list[Problem]]:
+def declared_servers(
+    value: Any, document: "MarkedYaml", nearest: Nearest
+) -> tuple[tuple[ServerSpec, ...], list[Problem]]:
     """Read ``servers``: a list, or keys and values by name. One that is wrong is told of and left out."""
-    from pydantic import ValidationError  # noqa: PLC0415
-
     from protocol.model_config import SERVER_PORTS, ServerEntry  # noqa: PLC0415
 
     if value is None:
         return (), []
     rows: list[tuple[Place, Any, dict[str, Any]]]
     if isinstance(value, dict):
-        rows = [(("servers", str(key)), each, {"name": key}) for key, each in value.items()]
+        rows = [(("servers", key), each, {"name": key}) for key, each in value.items()]
     elif isinstance(value, list):
         rows = [(("servers", index), each, {}) for index, each in enumerate(value)]
     else:
         return (), [(("servers",), f"must be a list, or keys and values by name, not {shown_value(value)}")]
     found, problems = dict[str, ServerSpec](), list[Problem]()
     for place, said, named in rows:
-        try:
-            entry = ServerEntry.model_validate(named | said if isinstance(said, dict) else said)
-        except ValidationError as error:
-            problems += [
-                problem_of(ServerEntry, place, dict(each), nearest)
-                for each in error.errors(include_url=False)
-            ]
+        keys = named | said if isinstance(said, dict) else said
+        entry, wrong = entry_of(ServerEntry, place, keys, document, nearest)
+        problems += wrong
+        if entry is None:
             continue
         name = entry.name or entry.kind
         if name in found:

@@ -9,6 +9,7 @@ from protocol.vocabulary import DeviceState, MemoryType
 from worker.core.atomic import GONE, Store, store_together
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import AllocationNotFoundError, OutOfMemoryError
+from worker.core.ids import Ids
 from worker.core.records import Allocation, AllocationRequest, Block, Reservation
 from worker.manager.devices import Device, DeviceTable, unavailable, went_with_its_device
 from worker.manager.due_table import DueTable
@@ -28,11 +29,14 @@ _FREED_AGAIN_NS = 1_000_000_000
 class AllocationTable:
     """Every allocation. A change is reserved, then made by a backend, then committed or released."""
 
-    def __init__(self, devices: DeviceTable, pressure: PressureTable, due: DueTable, clock: Clock) -> None:
+    def __init__(
+        self, devices: DeviceTable, pressure: PressureTable, due: DueTable, clock: Clock, ids: Ids
+    ) -> None:
         self._devices = devices
         self._pressure = pressure
         self._due = due
         self._clock = clock
+        self._ids = ids
         self._lock = devices.lock
         # All mutable state: the device id of each live allocation, the next number, and how others ended.
         self._owning: dict[str, str] = {}
@@ -46,7 +50,7 @@ class AllocationTable:
         """Return the next id. Named when a request is admitted, so that ids follow the order of requests."""
         self._lock.acquire()
         try:
-            allocation_id = f"alloc-{self._next}"
+            allocation_id = self._ids.make("alloc", self._next)
             self._making[allocation_id] = None
             if len(self._making) > _MAKING_MAX:
                 self._making.popitem(last=False)
@@ -241,14 +245,11 @@ class AllocationTable:
         known = self._endings.get(allocation_id)
         if known is not None:
             return known
-        number = allocation_id.removeprefix("alloc-")
-        existed = (
-            number != allocation_id
-            and number.isdecimal()
-            and number == str(int(number))
-            and 0 < int(number) < self._next
-        )
-        return "already_freed" if existed else "never_existed"
+        if not allocation_id.startswith("alloc-"):
+            return "never_existed"
+        if self._ids.is_of_another(allocation_id):
+            return "another_worker_made_it"
+        return "already_freed" if 0 < (self._ids.number(allocation_id) or 0) < self._next else "never_existed"
 
     def _ending_otherwise(self, allocation_id: str, ending: str) -> list[Store]:
         stores: list[Store] = [(self._endings, allocation_id, ending)]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from protocol.results import ContentsDisplacedData
 from protocol.vocabulary import DeviceState
 from worker.core.clock import Clock
+from worker.core.ids import Ids
 from worker.core.records import DeviceInfo, Lost, age_order
 from worker.manager.allocation_table import AllocationTable
 from worker.manager.consumer_table import ConsumerTable
@@ -25,14 +26,15 @@ from worker.policy.levels import DWELL_NS
 class MemoryManager:
     """What is on every device, and what is about to be: a table for each concern, under one lock."""
 
-    def __init__(self, clock: Clock, dwell_ns: int = DWELL_NS) -> None:
+    def __init__(self, clock: Clock, dwell_ns: int = DWELL_NS, ids: Ids | None = None) -> None:
         self._clock = clock
+        self.ids = ids or Ids()
         self.devices = DeviceTable(clock)
         self.lock = self.devices.lock
         self.samples = SampleTable(self.devices, clock)
         self.pressure = PressureTable(self.devices, clock, dwell_ns)
         self.due = DueTable(self.lock)
-        self.allocations = AllocationTable(self.devices, self.pressure, self.due, clock)
+        self.allocations = AllocationTable(self.devices, self.pressure, self.due, clock, self.ids)
         self.weights = WeightTable(self.devices)
         self.usage = Usage(self.devices)
         self.models = ModelTable(self.lock, self.due)

@@ -7,6 +7,7 @@ from protocol.record import Record
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.consumers import Release
 from worker.core.errors import PlanStaleError
+from worker.core.ids import Ids
 from worker.eviction.planner import Victim
 
 PLAN_LIFETIME_NS = 60 * NS_PER_S
@@ -44,8 +45,9 @@ class Plan(Record):
 class PlanTable:
     """The plans that can still be taken up, once each."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, ids: Ids) -> None:
         self._clock = clock
+        self._ids = ids
         # All mutable state: the plans, oldest first, and the next one's number.
         self._plans: OrderedDict[str, Plan] = OrderedDict()
         self._numbers = count(1)
@@ -57,7 +59,13 @@ class PlanTable:
         """Keep a plan."""
         expires_ns = self._clock.now_ns() + PLAN_LIFETIME_NS
         plan = Plan(
-            f"plan-{next(self._numbers)}", device_id, required_bytes, model_id, victims, expires_ns, releases
+            self._ids.make("plan", next(self._numbers)),
+            device_id,
+            required_bytes,
+            model_id,
+            victims,
+            expires_ns,
+            releases,
         )
         self._plans[plan.plan_id] = plan
         if len(self._plans) > _PLANS_KEPT:

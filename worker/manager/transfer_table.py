@@ -7,6 +7,7 @@ from typing import Any
 from protocol.results import TransferResult
 from protocol.vocabulary import TRANSFER_CAPACITY, TransferState
 from worker.core.errors import InvalidRequestError
+from worker.core.ids import Ids
 from worker.core.sure_lock import SureLock
 
 ENDED = {TransferState.COMPLETED, TransferState.FAILED, TransferState.CANCELLED}
@@ -15,7 +16,8 @@ ENDED = {TransferState.COMPLETED, TransferState.FAILED, TransferState.CANCELLED}
 class TransferTable:
     """Records by id; the oldest ended ones go first, those that run stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
         self._lock = SureLock()
         self._records: OrderedDict[str, TransferResult] = OrderedDict()
         self._next = 1
@@ -24,7 +26,7 @@ class TransferTable:
         """Add a new transfer."""
         with self._lock:
             record = TransferResult(
-                transfer_id=f"transfer-{self._next}",
+                transfer_id=self._ids.make("transfer", self._next),
                 destination_allocation_id=None,
                 completed_bytes=0,
                 duration_us=None,

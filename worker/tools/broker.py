@@ -27,8 +27,7 @@ def prepare(arguments: Arguments, read_fd: int) -> int:
         fail("broker: --models FILE names the servers that it stands beside (docs/servers.md)")
     if arguments.auto_optimize is None:
         arguments.auto_optimize = _LEVEL
-    if arguments.log_level == "warning":
-        arguments.log_level = "info"
+    arguments.log_level = arguments.log_level or "info"
     write_plainly()
     reading, writing = os.pipe()
     start_thread(partial(_pass_on, read_fd, writing), "broker-input")

@@ -32,7 +32,7 @@ class TransferWorker:
         self._backends = core.backends
         self._allocations = allocations
         self._clock = core.clock
-        self._table = TransferTable()
+        self._table = TransferTable(core.manager.ids)
 
     def open(self, source_id: str, destination_device_id: str, memory_type: MemoryType) -> TransferResult:
         """Add a transfer, running from here on. AllocationNotFoundError or UnsupportedError if it can't be."""

@@ -6,12 +6,14 @@ machine's memory figures are Wine's own.
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from tests.rigs.windows.fetch import WindowsError, laid_out
@@ -19,6 +21,8 @@ from tests.rigs.windows.fetch import WindowsError, laid_out
 _TOOLS = ("wine", "wineserver", "wineboot")
 _BOOT_SECONDS = 180
 _LAST_WORDS_SECONDS = 2.0
+_WAITS = "import subprocess, sys; print(subprocess.call([sys.executable, *sys.argv[2:]]), file=open(sys.argv[1], 'w'))"
+"""Run under Windows Python: starts another, waits, and writes the exit code that Windows programs see."""
 _RANDOM = "bcryptprimitives.dll"
 """Wheels written in Rust import its one function; Wine 8 does not have it."""
 
@@ -42,8 +46,13 @@ class WindowsPython:
         """Run ``python ARGUMENTS`` in ``root``. Streams are pipes: a Windows Python dies of plain files.
 
         Its end is waited for, not the pipes': what Wine itself started meanwhile may hold them open for ever.
+        Its exit code is what another Windows program was told: a process that is slow to go after its end, as on
+        a busy machine, is killed by Wine's server with SIGKILL or falls to SIGSEGV, and that is all Linux says.
         """
-        with self.popen(arguments, root=root) as process:
+        with (
+            TemporaryDirectory() as folder,
+            self._waiting_for(arguments, root, Path(folder) / "code") as process,
+        ):
             said: dict[int, list[bytes]] = {1: [], 2: []}
             readers = [
                 threading.Thread(target=_drain, args=(stream, said[number]), daemon=True)
@@ -59,9 +68,20 @@ class WindowsPython:
                 process.kill()
             for reader in readers:
                 reader.join(_LAST_WORDS_SECONDS)
+            code = Path(folder) / "code"
             return subprocess.CompletedProcess(
-                process.args, process.returncode, b"".join(said[1]), b"".join(said[2])
+                arguments,
+                int(code.read_text()) if code.exists() else process.returncode,
+                b"".join(said[1]),
+                b"".join(said[2]),
             )
+
+    def ended(self, process: "subprocess.Popen[bytes]", timeout: float = 60) -> bool:
+        """Wait for a process to end, and return whether it ended well, as far as Linux can say: see ``run``."""
+        return process.wait(timeout) in (0, -signal.SIGKILL, -signal.SIGSEGV)
+
+    def _waiting_for(self, arguments: Sequence[str], root: Path, code: Path) -> "subprocess.Popen[bytes]":
+        return self.popen(["-c", _WAITS, windows_path(code), *arguments], root=root)
 
     def popen(self, arguments: Sequence[str], *, root: Path) -> "subprocess.Popen[bytes]":
         """Start ``python ARGUMENTS`` with three pipes."""

@@ -22,6 +22,7 @@ from worker.core.errors import CancelledError, ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.loaders.base import ALIGNMENT_BYTES, FileLoader, ObjectLoader
 from worker.loaders.dtypes import FROM_TORCH, TORCH_NAMES
+from worker.loaders.module_loader import ModuleLoader
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import loader_names, loader_of
 from worker.loaders.tensors import Weights, as_tensors
@@ -251,6 +252,15 @@ def test_the_registry_knows_its_own_and_says_so():
     ):
         with pytest.raises(ModelLoadFailedError, match=told):
             loader_of(wanted)
+
+
+def test_params_that_a_factory_does_not_take_are_named():
+    """What a factory has no parameter for is refused with the nearest that it has, and not passed over."""
+    spec = ModelSpec("m", "module", factory="tests.rigs.model_factory:make", params=(("device", 1),))
+    with pytest.raises(ModelLoadFailedError) as caught:
+        ModuleLoader().check(spec)
+    told = "params.device is no parameter of its factory tests.rigs.model_factory:make; did you mean 'device_id'?"
+    assert caught.value.details["cause"] == told
 
 
 def test_an_installed_package_can_offer_a_loader(tmp_path, monkeypatch):

@@ -147,7 +147,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
         ),
         (
             one("path: x", "loader: torch", "keep_alive_seconds: .nan"),
-            "models.yaml:5: models[0].keep_alive_seconds: input should be a finite number, not nan",
+            "models.yaml:5: models[0].keep_alive_seconds: input should be a finite number, not .nan",
         ),
         (one("loader: torch"), "models.yaml:2: models[0].path: is missing"),
         (
@@ -250,7 +250,7 @@ roles:
     [
         (
             "declared_bytes: 7 gigs",
-            "declared_bytes: input should be bytes, such as 4096 or 7GiB, not '7 gigs'",
+            "declared_bytes: input should be whole bytes from 0 to 9223372036854775807, such as 4096 or 7GiB, not '7 gigs'",
         ),
         (
             "keep_alive_seconds: soon",
@@ -276,9 +276,61 @@ def test_what_is_wrong_with_one_model_refuses_that_one(tmp_path, line, told):
     assert (good.model_id, good.refused) == ("good", None)
 
 
+@pytest.mark.parametrize(
+    "name", ["off", "no", "1", "1.5", "0x10", "null", "~", "2024-01-02", "true", "1:30", "="]
+)
+def test_a_name_is_the_text_that_is_written(tmp_path, name):
+    """Whatever YAML takes plain text for, a model's name, alias, path, group and role are that text."""
+    key = f"models:\n  {name}: {{path: x, aliases: [a], pinned: yes}}\nroles: {{{name}x: {name if name not in ('null', '~') else 'a'}}}\n"
+    (spec,) = read(tmp_path, key)
+    assert (spec.model_id, spec.pinned) == (name, True)
+    (role,) = declared_models(tmp_path / "models.yaml", tmp_path).roles
+    assert role.name == f"{name}x"
+    if name in {"null", "~"}:
+        return  # as a value, nothing
+    row = f"[{{id: {name}, path: [{name}, {name}], aliases: [{name}a], engine_group: {name}, fallback: {name}b}}]"
+    text = f"models: {row[:-1]}, {{id: {name}b, path: {name}}}]\nroles: {{r: {{model: {name}, fallbacks: [{name}b]}}}}"
+    spec, other = read(tmp_path, text)
+    root = tmp_path / "root"
+    assert (spec.path, spec.more_paths, other.path) == (root / name, (root / name,), root / name)
+    assert (spec.model_id, spec.aliases, spec.engine_group, spec.fallback) == (
+        name,
+        (f"{name}a",),
+        name,
+        f"{name}b",
+    )
+    assert declared_models(tmp_path / "models.yaml", root).roles == (Role("r", name, (f"{name}b",)),)
+
+
+def test_what_is_wrong_below_such_a_name_is_told_in_its_line(tmp_path):
+    """A refused model goes by its name in the file, and a value is quoted as it stands there."""
+    text = "models:\n  off: {path: x, pined: 1}\n  jit:\n  s: x.pt\n  d: {path: x, pinned: 2024-01-01}\n  '1': {path: x}\n  1: {}"
+    assert refusal(tmp_path, text) == "models.yaml:7: key '1' is there twice, first in line 6"
+    lines = refusal(tmp_path, text.rpartition("\n")[0]).splitlines()
+    assert lines == [
+        "models.yaml:2: models.off.pined: is no known key; the nearest is 'pinned'",
+        "models.yaml:3: models.jit: must be keys and values, not null",
+        "models.yaml:4: models.s: must be keys and values, such as {path: …}, not 'x.pt'",
+        "models.yaml:5: models.d.pinned: input should be a valid boolean, not 2024-01-01",
+    ]
+    found = declared_models(tmp_path / "models.yaml", tmp_path)
+    assert [each.model_id for each in found.specs] == ["off", "jit", "s", "d", "1"] or found.problems
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["10m", "-1", "1e999", "1.0e+999", "99999999999999TiB", "1.5", "36893488147419103232", "off", ".nan"],
+)
+def test_a_size_that_is_none_is_told_with_the_limits(tmp_path, size):
+    """Negative, fractional, infinite and too large sizes, and those of no known unit, are refused in the same words."""
+    told = refusal(tmp_path, one("path: x", f"declared_bytes: {size}"))
+    want = "input should be whole bytes from 0 to 9223372036854775807, such as 4096 or 7GiB, not"
+    assert told.replace("'", "") == f"models.yaml:4: models[0].declared_bytes: {want} {size}"
+
+
 def test_a_model_whose_id_is_wrong_is_listed_by_its_place(tmp_path):
     """A model that cannot be named is still listed, by where it stands in the file."""
-    text = "models: [{id: 5, path: x}, {id: a, path: x}, {id: a, path: y}, 7]"
+    text = "models: [{id: {}, path: x}, {id: a, path: x}, {id: a, path: y}, 7]"
     (tmp_path / "models.yaml").write_text(text)
     found = declared_models(tmp_path / "models.yaml", tmp_path)
     assert [each.model_id for each in found.specs] == ["models[0]", "a", "models[2]", "models[3]"]

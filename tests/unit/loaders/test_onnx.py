@@ -140,6 +140,14 @@ def test_weights_that_are_missing_or_short_are_named(tmp_path):
             "params.threads is no option of the loader onnx; there are providers, intra_op_num_threads",
         ),
         ({"intra_op_num_threads": -1}, "params.intra_op_num_threads is to be a number of threads"),
+        (
+            {"intra_op_threads": 2},
+            "params.intra_op_threads is no option of the loader onnx; did you mean 'intra_op_num_threads'?",
+        ),
+        (
+            {"providers": ["cdua", "cpu"]},
+            "params.providers: cdua is no provider of onnxruntime's; did you mean 'cuda'?",
+        ),
         ({"providers": []}, "params.providers is empty"),
         ({"providers": [{"cuda": 1}]}, "params.providers is to be a list of names"),
         ({"graph_optimization_level": "max"}, "one of disable, basic, extended, layout, all"),

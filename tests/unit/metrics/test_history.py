@@ -15,6 +15,7 @@ from worker.backends.host_memory import AnonymousBuffer, page_rounded, resident_
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
 from worker.core.errors import InvalidRequestError
+from worker.core.ids import Ids
 from worker.manager.transfer_table import TransferTable
 from worker.metrics.histogram import bucket, highest_value, merge, quantile
 from worker.metrics.history import History
@@ -301,7 +302,7 @@ def test_expirations() -> None:
 
 def test_transfers_are_bounded_but_for_those_that_run() -> None:
     """The last 1,024 are kept; the oldest ended ones go first, and what runs stays."""
-    table = TransferTable()
+    table = TransferTable(Ids())
     ends = {
         "state": TransferState.RUNNING,
         "source_allocation_id": "a",
