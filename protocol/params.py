@@ -41,7 +41,17 @@ CANDIDATES_MAX = 1_000
 OFFERS_MAX = 64
 
 
-def _at_most(most: int) -> Any:
+def exactly_one(*names: str) -> dict[str, Any]:
+    """Return what a JSON Schema says of fields of which one, and no other, is given."""
+
+    def only(one: str) -> dict[str, Any]:
+        others = {each: {"type": "null"} for each in names if each != one}
+        return {"required": [one], "properties": {one: {"not": {"type": "null"}}, **others}}
+
+    return {"oneOf": [only(each) for each in names]}
+
+
+def at_most(most: int) -> Any:
     """Refuse a longer list before its items are looked at: pydantic makes an error of each that is wrong."""
 
     def check(value: Any) -> Any:
@@ -235,7 +245,7 @@ class ModelOptimizeParams(Params):
     min_memory_to_free_bytes: Bytes | None = None
     force_optimization: bool = False
     exclude_models: Annotated[
-        tuple[Name, ...], Field(max_length=EXCLUDED_MODELS_MAX, strict=False), _at_most(EXCLUDED_MODELS_MAX)
+        tuple[Name, ...], Field(max_length=EXCLUDED_MODELS_MAX, strict=False), at_most(EXCLUDED_MODELS_MAX)
     ] = ()
     max_optimization_time_ms: Milliseconds | None = None
     dry_run: bool = False
@@ -278,14 +288,7 @@ class UnloadModelParams(Params):
 class PlanCandidate(Part):
     """One way to do the work, and what it takes: so many bytes, or a model."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
-                for one, other in (("required_bytes", "model_id"), ("model_id", "required_bytes"))
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=exactly_one("required_bytes", "model_id"))
 
     name: Name
     required_bytes: Bytes | None = None
@@ -308,7 +311,7 @@ class PlanParams(Params):
     candidates: Annotated[
         tuple[PlanCandidate, ...],
         Field(min_length=1, max_length=CANDIDATES_MAX, strict=False),
-        _at_most(CANDIDATES_MAX),
+        at_most(CANDIDATES_MAX),
     ]
     allow_eviction: bool = True
     """Models may be counted as room where they could be unloaded."""
@@ -329,7 +332,7 @@ class GetAnalyticsParams(Params):
         Annotated[
             tuple[AnalyticsSection, ...],
             Field(min_length=1, max_length=SECTIONS_MAX, strict=False),
-            _at_most(SECTIONS_MAX),
+            at_most(SECTIONS_MAX),
         ]
         | None
     ) = None
@@ -405,7 +408,7 @@ class RegisterConsumerParams(Params):
     floor_bytes: Bytes = 0
     """What it can't give back."""
     offers: Annotated[
-        tuple[ConsumerOffer, ...], Field(max_length=OFFERS_MAX, strict=False), _at_most(OFFERS_MAX)
+        tuple[ConsumerOffer, ...], Field(max_length=OFFERS_MAX, strict=False), at_most(OFFERS_MAX)
     ]
     """What it would give back, cheapest per byte first; any part of one may be asked for."""
     hits: Count | None = None
@@ -461,7 +464,7 @@ class CancelParams(Params):
 class SubscribeParams(Params):
     """Ask for events. The list replaces the one before; an empty one ends the subscription."""
 
-    events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), _at_most(EVENTS_MAX)]
+    events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), at_most(EVENTS_MAX)]
 
 
 class ShutdownParams(Params):

@@ -1,5 +1,6 @@
 """A plugin's actions are answered like the worker's own, and its models are the worker's models."""
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,23 @@ def test_a_plugin_that_can_not_be_used_is_named(name: str) -> None:
     )
     assert done.returncode == 2
     assert name in done.stderr.decode()
+
+
+def test_the_example_that_blurs_works_in_buffers_that_are_counted() -> None:
+    """Two buffers, whatever number of images: they are the worker's own allocations, and listed for what they cost."""
+    image = base64.b64encode(bytes([0, 0, 0, 0, 90, 0, 0, 0, 0])).decode()
+    asked = {"width": 3, "height": 3, "radius": 1, "pixels": image}
+    with worker("--plugin", "examples.plugins.image_blur") as started:
+        for _ in range(5):
+            blurred = started.call("image.blur", asked)
+            assert list(base64.b64decode(blurred["pixels"])) == [22, 15, 22, 15, 10, 15, 22, 15, 22]
+        groups = started.call("memory.get_usage", {"device_id": "cpu"})["devices"][0]["groups"]
+        (buffers,) = [each for each in groups if each["key"] == "buffers"]
+        assert (buffers["allocation_count"], buffers["allocated_bytes"]) == (2, 8192)
+        (pool,) = [
+            each
+            for each in started.call("memory.get_consumers")["consumers"]
+            if each["consumer_id"] == "pool:buffers:cpu"
+        ]
+        assert (pool["kind"], pool["held_bytes"], pool["price_ms_per_mib"]) == ("buffers", 8192, 0)
+        assert started.refused("image.blur", asked | {"width": 4})["code"] == "invalid_request"

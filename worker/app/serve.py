@@ -12,6 +12,7 @@ from worker.app.background import build_pressure_monitor, build_reaper
 from worker.app.first_use import first_uses
 from worker.app.memory import Parts, build_memory
 from worker.app.options import Arguments, fail
+from worker.app.stores import LazyStores
 from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
@@ -30,7 +31,7 @@ from worker.stream.event_writer import EventWriter
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
-from worker.stream.work import PluginAction
+from worker.stream.work import PluginAction, Work
 from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
@@ -86,20 +87,22 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
     parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
-    memory = parts.memory
+    memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
     reaper = build_reaper(parts, runner)
     pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
-    plugins = _plugins(arguments, parts)
+    plugins = _plugins(arguments, parts, timers, runner)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
-    watchers, close = None, memory.close
+    watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
         from worker.app.export import Watchers  # noqa: PLC0415 - as above
 
         def prepare_for(session: "MonitorClient") -> "Prepare":
-            return Instructor(memory, session, clock, history, __version__, pid, plugins, started_ns).prepare
+            return Instructor(
+                memory, session, clock, history, __version__, pid, stores.get, plugins, started_ns
+            ).prepare
 
         watchers = Watchers(arguments, parts, hub, decisions, timers, prepare_for)
-        close = partial(watchers.close, memory.close)
+        close = partial(watchers.close, close)
 
     loop = StdioLoop(
         read_fd,
@@ -112,7 +115,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         fixed_clock=fixed_clock,
     )
     writer.when_broken(loop.output_lost)
-    prepare = Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare
+    prepare = Instructor(memory, loop, clock, history, __version__, pid, stores.get, plugins).prepare
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -160,19 +163,26 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts) -> dict[str, PluginAction]:
+def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._buffers import Buffers  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
     from worker.plugins._operations import Operations  # noqa: PLC0415
 
+    def later(due_ns: int, run: Callable[[], None]) -> None:
+        work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
+        timers.at(due_ns, lambda: runner.submit(work))
+
     core = parts.core
     try:
+        buffers = Buffers(core, parts.memory.allocations, later)
+        parts.memory.consumers.add_source(buffers.consumers)
         operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers)
+        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
     except PluginError as error:
         fail(f"--plugin {error}")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from protocol.record import Record
 from protocol.vocabulary import Initialize
@@ -17,6 +17,9 @@ from worker.core.records import (
     Readings,
     Restarted,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 COPY_CHUNK_BYTES = 8 * 2**20
 """Transfers go in pieces of this size: each is one step that progress shows and cancelling ends."""
@@ -193,6 +196,19 @@ class MapsFiles(Protocol):
 
     def is_stale(self, handle: str) -> bool:
         """Tell whether a block's file, and so the block, is not any more what was mapped."""
+        ...
+
+
+@runtime_checkable
+class TorchMemory(Protocol):
+    """What a backend has besides if its blocks are torch's own, in this process."""
+
+    def tensor(self, allocation_id: str) -> "torch.Tensor":
+        """Return a device block's bytes as torch sees them. Whoever keeps it keeps the memory."""
+        ...
+
+    def finish(self, device_id: str) -> None:
+        """Wait for all that the device has to do, whoever gave it that. DeviceLostError if it went away."""
         ...
 
 

@@ -148,6 +148,10 @@ class CudaBackend:
         """Return a device block's bytes as torch sees them. Whoever keeps it keeps the memory."""
         return self._places[allocation_id].tensor(allocation_id)
 
+    def finish(self, device_id: str) -> None:
+        """Wait for all that the device has to do, whoever gave it that. DeviceLostError if it went away."""
+        self._device(device_id).finish()
+
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a block."""
         token.check()

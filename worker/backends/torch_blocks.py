@@ -145,6 +145,12 @@ class TorchBlocks:
         del tensor
         return self._give_back(size, keep=not at_once)
 
+    def finish(self) -> None:
+        """Wait for all that the device has to do, whoever gave it that."""
+        self.check_present()
+        with self.translating():
+            self.device.finish()
+
     @contextmanager
     def lane(self, token: CancelToken) -> Iterator[Lane]:
         """Lend a lane for a copy; it is through, or the copy failed, when this ends."""

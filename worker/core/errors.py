@@ -112,6 +112,12 @@ class ConsumerNotFoundError(WorkerError):
     code = ErrorCode.CONSUMER_NOT_FOUND
 
 
+class StoreNotFoundError(WorkerError):
+    """The store is not open in that scope."""
+
+    code = ErrorCode.STORE_NOT_FOUND
+
+
 class PlanStaleError(WorkerError):
     """A plan can't be carried out as it was said any more; nothing was done."""
 

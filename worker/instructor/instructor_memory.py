@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import ValidationError
@@ -26,10 +26,14 @@ from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
 from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
+from worker.instructor.stores import StoreHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.metrics.history import History
 from worker.policy.batches import plan_batches
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
+
+if TYPE_CHECKING:
+    from worker.stores.registry import Stores
 
 _EVERYTHING = frozenset(AnalyticsSection)
 
@@ -52,6 +56,7 @@ class Instructor:
         history: History,
         version: str,
         pid: int | None,
+        stores: Callable[[], "Stores"],
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
         started_ns: int | None = None,
     ) -> None:
@@ -60,13 +65,14 @@ class Instructor:
         self._history = history
         self._bindings = Bindings()
         self._bind_memory(self._bindings)
+        self._bind_stores(self._bindings, StoreHandlers(memory, stores))
         own = SessionHandlers(
             session,
             clock,
             version,
             os.getpid() if pid is None else pid,
             clock.now_ns() if started_ns is None else started_ns,
-            lambda: (*self._bindings, *self._plugins),
+            lambda: tuple(dict.fromkeys((*self._bindings, *self._plugins))),
             memory.sample,
         )
         bind = self._bindings.bind
@@ -112,6 +118,19 @@ class Instructor:
         bind("memory.get_consumers", consumers.get_consumers)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
+    def _bind_stores(self, bindings: Bindings, stores: StoreHandlers) -> None:
+        bind = bindings.bind
+        bind("store.open", stores.open, stores.claims_of_changing)
+        bind("store.put", stores.put, stores.claims_of_putting)
+        bind("store.get", stores.get, stores.claims_of_reading)
+        bind("store.search", stores.search, stores.claims_of_long_reading)
+        bind("store.list", stores.list, stores.claims_of_long_reading)
+        bind("store.delete", stores.delete, stores.claims_of_changing)
+        bind("store.clear", stores.clear, stores.claims_of_changing, intervenes=True)
+        bind("store.close", stores.close, stores.claims_of_changing, intervenes=True)
+        bind("store.delete_scope", stores.delete_scope, stores.claims_of_delete_scope, intervenes=True)
+        bind("store.stats", stores.stats, stores.claims_of_stats)
+
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
         if not data:
@@ -120,7 +139,7 @@ class Instructor:
                 return bare
         name = OLDER_NAMES.get(action, action)
         binding = self._bindings.get(name)
-        if binding is None:
+        if binding is None or name in self._plugins:  # one that had the name before the contract did keeps it
             return self._prepare_plugin(action, data)
         row, handler = binding.row, binding.handler
         if binding.intervenes and not data.get("dry_run"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
 from worker.interface.allocations import Allocations
+from worker.interface.contents import Contents
 from worker.interface.device_choice import DeviceChoice
 from worker.interface.lazy_models import LazyModels
 from worker.interface.questions import Questions
@@ -65,6 +66,7 @@ class MemoryInterface:
         self.allocations = Allocations(
             core, monitor, workers.allocations, workers.restarts, models, check_unused
         )
+        self.contents = Contents(core, self.allocations)
         self.consumers = workers.consumers
         self.transfers = Transfers(monitor, workers.transfers)
         self.relief = Relief(

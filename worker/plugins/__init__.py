@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.core.cancellation import CancelToken
-    from worker.core.consumers import Consumer, Holding, LimitedConsumer, Offer
+    from worker.core.consumers import Consumer, Consumers, Holding, LimitedConsumer, Offer
     from worker.core.errors import (
         AllocationNotFoundError,
         CancelledError,
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
         ModelLoadFailedError,
         ModelNotFoundError,
         OutOfMemoryError,
+        StoreNotFoundError,
         UnsupportedError,
         WorkerError,
     )
     from worker.core.models import TensorInfo
+    from worker.eviction.entry_prices import PricedEntries
+    from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
@@ -36,11 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllocationNotFoundError",
+    "Buffer",
     "Call",
     "CancelToken",
     "CancelledError",
     "ChecksumMismatchError",
     "Consumer",
+    "Consumers",
     "DeadlineExceededError",
     "DeviceLostError",
     "DeviceNotFoundError",
@@ -59,15 +64,19 @@ __all__ = [
     "OutOfMemoryError",
     "PluginAction",
     "PluginHost",
+    "PricedEntries",
+    "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
     "WorkerError",
 ]  # fmt: skip
 
 _HOMES = {
+    "Buffer": "worker.plugins._buffer_views",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",
+    "Consumers": "worker.core.consumers",
     "Holding": "worker.core.consumers",
     "LeasedModel": "worker.plugins._leases",
     "LimitedConsumer": "worker.core.consumers",
@@ -75,6 +84,7 @@ _HOMES = {
     "Offer": "worker.core.consumers",
     "PluginAction": "worker.stream.work",
     "PluginHost": "worker.plugins._host",
+    "PricedEntries": "worker.eviction.entry_prices",
     "TensorInfo": "worker.core.models",
 }
 """Where what is no error lives."""

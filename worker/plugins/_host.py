@@ -8,11 +8,12 @@ from worker.stream.work import Call, PluginAction
 
 if TYPE_CHECKING:
     from worker.core.consumers import Consumers
+    from worker.plugins._buffers import Buffers
     from worker.plugins._leases import Models
     from worker.plugins._operations import Operations
 
 RESERVED = ("memory.", "worker.")
-"""All of the protocol's own actions begin so."""
+"""All of the protocol's first actions began so."""
 
 
 class PluginHost:
@@ -23,11 +24,14 @@ class PluginHost:
         models: "Models",
         operations: "Operations",
         consumers: "Consumers",
+        buffers: "Buffers",
         actions: dict[str, PluginAction],
     ) -> None:
         self.models = models
         self.consumers = consumers
         """``host.consumers.add(cache)``: what it holds is given back for its price, before anything dearer goes."""
+        self.buffers = buffers
+        """``with host.buffers.take((256, 384), "float32") as buffer:`` lends memory to work in."""
         self.operation = operations.operation
         """``with host.operation("embed"):`` measures what is done inside."""
         self._actions = actions

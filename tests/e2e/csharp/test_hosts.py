@@ -1,35 +1,22 @@
 """The sample hosts end to end, as processes of their own: what a newcomer starts works, and leaves nothing behind."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from tests.e2e.csharp.host import REPOSITORY, gone
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
+from tests.e2e.csharp.web_host import Web, command, web_host
 from tests.rigs.dotnet.toolchain import Toolchain
 
 CONSOLE = "csharp_host/samples/ConsoleHost/ConsoleHost.csproj"
 WEB = "csharp_host/samples/WebApi/WebApi.csproj"
 MIB = 2**20
-
-
-def command(toolchain: Toolchain, project: str) -> list[str]:
-    """Build a sample and return how it is started."""
-    build([REPOSITORY / project], default_out(), toolchain)
-    return [str(toolchain.launcher), str(default_out() / f"{Path(project).stem}.dll")]
 
 
 def test_the_console_host(toolchain: Toolchain) -> None:
@@ -65,129 +52,29 @@ def test_the_console_host_without_a_worker(toolchain: Toolchain, tmp_path: Path)
     assert "No module named memory_worker" in done.stderr
 
 
-@dataclass
-class Web:
-    """A web host that runs, and what it logs."""
-
-    process: "subprocess.Popen[str]"
-    address: str
-
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Return status and JSON (or text) of an answer."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.address + path, data, {"Content-Type": "application/json"}, method=method
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, _read(answer)
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code, _read(refused)
-
-    def worker(self) -> int:
-        """Return the process id of its worker."""
-        [found] = [one.pid for one in psutil.Process(self.process.pid).children()]
-        return found
-
-    def log_until(self, text: str) -> str:
-        """Read the log to a line with this text."""
-        return _line_with(self.process, text)
-
-
-def _read(answer: Any) -> Any:
-    text = answer.read().decode()
-    return json.loads(text) if "json" in answer.headers.get("Content-Type", "") else text
-
-
-def _line_with(process: "subprocess.Popen[str]", text: str) -> str:
-    assert process.stdout
-    for line in process.stdout:
-        if text in line:
-            return line
-    message = f"the host ended without {text!r}"
-    raise AssertionError(message)
-
-
 @pytest.fixture
 def web(toolchain: Toolchain) -> Iterator[Web]:
-    """Start the web host on a free port."""
-    arguments = [
-        "--urls=http://127.0.0.1:0",
-        f"--MemoryWorker:FileName={sys.executable}",
-        f"--MemoryWorker:WorkingDirectory={REPOSITORY}",
-        "--MemoryWorker:RestartDelay=00:00:00.001",
-        *(
-            f"--MemoryWorker:Arguments:{at}={one}"
-            for at, one in enumerate(["-m", "memory_worker", "--simulated-device", "64MiB"])
-        ),
-    ]
-    with subprocess.Popen(
-        [*command(toolchain, WEB), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            line = _line_with(process, "Now listening on")
-            yield Web(process, line.split("on:")[1].strip())
-        finally:
-            process.kill()
+    """Start the web host."""
+    with web_host(toolchain, WEB) as host:
+        yield host
 
 
-def test_the_service_over_http(web: Web) -> None:
-    """Each operation answers as JSON; each error as problem details with a status that fits."""
-    status, answer = web.ask("GET", "/api/memory/status")
-    assert (status, [one["deviceId"] for one in answer["devices"]]) == (200, ["cpu", "sim:0"])
-    assert answer["pressureCategory"] == "low"
-    status, answer = web.ask(
-        "POST", "/api/memory/allocate", {"sizeBytes": MIB, "deviceId": "sim:0", "owner": "web"}
-    )
-    assert (status, answer["success"], answer["availableBytes"]) == (201, True, 63 * MIB)
-    held = answer["allocationId"]
-    status, answer = web.ask("GET", "/api/memory/status/sim:0")
-    assert (status, answer["device"]["allocatedBytes"]) == (200, MIB)
-    status, answer = web.ask("GET", "/api/memory/usage?deviceId=sim:0")
-    assert (status, answer["devices"][0]["groups"][0]["key"]) == (200, "web")
-    status, answer = web.ask("GET", "/api/memory/allocations?owner=web")
-    assert [one["allocationId"] for one in answer["allocations"]] == [held]
-    status, answer = web.ask(
-        "POST", "/api/memory/copy", {"sourceAllocationId": held, "destinationDeviceId": "cpu", "verify": True}
-    )
-    assert (status, answer["state"], answer["success"]) == (200, "completed", True)
-    for path in (
-        "pressure",
-        "models",
-        "analytics",
-        "optimization",
-        f"allocation/{held}",
-        f"transfer/{answer['transferId']}",
-    ):
-        assert web.ask("GET", f"/api/memory/{path}")[0] == 200, path
-    for path in ("optimize", "defragment", "clear"):
-        assert web.ask("POST", f"/api/memory/{path}", {})[0] == 200, path
-    assert web.ask("DELETE", f"/api/memory/allocation/{held}")[0] == 200
-    assert problem(web, "DELETE", f"/api/memory/allocation/{held}") == (404, "allocation_not_found", False)
-    assert problem(web, "GET", "/api/memory/status/cuda:9") == (404, "device_not_found", False)
-    too_much = {"sizeBytes": 65 * MIB, "deviceId": "sim:0"}
-    assert problem(web, "POST", "/api/memory/allocate", too_much) == (507, "out_of_memory", False)
-    assert problem(web, "POST", "/api/memory/allocate", {"sizeBytes": 0}) == (400, "invalid_request", False)
-
-
-def problem(web: Web, method: str, path: str, body: Any = None) -> tuple[int, str, bool]:
-    """Return status, code and whether to retry of an answer that must be problem details."""
-    status, answer = web.ask(method, path, body)
-    assert (answer["status"], answer["executed"]) == (status, "no")
-    return status, answer["code"], answer["retryable"]
+def healthy(web: Web) -> bool:
+    """Whether every part is."""
+    status, answer = web.ask("GET", "/health")
+    return status == 200 and {one["status"] for one in answer["parts"].values()} == {"healthy"}
 
 
 def test_a_worker_that_dies_is_replaced_and_logged(web: Web) -> None:
     """The host goes on: the death is an error in its log, the next request is answered, health is good again."""
-    assert web.ask("GET", "/health") == (200, "Healthy")
-    web.ask("POST", "/api/memory/allocate", {"sizeBytes": MIB})
+    assert healthy(web)
+    web.ask("POST", "/api/memory/allocate", {"size_bytes": MIB})
     dead = web.worker()
     os.kill(dead, signal.SIGKILL)
     assert web.log_until("allocations were lost")
     assert web.ask("GET", "/api/memory/status")[0] == 200
     assert web.worker() != dead
-    assert web.ask("GET", "/health") == (200, "Healthy")
+    assert healthy(web)
     assert web.log_until("was replaced by process")
 
 
