@@ -431,7 +431,7 @@ def test_a_process_that_has_just_ended_is_none(make, monkeypatch):
     ended = EngineProcess.ended
 
     def late(self, child):
-        told.wait()
+        told.wait(60)
         return ended(self, child)
 
     monkeypatch.setattr(EngineProcess, "ended", late)
