@@ -167,6 +167,7 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._batches import Plannable  # noqa: PLC0415
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
@@ -180,9 +181,12 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
     try:
         buffers = Buffers(core, parts.memory.allocations, later)
         parts.memory.consumers.add_source(buffers.consumers)
+        plannable = Plannable(
+            parts.memory.questions.available_bytes, buffers.idle_bytes, buffers.drop, core.clock.now_ns
+        )
         operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
+        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers, plannable)
     except PluginError as error:
         fail(f"--plugin {error}")
 

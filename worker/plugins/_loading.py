@@ -3,6 +3,7 @@
 from worker.core.consumers import Consumers
 from worker.core.log import log
 from worker.core.operator_code import import_operators
+from worker.plugins._batches import Plannable
 from worker.plugins._buffers import Buffers
 from worker.plugins._guard import guarded
 from worker.plugins._host import PluginHost
@@ -19,14 +20,21 @@ class PluginError(Exception):
 
 
 def load_plugins(
-    names: list[str], models: Models, operations: Operations, consumers: Consumers, buffers: Buffers
+    names: list[str],
+    models: Models,
+    operations: Operations,
+    consumers: Consumers,
+    buffers: Buffers,
+    plannable: Plannable,
 ) -> dict[str, PluginAction]:
     """Import plugins, in order, and return their actions. PluginError for the first that fails."""
     actions: dict[str, PluginAction] = {}
     for name in names:
         try:
             known = set(actions)
-            import_operators(name).register(PluginHost(models, operations, consumers, buffers, actions))
+            import_operators(name).register(
+                PluginHost(models, operations, consumers, buffers, plannable, actions)
+            )
         except Exception as error:
             raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
         for action in actions.keys() - known:
