@@ -31,6 +31,7 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.CONSUMER_NOT_FOUND: ErrorRule(
         "not registered, unregistered, or forgotten because its lease ran out"
     ),
+    ErrorCode.OPERATION_NOT_FOUND: ErrorRule("not under way: ended before, or never begun"),
     ErrorCode.PLAN_STALE: ErrorRule(
         "what a plan was made on has changed, or it was taken up or is too old; ask again", retryable=True
     ),

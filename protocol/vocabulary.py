@@ -261,3 +261,4 @@ class ErrorCode(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     INTERNAL_ERROR = "internal_error"
     CONSUMER_NOT_FOUND = "consumer_not_found"
+    OPERATION_NOT_FOUND = "operation_not_found"

@@ -31,7 +31,6 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction, Work
-from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
 if TYPE_CHECKING:
@@ -167,7 +166,6 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins._operations import Operations  # noqa: PLC0415
 
     def later(due_ns: int, run: Callable[[], None]) -> None:
         work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
@@ -177,9 +175,10 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
     try:
         buffers = Buffers(core, parts.memory.allocations, later)
         parts.memory.consumers.add_source(buffers.consumers)
-        operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
+        return load_plugins(
+            arguments.plugin, models, parts.memory.operations, parts.memory.consumers, buffers
+        )
     except PluginError as error:
         fail(f"--plugin {error}")
 

@@ -20,6 +20,7 @@ from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
 from worker.workers.consumers import ConsumerWorker
+from worker.workers.operations import OperationWorker
 from worker.workers.reclaim import ReclaimWorker
 from worker.workers.restart import RestartWorker
 from worker.workers.transfer import TransferWorker
@@ -37,6 +38,7 @@ class Workers(Record):
     analytics: AnalyticsWorker
     restarts: RestartWorker
     consumers: ConsumerWorker
+    operations: OperationWorker
 
 
 class MemoryInterface:
@@ -66,6 +68,7 @@ class MemoryInterface:
             core, monitor, workers.allocations, workers.restarts, models, check_unused
         )
         self.consumers = workers.consumers
+        self.operations = workers.operations
         self.transfers = Transfers(monitor, workers.transfers)
         self.relief = Relief(
             core,

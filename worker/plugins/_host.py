@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from worker.core.consumers import Consumers
     from worker.plugins._buffers import Buffers
     from worker.plugins._leases import Models
-    from worker.plugins._operations import Operations
+    from worker.workers.operations import OperationWorker
 
 RESERVED = ("memory.", "worker.")
 """All of the protocol's own actions begin so."""
@@ -22,7 +22,7 @@ class PluginHost:
     def __init__(
         self,
         models: "Models",
-        operations: "Operations",
+        operations: "OperationWorker",
         consumers: "Consumers",
         buffers: "Buffers",
         actions: dict[str, PluginAction],

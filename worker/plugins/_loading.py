@@ -6,8 +6,8 @@ from worker.plugins._buffers import Buffers
 from worker.plugins._guard import guarded
 from worker.plugins._host import PluginHost
 from worker.plugins._leases import Models
-from worker.plugins._operations import Operations
 from worker.stream.work import PluginAction
+from worker.workers.operations import OperationWorker
 
 
 class PluginError(Exception):
@@ -15,7 +15,7 @@ class PluginError(Exception):
 
 
 def load_plugins(
-    names: list[str], models: Models, operations: Operations, consumers: Consumers, buffers: Buffers
+    names: list[str], models: Models, operations: OperationWorker, consumers: Consumers, buffers: Buffers
 ) -> dict[str, PluginAction]:
     """Import plugins, in order, and return their actions. PluginError for the first that fails."""
     actions: dict[str, PluginAction] = {}
