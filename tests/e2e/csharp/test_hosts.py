@@ -1,35 +1,23 @@
 """The sample hosts end to end, as processes of their own: what a newcomer starts works, and leaves nothing behind."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.e2e.csharp.host import REPOSITORY, gone
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
+from tests.e2e.csharp.web_host import Web, command, web_host
 from tests.rigs.dotnet.toolchain import Toolchain
 
 CONSOLE = "csharp_host/samples/ConsoleHost/ConsoleHost.csproj"
 WEB = "csharp_host/samples/WebApi/WebApi.csproj"
 MIB = 2**20
-
-
-def command(toolchain: Toolchain, project: str) -> list[str]:
-    """Build a sample and return how it is started."""
-    build([REPOSITORY / project], default_out(), toolchain)
-    return [str(toolchain.launcher), str(default_out() / f"{Path(project).stem}.dll")]
 
 
 def test_the_console_host(toolchain: Toolchain) -> None:
@@ -65,71 +53,11 @@ def test_the_console_host_without_a_worker(toolchain: Toolchain, tmp_path: Path)
     assert "No module named memory_worker" in done.stderr
 
 
-@dataclass
-class Web:
-    """A web host that runs, and what it logs."""
-
-    process: "subprocess.Popen[str]"
-    address: str
-
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Return status and JSON (or text) of an answer."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.address + path, data, {"Content-Type": "application/json"}, method=method
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, _read(answer)
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code, _read(refused)
-
-    def worker(self) -> int:
-        """Return the process id of its worker."""
-        [found] = [one.pid for one in psutil.Process(self.process.pid).children()]
-        return found
-
-    def log_until(self, text: str) -> str:
-        """Read the log to a line with this text."""
-        return _line_with(self.process, text)
-
-
-def _read(answer: Any) -> Any:
-    text = answer.read().decode()
-    return json.loads(text) if "json" in answer.headers.get("Content-Type", "") else text
-
-
-def _line_with(process: "subprocess.Popen[str]", text: str) -> str:
-    assert process.stdout
-    for line in process.stdout:
-        if text in line:
-            return line
-    message = f"the host ended without {text!r}"
-    raise AssertionError(message)
-
-
 @pytest.fixture
 def web(toolchain: Toolchain) -> Iterator[Web]:
-    """Start the web host on a free port."""
-    arguments = [
-        "--urls=http://127.0.0.1:0",
-        f"--MemoryWorker:FileName={sys.executable}",
-        f"--MemoryWorker:WorkingDirectory={REPOSITORY}",
-        "--MemoryWorker:RestartDelay=00:00:00.001",
-        *(
-            f"--MemoryWorker:Arguments:{at}={one}"
-            for at, one in enumerate(["-m", "memory_worker", "--simulated-device", "64MiB"])
-        ),
-    ]
-    with subprocess.Popen(
-        [*command(toolchain, WEB), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            line = _line_with(process, "Now listening on")
-            yield Web(process, line.split("on:")[1].strip())
-        finally:
-            process.kill()
+    """Start the web host."""
+    with web_host(toolchain, WEB) as host:
+        yield host
 
 
 def test_the_service_over_http(web: Web) -> None:
