@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import params, results
+from protocol import params, results, store_params, store_results
 from protocol.events import EVENTS as EVENTS  # noqa: PLC0414 - the contract's other table
 
 
@@ -53,6 +53,20 @@ ACTIONS: dict[str, Action] = {
         params.UnregisterConsumerParams, results.UnregisterConsumerResult, changes=True
     ),
     "memory.get_consumers": Action(params.GetConsumersParams, results.GetConsumersResult),
+    "store.open": Action(store_params.StoreOpenParams, store_results.StoreOpenResult, changes=True),
+    "store.put": Action(store_params.StorePutParams, store_results.StorePutResult, changes=True),
+    "store.get": Action(store_params.StoreGetParams, store_results.StoreGetResult),
+    "store.search": Action(store_params.StoreSearchParams, store_results.StoreSearchResult),
+    "store.list": Action(store_params.StoreListParams, store_results.StoreListResult),
+    "store.delete": Action(store_params.StoreDeleteParams, store_results.StoreDeleteResult, changes=True),
+    "store.clear": Action(store_params.StoreClearParams, store_results.StoreClearResult, changes=True),
+    "store.close": Action(store_params.StoreCloseParams, store_results.StoreCloseResult, changes=True),
+    "store.delete_scope": Action(
+        store_params.StoreDeleteScopeParams, store_results.StoreDeleteScopeResult, changes=True
+    ),
+    "store.stats": Action(store_params.StoreStatsParams, store_results.StoreStatsResult),
+    "operation.begin": Action(params.OperationBeginParams, results.OperationBeginResult, changes=True),
+    "operation.end": Action(params.OperationEndParams, results.OperationEndResult, changes=True),
     "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
     "worker.ping": Action(params.PingParams, results.PingResult, control=True),
     "worker.cancel": Action(params.CancelParams, results.CancelResult, control=True),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from protocol import envelope, lines, params, results
+from protocol import envelope, lines, params, results, store_params, store_results
 from protocol.actions import ACTIONS, EVENTS
 
 
@@ -60,7 +60,7 @@ def _texts() -> dict[str, dict[str, str]]:
     """Read the strings below fields: Python keeps class docstrings only."""
     return {
         name: texts
-        for module in (envelope, lines, params, results)
+        for module in (envelope, lines, params, results, store_params, store_results)
         for name, texts in _texts_of(module).items()
     }
 

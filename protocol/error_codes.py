@@ -31,6 +31,7 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.CONSUMER_NOT_FOUND: ErrorRule(
         "not registered, unregistered, or forgotten because its lease ran out"
     ),
+    ErrorCode.STORE_NOT_FOUND: ErrorRule("not open in that scope: asking for it opens none"),
     ErrorCode.OPERATION_NOT_FOUND: ErrorRule("not under way: ended before, or never begun"),
     ErrorCode.PLAN_STALE: ErrorRule(
         "what a plan was made on has changed, or it was taken up or is too old; ask again", retryable=True
@@ -40,7 +41,9 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
         "or evicting could ever make it fit: the device's budget, less what is pinned, persistent or reserved, is smaller",
         retryable=True,
     ),
-    ErrorCode.LIMIT_EXCEEDED: ErrorRule("a configured cap or reserve, not the hardware"),
+    ErrorCode.LIMIT_EXCEEDED: ErrorRule(
+        "a configured cap or reserve, not the hardware; an entry larger than its store may be"
+    ),
     ErrorCode.UNSUPPORTED: ErrorRule("this device cannot do that"),
     ErrorCode.CHECKSUM_MISMATCH: ErrorRule(
         "a verified transfer differed; the copy is discarded, the source kept", retryable=True

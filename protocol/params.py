@@ -41,7 +41,17 @@ CANDIDATES_MAX = 1_000
 OFFERS_MAX = 64
 
 
-def _at_most(most: int) -> Any:
+def exactly_one(*names: str) -> dict[str, Any]:
+    """Return what a JSON Schema says of fields of which one, and no other, is given."""
+
+    def only(one: str) -> dict[str, Any]:
+        others = {each: {"type": "null"} for each in names if each != one}
+        return {"required": [one], "properties": {one: {"not": {"type": "null"}}, **others}}
+
+    return {"oneOf": [only(each) for each in names]}
+
+
+def at_most(most: int) -> Any:
     """Refuse a longer list before its items are looked at: pydantic makes an error of each that is wrong."""
 
     def check(value: Any) -> Any:
@@ -235,7 +245,7 @@ class ModelOptimizeParams(Params):
     min_memory_to_free_bytes: Bytes | None = None
     force_optimization: bool = False
     exclude_models: Annotated[
-        tuple[Name, ...], Field(max_length=EXCLUDED_MODELS_MAX, strict=False), _at_most(EXCLUDED_MODELS_MAX)
+        tuple[Name, ...], Field(max_length=EXCLUDED_MODELS_MAX, strict=False), at_most(EXCLUDED_MODELS_MAX)
     ] = ()
     max_optimization_time_ms: Milliseconds | None = None
     dry_run: bool = False
@@ -278,14 +288,7 @@ class UnloadModelParams(Params):
 class PlanCandidate(Part):
     """One way to do the work, and what it takes: so many bytes, or a model."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
-                for one, other in (("required_bytes", "model_id"), ("model_id", "required_bytes"))
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=exactly_one("required_bytes", "model_id"))
 
     name: Name
     required_bytes: Bytes | None = None
@@ -308,7 +311,7 @@ class PlanParams(Params):
     candidates: Annotated[
         tuple[PlanCandidate, ...],
         Field(min_length=1, max_length=CANDIDATES_MAX, strict=False),
-        _at_most(CANDIDATES_MAX),
+        at_most(CANDIDATES_MAX),
     ]
     allow_eviction: bool = True
     """Models may be counted as room where they could be unloaded."""
@@ -329,7 +332,7 @@ class GetAnalyticsParams(Params):
         Annotated[
             tuple[AnalyticsSection, ...],
             Field(min_length=1, max_length=SECTIONS_MAX, strict=False),
-            _at_most(SECTIONS_MAX),
+            at_most(SECTIONS_MAX),
         ]
         | None
     ) = None
@@ -346,16 +349,69 @@ class GetOptimizationRecommendationsParams(Params):
     device_id: Name | None = None
 
 
-class PlanBatchesParams(Params):
-    """Ask how to cut work into batches that fit."""
+_NEW_PLAN, _KNOWN_PLAN = {"item_count", "bytes_per_item"}, {"plan_id", "done_items"}
 
-    item_count: Annotated[int, Field(ge=1, le=INT64_MAX)]
-    bytes_per_item: SizeBytes
+
+class PlanBatchesParams(Params):
+    """Ask how to cut work into batches that fit: ``item_count`` and ``bytes_per_item``, or with ``plan_id`` the rest of it, anew."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["item_count", "bytes_per_item"],
+                    "properties": {
+                        **dict.fromkeys(sorted(_NEW_PLAN), {"not": {"type": "null"}}),
+                        **dict.fromkeys(sorted(_KNOWN_PLAN), {"type": "null"}),
+                    },
+                },
+                {
+                    "required": ["plan_id"],
+                    "properties": {
+                        "plan_id": {"not": {"type": "null"}},
+                        **dict.fromkeys([*sorted(_NEW_PLAN), "device_id"], {"type": "null"}),
+                        **dict.fromkeys(["fixed_bytes", "max_fraction"], False),
+                    },
+                },
+            ]
+        }
+    )
+    item_count: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    bytes_per_item: SizeBytes | None = None
     fixed_bytes: Bytes = 0
     """Needed once beside each batch, whatever its size."""
     device_id: Name | None = None
     max_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of the device's headroom that a batch may take."""
+    plan_id: Name | None = None
+    """Work that was cut before: the headroom is another by now. Everything else but ``done_items`` is as it was."""
+    done_items: Count | None = None
+    """Items of it that are done."""
+
+    @model_validator(mode="after")
+    def _new_or_known(self) -> Self:
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        if not (given >= _NEW_PLAN and not given & _KNOWN_PLAN) and not (
+            "plan_id" in given and given <= _KNOWN_PLAN
+        ):
+            message = "item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it"
+            raise ValueError(message)
+        return self
+
+
+class OperationBeginParams(Params):
+    """Begin to measure something that the host does."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """What ``memory.get_analytics`` counts it as: ``operation:NAME``. At most 256 names are told apart."""
+
+
+class OperationEndParams(Params):
+    """End an operation, and ask what it took."""
+
+    operation_id: Name
+    failed: bool = False
+    """Whether what was done failed: it is counted so."""
 
 
 class Thresholds(Part):
@@ -405,7 +461,7 @@ class RegisterConsumerParams(Params):
     floor_bytes: Bytes = 0
     """What it can't give back."""
     offers: Annotated[
-        tuple[ConsumerOffer, ...], Field(max_length=OFFERS_MAX, strict=False), _at_most(OFFERS_MAX)
+        tuple[ConsumerOffer, ...], Field(max_length=OFFERS_MAX, strict=False), at_most(OFFERS_MAX)
     ]
     """What it would give back, cheapest per byte first; any part of one may be asked for."""
     hits: Count | None = None
@@ -461,7 +517,7 @@ class CancelParams(Params):
 class SubscribeParams(Params):
     """Ask for events. The list replaces the one before; an empty one ends the subscription."""
 
-    events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), _at_most(EVENTS_MAX)]
+    events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), at_most(EVENTS_MAX)]
 
 
 class ShutdownParams(Params):

@@ -199,6 +199,38 @@ class UnloadMode(StrEnum):
     SHRINK = "shrink"
 
 
+class StoreKind(StrEnum):
+    """What a store is for, and so how it behaves."""
+
+    CACHE = "cache"
+    """What can be made again: the entries that are cheapest to make again, and least used, go first."""
+    SESSIONS = "sessions"
+    """What cannot: at most so many, for so long after they were used last."""
+    VECTORS = "vectors"
+    """Vectors, found by what they are near to."""
+    PREFERENCES = "preferences"
+    """Small, and never given up."""
+
+
+class StorePreset(StrEnum):
+    """Options of a cache that go together."""
+
+    RESPONSES = "responses"
+    """50 entries, each for 300 s."""
+    RAG = "rag"
+    """100 entries, each for 180 s."""
+    RESULTS = "results"
+    """Persistent."""
+
+
+class VectorMetric(StrEnum):
+    """How near two vectors are."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    L2 = "l2"
+
+
 class AnalyticsSection(StrEnum):
     """A part of the ``memory.get_analytics`` answer."""
 
@@ -261,4 +293,5 @@ class ErrorCode(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     INTERNAL_ERROR = "internal_error"
     CONSUMER_NOT_FOUND = "consumer_not_found"
+    STORE_NOT_FOUND = "store_not_found"
     OPERATION_NOT_FOUND = "operation_not_found"

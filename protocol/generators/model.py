@@ -94,6 +94,11 @@ def _promise(field: Field) -> str:
     return _kind(field.schema) + growth.OR_NULL * field.nullable
 
 
+def is_any(schema: Schema) -> bool:
+    """Tell whether a schema takes every value, null among them."""
+    return not {"type", "anyOf", "$ref"} & schema.keys()
+
+
 def _kind(schema: Schema) -> str:
     if name := resolve(schema):
         return name
@@ -155,7 +160,7 @@ def _field(record: str, name: str, stated: Schema, *, required: bool) -> Field:
     return Field(
         name=name,
         schema=value,
-        nullable=len(values) < len(choices),
+        nullable=len(values) < len(choices) or is_any(value),
         required=required,
         default=stated.get("default"),
         text=stated.get("description", ""),

@@ -43,4 +43,5 @@ def test_every_error_is_the_one_announced() -> None:
         "error: no such device": "device_not_found",
         "error: over the limit": "limit_exceeded",
         "error: it was freed before": "allocation_not_found",
+        "error: caches have keys, tags and prefixes; vectors are searched": "unsupported",
     }

@@ -8,6 +8,7 @@ from protocol.results import LoadModelResult
 from protocol.vocabulary import GroupBy, Initialize, MemoryType, TransferType
 from worker.app.devices import Begin
 from worker.app.memory import compose
+from worker.app.stores import LazyStores
 from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend
 from worker.backends.cpu import CpuBackend
@@ -83,6 +84,7 @@ class Machine:
                 record=self.decisions.append,
             ),
         )
+        self.stores = LazyStores(None, self.parts).get
         self.watch, self.memory = self.parts.monitor, self.parts.memory
         for each in apart:
             self.watch.begin(each)

@@ -69,6 +69,7 @@ class Arguments(argparse.Namespace):
     pool_bytes: int | None
     shared_folder: str | None
     shared_memory: SharedMemoryKind
+    store_folder: str | None
     models: str | None
     model_root: str | None
     record: str | None
@@ -197,6 +198,11 @@ def parse(arguments: list[str]) -> Arguments:
         default=os.environ.get(SHARED_MEMORY_VARIABLE, SharedMemoryKind.FILE), help="what a host maps: file or, on"
         " Windows, section: memory of the page file, opened by its name (default file, or what"
         f" {SHARED_MEMORY_VARIABLE} says; the .NET host sets it)")  # fmt: skip
+    add(
+        "--store-folder",
+        metavar="FOLDER",
+        help="where stores that persist have their files; without it none does",
+    )
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"

@@ -12,6 +12,7 @@ from worker.app.background import build_pressure_monitor, build_reaper
 from worker.app.first_use import first_uses
 from worker.app.memory import Parts, build_memory
 from worker.app.options import Arguments, fail
+from worker.app.stores import LazyStores
 from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
@@ -19,6 +20,7 @@ from worker.core.events import Publish
 from worker.core.heap import use_one_heap
 from worker.core.ids import Ids
 from worker.core.log import log, serve_log, set_level
+from worker.core.records import HOST
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
@@ -85,20 +87,22 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
     parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
-    memory = parts.memory
+    memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
     reaper = build_reaper(parts, runner)
     pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
     plugins = _plugins(arguments, parts, timers, runner)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
-    watchers, close = None, memory.close
+    watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
         from worker.app.export import Watchers  # noqa: PLC0415 - as above
 
         def prepare_for(session: "MonitorClient") -> "Prepare":
-            return Instructor(memory, session, clock, history, __version__, pid, plugins, started_ns).prepare
+            return Instructor(
+                memory, session, clock, history, __version__, pid, stores.get, plugins, started_ns
+            ).prepare
 
         watchers = Watchers(arguments, parts, hub, decisions, timers, prepare_for)
-        close = partial(watchers.close, memory.close)
+        close = partial(watchers.close, close)
 
     loop = StdioLoop(
         read_fd,
@@ -111,7 +115,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         fixed_clock=fixed_clock,
     )
     writer.when_broken(loop.output_lost)
-    prepare = Instructor(memory, loop, clock, history, __version__, pid, plugins).prepare
+    prepare = Instructor(memory, loop, clock, history, __version__, pid, stores.get, plugins).prepare
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -164,21 +168,28 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
     if not arguments.plugin:
         return {}
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
+    from worker.plugins._host import PluginHost  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
+    from worker.plugins._streams import Streams  # noqa: PLC0415
 
     def later(due_ns: int, run: Callable[[], None]) -> None:
         work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
         timers.at(due_ns, lambda: runner.submit(work))
 
-    core = parts.core
+    core, memory = parts.core, parts.memory
     try:
-        buffers = Buffers(core, parts.memory.allocations, later)
-        parts.memory.consumers.add_source(buffers.consumers)
-        models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(
-            arguments.plugin, models, parts.memory.operations, parts.memory.consumers, buffers
+        buffers = Buffers(core, memory.allocations, later)
+        memory.consumers.add_source(buffers.consumers)
+        streams = Streams(
+            buffers,
+            core.clock,
+            partial(memory.questions.available_bytes, HOST),
+            partial(core.manager.pressure.level, HOST),
         )
+        models = Models(memory.models.worker, core.clock)
+        host_of = partial(PluginHost, models, memory.operations, memory.consumers, buffers, streams)
+        return load_plugins(arguments.plugin, host_of)
     except PluginError as error:
         fail(f"--plugin {error}")
 

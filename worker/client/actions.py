@@ -4,7 +4,7 @@
 
 from typing import Any, TypeVar
 
-from protocol import results
+from protocol import results, store_results
 from protocol import vocabulary as words
 from worker.client.calls import LEFT_OUT, CallOptions, LeftOut
 
@@ -150,13 +150,15 @@ class Actions:
         """
         return self._call("memory.plan", results.PlanResult, {"candidates": candidates, "allow_eviction": allow_eviction}, options)
 
-    def plan_batches(self, *, item_count: int, bytes_per_item: int, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
-        """Ask how to cut work into batches that fit.
+    def plan_batches(self, *, item_count: int | None | LeftOut = LEFT_OUT, bytes_per_item: int | None | LeftOut = LEFT_OUT, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, done_items: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
+        """Ask how to cut work into batches that fit: ``item_count`` and ``bytes_per_item``, or with ``plan_id`` the rest of it, anew.
 
         fixed_bytes: Needed once beside each batch, whatever its size.
         max_fraction: Share of the device's headroom that a batch may take.
+        plan_id: Work that was cut before: the headroom is another by now. Everything else but ``done_items`` is as it was.
+        done_items: Items of it that are done.
         """
-        return self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction}, options)
+        return self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction, "plan_id": plan_id, "done_items": done_items}, options)
 
     def set_limits(self, *, device_id: str, limit_bytes: int | None | LeftOut = LEFT_OUT, reserve_bytes: int | None | LeftOut = LEFT_OUT, thresholds: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.SetLimitsResult:
         """Change what is left out stays; ``limit_bytes: null`` takes the cap away.
@@ -194,6 +196,78 @@ class Actions:
     def get_consumers(self, *, device_id: str | None | LeftOut = LEFT_OUT, kind: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetConsumersResult:
         """Ask what holds memory, the worker's own models and pools among it, and what giving it back costs."""
         return self._call("memory.get_consumers", results.GetConsumersResult, {"device_id": device_id, "kind": kind}, options)
+
+    def store_open(self, *, store: str, kind: words.StoreKind, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options_: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreOpenResult:
+        """Open a store in a scope, or find it open; its options change to those that are given."""
+        return self._call("store.open", store_results.StoreOpenResult, {"store": store, "user_id": user_id, "project_id": project_id, "kind": kind, "options": options_}, options)
+
+    def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
+        """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.
+
+        value: Whatever JSON says; it is answered as it was sent.
+        allocation_id: In place of a value: the bytes of an allocation, which are copied.
+        cost_ms: What making it again takes, in milliseconds: the dearer, the longer it stays.
+        ttl_ms: Null for the store's.
+        """
+        return self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
+
+    def store_get(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreGetResult:
+        """Get a copy of an entry. What is not there is not made."""
+        return self._call("store.get", store_results.StoreGetResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key}, options)
+
+    def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
+        """Find the entries nearest to a vector or a text.
+
+        tags: Only entries that have all of these.
+        """
+        return self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
+
+    def store_list(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreListResult:
+        """List a store's entries by key, a page at a time.
+
+        after: The ``next`` of the page before.
+        """
+        return self._call("store.list", store_results.StoreListResult, {"store": store, "user_id": user_id, "project_id": project_id, "after": after, "limit": limit}, options)
+
+    def store_delete(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, key: str | None | LeftOut = LEFT_OUT, tag: str | None | LeftOut = LEFT_OUT, prefix: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreDeleteResult:
+        """Delete entries: one, those with a tag, or those whose keys begin alike."""
+        return self._call("store.delete", store_results.StoreDeleteResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "tag": tag, "prefix": prefix}, options)
+
+    def store_clear(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreClearResult:
+        """Delete all entries of a store, which stays open."""
+        return self._call("store.clear", store_results.StoreClearResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
+
+    def store_close(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreCloseResult:
+        """Close a store: its memory goes back, and what of it is persistent stays on disk until it is opened again."""
+        return self._call("store.close", store_results.StoreCloseResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
+
+    def store_delete_scope(self, *, user_id: str, project_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreDeleteScopeResult:
+        """Delete all that is kept of a user, or of one project of theirs, in memory and on disk.
+
+        project_id: Null for all of the user's.
+        """
+        return self._call("store.delete_scope", store_results.StoreDeleteScopeResult, {"user_id": user_id, "project_id": project_id}, options)
+
+    def store_stats(self, *, store: str | None | LeftOut = LEFT_OUT, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreStatsResult:
+        """Ask what the stores of a scope hold, and what they save.
+
+        store: Null for all of the scope.
+        """
+        return self._call("store.stats", store_results.StoreStatsResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
+
+    def operation_begin(self, *, name: str, options: CallOptions | None = None) -> results.OperationBeginResult:
+        """Begin to measure something that the host does.
+
+        name: What ``memory.get_analytics`` counts it as: ``operation:NAME``. At most 256 names are told apart.
+        """
+        return self._call("operation.begin", results.OperationBeginResult, {"name": name}, options)
+
+    def operation_end(self, *, operation_id: str, failed: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.OperationEndResult:
+        """End an operation, and ask what it took.
+
+        failed: Whether what was done failed: it is counted so.
+        """
+        return self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
 
     def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""
@@ -342,13 +416,15 @@ class AsyncActions:
         """
         return await self._call("memory.plan", results.PlanResult, {"candidates": candidates, "allow_eviction": allow_eviction}, options)
 
-    async def plan_batches(self, *, item_count: int, bytes_per_item: int, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
-        """Ask how to cut work into batches that fit.
+    async def plan_batches(self, *, item_count: int | None | LeftOut = LEFT_OUT, bytes_per_item: int | None | LeftOut = LEFT_OUT, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, done_items: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
+        """Ask how to cut work into batches that fit: ``item_count`` and ``bytes_per_item``, or with ``plan_id`` the rest of it, anew.
 
         fixed_bytes: Needed once beside each batch, whatever its size.
         max_fraction: Share of the device's headroom that a batch may take.
+        plan_id: Work that was cut before: the headroom is another by now. Everything else but ``done_items`` is as it was.
+        done_items: Items of it that are done.
         """
-        return await self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction}, options)
+        return await self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction, "plan_id": plan_id, "done_items": done_items}, options)
 
     async def set_limits(self, *, device_id: str, limit_bytes: int | None | LeftOut = LEFT_OUT, reserve_bytes: int | None | LeftOut = LEFT_OUT, thresholds: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.SetLimitsResult:
         """Change what is left out stays; ``limit_bytes: null`` takes the cap away.
@@ -386,6 +462,78 @@ class AsyncActions:
     async def get_consumers(self, *, device_id: str | None | LeftOut = LEFT_OUT, kind: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetConsumersResult:
         """Ask what holds memory, the worker's own models and pools among it, and what giving it back costs."""
         return await self._call("memory.get_consumers", results.GetConsumersResult, {"device_id": device_id, "kind": kind}, options)
+
+    async def store_open(self, *, store: str, kind: words.StoreKind, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options_: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreOpenResult:
+        """Open a store in a scope, or find it open; its options change to those that are given."""
+        return await self._call("store.open", store_results.StoreOpenResult, {"store": store, "user_id": user_id, "project_id": project_id, "kind": kind, "options": options_}, options)
+
+    async def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
+        """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.
+
+        value: Whatever JSON says; it is answered as it was sent.
+        allocation_id: In place of a value: the bytes of an allocation, which are copied.
+        cost_ms: What making it again takes, in milliseconds: the dearer, the longer it stays.
+        ttl_ms: Null for the store's.
+        """
+        return await self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
+
+    async def store_get(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreGetResult:
+        """Get a copy of an entry. What is not there is not made."""
+        return await self._call("store.get", store_results.StoreGetResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key}, options)
+
+    async def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
+        """Find the entries nearest to a vector or a text.
+
+        tags: Only entries that have all of these.
+        """
+        return await self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
+
+    async def store_list(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreListResult:
+        """List a store's entries by key, a page at a time.
+
+        after: The ``next`` of the page before.
+        """
+        return await self._call("store.list", store_results.StoreListResult, {"store": store, "user_id": user_id, "project_id": project_id, "after": after, "limit": limit}, options)
+
+    async def store_delete(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, key: str | None | LeftOut = LEFT_OUT, tag: str | None | LeftOut = LEFT_OUT, prefix: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreDeleteResult:
+        """Delete entries: one, those with a tag, or those whose keys begin alike."""
+        return await self._call("store.delete", store_results.StoreDeleteResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "tag": tag, "prefix": prefix}, options)
+
+    async def store_clear(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreClearResult:
+        """Delete all entries of a store, which stays open."""
+        return await self._call("store.clear", store_results.StoreClearResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
+
+    async def store_close(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreCloseResult:
+        """Close a store: its memory goes back, and what of it is persistent stays on disk until it is opened again."""
+        return await self._call("store.close", store_results.StoreCloseResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
+
+    async def store_delete_scope(self, *, user_id: str, project_id: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreDeleteScopeResult:
+        """Delete all that is kept of a user, or of one project of theirs, in memory and on disk.
+
+        project_id: Null for all of the user's.
+        """
+        return await self._call("store.delete_scope", store_results.StoreDeleteScopeResult, {"user_id": user_id, "project_id": project_id}, options)
+
+    async def store_stats(self, *, store: str | None | LeftOut = LEFT_OUT, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreStatsResult:
+        """Ask what the stores of a scope hold, and what they save.
+
+        store: Null for all of the scope.
+        """
+        return await self._call("store.stats", store_results.StoreStatsResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
+
+    async def operation_begin(self, *, name: str, options: CallOptions | None = None) -> results.OperationBeginResult:
+        """Begin to measure something that the host does.
+
+        name: What ``memory.get_analytics`` counts it as: ``operation:NAME``. At most 256 names are told apart.
+        """
+        return await self._call("operation.begin", results.OperationBeginResult, {"name": name}, options)
+
+    async def operation_end(self, *, operation_id: str, failed: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.OperationEndResult:
+        """End an operation, and ask what it took.
+
+        failed: Whether what was done failed: it is counted so.
+        """
+        return await self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
 
     async def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""

@@ -112,6 +112,12 @@ class ConsumerNotFoundError(WorkerError):
     code = ErrorCode.CONSUMER_NOT_FOUND
 
 
+class StoreNotFoundError(WorkerError):
+    """The store is not open in that scope."""
+
+    code = ErrorCode.STORE_NOT_FOUND
+
+
 class OperationNotFoundError(WorkerError):
     """The operation is not under way: it is over, or never began."""
 

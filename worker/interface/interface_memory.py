@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
 from worker.interface.allocations import Allocations
+from worker.interface.batches import Batches
+from worker.interface.contents import Contents
 from worker.interface.device_choice import DeviceChoice
 from worker.interface.lazy_models import LazyModels
 from worker.interface.questions import Questions
@@ -64,9 +66,11 @@ class MemoryInterface:
         self.ids = core.manager.ids
         self.devices = DeviceChoice(core, monitor, default_device)
         self.questions = Questions(core, monitor, workers.analytics, models)
+        self.batches = Batches(core, self.questions)
         self.allocations = Allocations(
             core, monitor, workers.allocations, workers.restarts, models, check_unused
         )
+        self.contents = Contents(core, self.allocations)
         self.consumers = workers.consumers
         self.operations = workers.operations
         self.transfers = Transfers(monitor, workers.transfers)

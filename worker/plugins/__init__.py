@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.core.cancellation import CancelToken
-    from worker.core.consumers import Consumer, Holding, LimitedConsumer, Offer
+    from worker.core.consumers import Consumer, Consumers, Holding, LimitedConsumer, Offer
     from worker.core.errors import (
         AllocationNotFoundError,
         CancelledError,
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
         ModelLoadFailedError,
         ModelNotFoundError,
         OutOfMemoryError,
+        StoreNotFoundError,
         UnsupportedError,
         WorkerError,
     )
     from worker.core.models import TensorInfo
+    from worker.eviction.entry_prices import PricedEntries
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
@@ -43,6 +45,7 @@ __all__ = [
     "CancelledError",
     "ChecksumMismatchError",
     "Consumer",
+    "Consumers",
     "DeadlineExceededError",
     "DeviceLostError",
     "DeviceNotFoundError",
@@ -61,6 +64,8 @@ __all__ = [
     "OutOfMemoryError",
     "PluginAction",
     "PluginHost",
+    "PricedEntries",
+    "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
     "WorkerError",
@@ -71,6 +76,7 @@ _HOMES = {
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",
+    "Consumers": "worker.core.consumers",
     "Holding": "worker.core.consumers",
     "LeasedModel": "worker.plugins._leases",
     "LimitedConsumer": "worker.core.consumers",
@@ -78,6 +84,7 @@ _HOMES = {
     "Offer": "worker.core.consumers",
     "PluginAction": "worker.stream.work",
     "PluginHost": "worker.plugins._host",
+    "PricedEntries": "worker.eviction.entry_prices",
     "TensorInfo": "worker.core.models",
 }
 """Where what is no error lives."""

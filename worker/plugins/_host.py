@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from worker.workers.operations import OperationWorker
 
 RESERVED = ("memory.", "worker.")
-"""All of the protocol's own actions begin so."""
+"""All of the protocol's first actions began so."""
 
 
 class PluginHost:

@@ -3,9 +3,9 @@
 import csv
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
 from io import BufferedReader
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any
 
 import orjson
 
@@ -70,10 +70,8 @@ class Source:
         return InvalidRequestError.at(f"{self.path}, item {self.items + 1}", str(why))
 
 
-class Format(Protocol):
-    """Reads items; each is whole in ``source`` when it is given."""
-
-    def __call__(self, source: Source, after: dict[str, Any] | None, at: str) -> Iterator[Any]: ...
+Format = Callable[[Source, "dict[str, Any] | None", str], Iterator[Any]]
+"""Reads items on from a position; each is whole in the source when it is given. The last is where or how, as asked."""
 
 
 def _json_lines(source: Source, after: dict[str, Any] | None, _at: str) -> Iterator[Any]:

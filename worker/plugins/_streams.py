@@ -177,11 +177,11 @@ class Streams:
     def _window(self, reading: _Reading, item_bytes: int) -> Iterator[Buffer]:
         """Lend the memory of a window: what is asked for, less under pressure, enough for one item at least."""
         if item_bytes > reading.window_bytes:
-            message = f"{reading.source.path}: item {reading.source.items} takes {item_bytes} bytes as objects,"
-            message += f" and a window {reading.window_bytes} at most; ask for a larger window_bytes"
-            raise LimitExceededError(
-                message, requested_bytes=item_bytes, limit_bytes=reading.window_bytes
+            message = (
+                f"{reading.source.path}: item {reading.source.items} takes {item_bytes} bytes as objects,"
             )
+            message += f" and a window {reading.window_bytes} at most; ask for a larger window_bytes"
+            raise LimitExceededError(message, requested_bytes=item_bytes, limit_bytes=reading.window_bytes)
         self._wait_for_relief(reading.token)
         least = max(item_bytes, LEAST_BYTES)
         size, available = reading.window_bytes // _SHARES.get(self._level(), 1), self._available_bytes()
@@ -220,7 +220,9 @@ def _check_position(
         raise InvalidRequestError.at("after", f"it is no position of a window: {error!r}") from None
     there = 0 <= offset <= size_bytes and items >= 0 and 0 <= head <= _HEAD_BYTES
     if not there or of_kind != kind or _digest(file, head) != digest:
-        message = f"{path} is another file than the one of this position, or read as another format: begin anew"
+        message = (
+            f"{path} is another file than the one of this position, or read as another format: begin anew"
+        )
         raise InvalidRequestError.at("after", message)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from protocol.generators.csharp.text import INDENT, pascal, quoted, summary
-from protocol.generators.model import Field, Record, Schema, resolve
+from protocol.generators.model import Field, Record, Schema, is_any, resolve
 from protocol.vocabulary import INT64_MAX
 
 RENAMED = {("Event", "event"): "Name"}
@@ -23,9 +23,25 @@ CHECKS = {
         "Alignment is { } alignment && (alignment & (alignment - 1)) != 0",
         "alignment: it is not a power of two",
     ),
+    "PlanBatchesParams": (
+        "(PlanId is null) != (ItemCount is not null && BytesPerItem is not null && DoneItems is null)",
+        "PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
+    ),
     "PlanCandidate": (
         "(RequiredBytes is null) == (ModelId is null)",
         "PlanCandidate: exactly one of required_bytes and model_id is needed",
+    ),
+    "StoreDeleteParams": (
+        "(Key is null ? 0 : 1) + (Tag is null ? 0 : 1) + (Prefix is null ? 0 : 1) != 1",
+        "StoreDeleteParams: exactly one of key, tag and prefix is needed",
+    ),
+    "StorePutParams": (
+        "AllocationId is not null && Value is not null",
+        "StorePutParams: value and allocation_id: at most one is taken",
+    ),
+    "StoreSearchParams": (
+        "(Vector is null) == (Text is null)",
+        "StoreSearchParams: exactly one of vector and text is needed",
     ),
     "Thresholds": (
         "!(Moderate < High && High < Critical)",
@@ -132,6 +148,8 @@ def _value(schema: Schema, member: str, enums: set[str]) -> Value:
             kind, read = "bool", f"Boolean({told})"
         case {"type": "object"}:
             kind, read = "JsonElement", f"Object({told})"
+        case _ if is_any(schema):
+            kind, read = "JsonElement", "Any(ref reader)"
         case {"type": "integer" | "number" | "string" as scalar}:
             kind, reader = _SCALARS[scalar]
             read = f"{reader}({told}, strict{_bounds(schema)})"

@@ -17,6 +17,9 @@ OWNED = (_PATH,)
 _OWN = {"worker.hello", "worker.cancel", "worker.subscribe", "worker.shutdown"}
 """What a client sends by itself."""
 
+_PLAIN = {"memory", "worker"}
+"""Prefixes that a method's name leaves out."""
+
 _HEAD = '''\
 """Generated from the contract; do not edit. Every action as a method with its own types."""
 
@@ -24,7 +27,7 @@ _HEAD = '''\
 
 from typing import Any, TypeVar
 
-from protocol import results
+from protocol import results, store_results
 from protocol import vocabulary as words
 from worker.client.calls import LEFT_OUT, CallOptions, LeftOut
 
@@ -51,15 +54,22 @@ def _class(name: str, prefix: str, how: str) -> str:
 
 
 def _method(action: str, prefix: str) -> str:
-    row, name = ACTIONS[action], action.partition(".")[2]
-    fields, result = row.params.model_fields, f"results.{row.result.__name__}"
+    row, (group, _, short) = ACTIONS[action], action.partition(".")
+    name = short if group in _PLAIN else f"{group}_{short}"
+    module = row.result.__module__.rpartition(".")[2]
+    fields, result = row.params.model_fields, f"{module}.{row.result.__name__}"
     ordered = sorted(fields.items(), key=lambda item: not item[1].is_required())
-    parameters = "".join(f", {each}: {_hint(field)}" for each, field in ordered)
-    data = ", ".join(f'"{each}": {each}' for each in fields)
+    parameters = "".join(f", {_argument(each)}: {_hint(field)}" for each, field in ordered)
+    data = ", ".join(f'"{each}": {_argument(each)}' for each in fields)
     awaited = "await " if prefix else ""
     head = f"    {prefix}def {name}(self, *{parameters}, options: CallOptions | None = None) -> {result}:"
     body = f'        return {awaited}self._call("{action}", {result}, {{{data}}}, options)'
     return "\n".join([head, *_docstring(action, row.params), body]) + "\n"
+
+
+def _argument(field: str) -> str:
+    """Name a field's argument: ``options`` are the call's."""
+    return f"{field}_" if field == "options" else field
 
 
 def _docstring(action: str, params: type[BaseModel]) -> list[str]:
@@ -79,6 +89,8 @@ def _text(kind: Any) -> str:
     arguments, origin = get_args(kind), get_origin(kind)
     if kind is type(None):
         text = "None"
+    elif kind is Any:
+        text = "Any"
     elif hasattr(kind, "__metadata__"):
         text = _text(kind.__origin__)
     elif origin in {list, tuple}:

@@ -24,7 +24,9 @@ class Asked:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         session: Any = None
-        self._instructor = Instructor(machine.memory, session, machine.clock, machine.history, "0", 1)
+        self._instructor = Instructor(
+            machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores
+        )
         self._call = Call(machine.token(), lambda _completed, _total: None)
 
     def ask(self, action: str, **data: Any) -> Any:

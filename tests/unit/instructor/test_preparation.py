@@ -16,5 +16,5 @@ def test_a_question_without_data_is_prepared_once(tmp_path: Path, action: str, *
     """What claims and changes nothing is the same work each time; other work is made for each request."""
     machine = Machine(tmp_path)
     session: Any = None
-    instructor = Instructor(machine.memory, session, machine.clock, machine.history, "0", 1)
+    instructor = Instructor(machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores)
     assert (instructor.prepare(action, {}) is instructor.prepare(action, {})) is once

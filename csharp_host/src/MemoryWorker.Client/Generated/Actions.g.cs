@@ -72,7 +72,7 @@ public static class MemoryActions
     /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
     public const string Plan = "memory.plan";
 
-    /// <summary>Ask how to cut work into batches that fit.</summary>
+    /// <summary>Ask how to cut work into batches that fit: <c>item_count</c> and <c>bytes_per_item</c>, or with <c>plan_id</c> the rest of it, anew.</summary>
     public const string PlanBatches = "memory.plan_batches";
 
     /// <summary>Change what is left out stays; <c>limit_bytes: null</c> takes the cap away.</summary>
@@ -89,6 +89,50 @@ public static class MemoryActions
 
     /// <summary>Ask what holds memory, the worker's own models and pools among it, and what giving it back costs.</summary>
     public const string GetConsumers = "memory.get_consumers";
+}
+
+/// <summary>Names of the actions <c>store.*</c>.</summary>
+public static class StoreActions
+{
+    /// <summary>Open a store in a scope, or find it open; its options change to those that are given.</summary>
+    public const string Open = "store.open";
+
+    /// <summary>Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.</summary>
+    public const string Put = "store.put";
+
+    /// <summary>Get a copy of an entry. What is not there is not made.</summary>
+    public const string Get = "store.get";
+
+    /// <summary>Find the entries nearest to a vector or a text.</summary>
+    public const string Search = "store.search";
+
+    /// <summary>List a store's entries by key, a page at a time.</summary>
+    public const string List = "store.list";
+
+    /// <summary>Delete entries: one, those with a tag, or those whose keys begin alike.</summary>
+    public const string Delete = "store.delete";
+
+    /// <summary>Delete all entries of a store, which stays open.</summary>
+    public const string Clear = "store.clear";
+
+    /// <summary>Close a store: its memory goes back, and what of it is persistent stays on disk until it is opened again.</summary>
+    public const string Close = "store.close";
+
+    /// <summary>Delete all that is kept of a user, or of one project of theirs, in memory and on disk.</summary>
+    public const string DeleteScope = "store.delete_scope";
+
+    /// <summary>Ask what the stores of a scope hold, and what they save.</summary>
+    public const string Stats = "store.stats";
+}
+
+/// <summary>Names of the actions <c>operation.*</c>.</summary>
+public static class OperationActions
+{
+    /// <summary>Begin to measure something that the host does.</summary>
+    public const string Begin = "operation.begin";
+
+    /// <summary>End an operation, and ask what it took.</summary>
+    public const string End = "operation.end";
 }
 
 /// <summary>Names of the actions <c>worker.*</c>.</summary>
@@ -221,6 +265,54 @@ public static class WireActions
     public static WireAction<GetConsumersParams, GetConsumersResult> GetConsumers { get; } =
         new(MemoryActions.GetConsumers, Changes: false, IsControl: false);
 
+    /// <summary><c>store.open</c>.</summary>
+    public static WireAction<StoreOpenParams, StoreOpenResult> StoreOpen { get; } =
+        new(StoreActions.Open, Changes: true, IsControl: false);
+
+    /// <summary><c>store.put</c>.</summary>
+    public static WireAction<StorePutParams, StorePutResult> StorePut { get; } =
+        new(StoreActions.Put, Changes: true, IsControl: false);
+
+    /// <summary><c>store.get</c>.</summary>
+    public static WireAction<StoreGetParams, StoreGetResult> StoreGet { get; } =
+        new(StoreActions.Get, Changes: false, IsControl: false);
+
+    /// <summary><c>store.search</c>.</summary>
+    public static WireAction<StoreSearchParams, StoreSearchResult> StoreSearch { get; } =
+        new(StoreActions.Search, Changes: false, IsControl: false);
+
+    /// <summary><c>store.list</c>.</summary>
+    public static WireAction<StoreListParams, StoreListResult> StoreList { get; } =
+        new(StoreActions.List, Changes: false, IsControl: false);
+
+    /// <summary><c>store.delete</c>.</summary>
+    public static WireAction<StoreDeleteParams, StoreDeleteResult> StoreDelete { get; } =
+        new(StoreActions.Delete, Changes: true, IsControl: false);
+
+    /// <summary><c>store.clear</c>.</summary>
+    public static WireAction<StoreClearParams, StoreClearResult> StoreClear { get; } =
+        new(StoreActions.Clear, Changes: true, IsControl: false);
+
+    /// <summary><c>store.close</c>.</summary>
+    public static WireAction<StoreCloseParams, StoreCloseResult> StoreClose { get; } =
+        new(StoreActions.Close, Changes: true, IsControl: false);
+
+    /// <summary><c>store.delete_scope</c>.</summary>
+    public static WireAction<StoreDeleteScopeParams, StoreDeleteScopeResult> StoreDeleteScope { get; } =
+        new(StoreActions.DeleteScope, Changes: true, IsControl: false);
+
+    /// <summary><c>store.stats</c>.</summary>
+    public static WireAction<StoreStatsParams, StoreStatsResult> StoreStats { get; } =
+        new(StoreActions.Stats, Changes: false, IsControl: false);
+
+    /// <summary><c>operation.begin</c>.</summary>
+    public static WireAction<OperationBeginParams, OperationBeginResult> OperationBegin { get; } =
+        new(OperationActions.Begin, Changes: true, IsControl: false);
+
+    /// <summary><c>operation.end</c>.</summary>
+    public static WireAction<OperationEndParams, OperationEndResult> OperationEnd { get; } =
+        new(OperationActions.End, Changes: true, IsControl: false);
+
     /// <summary><c>worker.hello</c>.</summary>
     public static WireAction<HelloParams, HelloResult> WorkerHello { get; } =
         new(WorkerActions.Hello, Changes: false, IsControl: true);
@@ -271,6 +363,18 @@ public static class WireActions
         Released,
         UnregisterConsumer,
         GetConsumers,
+        StoreOpen,
+        StorePut,
+        StoreGet,
+        StoreSearch,
+        StoreList,
+        StoreDelete,
+        StoreClear,
+        StoreClose,
+        StoreDeleteScope,
+        StoreStats,
+        OperationBegin,
+        OperationEnd,
         WorkerHello,
         WorkerPing,
         WorkerCancel,
@@ -308,6 +412,18 @@ public static class WireActions
         "memory.released" => Released,
         "memory.unregister_consumer" => UnregisterConsumer,
         "memory.get_consumers" => GetConsumers,
+        "store.open" => StoreOpen,
+        "store.put" => StorePut,
+        "store.get" => StoreGet,
+        "store.search" => StoreSearch,
+        "store.list" => StoreList,
+        "store.delete" => StoreDelete,
+        "store.clear" => StoreClear,
+        "store.close" => StoreClose,
+        "store.delete_scope" => StoreDeleteScope,
+        "store.stats" => StoreStats,
+        "operation.begin" => OperationBegin,
+        "operation.end" => OperationEnd,
         "worker.hello" => WorkerHello,
         "worker.ping" => WorkerPing,
         "worker.cancel" => WorkerCancel,

@@ -1918,32 +1918,46 @@ public sealed record PlanCandidate : IWireRecord<PlanCandidate>
     }
 }
 
-/// <summary>Ask how to cut work into batches that fit.</summary>
+/// <summary>Ask how to cut work into batches that fit: <c>item_count</c> and <c>bytes_per_item</c>, or with <c>plan_id</c> the rest of it, anew.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
 {
     private readonly ulong _assigned;
 
+    private readonly long? _itemCount;
+
     /// <summary><c>item_count</c></summary>
-    public required long ItemCount { get; init; }
+    public long? ItemCount { get => _itemCount; init { _itemCount = value; _assigned |= 0x1; } }
+
+    private readonly long? _bytesPerItem;
 
     /// <summary><c>bytes_per_item</c></summary>
-    public required long BytesPerItem { get; init; }
+    public long? BytesPerItem { get => _bytesPerItem; init { _bytesPerItem = value; _assigned |= 0x2; } }
 
     private readonly long _fixedBytes = 0;
 
     /// <summary>Needed once beside each batch, whatever its size.</summary>
-    public long FixedBytes { get => _fixedBytes; init { _fixedBytes = value; _assigned |= 0x1; } }
+    public long FixedBytes { get => _fixedBytes; init { _fixedBytes = value; _assigned |= 0x4; } }
 
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x2; } }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x8; } }
 
     private readonly double _maxFraction = 0.9;
 
     /// <summary>Share of the device's headroom that a batch may take.</summary>
-    public double MaxFraction { get => _maxFraction; init { _maxFraction = value; _assigned |= 0x4; } }
+    public double MaxFraction { get => _maxFraction; init { _maxFraction = value; _assigned |= 0x10; } }
+
+    private readonly string? _planId;
+
+    /// <summary>Work that was cut before: the headroom is another by now. Everything else but <c>done_items</c> is as it was.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x20; } }
+
+    private readonly long? _doneItems;
+
+    /// <summary>Items of it that are done.</summary>
+    public long? DoneItems { get => _doneItems; init { _doneItems = value; _assigned |= 0x40; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanBatchesParams() { }
@@ -1953,19 +1967,16 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
     private PlanBatchesParams(ref Utf8JsonReader reader, bool strict)
     #pragma warning restore CS8618
     {
-        var seen = 0UL;
         WireReader.Begin(ref reader, "PlanBatchesParams");
         while (WireReader.Next(ref reader))
         {
             if (WireReader.IsAt(ref reader, "item_count"u8))
             {
-                ItemCount = WireReader.Int64(ref reader, "item_count", strict, minimum: 1);
-                seen |= 0x1;
+                ItemCount = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "item_count", strict, minimum: 1);
             }
             else if (WireReader.IsAt(ref reader, "bytes_per_item"u8))
             {
-                BytesPerItem = WireReader.Int64(ref reader, "bytes_per_item", strict, minimum: 1);
-                seen |= 0x2;
+                BytesPerItem = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "bytes_per_item", strict, minimum: 1);
             }
             else if (WireReader.IsAt(ref reader, "fixed_bytes"u8))
             {
@@ -1979,14 +1990,22 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
             {
                 MaxFraction = WireReader.Double(ref reader, "max_fraction", strict, maximum: 1, above: 0);
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "done_items"u8))
+            {
+                DoneItems = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "done_items", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanBatchesParams", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (strict && (PlanId is null) != (ItemCount is not null && BytesPerItem is not null && DoneItems is null))
         {
-            WireReader.Require(seen, "PlanBatchesParams", "item_count", "bytes_per_item");
+            throw new JsonException("PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it");
         }
     }
 
@@ -1998,24 +2017,40 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        writer.WritePropertyName("item_count"u8);
-        WireWriter.Value(writer, ItemCount);
-        writer.WritePropertyName("bytes_per_item"u8);
-        WireWriter.Value(writer, BytesPerItem);
         if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("item_count"u8);
+            WireWriter.Value(writer, ItemCount);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("bytes_per_item"u8);
+            WireWriter.Value(writer, BytesPerItem);
+        }
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("fixed_bytes"u8);
             WireWriter.Value(writer, FixedBytes);
         }
-        if ((_assigned & 0x2) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & 0x4) != 0)
+        if ((_assigned & 0x10) != 0)
         {
             writer.WritePropertyName("max_fraction"u8);
             WireWriter.Value(writer, MaxFraction);
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
+            writer.WritePropertyName("done_items"u8);
+            WireWriter.Value(writer, DoneItems);
         }
         writer.WriteEndObject();
     }
@@ -2592,6 +2627,1306 @@ public sealed record GetConsumersParams : IWireRecord<GetConsumersParams>
         {
             writer.WritePropertyName("kind"u8);
             WireWriter.Value(writer, Kind);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Open a store in a scope, or find it open; its options change to those that are given.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreOpenParams : IWireRecord<StoreOpenParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    /// <summary><c>kind</c></summary>
+    public required StoreKind Kind { get; init; }
+
+    private readonly StoreOptions? _options;
+
+    /// <summary><c>options</c></summary>
+    public StoreOptions? Options { get => _options; init { _options = value; _assigned |= 0x4; } }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreOpenParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreOpenParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "StoreOpenParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireWords.ReadStoreKind(ref reader, "kind", strict, ref unknown);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "options"u8))
+            {
+                Options = WireReader.IsNull(ref reader) ? null : WireReader.Record<StoreOptions>(ref reader, "options", strict);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreOpenParams", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "StoreOpenParams", "store", "kind");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static StoreOpenParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, WireWriter.Kept(Kind == StoreKind.Unknown, UnknownWords, "kind") ?? this.Kind.ToWord());
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("options"u8);
+            WireWriter.Value(writer, Options);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>How a store is to behave; what is left out is as its kind, or what is on disk, says.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreOptions : IWireRecord<StoreOptions>
+{
+    private readonly ulong _assigned;
+
+    private readonly StorePreset? _preset;
+
+    /// <summary>Options that go together; those given beside it count.</summary>
+    public StorePreset? Preset { get => _preset; init { _preset = value; _assigned |= 0x1; } }
+
+    private readonly long? _maxBytes;
+
+    /// <summary>The most that it holds; room is made before an entry is taken.</summary>
+    public long? MaxBytes { get => _maxBytes; init { _maxBytes = value; _assigned |= 0x2; } }
+
+    private readonly long? _maxEntries;
+
+    /// <summary><c>max_entries</c></summary>
+    public long? MaxEntries { get => _maxEntries; init { _maxEntries = value; _assigned |= 0x4; } }
+
+    private readonly long? _ttlMs;
+
+    /// <summary>Entries go this long after they were put, or last used where that renews them.</summary>
+    public long? TtlMs { get => _ttlMs; init { _ttlMs = value; _assigned |= 0x8; } }
+
+    private readonly long? _dimensions;
+
+    /// <summary>Of its vectors.</summary>
+    public long? Dimensions { get => _dimensions; init { _dimensions = value; _assigned |= 0x10; } }
+
+    private readonly VectorMetric? _metric;
+
+    /// <summary>How near vectors are.</summary>
+    public VectorMetric? Metric { get => _metric; init { _metric = value; _assigned |= 0x20; } }
+
+    private readonly bool? _persist;
+
+    /// <summary>Whether it is on disk, too, and there again after a restart: below <c>--store-folder</c>.</summary>
+    public bool? Persist { get => _persist; init { _persist = value; _assigned |= 0x40; } }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreOptions() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreOptions(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "StoreOptions");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "preset"u8))
+            {
+                Preset = WireReader.IsNull(ref reader) ? null : WireWords.ReadStorePreset(ref reader, "preset", strict, ref unknown);
+            }
+            else if (WireReader.IsAt(ref reader, "max_bytes"u8))
+            {
+                MaxBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "max_bytes", strict, minimum: 1);
+            }
+            else if (WireReader.IsAt(ref reader, "max_entries"u8))
+            {
+                MaxEntries = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "max_entries", strict, minimum: 1);
+            }
+            else if (WireReader.IsAt(ref reader, "ttl_ms"u8))
+            {
+                TtlMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "ttl_ms", strict, minimum: 1);
+            }
+            else if (WireReader.IsAt(ref reader, "dimensions"u8))
+            {
+                Dimensions = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "dimensions", strict, minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "metric"u8))
+            {
+                Metric = WireReader.IsNull(ref reader) ? null : WireWords.ReadVectorMetric(ref reader, "metric", strict, ref unknown);
+            }
+            else if (WireReader.IsAt(ref reader, "persist"u8))
+            {
+                Persist = WireReader.IsNull(ref reader) ? null : WireReader.Boolean(ref reader, "persist");
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreOptions", refuse: strict);
+            }
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static StoreOptions Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("preset"u8);
+            WireWriter.Value(writer, WireWriter.Kept(Preset == StorePreset.Unknown, UnknownWords, "preset") ?? this.Preset?.ToWord());
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("max_bytes"u8);
+            WireWriter.Value(writer, MaxBytes);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("max_entries"u8);
+            WireWriter.Value(writer, MaxEntries);
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("ttl_ms"u8);
+            WireWriter.Value(writer, TtlMs);
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("dimensions"u8);
+            WireWriter.Value(writer, Dimensions);
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("metric"u8);
+            WireWriter.Value(writer, WireWriter.Kept(Metric == VectorMetric.Unknown, UnknownWords, "metric") ?? this.Metric?.ToWord());
+        }
+        if ((_assigned & 0x40) != 0)
+        {
+            writer.WritePropertyName("persist"u8);
+            WireWriter.Value(writer, Persist);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StorePutParams : IWireRecord<StorePutParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    /// <summary><c>key</c></summary>
+    public required string Key { get; init; }
+
+    private readonly JsonElement? _value;
+
+    /// <summary>Whatever JSON says; it is answered as it was sent.</summary>
+    public JsonElement? Value { get => _value; init { _value = value; _assigned |= 0x4; } }
+
+    private readonly string? _allocationId;
+
+    /// <summary>In place of a value: the bytes of an allocation, which are copied.</summary>
+    public string? AllocationId { get => _allocationId; init { _allocationId = value; _assigned |= 0x8; } }
+
+    private readonly IReadOnlyList<double>? _vector;
+
+    /// <summary><c>vector</c></summary>
+    public IReadOnlyList<double>? Vector { get => _vector; init { _vector = value; _assigned |= 0x10; } }
+
+    private readonly double? _costMs;
+
+    /// <summary>What making it again takes, in milliseconds: the dearer, the longer it stays.</summary>
+    public double? CostMs { get => _costMs; init { _costMs = value; _assigned |= 0x20; } }
+
+    private readonly long? _ttlMs;
+
+    /// <summary>Null for the store's.</summary>
+    public long? TtlMs { get => _ttlMs; init { _ttlMs = value; _assigned |= 0x40; } }
+
+    private readonly IReadOnlyList<string> _tags = [];
+
+    /// <summary><c>tags</c></summary>
+    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x80; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StorePutParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StorePutParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StorePutParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "key"u8))
+            {
+                Key = WireReader.String(ref reader, "key", strict, minimum: 1, maximum: 1024);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "value"u8))
+            {
+                Value = WireReader.IsNull(ref reader) ? null : WireReader.Any(ref reader);
+            }
+            else if (WireReader.IsAt(ref reader, "allocation_id"u8))
+            {
+                AllocationId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "allocation_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "vector"u8))
+            {
+                Vector = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "vector", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Double(ref reader, member, strict), minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+            }
+            else if (WireReader.IsAt(ref reader, "ttl_ms"u8))
+            {
+                TtlMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "ttl_ms", strict, minimum: 1);
+            }
+            else if (WireReader.IsAt(ref reader, "tags"u8))
+            {
+                Tags = WireReader.List(ref reader, "tags", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256), maximum: 32);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StorePutParams", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "StorePutParams", "store", "key");
+        }
+        if (strict && AllocationId is not null && Value is not null)
+        {
+            throw new JsonException("StorePutParams: value and allocation_id: at most one is taken");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StorePutParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WritePropertyName("key"u8);
+        WireWriter.Value(writer, Key);
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("value"u8);
+            WireWriter.Value(writer, Value);
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("allocation_id"u8);
+            WireWriter.Value(writer, AllocationId);
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("vector"u8);
+            WireWriter.List(writer, Vector, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("cost_ms"u8);
+            WireWriter.Value(writer, CostMs);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
+            writer.WritePropertyName("ttl_ms"u8);
+            WireWriter.Value(writer, TtlMs);
+        }
+        if ((_assigned & 0x80) != 0)
+        {
+            writer.WritePropertyName("tags"u8);
+            WireWriter.List(writer, Tags, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Get a copy of an entry. What is not there is not made.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreGetParams : IWireRecord<StoreGetParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    /// <summary><c>key</c></summary>
+    public required string Key { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreGetParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreGetParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreGetParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "key"u8))
+            {
+                Key = WireReader.String(ref reader, "key", strict, minimum: 1, maximum: 1024);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreGetParams", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "StoreGetParams", "store", "key");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreGetParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WritePropertyName("key"u8);
+        WireWriter.Value(writer, Key);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Find the entries nearest to a vector or a text.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    private readonly IReadOnlyList<double>? _vector;
+
+    /// <summary><c>vector</c></summary>
+    public IReadOnlyList<double>? Vector { get => _vector; init { _vector = value; _assigned |= 0x4; } }
+
+    private readonly string? _text;
+
+    /// <summary><c>text</c></summary>
+    public string? Text { get => _text; init { _text = value; _assigned |= 0x8; } }
+
+    private readonly long _limit = 10;
+
+    /// <summary><c>limit</c></summary>
+    public long Limit { get => _limit; init { _limit = value; _assigned |= 0x10; } }
+
+    private readonly IReadOnlyList<string> _tags = [];
+
+    /// <summary>Only entries that have all of these.</summary>
+    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x20; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreSearchParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreSearchParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreSearchParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "vector"u8))
+            {
+                Vector = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "vector", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Double(ref reader, member, strict), minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "text"u8))
+            {
+                Text = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "text", strict, minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "limit"u8))
+            {
+                Limit = WireReader.Int64(ref reader, "limit", strict, minimum: 1, maximum: 1000);
+            }
+            else if (WireReader.IsAt(ref reader, "tags"u8))
+            {
+                Tags = WireReader.List(ref reader, "tags", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256), maximum: 32);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreSearchParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "StoreSearchParams", "store");
+        }
+        if (strict && (Vector is null) == (Text is null))
+        {
+            throw new JsonException("StoreSearchParams: exactly one of vector and text is needed");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreSearchParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("vector"u8);
+            WireWriter.List(writer, Vector, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("text"u8);
+            WireWriter.Value(writer, Text);
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("limit"u8);
+            WireWriter.Value(writer, Limit);
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("tags"u8);
+            WireWriter.List(writer, Tags, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>List a store's entries by key, a page at a time.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreListParams : IWireRecord<StoreListParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    private readonly string? _after;
+
+    /// <summary>The <c>next</c> of the page before.</summary>
+    public string? After { get => _after; init { _after = value; _assigned |= 0x4; } }
+
+    private readonly long _limit = 100;
+
+    /// <summary><c>limit</c></summary>
+    public long Limit { get => _limit; init { _limit = value; _assigned |= 0x8; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreListParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreListParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreListParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "after"u8))
+            {
+                After = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "after", strict, minimum: 1, maximum: 1024);
+            }
+            else if (WireReader.IsAt(ref reader, "limit"u8))
+            {
+                Limit = WireReader.Int64(ref reader, "limit", strict, minimum: 1, maximum: 1000);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreListParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "StoreListParams", "store");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreListParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("after"u8);
+            WireWriter.Value(writer, After);
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("limit"u8);
+            WireWriter.Value(writer, Limit);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Delete entries: one, those with a tag, or those whose keys begin alike.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreDeleteParams : IWireRecord<StoreDeleteParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    private readonly string? _key;
+
+    /// <summary><c>key</c></summary>
+    public string? Key { get => _key; init { _key = value; _assigned |= 0x4; } }
+
+    private readonly string? _tag;
+
+    /// <summary><c>tag</c></summary>
+    public string? Tag { get => _tag; init { _tag = value; _assigned |= 0x8; } }
+
+    private readonly string? _prefix;
+
+    /// <summary><c>prefix</c></summary>
+    public string? Prefix { get => _prefix; init { _prefix = value; _assigned |= 0x10; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreDeleteParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreDeleteParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreDeleteParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "key"u8))
+            {
+                Key = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "key", strict, minimum: 1, maximum: 1024);
+            }
+            else if (WireReader.IsAt(ref reader, "tag"u8))
+            {
+                Tag = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "tag", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "prefix"u8))
+            {
+                Prefix = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "prefix", strict, minimum: 1, maximum: 1024);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreDeleteParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "StoreDeleteParams", "store");
+        }
+        if (strict && (Key is null ? 0 : 1) + (Tag is null ? 0 : 1) + (Prefix is null ? 0 : 1) != 1)
+        {
+            throw new JsonException("StoreDeleteParams: exactly one of key, tag and prefix is needed");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreDeleteParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("key"u8);
+            WireWriter.Value(writer, Key);
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("tag"u8);
+            WireWriter.Value(writer, Tag);
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("prefix"u8);
+            WireWriter.Value(writer, Prefix);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Delete all entries of a store, which stays open.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreClearParams : IWireRecord<StoreClearParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreClearParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreClearParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreClearParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreClearParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "StoreClearParams", "store");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreClearParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Close a store: its memory goes back, and what of it is persistent stays on disk until it is opened again.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreCloseParams : IWireRecord<StoreCloseParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreCloseParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreCloseParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreCloseParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreCloseParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "StoreCloseParams", "store");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreCloseParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Delete all that is kept of a user, or of one project of theirs, in memory and on disk.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreDeleteScopeParams : IWireRecord<StoreDeleteScopeParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>user_id</c></summary>
+    public required string UserId { get; init; }
+
+    private readonly string? _projectId;
+
+    /// <summary>Null for all of the user's.</summary>
+    public string? ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x1; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreDeleteScopeParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreDeleteScopeParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreDeleteScopeParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreDeleteScopeParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "StoreDeleteScopeParams", "user_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreDeleteScopeParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("user_id"u8);
+        WireWriter.Value(writer, UserId);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Ask what the stores of a scope hold, and what they save.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreStatsParams : IWireRecord<StoreStatsParams>
+{
+    private readonly ulong _assigned;
+
+    private readonly string? _store;
+
+    /// <summary>Null for all of the scope.</summary>
+    public string? Store { get => _store; init { _store = value; _assigned |= 0x1; } }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x2; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x4; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreStatsParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreStatsParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        WireReader.Begin(ref reader, "StoreStatsParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreStatsParams", refuse: strict);
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreStatsParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("store"u8);
+            WireWriter.Value(writer, Store);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Begin to measure something that the host does.</summary>
+public sealed record OperationBeginParams : IWireRecord<OperationBeginParams>
+{
+    /// <summary>What <c>memory.get_analytics</c> counts it as: <c>operation:NAME</c>. At most 256 names are told apart.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationBeginParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationBeginParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationBeginParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict, minimum: 1, maximum: 128);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationBeginParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "OperationBeginParams", "name");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationBeginParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>End an operation, and ask what it took.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record OperationEndParams : IWireRecord<OperationEndParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>operation_id</c></summary>
+    public required string OperationId { get; init; }
+
+    private readonly bool _failed = false;
+
+    /// <summary>Whether what was done failed: it is counted so.</summary>
+    public bool Failed { get => _failed; init { _failed = value; _assigned |= 0x1; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationEndParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationEndParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationEndParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "operation_id"u8))
+            {
+                OperationId = WireReader.String(ref reader, "operation_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "failed"u8))
+            {
+                Failed = WireReader.Boolean(ref reader, "failed");
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationEndParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "OperationEndParams", "operation_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationEndParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("operation_id"u8);
+        WireWriter.Value(writer, OperationId);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("failed"u8);
+            WireWriter.Value(writer, Failed);
         }
         writer.WriteEndObject();
     }

@@ -5584,8 +5584,11 @@ public sealed record PlannedRelease : IWireRecord<PlannedRelease>
 }
 
 /// <summary>The largest batch that fits, and what it saves against doing all at once.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>batch_size</c></summary>
     public required long BatchSize { get; init; }
 
@@ -5600,6 +5603,16 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
 
     /// <summary><c>savings_percentage</c></summary>
     public required double SavingsPercentage { get; init; }
+
+    private readonly string? _planId;
+
+    /// <summary>By which the rest is asked for anew, with <c>done_items</c>, as often as pressure may have changed. A thousand are kept.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x1; } }
+
+    private readonly long? _remainingItems;
+
+    /// <summary>Items that this is the plan for.</summary>
+    public long? RemainingItems { get => _remainingItems; init { _remainingItems = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanBatchesResult() { }
@@ -5638,6 +5651,14 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
                 SavingsPercentage = WireReader.Double(ref reader, "savings_percentage", strict, minimum: 0, maximum: 100);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "remaining_items"u8))
+            {
+                RemainingItems = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "remaining_items", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanBatchesResult", refuse: strict);
@@ -5667,6 +5688,16 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
         WireWriter.Value(writer, UnbatchedBytes);
         writer.WritePropertyName("savings_percentage"u8);
         WireWriter.Value(writer, SavingsPercentage);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("remaining_items"u8);
+            WireWriter.Value(writer, RemainingItems);
+        }
         writer.WriteEndObject();
     }
 }
@@ -6233,6 +6264,1149 @@ public sealed record ConsumerStatus : IWireRecord<ConsumerStatus>
         WireWriter.Value(writer, ReturnedBytes);
         writer.WritePropertyName("last_released_ms_ago"u8);
         WireWriter.Value(writer, LastReleasedMsAgo);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The store is open.</summary>
+public sealed record StoreOpenResult : IWireRecord<StoreOpenResult>
+{
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required StoreKind Kind { get; init; }
+
+    /// <summary>False where it was open already, or came from disk.</summary>
+    public required bool Created { get; init; }
+
+    /// <summary>The most that it holds in memory.</summary>
+    public required long LimitBytes { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreOpenResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreOpenResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "StoreOpenResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireWords.ReadStoreKind(ref reader, "kind", strict, ref unknown);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "created"u8))
+            {
+                Created = WireReader.Boolean(ref reader, "created");
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreOpenResult", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(seen, "StoreOpenResult", "store", "kind", "created", "limit_bytes");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static StoreOpenResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, WireWriter.Kept(Kind == StoreKind.Unknown, UnknownWords, "kind") ?? this.Kind.ToWord());
+        writer.WritePropertyName("created"u8);
+        WireWriter.Value(writer, Created);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Whether the entry was stored, and what went for it.</summary>
+public sealed record StorePutResult : IWireRecord<StorePutResult>
+{
+    /// <summary><c>stored</c></summary>
+    public required bool Stored { get; init; }
+
+    /// <summary>Why it was not; null where it was.</summary>
+    public required string? Reason { get; init; }
+
+    /// <summary>What it takes, its key and what is kept about it included.</summary>
+    public required long EntryBytes { get; init; }
+
+    /// <summary>Others that went to make room for it.</summary>
+    public required long EvictedEntries { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StorePutResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StorePutResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StorePutResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "stored"u8))
+            {
+                Stored = WireReader.Boolean(ref reader, "stored");
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "entry_bytes"u8))
+            {
+                EntryBytes = WireReader.Int64(ref reader, "entry_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "evicted_entries"u8))
+            {
+                EvictedEntries = WireReader.Int64(ref reader, "evicted_entries", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StorePutResult", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0x2, "StorePutResult", "stored", "reason", "entry_bytes", "evicted_entries");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StorePutResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("stored"u8);
+        WireWriter.Value(writer, Stored);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WritePropertyName("entry_bytes"u8);
+        WireWriter.Value(writer, EntryBytes);
+        writer.WritePropertyName("evicted_entries"u8);
+        WireWriter.Value(writer, EvictedEntries);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A copy of an entry.</summary>
+public sealed record StoreGetResult : IWireRecord<StoreGetResult>
+{
+    /// <summary><c>found</c></summary>
+    public required bool Found { get; init; }
+
+    /// <summary>Null where it was not found, or is no JSON.</summary>
+    public required JsonElement? Value { get; init; }
+
+    /// <summary>Of a shared allocation with a copy of its bytes, which is freed after 60 s unless that is renewed; null for JSON.</summary>
+    public required string? AllocationId { get; init; }
+
+    /// <summary>Where the host maps that.</summary>
+    public required SharedMemory? SharedMemory { get; init; }
+
+    /// <summary>Since it was put.</summary>
+    public required long? AgeMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreGetResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreGetResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreGetResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "found"u8))
+            {
+                Found = WireReader.Boolean(ref reader, "found");
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "value"u8))
+            {
+                Value = WireReader.IsNull(ref reader) ? null : WireReader.Any(ref reader);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "allocation_id"u8))
+            {
+                AllocationId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "allocation_id", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "shared_memory"u8))
+            {
+                SharedMemory = WireReader.IsNull(ref reader) ? null : WireReader.Record<SharedMemory>(ref reader, "shared_memory", strict);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "age_ms"u8))
+            {
+                AgeMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "age_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreGetResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x1e, "StoreGetResult", "found", "value", "allocation_id", "shared_memory", "age_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreGetResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("found"u8);
+        WireWriter.Value(writer, Found);
+        writer.WritePropertyName("value"u8);
+        WireWriter.Value(writer, Value);
+        writer.WritePropertyName("allocation_id"u8);
+        WireWriter.Value(writer, AllocationId);
+        writer.WritePropertyName("shared_memory"u8);
+        WireWriter.Value(writer, SharedMemory);
+        writer.WritePropertyName("age_ms"u8);
+        WireWriter.Value(writer, AgeMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The nearest entries, the nearest first.</summary>
+public sealed record StoreSearchResult : IWireRecord<StoreSearchResult>
+{
+    /// <summary><c>results</c></summary>
+    public required IReadOnlyList<StoreHit> Results { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreSearchResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreSearchResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreSearchResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "results"u8))
+            {
+                Results = WireReader.List(ref reader, "results", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<StoreHit>(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreSearchResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "StoreSearchResult", "results");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreSearchResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("results"u8);
+        WireWriter.List(writer, Results, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>An entry that was searched for.</summary>
+public sealed record StoreHit : IWireRecord<StoreHit>
+{
+    /// <summary><c>key</c></summary>
+    public required string Key { get; init; }
+
+    /// <summary>The higher, the nearer.</summary>
+    public required double Score { get; init; }
+
+    /// <summary><c>value</c></summary>
+    public required JsonElement? Value { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreHit() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreHit(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreHit");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "key"u8))
+            {
+                Key = WireReader.String(ref reader, "key", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "score"u8))
+            {
+                Score = WireReader.Double(ref reader, "score", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "value"u8))
+            {
+                Value = WireReader.IsNull(ref reader) ? null : WireReader.Any(ref reader);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreHit", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "StoreHit", "key", "score", "value");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreHit Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("key"u8);
+        WireWriter.Value(writer, Key);
+        writer.WritePropertyName("score"u8);
+        WireWriter.Value(writer, Score);
+        writer.WritePropertyName("value"u8);
+        WireWriter.Value(writer, Value);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A page of entries.</summary>
+public sealed record StoreListResult : IWireRecord<StoreListResult>
+{
+    /// <summary><c>entries</c></summary>
+    public required IReadOnlyList<StoreEntry> Entries { get; init; }
+
+    /// <summary>Given as <c>after</c> for the next page; null after the last.</summary>
+    public required string? Next { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreListResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreListResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreListResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "entries"u8))
+            {
+                Entries = WireReader.List(ref reader, "entries", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<StoreEntry>(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "next"u8))
+            {
+                Next = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "next", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreListResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(strict ? seen : seen | 0x2, "StoreListResult", "entries", "next");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreListResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("entries"u8);
+        WireWriter.List(writer, Entries, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("next"u8);
+        WireWriter.Value(writer, Next);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>One entry, without its content.</summary>
+public sealed record StoreEntry : IWireRecord<StoreEntry>
+{
+    /// <summary><c>key</c></summary>
+    public required string Key { get; init; }
+
+    /// <summary><c>entry_bytes</c></summary>
+    public required long EntryBytes { get; init; }
+
+    /// <summary><c>age_ms</c></summary>
+    public required long AgeMs { get; init; }
+
+    /// <summary>Null for never.</summary>
+    public required long? ExpiresInMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreEntry() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreEntry(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreEntry");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "key"u8))
+            {
+                Key = WireReader.String(ref reader, "key", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "entry_bytes"u8))
+            {
+                EntryBytes = WireReader.Int64(ref reader, "entry_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "age_ms"u8))
+            {
+                AgeMs = WireReader.Int64(ref reader, "age_ms", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "expires_in_ms"u8))
+            {
+                ExpiresInMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "expires_in_ms", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreEntry", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0x8, "StoreEntry", "key", "entry_bytes", "age_ms", "expires_in_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreEntry Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("key"u8);
+        WireWriter.Value(writer, Key);
+        writer.WritePropertyName("entry_bytes"u8);
+        WireWriter.Value(writer, EntryBytes);
+        writer.WritePropertyName("age_ms"u8);
+        WireWriter.Value(writer, AgeMs);
+        writer.WritePropertyName("expires_in_ms"u8);
+        WireWriter.Value(writer, ExpiresInMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>How many entries went, and what they took.</summary>
+public sealed record StoreDeleteResult : IWireRecord<StoreDeleteResult>
+{
+    /// <summary><c>deleted_entries</c></summary>
+    public required long DeletedEntries { get; init; }
+
+    /// <summary><c>freed_bytes</c></summary>
+    public required long FreedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreDeleteResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreDeleteResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreDeleteResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "deleted_entries"u8))
+            {
+                DeletedEntries = WireReader.Int64(ref reader, "deleted_entries", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
+            {
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreDeleteResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "StoreDeleteResult", "deleted_entries", "freed_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreDeleteResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("deleted_entries"u8);
+        WireWriter.Value(writer, DeletedEntries);
+        writer.WritePropertyName("freed_bytes"u8);
+        WireWriter.Value(writer, FreedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The store is empty.</summary>
+public sealed record StoreClearResult : IWireRecord<StoreClearResult>
+{
+    /// <summary>What its entries took.</summary>
+    public required long ClearedBytes { get; init; }
+
+    /// <summary>What of that the system has back before this is answered.</summary>
+    public required long ReturnedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreClearResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreClearResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreClearResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "cleared_bytes"u8))
+            {
+                ClearedBytes = WireReader.Int64(ref reader, "cleared_bytes", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreClearResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "StoreClearResult", "cleared_bytes", "returned_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreClearResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("cleared_bytes"u8);
+        WireWriter.Value(writer, ClearedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The store is closed.</summary>
+public sealed record StoreCloseResult : IWireRecord<StoreCloseResult>
+{
+    /// <summary>What its entries took in memory.</summary>
+    public required long ClearedBytes { get; init; }
+
+    /// <summary>What of that the system has back before this is answered.</summary>
+    public required long ReturnedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreCloseResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreCloseResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreCloseResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "cleared_bytes"u8))
+            {
+                ClearedBytes = WireReader.Int64(ref reader, "cleared_bytes", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreCloseResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "StoreCloseResult", "cleared_bytes", "returned_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreCloseResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("cleared_bytes"u8);
+        WireWriter.Value(writer, ClearedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Nothing of the scope is left.</summary>
+public sealed record StoreDeleteScopeResult : IWireRecord<StoreDeleteScopeResult>
+{
+    /// <summary>Which there were, in memory or on disk.</summary>
+    public required IReadOnlyList<string> Stores { get; init; }
+
+    /// <summary><c>deleted_entries</c></summary>
+    public required long DeletedEntries { get; init; }
+
+    /// <summary>In memory and on disk.</summary>
+    public required long FreedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreDeleteScopeResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreDeleteScopeResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreDeleteScopeResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "stores"u8))
+            {
+                Stores = WireReader.List(ref reader, "stores", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict));
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "deleted_entries"u8))
+            {
+                DeletedEntries = WireReader.Int64(ref reader, "deleted_entries", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
+            {
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreDeleteScopeResult", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(seen, "StoreDeleteScopeResult", "stores", "deleted_entries", "freed_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreDeleteScopeResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("stores"u8);
+        WireWriter.List(writer, Stores, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("deleted_entries"u8);
+        WireWriter.Value(writer, DeletedEntries);
+        writer.WritePropertyName("freed_bytes"u8);
+        WireWriter.Value(writer, FreedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What the stores hold together, and each of them.</summary>
+public sealed record StoreStatsResult : IWireRecord<StoreStatsResult>
+{
+    /// <summary><c>entry_count</c></summary>
+    public required long EntryCount { get; init; }
+
+    /// <summary><c>held_bytes</c></summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary><c>limit_bytes</c></summary>
+    public required long LimitBytes { get; init; }
+
+    /// <summary><c>hits</c></summary>
+    public required long Hits { get; init; }
+
+    /// <summary><c>misses</c></summary>
+    public required long Misses { get; init; }
+
+    /// <summary><c>saved_ms</c></summary>
+    public required double SavedMs { get; init; }
+
+    /// <summary><c>evictions</c></summary>
+    public required long Evictions { get; init; }
+
+    /// <summary>The cheapest of them.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary><c>stores</c></summary>
+    public required IReadOnlyList<StoreFigures> Stores { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreStatsResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreStatsResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreStatsResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "entry_count"u8))
+            {
+                EntryCount = WireReader.Int64(ref reader, "entry_count", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "hits"u8))
+            {
+                Hits = WireReader.Int64(ref reader, "hits", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "misses"u8))
+            {
+                Misses = WireReader.Int64(ref reader, "misses", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "saved_ms"u8))
+            {
+                SavedMs = WireReader.Double(ref reader, "saved_ms", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "evictions"u8))
+            {
+                Evictions = WireReader.Int64(ref reader, "evictions", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "stores"u8))
+            {
+                Stores = WireReader.List(ref reader, "stores", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<StoreFigures>(ref reader, member, strict));
+                seen |= 0x100;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreStatsResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1ff)
+        {
+            WireReader.Require(strict ? seen : seen | 0x80, "StoreStatsResult", "entry_count", "held_bytes", "limit_bytes", "hits", "misses", "saved_ms", "evictions", "price_ms_per_mib", "stores");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreStatsResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("entry_count"u8);
+        WireWriter.Value(writer, EntryCount);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WritePropertyName("hits"u8);
+        WireWriter.Value(writer, Hits);
+        writer.WritePropertyName("misses"u8);
+        WireWriter.Value(writer, Misses);
+        writer.WritePropertyName("saved_ms"u8);
+        WireWriter.Value(writer, SavedMs);
+        writer.WritePropertyName("evictions"u8);
+        WireWriter.Value(writer, Evictions);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
+        writer.WritePropertyName("stores"u8);
+        WireWriter.List(writer, Stores, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What one store holds, and what it saves.</summary>
+public sealed record StoreFigures : IWireRecord<StoreFigures>
+{
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    /// <summary><c>kind</c></summary>
+    public required StoreKind Kind { get; init; }
+
+    /// <summary><c>entry_count</c></summary>
+    public required long EntryCount { get; init; }
+
+    /// <summary>In memory: what is on disk alone is not counted.</summary>
+    public required long HeldBytes { get; init; }
+
+    /// <summary><c>limit_bytes</c></summary>
+    public required long LimitBytes { get; init; }
+
+    /// <summary><c>hits</c></summary>
+    public required long Hits { get; init; }
+
+    /// <summary><c>misses</c></summary>
+    public required long Misses { get; init; }
+
+    /// <summary>Milliseconds of making again that its hits have saved.</summary>
+    public required double SavedMs { get; init; }
+
+    /// <summary><c>evictions</c></summary>
+    public required long Evictions { get; init; }
+
+    /// <summary>Of the next MiB that it would give back; null where it gives back none.</summary>
+    public required double? PriceMsPerMib { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreFigures() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreFigures(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "StoreFigures");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "kind"u8))
+            {
+                Kind = WireWords.ReadStoreKind(ref reader, "kind", strict, ref unknown);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "entry_count"u8))
+            {
+                EntryCount = WireReader.Int64(ref reader, "entry_count", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "held_bytes"u8))
+            {
+                HeldBytes = WireReader.Int64(ref reader, "held_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "limit_bytes"u8))
+            {
+                LimitBytes = WireReader.Int64(ref reader, "limit_bytes", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "hits"u8))
+            {
+                Hits = WireReader.Int64(ref reader, "hits", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else if (WireReader.IsAt(ref reader, "misses"u8))
+            {
+                Misses = WireReader.Int64(ref reader, "misses", strict, minimum: 0);
+                seen |= 0x40;
+            }
+            else if (WireReader.IsAt(ref reader, "saved_ms"u8))
+            {
+                SavedMs = WireReader.Double(ref reader, "saved_ms", strict, minimum: 0);
+                seen |= 0x80;
+            }
+            else if (WireReader.IsAt(ref reader, "evictions"u8))
+            {
+                Evictions = WireReader.Int64(ref reader, "evictions", strict, minimum: 0);
+                seen |= 0x100;
+            }
+            else if (WireReader.IsAt(ref reader, "price_ms_per_mib"u8))
+            {
+                PriceMsPerMib = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "price_ms_per_mib", strict, minimum: 0);
+                seen |= 0x200;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreFigures", refuse: strict);
+            }
+        }
+        if (seen != 0x3ff)
+        {
+            WireReader.Require(strict ? seen : seen | 0x200, "StoreFigures", "store", "kind", "entry_count", "held_bytes", "limit_bytes", "hits", "misses", "saved_ms", "evictions", "price_ms_per_mib");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static StoreFigures Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        writer.WritePropertyName("kind"u8);
+        WireWriter.Value(writer, WireWriter.Kept(Kind == StoreKind.Unknown, UnknownWords, "kind") ?? this.Kind.ToWord());
+        writer.WritePropertyName("entry_count"u8);
+        WireWriter.Value(writer, EntryCount);
+        writer.WritePropertyName("held_bytes"u8);
+        WireWriter.Value(writer, HeldBytes);
+        writer.WritePropertyName("limit_bytes"u8);
+        WireWriter.Value(writer, LimitBytes);
+        writer.WritePropertyName("hits"u8);
+        WireWriter.Value(writer, Hits);
+        writer.WritePropertyName("misses"u8);
+        WireWriter.Value(writer, Misses);
+        writer.WritePropertyName("saved_ms"u8);
+        WireWriter.Value(writer, SavedMs);
+        writer.WritePropertyName("evictions"u8);
+        WireWriter.Value(writer, Evictions);
+        writer.WritePropertyName("price_ms_per_mib"u8);
+        WireWriter.Value(writer, PriceMsPerMib);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The operation is under way.</summary>
+public sealed record OperationBeginResult : IWireRecord<OperationBeginResult>
+{
+    /// <summary><c>operation_id</c></summary>
+    public required string OperationId { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationBeginResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationBeginResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationBeginResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "operation_id"u8))
+            {
+                OperationId = WireReader.String(ref reader, "operation_id", strict);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationBeginResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "OperationBeginResult", "operation_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationBeginResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("operation_id"u8);
+        WireWriter.Value(writer, OperationId);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What an operation took: its time, and how the worker's own process grew meanwhile.</summary>
+/// <remarks>Other processes have figures of their own: devices and engines in <c>memory.get_status</c>.</remarks>
+public sealed record OperationEndResult : IWireRecord<OperationEndResult>
+{
+    /// <summary><c>name</c></summary>
+    public required string Name { get; init; }
+
+    /// <summary><c>duration_us</c></summary>
+    public required long DurationUs { get; init; }
+
+    /// <summary>The most that the process had grown by, as it was sampled a hundred times a second; null where the system does not say.</summary>
+    public required long? PeakBytes { get; init; }
+
+    /// <summary>What it had grown by at the end; negative where it shrank.</summary>
+    public required long? DeltaBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationEndResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationEndResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationEndResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "duration_us"u8))
+            {
+                DurationUs = WireReader.Int64(ref reader, "duration_us", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "peak_bytes"u8))
+            {
+                PeakBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "delta_bytes"u8))
+            {
+                DeltaBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "delta_bytes", strict, minimum: -9223372036854775807);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationEndResult", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0xc, "OperationEndResult", "name", "duration_us", "peak_bytes", "delta_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationEndResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("duration_us"u8);
+        WireWriter.Value(writer, DurationUs);
+        writer.WritePropertyName("peak_bytes"u8);
+        WireWriter.Value(writer, PeakBytes);
+        writer.WritePropertyName("delta_bytes"u8);
+        WireWriter.Value(writer, DeltaBytes);
         writer.WriteEndObject();
     }
 }

@@ -78,6 +78,12 @@ public enum ErrorCode
 
     /// <summary><c>consumer_not_found</c></summary>
     ConsumerNotFound,
+
+    /// <summary><c>store_not_found</c></summary>
+    StoreNotFound,
+
+    /// <summary><c>operation_not_found</c></summary>
+    OperationNotFound,
 }
 
 /// <summary>Whether a failed request changed anything.</summary>
@@ -453,6 +459,57 @@ public enum LeakKind
     Python,
 }
 
+/// <summary>What a store is for, and so how it behaves.</summary>
+public enum StoreKind
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>cache</c></summary>
+    Cache,
+
+    /// <summary><c>sessions</c></summary>
+    Sessions,
+
+    /// <summary><c>vectors</c></summary>
+    Vectors,
+
+    /// <summary><c>preferences</c></summary>
+    Preferences,
+}
+
+/// <summary>Options of a cache that go together.</summary>
+public enum StorePreset
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>responses</c></summary>
+    Responses,
+
+    /// <summary><c>rag</c></summary>
+    Rag,
+
+    /// <summary><c>results</c></summary>
+    Results,
+}
+
+/// <summary>How near two vectors are.</summary>
+public enum VectorMetric
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>cosine</c></summary>
+    Cosine,
+
+    /// <summary><c>dot</c></summary>
+    Dot,
+
+    /// <summary><c>l2</c></summary>
+    L2,
+}
+
 /// <summary>What <c>worker.subscribe</c> can ask for.</summary>
 public enum EventName
 {
@@ -531,7 +588,9 @@ public static class WireWords
         ErrorCode.ShuttingDown => "shutting_down",
         ErrorCode.InternalError => "internal_error",
         ErrorCode.ConsumerNotFound => "consumer_not_found",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found"),
+        ErrorCode.StoreNotFound => "store_not_found",
+        ErrorCode.OperationNotFound => "operation_not_found",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -561,6 +620,8 @@ public static class WireWords
             "shutting_down" => (ErrorCode.ShuttingDown, true),
             "internal_error" => (ErrorCode.InternalError, true),
             "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
+            "store_not_found" => (ErrorCode.StoreNotFound, true),
+            "operation_not_found" => (ErrorCode.OperationNotFound, true),
             _ => (ErrorCode.Unknown, false),
         };
         value = found;
@@ -659,7 +720,15 @@ public static class WireWords
         {
             return ErrorCode.ConsumerNotFound;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found");
+        if (reader.ValueTextEquals("store_not_found"u8))
+        {
+            return ErrorCode.StoreNotFound;
+        }
+        if (reader.ValueTextEquals("operation_not_found"u8))
+        {
+            return ErrorCode.OperationNotFound;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found");
         return ErrorCode.Unknown;
     }
 
@@ -1647,6 +1716,144 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "allocations, process, python");
         return LeakKind.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="StoreKind"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this StoreKind value) => value switch
+    {
+        StoreKind.Cache => "cache",
+        StoreKind.Sessions => "sessions",
+        StoreKind.Vectors => "vectors",
+        StoreKind.Preferences => "preferences",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences"),
+    };
+
+    /// <summary>Finds the <see cref="StoreKind"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out StoreKind value)
+    {
+        (StoreKind found, bool known) = word switch
+        {
+            "cache" => (StoreKind.Cache, true),
+            "sessions" => (StoreKind.Sessions, true),
+            "vectors" => (StoreKind.Vectors, true),
+            "preferences" => (StoreKind.Preferences, true),
+            _ => (StoreKind.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static StoreKind ReadStoreKind(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("cache"u8))
+        {
+            return StoreKind.Cache;
+        }
+        if (reader.ValueTextEquals("sessions"u8))
+        {
+            return StoreKind.Sessions;
+        }
+        if (reader.ValueTextEquals("vectors"u8))
+        {
+            return StoreKind.Vectors;
+        }
+        if (reader.ValueTextEquals("preferences"u8))
+        {
+            return StoreKind.Preferences;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences");
+        return StoreKind.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="StorePreset"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this StorePreset value) => value switch
+    {
+        StorePreset.Responses => "responses",
+        StorePreset.Rag => "rag",
+        StorePreset.Results => "results",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of responses, rag, results"),
+    };
+
+    /// <summary>Finds the <see cref="StorePreset"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out StorePreset value)
+    {
+        (StorePreset found, bool known) = word switch
+        {
+            "responses" => (StorePreset.Responses, true),
+            "rag" => (StorePreset.Rag, true),
+            "results" => (StorePreset.Results, true),
+            _ => (StorePreset.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static StorePreset ReadStorePreset(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("responses"u8))
+        {
+            return StorePreset.Responses;
+        }
+        if (reader.ValueTextEquals("rag"u8))
+        {
+            return StorePreset.Rag;
+        }
+        if (reader.ValueTextEquals("results"u8))
+        {
+            return StorePreset.Results;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "responses, rag, results");
+        return StorePreset.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="VectorMetric"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this VectorMetric value) => value switch
+    {
+        VectorMetric.Cosine => "cosine",
+        VectorMetric.Dot => "dot",
+        VectorMetric.L2 => "l2",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cosine, dot, l2"),
+    };
+
+    /// <summary>Finds the <see cref="VectorMetric"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out VectorMetric value)
+    {
+        (VectorMetric found, bool known) = word switch
+        {
+            "cosine" => (VectorMetric.Cosine, true),
+            "dot" => (VectorMetric.Dot, true),
+            "l2" => (VectorMetric.L2, true),
+            _ => (VectorMetric.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static VectorMetric ReadVectorMetric(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("cosine"u8))
+        {
+            return VectorMetric.Cosine;
+        }
+        if (reader.ValueTextEquals("dot"u8))
+        {
+            return VectorMetric.Dot;
+        }
+        if (reader.ValueTextEquals("l2"u8))
+        {
+            return VectorMetric.L2;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cosine, dot, l2");
+        return VectorMetric.Unknown;
     }
 
     /// <summary>The word of a <see cref="EventName"/>.</summary>

@@ -120,6 +120,9 @@ internal static class WireReader
         return JsonElement.ParseValue(ref reader);
     }
 
+    /// <summary>Reads whatever is there.</summary>
+    internal static JsonElement Any(ref Utf8JsonReader reader) => JsonElement.ParseValue(ref reader);
+
     internal static T Record<T>(ref Utf8JsonReader reader, string member, bool strict)
         where T : class, IWireRecord<T>
     {

@@ -45,6 +45,18 @@ internal static class WireWriter
 
     internal static void Value(Utf8JsonWriter writer, JsonElement value) => value.WriteTo(writer);
 
+    internal static void Value(Utf8JsonWriter writer, JsonElement? value)
+    {
+        if (value is { } given)
+        {
+            given.WriteTo(writer);
+        }
+        else
+        {
+            writer.WriteNullValue();
+        }
+    }
+
     internal static void Value(Utf8JsonWriter writer, PressureTarget? value)
     {
         if (value?.Category is { } category)

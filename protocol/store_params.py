@@ -1,0 +1,169 @@
+"""What the stores' actions take: memory of an application that is bounded in bytes, priced, and kept apart by scope."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from protocol import vocabulary as words
+from protocol.params import Name, Params, Part, SizeBytes, at_most, exactly_one
+from protocol.vocabulary import INT64_MAX
+
+KEY_MAX = 1024
+TAGS_MAX = 32
+DIMENSIONS_MAX = 65_536
+ENTRIES_MAX = 1_000
+
+DEFAULT_USER, DEFAULT_PROJECT = "default_user", "default"
+"""The scope of a request that names none."""
+
+Key = Annotated[str, Field(min_length=1, max_length=KEY_MAX)]
+Number = Annotated[int, Field(ge=1, le=INT64_MAX)]
+Lifetime = Annotated[int, Field(ge=1, le=INT64_MAX)]
+Tags = Annotated[tuple[Name, ...], Field(max_length=TAGS_MAX, strict=False), at_most(TAGS_MAX)]
+Vector = Annotated[
+    tuple[float, ...], Field(min_length=1, max_length=DIMENSIONS_MAX, strict=False), at_most(DIMENSIONS_MAX)
+]
+StoreKind = Annotated[words.StoreKind, Field(strict=False)]
+StorePreset = Annotated[words.StorePreset, Field(strict=False)]
+VectorMetric = Annotated[words.VectorMetric, Field(strict=False)]
+
+
+class ScopedParams(Params):
+    """What all requests about one store say first."""
+
+    store: Name
+    user_id: Name = DEFAULT_USER
+    """With ``project_id`` the scope: a pair, and nothing that is done in one shows in another."""
+    project_id: Name = DEFAULT_PROJECT
+
+
+class StoreOptions(Part):
+    """How a store is to behave; what is left out is as its kind, or what is on disk, says."""
+
+    preset: StorePreset | None = None
+    """Options that go together; those given beside it count."""
+    max_bytes: SizeBytes | None = None
+    """The most that it holds; room is made before an entry is taken."""
+    max_entries: Number | None = None
+    ttl_ms: Lifetime | None = None
+    """Entries go this long after they were put, or last used where that renews them."""
+    dimensions: Annotated[int, Field(ge=1, le=DIMENSIONS_MAX)] | None = None
+    """Of its vectors."""
+    metric: VectorMetric | None = None
+    """How near vectors are."""
+    persist: bool | None = None
+    """Whether it is on disk, too, and there again after a restart: below ``--store-folder``."""
+
+
+class StoreOpenParams(ScopedParams):
+    """Open a store in a scope, or find it open; its options change to those that are given."""
+
+    kind: StoreKind
+    options: StoreOptions | None = None
+
+
+class StorePutParams(ScopedParams):
+    """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails."""
+
+    key: Key
+    value: Any = None
+    """Whatever JSON says; it is answered as it was sent."""
+    allocation_id: Name | None = None
+    """In place of a value: the bytes of an allocation, which are copied."""
+    vector: Vector | None = None
+    cost_ms: Annotated[float, Field(ge=0, le=INT64_MAX)] | None = None
+    """What making it again takes, in milliseconds: the dearer, the longer it stays."""
+    ttl_ms: Lifetime | None = None
+    """Null for the store's."""
+    tags: Tags = ()
+
+    @model_validator(mode="after")
+    def _one_content(self) -> Self:
+        if self.allocation_id is not None and self.value is not None:
+            raise ValueError("value and allocation_id: at most one is taken")
+        return self
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {
+                "required": ["value", "allocation_id"],
+                "properties": {
+                    "value": {"not": {"type": "null"}},
+                    "allocation_id": {"not": {"type": "null"}},
+                },
+            }
+        }
+    )
+
+
+class StoreGetParams(ScopedParams):
+    """Get a copy of an entry. What is not there is not made."""
+
+    key: Key
+
+
+class StoreSearchParams(ScopedParams):
+    """Find the entries nearest to a vector or a text."""
+
+    vector: Vector | None = None
+    text: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
+    limit: Annotated[int, Field(ge=1, le=ENTRIES_MAX)] = 10
+    tags: Tags = ()
+    """Only entries that have all of these."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("vector", "text"))
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.vector is None) is (self.text is None):
+            raise ValueError("exactly one of vector and text is needed")
+        return self
+
+
+class StoreListParams(ScopedParams):
+    """List a store's entries by key, a page at a time."""
+
+    after: Key | None = None
+    """The ``next`` of the page before."""
+    limit: Annotated[int, Field(ge=1, le=ENTRIES_MAX)] = 100
+
+
+class StoreDeleteParams(ScopedParams):
+    """Delete entries: one, those with a tag, or those whose keys begin alike."""
+
+    key: Key | None = None
+    tag: Name | None = None
+    prefix: Key | None = None
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("key", "tag", "prefix"))
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if sum(each is not None for each in (self.key, self.tag, self.prefix)) != 1:
+            raise ValueError("exactly one of key, tag and prefix is needed")
+        return self
+
+
+class StoreClearParams(ScopedParams):
+    """Delete all entries of a store, which stays open."""
+
+
+class StoreCloseParams(ScopedParams):
+    """Close a store: its memory goes back, and what of it is persistent stays on disk until it is opened again."""
+
+
+class StoreDeleteScopeParams(Params):
+    """Delete all that is kept of a user, or of one project of theirs, in memory and on disk."""
+
+    user_id: Name
+    project_id: Name | None = None
+    """Null for all of the user's."""
+
+
+class StoreStatsParams(Params):
+    """Ask what the stores of a scope hold, and what they save."""
+
+    store: Name | None = None
+    """Null for all of the scope."""
+    user_id: Name = DEFAULT_USER
+    project_id: Name = DEFAULT_PROJECT

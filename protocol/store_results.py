@@ -1,0 +1,145 @@
+"""What the stores' actions answer. As ``protocol.results``: frozen records, standard library only."""
+
+from typing import Any
+
+from protocol.record import Record
+from protocol.results import Bytes, Cost, Count, Milliseconds, SharedMemory
+from protocol.vocabulary import StoreKind
+
+
+class StoreOpenResult(Record):
+    """The store is open."""
+
+    store: str
+    kind: StoreKind
+    created: bool
+    """False where it was open already, or came from disk."""
+    limit_bytes: Bytes
+    """The most that it holds in memory."""
+
+
+class StorePutResult(Record):
+    """Whether the entry was stored, and what went for it."""
+
+    stored: bool
+    reason: str | None
+    """Why it was not; null where it was."""
+    entry_bytes: Bytes
+    """What it takes, its key and what is kept about it included."""
+    evicted_entries: Count
+    """Others that went to make room for it."""
+
+
+class StoreGetResult(Record):
+    """A copy of an entry."""
+
+    found: bool
+    value: Any
+    """Null where it was not found, or is no JSON."""
+    allocation_id: str | None
+    """Of a shared allocation with a copy of its bytes, which is freed after 60 s unless that is renewed; null for JSON."""
+    shared_memory: SharedMemory | None
+    """Where the host maps that."""
+    age_ms: Milliseconds | None
+    """Since it was put."""
+
+
+class StoreHit(Record):
+    """An entry that was searched for."""
+
+    key: str
+    score: float
+    """The higher, the nearer."""
+    value: Any
+
+
+class StoreSearchResult(Record):
+    """The nearest entries, the nearest first."""
+
+    results: tuple[StoreHit, ...]
+
+
+class StoreEntry(Record):
+    """One entry, without its content."""
+
+    key: str
+    entry_bytes: Bytes
+    age_ms: Milliseconds
+    expires_in_ms: Milliseconds | None
+    """Null for never."""
+
+
+class StoreListResult(Record):
+    """A page of entries."""
+
+    entries: tuple[StoreEntry, ...]
+    next: str | None
+    """Given as ``after`` for the next page; null after the last."""
+
+
+class StoreDeleteResult(Record):
+    """How many entries went, and what they took."""
+
+    deleted_entries: Count
+    freed_bytes: Bytes
+
+
+class StoreClearResult(Record):
+    """The store is empty."""
+
+    cleared_bytes: Bytes
+    """What its entries took."""
+    returned_bytes: Bytes
+    """What of that the system has back before this is answered."""
+
+
+class StoreCloseResult(Record):
+    """The store is closed."""
+
+    cleared_bytes: Bytes
+    """What its entries took in memory."""
+    returned_bytes: Bytes
+    """What of that the system has back before this is answered."""
+
+
+class StoreDeleteScopeResult(Record):
+    """Nothing of the scope is left."""
+
+    stores: tuple[str, ...]
+    """Which there were, in memory or on disk."""
+    deleted_entries: Count
+    freed_bytes: Bytes
+    """In memory and on disk."""
+
+
+class StoreFigures(Record):
+    """What one store holds, and what it saves."""
+
+    store: str
+    kind: StoreKind
+    entry_count: Count
+    held_bytes: Bytes
+    """In memory: what is on disk alone is not counted."""
+    limit_bytes: Bytes
+    hits: Count
+    misses: Count
+    saved_ms: Cost
+    """Milliseconds of making again that its hits have saved."""
+    evictions: Count
+    price_ms_per_mib: Cost | None
+    """Of the next MiB that it would give back; null where it gives back none."""
+
+
+class StoreStatsResult(Record):
+    """What the stores hold together, and each of them."""
+
+    entry_count: Count
+    held_bytes: Bytes
+    limit_bytes: Bytes
+    hits: Count
+    misses: Count
+    saved_ms: Cost
+    evictions: Count
+    price_ms_per_mib: Cost | None
+    """The cheapest of them."""
+    stores: tuple[StoreFigures, ...]

@@ -1,0 +1,47 @@
+"""Where the stores are put together: when something first asks for one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker.app.memory import Parts
+from worker.core.sure_lock import SureLock
+
+if TYPE_CHECKING:
+    from worker.stores.registry import Stores
+
+
+class LazyStores:
+    """Makes them once; a worker that uses none imports nothing of them."""
+
+    def __init__(self, folder: str | None, parts: Parts) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._parts = parts
+        self._lock = SureLock()
+        # All mutable state: None until something asks.
+        self._made: Stores | None = None
+
+    def get(self) -> "Stores":
+        """Return the stores."""
+        with self._lock:
+            if self._made is None:
+                from worker.stores.base import Tools  # noqa: PLC0415 - only where stores are used
+                from worker.stores.registry import Stores  # noqa: PLC0415
+
+                core = self._parts.core
+                tools = Tools(
+                    consumers=self._parts.memory.consumers,
+                    now_ns=core.clock.now_ns,
+                    utc_ms=lambda: int(core.clock.utc().timestamp() * 1000),
+                    folder=self._folder,
+                )
+                self._made = Stores(tools)
+            return self._made
+
+    def close(self, then: Callable[[], None]) -> None:
+        """Give everything back, where there is anything, and go on with what is below."""
+        try:
+            if self._made is not None:
+                self._made.close()
+        finally:
+            then()

@@ -1,0 +1,228 @@
+"""What the stores are made of: scopes, what is put and found, and the two protocols that a kind implements."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from protocol.record import Record
+from protocol.store_results import StoreEntry, StoreFigures
+from protocol.vocabulary import StoreKind, StorePreset, VectorMetric
+from worker.plugins import CancelToken, Consumers, Holding, Offer
+
+
+class Scope(NamedTuple):
+    """Whose it is. A pair: no user and project together make another's."""
+
+    user_id: str
+    project_id: str
+
+
+class Form(IntEnum):
+    """What an entry's bytes are."""
+
+    JSON = 0
+    BYTES = 1
+
+
+class Content(NamedTuple):
+    """What is stored of an entry."""
+
+    data: bytes | bytearray
+    form: Form = Form.JSON
+
+
+class Item(Record):
+    """What is to be put."""
+
+    key: str
+    content: Content
+    vector: tuple[float, ...] | None = None
+    cost_ms: float | None = None
+    ttl_ms: int | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Put(Record):
+    """What came of it."""
+
+    entry_bytes: int
+    evicted_entries: int = 0
+    reason: str | None = None
+    """Why it was not stored; then all is as before."""
+
+
+class Found(Record):
+    """A copy of an entry."""
+
+    content: Content
+    age_ms: int
+
+
+class Question(Record):
+    """What is searched for: one of vector and text."""
+
+    vector: tuple[float, ...] | None
+    text: str | None
+    limit: int
+    tags: tuple[str, ...] = ()
+
+
+class Hit(Record):
+    """An entry that is near."""
+
+    key: str
+    score: float
+    """The higher, the nearer."""
+    content: Content
+
+
+class Page(Record):
+    """Some of the entries, by key."""
+
+    entries: tuple[StoreEntry, ...]
+    next: str | None
+
+
+class Choice(Record):
+    """Which entries: exactly one is not None."""
+
+    key: str | None = None
+    tag: str | None = None
+    prefix: str | None = None
+
+
+class Deleted(Record):
+    """Entries that went, and the bytes that they took, in memory and on disk."""
+
+    entries: int
+    bytes: int
+
+
+class Cleared(Record):
+    """What entries took, and what of that the system has back."""
+
+    bytes: int
+    returned_bytes: int
+
+
+class Options(Record):
+    """How a store is to behave; None where its kind decides."""
+
+    preset: StorePreset | None = None
+    max_bytes: int | None = None
+    max_entries: int | None = None
+    ttl_ms: int | None = None
+    dimensions: int | None = None
+    metric: VectorMetric | None = None
+    persist: bool | None = None
+
+
+class Store(Protocol):
+    """What one scope keeps under one name. Methods are called by any thread, and by several at once."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most that it holds in memory."""
+        ...
+
+    @property
+    def quick(self) -> bool:
+        """Whether an entry is put and got in well under a millisecond: from memory, and small."""
+        ...
+
+    def check(self, content_bytes: int) -> None:
+        """LimitExceededError where an entry of so many bytes is larger than the store may be."""
+        ...
+
+    def configure(self, options: Options) -> None:
+        """Change the options that are given. InvalidRequestError for one that can't be while it is open."""
+        ...
+
+    def put(self, item: Item) -> Put:
+        """Store an entry, in place of the one of that key. LimitExceededError for one larger than the store may be."""
+        ...
+
+    def get(self, key: str) -> Found | None:
+        """Return a copy of an entry, and note the use."""
+        ...
+
+    def search(self, question: Question) -> tuple[Hit, ...]:
+        """Return the nearest entries, the nearest first. UnsupportedError where the kind finds nothing so."""
+        ...
+
+    def page(self, after: str | None, limit: int) -> Page:
+        """Return the entries whose keys come after that one, sorted by key."""
+        ...
+
+    def delete(self, choice: Choice) -> Deleted:
+        """Delete entries, in memory and on disk."""
+        ...
+
+    def clear(self) -> Cleared:
+        """Delete all entries, in memory and on disk."""
+        ...
+
+    def close(self) -> Cleared:
+        """Give the memory back; what is persistent stays on disk. Nothing is asked of it afterwards."""
+        ...
+
+    def figures(self) -> StoreFigures:
+        """Return what it holds and saves."""
+        ...
+
+
+class Opened(NamedTuple):
+    """A store, and whether it is new: neither open nor on disk before."""
+
+    store: Store
+    created: bool
+
+
+class Kind(Protocol):
+    """All stores of one kind and name: the consumer that takes part when headroom is made."""
+
+    @property
+    def consumer_id(self) -> str:
+        """As ``worker.plugins.Consumer``; as all others up to ``open``."""
+        ...
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+
+    @property
+    def device_id(self) -> str: ...  # noqa: D102
+
+    def holding(self) -> Holding: ...  # noqa: D102
+
+    def offers(self, need_bytes: int) -> tuple[Offer, ...]: ...  # noqa: D102
+
+    def release(self, offer: Offer, token: CancelToken) -> int: ...  # noqa: D102
+
+    def limit_changed(self, limit_bytes: int | None, reason: str) -> None: ...  # noqa: D102
+
+    def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
+        """Open a store. ``file`` is where it may be on disk, without a suffix; None where nothing may be.
+
+        InvalidRequestError for options that its kind has not.
+        """
+        ...
+
+
+class Tools(Record):
+    """What stores use of the worker."""
+
+    consumers: Consumers
+    now_ns: Callable[[], int]
+    """Monotonic."""
+    utc_ms: Callable[[], int]
+    """Time of day, which is the same after a restart."""
+    folder: Path | None = None
+    """Below which files go; None for none at all."""
+
+
+KindOf = Callable[[str, Tools], Kind]
+"""Called with the consumer's name."""
+
+Home = tuple[StoreKind, str]
+"""A kind and a store's name: what a consumer is of."""

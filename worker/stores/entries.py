@@ -1,0 +1,173 @@
+"""All stores of entries of one kind and name: their memory, and what they offer of it together."""
+
+from collections.abc import Iterator
+from heapq import merge, nlargest
+from pathlib import Path
+from typing import NamedTuple
+
+from protocol.vocabulary import StoreKind
+from worker.core.sure_lock import SureLock
+from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer
+from worker.stores.base import Opened, Options, Scope, Tools
+from worker.stores.index import MIB, Entry, EntryStore
+from worker.stores.segments import SegmentMemory
+
+_PARTS = 4
+"""Of offers: each is half of what is needed after it, since closing gaps costs about the same for any of them."""
+_STORES_ASKED = 64
+"""The largest so many scopes' stores offer entries."""
+
+
+class _Cheap(NamedTuple):
+    """An entry that could go."""
+
+    price: float
+    bytes: int
+    cost_ms: float
+    store: EntryStore
+    key: str
+
+
+class EntryKind:
+    """The consumer that all scopes' stores of one name are. A kind of entries is one of these with its own options."""
+
+    word: StoreKind
+    device_id = "cpu"
+    default_bytes = 256 * MIB
+    """The most that a store holds that is opened without ``max_bytes``."""
+
+    def __init__(self, consumer_id: str, tools: Tools) -> None:
+        self.kind = f"store_{self.word}"
+        self.consumer_id = consumer_id
+        self.now_ns = tools.now_ns
+        self.lock = SureLock()
+        # All mutable state, guarded by the lock, as is that of its stores.
+        self.memory = SegmentMemory()
+        self.held_bytes = 0
+        self.max_bytes: int | None = None
+        """For all scopes together; None for no such bound."""
+        self._limit_bytes: int | None = None
+        self._stores: set[EntryStore] = set()
+
+    def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:  # noqa: ARG002
+        """Open a store. InvalidRequestError for options that are of another kind."""
+        store = EntryStore(self, name, self.resolved(options))
+        with self.lock:
+            self._stores.add(store)
+        return Opened(store, created=True)
+
+    def resolved(self, options: Options) -> Options:
+        """Return options as they hold. InvalidRequestError for what this kind has not."""
+        for name in ("preset", "dimensions", "metric"):
+            if getattr(options, name) is not None:
+                raise InvalidRequestError.at(f"data.options.{name}", f"a store of kind {self.word} has none")
+        return options
+
+    # ---- the consumer ----
+
+    def holding(self) -> Holding:
+        """Return what it holds."""
+        return Holding(self.held_bytes)
+
+    def offers(self, need_bytes: int) -> tuple[Offer, ...]:
+        """Return what is cheapest to lose, over all scopes, in few parts."""
+        need = max(need_bytes, MIB)
+        with self.lock:
+            return tuple(_in_parts(self._cheapest(need), need))
+
+    def release(self, offer: Offer, token: CancelToken) -> int:
+        """Drop what was offered and is still there; the system has it back."""
+        with self.lock:
+            before = self.held_bytes
+            for each in offer.tag:  # type: ignore[attr-defined]  # its own
+                if before - self.held_bytes >= offer.bytes:
+                    break
+                each.store.evict(each.key)
+            token.check()
+            self.memory.squeeze()
+            return before - self.held_bytes
+
+    def limit_changed(self, limit_bytes: int | None, _reason: str) -> None:
+        """Take over the most that all scopes together are to hold."""
+        with self.lock:
+            self._limit_bytes = limit_bytes
+
+    # ---- for its stores, which have the lock ----
+
+    def refusal(self, size: int) -> str | None:
+        """Return why an entry of a size can't be taken now, whatever else goes."""
+        limit = self._limit()
+        if limit is None or size <= limit:
+            return None
+        return f"it takes {size} bytes, and all stores of this name may hold {limit} together"
+
+    def make_room(self, size: int, replaced: Entry | None) -> int:
+        """Evict the cheapest of all scopes until so much fits beside what is replaced. Returns how many went."""
+        limit, spared, evicted = self._limit(), 0 if replaced is None else replaced.entry_bytes, 0
+        while limit is not None and (over := self.held_bytes - spared + size - limit) > 0:
+            before = evicted
+            for each in self._cheapest(over + spared):
+                if replaced is None or each.store.entry(each.key) is not replaced:
+                    evicted += each.store.evict(each.key)
+                    over -= each.bytes
+                    if over <= 0:
+                        break
+            if evicted == before:
+                break
+        return evicted
+
+    def forget(self, store: EntryStore) -> None:
+        """Have a store be none of its any more."""
+        with self.lock:
+            self._stores.discard(store)
+
+    # ---- inside ----
+
+    def _limit(self) -> int | None:
+        limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
+        return min(limits, default=None)
+
+    def _cheapest(self, need_bytes: int) -> Iterator[_Cheap]:
+        now = self.now_ns()
+        stores = nlargest(_STORES_ASKED, self._stores, key=_held)
+        return merge(
+            *([_cheap(o, store) for o in store.offers(need_bytes, now)] for store in stores), key=_price
+        )
+
+
+def _cheap(offer: Offer, store: EntryStore) -> _Cheap:
+    return _Cheap(offer.cost_ms / offer.bytes, offer.bytes, offer.cost_ms, store, str(offer.tag))
+
+
+def _price(one: _Cheap) -> float:
+    return one.price
+
+
+def _held(store: EntryStore) -> int:
+    return store.held_bytes
+
+
+def _in_parts(cheapest: Iterator[_Cheap], need_bytes: int) -> Iterator[Offer]:
+    """Put entries together into few offers: the first an eighth of the need, the last half of it."""
+    part: list[_Cheap] = []
+    size = reached = 0
+    goal = need_bytes >> (_PARTS - 1)
+    for each in cheapest:
+        part.append(each)
+        size += each.bytes
+        if reached + size >= goal:
+            yield _offer(part, size)
+            reached += size
+            if reached >= need_bytes:
+                return
+            part, size = [], 0
+            while goal <= reached:
+                goal = min(2 * goal, need_bytes)
+    if part:
+        yield _offer(part, size)
+
+
+def _offer(part: list[_Cheap], size: int) -> Offer:
+    cost = sum(each.cost_ms for each in part)
+    words = f"{len(part)} entries that are the cheapest to make again"
+    return Offer(size, cost, words, divisible=True, tag=tuple(part))
