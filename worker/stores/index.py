@@ -5,7 +5,7 @@ from heapq import heappop, heappush, nsmallest
 from typing import TYPE_CHECKING
 
 from protocol.store_results import StoreEntry, StoreFigures
-from worker.core.clock import NS_PER_MS, NS_PER_S
+from worker.core.clock import NS_PER_MS
 from worker.plugins import LimitExceededError, Offer, PricedEntries, UnsupportedError
 from worker.stores.base import Choice, Cleared, Content, Deleted, Form, Found, Hit, Item, Page, Put, Question
 from worker.stores.segments import Ref
@@ -116,7 +116,7 @@ class EntryStore:
             if old is not None:
                 self._remove(old)
             self._add(Entry(item, ref, now, self._expiry(item.ttl_ms, now)))
-            self._priced.used(item.key, now / NS_PER_S)
+            self._priced.used(item.key, now)
             self._memory.tidy()
             return Put(size, evicted)
 
@@ -131,7 +131,7 @@ class EntryStore:
             content = Content(self._memory.get(entry.ref), Form(entry.form))
             self._hits += 1
             self._saved_ms += entry.cost_ms
-            self._priced.used(key, now / NS_PER_S)
+            self._priced.used(key, now)
             return Found(content, (now - entry.put_ns) // NS_PER_MS)
 
     def search(self, _: Question) -> tuple[Hit, ...]:
@@ -203,7 +203,7 @@ class EntryStore:
 
     def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
         """Return entries that are cheap to lose, the cheapest per byte first; their tags are their keys."""
-        return self._priced.offers(need_bytes, now_ns / NS_PER_S)
+        return self._priced.offers(need_bytes, now_ns)
 
     def entry(self, key: str) -> Entry | None:
         """Return an entry that is there."""
