@@ -361,15 +361,15 @@ class PlanBatchesParams(Params):
                 {
                     "required": ["item_count", "bytes_per_item"],
                     "properties": {
-                        **dict.fromkeys(sorted(_NEW_PLAN), {"not": {"type": "null"}}),
-                        **dict.fromkeys(sorted(_KNOWN_PLAN), {"type": "null"}),
+                        **{key: {"not": {"type": "null"}} for key in sorted(_NEW_PLAN)},
+                        **{key: {"type": "null"} for key in sorted(_KNOWN_PLAN)},
                     },
                 },
                 {
                     "required": ["plan_id"],
                     "properties": {
                         "plan_id": {"not": {"type": "null"}},
-                        **dict.fromkeys([*sorted(_NEW_PLAN), "device_id"], {"type": "null"}),
+                        **{key: {"type": "null"} for key in [*sorted(_NEW_PLAN), "device_id"]},
                         **dict.fromkeys(["fixed_bytes", "max_fraction"], False),
                     },
                 },

@@ -4,7 +4,6 @@ import csv
 import sys
 from collections.abc import Callable, Iterator
 from io import BufferedReader
-from itertools import islice
 from typing import Any
 
 import orjson
@@ -115,10 +114,10 @@ def _json(source: Source, after: dict[str, Any] | None, at: str) -> Iterator[Any
         message = "a JSON file is read by ijson, which is not installed: pip install memory-worker[stores]"
         raise UnsupportedError(message) from None
     try:
-        items = ijson.items(source, at or "item", use_float=True, buf_size=_READ_BYTES)
-        for item in islice(items, 0 if after is None else after["items"], None):
+        for item in ijson.items(source, at or "item", use_float=True, buf_size=_READ_BYTES):
             source.next_item()
-            yield item
+            if after is None or source.items > after["items"]:
+                yield item
     except ijson.JSONError as error:
         raise source.broken(error) from None
 
