@@ -6524,6 +6524,9 @@ public sealed record StoreSearchResult : IWireRecord<StoreSearchResult>
     /// <summary><c>results</c></summary>
     public required IReadOnlyList<StoreHit> Results { get; init; }
 
+    /// <summary>Preferences that were found as lines of text, for a model's prompt; null for other kinds.</summary>
+    public required string? Prompt { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StoreSearchResult() { }
 
@@ -6541,14 +6544,19 @@ public sealed record StoreSearchResult : IWireRecord<StoreSearchResult>
                 Results = WireReader.List(ref reader, "results", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<StoreHit>(ref reader, member, strict));
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "prompt"u8))
+            {
+                Prompt = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "prompt", strict);
+                seen |= 0x2;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "StoreSearchResult", refuse: strict);
             }
         }
-        if (seen != 0x1)
+        if (seen != 0x3)
         {
-            WireReader.Require(seen, "StoreSearchResult", "results");
+            WireReader.Require(strict ? seen : seen | 0x2, "StoreSearchResult", "results", "prompt");
         }
     }
 
@@ -6562,6 +6570,8 @@ public sealed record StoreSearchResult : IWireRecord<StoreSearchResult>
         writer.WriteStartObject();
         writer.WritePropertyName("results"u8);
         WireWriter.List(writer, Results, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("prompt"u8);
+        WireWriter.Value(writer, Prompt);
         writer.WriteEndObject();
     }
 }
@@ -6643,6 +6653,9 @@ public sealed record StoreListResult : IWireRecord<StoreListResult>
     /// <summary>Given as <c>after</c> for the next page; null after the last.</summary>
     public required string? Next { get; init; }
 
+    /// <summary>Preferences of this page as lines of text, for a model's prompt; null for other kinds.</summary>
+    public required string? Prompt { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StoreListResult() { }
 
@@ -6665,14 +6678,19 @@ public sealed record StoreListResult : IWireRecord<StoreListResult>
                 Next = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "next", strict);
                 seen |= 0x2;
             }
+            else if (WireReader.IsAt(ref reader, "prompt"u8))
+            {
+                Prompt = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "prompt", strict);
+                seen |= 0x4;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "StoreListResult", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (seen != 0x7)
         {
-            WireReader.Require(strict ? seen : seen | 0x2, "StoreListResult", "entries", "next");
+            WireReader.Require(strict ? seen : seen | 0x6, "StoreListResult", "entries", "next", "prompt");
         }
     }
 
@@ -6688,6 +6706,8 @@ public sealed record StoreListResult : IWireRecord<StoreListResult>
         WireWriter.List(writer, Entries, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("next"u8);
         WireWriter.Value(writer, Next);
+        writer.WritePropertyName("prompt"u8);
+        WireWriter.Value(writer, Prompt);
         writer.WriteEndObject();
     }
 }
