@@ -61,7 +61,7 @@ class MemoryManager:
                 self.allocations.remove(allocation.allocation_id, ending="device_lost")
             ledger.drop_weights()
             ledger.drop_reservations()
-            found = Lost(device.losing, self.models.lose(device_id))
+            found = Lost(device.losing, self.models.lose(device_id, reason))
             device.info, device.lost_ns, device.readings, self.devices.version = info, now, None, version
             device.losing = ()
             return found

@@ -1419,10 +1419,10 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
-    /// <summary>By the ledger.</summary>
+    /// <summary>What the model was counted with, and is no longer: by the ledger.</summary>
     public required long FreedBytes { get; init; }
 
-    /// <summary>Measured at the operating system or driver.</summary>
+    /// <summary>What came back of its memory, as the operating system or driver shows before and after; null where neither says. More than was claimed where its engine's process has grown since it was last counted.</summary>
     public required long? ReturnedBytes { get; init; }
 
     /// <summary><c>reload_ms</c></summary>
@@ -1433,12 +1433,12 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 
     private readonly long? _claimedBytes;
 
-    /// <summary>What should have come back; null where only its owner knows.</summary>
+    /// <summary>What should have come back, the same as <c>freed_bytes</c>; null where only its owner knows.</summary>
     public long? ClaimedBytes { get => _claimedBytes; init { _claimedBytes = value; _assigned |= 0x1; } }
 
     private readonly long? _keptBytes;
 
-    /// <summary>What of that has not; null where what came back was not measured.</summary>
+    /// <summary><c>claimed_bytes</c> less <c>returned_bytes</c>, 0 where more came back; null where that was not measured.</summary>
     public long? KeptBytes { get => _keptBytes; init { _keptBytes = value; _assigned |= 0x2; } }
 
     private readonly UnloadMode _mode = UnloadMode.Unload;
@@ -1448,8 +1448,13 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 
     private readonly IReadOnlyList<ReleaseStep> _steps = [];
 
-    /// <summary>What was done, in this order.</summary>
+    /// <summary>What was done, in this order; where all were measured they add up to <c>returned_bytes</c>.</summary>
     public IReadOnlyList<ReleaseStep> Steps { get => _steps; init { _steps = value; _assigned |= 0x8; } }
+
+    private readonly long? _processReturnedBytes;
+
+    /// <summary>What came back besides where its engine's process ended: interpreter and library, which are no model's; null where no process ended.</summary>
+    public long? ProcessReturnedBytes { get => _processReturnedBytes; init { _processReturnedBytes = value; _assigned |= 0x10; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -1509,6 +1514,10 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
             {
                 Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleaseStep>(ref reader, member, strict));
             }
+            else if (WireReader.IsAt(ref reader, "process_returned_bytes"u8))
+            {
+                ProcessReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_returned_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "UnloadedModel", refuse: strict);
@@ -1558,6 +1567,11 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         {
             writer.WritePropertyName("steps"u8);
             WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("process_returned_bytes"u8);
+            WireWriter.Value(writer, ProcessReturnedBytes);
         }
         writer.WriteEndObject();
     }
@@ -2752,7 +2766,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
-    /// <summary><c>state</c></summary>
+    /// <summary><c>failed</c> where the last try to load it failed, and where it can't be loaded; <c>unloaded</c> where it was lost with its device or its engine's process. Its next use tries either again, unless <c>state_reason</c> says otherwise.</summary>
     public required ModelState State { get; init; }
 
     /// <summary><c>device_id</c></summary>
@@ -2770,7 +2784,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>measured_bytes</c></summary>
     public required long? MeasuredBytes { get; init; }
 
-    /// <summary>What the process grew by while it was loaded, by the system; null where other changes hide it.</summary>
+    /// <summary>What the process that it is in grew by while it was loaded, by the system: its engine's, its device's where that has one, else the worker's; null where other changes hide it.</summary>
     public required long? MeasuredProcessBytes { get; init; }
 
     /// <summary>What a model in an engine's process takes beside what it took when it was loaded, measured after its last work; null for others. Null from a worker that does not send it yet.</summary>
@@ -2809,7 +2823,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
-    /// <summary>Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against it. Null from a worker that does not send it yet.</summary>
+    /// <summary>Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or its engine's process; null once it is loaded, and where nothing is known against it. Null from a worker that does not send it yet.</summary>
     public string? StateReason { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
