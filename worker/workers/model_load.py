@@ -244,7 +244,7 @@ class ModelWorker:
     ) -> Residence:  # fmt: skip
         """Load into the headroom held, and commit what it turned out to take."""
         device_id, handle = held.reservation.request.device_id, held.handle
-        started_ns, grown = self._clock.now_ns(), self.weights.process_growth()
+        started_ns, grown = self._clock.now_ns(), self.weights.process_growth(device_id)
         block, size, footprint = self.weights.load(entry, source, device_id, handle, token, report)
         took_ms = (self._clock.now_ns() - started_ns) // NS_PER_MS
         if source.copy is not None:

@@ -22,6 +22,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
+from worker.telemetry.process_memory import note_start
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _OWN = ("worker", "protocol")
@@ -71,6 +72,7 @@ class ChildProcess:
         self._end: Ending | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process = _start(launch, slots)
+        note_start()
         self.pid = self._process.pid
         self._pipe, self._stderr = _ends(self._process)
         self._answers = Answers(self._pipe, self._write_broken)
