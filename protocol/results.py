@@ -775,6 +775,30 @@ class PlanBatchesResult(Record):
     peak_bytes: Bytes
     unbatched_bytes: Count
     savings_percentage: Percent
+    plan_id: str | None = None
+    """By which the rest is asked for anew, with ``done_items``, as often as pressure may have changed. A thousand are kept."""
+    remaining_items: Count | None = None
+    """Items that this is the plan for."""
+
+
+class OperationBeginResult(Record):
+    """The operation is under way."""
+
+    operation_id: str
+
+
+class OperationEndResult(Record):
+    """What an operation took: its time, and how the worker's own process grew meanwhile.
+
+    Other processes have figures of their own: devices and engines in ``memory.get_status``.
+    """
+
+    name: str
+    duration_us: Microseconds
+    peak_bytes: Bytes | None
+    """The most that the process had grown by, as it was sampled a hundred times a second; null where the system does not say."""
+    delta_bytes: Int64 | None
+    """What it had grown by at the end; negative where it shrank."""
 
 
 class Limits(Record):

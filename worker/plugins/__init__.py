@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from worker.core.models import TensorInfo
     from worker.eviction.entry_prices import PricedEntries
+    from worker.plugins._batches import Batch, Batches, Saved
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllocationNotFoundError",
+    "Batch",
+    "Batches",
     "Buffer",
     "Call",
     "CancelToken",
@@ -65,6 +68,7 @@ __all__ = [
     "PluginAction",
     "PluginHost",
     "PricedEntries",
+    "Saved",
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
@@ -72,7 +76,10 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
+    "Batch": "worker.plugins._batches",
+    "Batches": "worker.plugins._batches",
     "Buffer": "worker.plugins._buffer_views",
+    "Saved": "worker.plugins._batches",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",

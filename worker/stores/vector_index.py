@@ -13,8 +13,8 @@ from protocol.vocabulary import VectorMetric
 from worker.core.sure_lock import SureLock
 from worker.stores.vector_rows import LARGEST, SMALLEST, Array, Rows
 
-_STEP_ROWS = 256
-"""Rows that are scored at a time: of 384 dimensions they take 384 KiB in float32, which a core's cache holds."""
+_STEP_BYTES = 2**19
+"""Of the rows that are scored at a time, in float32: a core's cache holds them."""
 _HALF_TO_SINGLE = np.float32(2.0**112)
 """A float16's bits, with its exponent's in a float32's place, times this are the same number."""
 _NO_EXPONENT_ABOVE = np.int32(-0x70000001)
@@ -32,6 +32,7 @@ class VectorIndex:
     def __init__(self, dimensions: int, metric: VectorMetric) -> None:
         self.dimensions = dimensions
         self.metric = metric
+        self._step_rows = max(8, _STEP_BYTES // (4 * dimensions))
         self._lock = SureLock()
         # All mutable state: the rows, each one's key, and each key's row.
         self._rows = Rows(dimensions)
@@ -140,10 +141,10 @@ class VectorIndex:
             return np.empty(0, np.int64)
         least, most = np.empty(count), np.empty(count)
         unit = (vector / length if length else vector).astype(np.float32) * _HALF_TO_SINGLE
-        work = np.empty((_STEP_ROWS, self.dimensions), np.int32)
+        work = np.empty((self._step_rows, self.dimensions), np.int32)
         start = 0
         while start < count:
-            rows = self._rows.some(start, min(start + _STEP_ROWS, count), chosen)
+            rows = self._rows.some(start, min(start + self._step_rows, count), chosen)
             part = work[: len(rows)]
             part[:] = rows["values"].view(np.int16)
             part <<= 13
@@ -170,8 +171,8 @@ class VectorIndex:
     def _exact(self, places: Array, vector: Array, length: float) -> list[float]:
         """Return scores in float64, each from its own row and the vector alone."""
         scores = list[float]()
-        for start in range(0, len(places), _STEP_ROWS):
-            rows = self._rows.at(places[start : start + _STEP_ROWS])
+        for start in range(0, len(places), self._step_rows):
+            rows = self._rows.at(places[start : start + self._step_rows])
             values = rows["values"].astype(np.float64) * rows["scale"].astype(np.float64)[:, None]
             if self.metric is VectorMetric.L2:
                 found = -np.sqrt(np.square(values - vector).sum(axis=1))

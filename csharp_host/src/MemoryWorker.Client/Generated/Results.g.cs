@@ -5598,8 +5598,11 @@ public sealed record PlannedRelease : IWireRecord<PlannedRelease>
 }
 
 /// <summary>The largest batch that fits, and what it saves against doing all at once.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>batch_size</c></summary>
     public required long BatchSize { get; init; }
 
@@ -5614,6 +5617,16 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
 
     /// <summary><c>savings_percentage</c></summary>
     public required double SavingsPercentage { get; init; }
+
+    private readonly string? _planId;
+
+    /// <summary>By which the rest is asked for anew, with <c>done_items</c>, as often as pressure may have changed. A thousand are kept.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x1; } }
+
+    private readonly long? _remainingItems;
+
+    /// <summary>Items that this is the plan for.</summary>
+    public long? RemainingItems { get => _remainingItems; init { _remainingItems = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanBatchesResult() { }
@@ -5652,6 +5665,14 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
                 SavingsPercentage = WireReader.Double(ref reader, "savings_percentage", strict, minimum: 0, maximum: 100);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "remaining_items"u8))
+            {
+                RemainingItems = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "remaining_items", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanBatchesResult", refuse: strict);
@@ -5681,6 +5702,16 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
         WireWriter.Value(writer, UnbatchedBytes);
         writer.WritePropertyName("savings_percentage"u8);
         WireWriter.Value(writer, SavingsPercentage);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("remaining_items"u8);
+            WireWriter.Value(writer, RemainingItems);
+        }
         writer.WriteEndObject();
     }
 }
@@ -7283,6 +7314,133 @@ public sealed record StoreFigures : IWireRecord<StoreFigures>
         WireWriter.Value(writer, Evictions);
         writer.WritePropertyName("price_ms_per_mib"u8);
         WireWriter.Value(writer, PriceMsPerMib);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>The operation is under way.</summary>
+public sealed record OperationBeginResult : IWireRecord<OperationBeginResult>
+{
+    /// <summary><c>operation_id</c></summary>
+    public required string OperationId { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationBeginResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationBeginResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationBeginResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "operation_id"u8))
+            {
+                OperationId = WireReader.String(ref reader, "operation_id", strict);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationBeginResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "OperationBeginResult", "operation_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationBeginResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("operation_id"u8);
+        WireWriter.Value(writer, OperationId);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What an operation took: its time, and how the worker's own process grew meanwhile.</summary>
+/// <remarks>Other processes have figures of their own: devices and engines in <c>memory.get_status</c>.</remarks>
+public sealed record OperationEndResult : IWireRecord<OperationEndResult>
+{
+    /// <summary><c>name</c></summary>
+    public required string Name { get; init; }
+
+    /// <summary><c>duration_us</c></summary>
+    public required long DurationUs { get; init; }
+
+    /// <summary>The most that the process had grown by, as it was sampled a hundred times a second; null where the system does not say.</summary>
+    public required long? PeakBytes { get; init; }
+
+    /// <summary>What it had grown by at the end; negative where it shrank.</summary>
+    public required long? DeltaBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationEndResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationEndResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationEndResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "duration_us"u8))
+            {
+                DurationUs = WireReader.Int64(ref reader, "duration_us", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "peak_bytes"u8))
+            {
+                PeakBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "delta_bytes"u8))
+            {
+                DeltaBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "delta_bytes", strict, minimum: -9223372036854775807);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationEndResult", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0xc, "OperationEndResult", "name", "duration_us", "peak_bytes", "delta_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationEndResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("duration_us"u8);
+        WireWriter.Value(writer, DurationUs);
+        writer.WritePropertyName("peak_bytes"u8);
+        WireWriter.Value(writer, PeakBytes);
+        writer.WritePropertyName("delta_bytes"u8);
+        WireWriter.Value(writer, DeltaBytes);
         writer.WriteEndObject();
     }
 }
