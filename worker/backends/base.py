@@ -153,6 +153,13 @@ class ProbedBeside(DeviceBackend, Protocol):
 class OwnProcess(ProbedBeside, Protocol):
     """What a backend has besides if its devices live in a process of their own, and so can come and go."""
 
+    def recent_readings(self, device_id: str, max_age_ms: int | None) -> tuple[Readings, int] | None:
+        """Return what that process last noted, and how many nanoseconds ago. Never waits, however the process is.
+
+        None where that is older, or something was changed since: it has to be asked.
+        """
+        ...
+
     def work(
         self, name: str, work: RemoteWork, token: CancelToken, report: Callable[[int, int], None]
     ) -> Any:

@@ -4,6 +4,7 @@ The process is started beside everything else, called through small messages, an
 What was on its devices is gone then, and said so; ``restart`` is the other way: everything is carried over.
 """
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ from worker.backends.isolation.restarting import restarted, used_bytes
 from worker.backends.isolation.returning import Returning
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
-from worker.core.clock import Clock
+from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
@@ -53,7 +54,7 @@ class IsolatedBackend:
         self._launch = launch
         self._others = others
         self._now_ns = clock.now_ns
-        self._slots = Slots.create(as_file=slots_as_file)
+        self._slots = Slots.create(as_file=slots_as_file, figures=True)
         self._presence = Presence(expected, self._with_displaced)
         self._changed = self._presence.changed
         # All mutable state besides the process's: what is on its devices, what waits in host memory, what went
@@ -180,6 +181,24 @@ class IsolatedBackend:
         """Ask the process. DeviceUnavailableError where it does not answer in a moment, or is being replaced."""
         with self._presence.using(device_id, Executed.NO, waits=False) as child:
             readings = self._asking.readings(child, device_id)
+        return self._without_promised(device_id, readings)
+
+    def recent_readings(self, device_id: str, max_age_ms: int | None) -> tuple[Readings, int] | None:
+        """Return what the process last noted, and how many nanoseconds ago. Never waits.
+
+        None where that is older, or something was changed since.
+        """
+        child = self._presence.child
+        found = None if child is None else child.figures(device_id)
+        if found is None:
+            return None
+        age_ns = max(0, time.monotonic_ns() - found.taken_ns)
+        if max_age_ms is not None and age_ns > max_age_ms * NS_PER_MS:
+            return None
+        return self._without_promised(device_id, found.readings), age_ns
+
+    def _without_promised(self, device_id: str, readings: Readings) -> Readings:
+        """Leave out the headroom that blocks in host memory wait for."""
         promised = self._displaced.bytes_of(device_id)
         if not promised:
             return readings
