@@ -33,8 +33,13 @@ class EntryKind:
 
     word: StoreKind
     device_id = "cpu"
+    stores: type[EntryStore] = EntryStore
+    has_vectors = False
+    """Whether each entry has one."""
     default_bytes = 256 * MIB
     """The most that a store holds that is opened without ``max_bytes``."""
+    default_entries: int | None = None
+    """The most entries of one that is opened without ``max_entries``; None for any number."""
 
     def __init__(self, consumer_id: str, tools: Tools) -> None:
         self.kind = f"store_{self.word}"
@@ -51,7 +56,7 @@ class EntryKind:
 
     def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:  # noqa: ARG002
         """Open a store. InvalidRequestError for options that are of another kind."""
-        store = EntryStore(self, name, self.resolved(options))
+        store = self.stores(self, name, self.resolved(options))
         with self.lock:
             self._stores.add(store)
         return Opened(store, created=True)
@@ -96,14 +101,14 @@ class EntryKind:
 
     def refusal(self, size: int) -> str | None:
         """Return why an entry of a size can't be taken now, whatever else goes."""
-        limit = self._limit()
+        limit = self.limit()
         if limit is None or size <= limit:
             return None
         return f"it takes {size} bytes, and all stores of this name may hold {limit} together"
 
     def make_room(self, size: int, replaced: Entry | None) -> int:
         """Evict the cheapest of all scopes until so much fits beside what is replaced. Returns how many went."""
-        limit, spared, evicted = self._limit(), 0 if replaced is None else replaced.entry_bytes, 0
+        limit, spared, evicted = self.limit(), 0 if replaced is None else replaced.entry_bytes, 0
         while limit is not None and (over := self.held_bytes - spared + size - limit) > 0:
             before = evicted
             for each in self._cheapest(over + spared):
@@ -116,16 +121,17 @@ class EntryKind:
                 break
         return evicted
 
+    def limit(self) -> int | None:
+        """Return the most that all scopes together may hold now; None for no such bound."""
+        limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
+        return min(limits, default=None)
+
     def forget(self, store: EntryStore) -> None:
         """Have a store be none of its any more."""
         with self.lock:
             self._stores.discard(store)
 
     # ---- inside ----
-
-    def _limit(self) -> int | None:
-        limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
-        return min(limits, default=None)
 
     def _cheapest(self, need_bytes: int) -> Iterator[_Cheap]:
         now = self.now_ns()

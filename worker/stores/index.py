@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from protocol.store_results import StoreEntry, StoreFigures
 from worker.core.clock import NS_PER_MS
-from worker.plugins import LimitExceededError, Offer, PricedEntries, UnsupportedError
+from worker.plugins import InvalidRequestError, LimitExceededError, Offer, PricedEntries, UnsupportedError
 from worker.stores.base import Choice, Cleared, Content, Deleted, Form, Found, Hit, Item, Page, Put, Question
 from worker.stores.segments import Ref
 
@@ -36,12 +36,12 @@ class Entry:
         "tags",
     )
 
-    def __init__(self, item: Item, ref: Ref, now_ns: int, expires_ns: int | None) -> None:
+    def __init__(self, item: Item, ref: Ref, size: int, now_ns: int, expires_ns: int | None) -> None:
         self.key = item.key
         self.ref = ref
         self.form = item.content.form
         self.content_bytes = len(item.content.data)
-        self.entry_bytes = entry_bytes(item)
+        self.entry_bytes = size
         self.put_ns = now_ns
         self.expires_ns = expires_ns
         self.cost_ms = item.cost_ms or 0.0
@@ -80,6 +80,11 @@ class EntryStore:
         return self._options.max_bytes or self._kind.default_bytes
 
     @property
+    def max_entries(self) -> int | None:
+        """The most entries that it has; None for any number."""
+        return self._options.max_entries or self._kind.default_entries
+
+    @property
     def quick(self) -> bool:
         """Whether its entries are small."""
         return not self._large
@@ -92,9 +97,10 @@ class EntryStore:
             raise LimitExceededError(message, entry_bytes=content_bytes, limit_bytes=self.limit_bytes)
 
     def configure(self, options: "Options") -> None:
-        """Take over options; what is above a lower bound goes."""
+        """Take over the options that are given; what is above a lower bound goes."""
+        given = self._kind.resolved(options)
         with self._kind.lock:
-            self._options = options
+            self._options = given.over(self._options)
             self._make_room(0, None)
             self._memory.tidy()
 
@@ -102,20 +108,27 @@ class EntryStore:
 
     def put(self, item: Item) -> Put:
         """Store an entry. The cheapest of the others go first; if it still fails, the one of that key stays."""
-        size = entry_bytes(item)
+        if item.vector is not None and not self._kind.has_vectors:
+            raise InvalidRequestError.at("data.vector", f"a store of kind {self._kind.word} keeps none")
+        size = self._size_of(item)
         self.check(size)
         with self._kind.lock:
             now = self._kind.now_ns()
             self.expire(now)
-            refused = self._kind.refusal(size)
+            old = self._entries.get(item.key)
+            refused = self._refusal(size, old)
             if refused is not None:
                 return Put(size, 0, refused)
-            old = self._entries.get(item.key)
             evicted = self._make_room(size, old) + self._kind.make_room(size, old)
             ref = self._memory.put(item.content.data)
+            try:
+                self._index(item)
+            except BaseException:
+                self._memory.free(ref)
+                raise
             if old is not None:
-                self._remove(old)
-            self._add(Entry(item, ref, now, self._expiry(item.ttl_ms, now)))
+                self._drop(old)
+            self._add(Entry(item, ref, size, now, self._expiry(item.ttl_ms, now)))
             self._priced.used(item.key, now)
             self._memory.tidy()
             return Put(size, evicted)
@@ -128,7 +141,7 @@ class EntryStore:
             if entry is None or _ended(entry, now):
                 self._misses += 1
                 return None
-            content = Content(self._memory.get(entry.ref), Form(entry.form))
+            content = self._content(entry)
             self._hits += 1
             self._saved_ms += entry.cost_ms
             self._priced.used(key, now)
@@ -136,8 +149,15 @@ class EntryStore:
 
     def search(self, _: Question) -> tuple[Hit, ...]:
         """Refuse: entries are found by their keys."""
-        message = f"a store of kind {self._kind.word} is not searched: it has keys, tags and prefixes"
+        message = (
+            f"a store of kind {self._kind.word} is not searched: it has keys, tags and prefixes;"
+            " stores of kind vectors are, by a vector, and those of kind preferences, by a text"
+        )
         raise UnsupportedError(message, store=self._name, kind=self._kind.word)
+
+    def prompt(self, _: Iterable[str]) -> str | None:
+        """Return None: its entries are no text for a model."""
+        return None
 
     def page(self, after: str | None, limit: int) -> Page:
         """Return entries in the order of their keys."""
@@ -165,12 +185,12 @@ class EntryStore:
     def clear(self) -> Cleared:
         """Delete all entries."""
         with self._kind.lock:
-            cleared, held = self.held_bytes, self._memory.held_bytes
+            cleared, held = self.held_bytes, self._mapped_bytes
             for entry in list(self._entries.values()):
                 self._remove(entry)
             self._due.clear()
             self._memory.squeeze()
-            return Cleared(cleared, held - self._memory.held_bytes)
+            return Cleared(cleared, held - self._mapped_bytes)
 
     def close(self) -> Cleared:
         """Give the memory back."""
@@ -230,12 +250,44 @@ class EntryStore:
             else:
                 heappush(self._due, (entry.expires_ns, key))
 
+    # ---- what a kind may do otherwise ----
+
+    def _size_of(self, item: Item) -> int:
+        """Return what an entry takes."""
+        return entry_bytes(item)
+
+    def _refusal(self, size: int, _replaced: Entry | None) -> str | None:
+        """Return why an entry of a size can't be taken now."""
+        return self._kind.refusal(size)
+
+    def _index(self, item: Item) -> None:
+        """Keep what an entry is found by beside its key; what it raises leaves the store as it was."""
+
+    def _unindex(self, key: str) -> None:
+        """Forget that, of an entry that goes."""
+
+    @property
+    def _mapped_bytes(self) -> int:
+        """What the system has given for entries, of all scopes, or for this one's index."""
+        return self._memory.held_bytes
+
     # ---- inside ----
+
+    def _content(self, entry: Entry) -> Content:
+        """Return a copy of an entry's content."""
+        return Content(self._memory.get(entry.ref), Form(entry.form))
+
+    def _having(self, tags: tuple[str, ...]) -> Iterable[Entry]:
+        """Return the entries that have all of these tags."""
+        if not tags:
+            return self._entries.values()
+        keys = set.intersection(*(self._tagged.get(each, set()) for each in tags))
+        return [self._entries[key] for key in keys]
 
     def _make_room(self, size: int, replaced: Entry | None) -> int:
         """Evict the cheapest until so much fits within the bounds, beside what is replaced. Returns how many went."""
         spared = 0 if replaced is None else replaced.entry_bytes
-        evicted, most = 0, self._options.max_entries
+        evicted, most = 0, self.max_entries
         while True:
             over = self.held_bytes - spared + size - self.limit_bytes
             count = len(self._entries) + (size > 0 and replaced is None)
@@ -263,6 +315,10 @@ class EntryStore:
             heappush(self._due, (entry.expires_ns, entry.key))
 
     def _remove(self, entry: Entry) -> None:
+        self._unindex(entry.key)
+        self._drop(entry)
+
+    def _drop(self, entry: Entry) -> None:
         del self._entries[entry.key]
         self._priced.remove(entry.key)
         self._memory.free(entry.ref)

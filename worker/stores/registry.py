@@ -11,6 +11,8 @@ from worker.stores.base import Cleared, Home, Kind, KindOf, Opened, Options, Sco
 
 KINDS: dict[StoreKind, str] = {
     StoreKind.CACHE: "worker.stores.cache:Caches",
+    StoreKind.VECTORS: "worker.stores.vectors:Vectors",
+    StoreKind.PREFERENCES: "worker.stores.preferences:Preferences",
 }
 """Where each kind is, imported when the first store of it is opened."""
 
