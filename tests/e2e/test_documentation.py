@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -50,8 +51,8 @@ def test_python(shown: Snippet, tmp_path: Path) -> None:
     if shown.not_run:
         imports = [one for one in ast.parse(shown.text).body if isinstance(one, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(imports, []), str(shown), "exec"), {})  # noqa: S102
-    elif "def register(" in shown.text:
-        _load_as_plugin(shown, tmp_path)
+    elif "def register(" in shown.text or re.search(r"\bhost\.", shown.text):
+        _load_as_plugin(shown.text, tmp_path)
     else:
         script = tmp_path / "snippet.py"
         script.write_text(shown.text, encoding="utf-8")
@@ -62,13 +63,16 @@ def test_python(shown: Snippet, tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def _load_as_plugin(shown: Snippet, folder: Path) -> None:
-    """The actions that it adds are there."""
-    (folder / "shown_plugin.py").write_text(shown.text, encoding="utf-8")
+def _load_as_plugin(text: str, folder: Path) -> None:
+    """The actions that it adds are there. What is only a part of an action is put into one, which is not called."""
+    if "def register(" not in text:
+        part = textwrap.indent(text, " " * 8)
+        text = f"def register(host):\n    def part(data, call):\n{part}\n    host.add_action('shown.part', part)\n"
+    (folder / "shown_plugin.py").write_text(text, encoding="utf-8")
     path = os.pathsep.join([str(folder), str(ROOT), str(ENTRY)])
     with worker("--plugin", "shown_plugin", environment={"PYTHONPATH": path}) as started:
         there = started.call("worker.hello")["actions"]
-    added = re.findall(r'add_(?:model_)?action\("([\w.]+)"', shown.text)
+    added = re.findall(r"""add_(?:model_)?action\(["']([\w.]+)""", text)
     assert added
     assert set(added) <= set(there)
 

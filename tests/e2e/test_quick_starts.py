@@ -1,5 +1,6 @@
-"""The first page's commands for somebody with Ollama and ComfyUI on one GPU, pasted. (The other two are with their language's.)"""
+"""The first page's commands for somebody with Ollama and ComfyUI on one GPU, pasted; the other two are run elsewhere."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -41,7 +42,12 @@ def test_ollama_and_comfyui_on_one_gpu(tmp_path: Path) -> None:
             def screen() -> str:
                 arguments = [*shlex.split(top)[3:-1], str(tmp_path / "broker.sock"), "--once"]
                 done = subprocess.run(
-                    [*PYTHON, *arguments], cwd=ENTRY, capture_output=True, text=True, check=True
+                    [*PYTHON, *arguments],
+                    cwd=ENTRY,
+                    env={**os.environ, "COLUMNS": "140"},
+                    capture_output=True,
+                    text=True,
+                    check=True,
                 )
                 return done.stdout
 

@@ -32,7 +32,7 @@ global using Microsoft.Extensions.Hosting;
 GIVEN = {
     "builder.": "var builder = Host.CreateApplicationBuilder();\n",
     "changed)": 'var changed = new PressureChangedData { DeviceId = "cpu", From = PressureCategory.Low, '
-    "To = PressureCategory.High, PressurePercentage = 91, Signals = [] };\n",
+    "To = PressureCategory.High, PressurePercentage = 91, AvailableBytes = 0 };\n",
 }
 """What a page says is there before, by what is used of it."""
 TYPES = {
