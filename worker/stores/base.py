@@ -1,6 +1,6 @@
 """What the stores are made of: scopes, what is put and found, and the two protocols that a kind implements."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -30,6 +30,20 @@ class Content(NamedTuple):
 
     data: bytes | bytearray
     form: Form = Form.JSON
+
+
+class Row(NamedTuple):
+    """An entry as it is in a file. Times are of the day, in milliseconds."""
+
+    key: str
+    form: int
+    put_ms: int
+    expires_ms: int | None
+    cost_ms: float
+    tags: tuple[str, ...]
+    content_bytes: int
+    content: bytes | bytearray | None = None
+    """None where only what is known about it was read."""
 
 
 class Item(Record):
@@ -170,6 +184,30 @@ class Store(Protocol):
     def figures(self) -> StoreFigures:
         """Return what it holds and saves."""
         ...
+
+
+class EntryFile(Protocol):
+    """What a store of entries asks of its file (``files.StoreFile``). Each call is one transaction.
+
+    OutOfMemoryError where its file system is full: nothing was changed.
+    """
+
+    read_ms: float
+    """What reading an entry takes, as it was of late."""
+
+    def set_options(self, options: Options) -> None: ...  # noqa: D102
+
+    def rows(self) -> list[Row]: ...  # noqa: D102
+
+    def read(self, key: str) -> Content | None: ...  # noqa: D102
+
+    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None: ...  # noqa: D102
+
+    def clear(self) -> None: ...  # noqa: D102
+
+    def rest(self) -> None: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
 
 
 class Opened(NamedTuple):

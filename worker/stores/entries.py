@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protocol.vocabulary import StoreKind
+from worker.core.clock import NS_PER_MS
 from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer
-from worker.stores.base import Opened, Options, Scope, Tools
-from worker.stores.index import MIB, Entry, EntryStore
+from worker.stores.base import EntryFile, Opened, Options, Scope, Tools
+from worker.stores.entry import Entry
+from worker.stores.index import MIB, EntryStore
 from worker.stores.segments import SegmentMemory
+
+PERSISTENT = ".store"
+"""Ends the name of a file that is there again after a restart."""
 
 _PARTS = 4
 """Of offers: each is half of what is needed after it, since closing gaps costs about the same for any of them."""
@@ -40,6 +45,7 @@ class EntryKind:
         self.kind = f"store_{self.word}"
         self.consumer_id = consumer_id
         self.now_ns = tools.now_ns
+        self._utc_ms = tools.utc_ms
         self.lock = SureLock()
         # All mutable state, guarded by the lock, as is that of its stores.
         self.memory = SegmentMemory()
@@ -49,12 +55,34 @@ class EntryKind:
         self._limit_bytes: int | None = None
         self._stores: set[EntryStore] = set()
 
-    def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:  # noqa: ARG002
-        """Open a store. InvalidRequestError for options that are of another kind."""
-        store = EntryStore(self, name, self.resolved(options))
-        with self.lock:
-            self._stores.add(store)
-        return Opened(store, created=True)
+    def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
+        """Open a store, with what of it is on disk. InvalidRequestError for options that can't be met."""
+        options = self.resolved(options)
+        path = None if file is None else file.with_name(file.name + PERSISTENT)
+        there = path is not None and path.exists()
+        if options.persist and path is None:
+            message = "this worker keeps nothing on disk: start it with --store-folder"
+            raise InvalidRequestError.at("data.options.persist", message)
+        if there and options.persist is False:
+            message = "it is on disk: open it without that, or delete its scope first"
+            raise InvalidRequestError.at("data.options.persist", message)
+        if path is None or not (there or options.persist):
+            return Opened(self._joined(self.store(name, options, self.scratch(name, scope, file))), created=True)
+        from worker.stores.files import about, StoreFile  # noqa: PLC0415 - only what persists needs it
+
+        kept = StoreFile(path, about(scope, (self.word, name)))
+        store = self.store(name, self.merged(kept.options(), options), kept)
+        store.load()
+        store.configure(options)
+        return Opened(self._joined(store), created=not there)
+
+    def store(self, name: str, options: Options, file: EntryFile | None) -> EntryStore:
+        """Make a store of this kind."""
+        return EntryStore(self, name, options, file)
+
+    def scratch(self, _name: str, _scope: Scope, _file: Path | None) -> EntryFile | None:
+        """Return the file that a store has which does not persist; none, where what goes can be made again."""
+        return None
 
     def resolved(self, options: Options) -> Options:
         """Return options as they hold. InvalidRequestError for what this kind has not."""
@@ -62,6 +90,14 @@ class EntryKind:
             if getattr(options, name) is not None:
                 raise InvalidRequestError.at(f"data.options.{name}", f"a store of kind {self.word} has none")
         return options
+
+    def merged(self, before: Options, given: Options) -> Options:
+        """Return options with those that are given in place of those before. InvalidRequestError."""
+        new = {name: value for name, value in vars(self.resolved(given)).items() if value is not None}
+        if new.get("persist", before.persist) != before.persist and before.persist is not None:
+            message = "a store that is open stays where it is: close it first"
+            raise InvalidRequestError.at("data.options.persist", message)
+        return Options(**(vars(before) | new))
 
     # ---- the consumer ----
 
@@ -82,7 +118,7 @@ class EntryKind:
             for each in offer.tag:  # type: ignore[attr-defined]  # its own
                 if before - self.held_bytes >= offer.bytes:
                     break
-                each.store.evict(each.key)
+                each.store.give_up(each.key)
             token.check()
             self.memory.squeeze()
             return before - self.held_bytes
@@ -92,7 +128,18 @@ class EntryKind:
         with self.lock:
             self._limit_bytes = limit_bytes
 
+    def tend(self) -> None:
+        """Do what is due: remove what has ended."""
+        with self.lock:
+            stores = tuple(self._stores)
+        for each in stores:
+            each.tend()
+
     # ---- for its stores, which have the lock ----
+
+    def behind_ns(self) -> int:
+        """Return what the clock is behind the time of day."""
+        return self._utc_ms() * NS_PER_MS - self.now_ns()
 
     def refusal(self, size: int) -> str | None:
         """Return why an entry of a size can't be taken now, whatever else goes."""
@@ -108,7 +155,7 @@ class EntryKind:
             before = evicted
             for each in self._cheapest(over + spared):
                 if replaced is None or each.store.entry(each.key) is not replaced:
-                    evicted += each.store.evict(each.key)
+                    evicted += each.store.give_up(each.key)
                     over -= each.bytes
                     if over <= 0:
                         break
@@ -123,6 +170,11 @@ class EntryKind:
 
     # ---- inside ----
 
+    def _joined(self, store: EntryStore) -> EntryStore:
+        with self.lock:
+            self._stores.add(store)
+        return store
+
     def _limit(self) -> int | None:
         limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
         return min(limits, default=None)
@@ -136,7 +188,7 @@ class EntryKind:
 
 
 def _cheap(offer: Offer, store: EntryStore) -> _Cheap:
-    return _Cheap(offer.cost_ms / offer.bytes, offer.bytes, offer.cost_ms, store, str(offer.tag))
+    return _Cheap(offer.cost_ms / max(1, offer.bytes), offer.bytes, offer.cost_ms, store, str(offer.tag))
 
 
 def _price(one: _Cheap) -> float:
