@@ -37,7 +37,7 @@ Int64 = Annotated[int, Ge(-INT64_MAX), Le(INT64_MAX)]
 Percent = Annotated[float, Ge(0), Le(100)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Cost = Annotated[float, Ge(0)]
-"""Milliseconds, in parts: of a price by the chance that it is ever paid."""
+"""Milliseconds, in parts: of a price by how often it is expected to be paid."""
 
 
 # ---- pieces -------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class ReleasedMemory(Record):
     returned_bytes: Bytes | None
     """What the device's readings showed after it; null where they can't tell."""
     cost_ms: Cost | None
-    """What rebuilding it takes, by the chance that it is needed again; null where unknown."""
+    """What rebuilding it takes, by how often it is expected to be needed in ten minutes; null where unknown."""
     reason: str
 
 
@@ -728,7 +728,7 @@ class PlannedRelease(Record):
     expected_bytes: Bytes
     """What is expected back, by what came of its promises before."""
     cost_ms: Cost | None
-    """What rebuilding it takes, by the chance that it is needed again; null where unknown."""
+    """What rebuilding it takes, by how often it is expected to be needed in ten minutes; null where unknown."""
     reason: str
 
 

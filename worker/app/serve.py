@@ -90,7 +90,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
     reaper = build_reaper(parts, runner)
     pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
-    plugins = _plugins(arguments, parts, timers, runner)
+    plugins = _plugins(arguments, parts, timers, runner, stores)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
@@ -163,7 +163,9 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
+def _plugins(
+    arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner, stores: LazyStores
+) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
@@ -182,7 +184,9 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
         parts.memory.consumers.add_source(buffers.consumers)
         operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
         models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
+        return load_plugins(
+            arguments.plugin, models, operations, parts.memory.consumers, buffers, stores.host
+        )
     except PluginError as error:
         fail(f"--plugin {error}")
 

@@ -1,7 +1,7 @@
 """What holds memory and gives it back, for a price: the seam that models, pools, hosts, servers and stores share.
 
-The currency is expected milliseconds of rebuilding: what building it again takes, by the chance that it is needed
-again before it would have to be built again anyway.
+The currency is expected milliseconds of rebuilding: what building it again takes, by how often it is expected to be
+needed in the next ten minutes, or before it would go anyway.
 """
 
 from typing import Protocol, runtime_checkable
@@ -48,7 +48,7 @@ class Offer(Record):
 
     bytes: int
     cost_ms: float
-    """Expected milliseconds of rebuilding: the time it takes, by the chance that it is needed again."""
+    """Expected milliseconds of rebuilding: the time it takes, by how often it is expected to be needed in ten minutes."""
     reason: str
     """Where the price comes from, in words that end a sentence; empty for none."""
     divisible: bool = False

@@ -10,7 +10,7 @@ from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
 from worker.core.consumers import MIB, Holding, Offer, Quote, price_per_mib
 from worker.core.errors import ConsumerNotFoundError, InvalidRequestError
 from worker.core.sure_lock import SureRLock
-from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
+from worker.eviction.use_rate import UseRate
 from worker.policy.consumer_limits import ConsumerLimit, fall, rise
 
 CONSUMERS_MAX = 1024
@@ -89,8 +89,8 @@ class HostConsumer:
         # All mutable state.
         self.said = said
         self.expires_ns: int | None = None
-        self._saved = ReuseChance()
-        self._hits, self._misses = ReuseChance(), ReuseChance()
+        self._saved = UseRate()
+        self._hits, self._misses = UseRate(), UseRate()
 
     def update(self, said: Registration, now_ns: int) -> None:
         """Take over what is said of it now, and learn from what was used since."""
@@ -123,29 +123,28 @@ class HostConsumer:
         self.said = replace(self.said, held_bytes=held, offers=tuple(offers))
 
     def quote(self, now_ns: int) -> Quote:
-        """Return what it offers now, at the price by the chance that what goes is needed again."""
-        said, (chance, because) = self.said, self._chance(now_ns)
+        """Return what it offers now, at the price by how often what goes is expected to be needed again."""
+        said, (times, because) = self.said, self._times(now_ns)
         offers = said.offers
-        if chance < 1:
+        if because:
             offers = tuple(
-                replace(each, cost_ms=each.cost_ms * chance, reason=because) for each in said.offers
+                replace(each, cost_ms=each.cost_ms * times, reason=because) for each in said.offers
             )
         holding = Holding(said.held_bytes, said.floor_bytes)
         return Quote(said.consumer_id, said.kind, said.device_id, holding, offers)
 
-    def _chance(self, now_ns: int) -> tuple[float, str]:
-        """Return the chance that what goes is needed again within the time that a use counts for, and why.
+    def _times(self, now_ns: int) -> tuple[float, str]:
+        """Return how often what goes is expected to be built again within ten minutes, and why.
 
-        1. What its hits saved lately is what its bytes are worth: an average one is dear by that, and no dearer.
+        1. What its hits saved lately is what its bytes are worth, on the average.
         2. Where that is not told, it is the share of hits among what it was asked for lately.
         3. Without a history it is priced by what it declares.
         """
         said = self.said
         offered, cost = sum(each.bytes for each in said.offers), sum(each.cost_ms for each in said.offers)
         if self._saved.known and said.held_bytes and cost > 0:  # 1
-            worth = self._saved.expected(now_ns, HALF_LIFE_NS) / said.held_bytes
-            chance = min(1.0, worth * offered / cost)
-            return chance, f"its hits save {worth * MIB:.2g} ms/MiB in ten minutes"
+            worth = self._saved.expected(now_ns) / said.held_bytes
+            return worth * offered / cost, f"its hits save {worth * MIB:.2g} ms/MiB in ten minutes"
         hits, misses = self._hits.weight(now_ns), self._misses.weight(now_ns)
         if self._hits.known or self._misses.known:  # 2
             return hits / (hits + misses + 1), f"{hits:.1f} hits and {misses:.1f} misses of late"

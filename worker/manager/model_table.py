@@ -12,8 +12,9 @@ from worker.core.errors import ModelNotFoundError
 from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Footprint, Reservation
 from worker.core.sure_lock import SureCondition
+from worker.eviction.entry_prices import ExpectedUses
 from worker.eviction.planner import EvictionMode
-from worker.eviction.reuse_chance import HALF_LIFE_NS, ReuseChance
+from worker.eviction.use_rate import HALF_LIFE_NS
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
@@ -40,7 +41,8 @@ class SettlingError(Exception):
 class ModelEntry:
     """One model."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, uses: ExpectedUses | None = None) -> None:
+        """``uses`` are those of all models."""
         self.spec = spec
         self.next_spec: ModelSpec | None = None
         """What it is declared as by now, once it is not loaded any more."""
@@ -77,7 +79,7 @@ class ModelEntry:
         self.most_working_bytes = 0
         """The most that it grew by in its engine's process."""
         self.last_used_ns: int | None = None
-        self.reuse = ReuseChance()
+        self._uses = uses or ExpectedUses()
 
     @property
     def model_id(self) -> str:
@@ -165,12 +167,13 @@ class ModelEntry:
         """Count a use."""
         self.use_count += 1
         self.last_used_ns = now_ns
-        self.reuse.used(now_ns)
+        self._uses.used(self.model_id, now_ns)
 
-    def reuse_chance(self, now_ns: int) -> float:
-        """Return the chance that it is used again before it would go for being idle."""
+    def expected_uses(self, now_ns: int) -> float:
+        """Return how many uses are expected in the next ten minutes, or before it would go for being idle."""
         due = self.expires_ns()
-        return self.reuse.chance(now_ns, HALF_LIFE_NS if due is None else due - now_ns)
+        within_ns = HALF_LIFE_NS if due is None else min(HALF_LIFE_NS, due - now_ns)
+        return self._uses.within(self.model_id, now_ns, within_ns)
 
     def status(self, now_ns: int) -> ModelStatus:
         """Return it as it is listed."""
@@ -263,6 +266,7 @@ class ModelTable:
         """Notified when a model came, went or was released: its lock is the manager's."""
         self._due = due
         # All mutable state.
+        self._uses = ExpectedUses()
         self._entries: dict[str, ModelEntry] = {}
         self._aliases: dict[str, str] = {}
         self._roles: dict[str, Role] = {}
@@ -271,7 +275,7 @@ class ModelTable:
     def add(self, spec: ModelSpec) -> None:
         """Add a configured model, unloaded."""
         with self.changed:
-            self._entries[spec.model_id] = ModelEntry(spec)
+            self._entries[spec.model_id] = ModelEntry(spec, self._uses)
             self._aliases |= dict.fromkeys(spec.aliases, spec.model_id)
 
     def add_role(self, role: Role) -> None:
@@ -340,7 +344,7 @@ class ModelTable:
             for spec in specs:
                 entry = before.get(spec.model_id)
                 if entry is None:
-                    now[spec.model_id] = ModelEntry(spec)
+                    now[spec.model_id] = ModelEntry(spec, self._uses)
                     if spec.refused is None:
                         added.append(spec.model_id)
                     continue

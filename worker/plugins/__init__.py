@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
+    from worker.plugins._stores import Cache, HostStores, Session, Sessions
     from worker.stream.work import Call, PluginAction
 
 __all__ = [
     "AllocationNotFoundError",
     "Buffer",
+    "Cache",
     "Call",
     "CancelToken",
     "CancelledError",
@@ -51,6 +53,7 @@ __all__ = [
     "DeviceNotFoundError",
     "DeviceUnavailableError",
     "Holding",
+    "HostStores",
     "InternalError",
     "InvalidRequestError",
     "LeasedModel",
@@ -65,6 +68,8 @@ __all__ = [
     "PluginAction",
     "PluginHost",
     "PricedEntries",
+    "Session",
+    "Sessions",
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
@@ -72,6 +77,10 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
+    "Cache": "worker.plugins._stores",
+    "HostStores": "worker.plugins._stores",
+    "Session": "worker.plugins._stores",
+    "Sessions": "worker.plugins._stores",
     "Buffer": "worker.plugins._buffer_views",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from worker.plugins._buffers import Buffers
     from worker.plugins._leases import Models
     from worker.plugins._operations import Operations
+    from worker.plugins._stores import HostStores
 
 RESERVED = ("memory.", "worker.")
 """All of the protocol's first actions began so."""
@@ -25,6 +26,7 @@ class PluginHost:
         operations: "Operations",
         consumers: "Consumers",
         buffers: "Buffers",
+        stores: "Callable[[], HostStores]",
         actions: dict[str, PluginAction],
     ) -> None:
         self.models = models
@@ -34,7 +36,13 @@ class PluginHost:
         """``with host.buffers.take((256, 384), "float32") as buffer:`` lends memory to work in."""
         self.operation = operations.operation
         """``with host.operation("embed"):`` measures what is done inside."""
+        self._stores = stores
         self._actions = actions
+
+    @property
+    def stores(self) -> "HostStores":
+        """``host.stores.cache("answers", bytes="512MiB")``: memory that is bounded, priced and kept apart by scope."""
+        return self._stores()
 
     def add_model_action(
         self, name: str, run: ModelAction, model: str | Callable[[dict[str, Any]], str]

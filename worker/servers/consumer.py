@@ -3,7 +3,6 @@
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock
 from worker.core.consumers import SERVER_PREFIX, Holding, Offer
-from worker.eviction.reuse_chance import HALF_LIFE_NS
 from worker.servers.base import Seen, Step, tell
 from worker.servers.http import ServerError
 from worker.servers.watch import ServerWatch, View
@@ -81,7 +80,7 @@ class ServerConsumer:
         return None if self._clock.now_ns() - view.at_ns > _STALE_NS else view.seen
 
     def _price(self, step: Step) -> tuple[float, str]:
-        """Price a step: what having it again takes, by the chance that it is used.
+        """Price a step: what having it again takes, by how often it is expected to be used.
 
         1. What the step itself says: nothing, for what is only kept for reuse.
         2. What loading the model took when it was last seen to.
@@ -101,5 +100,5 @@ class ServerConsumer:
         else:  # 4
             rebuild = step.bytes / BYTES_PER_MS
             how = f"{rebuild:.0f} ms to load at 1 GiB/s: its load was not seen yet"
-        chance = learned.uses.chance(self._clock.now_ns(), HALF_LIFE_NS)
-        return rebuild * chance, f"{about}{step.name}: {how}, by a chance of {chance:.2f}"
+        uses = self._watch.uses.within(step.model or "", self._clock.now_ns())
+        return rebuild * uses, f"{about}{step.name}: {how}, by {uses:.2g} uses expected in ten minutes"

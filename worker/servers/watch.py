@@ -13,7 +13,7 @@ from worker.core.clock import NS_PER_MS, Clock
 from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock
-from worker.eviction.reuse_chance import ReuseChance
+from worker.eviction.entry_prices import ExpectedUses
 from worker.servers.base import Seen, Served, Sleeps, tell
 from worker.servers.http import ServerError
 from worker.servers.known import OpenServer
@@ -32,9 +32,6 @@ _LEARNED_MAX = 256
 _LOADS = 4
 _SAME_SIZE = 64
 """A size that moved by less than this part of it is the same."""
-
-_FORGOTTEN = 0.01
-"""Uses that count for less are none: after more than an hour."""
 
 _HOSTS_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -58,11 +55,10 @@ Refused = Callable[["ServerWatch", str, str], None]
 
 
 class Learned:
-    """What was learned of one model: when it was used, and what loading it took."""
+    """What was learned of loading one model."""
 
     def __init__(self) -> None:
         # All mutable state.
-        self.uses = ReuseChance()
         self.loading_since_ns: int | None = None
         self._looks = 0
         self._loads_ms: deque[float] = deque(maxlen=_LOADS)
@@ -111,6 +107,8 @@ class ServerWatch:
         self._wake = SureEvent()
         # All mutable state: the last view, what was learned by model, orders, and the pace.
         self.view = View(None, "it was not asked yet", clock.now_ns())
+        self.uses = ExpectedUses()
+        """Of its models, by their names; of the looking thread, and whoever asks for a price."""
         self._learned: dict[str, Learned] = {}
         self._orders: deque[str] = deque()
         self._pause_s = LOOK_S
@@ -216,17 +214,16 @@ class ServerWatch:
         earlier = before.seen or Seen(())
         there = {each.name: each for each in now.seen.models}
         for name, model in there.items():
-            learned = self._learned.setdefault(name, Learned())
+            learned = self._learned[name] = self._learned.pop(name) if name in self._learned else Learned()
             was = earlier.model(name)
             if before.seen is not None and (was is None or (not was.busy and _is_used(was, model))):
-                learned.uses.used(now.at_ns)
+                self.uses.used(name, now.at_ns)
             learned.loads(
                 model, is_new=was is None and before.seen is not None, before=before.at_ns, now=now.at_ns
             )
         for name in [each for each in self._learned if each not in there]:
-            learned = self._learned[name]
-            learned.loading_since_ns = None
-            if len(self._learned) > _LEARNED_MAX and learned.uses.weight(now.at_ns) < _FORGOTTEN:
+            self._learned[name].loading_since_ns = None
+            if len(self._learned) > _LEARNED_MAX:  # that which was there longest ago first
                 del self._learned[name]
 
     def _sized(self, seen: Seen) -> Seen:

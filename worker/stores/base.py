@@ -10,6 +10,14 @@ from protocol.store_results import StoreEntry, StoreFigures
 from protocol.vocabulary import StoreKind, StorePreset, VectorMetric
 from worker.plugins import CancelToken, Consumers, Holding, Offer
 
+PERSISTENT, SCRATCH = ".store", ".spill"
+"""Ends of files' names: of what is there again after a restart, and of what is no store's any more then."""
+
+
+def named(file: Path, end: str) -> Path:
+    """Return a file with an end of its name."""
+    return file.with_name(file.name + end)
+
 
 class Scope(NamedTuple):
     """Whose it is. A pair: no user and project together make another's."""
@@ -141,6 +149,11 @@ class Store(Protocol):
         ...
 
     @property
+    def lasting(self) -> bool:
+        """Whether it is there again after a restart."""
+        ...
+
+    @property
     def quick(self) -> bool:
         """Whether an entry is put and got in well under a millisecond: from memory, and small."""
         ...
@@ -192,6 +205,8 @@ class EntryFile(Protocol):
     OutOfMemoryError where its file system is full: nothing was changed.
     """
 
+    lasting: bool
+    """Whether it is there after a restart."""
     read_ms: float
     """What reading an entry takes, as it was of late."""
 
@@ -239,6 +254,10 @@ class Kind(Protocol):
 
     def limit_changed(self, limit_bytes: int | None, reason: str) -> None: ...  # noqa: D102
 
+    def tend(self) -> None:
+        """Do what is due, about once a second: called by a thread of the stores' own."""
+        ...
+
     def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
         """Open a store. ``file`` is where it may be on disk, without a suffix; None where nothing may be.
 
@@ -257,6 +276,8 @@ class Tools(Record):
     """Time of day, which is the same after a restart."""
     folder: Path | None = None
     """Below which files go; None for none at all."""
+    tend_s: float | None = None
+    """How often what is due is done unasked; None for never."""
 
 
 KindOf = Callable[[str, Tools], Kind]

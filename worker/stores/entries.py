@@ -9,13 +9,10 @@ from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_MS
 from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer
-from worker.stores.base import EntryFile, Opened, Options, Scope, Tools
+from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
 from worker.stores.entry import Entry
 from worker.stores.index import MIB, EntryStore
 from worker.stores.segments import SegmentMemory
-
-PERSISTENT = ".store"
-"""Ends the name of a file that is there again after a restart."""
 
 _PARTS = 4
 """Of offers: each is half of what is needed after it, since closing gaps costs about the same for any of them."""
@@ -38,6 +35,8 @@ class EntryKind:
 
     word: StoreKind
     device_id = "cpu"
+    defaults = Options()
+    """What holds where options say nothing."""
     default_bytes = 256 * MIB
     """The most that a store holds that is opened without ``max_bytes``."""
 
@@ -46,6 +45,8 @@ class EntryKind:
         self.consumer_id = consumer_id
         self.now_ns = tools.now_ns
         self._utc_ms = tools.utc_ms
+        self.on_disk = tools.folder is not None
+        """Whether there is a folder for files."""
         self.lock = SureLock()
         # All mutable state, guarded by the lock, as is that of its stores.
         self.memory = SegmentMemory()
@@ -58,7 +59,7 @@ class EntryKind:
     def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
         """Open a store, with what of it is on disk. InvalidRequestError for options that can't be met."""
         options = self.resolved(options)
-        path = None if file is None else file.with_name(file.name + PERSISTENT)
+        path = None if file is None else named(file, PERSISTENT)
         there = path is not None and path.exists()
         if options.persist and path is None:
             message = "this worker keeps nothing on disk: start it with --store-folder"
@@ -67,13 +68,18 @@ class EntryKind:
             message = "it is on disk: open it without that, or delete its scope first"
             raise InvalidRequestError.at("data.options.persist", message)
         if path is None or not (there or options.persist):
-            return Opened(self._joined(self.store(name, options, self.scratch(name, scope, file))), created=True)
-        from worker.stores.files import about, StoreFile  # noqa: PLC0415 - only what persists needs it
+            store = self.store(name, self.merged(self.defaults, options), self.scratch(name, scope, file))
+            return Opened(self._joined(store), created=True)
+        from worker.stores.files import StoreFile, about  # noqa: PLC0415 - only what persists needs it
 
         kept = StoreFile(path, about(scope, (self.word, name)))
-        store = self.store(name, self.merged(kept.options(), options), kept)
-        store.load()
-        store.configure(options)
+        store = self.store(name, self.merged(kept.options() if there else self.defaults, options), kept)
+        try:
+            store.load()
+            store.configure(options)
+        except BaseException:
+            store.close()
+            raise
         return Opened(self._joined(store), created=not there)
 
     def store(self, name: str, options: Options, file: EntryFile | None) -> EntryStore:
@@ -94,9 +100,6 @@ class EntryKind:
     def merged(self, before: Options, given: Options) -> Options:
         """Return options with those that are given in place of those before. InvalidRequestError."""
         new = {name: value for name, value in vars(self.resolved(given)).items() if value is not None}
-        if new.get("persist", before.persist) != before.persist and before.persist is not None:
-            message = "a store that is open stays where it is: close it first"
-            raise InvalidRequestError.at("data.options.persist", message)
         return Options(**(vars(before) | new))
 
     # ---- the consumer ----

@@ -57,7 +57,9 @@ def row_of(entry: Entry, content: bytes | bytearray, behind_ns: int) -> Row:
     """Return an entry as it is on disk, where times are of the day: ``behind_ns`` is what the clock is behind that."""
     expires = None if entry.expires_ns is None else (entry.expires_ns + behind_ns) // NS_PER_MS
     put_ms = (entry.put_ns + behind_ns) // NS_PER_MS
-    return Row(entry.key, entry.form, put_ms, expires, entry.cost_ms, entry.tags, entry.content_bytes, content)
+    return Row(
+        entry.key, entry.form, put_ms, expires, entry.cost_ms, entry.tags, entry.content_bytes, content
+    )
 
 
 def entry_of(row: Row, behind_ns: int) -> Entry:

@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
+from protocol.vocabulary import VectorMetric
 from worker.core.sure_lock import SureLock
 from worker.plugins import OutOfMemoryError, UnsupportedError
-from protocol.vocabulary import VectorMetric
 from worker.stores.base import Content, Form, Home, Options, Row, Scope
 
 FORMAT = 1
@@ -46,6 +46,8 @@ class StoreFile:
     OutOfMemoryError where its file system is full: nothing was changed. UnsupportedError for a file that is no store's,
     another's, or of a later version.
     """
+
+    lasting = True
 
     def __init__(self, path: Path, about: dict[str, str]) -> None:
         self.path = path
@@ -159,7 +161,7 @@ class StoreFile:
             connection = self._open()
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             if free * 4 > connection.execute("PRAGMA page_count").fetchone()[0]:
-                connection.execute("PRAGMA incremental_vacuum").fetchall()
+                connection.executescript("PRAGMA incremental_vacuum")  # steps it to its end, unlike execute
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _close(self) -> None:
@@ -171,6 +173,16 @@ class StoreFile:
         self._close()
         for path in _parts(self.path):
             path.unlink(missing_ok=True)
+
+
+class ScratchFile(StoreFile):
+    """A file that is gone with its store: it takes what is not to be in memory."""
+
+    lasting = False
+
+    def close(self) -> None:
+        """Remove it."""
+        self.remove()
 
 
 class _Transaction:
@@ -210,7 +222,11 @@ class _Transaction:
 def described(path: Path) -> tuple[dict[str, str], int]:
     """Return what a file says that it is, and how many entries are in it. UnsupportedError where it says nothing."""
     with closing(_connected(path, {})) as connection:
-        about = {name: value for name, value in connection.execute("SELECT name, value FROM about") if name != "options"}
+        about = {
+            name: value
+            for name, value in connection.execute("SELECT name, value FROM about")
+            if name != "options"
+        }
         count = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
     return {name: orjson.loads(value) for name, value in about.items()}, count
 
@@ -219,15 +235,13 @@ def _connected(path: Path, about: dict[str, str]) -> sqlite3.Connection:
     connection = None
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        # First of all: whoever has it alone needs no file of shared memory, for which a full disk has no room.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            _make(connection, about)
-        elif version > FORMAT or connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
-            message = f"{path} is of format {version}, and this worker knows up to {FORMAT}: it stays as it is"
-            raise UnsupportedError(message, format=version)
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA synchronous = NORMAL")
+        _check_format(connection, path)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            _make(connection, about)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA journal_size_limit = 1048576")
         _check(connection, about, path)
@@ -238,6 +252,14 @@ def _connected(path: Path, about: dict[str, str]) -> sqlite3.Connection:
             raise _refused(error, path) from error
         raise
     return connection
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if version > FORMAT or application not in {0, _APPLICATION}:
+        message = f"{path} is of format {version}, and this worker knows up to {FORMAT}: it stays as it is"
+        raise UnsupportedError(message, format=version)
 
 
 def _make(connection: sqlite3.Connection, about: dict[str, str]) -> None:
@@ -269,7 +291,9 @@ def _refused(error: sqlite3.Error, path: Path) -> OutOfMemoryError | Unsupported
         message = f"the file system of {path.parent} takes no more ({error}); store.clear needs no room there"
         return OutOfMemoryError(message, folder=str(path.parent))
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return UnsupportedError(f"{path} is in use by another process: each worker needs a --store-folder of its own")
+        return UnsupportedError(
+            f"{path} is in use by another process: each worker needs a --store-folder of its own"
+        )
     return UnsupportedError(f"{path} can't be used as a store's file, and stays as it is: {error}")
 
 
@@ -280,7 +304,13 @@ def _parts(path: Path) -> Iterator[Path]:
 
 
 def _row(
-    key: bytes, form: int, put_ms: int, expires_ms: int | None, cost_ms: float, tags: bytes, content_bytes: int
+    key: bytes,
+    form: int,
+    put_ms: int,
+    expires_ms: int | None,
+    cost_ms: float,
+    tags: bytes,
+    content_bytes: int,
 ) -> Row:
     text = key.decode("utf-8", "surrogatepass")
     return Row(text, form, put_ms, expires_ms, cost_ms, tuple(orjson.loads(tags)), content_bytes)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from protocol.store_results import StoreFigures
 from worker.core.clock import NS_PER_MS
 from worker.core.sure_lock import SureLock
-from worker.plugins import LimitExceededError, Offer, OutOfMemoryError, PricedEntries, UnsupportedError
+from worker.plugins import (
+    InvalidRequestError,
+    LimitExceededError,
+    Offer,
+    OutOfMemoryError,
+    PricedEntries,
+    UnsupportedError,
+)
 from worker.stores.base import (
     Choice,
     Cleared,
@@ -69,6 +76,11 @@ class EntryStore:
         return self._options.max_bytes or self._kind.default_bytes
 
     @property
+    def lasting(self) -> bool:
+        """Whether its file is there after a restart."""
+        return self._file is not None and self._file.lasting
+
+    @property
     def quick(self) -> bool:
         """Whether its entries are small, and none is on disk."""
         return self._file is None and not self._large
@@ -82,6 +94,10 @@ class EntryStore:
 
     def configure(self, options: Options) -> None:
         """Take over the options that are given; what is above a lower bound goes."""
+        options = self._kind.resolved(options)
+        if options.persist is not None and options.persist is not self.lasting:
+            message = "a store that is open stays where it is: close it first"
+            raise InvalidRequestError.at("data.options.persist", message)
         with self._changing:
             merged = self._kind.merged(self._options, options)
             if self._file is not None:
@@ -119,7 +135,9 @@ class EntryStore:
             if self._file is not None:
                 row = row_of(entry, data, self._kind.behind_ns())
                 try:
-                    self._file.change([row], [each.key for each in (*ended, *victims) if each.key != item.key])
+                    self._file.change(
+                        [row], [each.key for each in (*ended, *victims) if each.key != item.key]
+                    )
                 except OutOfMemoryError as error:
                     with self._kind.lock:
                         self._table.put_off(ended)

@@ -182,10 +182,18 @@ def python_3_10(folder: Path) -> str:
         asked = subprocess.run([str(place), "--version"], capture_output=True, text=True, check=False)
         if asked.stdout.startswith("Python 3.10"):
             return str(place)
-    stand_in = folder / "python3.10"
-    stand_in.write_text(f"#!/bin/sh\necho {stand_in}\necho 3.10.13\n")
-    stand_in.chmod(0o755)
-    return str(stand_in)
+    return str(script(folder / "python3.10", 'echo "memory-worker-python:3.10.13 $0"'))
+
+
+STANDS_FOR_ONE = '[ "$2" = venv ] && exit 9; echo "memory-worker-python:3.12.1 $0"'
+"""What a program does that is taken for an interpreter, and can make no environment."""
+
+
+def script(path: Path, body: str) -> Path:
+    """Write a program that stands for another."""
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
 
 
 def run(toolchain: Toolchain, program: Path, path: Path, folder: Path, *arguments: str) -> Any:
@@ -272,6 +280,36 @@ def test_no_python_at_all(toolchain: Toolchain, program: Path, empty: Path, tmp_
     assert done.returncode == 3
     assert done.stdout.startswith("NotFound: no Python was found (python3, python, ")
     assert "and uv were looked for on PATH): install Python 3.11 or newer" in done.stdout
+
+
+def test_all_that_were_looked_at_are_named(
+    toolchain: Toolchain, program: Path, empty: Path, tmp_path: Path
+) -> None:
+    """One that is too old, one that fails and one that hangs: each with its reason; shims of what is not there are not."""
+    found = interpreters(tmp_path / "path")
+    script(found / "python3", 'echo "memory-worker-python:3.10.2 /opt/old/python3"')
+    script(found / "python", "echo 'no library' >&2; exit 3")
+    script(found / "uv", "exec /bin/sleep 600")
+    for name in ("python3.11", "python3.12", "python3.13", "python3.14"):
+        script(found / name, "exit 127")
+    done = run(toolchain, program, found, empty, str(tmp_path / "environment"), "", "", "500")
+    assert done.stdout.startswith(
+        "TooOld: the worker needs Python 3.11 or newer, and '/opt/old/python3' is 3.10.2 and 'python' is no Python that "
+        "can be started (no library) and 'uv' did not finish within 0.5 s: install Python 3.11"
+    ), done.stdout
+    assert "'uv' did not finish within 0.5 s" in done.stderr  # while the others were asked
+
+
+def test_a_late_uv_is_gone_without(toolchain: Toolchain, program: Path, empty: Path, tmp_path: Path) -> None:
+    """Where uv hangs, venv and pip are used; the step that fails is another's."""
+    found = interpreters(tmp_path / "path")
+    script(found / "python3", STANDS_FOR_ONE)
+    script(found / "uv", "exec /bin/sleep 600")
+    done = run(toolchain, program, found, empty, str(tmp_path / "environment"), "", "", "2000")
+    assert "'uv' did not finish within 2 s: venv and pip are used instead" in done.stderr
+    assert done.stdout.startswith(
+        "NotMade: the worker's environment could not be made (exit code 9): make sure"
+    )
 
 
 def test_offline(toolchain: Toolchain, program: Path, wheels: Path, empty: Path, tmp_path: Path) -> None:

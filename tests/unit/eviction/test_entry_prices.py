@@ -1,10 +1,21 @@
 """Prices of a consumer's entries: what is learned from uses, and what is offered."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.eviction import entry_prices
-from worker.eviction.entry_prices import PricedEntries, ReuseRates
+from worker.eviction import reuse_rates
+from worker.eviction.entry_prices import ExpectedUses, PricedEntries
+from worker.eviction.reuse_rates import ReuseRates
+from worker.eviction.use_rate import HALF_LIFE_NS
+
+USE_NS = HALF_LIFE_NS // 2000
+
+
+def _rate(rates: ReuseRates, entry_id: str) -> float:
+    rate = rates.rate(entry_id)
+    assert rate is not None
+    return rate
 
 
 def test_what_comes_back_is_worth_more_than_what_does_not() -> None:
@@ -13,7 +24,7 @@ def test_what_comes_back_is_worth_more_than_what_does_not() -> None:
     for index in range(400):
         rates.used(f"often-{index % 4}")
         rates.used(f"once-{index}")
-    assert min(rates.rate(f"often-{index}") for index in range(4)) > 5 * rates.rate("once-399")
+    assert min(_rate(rates, f"often-{index}") for index in range(4)) > 5 * _rate(rates, "once-399")
 
 
 def test_of_a_loop_what_comes_next_is_worth_most() -> None:
@@ -21,31 +32,68 @@ def test_of_a_loop_what_comes_next_is_worth_most() -> None:
     rates = ReuseRates()
     for index in range(1000):
         rates.used(str(index % 100))
-    assert rates.rate("0") > 3 * rates.rate("99")
+    assert _rate(rates, "0") > 3 * _rate(rates, "99")
 
 
 def test_demand_that_moves_moves_the_price() -> None:
     """Of two consumers used alike before, the one that is no longer used gets cheaper, and dearer again after."""
     first, second = PricedEntries(), PricedEntries()
     for now in range(2000):
-        (first, second)[now % 2].used(str(now // 2 % 5), now)
-    before = first.worth_ms("0", 10, 2000)
+        (first, second)[now % 2].used(str(now // 2 % 5), now * USE_NS)
+    before = first.price_ms("0", 10, 2000 * USE_NS)
     for now in range(2000, 6000):
-        second.used(str(now % 5), now)
-    assert first.worth_ms("0", 10, 6000) < before / 3
+        second.used(str(now % 5), now * USE_NS)
+    assert first.price_ms("0", 10, 6000 * USE_NS) < before / 3
     for now in range(6000, 8000):
-        first.used(str(now % 5), now)
-    assert first.worth_ms("0", 10, 8000) > before / 2
+        first.used(str(now % 5), now * USE_NS)
+    assert first.price_ms("0", 10, 8000 * USE_NS) > before / 2
 
 
 def test_what_is_known_is_bounded() -> None:
     """Entries used longest ago are forgotten, and still count as ones that did not come back."""
     rates = ReuseRates()
-    for index in range(entry_prices.KNOWN + 50):
+    for index in range(reuse_rates.KNOWN + 50):
         rates.used(str(index))
-    assert len(rates._known) == entry_prices.KNOWN
+    assert len(rates._known) == reuse_rates.KNOWN
     assert sum(rates._lost[0]) > 0
-    assert rates.rate("0") > 0
+    assert _rate(rates, "0") > 0
+
+
+def test_what_was_never_used_counts_as_used_once_in_ten_minutes() -> None:
+    """What is not known is dear: as dear as what is built again once."""
+    entries = PricedEntries()
+    assert entries.price_ms("new", 40.0, 0) == 40.0
+    entries.used("other", 0)
+    assert entries.price_ms("new", 40.0, 0) == 40.0
+
+
+def test_what_is_in_use_is_not_offered() -> None:
+    """Whoever keeps the entries says which of them can't go just now."""
+    entries = PricedEntries()
+    for index in range(4):
+        entries.used(str(index), index)
+        entries.add(str(index), 10, 1.0)
+    assert {offer.tag for offer in entries.offers(40, 4, in_use={"1", "3"})} == {"0", "2"}
+
+
+def test_an_entry_is_kept_once() -> None:
+    """Adding it again would count its bytes twice: it is refused, and nothing changes."""
+    entries = PricedEntries()
+    entries.add("a", 10, 1.0)
+    with pytest.raises(ValueError, match="remove it first"):
+        entries.add("a", 20, 1.0)
+    assert entries.held_bytes == 10
+
+
+def test_a_model_used_more_often_is_dearer_whatever_its_keep_alive_beyond_ten_minutes() -> None:
+    """Prices look ahead for ten minutes, or until it would go by itself: then it costs nothing that it goes now."""
+    uses = ExpectedUses()
+    for minute in range(100):
+        uses.used("often" if minute % 10 else "seldom", minute * 60 * 10**9)
+    now = 100 * 60 * 10**9
+    assert uses.within("often", now) > 2 * uses.within("seldom", now) > 0
+    assert uses.within("often", now, 10**9) < uses.within("often", now) / 100
+    assert uses.within("often", now, 0) == uses.within("often", now, -1) == 0
 
 
 @given(

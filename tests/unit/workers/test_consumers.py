@@ -378,7 +378,7 @@ def test_what_its_hits_save_is_what_its_bytes_are_worth(machine: Machine) -> Non
     idle = price()
     assert 0 < idle < 20
     cache.register(saved_ms=100_000.0)
-    assert price() == pytest.approx(100.0), "and no dearer than it says"
+    assert price() > 10 * 100.0, "what is built again many times in ten minutes is dearer than what is once"
     machine.pass_time(7200 * NS_PER_S)
     assert price() < idle, "what was saved long ago counts for little"
 

@@ -14,11 +14,12 @@ from typing import Any
 from protocol.record import Record
 from worker.backends.isolation.answers import Answers, Call, OnReport, no_report
 from worker.backends.isolation.codec import error_of
-from worker.backends.isolation.endings import Ending, ending
+from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
+from worker.core.exit_codes import ending
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 

@@ -46,12 +46,13 @@ internal static class Tool
         try
         {
             await process.WaitForExitAsync(limit.Token).ConfigureAwait(false);
+            await Task.WhenAll(output, errors).WaitAsync(limit.Token).ConfigureAwait(false); // What it started may hold its pipes.
         }
         catch (OperationCanceledException)
         {
             process.Kill(entireProcessTree: true);
             cancellationToken.ThrowIfCancellationRequested();
-            throw new TimeoutException($"'{fileName}' was not finished after {timeout.TotalSeconds:0} s");
+            throw new TimeoutException($"'{fileName}' did not finish within {timeout.TotalSeconds:0.###} s");
         }
 
         return new Ran(

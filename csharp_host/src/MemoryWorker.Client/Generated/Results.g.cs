@@ -1636,7 +1636,7 @@ public sealed record ReleasedMemory : IWireRecord<ReleasedMemory>
     /// <summary>What the device's readings showed after it; null where they can't tell.</summary>
     public required long? ReturnedBytes { get; init; }
 
-    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    /// <summary>What rebuilding it takes, by how often it is expected to be needed in ten minutes; null where unknown.</summary>
     public required double? CostMs { get; init; }
 
     /// <summary><c>reason</c></summary>
@@ -5507,7 +5507,7 @@ public sealed record PlannedRelease : IWireRecord<PlannedRelease>
     /// <summary>What is expected back, by what came of its promises before.</summary>
     public required long ExpectedBytes { get; init; }
 
-    /// <summary>What rebuilding it takes, by the chance that it is needed again; null where unknown.</summary>
+    /// <summary>What rebuilding it takes, by how often it is expected to be needed in ten minutes; null where unknown.</summary>
     public required double? CostMs { get; init; }
 
     /// <summary><c>reason</c></summary>

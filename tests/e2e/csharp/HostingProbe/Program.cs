@@ -90,9 +90,9 @@ try
 {
     await host.Services.GetRequiredKeyedService<IPythonWorkerService>("configured").StartAsync();
 }
-catch (WorkerStartException problem) when (problem.InnerException is PythonEnvironmentException inner)
+catch (PythonEnvironmentException problem)
 {
-    unprepared = $"{inner.Problem}: {inner.Message}";
+    unprepared = $"{problem.Problem}: {problem.Message}";
 }
 
 var healthy = await HealthAsync();

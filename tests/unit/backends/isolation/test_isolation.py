@@ -20,10 +20,10 @@ from protocol.vocabulary import (
 from tests.unit.isolation import isolated
 from worker.backends.isolation import codec
 from worker.backends.isolation.bootstrap import Lent
-from worker.backends.isolation.endings import ending
 from worker.backends.isolation.frames import BrokenFrameError, FramePipe
 from worker.backends.isolation.slots import SLOT_BYTES, SLOTS, Slots
 from worker.core import errors
+from worker.core.exit_codes import ending
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 
 
@@ -110,7 +110,7 @@ def test_slots_are_waited_for() -> None:
     [
         (0, False, "ended with exit code 0"),
         (-11, False, "died of SIGSEGV (segmentation fault)"),
-        (-9, False, "died of SIGKILL (killed)"),
+        (-9, False, "died of SIGKILL (killed: by the system where memory runs out, or from outside)"),
         (-250, False, "died of signal 250"),
         (3, True, "ended with exit code 3, as abort() does"),
         (7, True, "ended with exit code 7"),

@@ -1,12 +1,12 @@
-"""How likely something is used again within a time, learned from when it was used. Pure; a few floats each."""
+"""How often one thing is expected to be used, learned from when it was. Pure; two numbers each."""
 
 import math
 
 HALF_LIFE_NS = 600 * 10**9
-"""A use counts half after the ten minutes for which a model stays by default."""
+"""A use counts half after the ten minutes for which a model stays by default; and for as long prices look ahead."""
 
 
-class ReuseChance:
+class UseRate:
     """Uses of one thing, each counting half after ``HALF_LIFE_NS``. Its owner locks."""
 
     __slots__ = ("_at_ns", "_weight")
@@ -28,16 +28,8 @@ class ReuseChance:
 
     def weight(self, now_ns: int) -> float:
         """Return the decayed number of uses."""
-        elapsed = max(0, now_ns - self._at_ns)
-        decay: float = 0.5 ** (elapsed / HALF_LIFE_NS)
-        return self._weight * decay
+        return self._weight * math.exp2(-max(0, now_ns - self._at_ns) / HALF_LIFE_NS)
 
-    def expected(self, now_ns: int, within_ns: int) -> float:
+    def expected(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses are expected within a time, if it goes on as of late."""
         return self.weight(now_ns) * math.log(2) * max(0, within_ns) / HALF_LIFE_NS
-
-    def chance(self, now_ns: int, within_ns: int) -> float:
-        """Return the chance of at least one use within a time; 1 where there was none yet: what is not known is dear."""
-        if not self.known:
-            return 1.0
-        return 1.0 - math.exp(-self.expected(now_ns, within_ns))

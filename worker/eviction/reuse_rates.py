@@ -1,0 +1,148 @@
+"""How soon entries of one consumer are used again, learned from how all of them were. Pure.
+
+Of entries that were used about so often: what share came back after how long. An entry is worth the best ratio of the
+chance that it comes back within some time to the time that it is kept for that (the Gittins index). So what was used
+once is worth little where such entries seldom come back, and of a loop that is longer than the memory, what comes next
+is kept. What was evicted is remembered for a while, since its coming back is what tells that it should have stayed.
+"""
+
+import math
+from itertools import islice
+from typing import NamedTuple
+
+KNOWN = 16_384
+"""Entries remembered, those used last: about 2 MiB."""
+
+HALF_LIFE_USES = 3000
+"""Uses of the consumer after which what was seen counts half."""
+
+_CLASSES = 14
+"""Of entries: those used once, and the others by the octave of their mean time from one use to the next."""
+_LATEST_GAP = 0.25
+"""What the last such time counts for in the mean, at least: entries change."""
+_BINS_PER_OCTAVE = 2
+_SHARE = 0.25
+"""Come back in each doubling of its square root of age, as long as nothing was seen: uses cluster."""
+_SHARE_WEIGHT, _POOL_WEIGHT = 1.0, 4.0
+"""Observations that this assumption counts for, and all classes together for each of them."""
+
+_LEARN_EVERY = 64
+
+
+class _Entry(NamedTuple):
+    uses: int
+    last: int
+    """Time of the last use."""
+    gap: float
+    """Mean octave of the time from one use to the next."""
+
+    @property
+    def kind(self) -> int:
+        """Its class."""
+        return min(1 + int(self.gap), _CLASSES - 1) if self.uses > 1 else 0
+
+
+_FORGOTTEN = _Entry(1, 0, 0.0)
+
+
+class ReuseRates:
+    """How soon entries of one consumer are used again, by how often they were. Time is in uses of the consumer."""
+
+    def __init__(self) -> None:
+        # All mutable state.
+        self._tick = 0
+        self._known: dict[str, _Entry] = {}
+        """That used longest ago first."""
+        self._back: list[list[float]] = [[] for _ in range(_CLASSES)]
+        """How many came back, by class and age."""
+        self._lost: list[list[float]] = [[] for _ in range(_CLASSES)]
+        """How many were forgotten before they did."""
+        self._rates: list[list[float]] = []
+        self._learned = 0
+
+    def used(self, entry_id: str) -> None:
+        """Note a use."""
+        self._tick += 1
+        entry = self._known.pop(entry_id, None)
+        if entry is None:
+            if len(self._known) >= KNOWN:
+                gone = self._known.pop(next(iter(self._known)))
+                _count(self._lost[gone.kind], _bin(self._tick - gone.last))
+            self._known[entry_id] = _Entry(1, self._tick, 0.0)
+        else:
+            age = self._tick - entry.last
+            _count(self._back[entry.kind], _bin(age))
+            weight = max(_LATEST_GAP, 1 / entry.uses)
+            gap = entry.gap + weight * (math.log2(age + 1) - entry.gap)
+            self._known[entry_id] = _Entry(entry.uses + 1, self._tick, gap)
+        often = max(_LEARN_EVERY, len(self._known) // 16)
+        if not self._rates or self._tick - self._learned >= min(often, 8 + self._tick // 4):
+            self._learn()
+
+    def rate(self, entry_id: str) -> float | None:
+        """Return how often it is expected to be used, per use of the consumer; None where it never was."""
+        entry = self._known.get(entry_id, _FORGOTTEN)
+        if not self._rates or (entry is _FORGOTTEN and len(self._known) < KNOWN):
+            return None
+        rates = self._rates[entry.kind]
+        return rates[min(_bin(self._tick - entry.last), len(rates) - 1)]
+
+    def _learn(self) -> None:
+        """Put what was seen together, and have it count less from here on."""
+        bins = _bin(self._tick + 1) + 2
+        waiting = [[0.0] * bins for _ in range(_CLASSES)]
+        for entry in self._known.values():
+            waiting[entry.kind][_bin(self._tick - entry.last)] += 1
+        decay = 0.5 ** ((self._tick - self._learned) / HALF_LIFE_USES)
+        for counts in (*self._back, *self._lost):
+            counts.extend([0.0] * (bins - len(counts)))
+            counts[:] = [decay * each for each in counts]
+        for counts, lost in zip(waiting, self._lost, strict=True):
+            counts[:] = map(float.__add__, counts, lost)
+        everyone = _shares(_sums(self._back), _sums(waiting), [_SHARE] * bins, _SHARE_WEIGHT)
+        self._rates = [
+            _best_rates(_shares(back, counts, everyone, _POOL_WEIGHT))
+            for back, counts in zip(self._back, waiting, strict=True)
+        ]
+        self._learned = self._tick
+
+
+def _bin(age: int) -> int:
+    return int(_BINS_PER_OCTAVE * math.log2(age)) if age > 1 else 0
+
+
+def _edge(place: int) -> float:
+    return 2.0 ** (place / _BINS_PER_OCTAVE) if place else 0.0
+
+
+def _count(counts: list[float], place: int) -> None:
+    counts.extend([0.0] * (place + 1 - len(counts)))
+    counts[place] += 1
+
+
+def _sums(rows: list[list[float]]) -> list[float]:
+    return [sum(column) for column in zip(*rows, strict=True)]
+
+
+def _shares(back: list[float], waiting: list[float], assumed: list[float], weight: float) -> list[float]:
+    """Return the share of those that reach each age that come back there; who waits there still, counts half."""
+    shares, reached = [0.0] * len(back), 0.0
+    for place in range(len(back) - 1, -1, -1):
+        reached += back[place] + waiting[place]
+        at_risk = reached - waiting[place] / 2
+        shares[place] = (back[place] + weight * assumed[place]) / (at_risk + weight)
+    return shares
+
+
+def _best_rates(shares: list[float]) -> list[float]:
+    """Return for each age the best ratio, over all times to come, of the chance to come back to the time kept."""
+    rates = []
+    for place in range(len(shares)):
+        left, kept, best = 1.0, 0.0, 0.0
+        for later, share in enumerate(islice(shares, place, None), place):
+            width = (_edge(later + 1) - _edge(later)) * (0.5 if later == place else 1.0)
+            kept += left * width * (1 - share / 2)
+            left *= 1 - share
+            best = max(best, (1 - left) / kept)
+        rates.append(best)
+    return rates
