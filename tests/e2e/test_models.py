@@ -219,12 +219,12 @@ def test_what_is_wrong_with_one_model_is_that_ones_alone(tmp_path: Path) -> None
         "  engine: {path: good.safetensors, loader: llama-cpp}\n"
         "  odd: {path: good.safetensors, pined: true}\n"
         "  good: {path: good.safetensors}\n"
-        "  5: {path: good.safetensors}\n"
+        "  5: {path: good.safetensors, id: []}\n"
     )
     told = {
         "link": "is not below the model root", "far": "it is for cuda:7", "page": "it is a web page",
         "engine": "it is no gguf file", "odd": "pined: is no known key; the nearest is 'pinned'",
-        "models.5": "id: input should be a valid string",
+        "5": "id: input should be a valid string",
     }  # fmt: skip
     with worker("--models", str(tmp_path / "models.yaml"), "--model-root", str(root)) as started:
         rows = {row["model_id"]: row for row in started.call("memory.get_model_status")["models"]}
@@ -280,7 +280,7 @@ def test_doctor_checks_a_file_of_models(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
     assert done.returncode == 1
     assert "model good  4,096 bytes, for the loader safetensors" in done.stdout
-    assert "model gone  CAN'T BE LOADED: No such file or directory" in done.stdout
+    assert "gone.pt: there is no such file: correct its path, or put it there" in done.stdout
 
 
 def test_the_file_of_models_is_read_again(tmp_path: Path) -> None:

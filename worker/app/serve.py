@@ -20,6 +20,7 @@ from worker.core.events import Publish
 from worker.core.heap import use_one_heap
 from worker.core.ids import Ids
 from worker.core.log import log, serve_log, set_level
+from worker.core.records import HOST
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
@@ -32,7 +33,6 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction, Work
-from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
 if TYPE_CHECKING:
@@ -170,23 +170,30 @@ def _plugins(
     if not arguments.plugin:
         return {}
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
+    from worker.plugins._host import PluginHost  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins._operations import Operations  # noqa: PLC0415
+    from worker.plugins._streams import Streams  # noqa: PLC0415
 
     def later(due_ns: int, run: Callable[[], None]) -> None:
         work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
         timers.at(due_ns, lambda: runner.submit(work))
 
-    core = parts.core
+    core, memory = parts.core, parts.memory
     try:
-        buffers = Buffers(core, parts.memory.allocations, later)
-        parts.memory.consumers.add_source(buffers.consumers)
-        operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
-        models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(
-            arguments.plugin, models, operations, parts.memory.consumers, buffers, stores.host
+        buffers = Buffers(core, memory.allocations, later)
+        memory.consumers.add_source(buffers.consumers)
+        streams = Streams(
+            buffers,
+            core.clock,
+            partial(memory.questions.available_bytes, HOST),
+            partial(core.manager.pressure.level, HOST),
         )
+        models = Models(memory.models.worker, core.clock)
+        host_of = partial(
+            PluginHost, models, memory.operations, memory.consumers, buffers, streams, stores.host
+        )
+        return load_plugins(arguments.plugin, host_of)
     except PluginError as error:
         fail(f"--plugin {error}")
 

@@ -153,6 +153,11 @@ class ProbedBeside(DeviceBackend, Protocol):
 class OwnProcess(ProbedBeside, Protocol):
     """What a backend has besides if its devices live in a process of their own, and so can come and go."""
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while there is none."""
+        ...
+
     def work(
         self, name: str, work: RemoteWork, token: CancelToken, report: Callable[[int, int], None]
     ) -> Any:

@@ -57,7 +57,8 @@ class IsolatedBackend:
         self._presence = Presence(expected, self._with_displaced)
         self._changed = self._presence.changed
         # All mutable state besides the process's: what is on its devices, what waits in host memory, what went
-        # with the last process, and the largest size of each kind that is known to be possible.
+        # with the last process, and the largest size of each kind that is known to be possible. One entry is added,
+        # read or removed without a lock; a process that ends has all of them replaced, what went noted first.
         self._held: dict[str, Held] = {}
         self._displaced = Displaced(self._slots)
         self._asking = Asking(clock)
@@ -155,18 +156,17 @@ class IsolatedBackend:
     # ---- answering ----
 
     def _hold(self, child: ChildProcess, name: str, held: Held) -> None:
-        with self._changed:
-            if child.end is not None:  # it ended after its answer: what it made went with it
-                raise EndedError(child.end)
-            self._held[name] = held
+        self._held[name] = held
+        if child.end is not None:  # it ended after its answer: what it made went with it
+            self._held.pop(name, None)
+            raise EndedError(child.end)
 
     def _device_of(self, name: str) -> str | None:
         """Return where a block is; None if it went with its process. KeyError for one that never was."""
-        with self._changed:
-            held = self._held.get(name)
-            if held is None and name not in self._gone:
-                raise KeyError(name)
-            return None if held is None else held.request.device_id
+        held = self._held.get(name)
+        if held is None and name not in self._gone:
+            raise KeyError(name)
+        return None if held is None else held.request.device_id
 
     def _place_of(self, name: str) -> str:
         """Return where a block is. DeviceUnavailableError if it went with its process."""
@@ -239,15 +239,13 @@ class IsolatedBackend:
             return 0
         returned = self._displaced.drop(name)
         if returned is not None:
-            with self._changed:
-                self._held.pop(name, None)
+            self._held.pop(name, None)
             return returned
         with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
             returned = self._displaced.drop(name)
             if returned is None:
                 returned = child.call(do, name)
-            with self._changed:
-                self._held.pop(name, None)
+            self._held.pop(name, None)
             return returned
 
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002

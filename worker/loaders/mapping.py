@@ -31,5 +31,7 @@ def map_weights(
             raise
     except OSError as error:
         if wanted:  # 3
-            raise load_failed(spec, f"mapping it failed: {error.strerror or error}") from error
+            raise load_failed(
+                spec, f"mapping it failed: {error.strerror or error}; declare placement: auto, or copy"
+            ) from error
     return None  # 2

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from worker.core.consumers import Consumers
     from worker.plugins._buffers import Buffers
     from worker.plugins._leases import Models
-    from worker.plugins._operations import Operations
     from worker.plugins._stores import HostStores
+    from worker.plugins._streams import Streams
+    from worker.workers.operations import OperationWorker
 
 RESERVED = ("memory.", "worker.")
 """All of the protocol's first actions began so."""
@@ -23,9 +24,10 @@ class PluginHost:
     def __init__(
         self,
         models: "Models",
-        operations: "Operations",
+        operations: "OperationWorker",
         consumers: "Consumers",
         buffers: "Buffers",
+        streams: "Streams",
         stores: "Callable[[], HostStores]",
         actions: dict[str, PluginAction],
     ) -> None:
@@ -34,6 +36,8 @@ class PluginHost:
         """``host.consumers.add(cache)``: what it holds is given back for its price, before anything dearer goes."""
         self.buffers = buffers
         """``with host.buffers.take((256, 384), "float32") as buffer:`` lends memory to work in."""
+        self.stream = streams.stream
+        """``with host.stream("large.jsonl") as windows:`` reads a file in windows that fit."""
         self.operation = operations.operation
         """``with host.operation("embed"):`` measures what is done inside."""
         self._stores = stores

@@ -13,13 +13,15 @@ def plan_batches(
     device_id: str,
     available_bytes: int | None,
 ) -> PlanBatchesResult:
-    """Return the largest batch that fits into ``max_fraction`` of the headroom.
+    """Return the largest batch that fits into ``max_fraction`` of the headroom; of no items, none.
 
     Raises:
         UnsupportedError: the device's headroom can't be told.
         InvalidRequestError: all at once would be more bytes than can be counted.
         OutOfMemoryError: not even one item fits.
     """
+    if not item_count:
+        return PlanBatchesResult(0, 0, 0, 0, 0.0)
     if available_bytes is None:
         message = f"the headroom of {device_id} can't be told, so nothing can be planned on it"
         raise UnsupportedError(message, device_id=device_id)

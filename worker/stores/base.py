@@ -1,9 +1,10 @@
 """What the stores are made of: scopes, what is put and found, and the two protocols that a kind implements."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from protocol.record import Record
 from protocol.store_results import StoreEntry, StoreFigures
@@ -50,8 +51,14 @@ class Row(NamedTuple):
     cost_ms: float
     tags: tuple[str, ...]
     content_bytes: int
+    vector: bytes | None = None
+    """In float64; None where the kind has none."""
     content: bytes | bytearray | None = None
     """None where only what is known about it was read."""
+
+
+Vector = Any
+"""Numbers: a list or tuple of them, or an array."""
 
 
 class Item(Record):
@@ -59,7 +66,7 @@ class Item(Record):
 
     key: str
     content: Content
-    vector: tuple[float, ...] | None = None
+    vector: Vector | None = None
     cost_ms: float | None = None
     ttl_ms: int | None = None
     tags: tuple[str, ...] = ()
@@ -84,7 +91,7 @@ class Found(Record):
 class Question(Record):
     """What is searched for: one of vector and text."""
 
-    vector: tuple[float, ...] | None
+    vector: Vector | None
     text: str | None
     limit: int
     tags: tuple[str, ...] = ()
@@ -139,6 +146,12 @@ class Options(Record):
     metric: VectorMetric | None = None
     persist: bool | None = None
 
+    def over(self, others: "Options") -> "Options":
+        """Return others, but for what is given here."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        found: Options = replace(others, **given)
+        return found
+
 
 class Store(Protocol):
     """What one scope keeps under one name. Methods are called by any thread, and by several at once."""
@@ -176,6 +189,10 @@ class Store(Protocol):
 
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return the nearest entries, the nearest first. UnsupportedError where the kind finds nothing so."""
+        ...
+
+    def prompt(self, keys: Iterable[str]) -> str | None:
+        """Return entries as a text for a model's prompt; None where the kind has none."""
         ...
 
     def page(self, after: str | None, limit: int) -> Page:

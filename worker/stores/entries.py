@@ -35,8 +35,13 @@ class EntryKind:
 
     word: StoreKind
     device_id = "cpu"
-    defaults = Options()
-    """What holds where options say nothing."""
+    stores: type[EntryStore] = EntryStore
+    has_vectors = False
+    """Whether each entry has one."""
+    default_entries: int | None = None
+    """The most entries of one that is opened without ``max_entries``; None for any number."""
+    default_ttl_ms: int | None = None
+    """How long entries last in one that is opened without ``ttl_ms``; None for as long as they have room."""
     default_bytes = 256 * MIB
     """The most that a store holds that is opened without ``max_bytes``."""
 
@@ -68,12 +73,13 @@ class EntryKind:
             message = "it is on disk: open it without that, or delete its scope first"
             raise InvalidRequestError.at("data.options.persist", message)
         if path is None or not (there or options.persist):
-            store = self.store(name, self.merged(self.defaults, options), self.scratch(name, scope, file))
-            return Opened(self._joined(store), created=True)
+            return Opened(
+                self._joined(self.stores(self, name, options, self.scratch(name, scope, file))), created=True
+            )
         from worker.stores.files import StoreFile, about  # noqa: PLC0415 - only what persists needs it
 
         kept = StoreFile(path, about(scope, (self.word, name)))
-        store = self.store(name, self.merged(kept.options() if there else self.defaults, options), kept)
+        store = self.stores(self, name, options.over(kept.options()), kept)
         try:
             store.load()
             store.configure(options)
@@ -81,10 +87,6 @@ class EntryKind:
             store.close()
             raise
         return Opened(self._joined(store), created=not there)
-
-    def store(self, name: str, options: Options, file: EntryFile | None) -> EntryStore:
-        """Make a store of this kind."""
-        return EntryStore(self, name, options, file)
 
     def scratch(self, _name: str, _scope: Scope, _file: Path | None) -> EntryFile | None:
         """Return the file that a store has which does not persist; none, where what goes can be made again."""
@@ -96,11 +98,6 @@ class EntryKind:
             if getattr(options, name) is not None:
                 raise InvalidRequestError.at(f"data.options.{name}", f"a store of kind {self.word} has none")
         return options
-
-    def merged(self, before: Options, given: Options) -> Options:
-        """Return options with those that are given in place of those before. InvalidRequestError."""
-        new = {name: value for name, value in vars(self.resolved(given)).items() if value is not None}
-        return Options(**(vars(before) | new))
 
     # ---- the consumer ----
 
@@ -146,14 +143,14 @@ class EntryKind:
 
     def refusal(self, size: int) -> str | None:
         """Return why an entry of a size can't be taken now, whatever else goes."""
-        limit = self._limit()
+        limit = self.limit()
         if limit is None or size <= limit:
             return None
         return f"it takes {size} bytes, and all stores of this name may hold {limit} together"
 
     def make_room(self, size: int, replaced: Entry | None) -> int:
         """Evict the cheapest of all scopes until so much fits beside what is replaced. Returns how many went."""
-        limit, spared, evicted = self._limit(), 0 if replaced is None else replaced.entry_bytes, 0
+        limit, spared, evicted = self.limit(), 0 if replaced is None else replaced.entry_bytes, 0
         while limit is not None and (over := self.held_bytes - spared + size - limit) > 0:
             before = evicted
             for each in self._cheapest(over + spared):
@@ -166,6 +163,15 @@ class EntryKind:
                 break
         return evicted
 
+    def limit(self) -> int | None:
+        """Return the most that all scopes together may hold now; None for no such bound."""
+        limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
+        return min(limits, default=None)
+
+    def cold_bytes(self) -> int:
+        """Return what could leave memory and be read from disk again."""
+        return sum(each.warm_bytes for each in self._stores)
+
     def forget(self, store: EntryStore) -> None:
         """Have a store be none of its any more."""
         with self.lock:
@@ -177,10 +183,6 @@ class EntryKind:
         with self.lock:
             self._stores.add(store)
         return store
-
-    def _limit(self) -> int | None:
-        limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
-        return min(limits, default=None)
 
     def _cheapest(self, need_bytes: int) -> Iterator[_Cheap]:
         now = self.now_ns()

@@ -17,13 +17,13 @@ class Entry:
     )  # fmt: skip
 
     def __init__(
-        self, key: str, form: int, content_bytes: int, put_ns: int, ttl_ns: int | None, cost_ms: float,
+        self, key: str, form: int, content_bytes: int, entry_bytes: int, put_ns: int, ttl_ns: int | None, cost_ms: float,
         tags: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.key = key
         self.form = form
         self.content_bytes = content_bytes
-        self.entry_bytes = content_bytes + about_bytes(key, tags)
+        self.entry_bytes = entry_bytes
         self.put_ns = self.used_ns = put_ns
         self.ttl_ns = ttl_ns
         self.expires_ns = None if ttl_ns is None else put_ns + ttl_ns
@@ -53,17 +53,17 @@ def listed(entry: Entry, now_ns: int) -> StoreEntry:
     return StoreEntry(entry.key, entry.entry_bytes, (now_ns - entry.put_ns) // NS_PER_MS, left)
 
 
-def row_of(entry: Entry, content: bytes | bytearray, behind_ns: int) -> Row:
+def row_of(entry: Entry, content: bytes | bytearray, vector: bytes | None, behind_ns: int) -> Row:
     """Return an entry as it is on disk, where times are of the day: ``behind_ns`` is what the clock is behind that."""
     expires = None if entry.expires_ns is None else (entry.expires_ns + behind_ns) // NS_PER_MS
     put_ms = (entry.put_ns + behind_ns) // NS_PER_MS
     return Row(
-        entry.key, entry.form, put_ms, expires, entry.cost_ms, entry.tags, entry.content_bytes, content
+        entry.key, entry.form, put_ms, expires, entry.cost_ms, entry.tags, len(content), vector, content
     )
 
 
-def entry_of(row: Row, behind_ns: int) -> Entry:
+def entry_of(row: Row, entry_bytes: int, behind_ns: int) -> Entry:
     """Return the entry of what is on disk."""
     ttl = None if row.expires_ms is None else (row.expires_ms - row.put_ms) * NS_PER_MS
     put_ns = row.put_ms * NS_PER_MS - behind_ns
-    return Entry(row.key, row.form, row.content_bytes, put_ns, ttl, row.cost_ms, row.tags)
+    return Entry(row.key, row.form, row.content_bytes, entry_bytes, put_ns, ttl, row.cost_ms, row.tags)

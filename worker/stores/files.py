@@ -29,7 +29,7 @@ _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE entries (
   key BLOB PRIMARY KEY, form INTEGER NOT NULL, put_ms INTEGER NOT NULL, expires_ms INTEGER, cost_ms REAL NOT NULL,
-  tags BLOB NOT NULL, content BLOB NOT NULL
+  tags BLOB NOT NULL, vector BLOB, content BLOB NOT NULL
 );
 """
 
@@ -66,7 +66,7 @@ class StoreFile:
 
     def rows(self) -> list[Row]:
         """Return what is known about all entries."""
-        query = "SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content) FROM entries ORDER BY put_ms"
+        query = "SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content), vector FROM entries"
         with self._lock:
             return [_row(*found) for found in self._open().execute(query)]
 
@@ -101,10 +101,19 @@ class StoreFile:
             if gone:
                 connection.executemany("DELETE FROM entries WHERE key = ?", gone)
             values = [
-                (_blob(r.key), r.form, r.put_ms, r.expires_ms, r.cost_ms, orjson.dumps(r.tags), r.content)
+                (
+                    _blob(r.key),
+                    r.form,
+                    r.put_ms,
+                    r.expires_ms,
+                    r.cost_ms,
+                    orjson.dumps(r.tags),
+                    r.vector,
+                    r.content,
+                )
                 for r in writes
             ]
-            connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         if gone:
             self._shrink()
 
@@ -304,16 +313,11 @@ def _parts(path: Path) -> Iterator[Path]:
 
 
 def _row(
-    key: bytes,
-    form: int,
-    put_ms: int,
-    expires_ms: int | None,
-    cost_ms: float,
-    tags: bytes,
-    content_bytes: int,
-) -> Row:
+    key: bytes, form: int, put_ms: int, expires_ms: int | None, cost_ms: float, tags: bytes, content_bytes: int,
+    vector: bytes | None,
+) -> Row:  # fmt: skip
     text = key.decode("utf-8", "surrogatepass")
-    return Row(text, form, put_ms, expires_ms, cost_ms, tuple(orjson.loads(tags)), content_bytes)
+    return Row(text, form, put_ms, expires_ms, cost_ms, tuple(orjson.loads(tags)), content_bytes, vector)
 
 
 def _blob(key: str) -> bytes:

@@ -5,7 +5,7 @@ after the other (``_changing``), and does what is to be done on disk before anyt
 has changed nothing. The kind's lock guards all tables, and is never held across that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from protocol.store_results import StoreFigures
@@ -81,6 +81,11 @@ class EntryStore:
         return self._file is not None and self._file.lasting
 
     @property
+    def max_entries(self) -> int | None:
+        """The most entries that it has; None for any number."""
+        return self._options.max_entries or self._kind.default_entries
+
+    @property
     def quick(self) -> bool:
         """Whether its entries are small, and none is on disk."""
         return self._file is None and not self._large
@@ -99,7 +104,7 @@ class EntryStore:
             message = "a store that is open stays where it is: close it first"
             raise InvalidRequestError.at("data.options.persist", message)
         with self._changing:
-            merged = self._kind.merged(self._options, options)
+            merged = options.over(self._options)
             if self._file is not None:
                 self._file.set_options(merged)
             with self._kind.lock:
@@ -112,38 +117,44 @@ class EntryStore:
         assert self._file is not None  # noqa: S101 - else there is nothing to load
         rows = self._file.rows()
         with self._kind.lock:
+            behind = self._kind.behind_ns()
             for row in rows:
-                self._add(entry_of(row, self._kind.behind_ns()))
+                self._take_vector(row.key, row.vector)
+                size = row.content_bytes + self._about_bytes(row.key, row.tags, row.vector)
+                self._add(entry_of(row, size, behind))
 
     # ---- entries ----
 
     def put(self, item: Item) -> Put:
         """Store an entry. The cheapest of the others go first; if it still fails, the one of that key stays."""
-        data = item.content.data
-        size = len(data) + about_bytes(item.key, item.tags)
+        if item.vector is not None and not self._kind.has_vectors:
+            raise InvalidRequestError.at("data.vector", f"a store of kind {self._kind.word} keeps none")
+        data, vector = item.content.data, self._vector_bytes(item)
+        size = len(data) + self._about_bytes(item.key, item.tags, vector)
         self.check(size)
         with self._changing:
+            self._end()
             with self._kind.lock:
-                now = self._kind.now_ns()
-                refused = None if self._file is not None else self._kind.refusal(size)
+                now, old = self._kind.now_ns(), self._table.entries.get(item.key)
+                refused = self._refusal(size, old)
                 if refused is not None:
                     return Put(size, 0, refused)
                 ttl, cost = self._ttl_ns(item), item.cost_ms or 0.0
-                entry = Entry(item.key, item.content.form, len(data), now, ttl, cost, item.tags)
-                ended = self._table.ended(now)
-                victims = self._victims(size, self._table.entries.get(item.key), ended)
-            if self._file is not None:
-                row = row_of(entry, data, self._kind.behind_ns())
-                try:
-                    self._file.change(
-                        [row], [each.key for each in (*ended, *victims) if each.key != item.key]
-                    )
-                except OutOfMemoryError as error:
-                    with self._kind.lock:
-                        self._table.put_off(ended)
+                entry = Entry(item.key, item.content.form, len(data), size, now, ttl, cost, item.tags)
+                victims = self._victims(size, old)
+                undo = self._take_vector(item.key, vector)
+                row = row_of(entry, data, vector, self._kind.behind_ns())
+            try:
+                if self._file is not None:
+                    self._file.change([row], [each.key for each in victims])
+                with self._kind.lock:
+                    return Put(size, self._take(entry, data, victims))
+            except BaseException as error:
+                with self._kind.lock:
+                    undo()
+                if isinstance(error, OutOfMemoryError) and self._file is not None:
                     return Put(size, 0, error.message)
-            with self._kind.lock:
-                return Put(size, self._take(entry, data, ended, victims))
+                raise
 
     def get(self, key: str) -> Found | None:
         """Return a copy of an entry."""
@@ -155,22 +166,21 @@ class EntryStore:
                 self._miss(key, now)
                 return None
             self._use(entry, now)
-            age_ms = (now - entry.put_ns) // NS_PER_MS
-            if entry.ref is not None:
-                return Found(Content(self._memory.get(entry.ref), Form(entry.form)), age_ms)
-        assert self._file is not None  # noqa: S101 - nothing else is not in memory
-        content = self._file.read(key)
-        if content is None:
-            return None  # deleted meanwhile
-        with self._kind.lock:
-            if self._table.entries.get(key) is entry and entry.ref is None:
-                self._heat(entry, content.data)
-        return Found(content, age_ms)
+            content = self._warm_content(entry)
+        content = content or self._read(entry)
+        return None if content is None else Found(content, (now - entry.put_ns) // NS_PER_MS)
 
     def search(self, _: Question) -> tuple[Hit, ...]:
         """Refuse: entries are found by their keys."""
-        message = f"a store of kind {self._kind.word} is not searched: it has keys, tags and prefixes"
+        message = (
+            f"a store of kind {self._kind.word} is not searched: it has keys, tags and prefixes;"
+            " stores of kind vectors are, by a vector, and those of kind preferences, by a text"
+        )
         raise UnsupportedError(message, store=self._name, kind=self._kind.word)
+
+    def prompt(self, _: Iterable[str]) -> str | None:
+        """Return None: its entries are no text for a model."""
+        return None
 
     def page(self, after: str | None, limit: int) -> Page:
         """Return entries in the order of their keys."""
@@ -228,19 +238,18 @@ class EntryStore:
     def tend(self) -> None:
         """Remove what has ended, and let go of a file that is not used."""
         with self._changing:
-            with self._kind.lock:
-                ended = self._table.ended(self._kind.now_ns())
-            try:
-                self._delete(ended)
-            except OutOfMemoryError:
-                with self._kind.lock:
-                    self._table.put_off(ended)
+            self._end()
         if self._file is not None:
             self._file.rest()
 
     def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
         """Return entries that are cheap to lose from memory; their tags are their keys. With the kind's lock."""
         return self._warm.offers(need_bytes, now_ns)
+
+    @property
+    def warm_bytes(self) -> int:
+        """What of it is in memory and on disk. With the kind's lock."""
+        return 0 if self._file is None else self._warm.held_bytes
 
     def entry(self, key: str) -> Entry | None:
         """Return an entry that is there. With the kind's lock."""
@@ -258,7 +267,59 @@ class EntryStore:
             self._cool(entry)
         return True
 
+    # ---- what a kind may do otherwise, with the kind's lock ----
+
+    def _refusal(self, size: int, _replaced: Entry | None) -> str | None:
+        """Return why an entry of a size can't be taken now."""
+        return None if self._file is not None else self._kind.refusal(size)
+
+    def _about_bytes(self, key: str, tags: tuple[str, ...], _vector: bytes | None) -> int:
+        """Return what an entry takes beside its content."""
+        return about_bytes(key, tags)
+
+    def _vector_bytes(self, _: Item) -> bytes | None:
+        """Return an entry's vector as it is on disk; InvalidRequestError for one that can't be. Without the lock."""
+        return None
+
+    def _take_vector(self, _key: str, _vector: bytes | None) -> Callable[[], None]:
+        """Have an entry found by its vector. Returns what undoes that. What it raises leaves the store as it was."""
+        return _nothing
+
+    def _lose_vector(self, _key: str) -> None:
+        """Have an entry that goes not be found by its vector any more."""
+
+    @property
+    def _mapped_bytes(self) -> int:
+        """What the system has given for entries of all scopes, and for this one's vectors."""
+        return self._memory.held_bytes
+
     # ---- inside ----
+
+    def _end(self) -> None:
+        """Remove what has ended; what can't be removed now, is later, and not found meanwhile. While changing."""
+        with self._kind.lock:
+            ended = self._table.ended(self._kind.now_ns())
+        try:
+            self._delete(ended)
+        except OutOfMemoryError:
+            with self._kind.lock:
+                self._table.put_off(ended)
+
+    def _read(self, entry: Entry) -> Content | None:
+        """Read an entry from disk, and have it in memory where there is room. None where it went meanwhile."""
+        assert self._file is not None  # noqa: S101 - nothing else is not in memory
+        content = self._file.read(entry.key)
+        if content is not None:
+            with self._kind.lock:
+                if self._table.entries.get(entry.key) is entry and entry.ref is None:
+                    self._heat(entry, content.data)
+        return content
+
+    def _contents(self, entries: list[Entry]) -> list[Content | None]:
+        """Return copies of entries' contents; None for those that went meanwhile. Without the lock."""
+        with self._kind.lock:
+            warm = [self._warm_content(each) for each in entries]
+        return [found or self._read(each) for found, each in zip(warm, entries, strict=True)]
 
     def _delete(self, going: list[Entry]) -> int:
         """Delete entries, on disk first. Returns how many."""
@@ -273,18 +334,18 @@ class EntryStore:
 
     def _forget_all(self) -> Cleared:
         with self._kind.lock:
-            cleared, held = self.held_bytes, self._memory.held_bytes
+            cleared, held = self.held_bytes, self._mapped_bytes
             for entry in list(self._table.entries.values()):
                 self._remove(entry)
             self._memory.squeeze()
-            return Cleared(cleared, held - self._memory.held_bytes)
+            return Cleared(cleared, held - self._mapped_bytes)
 
     # ---- inside, with the kind's lock ----
 
-    def _take(self, entry: Entry, data: bytes | bytearray, ended: list[Entry], victims: list[Entry]) -> int:
+    def _take(self, entry: Entry, data: bytes | bytearray, victims: list[Entry]) -> int:
         """Do in memory what was done on disk. Returns how many others went."""
-        for each in (*ended, *victims):
-            if self._table.entries.get(each.key) is each:
+        for each in victims:
+            if self._table.entries.get(each.key) is each:  # else memory was short meanwhile
                 self._remove(each)
         self._evictions += len(victims)
         evicted = len(victims) + self._kind.make_room(entry.entry_bytes, self._table.entries.get(entry.key))
@@ -296,12 +357,18 @@ class EntryStore:
                     raise
         old = self._table.entries.get(entry.key)
         if old is not None:
-            self._remove(old)
+            self._drop(old)
         self._add(entry)
         if self._missed.pop(entry.key, 0) is not None:
             self._priced.used(entry.key, entry.put_ns)
         self._memory.tidy()
         return evicted
+
+    def _warm_content(self, entry: Entry) -> Content | None:
+        """Return a copy of an entry's content; None where it is on disk alone, or gone."""
+        if entry.ref is None or self._table.entries.get(entry.key) is not entry:
+            return None
+        return Content(self._memory.get(entry.ref), Form(entry.form))
 
     def _use(self, entry: Entry, now_ns: int) -> None:
         self._hits += 1
@@ -317,20 +384,17 @@ class EntryStore:
             del self._missed[next(iter(self._missed))]
         self._missed[key] = None
 
-    def _victims(self, size: int, replaced: Entry | None, ended: Iterable[Entry] = ()) -> list[Entry]:
-        """Return the cheapest entries that have to go so that so much fits, beside what is replaced or ended."""
-        leaving = {each.key: each for each in ended}
-        if replaced is not None:
-            leaving[replaced.key] = replaced
-        spared = sum(each.entry_bytes for each in leaving.values())
-        most, entries = self._options.max_entries, self._table.entries
+    def _victims(self, size: int, replaced: Entry | None) -> list[Entry]:
+        """Return the cheapest entries that have to go so that so much fits within the bounds, beside what is replaced."""
+        spared = 0 if replaced is None else replaced.entry_bytes
+        most, count = self.max_entries, len(self._table.entries)
         over = self._table.total_bytes - spared + size - self.limit_bytes
-        many = 0 if most is None else len(entries) - len(leaving) + (size > 0) - most
+        many = 0 if most is None else count - (replaced is not None) + (size > 0) - most
         victims: list[Entry] = []
         if over <= 0 and many <= 0:
             return victims
         for each in self._cheapest(self._table.total_bytes if many > 1 else max(over, 1) + spared):
-            if each.key not in leaving:
+            if each is not replaced:
                 victims.append(each)
                 over, many = over - each.entry_bytes, many - 1
                 if over <= 0 and many <= 0:
@@ -351,6 +415,10 @@ class EntryStore:
             self._offer(entry)
 
     def _remove(self, entry: Entry) -> None:
+        self._lose_vector(entry.key)
+        self._drop(entry)
+
+    def _drop(self, entry: Entry) -> None:
         if entry.ref is not None:
             self._cool(entry)
         self._table.remove(entry)
@@ -388,5 +456,15 @@ class EntryStore:
         self._kind.held_bytes += change
 
     def _ttl_ns(self, item: Item) -> int | None:
-        ttl = item.ttl_ms if item.ttl_ms is not None else self._options.ttl_ms
+        said = (item.ttl_ms, self._options.ttl_ms, self._kind.default_ttl_ms)
+        ttl = next((each for each in said if each is not None), None)
         return None if ttl is None else ttl * NS_PER_MS
+
+    def _having(self, tags: tuple[str, ...]) -> list[Entry]:
+        """Return the entries that have all of these tags, but those that ended."""
+        now = self._kind.now_ns()
+        return [each for each in self._table.having(tags) if not each.ended(now)]
+
+
+def _nothing() -> None:
+    pass

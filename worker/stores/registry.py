@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 KINDS: dict[StoreKind, str] = {
     StoreKind.CACHE: "worker.stores.cache:Caches",
     StoreKind.SESSIONS: "worker.stores.sessions:SessionPools",
+    StoreKind.VECTORS: "worker.stores.vectors:Vectors",
+    StoreKind.PREFERENCES: "worker.stores.preferences:Preferences",
 }
 """Where each kind is, imported when the first store of it is opened."""
 

@@ -13,56 +13,23 @@ import orjson
 from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_S
 from worker.plugins import Holding, Offer
-from worker.stores.base import SCRATCH, Content, EntryFile, Form, Item, Options, Put, Scope, named
+from worker.stores.base import SCRATCH, Content, EntryFile, Form, Item, Put, Scope, named
 from worker.stores.entries import EntryKind
 from worker.stores.entry import Entry
 from worker.stores.index import EntryStore
 
-SESSIONS = Options(max_entries=500, ttl_ms=1_800_000)
-"""What holds unless options say otherwise."""
 HISTORY_BYTES = 256 * 1024
 """Of JSON, in each session's ``history``: what is older is cut off."""
 IDLE_NS = 60 * NS_PER_S
 """A session that was not used for so long leaves memory, where it is on disk."""
 
 
-class SessionPools(EntryKind):
-    """All scopes' session pools of one name."""
-
-    word = StoreKind.SESSIONS
-    defaults = SESSIONS
-    history_bytes = HISTORY_BYTES
-
-    def store(self, name: str, options: Options, file: EntryFile | None) -> EntryStore:
-        """Make a pool."""
-        return SessionPool(self, name, options, file)
-
-    def scratch(self, name: str, scope: Scope, file: Path | None) -> EntryFile | None:
-        """Return a file that is gone after a restart."""
-        if file is None:
-            return None
-        from worker.stores.files import ScratchFile, about  # noqa: PLC0415 - only where there is a folder
-
-        return ScratchFile(named(file, SCRATCH), about(scope, (self.word, name)))
-
-    def holding(self) -> Holding:
-        """Return what it holds; without a file, it can give none of it back."""
-        held = self.held_bytes
-        return Holding(held, floor_bytes=0 if self.on_disk else held)
-
-    def refusal(self, size: int) -> str | None:
-        """Refuse none for want of memory that is not given up: a session is all there is of it."""
-        return super().refusal(size) if self.on_disk else None
-
-
 class SessionPool(EntryStore):
     """The sessions of one scope."""
 
-    _kind: SessionPools
-
     def put(self, item: Item) -> Put:
         """Store a session; of its history the oldest is cut off where it is too long."""
-        return super().put(replace(item, content=trimmed(item.content, self._kind.history_bytes)))
+        return super().put(replace(item, content=trimmed(item.content, HISTORY_BYTES)))
 
     def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
         """Return sessions that are on disk, too: what is in memory alone is all there is of it."""
@@ -87,6 +54,32 @@ class SessionPool(EntryStore):
 
     def _cheapest(self, _need_bytes: int) -> Iterable[Entry]:
         return sorted(self._table.entries.values(), key=_last_used)
+
+
+class SessionPools(EntryKind):
+    """All scopes' session pools of one name."""
+
+    word = StoreKind.SESSIONS
+    default_entries = 500
+    default_ttl_ms = 1_800_000
+    stores = SessionPool
+
+    def scratch(self, name: str, scope: Scope, file: Path | None) -> EntryFile | None:
+        """Return a file that is gone after a restart."""
+        if file is None:
+            return None
+        from worker.stores.files import ScratchFile, about  # noqa: PLC0415 - only where there is a folder
+
+        return ScratchFile(named(file, SCRATCH), about(scope, (self.word, name)))
+
+    def holding(self) -> Holding:
+        """Return what it holds; without a file, it can give none of it back."""
+        with self.lock:
+            return Holding(self.held_bytes, floor_bytes=self.held_bytes - self.cold_bytes())
+
+    def refusal(self, size: int) -> str | None:
+        """Refuse none for want of memory that is not given up: a session is all there is of it."""
+        return super().refusal(size) if self.on_disk else None
 
 
 def _last_used(entry: Entry) -> int:

@@ -46,6 +46,13 @@ class EntryTable:
         prefix = choice.prefix or ""
         return [entry for key, entry in self.entries.items() if key.startswith(prefix)]
 
+    def having(self, tags: tuple[str, ...]) -> list[Entry]:
+        """Return the entries that have all of these tags."""
+        if not tags:
+            return list(self.entries.values())
+        keys = set.intersection(*(self._tagged.get(each, set()) for each in tags))
+        return [self.entries[key] for key in keys]
+
     def page(self, after: str | None, limit: int, now_ns: int) -> list[Entry]:
         """Return the entries whose keys come next after that one, by key, but those that ended."""
         there = (each for each in self.entries.values() if not each.ended(now_ns))

@@ -56,7 +56,7 @@ class OnnxSession:
         self._open = partial(onnxruntime.InferenceSession, path, options, providers=providers)
         stop = getattr(options, "set_load_cancellation_flag", None)
         with token.telling(lambda: None if stop is None else stop(True)):  # noqa: FBT003 - as the library has it
-            self.session = self._open()
+            self.session: Any = self._open()
         asked, got = providers[0][0], self.session.get_providers()
         if asked not in got:
             raise EngineError(
@@ -86,12 +86,12 @@ class OnnxSession:
 
     def reopen(self) -> None:
         """Drop the session, and make another: an arena's first region stays for as long as it does."""
-        del self.session
+        self.session = None
         self.session = self._open()
 
     def close(self) -> None:
         """Drop the session: its arenas, its threads and its mapped files go with it."""
-        del self.session
+        self.session = None
 
     def figures(self) -> Mapping[str, int | None]:
         """Return nothing: it keeps no cache of keys and values from one run to the next."""
