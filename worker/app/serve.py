@@ -169,6 +169,7 @@ def _plugins(
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._batches import Plannable  # noqa: PLC0415
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
     from worker.plugins._host import PluginHost  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
@@ -189,9 +190,12 @@ def _plugins(
             partial(memory.questions.available_bytes, HOST),
             partial(core.manager.pressure.level, HOST),
         )
+        plannable = Plannable(
+            memory.questions.available_bytes, buffers.idle_bytes, buffers.drop, core.clock.now_ns
+        )
         models = Models(memory.models.worker, core.clock)
         host_of = partial(
-            PluginHost, models, memory.operations, memory.consumers, buffers, streams, stores.host
+            PluginHost, models, memory.operations, memory.consumers, buffers, streams, plannable, stores.host
         )
         return load_plugins(arguments.plugin, host_of)
     except PluginError as error:

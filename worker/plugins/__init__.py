@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from worker.core.models import TensorInfo
     from worker.eviction.entry_prices import PricedEntries
+    from worker.plugins._batches import Batch, Batches, Saved
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllocationNotFoundError",
+    "Batch",
+    "Batches",
     "Buffer",
     "Cache",
     "Call",
@@ -68,6 +71,7 @@ __all__ = [
     "PluginAction",
     "PluginHost",
     "PricedEntries",
+    "Saved",
     "Session",
     "Sessions",
     "StoreNotFoundError",
@@ -81,7 +85,10 @@ _HOMES = {
     "HostStores": "worker.plugins._stores",
     "Session": "worker.plugins._stores",
     "Sessions": "worker.plugins._stores",
+    "Batch": "worker.plugins._batches",
+    "Batches": "worker.plugins._batches",
     "Buffer": "worker.plugins._buffer_views",
+    "Saved": "worker.plugins._batches",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",
