@@ -156,6 +156,11 @@ class ProbedBeside(DeviceBackend, Protocol):
 class OwnProcess(ProbedBeside, Protocol):
     """What a backend has besides if its devices live in a process of their own, and so can come and go."""
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while there is none."""
+        ...
+
     def recent_readings(self, device_id: str, max_age_ms: int | None) -> tuple[Readings, int] | None:
         """Return what that process last noted, and how many nanoseconds ago. Never waits, however the process is.
 

@@ -23,6 +23,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
+from worker.telemetry.process_memory import note_start
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _OWN = ("worker", "protocol")
@@ -74,6 +75,7 @@ class ChildProcess:
         life = next(slots.lives)
         self.page = FiguresReader(slots.page, life)
         self._process = _start(launch, slots, life)
+        note_start()
         self.pid = self._process.pid
         self._pipe, self._stderr = _ends(self._process)
         self._answers = Answers(self._pipe, self._write_broken)
