@@ -65,6 +65,8 @@ ACTIONS: dict[str, Action] = {
         store_params.StoreDeleteScopeParams, store_results.StoreDeleteScopeResult, changes=True
     ),
     "store.stats": Action(store_params.StoreStatsParams, store_results.StoreStatsResult),
+    "operation.begin": Action(params.OperationBeginParams, results.OperationBeginResult, changes=True),
+    "operation.end": Action(params.OperationEndParams, results.OperationEndResult, changes=True),
     "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
     "worker.ping": Action(params.PingParams, results.PingResult, control=True),
     "worker.cancel": Action(params.CancelParams, results.CancelResult, control=True),

@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "5f641b6b1d8b917ec7b33fb336defd0bc38f39225c29acceb57549f35ef0b89b"
+SCHEMA_SHA256 = "cf650435095fcf66dd79b7823b26aa5b6c9a83ff61ad3afdf75125cb8a30a7d5"

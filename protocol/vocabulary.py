@@ -294,3 +294,4 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     CONSUMER_NOT_FOUND = "consumer_not_found"
     STORE_NOT_FOUND = "store_not_found"
+    OPERATION_NOT_FOUND = "operation_not_found"

@@ -23,6 +23,7 @@ from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
 from worker.workers.consumers import ConsumerWorker
+from worker.workers.operations import OperationWorker
 from worker.workers.pools import pools
 from worker.workers.questions import Questions
 from worker.workers.reclaim import ReclaimWorker
@@ -64,6 +65,7 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
         analytics=AnalyticsWorker(core, trends, leaks),
         restarts=restarts,
         consumers=consumers,
+        operations=OperationWorker(core, surroundings.process_bytes),
     )
 
     def models() -> "ModelInterface":
@@ -115,7 +117,7 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
             models=models,
             roles=lambda: read[0].roles,
             servers=lambda: () if arguments.deterministic else read[0].servers,
-            process_bytes=lambda: system.read().process_rss_bytes,
+            process_bytes=system.process_bytes,
             default_device=default,
             python_lines=python_lines,
             record=record,

@@ -20,6 +20,7 @@ from worker.core.events import Publish
 from worker.core.heap import use_one_heap
 from worker.core.ids import Ids
 from worker.core.log import log, serve_log, set_level
+from worker.core.records import HOST
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
@@ -32,7 +33,6 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction, Work
-from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
     reaper = build_reaper(parts, runner)
     pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
-    plugins = _plugins(arguments, parts, timers, runner)
+    plugins = _plugins(arguments, parts, timers, runner, stores)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
@@ -163,26 +163,41 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
+def _plugins(
+    arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner, stores: LazyStores
+) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._batches import Plannable  # noqa: PLC0415
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
+    from worker.plugins._host import PluginHost  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins._operations import Operations  # noqa: PLC0415
+    from worker.plugins._streams import Streams  # noqa: PLC0415
 
     def later(due_ns: int, run: Callable[[], None]) -> None:
         work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
         timers.at(due_ns, lambda: runner.submit(work))
 
-    core = parts.core
+    core, memory = parts.core, parts.memory
     try:
-        buffers = Buffers(core, parts.memory.allocations, later)
-        parts.memory.consumers.add_source(buffers.consumers)
-        operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
-        models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
+        buffers = Buffers(core, memory.allocations, later)
+        memory.consumers.add_source(buffers.consumers)
+        streams = Streams(
+            buffers,
+            core.clock,
+            partial(memory.questions.available_bytes, HOST),
+            partial(core.manager.pressure.level, HOST),
+        )
+        plannable = Plannable(
+            memory.questions.available_bytes, buffers.idle_bytes, buffers.drop, core.clock.now_ns
+        )
+        models = Models(memory.models.worker, core.clock)
+        host_of = partial(
+            PluginHost, models, memory.operations, memory.consumers, buffers, streams, plannable, stores.host
+        )
+        return load_plugins(arguments.plugin, host_of)
     except PluginError as error:
         fail(f"--plugin {error}")
 

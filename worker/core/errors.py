@@ -118,6 +118,12 @@ class StoreNotFoundError(WorkerError):
     code = ErrorCode.STORE_NOT_FOUND
 
 
+class OperationNotFoundError(WorkerError):
+    """The operation is not under way: it is over, or never began."""
+
+    code = ErrorCode.OPERATION_NOT_FOUND
+
+
 class PlanStaleError(WorkerError):
     """A plan can't be carried out as it was said any more; nothing was done."""
 

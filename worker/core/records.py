@@ -157,6 +157,9 @@ class Receipt(Record):
     returned_bytes: int | None
     """What the system or driver shows back; None where it does not say."""
     steps: tuple[ReleaseStep, ...] = ()
+    """They add up to what was returned."""
+    process_bytes: int | None = None
+    """What came back besides: what its process, which ended, took itself; None where none ended."""
 
 
 class Block(Record):

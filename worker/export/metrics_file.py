@@ -36,7 +36,7 @@ class MetricsFile:
         """Write now and every so often. OSError if the first does not succeed, or another worker writes it."""
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(self._path.lstat().st_mode):
-                raise OSError(f"{shown(self._path)} is there, and is no file")
+                raise OSError("it is there, and is no file: name another path")
         self._lock = Lock(self._path)
         try:
             self._write()

@@ -28,8 +28,8 @@ from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
 from worker.instructor.stores import StoreHandlers
 from worker.interface.interface_memory import MemoryInterface
+from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
-from worker.policy.batches import plan_batches
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _IDS = "allocation ids"
 """Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
 
 
-_MADE_HERE = ("allocation_id", "source_allocation_id", "plan_id", "transfer_id")
+_MADE_HERE = ("allocation_id", "source_allocation_id", "plan_id", "transfer_id", "operation_id")
 """Fields whose ids the worker makes."""
 
 
@@ -116,6 +116,8 @@ class Instructor:
         bind("memory.released", consumers.released)
         bind("memory.unregister_consumer", consumers.unregister)
         bind("memory.get_consumers", consumers.get_consumers)
+        bind("operation.begin", self._begin_operation)
+        bind("operation.end", self._end_operation)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def _bind_stores(self, bindings: Bindings, stores: StoreHandlers) -> None:
@@ -402,15 +404,23 @@ class Instructor:
         )
 
     def _plan_batches(self, params: p.PlanBatchesParams, _: Call) -> r.PlanBatchesResult:
-        device_id = self._memory.devices.one(params.device_id)
-        return plan_batches(
+        if params.item_count is None or params.bytes_per_item is None:
+            return self._memory.batches.plan_rest(params.plan_id or "", params.done_items)
+        work = BatchWork(
             params.item_count,
             params.bytes_per_item,
             params.fixed_bytes,
             params.max_fraction,
-            device_id,
-            self._memory.questions.available_bytes(device_id),
+            self._memory.devices.one(params.device_id),
         )
+        return self._memory.batches.plan(work)
+
+    def _begin_operation(self, params: p.OperationBeginParams, _: Call) -> r.OperationBeginResult:
+        return r.OperationBeginResult(self._memory.operations.begin(params.name))
+
+    def _end_operation(self, params: p.OperationEndParams, _: Call) -> r.OperationEndResult:
+        ended = self._memory.operations.end(params.operation_id, failed=params.failed)
+        return r.OperationEndResult(ended.name, ended.duration_us, ended.peak_bytes, ended.delta_bytes)
 
     def _claims_of_set_limits(self, params: p.SetLimitsParams) -> Claims:
         return self._device_claims(params.device_id), True

@@ -57,14 +57,14 @@ class StoreHandlers:
         """Find the nearest entries."""
         store = self._stores().get(params.store, _scope(params))
         hits = store.search(Question(params.vector, params.text, params.limit, params.tags))
-        return r.StoreSearchResult(
-            tuple(r.StoreHit(each.key, each.score, _json(each.content)) for each in hits)
-        )
+        found = tuple(r.StoreHit(each.key, each.score, _json(each.content)) for each in hits)
+        return r.StoreSearchResult(found, store.prompt([each.key for each in hits]))
 
     def list(self, params: p.StoreListParams, _: Call) -> r.StoreListResult:
         """List entries."""
-        page = self._stores().get(params.store, _scope(params)).page(params.after, params.limit)
-        return r.StoreListResult(page.entries, page.next)
+        store = self._stores().get(params.store, _scope(params))
+        page = store.page(params.after, params.limit)
+        return r.StoreListResult(page.entries, page.next, store.prompt([each.key for each in page.entries]))
 
     def delete(self, params: p.StoreDeleteParams, _: Call) -> r.StoreDeleteResult:
         """Delete entries."""
@@ -127,7 +127,8 @@ class StoreHandlers:
         return (Claim(f"stores {user}", exclusive=False), project), False
 
     def _quick(self, params: p.ScopedParams) -> bool:
-        return self._stores().quick(params.store, _scope(params))
+        store = self._stores().find(params.store, _scope(params))
+        return store is None or store.quick
 
 
 def _got(found: Found | None, value: orjson.Fragment | None, lent: AllocateResult | None) -> r.StoreGetResult:

@@ -5,6 +5,7 @@ a snapshot of a hub cache (``models--*/snapshots/*``) stands for its ``models--*
 ``blobs`` are followed, and no others.
 """
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from protocol.record import Record
 from worker.core.models import ModelSpec
-from worker.loaders.base import load_failed
+from worker.core.paths import said_of
+from worker.loaders.base import load_failed, reading
 
 _OPEN_FLAGS = (
     os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -49,8 +51,9 @@ def confined(path: Path, root: Path) -> Path:
     root = root.resolve()
     try:
         real = (root / path).resolve()
-    except (OSError, RuntimeError) as error:
-        message = f"{path} can't be followed: {error}"
+    except (OSError, RuntimeError) as error:  # RuntimeError: what Python before 3.13 makes of a circle
+        loops = OSError(errno.ELOOP, os.strerror(errno.ELOOP)) if isinstance(error, RuntimeError) else error
+        message = f"it can't be followed: {said_of(loops)}"
         raise ValueError(message) from error
     cache = root.parent.parent
     is_snapshot = root.parent.name == "snapshots" and cache.name.startswith("models--")
@@ -59,7 +62,11 @@ def confined(path: Path, root: Path) -> Path:
     if real == root or not real.is_relative_to(root):
         hub = real.parent.parent
         is_blob = real.parent.name == "blobs" and hub.name.startswith("models--")
-        hint = f"; it is in a hub cache, so use --model-root {hub} or the snapshot itself" if is_blob else ""
+        hint = (
+            f"; it is in a hub cache, so use --model-root {hub} or the snapshot itself"
+            if is_blob
+            else "; move it there, or use another --model-root"
+        )
         message = f"{path} leads to {real}, which is not below the model root {root}{hint}"
         raise ValueError(message)
     return real
@@ -72,7 +79,7 @@ def resolved_file(spec: ModelSpec) -> Path:
 
 def model_files(spec: ModelSpec) -> ModelFiles:
     """Return the model's files. ModelLoadFailedError with the cause where they can't be told."""
-    try:
+    with reading(spec):
         if spec.more_paths:
             declared = (*filter(None, (spec.path,)), *spec.more_paths)
             return ModelFiles(tuple(_confined(spec, each) for each in declared), declared)
@@ -88,13 +95,11 @@ def model_files(spec: ModelSpec) -> ModelFiles:
         return (
             _indexed(spec, *found) if found[1].name.endswith(_INDEX) else ModelFiles((found[0],), (found[1],))
         )
-    except OSError as error:
-        raise load_failed(spec, error.strerror or str(error)) from error
 
 
 def _confined(spec: ModelSpec, path: Path | None) -> Path:
     if path is None or spec.model_root is None:
-        raise load_failed(spec, "it has no path")
+        raise load_failed(spec, "it has no path: declare one")
     try:
         return confined(path, spec.model_root)
     except ValueError as error:
@@ -126,7 +131,8 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
             )
     raise load_failed(
         spec,
-        f"it is a folder without a model: there is no *{_INDEX} and none of *{', *'.join(_SUFFIXES)} in it",
+        f"it is a folder without a model: there is no *{_INDEX} and none of *{', *'.join(_SUFFIXES)} in it;"
+        " download it, or declare its file",
     )
 
 
@@ -145,7 +151,8 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
     with os.fdopen(descriptor, "rb") as file:
         if size > _MAX_INDEX_BYTES:
             raise load_failed(
-                spec, f"its index has {size} bytes; {_MAX_INDEX_BYTES} is the most that is read"
+                spec,
+                f"its index has {size} bytes; {_MAX_INDEX_BYTES} is the most that is read: declare a list of its shards",
             )
         text = file.read(size)
     try:
@@ -153,9 +160,11 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
         names = sorted(set(weight_map.values()))
         good = all(isinstance(name, str) and name for name in names) and 0 < len(names) <= _MAX_SHARDS
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise load_failed(spec, "its index has no weight_map of tensors to files") from error
+        raise load_failed(
+            spec, "its index has no weight_map of tensors to files: download it again"
+        ) from error
     if not good:
-        raise load_failed(spec, "its index has no weight_map of tensors to files")
+        raise load_failed(spec, "its index has no weight_map of tensors to files: download it again")
     shards = tuple(declared.parent / name for name in names)
     found = tuple(_confined(spec, each) for each in shards)
     for shard, where in zip(shards, found, strict=True):
@@ -168,15 +177,13 @@ def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int]:
     """Open a file of the model. Returns the descriptor, which the caller closes, and the size in bytes."""
     path = resolved_file(spec) if path is None else path
     if path.is_dir():
-        raise load_failed(spec, "it is a folder; one file is wanted")
-    try:
+        raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
+    with reading(spec):
         descriptor = os.open(path, _OPEN_FLAGS)
-    except OSError as error:
-        raise load_failed(spec, error.strerror or str(error)) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise load_failed(spec, "it is not a regular file")
+        raise load_failed(spec, "it is a pipe, a socket or a device: declare the model's file")
     return descriptor, status.st_size
 
 

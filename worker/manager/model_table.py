@@ -20,6 +20,9 @@ from worker.manager.due_table import DueTable
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 """States that end by themselves: whoever needs the model waits for that."""
 
+COMES_BACK = "it is loaded again when it is used"
+"""What is said of a model that was lost."""
+
 
 class Residence(Record):
     """Where a model's weights lie, and under which name their backend has them."""
@@ -395,16 +398,17 @@ class ModelTable:
         """Note when a model will have been idle for too long; of one that is held, when it is let go."""
         self._due.set_idle(entry.model_id, None if entry.holds else entry.expires_ns())
 
-    def lose(self, device_id: str) -> tuple[str, ...]:
-        """Note that models went with their device. Returns which."""
+    def lose(self, device_id: str, why: str) -> tuple[str, ...]:
+        """Note that models went with their device, and why that went. Returns which."""
         lost = []
         with self.changed:
             for entry in self.on_device(device_id):
                 place = entry.residence
                 if place is None or place.device_id != device_id or entry.spec.external:
                     continue  # of an external model, its owner knows what became of it
-                entry.residence, entry.in_use, entry.holds = None, 0, 0
+                entry.residence, entry.footprint, entry.in_use, entry.holds = None, None, 0, 0
                 entry.state = ModelState.UNLOADED
+                entry.state_reason = f"{device_id} was lost, and the model with it: {why}; {COMES_BACK}"
                 self.watch_idle(entry)
                 lost.append(entry.model_id)
                 self._lost.append((entry, place))

@@ -12,7 +12,7 @@ from worker.core.errors import ModelLoadFailedError, OutOfMemoryError
 from worker.core.models import AUTO_LOADER
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent
-from worker.loaders.base import EngineLoader
+from worker.loaders.base import CheckedLoader, EngineLoader, reason_of
 from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
@@ -85,8 +85,10 @@ class ModelEstimates:
                 size, reason = None, f"its file claims {size} bytes, which can't be counted"
             elif isinstance(loader, EngineLoader):
                 loader.launch(known)  # whether its library is there, and takes its params: it is not imported
+            elif isinstance(loader, CheckedLoader):
+                loader.check(known)
         except ModelLoadFailedError as error:
-            reason = str(error.details["cause"])
+            reason = reason_of(error)
         except Exception as error:  # noqa: BLE001 - whatever it is: that model has no estimate, and all others have
             size, reason = None, f"reading it failed: {type(error).__name__}: {error}"
         if time.monotonic() - began > self._patience_s:

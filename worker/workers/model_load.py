@@ -18,6 +18,7 @@ from worker.core.errors import (
 from worker.core.log import log
 from worker.core.models import ModelSpec, Role
 from worker.core.records import AllocationRequest, Report, no_report
+from worker.loaders.base import reason_of
 from worker.manager.model_table import EvictingReservation, ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan
@@ -216,6 +217,7 @@ class ModelWorker:
             gone = Gone()  # what may find no memory is done where a failure takes the load back
             source = self.weights.open(entry)  # 1
             target = self.placement.choose_device(entry, source, device_id, token)
+            self.weights.check_placement(entry, source, target)
             size = self.placement.needed_bytes(entry, source, target)
             held = self.headroom.hold_for_model(
                 entry, size, target, token, gone, make_room=make_room, until_ns=until_ns, plan=plan
@@ -224,7 +226,7 @@ class ModelWorker:
             residence = self._fill(entry, source, held, token, report, for_use=for_use)  # 3
         except BaseException as error:
             if isinstance(error, ModelLoadFailedError):
-                entry.state_reason = str(error.details["cause"])
+                entry.state_reason = reason_of(error)
             self.models.failed(entry, held, blamed=isinstance(error, ModelLoadFailedError))
             if held is not None:
                 self.bring_back(gone.unloaded, held.reservation.request.device_id, error)  # 4
@@ -242,7 +244,7 @@ class ModelWorker:
     ) -> Residence:  # fmt: skip
         """Load into the headroom held, and commit what it turned out to take."""
         device_id, handle = held.reservation.request.device_id, held.handle
-        started_ns, grown = self._clock.now_ns(), self.weights.process_growth()
+        started_ns, grown = self._clock.now_ns(), self.weights.process_growth(device_id)
         block, size, footprint = self.weights.load(entry, source, device_id, handle, token, report)
         took_ms = (self._clock.now_ns() - started_ns) // NS_PER_MS
         if source.copy is not None:

@@ -161,19 +161,16 @@ class ModelUnloader:
         finally:
             self._evictions.evicted(eviction, copy)
         row = _row(entry.model_id, residence.size_bytes, receipt, eviction.reload_ms, reason, eviction.mode)
-        device_id, freed, reason = residence.device_id, residence.size_bytes, row.reason
-        recorded = Eviction(entry.model_id, device_id, 0, freed, row.returned_bytes, reason)
+        self._tell(residence.device_id, row)
+        return row
+
+    def _tell(self, device_id: str, row: UnloadedModel) -> None:
+        """Record and tell of a model that has left its device."""
+        recorded = Eviction(row.model_id, device_id, 0, row.freed_bytes, row.returned_bytes, row.reason)
         self._history.record_eviction(recorded)
         self._publish(ModelUnloaded(recorded))
-        log(
-            "debug",
-            "unloaded",
-            model_id=entry.model_id,
-            device_id=device_id,
-            freed_bytes=freed,
-            reason=reason,
-        )
-        return row
+        told = {"model_id": row.model_id, "device_id": device_id, "freed_bytes": row.freed_bytes}
+        log("debug", "unloaded", **told, reason=row.reason)
 
     def _shrink(self, eviction: PendingEviction) -> UnloadedModel:
         """Have a model's engine give back what it keeps beside it; the model stays, unless its process ends under it."""
@@ -182,9 +179,11 @@ class ModelUnloader:
             receipt = self._weights.shrink(entry, eviction.residence)
         except EngineLostError as error:
             self._evictions.evicted(eviction, None)
-            return _row(
-                entry.model_id, 0, Receipt(0, None), entry.load_ms, f"unloaded: {error.message}", mode
-            )
+            entry.state_reason, size = error.message, eviction.residence.size_bytes
+            lost, whole = Receipt(size, None), EvictionMode.UNLOAD
+            row = _row(entry.model_id, size, lost, entry.load_ms, f"lost: {error.message}", whole)
+            self._tell(eviction.residence.device_id, row)
+            return row
         except BaseException:
             self._evictions.shrunk(eviction)
             raise
@@ -218,4 +217,5 @@ def _row(
         kept_bytes=None if claimed is None or returned is None else max(0, claimed - returned),
         mode=UnloadMode(mode),
         steps=receipt.steps,
+        process_returned_bytes=receipt.process_bytes,
     )

@@ -230,13 +230,43 @@ internal sealed partial class InMemoryLedger
     private PlanBatchesResult PlanBatches(PlanBatchesParams asked)
     {
         const string action = MemoryActions.PlanBatches;
-        var device = Device(asked.DeviceId, action);
+        var planId = asked.PlanId ?? $"batches-{_batchWork.Count + 1}";
+        if (asked.PlanId is null)
+        {
+            asked = asked with { DeviceId = Device(asked.DeviceId, action).DeviceId, DoneItems = 0 };
+        }
+        else if (_batchWork.TryGetValue(planId, out var work))
+        {
+            asked = work with { DoneItems = asked.DoneItems ?? work.DoneItems };
+        }
+        else
+        {
+            throw Refused(ErrorCode.PlanStale, action, $"no work '{planId}' is known: it was forgotten, or never was; ask with item_count anew", retryable: true);
+        }
+
+        var left = asked.ItemCount!.Value - asked.DoneItems!.Value;
+        if (left < 0)
+        {
+            throw Refused(ErrorCode.InvalidRequest, action, $"data.done_items: {asked.DoneItems} of {asked.ItemCount} items are done: that is more than there are");
+        }
+
+        var planned = left == 0
+            ? new() { BatchSize = 0, BatchCount = 0, PeakBytes = 0, UnbatchedBytes = 0, SavingsPercentage = 0 }
+            : Cut(asked, left);
+        _batchWork[planId] = asked;
+        return planned with { PlanId = planId, RemainingItems = left };
+    }
+
+    private PlanBatchesResult Cut(PlanBatchesParams asked, long items)
+    {
+        const string action = MemoryActions.PlanBatches;
+        var (device, each) = (Device(asked.DeviceId, action), asked.BytesPerItem!.Value);
         var available = Headroom(device);
         var usable = (long)(available * asked.MaxFraction);
-        var size = Math.Min(asked.ItemCount, (usable - asked.FixedBytes) / asked.BytesPerItem);
+        var size = Math.Min(items, (usable - asked.FixedBytes) / each);
         if (size < 1)
         {
-            var needed = asked.FixedBytes + asked.BytesPerItem;
+            var needed = asked.FixedBytes + each;
             throw Refused(
                 ErrorCode.OutOfMemory,
                 action,
@@ -251,11 +281,11 @@ internal sealed partial class InMemoryLedger
                 retryable: true);
         }
 
-        var (peak, whole) = (asked.FixedBytes + (size * asked.BytesPerItem), asked.FixedBytes + (asked.ItemCount * asked.BytesPerItem));
+        var (peak, whole) = (asked.FixedBytes + (size * each), asked.FixedBytes + (items * each));
         return new()
         {
             BatchSize = size,
-            BatchCount = (asked.ItemCount + size - 1) / size,
+            BatchCount = (items + size - 1) / size,
             PeakBytes = peak,
             UnbatchedBytes = whole,
             SavingsPercentage = Math.Round(100 * (1 - ((double)peak / whole)), 3),

@@ -16,6 +16,7 @@ internal sealed partial class InMemoryLedger(
     private readonly Dictionary<string, string> _gone = [];
     private readonly Dictionary<string, TransferResult> _transfers = [];
     private readonly Dictionary<string, LoadedModel> _loaded = [];
+    private readonly Dictionary<string, PlanBatchesParams> _batchWork = [];
     private readonly Dictionary<string, Limits> _limits = devices.ToDictionary(
         one => one.DeviceId, one => new Limits { LimitBytes = null, ReserveBytes = 0, Thresholds = one.Thresholds });
 
@@ -62,6 +63,8 @@ internal sealed partial class InMemoryLedger(
             MemoryActions.GetPressure => Run<GetPressureParams, GetPressureResult>(GetPressure),
             MemoryActions.SetLimits => Run<SetLimitsParams, SetLimitsResult>(SetLimits),
             MemoryActions.PlanBatches => Run<PlanBatchesParams, PlanBatchesResult>(PlanBatches),
+            OperationActions.Begin => Run<OperationBeginParams, OperationBeginResult>(BeginOperation),
+            OperationActions.End => Run<OperationEndParams, OperationEndResult>(EndOperation),
             MemoryActions.GetModelStatus => Run<GetModelStatusParams, GetModelStatusResult>(GetModelStatus),
             MemoryActions.LoadModel => Run<LoadModelParams, LoadModelResult>(asked => LoadModel(asked, given.Released)),
             MemoryActions.ModelOptimize => Run<ModelOptimizeParams, ModelOptimizeResult>(OptimizeModels),

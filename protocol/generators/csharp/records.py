@@ -23,6 +23,10 @@ CHECKS = {
         "Alignment is { } alignment && (alignment & (alignment - 1)) != 0",
         "alignment: it is not a power of two",
     ),
+    "PlanBatchesParams": (
+        "(PlanId is null) != (ItemCount is not null && BytesPerItem is not null && DoneItems is null)",
+        "PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
+    ),
     "PlanCandidate": (
         "(RequiredBytes is null) == (ModelId is null)",
         "PlanCandidate: exactly one of required_bytes and model_id is needed",

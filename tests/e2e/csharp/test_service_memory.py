@@ -426,6 +426,19 @@ def test_plan_batches(memory: Any) -> None:
         memory.PlanBatchesAsync(make(PlanBatchesParams, ItemCount=100, BytesPerItem=MIB, DeviceId=DEVICE))
     )
     assert (plan.BatchSize, plan.BatchCount, plan.UnbatchedBytes) == (57, 2, 100 * MIB)
+    rest = wait(memory.PlanBatchesAsync(make(PlanBatchesParams, PlanId=plan.PlanId, DoneItems=57)))
+    assert (rest.PlanId, rest.RemainingItems, rest.BatchSize, rest.BatchCount) == (plan.PlanId, 43, 43, 1)
+
+
+def test_operations(memory: Any) -> None:
+    """What the host does is measured by its name, and ends once."""
+    begun = wait(memory.BeginOperationAsync("nightly index"))
+    ended = wait(memory.EndOperationAsync(begun.OperationId, True))
+    assert (ended.Name, ended.DurationUs >= 0, ended.PeakBytes >= 0) == ("nightly index", True, True)
+    rows = wait(memory.GetMemoryAnalyticsAsync()).Actions
+    assert [(row.Count, row.Errors) for row in rows if row.Action == "operation:nightly index"] == [(1, 1)]
+    with refused("operation_not_found"):
+        wait(memory.EndOperationAsync(begun.OperationId))
 
 
 def test_plan(memory: Any) -> None:

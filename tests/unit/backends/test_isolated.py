@@ -356,9 +356,9 @@ def test_what_became_of_a_call(call: Callable[[IsolatedBackend], object], execut
         assert child is not None
         send = child._pipe.send
 
-        def kill_then_send(message: dict[str, object]) -> None:
+        def kill_then_send(message: list[object], **more: bool) -> None:
             kill(backend)
-            send(message)
+            send(message, **more)
 
         child._pipe.send = kill_then_send
         with pytest.raises(DeviceUnavailableError, match="died of SIGKILL") as caught:

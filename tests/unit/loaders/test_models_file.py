@@ -419,7 +419,7 @@ def test_paths_that_lead_out_of_the_root_are_refused(tmp_path):
 
 def test_a_missing_file_and_one_that_is_no_text(tmp_path):
     """A file that is not there, or is not UTF-8, is an error in words."""
-    with pytest.raises(ModelConfigError, match="No such file"):
+    with pytest.raises(ModelConfigError, match="none.yaml: there is no such file: "):
         read_models(tmp_path / "none.yaml", tmp_path)
     (tmp_path / "models.yaml").write_bytes(b"models:\n  - id: \xff\n")
     with pytest.raises(ModelConfigError, match="models.yaml:2: it is not UTF-8: byte 0xff"):

@@ -273,7 +273,7 @@ def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch)
     assert (spec.loader, loader_of(spec).estimate(spec)) == ("torch.jit", 160)
     assert loader_of(spec).launch(spec).files == (path,)
     wrong = ModelSpec("m", "torch", path, tmp_path)
-    with pytest.raises(ModelLoadFailedError, match="TorchScript archive .* for the loader torch.jit"):
+    with pytest.raises(ModelLoadFailedError, match="TorchScript archive .* declare the loader torch.jit"):
         loader_of(wrong).open(wrong)
     other = ModelSpec("m", "torch.jit", saved(tmp_path / "s.pt", {"x": torch.ones(1)}), tmp_path)
     with pytest.raises(ModelLoadFailedError, match="no TorchScript archive"):

@@ -8,7 +8,7 @@ from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.base import EngineError, EngineLaunch
 from worker.backends.engines.meter import Held
-from worker.backends.engines.process import EngineProcess
+from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess
 from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.codec import RemoteError
@@ -80,7 +80,7 @@ class Engines:
         with self._lock:
             process = self._processes.setdefault(key, EngineProcess(self._start, self._held))
         try:
-            footprint = process.load(handle, launch, device_id, token)
+            footprint = self._load(process, handle, launch, device_id, token)
         except EndedError as error:
             raise self._crashed(name, files, error.end) from error
         except LaunchError as error:
@@ -94,6 +94,43 @@ class Engines:
             self._places[handle] = process
             self._crashes.pop(name, None)
         return footprint
+
+    def consult(self, launch: EngineLaunch) -> tuple[str, ...]:
+        """Have a library look at a model's params, in a process that ends with it. Returns what it takes no notice of.
+
+        NotOpenedError for what it can't do, or where it is not to be had.
+        """
+        try:
+            child = self._start()
+            try:
+                asked = {"engine": launch.engine, "params": dict(launch.params)}
+                entry = "worker.backends.engines.host:consult"
+                return tuple(child.call("work", "", entry, asked, {}, patience_s=RELEASE_S))
+            finally:
+                child.kill("had been asked what its library can do")
+        except EndedError as error:
+            message = f"its engine ended while its library was imported: {error.end.reason}"
+            raise NotOpenedError(message) from error
+        except LaunchError as error:
+            message = f"its engine can't be started: {error}"
+            raise NotOpenedError(message) from error
+        except RemoteError as error:
+            raise NotOpenedError(_explained(error, launch)) from error
+
+    def _load(
+        self,
+        process: EngineProcess,
+        handle: str,
+        launch: EngineLaunch,
+        device_id: str,
+        token: CancelToken,
+    ) -> Footprint:
+        """Open a model, and again in another process where others were at work in one that ended: they may have crashed it."""
+        while True:
+            try:
+                return process.load(handle, launch, device_id, token)
+            except EndedUnderOthersError:
+                continue
 
     def quarantined(self, name: str, launch: EngineLaunch) -> str | None:
         """Return why a model's file is not opened any more; None where it may be."""
@@ -129,6 +166,8 @@ class Engines:
         try:
             return self._places[handle].work(handle, work, token, report)
         except EndedError as error:
+            if error.end.ran_out:
+                raise NoMemoryError(_out_of_memory(error.end.reason)) from error
             raise WorkLostError(error.end.reason) from error
         except RemoteError as error:
             if _ran_out(error):
@@ -147,7 +186,7 @@ class Engines:
             return None
 
     def shrink(self, handle: str) -> Receipt:
-        """Have working memory given back. WorkLostError where the process is gone."""
+        """Have working memory given back. WorkLostError where the model is gone."""
         try:
             return self._places[handle].shrink(handle)
         except EndedError as error:

@@ -72,7 +72,7 @@ public static class MemoryActions
     /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
     public const string Plan = "memory.plan";
 
-    /// <summary>Ask how to cut work into batches that fit.</summary>
+    /// <summary>Ask how to cut work into batches that fit: <c>item_count</c> and <c>bytes_per_item</c>, or with <c>plan_id</c> the rest of it, anew.</summary>
     public const string PlanBatches = "memory.plan_batches";
 
     /// <summary>Change what is left out stays; <c>limit_bytes: null</c> takes the cap away.</summary>
@@ -123,6 +123,16 @@ public static class StoreActions
 
     /// <summary>Ask what the stores of a scope hold, and what they save.</summary>
     public const string Stats = "store.stats";
+}
+
+/// <summary>Names of the actions <c>operation.*</c>.</summary>
+public static class OperationActions
+{
+    /// <summary>Begin to measure something that the host does.</summary>
+    public const string Begin = "operation.begin";
+
+    /// <summary>End an operation, and ask what it took.</summary>
+    public const string End = "operation.end";
 }
 
 /// <summary>Names of the actions <c>worker.*</c>.</summary>
@@ -295,6 +305,14 @@ public static class WireActions
     public static WireAction<StoreStatsParams, StoreStatsResult> StoreStats { get; } =
         new(StoreActions.Stats, Changes: false, IsControl: false);
 
+    /// <summary><c>operation.begin</c>.</summary>
+    public static WireAction<OperationBeginParams, OperationBeginResult> OperationBegin { get; } =
+        new(OperationActions.Begin, Changes: true, IsControl: false);
+
+    /// <summary><c>operation.end</c>.</summary>
+    public static WireAction<OperationEndParams, OperationEndResult> OperationEnd { get; } =
+        new(OperationActions.End, Changes: true, IsControl: false);
+
     /// <summary><c>worker.hello</c>.</summary>
     public static WireAction<HelloParams, HelloResult> WorkerHello { get; } =
         new(WorkerActions.Hello, Changes: false, IsControl: true);
@@ -355,6 +373,8 @@ public static class WireActions
         StoreClose,
         StoreDeleteScope,
         StoreStats,
+        OperationBegin,
+        OperationEnd,
         WorkerHello,
         WorkerPing,
         WorkerCancel,
@@ -402,6 +422,8 @@ public static class WireActions
         "store.close" => StoreClose,
         "store.delete_scope" => StoreDeleteScope,
         "store.stats" => StoreStats,
+        "operation.begin" => OperationBegin,
+        "operation.end" => OperationEnd,
         "worker.hello" => WorkerHello,
         "worker.ping" => WorkerPing,
         "worker.cancel" => WorkerCancel,

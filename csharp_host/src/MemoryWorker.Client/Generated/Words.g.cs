@@ -81,6 +81,9 @@ public enum ErrorCode
 
     /// <summary><c>store_not_found</c></summary>
     StoreNotFound,
+
+    /// <summary><c>operation_not_found</c></summary>
+    OperationNotFound,
 }
 
 /// <summary>Whether a failed request changed anything.</summary>
@@ -586,7 +589,8 @@ public static class WireWords
         ErrorCode.InternalError => "internal_error",
         ErrorCode.ConsumerNotFound => "consumer_not_found",
         ErrorCode.StoreNotFound => "store_not_found",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found"),
+        ErrorCode.OperationNotFound => "operation_not_found",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -617,6 +621,7 @@ public static class WireWords
             "internal_error" => (ErrorCode.InternalError, true),
             "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             "store_not_found" => (ErrorCode.StoreNotFound, true),
+            "operation_not_found" => (ErrorCode.OperationNotFound, true),
             _ => (ErrorCode.Unknown, false),
         };
         value = found;
@@ -719,7 +724,11 @@ public static class WireWords
         {
             return ErrorCode.StoreNotFound;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found");
+        if (reader.ValueTextEquals("operation_not_found"u8))
+        {
+            return ErrorCode.OperationNotFound;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found");
         return ErrorCode.Unknown;
     }
 
