@@ -1,10 +1,12 @@
 """Where the stores are put together: when something first asks for one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protocol.vocabulary import HealthState
 from worker.app.memory import Parts
+from worker.core.health import PartHealth
 from worker.core.sure_lock import SureLock
 
 if TYPE_CHECKING:
@@ -37,6 +39,13 @@ class LazyStores:
                 )
                 self._made = Stores(tools)
             return self._made
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell whether any store is open."""
+        if self._made is None:
+            yield PartHealth("stores", HealthState.OFF, "none was asked for")
+        else:
+            yield PartHealth("stores", HealthState.OK)
 
     def close(self, then: Callable[[], None]) -> None:
         """Give everything back, where there is anything, and go on with what is below."""
