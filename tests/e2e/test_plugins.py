@@ -1,6 +1,7 @@
 """A plugin's actions are answered like the worker's own, and its models are the worker's models."""
 
 import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -70,6 +71,20 @@ def test_the_example_that_blurs_works_in_buffers_that_are_counted() -> None:
         ]
         assert (pool["kind"], pool["held_bytes"], pool["price_ms_per_mib"]) == ("buffers", 8192, 0)
         assert started.refused("image.blur", asked | {"width": 4})["code"] == "invalid_request"
+
+
+def test_work_ten_times_larger_than_the_limit_is_done_in_batches_below_it() -> None:
+    """The result is that of all at once, and no more than the limit was ever held."""
+    whole = hashlib.sha256(b"".join(bytes([item]) * 2**20 for item in range(160))).hexdigest()
+    with worker("--plugin", "tests.rigs.batching_plugin", "--limit-bytes", str(16 * 2**20)) as started:
+        done = started.call("test.digest", {"items": 160, "device_id": "cuda:0"})
+        assert done["digest"] == whole
+        assert (done["item_count"], done["unbatched_bytes"], done["moved_items"]) == (160, 160 * 2**20, 160)
+        assert 8 <= done["largest"] <= 16
+        assert done["peak_bytes"] == done["largest"] * 2**20
+        assert done["savings_percentage"] > 90
+        device = started.call("memory.get_status", {"device_id": "cpu"})["devices"][0]
+        assert device["peak_allocated_bytes"] <= 16 * 2**20
 
 
 def _peak_bytes(pid: int) -> int:

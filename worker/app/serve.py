@@ -94,7 +94,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         build_reaper(parts, runner),
         build_pressure_monitor(parts, runner, arguments.auto_optimize),
     )
-    plugins = _plugins(arguments, parts, timers, runner)
+    plugins = _plugins(arguments, parts, timers, runner, stores)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
@@ -174,10 +174,13 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
+def _plugins(
+    arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner, stores: LazyStores
+) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._batches import Plannable  # noqa: PLC0415
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
     from worker.plugins._host import PluginHost  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
@@ -198,8 +201,13 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
             partial(memory.questions.available_bytes, HOST),
             partial(core.manager.pressure.level, HOST),
         )
+        plannable = Plannable(
+            memory.questions.available_bytes, buffers.idle_bytes, buffers.drop, core.clock.now_ns
+        )
         models = Models(memory.models.worker, core.clock)
-        host_of = partial(PluginHost, models, memory.operations, memory.consumers, buffers, streams)
+        host_of = partial(
+            PluginHost, models, memory.operations, memory.consumers, buffers, streams, plannable, stores.host
+        )
         return load_plugins(arguments.plugin, host_of)
     except PluginError as error:
         fail(f"--plugin {error}")

@@ -67,7 +67,7 @@ class GgufLoader:
         # Several files find each other by their names, and those are where they are declared.
         path = opened.files.real[0] if len(opened.files.real) == 1 else opened.files.declared[0]
         return EngineLaunch(
-            ENGINE, path, opened.params, files=opened.files.real, remedies={"xllamacpp": NEEDS},
+            ENGINE, path, opened.params | {"device": self.device_id(spec)}, files=opened.files.real, remedies={"xllamacpp": NEEDS},
             group=spec.engine_group,
         )  # fmt: skip
 

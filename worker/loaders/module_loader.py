@@ -67,15 +67,15 @@ def _find(spec: ModelSpec) -> Callable[..., object]:
 
 def _wanted(spec: ModelSpec, factory: Callable[..., object], offered: dict[str, object]) -> dict[str, object]:
     parameters = tuple(inspect.signature(factory).parameters.values())
-    if any(each.kind is each.VAR_KEYWORD for each in parameters):
-        return offered
-    names = [each.name for each in parameters]
-    for name, _ in spec.params:
-        if name not in names:
-            raise unknown(spec, "params.", name, f"parameter of its factory {spec.factory}", names)
-    given = {each.name: offered[each.name] for each in parameters if each.name in offered}
+    given = offered
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        names = [each.name for each in parameters]
+        for name, _ in spec.params:
+            if name not in names:
+                raise unknown(spec, "params.", name, f"parameter of its factory {spec.factory}", names)
+        given = {name: offered[name] for name in names if name in offered}
     for each in parameters:
-        variadic = each.kind is each.VAR_POSITIONAL
+        variadic = each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
         if each.name not in given and each.default is each.empty and not variadic:
             there = ", ".join(offered)
             raise load_failed(

@@ -31,15 +31,20 @@ if TYPE_CHECKING:
     )
     from worker.core.models import TensorInfo
     from worker.eviction.entry_prices import PricedEntries
+    from worker.plugins._batches import Batch, Batches, Saved
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
+    from worker.plugins._stores import Cache, HostStores, Session, Sessions
     from worker.stream.work import Call, PluginAction
 
 __all__ = [
     "AllocationNotFoundError",
+    "Batch",
+    "Batches",
     "Buffer",
+    "Cache",
     "Call",
     "CancelToken",
     "CancelledError",
@@ -51,6 +56,7 @@ __all__ = [
     "DeviceNotFoundError",
     "DeviceUnavailableError",
     "Holding",
+    "HostStores",
     "InternalError",
     "InvalidRequestError",
     "LeasedModel",
@@ -65,6 +71,9 @@ __all__ = [
     "PluginAction",
     "PluginHost",
     "PricedEntries",
+    "Saved",
+    "Session",
+    "Sessions",
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
@@ -72,7 +81,14 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
+    "Cache": "worker.plugins._stores",
+    "HostStores": "worker.plugins._stores",
+    "Session": "worker.plugins._stores",
+    "Sessions": "worker.plugins._stores",
+    "Batch": "worker.plugins._batches",
+    "Batches": "worker.plugins._batches",
     "Buffer": "worker.plugins._buffer_views",
+    "Saved": "worker.plugins._batches",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",

@@ -138,6 +138,10 @@ class Buffers:
             lent = self._lent.get(device_id, 0)
             return Holding(lent + self._kept_bytes(device_id), in_use_bytes=lent)
 
+    def idle_bytes(self, device_id: str) -> int:
+        """Return what is kept on a device and not lent."""
+        return self.holding(device_id).spare_bytes
+
     def limit(self, device_id: str, limit_bytes: int | None) -> None:
         """Take over the most that it is to hold on a device: what comes back above that is not kept."""
         with self._lock:

@@ -5,6 +5,11 @@ from protocol.vocabulary import INT64_MAX
 from worker.core.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
 
 
+def batch_size(available_bytes: int, bytes_per_item: int, fixed_bytes: int, max_fraction: float) -> int:
+    """Return how many items fit into a share of the headroom; less than 1 for none."""
+    return (int(available_bytes * max_fraction) - fixed_bytes) // bytes_per_item
+
+
 def plan_batches(
     item_count: int,
     bytes_per_item: int,
@@ -30,7 +35,7 @@ def plan_batches(
         message = f"{item_count} x {bytes_per_item} + {fixed_bytes} bytes is more than {INT64_MAX}"
         raise InvalidRequestError.at("data.item_count", message)
     usable = int(available_bytes * max_fraction)
-    size = min(item_count, (usable - fixed_bytes) // bytes_per_item)
+    size = min(item_count, batch_size(available_bytes, bytes_per_item, fixed_bytes, max_fraction))
     if size < 1:
         needed = fixed_bytes + bytes_per_item
         message = f"{device_id} has {available_bytes} bytes of headroom, {usable} of them usable;"

@@ -62,6 +62,15 @@ class EngineModels:
         if why is not None:
             raise load_failed(entry.spec, why)
 
+    def consult(self, entry: ModelEntry, launch: "EngineLaunch") -> tuple[str, ...]:
+        """Have a library look at a model's params, opening nothing. Returns what it takes no notice of. ModelLoadFailedError."""
+        from worker.backends.engines.pool import NotOpenedError  # noqa: PLC0415 - see above
+
+        try:
+            return self._engines.consult(launch)
+        except NotOpenedError as error:
+            raise load_failed(entry.spec, str(error)) from error
+
     def forgive(self) -> tuple[str, ...]:
         """Have files be opened again that crashed their engine. Returns the ids of their models."""
         return () if self._made is None else self._made.forgive()

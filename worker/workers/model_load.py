@@ -217,6 +217,7 @@ class ModelWorker:
             gone = Gone()  # what may find no memory is done where a failure takes the load back
             source = self.weights.open(entry)  # 1
             target = self.placement.choose_device(entry, source, device_id, token)
+            self.weights.check_placement(entry, source, target)
             size = self.placement.needed_bytes(entry, source, target)
             held = self.headroom.hold_for_model(
                 entry, size, target, token, gone, make_room=make_room, until_ns=until_ns, plan=plan

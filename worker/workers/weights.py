@@ -16,7 +16,7 @@ from worker.core.models import TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Footprint, Receipt, Report
 from worker.core.sure_lock import SureLock
 from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, WeightFile
-from worker.loaders.mapping import map_weights
+from worker.loaders.mapping import check_mappable, map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import inferred, loader_of
@@ -156,6 +156,11 @@ class ModelWeights:
         if isinstance(loader, CheckedLoader):
             loader.check(spec)
         return Source(max(1, entry.known_bytes or 0), loader=loader)
+
+    def check_placement(self, entry: ModelEntry, source: Source, device_id: str) -> None:
+        """Raise ModelLoadFailedError where weights are to stay in their file there, and can't."""
+        if source.file is not None:
+            check_mappable(entry.spec, source.file, self._backends[device_id])
 
     def load(
         self,

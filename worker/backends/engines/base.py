@@ -57,6 +57,13 @@ class Reopens(Protocol):
 class Engine(Protocol):
     """A library, imported when this is made, so that its own memory is not taken for a model's."""
 
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what of the params the library as it is installed takes no notice of. EngineError for what it can't do.
+
+        ``open`` checks so, too.
+        """
+        ...
+
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> Session:
         """Load a model. EngineError with the cause in words that stand by themselves; else whatever the library raises."""
         ...

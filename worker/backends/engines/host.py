@@ -82,6 +82,18 @@ def prepare(host: EngineHost, _handle: str, _token: CancelToken, _report: Progre
     host.engine(engine)
 
 
+def consult(
+    host: EngineHost,
+    _handle: str,
+    _token: CancelToken,
+    _report: Progress,
+    engine: str,
+    params: dict[str, Any],
+) -> tuple[str, ...]:
+    """Import a library, and have it look at what a model's params ask of it."""
+    return tuple(host.engine(engine).check(params))
+
+
 def open_session(
     host: EngineHost,
     handle: str,

@@ -35,14 +35,19 @@ class OnnxEngine:
         if disable is not None:
             disable()
 
-    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "OnnxSession":
-        """Load a model. EngineError where this build has not what the params ask for."""
-        providers = [(name, options) for name, options in params["providers"]]
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Raise EngineError where this build has not the providers that are asked for."""
         there = onnxruntime.get_available_providers()
-        missing = [name for name, _ in providers if name not in there]
+        missing = [name for name, _ in params["providers"] if name not in there]
         if missing:
             build = f"onnxruntime {onnxruntime.__version__} as it is installed has {', '.join(there)}"
             raise EngineError(f"it asks for {', '.join(missing)}; {build}: install the build that has it")
+        return ()
+
+    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "OnnxSession":
+        """Load a model. EngineError where this build has not what the params ask for."""
+        self.check(params)
+        providers = [(name, options) for name, options in params["providers"]]
         return OnnxSession(path, _options(params, token), providers, token)
 
 

@@ -8,7 +8,7 @@ from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.base import EngineError, EngineLaunch
 from worker.backends.engines.meter import Held
-from worker.backends.engines.process import EndedUnderOthersError, EngineProcess
+from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess
 from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.codec import RemoteError
@@ -94,6 +94,28 @@ class Engines:
             self._places[handle] = process
             self._crashes.pop(name, None)
         return footprint
+
+    def consult(self, launch: EngineLaunch) -> tuple[str, ...]:
+        """Have a library look at a model's params, in a process that ends with it. Returns what it takes no notice of.
+
+        NotOpenedError for what it can't do, or where it is not to be had.
+        """
+        try:
+            child = self._start()
+            try:
+                asked = {"engine": launch.engine, "params": dict(launch.params)}
+                entry = "worker.backends.engines.host:consult"
+                return tuple(child.call("work", "", entry, asked, {}, patience_s=RELEASE_S))
+            finally:
+                child.kill("had been asked what its library can do")
+        except EndedError as error:
+            message = f"its engine ended while its library was imported: {error.end.reason}"
+            raise NotOpenedError(message) from error
+        except LaunchError as error:
+            message = f"its engine can't be started: {error}"
+            raise NotOpenedError(message) from error
+        except RemoteError as error:
+            raise NotOpenedError(_explained(error, launch)) from error
 
     def _load(
         self,

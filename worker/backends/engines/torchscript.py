@@ -5,15 +5,26 @@ from typing import Any
 
 import torch
 
+from worker.backends.engines.base import EngineError
 from worker.core.cancellation import CancelToken
 
 
 class TorchScriptEngine:
     """The library."""
 
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Raise EngineError for a GPU that this build of torch has not."""
+        if params["device"] != "cpu" and not torch.cuda.is_available():
+            raise EngineError(
+                f"it is for {params['device']}, and torch {torch.__version__} as it is installed finds no GPU: install"
+                " the build of it for yours"
+            )
+        return ()
+
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "TorchScriptSession":
         """Load a program, for being used and not trained."""
         token.check()
+        self.check(params)
         if params["threads"]:
             torch.set_num_threads(params["threads"])
         return TorchScriptSession(path, params["device"])
