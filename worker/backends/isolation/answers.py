@@ -263,5 +263,7 @@ class Answers:
             waiting.set()
 
 
-QUESTIONS = frozenset({"readings", "processes", "check", "check_restart", "notes", "live", "read", "tick"})
-"""Calls that change nothing that figures tell of. A tick may: it is seen when it is looked for next."""
+QUESTIONS = frozenset(
+    {"start", "readings", "processes", "check", "check_restart", "notes", "live", "read", "tick"}
+)
+"""Calls that change nothing that figures tell of. A tick may: it is seen when figures are taken next."""

@@ -15,6 +15,7 @@ from protocol.record import Record
 from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport, no_report
 from worker.backends.isolation.codec import error_of
 from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.figures_page import Dated, FiguresReader
 from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
@@ -71,7 +72,9 @@ class ChildProcess:
         self._why: str | None = None
         self._end: Ending | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._process = _start(launch, slots)
+        life = next(slots.lives)
+        self.page = FiguresReader(slots.page, life)
+        self._process = _start(launch, slots, life)
         note_start()
         self.pid = self._process.pid
         self._pipe, self._stderr = _ends(self._process)
@@ -129,6 +132,12 @@ class ChildProcess:
         if len(answer) == SUCCEEDED:
             return answer[1]
         raise error_of(answer[2])
+
+    def figures(self, device_id: str) -> Dated | None:
+        """Return a device's figures on the page; None where something was changed since. Never waits."""
+        changed = self._answers.changed
+        found = self.page.read(device_id)
+        return None if found is None or found.changes < changed else found
 
     @property
     def answers(self) -> Answers:
@@ -198,11 +207,12 @@ class ChildProcess:
         return Ending(f"process {self.pid} {said}{words}", ran_out)
 
 
-def _start(launch: Launch, slots: Slots) -> "subprocess.Popen[bytes]":
+def _start(launch: Launch, slots: Slots, life: int) -> "subprocess.Popen[bytes]":
     setup = {
         "factory": launch.factory,
         "options": launch.options,
         "slots": slots.place,
+        "life": life,
         "parent": os.getpid(),
         "own": {name: _folder_of(name) for name in _OWN},
         "lent": {name: _folder_of(name) for name in _LENT},
