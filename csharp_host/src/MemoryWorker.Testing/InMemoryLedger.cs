@@ -84,7 +84,6 @@ internal sealed partial class InMemoryLedger(
             MemoryActions.GetConsumers => Run<GetConsumersParams, GetConsumersResult>(GetConsumers),
             WorkerActions.Ping => Run<PingParams, PingResult>(_ => new() { UptimeMs = Since(_startedAt) }),
             WorkerActions.GetHealth => Run<GetHealthParams, GetHealthResult>(_ => Health()),
-            WorkerActions.Hello => Run<HelloParams, HelloResult>(_ => Hello()),
             WorkerActions.Hello => Run<HelloParams, HelloResult>(Hello),
             _ when WireActions.Find(action) is not null => throw Refused(
                 ErrorCode.Unsupported,
