@@ -7,9 +7,8 @@ from typing import NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
-from worker.core.text import printable
+from worker.core.text import printable, size_bytes
 
-_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
 _MOST_FRAMES = 64
 _KNOBS = {
@@ -92,12 +91,10 @@ class Arguments(argparse.Namespace):
 
 def size(text: str) -> int:
     """Read ``"1048576"`` or ``"8GiB"`` as bytes. ArgumentTypeError for anything else, or none at all."""
-    number = text.rstrip("KMGTiBkmgtIb")
-    unit = text[len(number) :].upper()
-    if not number.isdecimal() or unit not in _UNITS or not 0 < int(number) * _UNITS[unit] < 2**63:
-        message = f"{text!r} is not a size in bytes, such as 1048576, 512MiB or 8GiB"
-        raise argparse.ArgumentTypeError(message)
-    return int(number) * _UNITS[unit]
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def simulated_device(text: str) -> dict[str, int | float]:

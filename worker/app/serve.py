@@ -90,7 +90,7 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
     reaper = build_reaper(parts, runner)
     pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
-    plugins = _plugins(arguments, parts, timers, runner)
+    plugins = _plugins(arguments, parts, timers, runner, stores)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
@@ -163,7 +163,9 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
+def _plugins(
+    arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner, stores: LazyStores
+) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
@@ -193,7 +195,7 @@ def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunne
         )
         models = Models(memory.models.worker, core.clock)
         host_of = partial(
-            PluginHost, models, memory.operations, memory.consumers, buffers, streams, plannable
+            PluginHost, models, memory.operations, memory.consumers, buffers, streams, plannable, stores.host
         )
         return load_plugins(arguments.plugin, host_of)
     except PluginError as error:

@@ -127,7 +127,8 @@ class StoreHandlers:
         return (Claim(f"stores {user}", exclusive=False), project), False
 
     def _quick(self, params: p.ScopedParams) -> bool:
-        return self._stores().quick(params.store, _scope(params))
+        store = self._stores().find(params.store, _scope(params))
+        return store is None or store.quick
 
 
 def _got(found: Found | None, value: orjson.Fragment | None, lent: AllocateResult | None) -> r.StoreGetResult:

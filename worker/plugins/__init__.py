@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
+    from worker.plugins._stores import Cache, HostStores, Session, Sessions
     from worker.stream.work import Call, PluginAction
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Batch",
     "Batches",
     "Buffer",
+    "Cache",
     "Call",
     "CancelToken",
     "CancelledError",
@@ -54,6 +56,7 @@ __all__ = [
     "DeviceNotFoundError",
     "DeviceUnavailableError",
     "Holding",
+    "HostStores",
     "InternalError",
     "InvalidRequestError",
     "LeasedModel",
@@ -69,6 +72,8 @@ __all__ = [
     "PluginHost",
     "PricedEntries",
     "Saved",
+    "Session",
+    "Sessions",
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
@@ -76,6 +81,10 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
+    "Cache": "worker.plugins._stores",
+    "HostStores": "worker.plugins._stores",
+    "Session": "worker.plugins._stores",
+    "Sessions": "worker.plugins._stores",
     "Batch": "worker.plugins._batches",
     "Batches": "worker.plugins._batches",
     "Buffer": "worker.plugins._buffer_views",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from worker.plugins._batches import Batches, Plannable
     from worker.plugins._buffers import Buffers
     from worker.plugins._leases import Models
+    from worker.plugins._stores import HostStores
     from worker.plugins._streams import Streams
     from worker.workers.operations import OperationWorker
 
@@ -33,6 +34,7 @@ class PluginHost:
         buffers: "Buffers",
         streams: "Streams",
         plannable: "Plannable",
+        stores: "Callable[[], HostStores]",
         actions: dict[str, PluginAction],
     ) -> None:
         self.models = models
@@ -44,6 +46,7 @@ class PluginHost:
         """``with host.stream("large.jsonl") as windows:`` reads a file in windows that fit."""
         self.operation = operations.operation
         """``with host.operation("embed"):`` measures what is done inside."""
+        self._stores = stores
         self._plannable = plannable
         self._actions = actions
 
@@ -65,6 +68,11 @@ class PluginHost:
             self._plannable, items, bytes_per_item, report=report, device=device, fallback=fallback, token=token,
             fixed_bytes=fixed_bytes, max_fraction=max_fraction,
         )  # fmt: skip
+
+    @property
+    def stores(self) -> "HostStores":
+        """``host.stores.cache("answers", bytes="512MiB")``: memory that is bounded, priced and kept apart by scope."""
+        return self._stores()
 
     def add_model_action(
         self, name: str, run: ModelAction, model: str | Callable[[dict[str, Any]], str]

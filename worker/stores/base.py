@@ -11,6 +11,14 @@ from protocol.store_results import StoreEntry, StoreFigures
 from protocol.vocabulary import StoreKind, StorePreset, VectorMetric
 from worker.plugins import CancelToken, Consumers, Holding, Offer
 
+PERSISTENT, SCRATCH = ".store", ".spill"
+"""Ends of files' names: of what is there again after a restart, and of what is no store's any more then."""
+
+
+def named(file: Path, end: str) -> Path:
+    """Return a file with an end of its name."""
+    return file.with_name(file.name + end)
+
 
 class Scope(NamedTuple):
     """Whose it is. A pair: no user and project together make another's."""
@@ -31,6 +39,22 @@ class Content(NamedTuple):
 
     data: bytes | bytearray
     form: Form = Form.JSON
+
+
+class Row(NamedTuple):
+    """An entry as it is in a file. Times are of the day, in milliseconds."""
+
+    key: str
+    form: int
+    put_ms: int
+    expires_ms: int | None
+    cost_ms: float
+    tags: tuple[str, ...]
+    content_bytes: int
+    vector: bytes | None = None
+    """In float64; None where the kind has none."""
+    content: bytes | bytearray | None = None
+    """None where only what is known about it was read."""
 
 
 Vector = Any
@@ -138,6 +162,11 @@ class Store(Protocol):
         ...
 
     @property
+    def lasting(self) -> bool:
+        """Whether it is there again after a restart."""
+        ...
+
+    @property
     def quick(self) -> bool:
         """Whether an entry is put and got in well under a millisecond: from memory, and small."""
         ...
@@ -187,6 +216,32 @@ class Store(Protocol):
         ...
 
 
+class EntryFile(Protocol):
+    """What a store of entries asks of its file (``files.StoreFile``). Each call is one transaction.
+
+    OutOfMemoryError where its file system is full: nothing was changed.
+    """
+
+    lasting: bool
+    """Whether it is there after a restart."""
+    read_ms: float
+    """What reading an entry takes, as it was of late."""
+
+    def set_options(self, options: Options) -> None: ...  # noqa: D102
+
+    def rows(self) -> list[Row]: ...  # noqa: D102
+
+    def read(self, key: str) -> Content | None: ...  # noqa: D102
+
+    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None: ...  # noqa: D102
+
+    def clear(self) -> None: ...  # noqa: D102
+
+    def rest(self) -> None: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
+
 class Opened(NamedTuple):
     """A store, and whether it is new: neither open nor on disk before."""
 
@@ -216,6 +271,10 @@ class Kind(Protocol):
 
     def limit_changed(self, limit_bytes: int | None, reason: str) -> None: ...  # noqa: D102
 
+    def tend(self) -> None:
+        """Do what is due, about once a second: called by a thread of the stores' own."""
+        ...
+
     def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
         """Open a store. ``file`` is where it may be on disk, without a suffix; None where nothing may be.
 
@@ -234,6 +293,8 @@ class Tools(Record):
     """Time of day, which is the same after a restart."""
     folder: Path | None = None
     """Below which files go; None for none at all."""
+    tend_s: float | None = None
+    """How often what is due is done unasked; None for never."""
 
 
 KindOf = Callable[[str, Tools], Kind]

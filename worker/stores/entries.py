@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protocol.vocabulary import StoreKind
+from worker.core.clock import NS_PER_MS
 from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer
-from worker.stores.base import Opened, Options, Scope, Tools
-from worker.stores.index import MIB, Entry, EntryStore
+from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
+from worker.stores.entry import Entry
+from worker.stores.index import MIB, EntryStore
 from worker.stores.segments import SegmentMemory
 
 _PARTS = 4
@@ -36,15 +38,20 @@ class EntryKind:
     stores: type[EntryStore] = EntryStore
     has_vectors = False
     """Whether each entry has one."""
-    default_bytes = 256 * MIB
-    """The most that a store holds that is opened without ``max_bytes``."""
     default_entries: int | None = None
     """The most entries of one that is opened without ``max_entries``; None for any number."""
+    default_ttl_ms: int | None = None
+    """How long entries last in one that is opened without ``ttl_ms``; None for as long as they have room."""
+    default_bytes = 256 * MIB
+    """The most that a store holds that is opened without ``max_bytes``."""
 
     def __init__(self, consumer_id: str, tools: Tools) -> None:
         self.kind = f"store_{self.word}"
         self.consumer_id = consumer_id
         self.now_ns = tools.now_ns
+        self._utc_ms = tools.utc_ms
+        self.on_disk = tools.folder is not None
+        """Whether there is a folder for files."""
         self.lock = SureLock()
         # All mutable state, guarded by the lock, as is that of its stores.
         self.memory = SegmentMemory()
@@ -54,12 +61,36 @@ class EntryKind:
         self._limit_bytes: int | None = None
         self._stores: set[EntryStore] = set()
 
-    def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:  # noqa: ARG002
-        """Open a store. InvalidRequestError for options that are of another kind."""
-        store = self.stores(self, name, self.resolved(options))
-        with self.lock:
-            self._stores.add(store)
-        return Opened(store, created=True)
+    def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
+        """Open a store, with what of it is on disk. InvalidRequestError for options that can't be met."""
+        options = self.resolved(options)
+        path = None if file is None else named(file, PERSISTENT)
+        there = path is not None and path.exists()
+        if options.persist and path is None:
+            message = "this worker keeps nothing on disk: start it with --store-folder"
+            raise InvalidRequestError.at("data.options.persist", message)
+        if there and options.persist is False:
+            message = "it is on disk: open it without that, or delete its scope first"
+            raise InvalidRequestError.at("data.options.persist", message)
+        if path is None or not (there or options.persist):
+            return Opened(
+                self._joined(self.stores(self, name, options, self.scratch(name, scope, file))), created=True
+            )
+        from worker.stores.files import StoreFile, about  # noqa: PLC0415 - only what persists needs it
+
+        kept = StoreFile(path, about(scope, (self.word, name)))
+        store = self.stores(self, name, options.over(kept.options()), kept)
+        try:
+            store.load()
+            store.configure(options)
+        except BaseException:
+            store.close()
+            raise
+        return Opened(self._joined(store), created=not there)
+
+    def scratch(self, _name: str, _scope: Scope, _file: Path | None) -> EntryFile | None:
+        """Return the file that a store has which does not persist; none, where what goes can be made again."""
+        return None
 
     def resolved(self, options: Options) -> Options:
         """Return options as they hold. InvalidRequestError for what this kind has not."""
@@ -87,7 +118,7 @@ class EntryKind:
             for each in offer.tag:  # type: ignore[attr-defined]  # its own
                 if before - self.held_bytes >= offer.bytes:
                     break
-                each.store.evict(each.key)
+                each.store.give_up(each.key)
             token.check()
             self.memory.squeeze()
             return before - self.held_bytes
@@ -97,7 +128,18 @@ class EntryKind:
         with self.lock:
             self._limit_bytes = limit_bytes
 
+    def tend(self) -> None:
+        """Do what is due: remove what has ended."""
+        with self.lock:
+            stores = tuple(self._stores)
+        for each in stores:
+            each.tend()
+
     # ---- for its stores, which have the lock ----
+
+    def behind_ns(self) -> int:
+        """Return what the clock is behind the time of day."""
+        return self._utc_ms() * NS_PER_MS - self.now_ns()
 
     def refusal(self, size: int) -> str | None:
         """Return why an entry of a size can't be taken now, whatever else goes."""
@@ -113,7 +155,7 @@ class EntryKind:
             before = evicted
             for each in self._cheapest(over + spared):
                 if replaced is None or each.store.entry(each.key) is not replaced:
-                    evicted += each.store.evict(each.key)
+                    evicted += each.store.give_up(each.key)
                     over -= each.bytes
                     if over <= 0:
                         break
@@ -126,12 +168,21 @@ class EntryKind:
         limits = [each for each in (self.max_bytes, self._limit_bytes) if each is not None]
         return min(limits, default=None)
 
+    def cold_bytes(self) -> int:
+        """Return what could leave memory and be read from disk again."""
+        return sum(each.warm_bytes for each in self._stores)
+
     def forget(self, store: EntryStore) -> None:
         """Have a store be none of its any more."""
         with self.lock:
             self._stores.discard(store)
 
     # ---- inside ----
+
+    def _joined(self, store: EntryStore) -> EntryStore:
+        with self.lock:
+            self._stores.add(store)
+        return store
 
     def _cheapest(self, need_bytes: int) -> Iterator[_Cheap]:
         now = self.now_ns()
@@ -142,7 +193,7 @@ class EntryKind:
 
 
 def _cheap(offer: Offer, store: EntryStore) -> _Cheap:
-    return _Cheap(offer.cost_ms / offer.bytes, offer.bytes, offer.cost_ms, store, str(offer.tag))
+    return _Cheap(offer.cost_ms / max(1, offer.bytes), offer.bytes, offer.cost_ms, store, str(offer.tag))
 
 
 def _price(one: _Cheap) -> float:

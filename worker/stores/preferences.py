@@ -9,7 +9,8 @@ import orjson
 from protocol.vocabulary import StoreKind
 from worker.plugins import InvalidRequestError, UnsupportedError
 from worker.stores.base import Content, Form, Hit, Item, Put, Question
-from worker.stores.index import MIB, Entry, EntryStore
+from worker.stores.entry import Entry
+from worker.stores.index import MIB, EntryStore
 from worker.stores.kept import KeptKind, KeptStore
 
 _FIELDS = {"value", "description", "timestamp"}
@@ -55,23 +56,25 @@ class PreferenceStore(KeptStore):
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         words = _words(question.text)
         with self._kind.lock:
-            self.expire(self._kind.now_ns())
-            scored = [(-_score(words, self._text(each)), each.key) for each in self._having(question.tags)]
-            nearest = sorted(each for each in scored if each[0])[: question.limit]
+            entries = self._having(question.tags)
+        there = self._there(entries)
+        scored = [(-_score(words, _text(each.key, content)), each.key, content) for each, content in there]
+        nearest = sorted(each for each in scored if each[0])[: question.limit]
+        with self._kind.lock:
             self._hits, self._misses = self._hits + bool(nearest), self._misses + (not nearest)
-            return tuple(Hit(key, -score, self._content(self._entries[key])) for score, key in nearest)
+        return tuple(Hit(key, -score, content) for score, key, content in nearest)
 
     def prompt(self, keys: Iterable[str]) -> str:
         """Return preferences as lines of text: key, value and description. Those that are gone are left out."""
         with self._kind.lock:
-            there = [self._entries[key] for key in keys if key in self._entries]
-            return "\n".join(_line(each.key, preference(self._content(each))) for each in there)
+            entries = [self._table.entries[key] for key in keys if key in self._table.entries]
+        return "\n".join(_line(each.key, preference(content)) for each, content in self._there(entries))
 
     # ---- inside ----
 
-    def _text(self, entry: Entry) -> str:
-        found = preference(self._content(entry))
-        return f"{entry.key} {_shown(found.value)} {found.description or ''}"
+    def _there(self, entries: list[Entry]) -> list[tuple[Entry, Content]]:
+        found = zip(entries, self._contents(entries), strict=True)
+        return [(entry, content) for entry, content in found if content is not None]
 
 
 class Preferences(KeptKind):
@@ -84,6 +87,11 @@ class Preferences(KeptKind):
 
     def limit_changed(self, limit_bytes: int | None, reason: str) -> None:
         """Keep all that there is, and take more: its own bounds are small."""
+
+
+def _text(key: str, content: Content) -> str:
+    found = preference(content)
+    return f"{key} {_shown(found.value)} {found.description or ''}"
 
 
 def _words(text: str) -> list[str]:

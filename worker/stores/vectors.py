@@ -1,7 +1,8 @@
 """Vectors: each entry has one, and is found by what it is near to. In float16, and exact."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from protocol.vocabulary import StoreKind, VectorMetric
 from worker.plugins import InvalidRequestError, UnsupportedError
@@ -11,6 +12,7 @@ from worker.stores.kept import KeptKind, KeptStore
 from worker.stores.vector_index import VectorError, VectorIndex
 from worker.stores.vector_rows import Array
 
+_COMPONENT_BYTES = 8
 _PLACE_BYTES = 192
 """What finding a vector by its key takes beside its row: measured on CPython 3.11."""
 
@@ -33,8 +35,7 @@ class VectorStore(KeptStore):
         """Store an entry with its vector. InvalidRequestError for a vector that can't be."""
         if item.vector is None:
             raise InvalidRequestError.at("data.vector", "a store of kind vectors keeps one with each entry")
-        vectors = self._vectors or self._made(len(item.vector))
-        return super().put(replace(item, vector=_checked(vectors, item.vector)))
+        return super().put(item)
 
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return the entries with the nearest vectors that have all of the tags."""
@@ -45,33 +46,51 @@ class VectorStore(KeptStore):
             )
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         with self._kind.lock:
-            self.expire(self._kind.now_ns())
-            among = [each.key for each in self._having(question.tags)] if question.tags else None
+            among = {each.key: each for each in self._having(question.tags)}
         vectors = self._vectors
         if vectors is None:
             return ()
-        nearest = vectors.search(_checked(vectors, question.vector), question.limit, among)
+        every = len(among) == vectors.count
+        nearest = vectors.search(_checked(vectors, question.vector), question.limit, None if every else among)
+        found = [(key, score) for key, score in nearest if key in among]  # else it came meanwhile
+        contents = self._contents([among[key] for key, _ in found])
+        hits = [
+            Hit(key, score, each)
+            for (key, score), each in zip(found, contents, strict=True)
+            if each is not None
+        ]
         with self._kind.lock:
-            there = [
-                (score, self._entries[key]) for key, score in nearest if key in self._entries
-            ]  # else it went meanwhile
-            self._hits, self._misses = self._hits + bool(there), self._misses + (not there)
-            return tuple(Hit(entry.key, score, self._content(entry)) for score, entry in there)
+            self._hits, self._misses = self._hits + bool(hits), self._misses + (not hits)
+        return tuple(hits)
 
     # ---- inside ----
 
-    def _size_of(self, item: Item) -> int:
-        vectors = self._vectors or self._made(0 if item.vector is None else len(item.vector))
-        return super()._size_of(item) + vectors.row_bytes + _PLACE_BYTES
-
-    def _index(self, item: Item) -> None:
+    def _vector_bytes(self, item: Item) -> bytes:
         if item.vector is None:
             raise TypeError(item)
         vectors = self._vectors or self._made(len(item.vector))
-        vectors.put(item.key, _checked(vectors, item.vector))
+        return bytes(_checked(vectors, item.vector).tobytes())
+
+    def _about_bytes(self, key: str, tags: tuple[str, ...], vector: bytes | None) -> int:
+        vectors = self._vectors or self._made(len(vector or b"") // _COMPONENT_BYTES)
+        return super()._about_bytes(key, tags, vector) + vectors.row_bytes + _PLACE_BYTES
+
+    def _take_vector(self, key: str, vector: bytes | None) -> Callable[[], None]:
+        numbers = np.frombuffer(vector or b"", np.float64)
+        vectors = self._vectors or self._made(len(numbers))
+        before = vectors.packed(key) if key in self._table.entries else None
+        vectors.put(key, _checked(vectors, numbers))
         self._vectors = vectors
 
-    def _unindex(self, key: str) -> None:
+        def undo() -> None:
+            self._lose_vector(key)
+            if before is not None:
+                vectors.put_packed(key, before)
+                self._vectors = vectors
+
+        return undo
+
+    def _lose_vector(self, key: str) -> None:
         if self._vectors is None:
             return
         self._vectors.remove(key)
@@ -88,7 +107,7 @@ class VectorStore(KeptStore):
         )
 
 
-def _checked(vectors: VectorIndex, vector: Sequence[float]) -> Array:
+def _checked(vectors: VectorIndex, vector: Sequence[float] | Array) -> Array:
     """Return a vector as it is stored. InvalidRequestError."""
     try:
         return vectors.checked(vector)

@@ -11,7 +11,7 @@ from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
 from worker.plugins import InvalidRequestError, LimitExceededError, StoreNotFoundError, UnsupportedError
 from worker.stores.base import Choice, Content, Question, Scope
-from worker.stores.index import ENTRY_BYTES
+from worker.stores.entry import ENTRY_BYTES
 
 KIB = 1024
 
@@ -229,12 +229,14 @@ def test_bounds_hold_after_any_sequence(steps: list[tuple[str, int, int]]) -> No
             world.clock.move(size)
         else:
             cache.clear()
-        entries = list(cache._entries.values())
-        assert cache.held_bytes == sum(each.entry_bytes for each in entries) <= bound
+        entries = list(cache._table.entries.values())
+        assert (
+            cache.held_bytes == cache._table.total_bytes == sum(each.entry_bytes for each in entries) <= bound
+        )
         assert kind.held_bytes == cache.held_bytes
         assert len(entries) <= 12
         assert kind.memory.alive_bytes == sum(each.content_bytes for each in entries)
         assert cache._priced.held_bytes == cache.held_bytes
-    for each in list(cache._entries.values()):
+    for each in list(cache._table.entries.values()):
         found = cache.get(each.key)
         assert found is None or found.content == Content(bytes(each.content_bytes))
