@@ -30,6 +30,9 @@ Write = Callable[[int, memoryview], None]
 Fill = Callable[[memoryview | None, Write], None]
 """Fills a model's block: by its own bytes where the worker can address them, else through ``Write``."""
 
+Piecewise = Callable[[int, memoryview], None]
+"""Called with a place in a block, and memory that is to be filled with what belongs there, or holds it."""
+
 
 class DeviceBackend(Protocol):
     """One device kind. All methods may be called from several threads.
@@ -158,6 +161,13 @@ class OwnProcess(ProbedBeside, Protocol):
         """The process's id; None while there is none."""
         ...
 
+    def recent_readings(self, device_id: str, max_age_ms: int | None) -> tuple[Readings, int] | None:
+        """Return what that process last noted, and how many nanoseconds ago. Never waits, however the process is.
+
+        None where that is older, or something was changed since: it has to be asked.
+        """
+        ...
+
     def work(
         self, name: str, work: RemoteWork, token: CancelToken, report: Callable[[int, int], None]
     ) -> Any:
@@ -169,6 +179,33 @@ class OwnProcess(ProbedBeside, Protocol):
 
         OutOfMemoryError, and nothing was done, unless a new process has a place for it and ``needed_bytes`` more.
         """
+        ...
+
+
+@runtime_checkable
+class CopiesWhole(DeviceBackend, Protocol):
+    """What a backend has besides if a copy of a whole block is faster than one of its pieces after another."""
+
+    def read_each(
+        self,
+        allocation_id: str,
+        size: int,
+        take: Piecewise,
+        token: CancelToken,
+        done: Done,
+    ) -> None:
+        """Copy a block's first ``size`` bytes out: ``take`` is called with each place, in order, and what lies there."""
+        ...
+
+    def write_each(
+        self,
+        allocation_id: str,
+        size: int,
+        fill: Piecewise,
+        token: CancelToken,
+        done: Done,
+    ) -> None:
+        """Copy a block's first ``size`` bytes in: ``fill`` is called with each place, in order, and memory to fill."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
+from worker.backends.base import COPY_CHUNK_BYTES, CopiesWhole, DeviceBackend, Piecewise
 from worker.backends.host_memory import address_of, copy
 from worker.backends.pieces import PARALLEL_FROM_BYTES, Done, take_turns
 from worker.core.cancellation import CancelToken
@@ -24,8 +24,9 @@ def copy_block(
     """Copy ``size`` bytes.
 
     1. Both are addressable: memory to memory, with two threads.
-    2. One is: its backend's counterpart copies straight into or out of it.
-    3. Neither is: chunk by chunk through the worker's own memory.
+    2. One is in a process of its own: it takes all pieces without a pause, each filled or emptied where it is.
+    3. One is addressable: its backend's counterpart copies straight into or out of it.
+    4. Neither is: chunk by chunk through the worker's own memory.
     """
     with ExitStack() as views:
         origin = source.view(source_id, writable=False)
@@ -36,14 +37,23 @@ def copy_block(
         if origin is not None and target is not None:  # 1
             _copy_memory(target, origin, size, token, done)
             return
+        if isinstance(destination, CopiesWhole) and not isinstance(source, CopiesWhole):
+            # 2: of two such, each could wait for memory that the other has for its pieces
+            fill = _from_memory(origin) if origin is not None else _from_block(source, source_id, token)
+            destination.write_each(destination_id, size, fill, token, done)
+            return
+        if isinstance(source, CopiesWhole) and not isinstance(destination, CopiesWhole):  # 2
+            take = _to_memory(target) if target is not None else _to_block(destination, destination_id, token)
+            source.read_each(source_id, size, take, token, done)
+            return
         bounce = memoryview(bytearray(min(size, COPY_CHUNK_BYTES))) if origin is target else None
         for offset in range(0, size, COPY_CHUNK_BYTES):
             end = min(size, offset + COPY_CHUNK_BYTES)
-            if target is not None:  # 2
+            if target is not None:  # 3
                 source.read(source_id, offset, target[offset:end], token)
-            elif origin is not None:  # 2
+            elif origin is not None:  # 3
                 destination.write(destination_id, offset, origin[offset:end], token)
-            elif bounce is not None:  # 3
+            elif bounce is not None:  # 4
                 source.read(source_id, offset, bounce[: end - offset], token)
                 destination.write(destination_id, offset, bounce[: end - offset], token)
             done(end)
@@ -61,3 +71,21 @@ def _copy_memory(target: memoryview, origin: memoryview, size: int, token: Cance
         return length
 
     take_turns(range(0, size, piece), move, token, done, total_bytes=size)
+
+
+def _from_memory(origin: memoryview) -> Piecewise:
+    address = address_of(origin)
+    return lambda at, piece: copy(address_of(piece), address + at, len(piece))
+
+
+def _to_memory(target: memoryview) -> Piecewise:
+    address = address_of(target)
+    return lambda at, piece: copy(address + at, address_of(piece), len(piece))
+
+
+def _from_block(source: DeviceBackend, source_id: str, token: CancelToken) -> Piecewise:
+    return lambda at, piece: source.read(source_id, at, piece, token)
+
+
+def _to_block(destination: DeviceBackend, destination_id: str, token: CancelToken) -> Piecewise:
+    return lambda at, piece: destination.write(destination_id, at, piece, token)

@@ -16,13 +16,17 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from protocol.vocabulary import DeviceState
 from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
-from worker.backends.isolation.answers import WORK
-from worker.backends.isolation.codec import packed, packed_block, packed_error, request_of
+from worker.backends.isolation.answers import QUESTIONS, WORK
+from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
+from worker.backends.isolation.figures_page import FiguresWriter
 from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
+from worker.core.records import Readings
+from worker.core.sure_lock import SureLock
 
 _CALLS_AT_ONCE = 32
 """More than the worker's own threads: none of its calls waits for another's."""
@@ -77,6 +81,10 @@ class _Server:
         self._backend: DeviceBackend
         self._tokens: dict[int, CancelToken] = {}
         self._fillings: dict[str, Filling] = {}
+        self._changing = SureLock()
+        self._changes = 0
+        """Calls done that may have changed something."""
+        self._figures = FiguresWriter(self._slots.page, setup["life"], self._take, lambda: self._changes)
 
     def is_quick(self, message: Message) -> bool:
         """Tell whether a call can be answered at once: it takes well under a millisecond, and nothing else runs."""
@@ -114,10 +122,18 @@ class _Server:
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = [number, None, packed_error(error)]
         self._tokens.pop(number, None)
+        if do not in QUESTIONS:
+            with self._changing:
+                self._changes += 1
         try:
             self._pipe.send(answer, any_values=do == WORK)
         except OSError:
             os._exit(0)  # the worker is gone
+        if do not in QUESTIONS:
+            self._figures.follow()
+
+    def _take(self, device_id: str) -> Readings:
+        return self._backend.readings(device_id)
 
     # ---- what can be called ----
 
@@ -125,10 +141,13 @@ class _Server:
         module, _, name = self._setup["factory"].partition(":")
         make: Callable[..., DeviceBackend] = getattr(import_module(module), name)
         self._backend = make(**self._setup["options"])
-        return self._backend.probe()
+        found = self._backend.probe()
+        if self._setup["life"]:
+            self._figures.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
+        return found
 
     def _do_readings(self, _: CancelToken, device_id: str) -> object:
-        return self._backend.readings(device_id)
+        return packed_readings(self._figures.take(device_id))
 
     def _do_processes(self, _: CancelToken, device_id: str, pids: list[int]) -> object:
         if not isinstance(self._backend, KnowsProcesses):

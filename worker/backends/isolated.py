@@ -4,18 +4,19 @@ The process is started beside everything else, called through small messages, an
 What was on its devices is gone then, and said so; ``restart`` is the other way: everything is carried over.
 """
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.base import Fill, HeldByProcess, OnChange, RemoteWork
+from worker.backends.base import Fill, HeldByProcess, OnChange, Piecewise, RemoteWork
 from worker.backends.isolation import codec
 from worker.backends.isolation.answers import LAST_WORD_S, Call, OnReport
 from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
 from worker.backends.isolation.carrying import Held, give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
-from worker.backends.isolation.copying import receive, send
+from worker.backends.isolation.copying import Sending, receive, receive_each, send
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.launching import Launching
@@ -24,9 +25,10 @@ from worker.backends.isolation.presence import Presence
 from worker.backends.isolation.restarting import replace as replace_process
 from worker.backends.isolation.restarting import restarted, used_bytes
 from worker.backends.isolation.returning import Returning
-from worker.backends.isolation.slots import Slots
+from worker.backends.isolation.slots import SLOT_BYTES, Slots
+from worker.backends.pieces import Done
 from worker.core.cancellation import CancelToken
-from worker.core.clock import Clock
+from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
@@ -53,7 +55,7 @@ class IsolatedBackend:
         self._launch = launch
         self._others = others
         self._now_ns = clock.now_ns
-        self._slots = Slots.create(as_file=slots_as_file)
+        self._slots = Slots.create(as_file=slots_as_file, figures=True)
         self._presence = Presence(expected, self._with_displaced)
         self._changed = self._presence.changed
         # All mutable state besides the process's: what is on its devices, what waits in host memory, what went
@@ -180,6 +182,24 @@ class IsolatedBackend:
         """Ask the process. DeviceUnavailableError where it does not answer in a moment, or is being replaced."""
         with self._presence.using(device_id, Executed.NO, waits=False) as child:
             readings = self._asking.readings(child, device_id)
+        return self._without_promised(device_id, readings)
+
+    def recent_readings(self, device_id: str, max_age_ms: int | None) -> tuple[Readings, int] | None:
+        """Return what the process last noted, and how many nanoseconds ago. Never waits.
+
+        None where that is older, or something was changed since.
+        """
+        child = self._presence.child
+        found = None if child is None else child.figures(device_id)
+        if found is None:
+            return None
+        age_ns = max(0, time.monotonic_ns() - found.taken_ns)
+        if max_age_ms is not None and age_ns > max_age_ms * NS_PER_MS:
+            return None
+        return self._without_promised(device_id, found.readings), age_ns
+
+    def _without_promised(self, device_id: str, readings: Readings) -> Readings:
+        """Leave out the headroom that blocks in host memory wait for."""
         promised = self._displaced.bytes_of(device_id)
         if not promised:
             return readings
@@ -270,16 +290,52 @@ class IsolatedBackend:
             if not self._displaced.write(allocation_id, offset, data):
                 send(child, self._slots, "write", allocation_id, offset, data, token)
 
+    def read_each(
+        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
+    ) -> None:
+        """Copy all of a block out, without a pause: ``take`` is called with each place and what lies there."""
+        device_id = self._place_of(allocation_id)
+        with self._presence.using(device_id, Executed.NO, token=token) as child:
+            if not self._displaced.names():
+                receive_each(child, self._slots, allocation_id, 0, size, take, token, done)
+                return
+        chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
+        for start in range(0, size, SLOT_BYTES):
+            piece = chunk[: size - start]
+            self.read(allocation_id, start, piece, token)
+            take(start, piece)
+            done(start + len(piece))
+
+    def write_each(
+        self,
+        allocation_id: str,
+        size: int,
+        fill: Piecewise,
+        token: CancelToken,
+        done: Done,
+    ) -> None:
+        """Copy all of a block in, without a pause: ``fill`` is called with each place and the memory to fill."""
+        device_id = self._place_of(allocation_id)
+        with self._presence.using(device_id, Executed.UNKNOWN, size, token=token) as child:
+            if not self._displaced.names():
+                with Sending(child, self._slots, "write", allocation_id, token) as sending:
+                    sending.put_each(0, size, fill, done)
+                return
+        chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
+        for start in range(0, size, SLOT_BYTES):
+            piece = chunk[: size - start]
+            fill(start, piece)
+            self.write(allocation_id, start, piece, token)
+            done(start + len(piece))
+
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Have the backend load, and send it the bytes as they come."""
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("filled", handle, False)
             child.call("load", handle, codec.packed_request(request), token=token, undo=undo)
             try:
-                fill(
-                    None,
-                    lambda offset, data: send(child, self._slots, "fill", handle, offset, data, token),
-                )
+                with Sending(child, self._slots, "fill", handle, token) as sending:
+                    fill(None, sending.put)
             except BaseException:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
                 child.answers.wait(giving_up, LAST_WORD_S)

@@ -124,7 +124,7 @@ class _Block:
     def __init__(self, kind: "np.dtype[Any]", count: int) -> None:
         size = -(-kind.itemsize * count // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
-            self._map = mmap.mmap(-1, size) if sys.platform == "win32" else _private(size)
+            self._map = _private(size)
         except (OSError, ValueError, OverflowError, MemoryError) as error:
             message = f"the system refused a map of {size} bytes for vectors: {error}"
             raise OutOfMemoryError(message, requested_bytes=size) from error
@@ -145,6 +145,8 @@ class _Block:
 
 
 def _private(size: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
     made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if sys.platform == "linux":
         with suppress(OSError):  # a system without huge pages

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.rigs.dotnet.build import build
 from tests.rigs.dotnet.pack import FRAMEWORK, LIBRARIES, NUSPEC, make_wheel, pack
 from tests.rigs.dotnet.project import load as load_project
 from tests.rigs.dotnet.toolchain import Toolchain
+from tests.rigs.pages import snippets
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
@@ -196,15 +199,20 @@ def script(path: Path, body: str) -> Path:
     return path
 
 
-def run(toolchain: Toolchain, program: Path, path: Path, folder: Path, *arguments: str) -> Any:
+def run(
+    toolchain: Toolchain,
+    program: Path,
+    path: Path,
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     """Run the program with nothing but one folder on its PATH."""
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
-    }
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(
         [str(toolchain.launcher), str(program), *arguments],
         cwd=folder,
-        env={**environment, "PATH": str(path), "DOTNET_EnableDiagnostics": "0"},
+        env={**own, **environment, "PATH": str(path), "DOTNET_EnableDiagnostics": "0"},
         capture_output=True,
         text=True,
         check=False,
@@ -258,6 +266,27 @@ def test_the_first_answer(
     said = f"NameTaken: '{empty}/worker' is in the way of the worker's own package 'worker': start the worker with "
     said += "'-m memory_worker', which looks past it, or set WorkingDirectory to another folder\n"
     assert (taken.returncode, taken.stdout) == (3, said)
+
+
+def test_the_readmes_first_program(
+    toolchain: Toolchain, unpacked: Path, wheels: Path, empty: Path, tmp_path: Path
+) -> None:
+    """Pasted as it stands: from a bare Python it makes the environment, holds memory, and says where it is."""
+    [shown] = [one for one in snippets("csharp") if one.page == "README.md"]
+    project = tmp_path / "Pasted" / "Pasted.csproj"
+    project.parent.mkdir()
+    shutil.copy(HERE / "FirstAnswer" / "FirstAnswer.csproj", project)
+    shutil.copy(HERE / "FirstAnswer" / "Directory.Build.props", project.parent)
+    project.with_name("Program.cs").write_text(shown.text)
+    build([project], tmp_path / "out", toolchain, {"PackageFolder": str(unpacked)})
+    shutil.copy(unpacked / "MemoryWorker.Client.dll", tmp_path / "out")
+    path = interpreters(tmp_path / "path", bare_python())
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "XDG_DATA_HOME": str(tmp_path / "data")}
+    done = run(toolchain, tmp_path / "out" / "Pasted.dll", path, empty, environment=offline)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *_, last = done.stdout.splitlines()
+    assert re.fullmatch(r"cpu: \d+ of \d+ bytes", first)
+    assert re.fullmatch(r"alloc-1\S* is on cpu, \d+ bytes are left", last)
 
 
 def test_only_an_old_python(toolchain: Toolchain, program: Path, empty: Path, tmp_path: Path) -> None:

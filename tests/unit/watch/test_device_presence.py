@@ -24,6 +24,7 @@ from worker.backends.isolation import asking
 from worker.core.actions import Defragment
 from worker.core.clock import SystemClock
 from worker.core.errors import (
+    AllocationNotFoundError,
     DeviceUnavailableError,
     ModelBusyError,
     OutOfMemoryError,
@@ -84,13 +85,13 @@ class Killer:
         self._send = child._pipe.send
         child._pipe.send = self.send
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: list[Any], **how: bool) -> None:
         self.left -= 1
         due = self.left == 0
         self.done = self.done or due
         if due and not self.after:
             self.pid = kill(self._backend)
-        self._send(message)
+        self._send(message, **how)
         if due and self.after:
             self.pid = kill(self._backend)
 
@@ -139,7 +140,7 @@ def _do_anything(machine: Machine, rng: random.Random, there: dict[str, int], ke
                 machine.memory.allocations.deallocate(copy, force=True)
             case _:
                 machine.memory.questions.status(("sim:0",), refresh=True)
-    except (DeviceUnavailableError, OutOfMemoryError):
+    except (AllocationNotFoundError, DeviceUnavailableError, OutOfMemoryError):
         pass
 
 

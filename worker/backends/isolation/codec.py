@@ -15,6 +15,7 @@ from protocol.vocabulary import (
     SharedMemoryKind,
     Source,
 )
+from worker.backends.isolation.frames import line, loads
 from worker.core import errors
 from worker.core.records import (
     AllocationRequest,
@@ -41,6 +42,7 @@ _CLASSES = {
 
 
 _MEMORY_TYPES = {each.value: each for each in MemoryType}
+_PLAIN = {int, float, bool, type(None)}
 _INITIALIZE = {each.value: each for each in Initialize}
 
 
@@ -101,23 +103,35 @@ def infos_of(data: list[dict[str, Any]]) -> tuple[DeviceInfo, ...]:
     )
 
 
-_SOURCES = ("budget_source", "total_source", "used_source", "process_used_source")
+_READINGS = tuple(each.name for each in fields(Readings))
+_readings_fields = attrgetter(*_READINGS)
+_SOURCES = {each.value: each for each in Source}
 
 
-def readings_of(data: dict[str, Any]) -> Readings:
+def packed_readings(readings: Readings) -> list[Any]:
+    """Return readings in the order of their fields."""
+    return [each if type(each) in _PLAIN else packed(each) for each in _readings_fields(readings)]
+
+
+def readings_of(data: list[Any]) -> Readings:
     """Return readings."""
-    pieces = data["fragmentation"]
-    sources = {name: data[name] and Source(data[name]) for name in _SOURCES}
-    return Readings(
-        **(
-            data
-            | sources
-            | {
-                "fragmentation": None if pieces is None else Fragmentation(**pieces),
-                "signals": tuple(map(_signal_of, data["signals"])),
-            }
-        )
-    )
+    values = dict(zip(_READINGS, data, strict=True))
+    for name in ("budget_source", "total_source", "used_source", "process_used_source"):
+        values[name] = values[name] and _SOURCES[values[name]]
+    pieces = values["fragmentation"]
+    values["fragmentation"] = None if pieces is None else Fragmentation(**pieces)
+    values["signals"] = tuple(map(_signal_of, values["signals"]))
+    return Readings(**values)
+
+
+def readings_text(readings: Readings) -> bytes:
+    """Return readings as text."""
+    return line(packed_readings(readings))
+
+
+def readings_in(text: bytes) -> Readings:
+    """Return readings that were written as text."""
+    return readings_of(loads(text))
 
 
 def _signal_of(data: dict[str, Any]) -> Signal:

@@ -29,7 +29,8 @@ _FIRST_READ_BYTES, _READ_BYTES = 2**10, 2**16
 """Nearly all messages come whole with the first; memory for the second would cost as much as the read."""
 
 _any_values = json.JSONEncoder(separators=(",", ":")).encode
-_loads: Callable[[bytes], Any] = json.loads if orjson is None else orjson.loads
+loads: Callable[[bytes], Any] = json.loads if orjson is None else orjson.loads
+"""Reads a line. ValueError, RecursionError."""
 
 _BEGINS = ord("[")
 
@@ -63,14 +64,14 @@ class FramePipe:
 
         ``any_values``: it may hold numbers that are none, which the faster writer would drop.
         """
-        line = _any_values_line(message) if any_values or orjson is None else _line(message)
+        text = _any_values_line(message) if any_values else line(message)
         self._sending.acquire()
         try:
             if not self._open:
                 raise BrokenPipeError
-            written = os.write(self._write_fd, line)
-            while written < len(line):
-                written += os.write(self._write_fd, memoryview(line)[written:])
+            written = os.write(self._write_fd, text)
+            while written < len(text):
+                written += os.write(self._write_fd, memoryview(text)[written:])
         finally:
             self._sending.release()
 
@@ -95,7 +96,7 @@ class FramePipe:
             came = self._came = came + more if came else more
         self._came = came[end + 1 :]
         try:
-            message = _loads(came[:end])
+            message = loads(came[:end])
         except (RecursionError, ValueError):
             message = _any_values_of(came[:end])
         if type(message) is not list:
@@ -121,20 +122,24 @@ class FramePipe:
         os.close(self._read_fd)
 
 
-def _line(message: Message) -> bytes:
-    try:
-        line: bytes = orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # halves of characters, as in names that are no UTF-8
-        return _any_values_line(message)
-    return line
+def line(message: Message) -> bytes:
+    """Return a message as it is written."""
+    if orjson is not None:
+        try:
+            text: bytes = orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:  # halves of characters, as in names that are no UTF-8
+            pass
+        else:
+            return text
+    return _any_values_line(message)
 
 
 def _any_values_line(message: Message) -> bytes:
     return (_any_values(message) + "\n").encode()
 
 
-def _any_values_of(line: bytes) -> Any:
+def _any_values_of(text: bytes) -> Any:
     try:
-        return json.loads(line)  # it may have numbers that are none
+        return json.loads(text)  # it may have numbers that are none
     except (RecursionError, ValueError) as error:
-        raise BrokenFrameError(line[:100]) from error
+        raise BrokenFrameError(text[:100]) from error

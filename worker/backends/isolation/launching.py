@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 
+from protocol.vocabulary import DeviceState
 from worker.backends.isolation import codec
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.endings import Ending
@@ -178,7 +179,9 @@ class Launching:
             raise LaunchError(f"no process can be started with {python}: {error}") from error
         try:
             with self._closing.telling(lambda: child.kill("was stopped")):
-                return child, codec.infos_of(child.call("start", patience_s=PROBE_PATIENCE_S))
+                found = codec.infos_of(child.call("start", patience_s=PROBE_PATIENCE_S))
+                child.page.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
+                return child, found
         except EndedError as error:
             raise LaunchError(f"the probe with {python} did not survive: {error.end.reason}") from error
         except (codec.RemoteError, WorkerError, KeyError, TypeError) as error:

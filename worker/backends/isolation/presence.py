@@ -199,7 +199,10 @@ class _Use:
         try:
             if isinstance(error, EndedError):
                 raise lost(self._device_id, error.end, self._executed, self._requested_bytes) from None
-            if isinstance(error, DeviceLostError):
+            if isinstance(error, DeviceLostError) and error.details.get("device_id") in {
+                None,
+                self._device_id,
+            }:
                 # The backend there can do nothing more for that device. A new process can.
                 self._child.kill(f"was stopped: {error.message}")
                 end = Ending(error.message, ran_out=False)

@@ -68,7 +68,7 @@ def test_any_value_crosses_over(
     """Numbers that are none, halves of characters and large numbers arrive, whichever library writes and reads."""
     if not with_orjson:
         monkeypatch.setattr(frames, "orjson", None)
-        monkeypatch.setattr(frames, "_loads", json.loads)
+        monkeypatch.setattr(frames, "loads", json.loads)
     pipe.send([1, "names", ["\udcff", 2**64 - 1, None, True, ("a", 0.5)], 10**18])
     assert pipe.receive() == [1, "names", ["\udcff", 2**64 - 1, None, True, ["a", 0.5]], 10**18]
     pipe.send([2, [math.inf, -math.inf, 2**70]], any_values=True)
@@ -148,9 +148,9 @@ def test_records_cross_over() -> None:
     for each in (request, AllocationRequest("d", 5)):
         assert codec.request_of(json.loads(json.dumps(codec.packed_request(each)))) == each
     readings = Readings(1, 2, Source.DXGI, 3, None, 4, 5, 6, 7, Fragmentation(1, 2, 0.5), 8)
-    assert codec.readings_of(codec.packed(readings)) == readings
+    assert codec.readings_in(codec.readings_text(readings)) == readings
     bare = Readings(None, None, None, None, None, None, None, 0, 0, None)
-    assert codec.readings_of(codec.packed(bare)) == bare
+    assert codec.readings_in(codec.readings_text(bare)) == bare
     infos = (DeviceInfo("d", DeviceKind.CUDA, "n", DeviceState.LOST, "why"),)
     assert codec.infos_of(codec.packed(infos)) == infos
     for block in (Block(3), Block(3, SharedMemory("/p", 3, SharedMemoryKind.FILE))):
