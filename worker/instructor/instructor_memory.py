@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from protocol import params as p
 from protocol import results as r
-from protocol.actions import OLDER_NAMES
+from protocol.actions import ACTIONS, OLDER_NAMES
 from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, TransferType
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest
@@ -26,7 +26,6 @@ from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
 from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
-from worker.instructor.stores import StoreHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
@@ -43,6 +42,14 @@ _IDS = "allocation ids"
 
 _MADE_HERE = ("allocation_id", "source_allocation_id", "plan_id", "transfer_id", "operation_id")
 """Fields whose ids the worker makes."""
+
+_STORES = tuple(name for name in ACTIONS if name.startswith("store."))
+
+
+def _bind_stores(memory: MemoryInterface, stores: Callable[[], "Stores"], bindings: Bindings) -> None:
+    from worker.instructor.stores import StoreHandlers  # noqa: PLC0415 - when the first store is asked for
+
+    StoreHandlers(memory, stores).bind_all(bindings)
 
 
 class Instructor:
@@ -65,7 +72,7 @@ class Instructor:
         self._history = history
         self._bindings = Bindings()
         self._bind_memory(self._bindings)
-        self._bind_stores(self._bindings, StoreHandlers(memory, stores))
+        self._bindings.bind_later(_STORES, partial(_bind_stores, memory, stores))
         own = SessionHandlers(
             session,
             clock,
@@ -74,10 +81,12 @@ class Instructor:
             clock.now_ns() if started_ns is None else started_ns,
             lambda: tuple(dict.fromkeys((*self._bindings, *self._plugins))),
             memory.sample,
+            memory.health,
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)
         bind("worker.ping", own.ping)
+        bind("worker.get_health", own.get_health)
         bind("worker.cancel", own.cancel)
         bind("worker.subscribe", own.subscribe)
         bind("worker.shutdown", own.shutdown, own.claims_of_shutdown)
@@ -119,19 +128,6 @@ class Instructor:
         bind("operation.begin", self._begin_operation)
         bind("operation.end", self._end_operation)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
-
-    def _bind_stores(self, bindings: Bindings, stores: StoreHandlers) -> None:
-        bind = bindings.bind
-        bind("store.open", stores.open, stores.claims_of_changing)
-        bind("store.put", stores.put, stores.claims_of_putting)
-        bind("store.get", stores.get, stores.claims_of_reading)
-        bind("store.search", stores.search, stores.claims_of_long_reading)
-        bind("store.list", stores.list, stores.claims_of_long_reading)
-        bind("store.delete", stores.delete, stores.claims_of_changing)
-        bind("store.clear", stores.clear, stores.claims_of_changing, intervenes=True)
-        bind("store.close", stores.close, stores.claims_of_changing, intervenes=True)
-        bind("store.delete_scope", stores.delete_scope, stores.claims_of_delete_scope, intervenes=True)
-        bind("store.stats", stores.stats, stores.claims_of_stats)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""

@@ -8,7 +8,7 @@ from protocol import store_params as p
 from protocol import store_results as r
 from protocol.results import AllocateResult
 from worker.core.clock import NS_PER_S
-from worker.instructor.binding import Claims
+from worker.instructor.binding import Bindings, Claims
 from worker.interface.interface_memory import MemoryInterface
 from worker.stores.base import Choice, Content, Form, Found, Item, Options, Question, Scope
 from worker.stores.registry import Stores
@@ -25,6 +25,20 @@ class StoreHandlers:
     def __init__(self, memory: MemoryInterface, stores: Callable[[], Stores]) -> None:
         self._memory = memory
         self._stores = stores
+
+    def bind_all(self, bindings: Bindings) -> None:
+        """Bind the stores' actions."""
+        bind = bindings.bind
+        bind("store.open", self.open, self.claims_of_changing)
+        bind("store.put", self.put, self.claims_of_putting)
+        bind("store.get", self.get, self.claims_of_reading)
+        bind("store.search", self.search, self.claims_of_long_reading)
+        bind("store.list", self.list, self.claims_of_long_reading)
+        bind("store.delete", self.delete, self.claims_of_changing)
+        bind("store.clear", self.clear, self.claims_of_changing, intervenes=True)
+        bind("store.close", self.close, self.claims_of_changing, intervenes=True)
+        bind("store.delete_scope", self.delete_scope, self.claims_of_delete_scope, intervenes=True)
+        bind("store.stats", self.stats, self.claims_of_stats)
 
     def open(self, params: p.StoreOpenParams, _: Call) -> r.StoreOpenResult:
         """Open a store."""

@@ -38,7 +38,8 @@ CACHE_TYPES = {
 _CONTEXT_STEP = 256
 """llama.cpp rounds the context of a sequence up to a multiple of this."""
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-NEEDS = "it needs xllamacpp, which is not installed: pip install memory-worker[gguf]"
+REMEDIES = {"xllamacpp": "pip install memory-worker[gguf]"}
+NEEDS = f"it needs xllamacpp, which is not installed: {REMEDIES['xllamacpp']}"
 ENGINE = "worker.backends.engines.llama:LlamaEngine"
 
 
@@ -50,14 +51,18 @@ class Opened(Record):
     weight_bytes: int
     params: dict[str, Any]
 
+    @property
+    def size_bytes(self) -> int:
+        """The weights and the cache."""
+        return self.weight_bytes + int(self.params["kv_bytes"] or 0)
+
 
 class GgufLoader:
     """An EngineLoader."""
 
     def estimate(self, spec: ModelSpec) -> int | None:
         """Return the weights' bytes and the cache's; working memory is seen when it is there."""
-        opened = _opened(spec)
-        return opened.weight_bytes + int(opened.params["kv_bytes"] or 0)
+        return _opened(spec).size_bytes
 
     def launch(self, spec: ModelSpec) -> EngineLaunch:
         """Check header and params, and return what the process opens."""
@@ -67,8 +72,8 @@ class GgufLoader:
         # Several files find each other by their names, and those are where they are declared.
         path = opened.files.real[0] if len(opened.files.real) == 1 else opened.files.declared[0]
         return EngineLaunch(
-            ENGINE, path, opened.params | {"device": self.device_id(spec)}, files=opened.files.real, remedies={"xllamacpp": NEEDS},
-            group=spec.engine_group,
+            ENGINE, path, opened.params | {"device": self.device_id(spec)}, files=opened.files.real, remedies=REMEDIES,
+            group=spec.engine_group, estimated_bytes=opened.size_bytes,
         )  # fmt: skip
 
     def device_id(self, spec: ModelSpec) -> str | None:

@@ -1,6 +1,6 @@
 """Finding and opening a model's files: only below the model root, and only what are really files.
 
-A model is a file, a list of shards, an index that names its shards, or a folder that has one of these. A root that is
+A model is a file, a list of shards, the first of them, an index that names them, or a folder that has one of these. A root that is
 a snapshot of a hub cache (``models--*/snapshots/*``) stands for its ``models--*`` folder: links into that folder's
 ``blobs`` are followed, and no others.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from protocol.record import Record
@@ -24,6 +25,7 @@ _OPEN_FLAGS = (
 _INDEX = ".index.json"
 _MAX_INDEX_BYTES = 64 * 2**20
 _MAX_SHARDS = 10_000
+_MAX_REVISION_CHARACTERS = 256
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
 """What a folder is searched for, in this order; which loader a file is for, its contents say."""
 _OF = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
@@ -80,21 +82,50 @@ def resolved_file(spec: ModelSpec) -> Path:
 def model_files(spec: ModelSpec) -> ModelFiles:
     """Return the model's files. ModelLoadFailedError with the cause where they can't be told."""
     with reading(spec):
-        if spec.more_paths:
-            declared = (*filter(None, (spec.path,)), *spec.more_paths)
-            return ModelFiles(tuple(_confined(spec, each) for each in declared), declared)
-        real = _confined(spec, spec.path)
-        if spec.path is None or not real.is_dir():
-            found = real, spec.path or real
-        else:
-            names = _chosen(spec, sorted(each.name for each in real.iterdir()))
-            if len(names) > 1:
-                declared = tuple(spec.path / name for name in names)
-                return ModelFiles(tuple(_confined(spec, each) for each in declared), declared)
-            found = _confined(spec, spec.path / names[0]), spec.path / names[0]
-        return (
-            _indexed(spec, *found) if found[1].name.endswith(_INDEX) else ModelFiles((found[0],), (found[1],))
+        paths = (*filter(None, (spec.path,)), *spec.more_paths)
+        declared = paths if len(paths) > 1 else _stands_for(spec)
+        real = tuple(_confined(spec, each) for each in declared)
+        if len(real) == 1 and declared[0].name.endswith(_INDEX):
+            return _indexed(spec, real[0], declared[0])
+        return ModelFiles(real, declared)
+
+
+def _stands_for(spec: ModelSpec) -> tuple[Path, ...]:
+    """Return what a model's one path stands for: a folder for what is in it, the first shard for all of them."""
+    real, path = _confined(spec, spec.path), spec.path or Path()
+    if real.is_dir():
+        folder = _snapshot(spec, path, real)
+        return tuple(folder / name for name in _chosen(spec, sorted(each.name for each in folder.iterdir())))
+    shard = _OF.search(path.name)
+    if shard is None or path.suffix == ".gguf":  # whose header says what it is a part of
+        return (path,)
+    number, total = int(shard[1]), int(shard[2])
+    if not 0 < number <= total <= _MAX_SHARDS:
+        return (path,)
+    if number > 1:
+        raise load_failed(
+            spec, f"it is one of {total} files of a model: declare the first of them, or their folder"
         )
+    head, width, tail = path.name[: shard.start(1)], len(shard[1]), path.name[shard.end(1) :]
+    return tuple(path.with_name(f"{head}{each:0{width}}{tail}") for each in range(1, total + 1))
+
+
+def _snapshot(spec: ModelSpec, path: Path, real: Path) -> Path:
+    """Return the snapshot of a hub cache's folder of a model, the one of ``main`` or the only one; of others, the folder."""
+    if not (real / "snapshots").is_dir():
+        return path
+    names = sorted(each.name for each in (real / "snapshots").iterdir())
+    with suppress(FileNotFoundError), (real / "refs" / "main").open() as file:
+        main = file.read(_MAX_REVISION_CHARACTERS).strip()
+        names = [main] if main in names else names
+    if len(names) != 1:
+        there = (
+            f"several snapshots, {', '.join(names[:5])}: declare one"
+            if names
+            else "no snapshot: download it again"
+        )
+        raise load_failed(spec, f"it is a hub cache's folder with {there}")
+    return path / "snapshots" / names[0]
 
 
 def _confined(spec: ModelSpec, path: Path | None) -> Path:

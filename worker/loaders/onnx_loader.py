@@ -18,11 +18,6 @@ REMEDIES = {
 }
 NEEDS = f"it needs onnxruntime, which is not installed: {REMEDIES['onnxruntime']}"
 
-_KNOWN_HEADERS = 64
-_KNOWN: dict[tuple[int, int, int, int], OnnxHeader] = {}
-"""Headers of files as they are: device, inode, size and time of change. A graph of thousands of nodes takes a tenth of a
-second to go through, which was done when its size was looked up."""
-
 
 class OnnxLoader:
     """Loads ``.onnx`` files, with the files beside them that hold their weights."""
@@ -47,6 +42,7 @@ class OnnxLoader:
             files=(path, *others),
             remedies=REMEDIES,
             group=spec.engine_group,
+            estimated_bytes=header.tensor_bytes,
         )
 
     def device_id(self, spec: ModelSpec) -> str | None:
@@ -65,15 +61,7 @@ def _read(spec: ModelSpec) -> tuple[OnnxHeader, Path, Path]:
     descriptor, size = open_file(spec, found.real[0])
     with open(descriptor, "rb", buffering=_READ_BYTES) as file, reading(spec):  # noqa: PTH123 - a descriptor
         check_kind("onnx", file.read(HEAD_BYTES), size)
-        status = os.fstat(descriptor)
-        file_id = (status.st_dev, status.st_ino, size, status.st_mtime_ns)
-        header = _KNOWN.get(file_id)
-        if header is None:
-            header = read_header(file, size)
-            for oldest in list(_KNOWN)[: len(_KNOWN) + 1 - _KNOWN_HEADERS]:
-                _KNOWN.pop(oldest, None)
-            _KNOWN[file_id] = header
-        return header, found.real[0], found.declared[0]
+        return read_header(file, size), found.real[0], found.declared[0]
 
 
 def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path, ...]:

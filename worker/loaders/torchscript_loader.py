@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from worker.backends.engines.base import EngineLaunch
 from worker.core.models import ModelSpec
-from worker.loaders.base import NEEDS_TORCH, load_failed, reading
+from worker.loaders.base import INSTALL_TORCH, NEEDS_TORCH, load_failed, reading
 from worker.loaders.file_kind import ZIP, check_kind, head_of
 from worker.loaders.model_path import model_files, open_file
 from worker.loaders.params import Params
@@ -27,13 +27,13 @@ class TorchScriptLoader:
         given = Params(spec, "torch.jit")
         params = {"threads": given.whole("threads", 0, 1024, 0), "device": self.device_id(spec) or "cpu"}
         given.check()
-        files = model_files(spec).real
-        _size(spec)
+        files, size = model_files(spec).real, _size(spec)
         if find_spec("torch") is None:
             raise load_failed(spec, f"it is a TorchScript archive: {NEEDS_TORCH}")
         return EngineLaunch(
-            ENGINE, files[0], params, files=files, remedies={"torch": NEEDS_TORCH}, group=spec.engine_group
-        )
+            ENGINE, files[0], params, files=files, remedies={"torch": INSTALL_TORCH}, group=spec.engine_group,
+            estimated_bytes=size,
+        )  # fmt: skip
 
     def device_id(self, spec: ModelSpec) -> str | None:
         """Return the declared device where it is a GPU that torch itself has."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from protocol.record import Record
 from protocol.results import ModelStatus
-from protocol.vocabulary import FreedBy, ModelState
+from protocol.vocabulary import FreedBy, ModelState, UnloadMode
 from worker.core.clock import NS_PER_MS
 from worker.core.consumers import Release
 from worker.core.errors import ModelNotFoundError
@@ -13,7 +13,6 @@ from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Footprint, Reservation
 from worker.core.sure_lock import SureCondition
 from worker.eviction.entry_prices import ExpectedUses
-from worker.eviction.planner import EvictionMode
 from worker.eviction.use_rate import HALF_LIFE_NS
 from worker.manager.due_table import DueTable
 
@@ -238,7 +237,7 @@ class PendingEviction(Record):
     reload_ms: int | None
     last_sample: int
     cause: EvictionCause
-    mode: EvictionMode = EvictionMode.UNLOAD
+    mode: UnloadMode = UnloadMode.UNLOAD
     host_reservation: Reservation | None = None
     """Headroom held in host memory, where it is offloaded."""
 

@@ -70,7 +70,7 @@ class ModelWorker:
         self.placement = ModelPlacement(core, weights, monitor, default_device)
         self.unloader = ModelUnloader(core, models, weights, external, monitor)
         self.headroom = HeadroomHolder(core, models, consumers, self.unloader, monitor, join_pieces)
-        self.estimates = ModelEstimates(core.manager)
+        self.estimates = ModelEstimates(core.manager, launches=weights.launches)
         self._clock = core.clock
         # Mutable: whether the worker ends, and brings nothing back any more.
         self._closing = False

@@ -24,6 +24,7 @@ from worker.manager.model_table import ModelEntry, Residence
 from worker.telemetry.process_figures import private_bytes
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.engine_launches import EngineLaunches
 from worker.workers.engine_models import EngineModels
 from worker.workers.import_growth import ImportGrowth
 
@@ -110,6 +111,7 @@ class ModelWeights:
         engines: EngineModels,
     ) -> None:
         self.engines = engines
+        self.launches = EngineLaunches()
         self._backends = core.backends
         self._monitor = monitor
         self._clock = core.clock
@@ -146,9 +148,9 @@ class ModelWeights:
                 )
             return Source(max(1, file.total_bytes), identity, file)
         if isinstance(loader, EngineLoader):
-            launch = loader.launch(spec)
+            launch = self.launches.of(spec, loader)
             self.engines.check(entry, launch)
-            entry.estimated_bytes = loader.estimate(spec)
+            entry.estimated_bytes = launch.estimated_bytes
             sizes = (entry.measured_bytes, entry.estimated_bytes, entry.spec.declared_bytes)
             size = next((each for each in sizes if each is not None), 0)
             identity = identity_of((*model_files(spec).declared, *launch.files))

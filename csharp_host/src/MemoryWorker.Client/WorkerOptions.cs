@@ -39,6 +39,9 @@ public sealed record WorkerOptions
     /// <summary>Where the files of shared allocations are.</summary>
     public string? SharedFolder { get; init; }
 
+    /// <summary>Where stores that persist have their files; null for none: then none does. One worker's at a time.</summary>
+    public string? StoreFolder { get; init; }
+
     /// <summary>What a shared allocation is; null for a section on Windows and a file elsewhere.</summary>
     public SharedMemoryKind? SharedMemory { get; init; }
 
@@ -93,6 +96,7 @@ public sealed record WorkerOptions
         Add("max-inflight", MaxInflight);
         Add("pool-bytes", PoolBytes);
         AddText("shared-folder", SharedFolder);
+        AddText("store-folder", StoreFolder);
         AddText("shared-memory", SharedMemory?.ToWord());
         AddText("models", Models);
         AddText("model-root", ModelRoot);

@@ -34,6 +34,7 @@ def every(load: Any) -> Any:
         "MaxInflight": 7,
         "PoolBytes": 0,
         "SharedFolder": "-shared",
+        "StoreFolder": "-stores",
         "SharedMemory": SharedMemoryKind.Section,
         "Models": "models.yaml",
         "ModelRoot": "/models",

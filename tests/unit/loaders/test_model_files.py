@@ -125,6 +125,34 @@ def test_a_hub_cache_is_read_as_it_lies_on_disk(tmp_path):
     assert "not below" in refused(spec(snapshot / "config", root=snapshot))
 
 
+def test_a_hub_caches_folder_stands_for_its_snapshot(tmp_path):
+    """For that of ``main``, else for the only one; which of several is meant has to be said."""
+    model, snapshot = hub_cache(tmp_path)
+    way = spec(model, root=tmp_path)
+    assert loaded(way).keys() == {"w"}
+    newer = model / "snapshots" / "d4e5"
+    newer.mkdir()
+    assert "several snapshots, a1b2c3, d4e5: declare one" in refused(way)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("a1b2c3")
+    assert model_files(way).declared == (snapshot / "model.safetensors",)
+    (model / "refs" / "main").write_text("elsewhere")
+    assert "several snapshots" in refused(way)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+def test_the_first_shard_stands_for_all(tmp_path, kind):
+    """A shard is no whole model: the first is taken for all of them, another is refused with what to declare."""
+    whole = shards(tmp_path, kind)
+    first, second, third = sorted(each for each in tmp_path.iterdir() if each.suffix != ".json")
+    assert loaded(spec(first)).keys() == whole.keys()
+    assert "it is one of 3 files of a model: declare the first of them, or their folder" in refused(
+        spec(second)
+    )
+    third.unlink()
+    assert f"{third.name}: there is no such file" in refused(spec(first))
+
+
 def test_a_loader_is_known_by_what_the_file_holds(tmp_path):
     """Whatever it is called."""
     save_file({"w": torch.ones(2)}, tmp_path / "a.pt")

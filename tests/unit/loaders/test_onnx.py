@@ -142,7 +142,7 @@ def test_weights_that_are_missing_or_short_are_named(tmp_path):
             {"threads": 4},
             "params.threads is no option of the loader onnx; there are providers, intra_op_num_threads",
         ),
-        ({"intra_op_num_threads": -1}, "params.intra_op_num_threads is to be a number of threads"),
+        ({"intra_op_num_threads": -1}, "params.intra_op_num_threads is to be a whole number from 0 to 4096"),
         (
             {"intra_op_threads": 2},
             "params.intra_op_threads is no option of the loader onnx; did you mean 'intra_op_num_threads'?",

@@ -32,7 +32,6 @@ from worker.core.errors import (
 )
 from worker.core.events import ModelUnloaded
 from worker.core.models import ModelSpec
-from worker.eviction.planner import EvictionMode
 from worker.loaders import registry
 from worker.plugins._leases import Models
 from worker.stream.work import Call
@@ -238,9 +237,9 @@ def test_a_plan_shrinks_before_it_unloads(make):
     machine.load("b")
     do(machine, "a", engines.grow, bytes=32 * MIB)
     plan = machine.booked.plans.plan("cpu", 16 * MIB)
-    assert [(each.model_id, each.mode) for each in plan.victims] == [("a", EvictionMode.SHRINK)]
+    assert [(each.model_id, each.mode) for each in plan.victims] == [("a", UnloadMode.SHRINK)]
     plan = machine.booked.plans.plan("cpu", 40 * MIB)
-    assert {each.mode for each in plan.victims} == {EvictionMode.UNLOAD}
+    assert {each.mode for each in plan.victims} == {UnloadMode.UNLOAD}
 
 
 def test_a_crash_is_answered_for_and_the_model_comes_back(make):
@@ -431,7 +430,7 @@ def test_a_process_that_has_just_ended_is_none(make, monkeypatch):
     ended = EngineProcess.ended
 
     def late(self, child):
-        told.wait()
+        told.wait(60)
         return ended(self, child)
 
     monkeypatch.setattr(EngineProcess, "ended", late)
@@ -676,3 +675,12 @@ def test_what_an_engine_keeps_is_in_use_with_its_model(make):
         refused = consumers.release((release,), "cpu", "tests", machine.token(), Gone())
     assert refused == {"engine:a": "it gave nothing back"}
     assert entry(machine, "a").footprint.working_bytes > 8 * MIB
+
+
+def test_an_opening_that_hangs_is_ended_though_its_request_waits(make, monkeypatch):
+    """No library takes so long: the process is killed, and says so."""
+    monkeypatch.setattr(engine_process, "OPEN_S", 0.5)
+    machine = make(a={"opens": "hangs"})
+    with pytest.raises(ModelLoadFailedError, match=r"did not answer 'work' within 0\.5 s"):
+        machine.load("a")
+    assert counted(machine) == 0

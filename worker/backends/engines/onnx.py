@@ -112,14 +112,11 @@ def _options(params: Mapping[str, Any], token: CancelToken) -> onnxruntime.Sessi
         "enable_cpu_mem_arena",
         "enable_mem_pattern",
     ):
-        if name in params:
-            setattr(options, name, params[name])
-    if "execution_mode" in params:
-        options.execution_mode = getattr(onnxruntime.ExecutionMode, f"ORT_{params['execution_mode'].upper()}")
-    if "graph_optimization_level" in params:
-        level = _LEVELS[params["graph_optimization_level"]]
-        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    for key, value in params.get("session_config", {}).items():
+        setattr(options, name, params[name])
+    options.execution_mode = getattr(onnxruntime.ExecutionMode, f"ORT_{params['execution_mode'].upper()}")
+    level = _LEVELS[params["graph_optimization_level"]]
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    for key, value in params["session_config"].items():
         options.add_session_config_entry(key, value)
     return options
 

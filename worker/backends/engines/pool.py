@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.base import RemoteWork
-from worker.backends.engines.base import EngineError, EngineLaunch
+from worker.backends.engines.base import EngineError, EngineLaunch, FileState, state_of
 from worker.backends.engines.meter import Held
 from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess
 from worker.backends.isolation.answers import OnReport
@@ -26,9 +26,6 @@ CRASHES = 2
 
 OnLost = Callable[[tuple[str, ...], str], None]
 """Called with the handles of models that went with their process, and how that ended; by a thread of its own."""
-
-FileState = tuple[tuple[str, int, int], ...]
-"""Of each file of a model: where it is, its size, and when it was written to."""
 
 
 class NotOpenedError(Exception):
@@ -72,7 +69,7 @@ class Engines:
         self, name: str, handle: str, launch: EngineLaunch, device_id: str, token: CancelToken
     ) -> Footprint:
         """Open a model of this name, counted on this device. NotOpenedError, NoMemoryError, or what the token raises: nothing of it is left."""
-        files = _state_of(launch)
+        files = state_of(launch.files or (launch.path,))
         why = self.quarantined(name, launch)
         if why is not None:
             raise NotOpenedError(why)
@@ -135,7 +132,11 @@ class Engines:
     def quarantined(self, name: str, launch: EngineLaunch) -> str | None:
         """Return why a model's file is not opened any more; None where it may be."""
         crashes = self._crashes.get(name)
-        if crashes is None or crashes.count < CRASHES or crashes.files != _state_of(launch):
+        if (
+            crashes is None
+            or crashes.count < CRASHES
+            or crashes.files != state_of(launch.files or (launch.path,))
+        ):
             return None
         return crashes.reason
 
@@ -246,18 +247,6 @@ class Engines:
                     for handle in gone:
                         self._places.pop(handle, None)
                 self._on_lost(gone, end.reason)
-
-
-def _state_of(launch: EngineLaunch) -> FileState:
-    found = []
-    for path in launch.files or (launch.path,):
-        try:
-            status = path.stat()
-        except OSError:
-            found.append((str(path), -1, -1))
-        else:
-            found.append((str(path), status.st_size, status.st_mtime_ns))
-    return tuple(found)
 
 
 def _ran_out(error: RemoteError) -> bool:
