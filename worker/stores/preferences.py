@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from protocol.vocabulary import StoreKind
-from worker.plugins import InvalidRequestError, UnsupportedError
+from worker.plugins import InvalidRequestError, Offer, UnsupportedError
 from worker.stores.base import Content, Form, Hit, Item, Put, Question
 from worker.stores.entry import Entry
 from worker.stores.index import MIB, EntryStore
@@ -69,6 +69,15 @@ class PreferenceStore(KeptStore):
         with self._kind.lock:
             entries = [self._table.entries[key] for key in keys if key in self._table.entries]
         return "\n".join(_line(each.key, preference(content)) for each, content in self._there(entries))
+
+    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:  # noqa: ARG002
+        """Offer nothing, also of what is on disk, too."""
+        return ()
+
+    @property
+    def warm_bytes(self) -> int:
+        """Nothing of it is given up."""
+        return 0
 
     # ---- inside ----
 
