@@ -482,8 +482,10 @@ class Canceller:
         (
             {"opens": "raises"},
             {},
-            "its library refuses it: RuntimeError: [ShapeInferenceError] axis 7; see that it is whole, and one that the"
-            " installed version runs",
+            (
+                "its library refuses it: RuntimeError: [ShapeInferenceError] axis 7; see that it is whole, and one that the"
+                " installed version runs"
+            ),
         ),
         (
             {},
