@@ -85,6 +85,7 @@ ACTIONS: dict[str, Action] = {
     "operation.end": Action(params.OperationEndParams, results.OperationEndResult, changes=True),
     "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
     "worker.ping": Action(params.PingParams, results.PingResult, control=True),
+    "worker.get_health": Action(params.GetHealthParams, results.GetHealthResult, control=True),
     "worker.cancel": Action(params.CancelParams, results.CancelResult, control=True),
     "worker.subscribe": Action(params.SubscribeParams, results.SubscribeResult, control=True),
     "worker.shutdown": Action(params.ShutdownParams, results.ShutdownResult, control=True),

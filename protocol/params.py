@@ -508,6 +508,10 @@ class PingParams(Params):
     """Ask whether the worker answers."""
 
 
+class GetHealthParams(Params):
+    """Ask how each part of the worker is."""
+
+
 class CancelParams(Params):
     """Cancel a request that is queued or running."""
 

@@ -19,6 +19,7 @@ from protocol.vocabulary import (
     EvictionStrategy,
     Executed,
     FreedBy,
+    HealthState,
     LeakKind,
     MemoryType,
     ModelState,
@@ -905,6 +906,25 @@ class PingResult(Record):
     """The worker answers."""
 
     uptime_ms: Milliseconds
+
+
+class PartHealth(Record):
+    """How one part of the worker is."""
+
+    name: str
+    """``requests``, ``events``, ``log``, ``stores``, ``device:ID``, ``models``, ``server:NAME``, ``record``,
+    ``metrics_file``, ``monitor_socket``: those that there are."""
+    state: HealthState
+    reason: str | None
+    """Why it is not ``ok``, or what it does; null where there is nothing to say."""
+
+
+class GetHealthResult(Record):
+    """How the worker is: what each part knows of itself. Nothing is tried out for the question, so it is answered at once."""
+
+    state: HealthState
+    """That of the worst part; what is ``off`` does not count."""
+    parts: tuple[PartHealth, ...]
 
 
 class CancelResult(Record):

@@ -76,6 +76,18 @@ class DeviceState(StrEnum):
     LOST = "lost"
 
 
+class HealthState(StrEnum):
+    """How a part of the worker is."""
+
+    OK = "ok"
+    STARTING = "starting"
+    DEGRADED = "degraded"
+    """It works, and not as well as it should."""
+    FAILED = "failed"
+    OFF = "off"
+    """It is not there, and the worker goes without it."""
+
+
 class ModelState(StrEnum):
     """Where a model's weights are."""
 

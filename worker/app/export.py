@@ -6,10 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from protocol.vocabulary import HealthState
 from worker import __version__
 from worker.app.memory import Parts
 from worker.app.options import Arguments, fail
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.health import PartHealth
 from worker.core.log import log as write_log
 from worker.core.paths import said_of
 from worker.export.decision_log import DecisionLog
@@ -37,9 +39,11 @@ class Watchers:
         prepare_for: PrepareFor,
     ) -> None:
         memory, core = parts.memory, parts.core
+        health = core.health
         self._log = log
         self._recorder = None
         if log is not None:
+            health.add("record", log.health)
             self._recorder = recorder = Recorder(log.note, core, memory, parts.trends)
             events.follow(lambda event: recorder.event(*wire_event(event)))
         self._metrics = self._socket = None
@@ -51,6 +55,7 @@ class Watchers:
                 arguments.metrics_seconds,
                 arguments.metrics_mode,
             )
+            health.add("metrics_file", self._metrics.health)
         if arguments.monitor_socket is not None:
             asked = arguments.monitor_socket
             path = Path(asked) if asked else default_path(os.getpid())
@@ -60,6 +65,7 @@ class Watchers:
                 taken = error.errno == errno.EADDRINUSE
                 said = "it is there already: name another path" if taken else said_of(error, "written")
                 fail(f"--monitor-socket: {path}: {said}")
+            health.add("monitor_socket", lambda: [PartHealth("monitor_socket", HealthState.OK)])
         if self._socket is not None:
             events.follow(self._socket.publish)
 

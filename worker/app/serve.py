@@ -17,9 +17,10 @@ from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
 from worker.core.events import Publish
+from worker.core.health import Health
 from worker.core.heap import use_one_heap
 from worker.core.ids import Ids
-from worker.core.log import log, serve_log, set_level
+from worker.core.log import log, log_health, serve_log, set_level
 from worker.core.records import HOST
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
@@ -86,10 +87,13 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
             hub.follow(narrate)
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
-    parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
+    parts = build_memory(arguments, Core(clock, history, events, manager, {}, Health()), record)
     memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
-    reaper = build_reaper(parts, runner)
-    pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
+    _add_health(parts.core.health, runner, event_writer, stores)
+    reaper, pressure = (
+        build_reaper(parts, runner),
+        build_pressure_monitor(parts, runner, arguments.auto_optimize),
+    )
     plugins = _plugins(arguments, parts, timers, runner, stores)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, partial(stores.close, memory.close)
@@ -136,6 +140,13 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         memory.devices.probe_here()
 
     loop.run(prepare, go_on, first_uses)  # sampling would only keep the first answer waiting
+
+
+def _add_health(health: Health, runner: JobRunner, event_writer: EventWriter, stores: LazyStores) -> None:
+    health.add("requests", runner.health)
+    health.add("events", event_writer.health)
+    health.add("log", log_health)
+    health.add("stores", stores.health)
 
 
 def _prepare(arguments: Arguments) -> None:

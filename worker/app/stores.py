@@ -1,11 +1,13 @@
 """Where the stores are put together: when something first asks for one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protocol.vocabulary import HealthState
 from worker.app.memory import Parts
 from worker.core.clock import FixedClock
+from worker.core.health import PartHealth
 from worker.core.sure_lock import SureLock
 
 if TYPE_CHECKING:
@@ -42,6 +44,13 @@ class LazyStores:
                 )
                 self._made = Stores(tools)
             return self._made
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell whether any store is open."""
+        if self._made is None:
+            yield PartHealth("stores", HealthState.OFF, "none was asked for")
+        else:
+            yield PartHealth("stores", HealthState.OK)
 
     def host(self) -> "HostStores":
         """Return the stores as a plugin uses them."""

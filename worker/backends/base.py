@@ -26,12 +26,25 @@ COPY_CHUNK_BYTES = 8 * 2**20
 
 
 Write = Callable[[int, memoryview], None]
-"""Writes bytes to a place in a block."""
+"""Writes bytes to a place in a block. May have ``put_each`` besides (``WritesEach``)."""
 Fill = Callable[[memoryview | None, Write], None]
 """Fills a model's block: by its own bytes where the worker can address them, else through ``Write``."""
 
 Piecewise = Callable[[int, memoryview], None]
 """Called with a place in a block, and memory that is to be filled with what belongs there, or holds it."""
+
+
+@runtime_checkable
+class WritesEach(Protocol):
+    """What a ``Write`` has besides if bytes are best put where they are sent from."""
+
+    def __call__(self, offset: int, data: memoryview) -> None:
+        """Write bytes to a place in a block."""
+        ...
+
+    def put_each(self, offset: int, length: int, fill: Piecewise, done: Done) -> None:
+        """Have each piece of a part filled, in order; ``done`` is called with how much of it is there."""
+        ...
 
 
 class DeviceBackend(Protocol):

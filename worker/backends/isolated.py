@@ -335,7 +335,7 @@ class IsolatedBackend:
             child.call("load", handle, codec.packed_request(request), token=token, undo=undo)
             try:
                 with Sending(child, self._slots, "fill", handle, token) as sending:
-                    fill(None, sending.put)
+                    fill(None, sending)
             except BaseException:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
                 child.answers.wait(giving_up, LAST_WORD_S)

@@ -273,6 +273,10 @@ class Actions:
         """Ask whether the worker answers."""
         return self._call("worker.ping", results.PingResult, {}, options)
 
+    def get_health(self, *, options: CallOptions | None = None) -> results.GetHealthResult:
+        """Ask how each part of the worker is."""
+        return self._call("worker.get_health", results.GetHealthResult, {}, options)
+
     def _call(self, action: str, kind: type[R], data: dict[str, Any], options: CallOptions | None) -> R:
         raise NotImplementedError
 
@@ -538,6 +542,10 @@ class AsyncActions:
     async def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""
         return await self._call("worker.ping", results.PingResult, {}, options)
+
+    async def get_health(self, *, options: CallOptions | None = None) -> results.GetHealthResult:
+        """Ask how each part of the worker is."""
+        return await self._call("worker.get_health", results.GetHealthResult, {}, options)
 
     async def _call(self, action: str, kind: type[R], data: dict[str, Any], options: CallOptions | None) -> R:
         raise NotImplementedError

@@ -81,10 +81,12 @@ class Instructor:
             clock.now_ns() if started_ns is None else started_ns,
             lambda: tuple(dict.fromkeys((*self._bindings, *self._plugins))),
             memory.sample,
+            memory.health,
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)
         bind("worker.ping", own.ping)
+        bind("worker.get_health", own.get_health)
         bind("worker.cancel", own.cancel)
         bind("worker.subscribe", own.subscribe)
         bind("worker.shutdown", own.shutdown, own.claims_of_shutdown)

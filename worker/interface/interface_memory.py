@@ -64,6 +64,7 @@ class MemoryInterface:
                 models.built.check_unused(device_ids, token)
 
         self.ids = core.manager.ids
+        self.health = core.health
         self.devices = DeviceChoice(core, monitor, default_device)
         self.questions = Questions(core, monitor, workers.analytics, models)
         self.batches = Batches(core, self.questions)

@@ -28,7 +28,7 @@ from worker.core.errors import (
 from worker.core.records import AllocationRequest
 from worker.core.sure_lock import SureLock
 from worker.interface.allocations import Allocations
-from worker.plugins._buffer_views import Buffer, Shape, bytes_of, form
+from worker.plugins._buffer_views import Buffer, Shape, bytes_of, form, keeps_storages
 from worker.wiring import Core
 
 if TYPE_CHECKING:
@@ -233,6 +233,9 @@ class Buffers:
     def _source(self, block: Block, size_bytes: int) -> "memoryview | torch.Tensor":
         backend = self._core.backends[block.device_id]
         if isinstance(backend, TorchMemory):
+            if not keeps_storages():
+                message = "this version of torch does not tell when the last view of a buffer is gone"
+                raise UnsupportedError(message, device_id=block.device_id)
             return backend.tensor(block.allocation_id)
         view = backend.view(block.allocation_id, writable=True)
         if view is None:

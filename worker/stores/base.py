@@ -51,8 +51,9 @@ class Row(NamedTuple):
     cost_ms: float
     tags: tuple[str, ...]
     content_bytes: int
+    vector_bytes: int = 0
     vector: bytes | None = None
-    """In float64; None where the kind has none."""
+    """None where the kind has none, or only what is known about it was read."""
     content: bytes | bytearray | None = None
     """None where only what is known about it was read."""
 
@@ -230,6 +231,8 @@ class EntryFile(Protocol):
     def set_options(self, options: Options) -> None: ...  # noqa: D102
 
     def rows(self) -> list[Row]: ...  # noqa: D102
+
+    def vectors(self) -> list[tuple[str, bytes]]: ...  # noqa: D102
 
     def read(self, key: str) -> Content | None: ...  # noqa: D102
 

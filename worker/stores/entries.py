@@ -81,7 +81,7 @@ class EntryKind:
         from worker.stores.files import StoreFile, about  # noqa: PLC0415 - only what persists needs it
 
         kept = StoreFile(path, about(scope, (self.word, name)))
-        store = self.stores(self, name, options.over(kept.options()), kept)
+        store = self.stores(self, name, kept.options(), kept)
         try:
             store.load()
             store.configure(options)

@@ -66,9 +66,15 @@ class StoreFile:
 
     def rows(self) -> list[Row]:
         """Return what is known about all entries."""
-        query = "SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content), vector FROM entries"
+        query = "SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content), length(vector) FROM entries"
         with self._lock:
             return [_row(*found) for found in self._open().execute(query)]
+
+    def vectors(self) -> list[tuple[str, bytes]]:
+        """Return all entries' vectors, by key."""
+        with self._lock:
+            found = self._open().execute("SELECT key, vector FROM entries WHERE vector IS NOT NULL")
+            return [(_text(key), vector) for key, vector in found]
 
     def options(self) -> Options:
         """Return the options that it was opened with last."""
@@ -314,10 +320,14 @@ def _parts(path: Path) -> Iterator[Path]:
 
 def _row(
     key: bytes, form: int, put_ms: int, expires_ms: int | None, cost_ms: float, tags: bytes, content_bytes: int,
-    vector: bytes | None,
+    vector_bytes: int | None,
 ) -> Row:  # fmt: skip
-    text = key.decode("utf-8", "surrogatepass")
-    return Row(text, form, put_ms, expires_ms, cost_ms, tuple(orjson.loads(tags)), content_bytes, vector)
+    said = tuple(orjson.loads(tags))
+    return Row(_text(key), form, put_ms, expires_ms, cost_ms, said, content_bytes, vector_bytes or 0)
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogatepass")
 
 
 def _blob(key: str) -> bytes:

@@ -122,9 +122,9 @@ class EntryStore:
         with self._kind.lock:
             behind = self._kind.behind_ns()
             for row in rows:
-                self._take_vector(row.key, row.vector)
-                size = row.content_bytes + self._about_bytes(row.key, row.tags, row.vector)
-                self._add(entry_of(row, size, behind))
+                beside = self._beside_bytes(row.vector_bytes)
+                size = row.content_bytes + about_bytes(row.key, row.tags) + beside
+                self._add(entry_of(row, size, beside, behind))
 
     # ---- entries ----
 
@@ -133,7 +133,8 @@ class EntryStore:
         if item.vector is not None and not self._kind.has_vectors:
             raise InvalidRequestError.at("data.vector", f"a store of kind {self._kind.word} keeps none")
         data, vector = item.content.data, self._vector_bytes(item)
-        size = len(data) + self._about_bytes(item.key, item.tags, vector)
+        beside = self._beside_bytes(0 if vector is None else len(vector))
+        size = len(data) + about_bytes(item.key, item.tags) + beside
         self.check(size)
         with self._changing:
             self._end()
@@ -143,7 +144,7 @@ class EntryStore:
                 if refused is not None:
                     return Put(size, 0, refused)
                 ttl, cost = self._ttl_ns(item), item.cost_ms or 0.0
-                entry = Entry(item.key, item.content.form, len(data), size, now, ttl, cost, item.tags)
+                entry = Entry(item.key, item.content.form, len(data), size, now, ttl, cost, item.tags, beside)
                 victims = self._victims(size, old)
                 undo = self._take_vector(item.key, vector)
                 row = row_of(entry, data, vector, self._kind.behind_ns())
@@ -281,9 +282,9 @@ class EntryStore:
         """Return why an entry of a size can't be taken now."""
         return None if self._file is not None else self._kind.refusal(size)
 
-    def _about_bytes(self, key: str, tags: tuple[str, ...], _vector: bytes | None) -> int:
-        """Return what an entry takes beside its content."""
-        return about_bytes(key, tags)
+    def _beside_bytes(self, _vector_bytes: int) -> int:
+        """Return what is kept of an entry with such a vector in ``_take_vector``."""
+        return 0
 
     def _vector_bytes(self, _: Item) -> bytes | None:
         """Return an entry's vector as it is on disk; InvalidRequestError for one that can't be. Without the lock."""

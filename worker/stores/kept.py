@@ -25,7 +25,7 @@ class KeptStore(EntryStore):
         grows = size - (0 if replaced is None else replaced.entry_bytes)
         if grows > 0 and self._table.total_bytes + grows > self.limit_bytes:
             return f"it would hold more than max_bytes, {self.limit_bytes}: delete some, or open it with more"
-        if grows > 0 and limit is not None and self._kind.held_bytes + grows > limit:
+        if self._file is None and grows > 0 and limit is not None and self._kind.held_bytes + grows > limit:
             return f"all stores of this name may hold {limit} bytes together just now: memory is short"
         return None
 

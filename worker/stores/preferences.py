@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from protocol.vocabulary import StoreKind
-from worker.plugins import InvalidRequestError, UnsupportedError
+from worker.plugins import InvalidRequestError, Offer, Preference, UnsupportedError
 from worker.stores.base import Content, Form, Hit, Item, Put, Question
 from worker.stores.entry import Entry
 from worker.stores.index import MIB, EntryStore
@@ -17,14 +17,6 @@ _FIELDS = {"value", "description", "timestamp"}
 _WORD = re.compile(r"\w+")
 _PART = 0.5
 """What a word counts that is found inside another one."""
-
-
-class Preference(NamedTuple):
-    """What is stored under a key."""
-
-    value: Any
-    description: str | None
-    timestamp: str | int | None
 
 
 def preference(content: Content) -> Preference:
@@ -69,6 +61,15 @@ class PreferenceStore(KeptStore):
         with self._kind.lock:
             entries = [self._table.entries[key] for key in keys if key in self._table.entries]
         return "\n".join(_line(each.key, preference(content)) for each, content in self._there(entries))
+
+    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:  # noqa: ARG002
+        """Offer nothing, also of what is on disk, too."""
+        return ()
+
+    @property
+    def warm_bytes(self) -> int:
+        """Nothing of it is given up."""
+        return 0
 
     # ---- inside ----
 

@@ -34,10 +34,11 @@ class VectorIndex:
         self.metric = metric
         self._step_rows = max(8, _STEP_BYTES // (4 * dimensions))
         self._lock = SureLock()
-        # All mutable state: the rows, each one's key, and each key's row.
+        # All mutable state: the rows, each one's key, each key's row, and whether they were given back.
         self._rows = Rows(dimensions)
         self._keys: list[str] = []
         self._places: dict[str, int] = {}
+        self._closed = False
 
     @property
     def row_bytes(self) -> int:
@@ -70,14 +71,25 @@ class VectorIndex:
             raise VectorError("all of its components are zero, so it has no direction, which cosine compares")
         return found
 
-    def put(self, key: str, vector: Array) -> None:
-        """Store a checked vector, in place of that key's. OutOfMemoryError, and all is as before."""
+    def pack(self, vector: Array) -> bytes:
+        """Return a checked vector as it is kept, in memory and on disk."""
+        return self._rows.pack(vector)
+
+    def put(self, key: str, row: bytes) -> None:
+        """Keep a vector that was packed, in place of that key's. OutOfMemoryError, and all is as before."""
         with self._lock:
             place = self._places.get(key)
-            if place is None:
-                self._know(key, self._rows.add(vector))
-            else:
-                self._rows.replace(place, vector)
+            if place is not None:
+                self._rows.replace(place, row)
+                return
+            self._places[key] = self._rows.add(row)
+            self._keys.append(key)
+
+    def row(self, key: str) -> bytes | None:
+        """Return a key's vector as it was packed."""
+        with self._lock:
+            place = self._places.get(key)
+            return None if place is None else self._rows.row(place)
 
     def remove(self, key: str) -> bool:
         """Remove a key's vector. Returns whether there was one."""
@@ -91,31 +103,24 @@ class VectorIndex:
                 self._places[last] = place
             return True
 
-    def clear(self) -> None:
-        """Remove all."""
+    def close(self) -> None:
+        """Give the memory back, once whoever searches is done. Nothing is put here afterwards."""
         with self._lock:
-            self._rows.clear()
+            self._closed = True
+            self._rows.close()
             self._keys.clear()
             self._places.clear()
 
-    def packed(self, key: str) -> bytes:
-        """Return a key's row as bytes. KeyError."""
-        with self._lock:
-            return self._rows.packed(self._places[key])
-
-    def put_packed(self, key: str, data: bytes) -> None:
-        """Store a row that was packed, of a key that has none. ValueError for one of other dimensions."""
-        with self._lock:
-            self._know(key, self._rows.add_packed(data))
-
     def search(
         self, vector: Array, limit: int, among: Collection[str] | None = None
-    ) -> list[tuple[str, float]]:
+    ) -> list[tuple[str, float]] | None:
         """Return the keys nearest to a checked vector, nearest first, with their scores: the higher, the nearer.
 
-        Cosine's is the cosine, dot's the product, and L2's the distance below zero.
+        None where it was closed. Cosine's is the cosine, dot's the product, and L2's the distance below zero.
         """
         with self._lock:
+            if self._closed:
+                return None
             chosen = None
             if among is not None:
                 places = [self._places[key] for key in among if key in self._places]
@@ -128,10 +133,6 @@ class VectorIndex:
         return sorted(zip(keys, scores, strict=True), key=_nearest_first)[:limit]
 
     # ---- inside ----
-
-    def _know(self, key: str, place: int) -> None:
-        self._keys.append(key)
-        self._places[key] = place
 
     def _may_be_nearest(
         self, vector: Array, length: float, limit: int, count: int, chosen: Array | None

@@ -22,14 +22,21 @@ SMALLEST = 1e-30
 """A vector with no larger component is one of zeros."""
 
 
+_BESIDE_BYTES = 8
+"""Of a row: its largest component, and its length."""
+
+
+def dimensions_of(row_bytes: int) -> int:
+    """Return how many dimensions a row of so many bytes has."""
+    return (row_bytes - _BESIDE_BYTES) // 2
+
+
 class Rows:
     """Rows of one number of dimensions. Its owner locks."""
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
-        self._type = np.dtype(
-            [("scale", "<f4"), ("norm", "<f4"), ("values", "<f2", (dimensions,))], align=True
-        )
+        self._type = np.dtype([("scale", "<f4"), ("norm", "<f4"), ("values", "<f2", (dimensions,))])
         self.row_bytes = self._type.itemsize
         self._block_rows = max(1, BLOCK_BYTES // self.row_bytes)
         # All mutable state.
@@ -41,23 +48,29 @@ class Rows:
         """What the rows take."""
         return self.count * self.row_bytes
 
-    def add(self, vector: Array) -> int:
+    def pack(self, vector: Array) -> bytes:
+        """Return a vector as a row."""
+        top = float(np.abs(vector).max())
+        scale = top if top > SMALLEST else 0.0
+        row = np.zeros((), self._type)
+        row["scale"] = scale
+        if scale:
+            row["values"] = vector / scale
+            row["norm"] = scale * np.sqrt(np.square(row["values"], dtype=np.float64).sum())
+        return row.tobytes()
+
+    def add(self, row: bytes) -> int:
         """Add a row. Returns its index. OutOfMemoryError, and nothing is added, where the system refuses a map."""
         index = self.count
         if index == len(self._blocks) * self._block_rows:
             self._blocks.append(_Block(self._type, self._block_rows))
-        self.replace(index, vector)
+        self.replace(index, row)
         self.count += 1
         return index
 
-    def replace(self, index: int, vector: Array) -> None:
-        """Write another vector in place of a row's."""
-        top = float(np.abs(vector).max())
-        scale = top if top > SMALLEST else 0.0
-        values = (vector / scale if scale else np.zeros_like(vector)).astype(np.float16)
-        row = self._block(index)[index % self._block_rows]
-        row["scale"], row["values"] = scale, values
-        row["norm"] = scale * np.sqrt(np.square(values, dtype=np.float64).sum())
+    def replace(self, index: int, row: bytes) -> None:
+        """Put a row in place of another."""
+        self._block(index)[index % self._block_rows] = np.frombuffer(row, self._type)[0]
 
     def remove(self, index: int) -> int:
         """Remove a row. Returns the index of the one that takes its place: the last one's, its own if it was that."""
@@ -72,24 +85,15 @@ class Rows:
             self._blocks[block].shrink(rows * self.row_bytes, (rows + 1) * self.row_bytes)
         return last
 
-    def clear(self) -> None:
-        """Remove all."""
+    def close(self) -> None:
+        """Give all of them back."""
         while self._blocks:
             self._blocks.pop().close()
         self.count = 0
 
-    def packed(self, index: int) -> bytes:
-        """Return a row as bytes, as ``add_packed`` takes it."""
+    def row(self, index: int) -> bytes:
+        """Return a copy of a row."""
         return bytes(self._block(index)[index % self._block_rows].tobytes())
-
-    def add_packed(self, data: bytes) -> int:
-        """Add a row that was packed, bit for bit. ValueError for one of other dimensions."""
-        if len(data) != self.row_bytes:
-            message = f"a row of {self.dimensions} dimensions has {self.row_bytes} bytes, not {len(data)}"
-            raise ValueError(message)
-        index = self.add(np.zeros(self.dimensions))
-        self._block(index)[index % self._block_rows] = np.frombuffer(data, self._type)[0]
-        return index
 
     def some(self, start: int, stop: int, chosen: Array | None) -> Array:
         """Return rows from ``start`` on: in place as far as one block goes, or a copy of those that are chosen."""

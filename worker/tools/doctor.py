@@ -15,6 +15,7 @@ from worker.app.memory import build_memory
 from worker.app.options import Arguments
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
+from worker.core.health import Health
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
@@ -43,8 +44,8 @@ def examine(arguments: Arguments, out: TextIO) -> int:
     It is 1 where a model of ``--models`` can't be loaded.
     """
     clock = SystemClock()
-    core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})
-    memory = build_memory(arguments, core).memory
+    core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {}, Health())
+    memory = build_memory(arguments, core, preload=False).memory
     memory.devices.probe_here()
     memory.devices.wait_until_known(CancelToken(clock.now_ns))
     devices = memory.questions.status(memory.devices.ids(None), refresh=True).devices

@@ -203,6 +203,9 @@ public interface IServiceMemory
     /// <summary>Says who answers, and what it can be asked.</summary>
     Task<HelloResult> GetWorkerAsync(CancellationToken cancellationToken = default);
 
+    /// <summary>Says how each part of the worker is: its requests, events, log, devices, models, followed servers, stores and files.</summary>
+    Task<GetHealthResult> GetWorkerHealthAsync(CancellationToken cancellationToken = default);
+
     /// <summary>Asks whether the worker answers.</summary>
     Task<PingResult> PingAsync(CancellationToken cancellationToken = default);
 

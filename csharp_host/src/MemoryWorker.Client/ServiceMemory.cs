@@ -298,6 +298,10 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         AskAsync(WireActions.WorkerHello, new HelloParams { HostPid = Environment.ProcessId }, cancellationToken);
 
     /// <inheritdoc/>
+    public Task<GetHealthResult> GetWorkerHealthAsync(CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.WorkerGetHealth, new(), cancellationToken);
+
+    /// <inheritdoc/>
     public Task<PingResult> PingAsync(CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.WorkerPing, new PingParams(), cancellationToken);
 

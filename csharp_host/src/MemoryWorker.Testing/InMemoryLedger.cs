@@ -83,6 +83,7 @@ internal sealed partial class InMemoryLedger(
             MemoryActions.UnregisterConsumer => Run<UnregisterConsumerParams, UnregisterConsumerResult>(UnregisterConsumer),
             MemoryActions.GetConsumers => Run<GetConsumersParams, GetConsumersResult>(GetConsumers),
             WorkerActions.Ping => Run<PingParams, PingResult>(_ => new() { UptimeMs = Since(_startedAt) }),
+            WorkerActions.GetHealth => Run<GetHealthParams, GetHealthResult>(_ => Health()),
             WorkerActions.Hello => Run<HelloParams, HelloResult>(Hello),
             _ when WireActions.Find(action) is not null => throw Refused(
                 ErrorCode.Unsupported,
@@ -170,6 +171,27 @@ internal sealed partial class InMemoryLedger(
             Limits = new() { MaxFrameBytes = 1 << 24, MaxInflight = MaxInflight },
             SchemaSha256 = string.Empty,
         };
+    }
+
+    private GetHealthResult Health()
+    {
+        IReadOnlyList<PartHealth> parts =
+        [
+            .. devices.Select(device => new PartHealth
+            {
+                Name = $"device:{device.DeviceId}",
+                State = device.State switch
+                {
+                    DeviceState.Available => HealthState.Ok,
+                    DeviceState.Probing => HealthState.Starting,
+                    DeviceState.Lost => HealthState.Failed,
+                    _ => HealthState.Off,
+                },
+                Reason = null,
+            }),
+        ];
+        var lost = parts.Any(part => part.State == HealthState.Failed);
+        return new() { State = lost ? HealthState.Failed : HealthState.Ok, Parts = parts };
     }
 
     private long Since(long timestamp) => (long)clock.GetElapsedTime(timestamp).TotalMilliseconds;

@@ -430,6 +430,13 @@ def test_plan_batches(memory: Any) -> None:
     assert (rest.PlanId, rest.RemainingItems, rest.BatchSize, rest.BatchCount) == (plan.PlanId, 43, 43, 1)
 
 
+def test_health(memory: Any) -> None:
+    """Each part says how it is."""
+    health = wait(memory.GetWorkerHealthAsync())
+    parts = {part.Name: str(part.State) for part in health.Parts}
+    assert (str(health.State), parts[f"device:{DEVICE}"], parts["stores"]) == ("Ok", "Ok", "Off")
+
+
 def test_operations(memory: Any) -> None:
     """What the host does is measured by its name, and ends once."""
     begun = wait(memory.BeginOperationAsync("nightly index"))

@@ -304,7 +304,7 @@ def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_pat
         "from worker.metrics.history import History; from worker.core.clock import SystemClock\n"
         "from worker.manager.manager_memory import MemoryManager; from worker.wiring import Core, NoEvents\n"
         "clock = SystemClock()\n"
-        "core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})\n"
+        "core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {}, Health())\n"
         "memory = build_memory(parse(['--models', sys.argv[1]]), core).memory\n"
         "memory.models.worker.estimates.wait(60)\n"
         "print(memory.models.status('m', ('cpu',)).models[0].estimated_bytes, 'torch' in sys.modules)"

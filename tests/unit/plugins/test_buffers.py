@@ -29,6 +29,8 @@ from worker.core.errors import (
     UnsupportedError,
 )
 from worker.core.records import AllocationRequest
+from worker.plugins import _buffers
+from worker.plugins._buffer_views import keeps_storages
 from worker.plugins._buffers import KEEP_NS, OWNER, Buffers, size_class
 from worker.telemetry.system import FixedSystemMemory
 
@@ -282,6 +284,17 @@ def test_a_device_that_was_lost_takes_its_buffers_along(with_gpu: Lender) -> Non
     with with_gpu.take(4096) as buffer:
         assert buffer.device_id == "cpu"
     assert with_gpu.buffers.holding("cuda:0").held_bytes == 0
+
+
+def test_a_torch_that_can_not_tell_when_the_last_view_is_gone_is_not_trusted(
+    with_gpu: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The buffer is on the fallback instead, and nothing is left on the device; the torch here can tell."""
+    assert keeps_storages()
+    monkeypatch.setattr(_buffers, "keeps_storages", lambda: False)
+    with with_gpu.take(4096) as buffer:
+        assert buffer.device_id == "cpu"
+    assert with_gpu.machine.manager.allocations.all("cuda:0") == ()
 
 
 def limit(lender: Lender, size_bytes: int) -> None:

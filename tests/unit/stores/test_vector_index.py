@@ -19,12 +19,14 @@ ALL = (COSINE, DOT, L2)
 
 def put(index: VectorIndex, key: str, vector: Any) -> None:
     """Store a vector, checked."""
-    index.put(key, index.checked(vector))
+    index.put(key, index.pack(index.checked(vector)))
 
 
 def search(index: VectorIndex, vector: Any, limit: int = 10, **more: Any) -> list[tuple[str, float]]:
     """Search for a vector, checked."""
-    return index.search(index.checked(vector), limit, **more)
+    found = index.search(index.checked(vector), limit, **more)
+    assert found is not None
+    return found
 
 
 def filled(vectors: Any, metric: VectorMetric = COSINE) -> VectorIndex:
@@ -195,7 +197,7 @@ def test_rows_that_go_give_their_pages_back() -> None:
 
     rows = Rows(384)
     for number in range(5000):
-        rows.add(np.full(384, number + 1.0))
+        rows.add(rows.pack(np.full(384, number + 1.0)))
 
     def resident() -> int:
         return sum(resident_bytes(address_of(b._map), len(b._map)) or 0 for b in rows._blocks)
@@ -205,17 +207,23 @@ def test_rows_that_go_give_their_pages_back() -> None:
     while rows.count > 100:
         rows.remove(rows.count // 2)
     assert resident() <= rows.held_bytes + 2 * mmap.PAGESIZE
-    rows.clear()
+    rows.close()
     assert (resident(), rows.held_bytes) == (0, 0)
 
 
-def test_a_packed_row_is_the_same_to_the_bit() -> None:
-    """What is read back from where it was kept is found with the same score."""
+def test_a_row_that_is_read_back_is_the_same_to_the_bit() -> None:
+    """What is kept elsewhere meanwhile is found with the same score."""
     vectors = np.random.default_rng(4).standard_normal((20, 9))
     index, again = filled(vectors), VectorIndex(9, COSINE)
     for number in range(20):
-        again.put_packed(f"{number:05}", index.packed(f"{number:05}"))
+        again.put(f"{number:05}", index.row(f"{number:05}") or b"")
     assert search(index, vectors[3]) == search(again, vectors[3])
-    with pytest.raises(ValueError, match="9 dimensions"):
-        again.put_packed("x", b"short")
-    assert again.count == 20
+    assert index.row("never there") is None
+
+
+def test_one_that_was_closed_finds_nothing_rather_than_too_little() -> None:
+    """Whoever searches meanwhile is told so, and can look where the vectors are now."""
+    index = filled([[1, 0], [0, 1]])
+    index.close()
+    assert index.search(index.checked([1, 0]), 5) is None
+    assert index.held_bytes == 0

@@ -675,3 +675,12 @@ def test_what_an_engine_keeps_is_in_use_with_its_model(make):
         refused = consumers.release((release,), "cpu", "tests", machine.token(), Gone())
     assert refused == {"engine:a": "it gave nothing back"}
     assert entry(machine, "a").footprint.working_bytes > 8 * MIB
+
+
+def test_an_opening_that_hangs_is_ended_though_its_request_waits(make, monkeypatch):
+    """No library takes so long: the process is killed, and says so."""
+    monkeypatch.setattr(engine_process, "OPEN_S", 0.5)
+    machine = make(a={"opens": "hangs"})
+    with pytest.raises(ModelLoadFailedError, match=r"did not answer 'work' within 0\.5 s"):
+        machine.load("a")
+    assert counted(machine) == 0

@@ -8,6 +8,7 @@ import pytest
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import LimitExceededError, OperationNotFoundError
+from worker.core.health import Health
 from worker.core.ids import Ids
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
@@ -42,7 +43,7 @@ class Process:
 
 def operations_of(history: History, clock: Clock, process: Callable[[], int | None]) -> OperationWorker:
     return OperationWorker(
-        Core(clock, history, NoEvents(), MemoryManager(clock, ids=Ids("9f3a")), {}), process
+        Core(clock, history, NoEvents(), MemoryManager(clock, ids=Ids("9f3a")), {}, Health()), process
     )
 
 

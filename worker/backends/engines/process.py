@@ -126,20 +126,15 @@ class EngineProcess:
         self, child: ChildProcess, handle: str, arguments: dict[str, Any], token: CancelToken
     ) -> Mapping[str, int | None]:
         """Open it. No library lets go of that half-way: a process of which the answer is not awaited is ended."""
-        opened = _later(
-            OPEN_S, lambda: child.kill(f"had not opened its model after {OPEN_S:g} s and was killed")
-        )
         try:
             entry = f"{_HOST_MODULE}:open_session"
             undo: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:close_session", {}, {})
             figures: dict[str, int | None] = child.call(
-                "work", handle, entry, arguments, {}, token=token, undo=undo
+                "work", handle, entry, arguments, {}, token=token, undo=undo, patience_s=OPEN_S
             )
         except (CancelledError, DeadlineExceededError):
             self._end_if_empty("was opening a model that is not wanted any more")
             raise
-        finally:
-            opened.set()
         return figures
 
     # ---- being used ----

@@ -6,6 +6,7 @@ waited for with a time limit (Windows), a thread of its own reads all the same.
 """
 
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -129,12 +130,20 @@ class Answers:
                 self._follow(call, left)
         return True
 
-    def wait_while(self, call: Call, token: CancelToken, undo: tuple[Any, ...] | None = None) -> None:
+    def wait_while(
+        self,
+        call: Call,
+        token: CancelToken,
+        undo: tuple[Any, ...] | None = None,
+        patience_s: float = math.inf,
+    ) -> None:
         """Wait for an answer until the token ends, and for a moment more: it says what became of the call.
 
         Raises what the token raises where there is none; then ``undo`` is called if the call is done in the end.
+        Returns without an answer after ``patience_s``.
         """
-        while call.answer is None:
+        end = time.monotonic() + patience_s
+        while call.answer is None and time.monotonic() < end:
             left_ns = token.left_ns
             if self.wait(call, _LOOK_AGAIN_S if left_ns is None else min(_LOOK_AGAIN_S, left_ns / 1e9)):
                 return

@@ -1,6 +1,7 @@
 """A device's process as the worker sees it: started, called, and answered for when it ends."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -109,7 +110,9 @@ class ChildProcess:
             return self.finish(call, patience_s)
         if not self._answers.wait(call, _AT_ONCE_S):  # what is quick need not be ready to be cancelled
             with token.telling(lambda: self._answers.cancel(call)):
-                self._answers.wait_while(call, token, undo)
+                self._answers.wait_while(call, token, undo, math.inf if patience_s is None else patience_s)
+        if call.answer is None:
+            self._kill_hanging(call, patience_s)
         return self.finish(call)
 
     def begin(
@@ -122,8 +125,7 @@ class ChildProcess:
     def finish(self, call: Call, patience_s: float | None = None) -> Any:
         """Wait for an answer. Raises as ``call`` does."""
         if call.answer is None and not self._answers.wait(call, patience_s):
-            self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
-            self._answers.wait(call)
+            self._kill_hanging(call, patience_s)
         answer = call.answer
         if isinstance(answer, Ending):
             raise EndedError(answer)
@@ -132,6 +134,10 @@ class ChildProcess:
         if len(answer) == SUCCEEDED:
             return answer[1]
         raise error_of(answer[2])
+
+    def _kill_hanging(self, call: Call, patience_s: float | None) -> None:
+        self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
+        self._answers.wait(call)
 
     def figures(self, device_id: str) -> Dated | None:
         """Return a device's figures on the page; None where something was changed since. Never waits."""

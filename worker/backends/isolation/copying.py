@@ -30,7 +30,7 @@ def send(
 ) -> None:
     """Copy to the device: ``do`` is called with (name, offset, slot, length) for each piece."""
     with Sending(child, slots, do, name, token) as sending:
-        sending.put(offset, data)
+        sending(offset, data)
 
 
 def receive(
@@ -140,7 +140,7 @@ class Sending(_UnderWay):
         self._do = do
         self._name = name
 
-    def put(self, offset: int, data: memoryview) -> None:
+    def __call__(self, offset: int, data: memoryview) -> None:
         """Send bytes on their way; they may be changed from then on. Raises what became of those before."""
         self.put_each(
             offset, len(data), lambda at, piece: _copy(piece, data[at - offset : at - offset + len(piece)])

@@ -144,6 +144,9 @@ public static class WorkerActions
     /// <summary>Ask whether the worker answers.</summary>
     public const string Ping = "worker.ping";
 
+    /// <summary>Ask how each part of the worker is.</summary>
+    public const string GetHealth = "worker.get_health";
+
     /// <summary>Cancel a request that is queued or running.</summary>
     public const string Cancel = "worker.cancel";
 
@@ -321,6 +324,10 @@ public static class WireActions
     public static WireAction<PingParams, PingResult> WorkerPing { get; } =
         new(WorkerActions.Ping, Changes: false, IsControl: true);
 
+    /// <summary><c>worker.get_health</c>.</summary>
+    public static WireAction<GetHealthParams, GetHealthResult> WorkerGetHealth { get; } =
+        new(WorkerActions.GetHealth, Changes: false, IsControl: true);
+
     /// <summary><c>worker.cancel</c>.</summary>
     public static WireAction<CancelParams, CancelResult> WorkerCancel { get; } =
         new(WorkerActions.Cancel, Changes: false, IsControl: true);
@@ -377,6 +384,7 @@ public static class WireActions
         OperationEnd,
         WorkerHello,
         WorkerPing,
+        WorkerGetHealth,
         WorkerCancel,
         WorkerSubscribe,
         WorkerShutdown,
@@ -426,6 +434,7 @@ public static class WireActions
         "operation.end" => OperationEnd,
         "worker.hello" => WorkerHello,
         "worker.ping" => WorkerPing,
+        "worker.get_health" => WorkerGetHealth,
         "worker.cancel" => WorkerCancel,
         "worker.subscribe" => WorkerSubscribe,
         "worker.shutdown" => WorkerShutdown,

@@ -4040,6 +4040,36 @@ public sealed record PingParams : IWireRecord<PingParams>
     }
 }
 
+/// <summary>Ask how each part of the worker is.</summary>
+public sealed record GetHealthParams : IWireRecord<GetHealthParams>
+{
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetHealthParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetHealthParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        WireReader.Begin(ref reader, "GetHealthParams");
+        while (WireReader.Next(ref reader))
+        {
+            WireReader.Unknown(ref reader, "GetHealthParams", refuse: strict);
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetHealthParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Cancel a request that is queued or running.</summary>
 public sealed record CancelParams : IWireRecord<CancelParams>
 {

@@ -7666,6 +7666,144 @@ public sealed record PingResult : IWireRecord<PingResult>
     }
 }
 
+/// <summary>How the worker is: what each part knows of itself. Nothing is tried out for the question, so it is answered at once.</summary>
+public sealed record GetHealthResult : IWireRecord<GetHealthResult>
+{
+    /// <summary>That of the worst part; what is <c>off</c> does not count.</summary>
+    public required HealthState State { get; init; }
+
+    /// <summary><c>parts</c></summary>
+    public required IReadOnlyList<PartHealth> Parts { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetHealthResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetHealthResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "GetHealthResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "state"u8))
+            {
+                State = WireWords.ReadHealthState(ref reader, "state", strict, ref unknown);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "parts"u8))
+            {
+                Parts = WireReader.List(ref reader, "parts", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PartHealth>(ref reader, member, strict));
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "GetHealthResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "GetHealthResult", "state", "parts");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static GetHealthResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("state"u8);
+        WireWriter.Value(writer, WireWriter.Kept(State == HealthState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
+        writer.WritePropertyName("parts"u8);
+        WireWriter.List(writer, Parts, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>How one part of the worker is.</summary>
+public sealed record PartHealth : IWireRecord<PartHealth>
+{
+    /// <summary><c>requests</c>, <c>events</c>, <c>log</c>, <c>stores</c>, <c>device:ID</c>, <c>models</c>, <c>server:NAME</c>, <c>record</c>, <c>metrics_file</c>, <c>monitor_socket</c>: those that there are.</summary>
+    public required string Name { get; init; }
+
+    /// <summary><c>state</c></summary>
+    public required HealthState State { get; init; }
+
+    /// <summary>Why it is not <c>ok</c>, or what it does; null where there is nothing to say.</summary>
+    public required string? Reason { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PartHealth() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PartHealth(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "PartHealth");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "state"u8))
+            {
+                State = WireWords.ReadHealthState(ref reader, "state", strict, ref unknown);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "reason", strict);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PartHealth", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "PartHealth", "name", "state", "reason");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static PartHealth Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("state"u8);
+        WireWriter.Value(writer, WireWriter.Kept(State == HealthState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Whether the request was queued or running.</summary>
 public sealed record CancelResult : IWireRecord<CancelResult>
 {

@@ -510,6 +510,28 @@ public enum VectorMetric
     L2,
 }
 
+/// <summary>How a part of the worker is.</summary>
+public enum HealthState
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>ok</c></summary>
+    Ok,
+
+    /// <summary><c>starting</c></summary>
+    Starting,
+
+    /// <summary><c>degraded</c></summary>
+    Degraded,
+
+    /// <summary><c>failed</c></summary>
+    Failed,
+
+    /// <summary><c>off</c></summary>
+    Off,
+}
+
 /// <summary>What <c>worker.subscribe</c> can ask for.</summary>
 public enum EventName
 {
@@ -1854,6 +1876,62 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cosine, dot, l2");
         return VectorMetric.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="HealthState"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this HealthState value) => value switch
+    {
+        HealthState.Ok => "ok",
+        HealthState.Starting => "starting",
+        HealthState.Degraded => "degraded",
+        HealthState.Failed => "failed",
+        HealthState.Off => "off",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of ok, starting, degraded, failed, off"),
+    };
+
+    /// <summary>Finds the <see cref="HealthState"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out HealthState value)
+    {
+        (HealthState found, bool known) = word switch
+        {
+            "ok" => (HealthState.Ok, true),
+            "starting" => (HealthState.Starting, true),
+            "degraded" => (HealthState.Degraded, true),
+            "failed" => (HealthState.Failed, true),
+            "off" => (HealthState.Off, true),
+            _ => (HealthState.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static HealthState ReadHealthState(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("ok"u8))
+        {
+            return HealthState.Ok;
+        }
+        if (reader.ValueTextEquals("starting"u8))
+        {
+            return HealthState.Starting;
+        }
+        if (reader.ValueTextEquals("degraded"u8))
+        {
+            return HealthState.Degraded;
+        }
+        if (reader.ValueTextEquals("failed"u8))
+        {
+            return HealthState.Failed;
+        }
+        if (reader.ValueTextEquals("off"u8))
+        {
+            return HealthState.Off;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "ok, starting, degraded, failed, off");
+        return HealthState.Unknown;
     }
 
     /// <summary>The word of a <see cref="EventName"/>.</summary>

@@ -53,6 +53,7 @@ internal static class RequestSchemas
         "operation.end" => """{"required":["operation_id"],"type":"object","properties":{"operation_id":{"maxLength":256,"minLength":1,"type":"string"},"failed":{"type":"boolean"}}}""",
         "worker.hello" => """{"type":"object","properties":{"protocol_min":{"anyOf":[{"maximum":9223372036854775807,"minimum":1,"type":"integer"},{"type":"null"}]},"protocol_max":{"anyOf":[{"maximum":9223372036854775807,"minimum":1,"type":"integer"},{"type":"null"}]},"host_pid":{"anyOf":[{"maximum":2147483647,"minimum":1,"type":"integer"},{"type":"null"}]}}}""",
         "worker.ping" => """{"type":"object"}""",
+        "worker.get_health" => """{"type":"object"}""",
         "worker.cancel" => """{"required":["request_id"],"type":"object","properties":{"request_id":{"maxLength":128,"minLength":1,"type":"string"}}}""",
         "worker.subscribe" => """{"required":["events"],"type":"object","properties":{"events":{"items":{"enum":["memory.pressure_changed","memory.exhaustion_forecast","memory.budget_changed","memory.leak_suspected","memory.optimized","memory.allocation_expired","memory.model_unloaded","memory.unload_requested","device.lost","device.recovered","device.contents_displaced","memory.demotion_changed","memory.release_requested","memory.consumer_limit_changed"],"type":"string"},"maxItems":100,"type":"array"}}}""",
         "worker.shutdown" => """{"type":"object"}""",
