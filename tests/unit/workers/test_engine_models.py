@@ -512,7 +512,14 @@ class Canceller:
     ("say", "more", "cause"),
     [
         ({"opens": "fails"}, {}, "the file is of a make that nobody knows"),
-        ({"opens": "raises"}, {}, "RuntimeError: [ShapeInferenceError] axis 7"),
+        (
+            {"opens": "raises"},
+            {},
+            (
+                "its library refuses it: RuntimeError: [ShapeInferenceError] axis 7; see that it is whole, and one that the"
+                " installed version runs"
+            ),
+        ),
         (
             {},
             {"params": (("engine", "no_such_library.engine:Engine"),)},

@@ -268,4 +268,8 @@ def _explained(error: RemoteError, launch: EngineLaunch) -> str:
     if error.module is not None:
         remedy = (launch.remedies or {}).get(error.module.partition(".")[0])
         return f"needs {error.module}, which is not installed" + ("" if remedy is None else f": {remedy}")
-    return str(error).removeprefix(f"{EngineError.__name__}: ")
+    said = str(error)
+    ours = said.removeprefix(f"{EngineError.__name__}: ")
+    if ours != said:
+        return ours
+    return f"its library refuses it: {said}; see that it is whole, and one that the installed version runs"
