@@ -32,6 +32,7 @@ DTYPES = {
 
 LOADER_NAMES = {
     "llama-cpp": "gguf", "llama.cpp": "gguf", "llama_cpp": "gguf", "torchscript": "torch.jit", "onnxruntime": "onnx",
+    "pytorch": "torch",
 }  # fmt: skip
 """Other names of loaders."""
 

@@ -296,7 +296,7 @@ def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:
         "models:\n"
         "  provider: {path: m.onnx, params: {providers: [qnn, cpu]}}\n"
         "  mapped: {path: m.safetensors, placement: map, dtype: fp16}\n"
-        "  absent: {factory: 'no_such_module:make'}\n"
+        "  absent: {factory: 'no_such_module:make', preload: true}\n"
         "  wanting: {factory: 'json:loads', loader: module}\n"
         "  layers: {path: m.gguf, params: {n_gpu_layers: -1}}\n"
         "  plain: {path: m.onnx}\n"
@@ -316,6 +316,9 @@ def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:
         for model_id in ("layers", "plain"):
             assert started.call("memory.load_model", {"model_id": model_id})["state"] == "loaded"
             assert rows[model_id]["state_reason"] is None
+    assert rows["absent"]["state_reason"].endswith(
+        "no module 'no_such_module'; install it, or start the worker in the folder that has it"
+    )
     assert rows["plain"]["notes"] == []
     assert "params.n_gpu_layers has no effect: llama.cpp, as xllamacpp" in rows["layers"]["notes"][0]
 

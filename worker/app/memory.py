@@ -79,7 +79,13 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
     return Parts(core, memory, monitor, trends, leaks, pace)
 
 
-def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], None] | None = None) -> Parts:
+def build_memory(
+    arguments: Arguments,
+    core: Core,
+    record: Callable[[Decision], None] | None = None,
+    *,
+    preload: bool = True,
+) -> Parts:
     """Put the parts together as the command line asks. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
     budget = system.read().budget_bytes or 0
@@ -131,5 +137,5 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
         if isinstance(backend, OwnProcess):
             parts.monitor.begin(backend)
     if arguments.models is not None:
-        parts.memory.models.worker.estimate(beside=not arguments.deterministic)
+        parts.memory.models.worker.estimate(beside=not arguments.deterministic, preload=preload)
     return parts

@@ -114,7 +114,9 @@ def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend])
     for spec in found.specs:
         refused = None
         if spec.device_id is not None and not may_come(spec.device_id, backends):
-            refused = f"it is for {spec.device_id}; there is {', '.join(backends)}"
+            refused = (
+                f"it is for {spec.device_id}; there is {', '.join(backends)}: declare one of these, or auto"
+            )
             problems.append(f"{path}: {spec.model_id}: {refused}")
         specs.append(spec if refused is None else replace(spec, refused=refused, device_id=None))
     return DeclaredModels(tuple(specs), found.roles, tuple(problems), found.servers)

@@ -1,6 +1,7 @@
 """The command line. Standard library only: it is read before the descriptors are claimed."""
 
 import argparse
+import math
 import os
 from contextlib import suppress
 from typing import NoReturn
@@ -77,7 +78,7 @@ class Arguments(argparse.Namespace):
     metrics_seconds: float
     monitor_socket: str | None
     plugin: list[str]
-    auto_optimize: PressureLevel | None
+    auto_optimize: PressureLevel | float | None
     trace_python: int | None
     deterministic: bool
     log_level: str | None
@@ -127,6 +128,21 @@ def _seconds(text: str) -> float:
         message = f"{text!r} is not a time of at least 0.1 s"
         raise argparse.ArgumentTypeError(message)
     return milliseconds / 1000
+
+
+def _trigger(text: str) -> PressureLevel | float:
+    """Read a level, or a percentage with its sign or without."""
+    if text in _AUTO_LEVELS:
+        return PressureLevel(text)
+    try:
+        percentage = float(text.removesuffix("%"))
+    except ValueError:
+        percentage = math.nan
+    if not 0 < percentage <= 100:  # noqa: PLR2004 - percent
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(_AUTO_LEVELS)}, nor a percentage above 0 and up to 100"
+        )
+    return percentage
 
 
 def _mode(text: str) -> int:
@@ -216,8 +232,9 @@ def parse(arguments: list[str]) -> Arguments:
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
     add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
         " yours; repeatable; see docs/plugins.md")  # fmt: skip
-    add("--auto-optimize", type=PressureLevel, choices=_AUTO_LEVELS, metavar="LEVEL", help="make room unasked"
-        " where a device stays at this pressure or above (moderate, high, critical): gives up caches, unloads"
+    add("--auto-optimize", type=_trigger, metavar="LEVEL", help="make room unasked"
+        " where a device stays at this pressure or above (moderate, high, critical, or a percentage of its budget such as"
+        " 85): gives up caches, unloads"
         " idle models; never what is in use, pinned or just used")  # fmt: skip
     add("--trace-python", type=_frames, metavar="N", help="trace the worker's own Python objects, N frames"
         " deep, so that lines that leak are named; slows it down")  # fmt: skip

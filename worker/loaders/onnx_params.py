@@ -23,6 +23,8 @@ PROVIDERS = {
 }
 """Providers as people call them; onnxruntime's own names are taken as they are."""
 
+_FULL_NAMES = {each.lower(): each for each in PROVIDERS.values()}
+
 _DEVICES = {
     "CUDAExecutionProvider": "cuda",
     "TensorrtExecutionProvider": "cuda",
@@ -76,7 +78,7 @@ def _providers(spec: ModelSpec, value: Any) -> list[tuple[str, dict[str, str]]]:
                 "params.providers is to be a list of names, such as [cuda, cpu], each alone or with its options, such "
                 f"as {{cuda: {{device_id: 1}}}}; not {said!r}",
             )
-        full = PROVIDERS.get(name.lower(), name)
+        full = PROVIDERS.get(name.lower()) or _FULL_NAMES.get(name.lower(), name)
         if full == name and not full.endswith("ExecutionProvider"):
             raise unknown(spec, "params.providers: ", name, "provider of onnxruntime's", PROVIDERS)
         found.append((full, {str(key): text_of(one) for key, one in options.items()}))

@@ -45,7 +45,7 @@ def examine(arguments: Arguments, out: TextIO) -> int:
     """
     clock = SystemClock()
     core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {}, Health())
-    memory = build_memory(arguments, core).memory
+    memory = build_memory(arguments, core, preload=False).memory
     memory.devices.probe_here()
     memory.devices.wait_until_known(CancelToken(clock.now_ns))
     devices = memory.questions.status(memory.devices.ids(None), refresh=True).devices

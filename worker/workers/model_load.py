@@ -325,16 +325,21 @@ class ModelWorker:
                 else:
                     self.models.let_go(acquired.entry.model_id, acquired.residence.handle)
 
-    def estimate(self, *, beside: bool = False) -> None:
+    def estimate(self, *, beside: bool = False, preload: bool = True) -> None:
         """Read what models will take, where their files say so, and load what is to be there from the start."""
+        then = self.preload if preload else _nothing
         if beside:
-            self.estimates.begin(self._table, self.preload)
+            self.estimates.begin(self._table, then)
         else:
             self.estimates.read(self._table)
-            self.preload()
+            then()
 
     def close(self) -> None:
         """Unload everything that is not in use, and tell no one: the worker ends."""
         self._closing = True
         self.weights.engines.close()
         self.unloader.unload_everything()
+
+
+def _nothing() -> None:
+    """Load nothing."""

@@ -102,9 +102,19 @@ public static class MemoryWorkerServiceCollectionExtensions
     {
         if (configuration is not null)
         {
-            services.AddOptions<MemoryWorkerOptions>(name).Bind(configuration);
+            services.AddOptions<MemoryWorkerOptions>(name).Bind(configuration).Configure(options =>
+            {
+                if (options.Python is null && configuration.GetChildren().Any(one => IsEmpty(one, nameof(options.Python))))
+                {
+                    options.Python = new(); // Binding passes over an empty section.
+                }
+            });
+            services.AddSingleton<IValidateOptions<MemoryWorkerOptions>>(new UnknownOptions(name, configuration));
         }
     }
+
+    private static bool IsEmpty(IConfigurationSection section, string key) =>
+        section.Key.Equals(key, StringComparison.OrdinalIgnoreCase) && section.Value is null && !section.GetChildren().Any();
 
     private static void Prepare(this IServiceCollection services, string name, Action<MemoryWorkerOptions>? configure)
     {

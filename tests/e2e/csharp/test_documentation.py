@@ -25,17 +25,34 @@ PROJECT = """<Project Sdk="Microsoft.NET.Sdk">
   </ItemGroup>
 </Project>"""
 USINGS = """global using MemoryWorker.Client;
+global using MemoryWorker.Client.Protocol;
 global using MemoryWorker.Hosting;
 global using Microsoft.Extensions.DependencyInjection;
 global using Microsoft.Extensions.Hosting;
 """
 GIVEN = {
+    "stores.": """await using var worker = new PythonWorkerService(new PythonWorkerOptions());
+var stores = new MemoryStores(worker);
+var (user, project, question) = ("ada", "notes", "why?");
+static Task<Answer> AskAsync(string question, CancellationToken token) => Task.FromResult(new Answer(question));
+""",
     "builder.": "var builder = Host.CreateApplicationBuilder();\n",
     "changed)": 'var changed = new PressureChangedData { DeviceId = "cpu", From = PressureCategory.Low, '
     "To = PressureCategory.High, PressurePercentage = 91, AvailableBytes = 0 };\n",
 }
-"""What a page says is there before, by what is used of it."""
+"""What a page says is there before, by what is used of it. A new block that uses something else gets its row here."""
 TYPES = {
+    "MyJson": """internal sealed record Answer(string Text);
+internal static class MyJson
+{
+    internal static class Default
+    {
+        internal static System.Text.Json.Serialization.Metadata.JsonTypeInfo<Answer> Answer { get; } =
+            (System.Text.Json.Serialization.Metadata.JsonTypeInfo<Answer>)
+            System.Text.Json.JsonSerializerOptions.Default.GetTypeInfo(typeof(Answer));
+    }
+}
+""",
     "MyTileCache": """internal sealed class MyTileCache : IMemoryConsumer
 {
     public string Id => "tiles";

@@ -49,7 +49,7 @@ class Client:
             for method, operation in methods.items()
         }
 
-    def call(self, name: str, **arguments: Any) -> Answer:
+    def call(self, name: str, /, **arguments: Any) -> Answer:
         """Make an operation; the answer has a status and a form that the document has."""
         method, path, operation = self.operations[name]
         query = []

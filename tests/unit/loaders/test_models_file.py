@@ -257,6 +257,13 @@ roles:
             "keep_alive_seconds: input should be seconds, or a time such as 10m or 1h30m",
         ),
         ("path: []", "path: input should be a path, or a list of paths"),
+        (
+            "path: https://huggingface.co/org/name/resolve/main/m.gguf",
+            (
+                "path: https://huggingface.co/org/name/resolve/main/m.gguf is an address, and nothing is downloaded: "
+                "download the file, and declare where it lies"
+            ),
+        ),
         ("path: $NO_SUCH_VARIABLE/x", "path: $NO_SUCH_VARIABLE/x: $NO_SUCH_VARIABLE is not set"),
         (
             "loader: keras",

@@ -326,11 +326,11 @@ def test_factories_get_what_they_have_names_for(tmp_path, monkeypatch):
         ("wants", "wants 'colour', which is not in params; there are path, device_id, dtype, spec"),
         ("fails", "raised ValueError: no luck"),
         ("leaves", "raised SystemExit: 3"),
-        ("nosuch", "raised AttributeError"),
+        ("wans", "is not there: no 'wans' in their_factories; did you mean 'wants'"),
         ("number", "is a int, not a function"),
     ):
         with pytest.raises(ModelLoadFailedError, match=told):
             build(function)
     missing = ModelSpec("m", "module", factory="no_such_module_at_all:make")
-    with pytest.raises(ModelLoadFailedError, match="raised ModuleNotFoundError"):
+    with pytest.raises(ModelLoadFailedError, match="is not there: no module"):
         loader_of(missing).build(missing, "cpu")
