@@ -30,7 +30,7 @@ from worker.core.errors import (
 )
 from worker.core.records import AllocationRequest
 from worker.plugins import _buffers
-from worker.plugins._buffer_views import keeps_storages
+from worker.plugins._buffer_views import Buffer, keeps_storages
 from worker.plugins._buffers import KEEP_NS, OWNER, Buffers, size_class
 from worker.telemetry.system import FixedSystemMemory
 
@@ -146,6 +146,22 @@ def test_a_request_that_was_cancelled_takes_none(lender: Lender) -> None:
     with pytest.raises(CancelledError), lender.take(MIB, token=token):
         pass
     assert lender.rows == []
+
+
+def test_one_that_can_not_be_made_leaves_no_row(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is short on the way: nothing is lent, counted or kept."""
+
+    def short(*_: Any) -> None:
+        raise MemoryError
+
+    for name in ("when_unseen", "__init__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Buffer, name, short)
+            with pytest.raises(MemoryError), lender.take(MIB):
+                pass
+        assert lender.rows == []
+        assert lender.buffers.holding("cpu").held_bytes == 0
+        lender.machine.check()
 
 
 def test_used_after_its_end_it_fails(lender: Lender) -> None:
