@@ -41,7 +41,13 @@ GIB = 2**30
 class Lender:
     """The buffers of a machine, and what they asked to have done later."""
 
-    def __init__(self, folder: Path, more: Callable[[TorchOnCpu], dict[str, Any]] = lambda _gpu: {}) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        more: Callable[[TorchOnCpu], dict[str, Any]] = lambda _gpu: {},
+        *,
+        device: bool = True,
+    ) -> None:
         system = FixedSystemMemory()
         self.gpu = TorchOnCpu(64 * MIB)
         self.machine = Machine(
