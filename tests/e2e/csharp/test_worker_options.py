@@ -70,6 +70,7 @@ def test_every_option_reaches_the_worker(every: Any) -> None:
         "max_inflight": 7,
         "pool_bytes": 0,
         "shared_folder": "-shared",
+        "store_folder": "-stores",
         "shared_memory": "section",
         "models": "models.yaml",
         "model_root": "/models",
