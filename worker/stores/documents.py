@@ -3,7 +3,7 @@
 The words' index is in memory and made of the texts when it is first needed, so that it can go when memory is short.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -49,14 +49,10 @@ class DocumentStore(VectorStore):
                 return put.reason
         return None
 
-    def ending(self, suffix: str) -> Iterator[tuple[str, Content]]:
-        """Return what is kept under keys that end so. It counts as no use."""
+    def ending(self, suffix: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the keys that end so, and their tags."""
         with self._kind.lock:
-            entries = [each for key, each in self._table.entries.items() if key.endswith(suffix)]
-        for entry in entries:
-            (content,) = self._contents([entry])
-            if content is not None:
-                yield entry.key, content
+            return [(key, each.tags) for key, each in self._table.entries.items() if key.endswith(suffix)]
 
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return the texts that have words of the text, or are near to the vector; where both are known, by both."""

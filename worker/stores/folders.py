@@ -14,6 +14,7 @@ from worker.plugins import InvalidRequestError, LoadedFolder, UnsupportedError
 from worker.stores.base import Choice, Content, Embed, FolderRequest, Item, Store
 from worker.stores.documents import DocumentStore
 
+_AS = "loaded as "
 FILE_BYTES_MAX = 16 * 2**20
 """A text that is larger is no document that a person reads: it is refused, so that memory stays bounded."""
 REFUSED_MAX = 1_000
@@ -29,6 +30,11 @@ class Known(NamedTuple):
     size_bytes: int
     modified_ns: int
     chunk_bytes: int
+
+    @property
+    def tag(self) -> str:
+        """The tag of its first piece that says so."""
+        return _AS + ":".join(map(str, self))
 
 
 class _File(NamedTuple):
@@ -70,7 +76,7 @@ class FolderLoader:
         for file in files:
             token.check()
             now = Known(file.size_bytes, file.modified_ns, request.chunk_bytes)
-            if known.pop(file.name, None) == now:
+            if known.pop(file.name, None) == now.tag:
                 unchanged += 1
             else:
                 why = self._load_file(store, file, now, token)
@@ -155,19 +161,18 @@ def _cut(data: bytes, start: int, end: int) -> int:
 
 
 def _item(name: str, index: int, text: str, now: Known) -> Item:
-    said = {"path": name, "chunk": index, "text": text}
-    if index == 0:
-        said["file"] = list(now)
-    return Item(f"{name}{_SEPARATOR}{index}", Content(orjson.dumps(said)))
+    said = orjson.dumps({"path": name, "chunk": index, "text": text})
+    tags = (now.tag,) if index == 0 else ()
+    return Item(f"{name}{_SEPARATOR}{index}", Content(said), tags=tags)
 
 
-def _known(store: DocumentStore) -> dict[str, Known]:
-    """Return the files that are whole in a store, and how they were."""
-    found: dict[str, Known] = {}
-    for key, content in store.ending(f"{_SEPARATOR}0"):
-        said = orjson.loads(content.data)
-        if isinstance(said, dict) and "file" in said:  # else somebody else's
-            found[key.removesuffix(f"{_SEPARATOR}0")] = Known(*said["file"])
+def _known(store: DocumentStore) -> dict[str, str | None]:
+    """Return the files that are in a store, and how they were; None for one that is not known to be whole."""
+    found: dict[str, str | None] = {}
+    for key, tags in store.ending(f"{_SEPARATOR}0"):
+        found[key.removesuffix(f"{_SEPARATOR}0")] = next(
+            (each for each in tags if each.startswith(_AS)), None
+        )
     return found
 
 
