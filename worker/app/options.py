@@ -4,7 +4,7 @@ import argparse
 import math
 import os
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
@@ -90,6 +90,9 @@ class Arguments(argparse.Namespace):
         return any(each is not None for each in (self.record, self.metrics_file, self.monitor_socket))
 
 
+_COUNT_DIGITS = 9
+
+
 def size(text: str) -> int:
     """Read ``"1048576"`` or ``"8GiB"`` as bytes. ArgumentTypeError for anything else, or none at all."""
     try:
@@ -161,6 +164,13 @@ def _frames(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text[:_COUNT_DIGITS]) > 0 or len(text) > _COUNT_DIGITS:
+        message = f"{text!r} is not a whole number from 1 on"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
 def _at_least(lowest: int) -> "type[int]":
     def read(text: str) -> int:
         value = size(text)
@@ -182,7 +192,12 @@ def parse(arguments: list[str]) -> Arguments:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    known = ["--help"]
+
+    def add(*names: str, **more: Any) -> None:
+        known.extend(names)
+        parser.add_argument(*names, **more)
+
     add("command", nargs="?", choices=("serve", "doctor", "broker"), default="serve", help="default: serve")
     add("--json", action="store_true", help="doctor's findings as one JSON object")
     add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
@@ -201,7 +216,7 @@ def parse(arguments: list[str]) -> Arguments:
     )
     add("--max-frame-bytes", type=_at_least(1024), default=DEFAULT_MAX_FRAME_BYTES, metavar="BYTES",
         help="longest line in or out (default 16MiB)")  # fmt: skip
-    add("--max-inflight", type=_at_least(1), default=DEFAULT_MAX_INFLIGHT, metavar="N",
+    add("--max-inflight", type=_count, default=DEFAULT_MAX_INFLIGHT, metavar="N",
         help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
     add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
@@ -243,6 +258,15 @@ def parse(arguments: list[str]) -> Arguments:
     add("--log-level", choices=("debug", "info", "warning", "error"),
         help="JSON lines on stderr (default warning; of broker, info)")  # fmt: skip
     add("--version", action="version", version=f"memory-worker {__version__}")
+    for each in arguments:
+        name = each.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+            near = get_close_matches(name, known, 1)
+            parser.error(
+                f"there is no option {printable(name)}" + (f"; did you mean {near[0]}?" if near else "")
+            )
     return parser.parse_args(arguments, namespace=Arguments())
 
 
