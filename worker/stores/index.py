@@ -26,7 +26,6 @@ from worker.stores.base import (
     Content,
     Deleted,
     EntryFile,
-    Form,
     Found,
     Hit,
     Item,
@@ -383,7 +382,7 @@ class EntryStore:
         """Return a copy of an entry's content; None where it is on disk alone, or gone."""
         if entry.ref is None or self._table.entries.get(entry.key) is not entry:
             return None
-        return Content(self._memory.get(entry.ref), Form(entry.form))
+        return Content(self._memory.get(entry.ref), entry.form)
 
     def _use(self, entry: Entry, now_ns: int) -> None:
         self._hits += 1

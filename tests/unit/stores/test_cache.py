@@ -240,3 +240,12 @@ def test_bounds_hold_after_any_sequence(steps: list[tuple[str, int, int]]) -> No
     for each in list(cache._table.entries.values()):
         found = cache.get(each.key)
         assert found is None or found.content == Content(bytes(each.content_bytes))
+
+
+def test_a_name_that_a_hosts_consumer_has_is_refused(world: World) -> None:
+    """Nothing of the store is left; once the host's is gone, it opens."""
+    world.consumers.by_id["store:cache:answers"] = "a host's"
+    with pytest.raises(InvalidRequestError, match="store"):
+        world.cache()
+    del world.consumers.by_id["store:cache:answers"]
+    assert world.cache().put(item("a")).reason is None
