@@ -69,7 +69,7 @@ class DocumentStore(VectorStore):
             if embed is not None and self._dimensions is not None:
                 (vector,) = embed([question.text], CancelToken(self._kind.now_ns))
         if vector is not None:
-            rankings.append(self._nearest(vector, depth, among))
+            rankings.append(self._nearest(vector, depth, list(among)))
         found = merged(rankings)[: question.limit]
         found = [(key, score) for key, score in found if key in among]
         contents = self._contents([among[key] for key, _ in found])

@@ -268,3 +268,16 @@ def test_rankings_are_merged_by_rank() -> None:
     assert merged([[("a", 9.0), ("b", 1.0)]]) == [("a", 9.0), ("b", 1.0)]
     both = merged([[("a", 9.0), ("b", 1.0)], [("b", 0.9), ("c", 0.8)]])
     assert [key for key, _ in both] == ["b", "a", "c"]
+
+
+def test_some_vectors_come_back_from_a_cold_file(root: Path, tmp_path: Path) -> None:
+    """After a restart those that have one are found by it, and all by their words."""
+    library = Library(root, tmp_path / "stores")
+    store = library.open(persist=True)
+    store.put(item("a", b'"one"', vector=[1.0, 0.0]))
+    store.put(item("b", b'"two"'))
+    library.stores.close()
+    library.stores = library.made()
+    store = library.open(persist=True)
+    assert [each.key for each in store.search(Question([1.0, 0.0], None, 5))] == ["a"]
+    assert (library.found("one"), library.found("two")) == (["a"], ["b"])
