@@ -167,6 +167,13 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.clear", {"device_id": "sim:0"}),
         ("memory.deallocate", {"allocation_id": "$a.allocation_id"}),
         ("memory.defragment", {"device_id": "sim:9"}),
+        ("memory.optimize", {"device_id": "sim:0"}),
+        ("memory.optimize", {"device_id": "sim:0", "optimization_level": "aggressive", "dry_run": True}),
+        ("memory.optimize", {"device_id": "sim:9"}),
+        ("memory.get_optimization_recommendations", {"device_id": "sim:0"}),
+        ("memory.get_optimization_recommendations", {"device_id": "sim:9"}),
+        ("memory.get_analytics", {"device_id": "sim:0", "include": ["evictions", "expirations", "leaks"]}),
+        ("memory.get_analytics", {"device_id": "sim:9"}),
     ],
     "plans": [
         _allocate(40 * MIB),
@@ -262,7 +269,18 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.released", {"consumer_id": "cache", "bytes": MIB}),
         ("memory.released", {"consumer_id": "nothing", "bytes": MIB}),
         ("memory.released", {"consumer_id": "cache", "bytes": -1}),
+        ("memory.get_consumers", {"device_id": "sim:0", "kind": "k"}),
+        ("memory.get_consumers", {"device_id": "sim:9"}),
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
     ],
 }  # fmt: skip
+
+NOT_COMPARED = {
+    "memory.get_metrics": "text of which the in-memory worker has the ledger's part alone",
+    "worker.ping": "the time it has run",
+    "worker.cancel": "a host's own token says it",
+    "worker.subscribe": "ReadEventsAsync says it",
+    "worker.shutdown": "DisposeAsync says it",
+}
+"""Actions that a conversation shows nothing of, and why."""
