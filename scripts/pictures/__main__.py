@@ -8,6 +8,7 @@ headless Chromium (through npm, fetched once). Needs ``memory-worker[top]``, ``n
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -113,7 +114,8 @@ def _photograph(page: Path, out: Path, scratch: Path) -> None:
     subprocess.run(install, check=True)
     script = scratch / "screenshot.mjs"  # a module finds its packages from where it lies
     script.write_text((HERE / "screenshot.mjs").read_text())
-    subprocess.run(["node", str(script), str(page), str(out.resolve())], check=True)
+    unpacked = {**os.environ, "TMPDIR": str(scratch)}  # the browser, some 200 MB
+    subprocess.run(["node", str(script), str(page), str(out.resolve())], check=True, env=unpacked)
 
 
 if __name__ == "__main__":

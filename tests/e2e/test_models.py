@@ -277,12 +277,16 @@ def test_models_by_name_with_roles_params_and_preload(tmp_path: Path) -> None:
 def test_doctor_checks_a_file_of_models(tmp_path: Path) -> None:
     """Each model with its size, or why it can't be loaded; then the exit code is 1."""
     write_model(tmp_path / "good.safetensors", 4096)
-    (tmp_path / "models.yaml").write_text("models: {good: {path: good.safetensors}, gone: {path: gone.pt}}")
+    (tmp_path / "models.yaml").write_text(
+        'models: {good: {path: good.safetensors}, gone: {path: gone.pt}, "o\\e[31md": {path: "a\\nb"}}'
+    )
     command = [sys.executable, "-m", "memory_worker", "doctor", "--models", str(tmp_path / "models.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
     assert done.returncode == 1
     assert "model good  4,096 bytes, for the loader safetensors" in done.stdout
     assert "gone.pt: there is no such file: correct its path, or put it there" in done.stdout
+    assert "model o\\u001b[31md  CAN'T BE LOADED: " in done.stdout  # nothing that a terminal obeys
+    assert "a\\u000ab: there is no such file" in done.stdout
 
 
 def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:

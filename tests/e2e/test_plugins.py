@@ -122,3 +122,21 @@ def test_a_file_ten_times_the_cap_is_counted_below_it(
             file.write('{"kind": "evict"}\n')
         again = started.call("events.count", {"field": "kind"})
         assert (again["counts"]["evict"], again["windows"]) == (expected["evict"] + 1, 1)
+
+
+def test_the_example_that_finds_notes_keeps_each_users_to_themselves(tmp_path: Path) -> None:
+    """What is about the same is nearest, through a restart; another user's notes are never found."""
+    make_model(tmp_path)
+    options = ("--models", str(tmp_path / "models.yaml"), "--store-folder", str(tmp_path / "kept"))
+    plugin = ("--plugin", "examples.plugins.note_search")
+    notes = {"1": "The cat sleeps on the mat", "2": "Income tax is due in May", "3": "A recipe for apple pie"}
+    with worker(*options, *plugin) as started:
+        for note_id, text in notes.items():
+            started.call("note.add", {"user": "ann", "id": note_id, "text": text})
+        started.call("note.add", {"user": "bob", "id": "1", "text": "Cats sleep a lot"})
+        assert started.refused("note.add", {"user": "ann", "id": "4"})["code"] == "invalid_request"
+    with worker(*options, *plugin) as started:
+        found = started.call("note.find", {"user": "ann", "text": "sleeping cats"})["notes"]
+        assert found[0]["text"] == notes["1"]
+        assert sorted(each["id"] for each in found) == ["1", "2", "3"]
+        assert started.call("note.find", {"user": "eve", "text": "sleeping cats"})["notes"] == []

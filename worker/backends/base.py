@@ -223,6 +223,28 @@ class CopiesWhole(DeviceBackend, Protocol):
 
 
 @runtime_checkable
+class SharesFiles(Protocol):
+    """What a backend has besides if some of its blocks are files that any process of this user's can map."""
+
+    def shared_file(self, allocation_id: str) -> str | None:
+        """Return where a block lies; None for one that is no file."""
+        ...
+
+
+@runtime_checkable
+class MapsSharedFiles(Protocol):
+    """What a backend has besides if it copies from and to such files by itself."""
+
+    def read_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Copy a block's first ``size`` bytes to a file. False, and nothing was done, where it can't be mapped."""
+        ...
+
+    def write_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Copy a block's first ``size`` bytes from a file. Returns as ``read_file``."""
+        ...
+
+
+@runtime_checkable
 class ChecksRestart(Protocol):
     """What a backend has besides if a new process could turn out to have less memory than this one."""
 

@@ -23,6 +23,7 @@ from worker.backends.isolation.codec import packed, packed_block, packed_error, 
 from worker.backends.isolation.figures_page import FiguresWriter
 from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
+from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.records import Readings
@@ -73,6 +74,7 @@ class _Server:
         self._setup = setup
         self._lend = lend
         self._slots = Slots.open(setup["slots"])
+        self._maps = SharedMaps()
         self._never = CancelToken(time.monotonic_ns)
         self._calls = {
             name.removeprefix(_DO): getattr(self, name) for name in dir(self) if name.startswith(_DO)
@@ -170,6 +172,25 @@ class _Server:
     def _do_write(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> None:
         self._backend.write(name, offset, self._slots.view(slot, length), token)
 
+    def _do_map(self, _: CancelToken, path: str, size: int) -> bool:
+        try:
+            self._maps.add(path, size)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _do_read_file(
+        self, token: CancelToken, name: str, offset: int, length: int, path: str, size: int
+    ) -> None:
+        with self._maps.using(path, size) as file, file[offset : offset + length] as into:
+            self._backend.read(name, offset, into, token)
+
+    def _do_write_file(
+        self, token: CancelToken, name: str, offset: int, length: int, path: str, size: int
+    ) -> None:
+        with self._maps.using(path, size) as file, file[offset : offset + length] as data:
+            self._backend.write(name, offset, data, token)
+
     def _do_load(self, token: CancelToken, handle: str, request: list[Any]) -> None:
         filling = Filling(self._backend, handle, request_of(request), token)
         filling.wait_until_ready()
@@ -206,6 +227,7 @@ class _Server:
         return self._backend.trim(device_id)
 
     def _do_tick(self, _: CancelToken) -> None:
+        self._maps.prune()
         self._backend.tick()
 
     def _do_defragment(self, _: CancelToken, device_id: str) -> object:

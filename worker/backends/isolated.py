@@ -16,7 +16,7 @@ from worker.backends.isolation.answers import LAST_WORD_S, Call, OnReport
 from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
 from worker.backends.isolation.carrying import Held, give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
-from worker.backends.isolation.copying import Sending, receive, receive_each, send
+from worker.backends.isolation.copying import Sending, copy_file, receive, receive_each, send
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.launching import Launching
@@ -327,6 +327,24 @@ class IsolatedBackend:
             fill(start, piece)
             self.write(allocation_id, start, piece, token)
             done(start + len(piece))
+
+    def read_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Have all of a block copied to a file that a host maps. False, and nothing was done, where it can't be mapped there."""
+        return self._copy_file("read_file", Executed.NO, allocation_id, path, size, token, done)
+
+    def write_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Have all of a block copied from a file that a host maps. Returns as ``read_file``."""
+        return self._copy_file("write_file", Executed.UNKNOWN, allocation_id, path, size, token, done)
+
+    def _copy_file(
+        self, do: str, executed: Executed, name: str, path: str, size: int, token: CancelToken, done: Done
+    ) -> bool:
+        device_id = self._place_of(name)
+        with self._presence.using(device_id, executed, token=token) as child:
+            if self._displaced.names() or not child.call("map", path, size, token=token):
+                return False
+            copy_file(child, self._slots, do, name, path, size, token, done)
+            return True
 
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Have the backend load, and send it the bytes as they come."""

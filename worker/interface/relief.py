@@ -135,9 +135,9 @@ class Relief:
         )
 
     def releases(
-        self, device_ids: tuple[str, ...], target: PressureLevel = PressureLevel.LOW
+        self, device_ids: tuple[str, ...], target: PressureLevel | float = PressureLevel.LOW
     ) -> tuple[Recommended, ...]:
-        """Return what consumers would give back to bring devices to a level, as far as they can."""
+        """Return what consumers would give back to bring devices to a level, or a percentage, as far as they can."""
         found = list[Recommended]()
         for device_id in device_ids:
             need = self._missing(device_id, target)
@@ -158,8 +158,8 @@ class Relief:
             ]
         return tuple(found)
 
-    def _missing(self, device_id: str, target: PressureLevel) -> int:
-        """Return how much has to be freed for a level; nothing where the pressure can't be told."""
+    def _missing(self, device_id: str, target: PressureLevel | float) -> int:
+        """Return how much has to be freed for a level, or a percentage; nothing where the pressure can't be told."""
         headroom = self._manager.pressure.headroom(device_id)
         return bytes_to_free(target, headroom, self.limits(device_id).thresholds) or 0
 

@@ -69,7 +69,9 @@ def confined(path: Path, root: Path) -> Path:
             if is_blob
             else "; move it there, or use another --model-root"
         )
-        message = f"{path} leads to {real}, which is not below the model root {root}{hint}"
+        message = f"it leads to {real}, which is not below the model root {root}{hint}"
+        if real == root:
+            message = f"it is the model root {root} itself: declare what is in it, or use the folder above as --model-root"
         raise ValueError(message)
     return real
 

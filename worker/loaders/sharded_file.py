@@ -80,8 +80,13 @@ def _check_names(
     where: dict[str, str] = {}
     for shard, name in zip(shards, names, strict=True):
         for each in shard.tensors:
-            if where.setdefault(each.name, name) != name:
-                raise load_failed(spec, f"tensor {each.name!r} is in {where[each.name]} and in {name}")
+            if each.name in where:
+                raise load_failed(
+                    spec, f"tensor {each.name!r} is in {where[each.name]} and in {name}: declare one of them"
+                )
+            where[each.name] = name
     for tensor in index or ():
         if tensor not in where:
-            raise load_failed(spec, f"its index names tensor {tensor!r}, which is in none of its files")
+            raise load_failed(
+                spec, f"its index names tensor {tensor!r}, which is in none of its files: download it again"
+            )

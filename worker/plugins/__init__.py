@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
+    from worker.plugins._searched_stores import Near, Preference, Preferences, Vectors
     from worker.plugins._stores import Cache, HostStores, Session, Sessions
     from worker.stream.work import Call, PluginAction
 
@@ -66,10 +67,13 @@ __all__ = [
     "ModelBusyError",
     "ModelLoadFailedError",
     "ModelNotFoundError",
+    "Near",
     "Offer",
     "OutOfMemoryError",
     "PluginAction",
     "PluginHost",
+    "Preference",
+    "Preferences",
     "PricedEntries",
     "Saved",
     "Session",
@@ -77,11 +81,16 @@ __all__ = [
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
+    "Vectors",
     "WorkerError",
 ]  # fmt: skip
 
 _HOMES = {
     "Cache": "worker.plugins._stores",
+    "Vectors": "worker.plugins._searched_stores",
+    "Preferences": "worker.plugins._searched_stores",
+    "Preference": "worker.plugins._searched_stores",
+    "Near": "worker.plugins._searched_stores",
     "HostStores": "worker.plugins._stores",
     "Session": "worker.plugins._stores",
     "Sessions": "worker.plugins._stores",

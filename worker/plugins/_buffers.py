@@ -113,12 +113,19 @@ class Buffers:
         shape, name = form(size, dtype)
         own = token or CancelToken(self._core.clock.now_ns)
         buffer = self._lend(device, fallback, shape, name, own, make_room=make_room)
+        collected = False
         try:
             yield buffer
+        except (
+            GeneratorExit
+        ):  # perhaps by the collector, on a thread that has any lock: the next use does the rest
+            collected = True
+            raise
         finally:
             buffer.close()
-            self._take_back()
-            self._keep_to_limit(buffer.device_id)
+            if not collected:
+                self._take_back()
+                self._keep_to_limit(buffer.device_id)
 
     def consumers(self, device_id: str | None) -> Iterator[Consumer]:
         """Return what it is to whoever makes headroom on a device, or on all."""

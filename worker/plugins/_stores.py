@@ -4,8 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-ScopeOf = tuple[str, str]
-"""A user and a project: a pair, and nothing that is done in one shows in another."""
+from worker.plugins._searched_stores import Preferences, ScopeOf, Vectors
 
 
 class Cache(Protocol):
@@ -93,4 +92,17 @@ class HostStores(Protocol):
         persist: bool = False,
     ) -> Sessions:  # fmt: skip
         """Return a pool of sessions: so many a scope, each for so long after its last use."""
+        ...
+
+    def vectors(
+        self, name: str, *, dimensions: int | None = None, metric: str = "cosine", bytes: int | str | None = None,  # noqa: A002
+        max_entries: int = 5000, ttl_s: float | None = None, persist: bool = False,
+    ) -> Vectors:  # fmt: skip
+        """Return vectors: so many a scope. ``metric`` is ``cosine``, ``dot`` or ``l2``; ``dimensions`` None for the first one's."""
+        ...
+
+    def preferences(
+        self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002
+    ) -> Preferences:  # fmt: skip
+        """Return preferences: so many a scope."""
         ...

@@ -1,6 +1,6 @@
 """All stores of entries of one kind and name: their memory, and what they offer of it together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge, nlargest
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from worker.stores.segments import SegmentMemory
 
 _PARTS = 4
 """Of offers: each is half of what is needed after it, since closing gaps costs about the same for any of them."""
+_PRICED = 4096
+"""Entries that are priced for an offer, at most."""
 _STORES_ASKED = 64
 """The largest so many scopes' stores offer entries."""
 
@@ -106,22 +108,34 @@ class EntryKind:
         return Holding(self.held_bytes)
 
     def offers(self, need_bytes: int) -> tuple[Offer, ...]:
-        """Return what is cheapest to lose, over all scopes, in few parts."""
+        """Return what is cheapest to lose, over all scopes, in few parts; what is beyond many entries, as dear as the last."""
         need = max(need_bytes, MIB)
         with self.lock:
-            return tuple(_in_parts(self._cheapest(need), need))
+            priced = min(need, self._priced_bytes())
+            parts = list(_in_parts(self._cheapest(priced), priced))
+            rest = min(need, self.held_bytes) - sum(each.bytes for each in parts)
+        if priced < need and parts and rest > 0:
+            last = parts[-1]
+            cost = last.cost_ms * rest / last.bytes
+            parts.append(Offer(rest, cost, "entries that are about as cheap", divisible=True, tag=()))
+        return tuple(parts)
 
     def release(self, offer: Offer, token: CancelToken) -> int:
-        """Drop what was offered and is still there; the system has it back."""
+        """Drop what was offered and is still there, or where that was not told, what is cheapest; the system has it back."""
         with self.lock:
             before = self.held_bytes
-            for each in offer.tag:  # type: ignore[attr-defined]  # its own
-                if before - self.held_bytes >= offer.bytes:
-                    break
-                each.store.give_up(each.key)
-            token.check()
+            goal = before - offer.bytes
+            chosen: Iterable[_Cheap] = offer.tag  # type: ignore[assignment]  # its own
+            if chosen:
+                self._give_up(chosen, goal)
+            else:
+                while self.held_bytes > goal and self._give_up(
+                    self._cheapest(min(self.held_bytes - goal, self._priced_bytes())), goal
+                ):
+                    token.check()
             self.memory.squeeze()
-            return before - self.held_bytes
+        token.check()
+        return before - self.held_bytes
 
     def limit_changed(self, limit_bytes: int | None, _reason: str) -> None:
         """Take over the most that all scopes together are to hold."""
@@ -183,6 +197,20 @@ class EntryKind:
         with self.lock:
             self._stores.add(store)
         return store
+
+    def _priced_bytes(self) -> int:
+        """Return what so many entries have that pricing them keeps no one waiting."""
+        count = sum(each.count for each in self._stores)
+        return max(MIB, self.held_bytes * _PRICED // max(1, count))
+
+    def _give_up(self, chosen: Iterable[_Cheap], goal: int) -> int:
+        """Have entries leave memory until no more than the goal is held. Returns how many did."""
+        gone = 0
+        for each in chosen:
+            if self.held_bytes <= goal:
+                break
+            gone += each.store.give_up(each.key)
+        return gone
 
     def _cheapest(self, need_bytes: int) -> Iterator[_Cheap]:
         now = self.now_ns()

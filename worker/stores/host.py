@@ -3,19 +3,15 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-import orjson
-
-from protocol.vocabulary import StoreKind
-from worker.core.sure_lock import SureLock
-from worker.core.text import size_bytes
+from protocol.vocabulary import StoreKind, VectorMetric
 from worker.plugins import LimitExceededError, OutOfMemoryError
-from worker.stores.base import Choice, Content, Form, Found, Item, Options, Scope, Store
-from worker.stores.entries import EntryKind
+from worker.stores.base import Item
+from worker.stores.host_searched import Preferences, Vectors
+from worker.stores.named import Named, Pair, content_of, ms, options_of, value_of
 from worker.stores.registry import Stores
-
-Pair = tuple[str, str]
 
 
 class HostStores:
@@ -30,7 +26,7 @@ class HostStores:
     ) -> "Cache":  # fmt: skip
         """Return a cache."""
         return Cache(
-            _Named(self._stores, name, StoreKind.CACHE, _options(bytes, ttl_s, max_entries, persist=persist))
+            Named(self._stores, name, StoreKind.CACHE, options_of(bytes, ttl_s, max_entries, persist=persist))
         )
 
     def sessions(
@@ -38,73 +34,30 @@ class HostStores:
         persist: bool = False,
     ) -> "Sessions":  # fmt: skip
         """Return a pool of sessions."""
-        options = _options(bytes, ttl_s, max_entries, persist=persist)
-        return Sessions(_Named(self._stores, name, StoreKind.SESSIONS, options))
+        options = options_of(bytes, ttl_s, max_entries, persist=persist)
+        return Sessions(Named(self._stores, name, StoreKind.SESSIONS, options))
 
+    def vectors(
+        self, name: str, *, dimensions: int | None = None, metric: str = "cosine", bytes: int | str | None = None,  # noqa: A002
+        max_entries: int = 5000, ttl_s: float | None = None, persist: bool = False,
+    ) -> Vectors:  # fmt: skip
+        """Return vectors."""
+        options = options_of(bytes, ttl_s, max_entries, persist=persist)
+        options = replace(options, dimensions=dimensions, metric=VectorMetric(metric))
+        return Vectors(Named(self._stores, name, StoreKind.VECTORS, options))
 
-class _Named:
-    """All scopes' stores of one name, each opened when something is put into it."""
-
-    def __init__(self, stores: Stores, name: str, kind: StoreKind, options: Options) -> None:
-        self.stores = stores
-        self.name = name
-        self.kind = kind
-        self.options = options
-        self._busy = _Turns()
-
-    def opened(self, scope: Pair) -> Store:
-        """Return a scope's store, opened if need be."""
-        of = Scope(*scope)
-        store = self.stores.find(self.name, of)
-        if store is None:
-            store = self.stores.open(self.name, of, self.kind, self.options).store
-            consumer = self.stores.kind((self.kind, self.name))
-            if isinstance(consumer, EntryKind):
-                consumer.max_bytes = self.options.max_bytes
-        return store
-
-    def found(self, scope: Pair, key: str) -> Found | None:
-        """Return an entry; a scope that nothing was put into is not opened for it, but where it is on disk."""
-        of = Scope(*scope)
-        store = self.stores.find(self.name, of)
-        if store is None and self.options.persist and self.stores.on_disk(of, (self.kind, self.name)):
-            store = self.opened(scope)
-        return None if store is None else store.get(key)
-
-    def turn(self, scope: Pair, key: str) -> Any:
-        """Let one at a time work with a key: ``with named.turn(scope, key)``."""
-        return self._busy.turn((*scope, key))
-
-
-class _Turns:
-    """Locks by name, as long as somebody has one."""
-
-    def __init__(self) -> None:
-        self._lock = SureLock()
-        # All mutable state: each with how many have it or wait for it.
-        self._busy: dict[tuple[str, ...], tuple[SureLock, int]] = {}
-
-    @contextmanager
-    def turn(self, name: tuple[str, ...]) -> Iterator[None]:
-        with self._lock:
-            lock, count = self._busy.get(name, (SureLock(), 0))
-            self._busy[name] = (lock, count + 1)
-        try:
-            with lock:
-                yield
-        finally:
-            with self._lock:
-                count = self._busy[name][1]
-                if count > 1:
-                    self._busy[name] = (lock, count - 1)
-                else:
-                    del self._busy[name]
+    def preferences(
+        self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002
+    ) -> Preferences:  # fmt: skip
+        """Return preferences."""
+        options = options_of(bytes, None, max_entries, persist=persist)
+        return Preferences(Named(self._stores, name, StoreKind.PREFERENCES, options))
 
 
 class Cache:
     """What can be made again."""
 
-    def __init__(self, named: _Named) -> None:
+    def __init__(self, named: Named) -> None:
         self._named = named
 
     def get_or_make(
@@ -119,11 +72,11 @@ class Cache:
         """Return what is there, or what ``make`` returns, which is put with what it took."""
         found = self._named.found(scope, key)
         if found is not None:
-            return _value(found)
+            return value_of(found.content)
         with self._named.turn(scope, key):
             found = self._named.found(scope, key)
             if found is not None:  # made meanwhile
-                return _value(found)
+                return value_of(found.content)
             begun = time.perf_counter()
             value = make()
             cost_ms = (time.perf_counter() - begun) * 1000
@@ -136,24 +89,21 @@ class Cache:
     def get(self, scope: Pair, key: str) -> Any:
         """Return a copy of what is there, or None."""
         found = self._named.found(scope, key)
-        return None if found is None else _value(found)
+        return None if found is None else value_of(found.content)
 
     def put(
         self, scope: Pair, key: str, value: Any, *, cost_ms: float = 0.0, ttl_s: float | None = None,
         tags: tuple[str, ...] = (),
     ) -> bool:  # fmt: skip
         """Put a value."""
-        item = Item(key, _content(value), cost_ms=cost_ms, ttl_ms=_ms(ttl_s), tags=tags)
+        item = Item(key, content_of(value), cost_ms=cost_ms, ttl_ms=ms(ttl_s), tags=tags)
         return self._named.opened(scope).put(item).reason is None
 
     def delete(
         self, scope: Pair, key: str | None = None, *, tag: str | None = None, prefix: str | None = None
     ) -> int:
         """Delete what one of these chooses."""
-        if sum(each is not None for each in (key, tag, prefix)) != 1:
-            raise ValueError("exactly one of key, tag and prefix is needed")
-        store = self._named.stores.find(self._named.name, Scope(*scope))
-        return 0 if store is None else store.delete(Choice(key, tag, prefix)).entries
+        return self._named.delete(scope, key, tag, prefix)
 
 
 class Session:
@@ -174,7 +124,7 @@ class Session:
 class Sessions:
     """What can't be made again."""
 
-    def __init__(self, named: _Named) -> None:
+    def __init__(self, named: Named) -> None:
         self._named = named
 
     @contextmanager
@@ -182,10 +132,10 @@ class Sessions:
         """Use a session, one at a time."""
         with self._named.turn(scope, session_id):
             found = self._named.found(scope, session_id)
-            data = {} if found is None else _value(found)
+            data = {} if found is None else value_of(found.content)
             session = Session(session_id, data, created=found is None)
             yield session
-            content = _content(session.data)
+            content = content_of(session.data)
             if found is None or content != found.content:
                 put = self._named.opened(scope).put(Item(session_id, content))
                 if put.reason is not None:
@@ -193,27 +143,4 @@ class Sessions:
 
     def close(self, scope: Pair, session_id: str) -> bool:
         """Forget a session."""
-        store = self._named.stores.find(self._named.name, Scope(*scope))
-        return store is not None and store.delete(Choice(key=session_id)).entries > 0
-
-
-def _options(
-    size: int | str | None, ttl_s: float | None, max_entries: int | None, *, persist: bool
-) -> Options:
-    most = size_bytes(size) if isinstance(size, str) else size
-    return Options(max_bytes=most, ttl_ms=_ms(ttl_s), max_entries=max_entries, persist=persist or None)
-
-
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else max(1, round(seconds * 1000))
-
-
-def _content(value: Any) -> Content:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return Content(bytes(value), Form.BYTES)
-    return Content(orjson.dumps(value))
-
-
-def _value(found: Found) -> Any:
-    data = found.content.data
-    return bytes(data) if found.content.form is Form.BYTES else orjson.loads(data)
+        return self._named.delete(scope, session_id) > 0

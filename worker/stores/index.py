@@ -6,6 +6,7 @@ has changed nothing. The kind's lock guards all tables, and is never held across
 """
 
 from collections.abc import Callable, Iterable
+from math import frexp
 from typing import TYPE_CHECKING
 
 from protocol.store_results import StoreFigures
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 MISSED_MAX = 1024
+_GROUPS, _MIDDLE = 8, 10
+"""Octaves of milliseconds a byte whose entries lie apart, to both sides of one a KiB."""
 LARGE_BYTES = MIB
 """Above this, copying keeps others waiting."""
 
@@ -248,6 +251,11 @@ class EntryStore:
         return self._warm.offers(need_bytes, now_ns)
 
     @property
+    def count(self) -> int:
+        """How many entries there are. With the kind's lock."""
+        return len(self._table.entries)
+
+    @property
     def warm_bytes(self) -> int:
         """What of it is in memory and on disk. With the kind's lock."""
         return 0 if self._file is None else self._warm.held_bytes
@@ -352,7 +360,7 @@ class EntryStore:
         evicted = len(victims) + self._kind.make_room(entry.entry_bytes, self._table.entries.get(entry.key))
         if self._file is None or self._kind.refusal(entry.entry_bytes) is None:
             try:
-                entry.ref = self._memory.put(data)
+                entry.ref = self._memory.put(data, self._group(entry))
             except OutOfMemoryError:
                 if self._file is None:
                     raise
@@ -364,6 +372,12 @@ class EntryStore:
             self._priced.used(entry.key, entry.put_ns)
         self._memory.tidy()
         return evicted
+
+    def _group(self, entry: Entry) -> int:
+        """Return which entries it lies beside: those that go at about the same price a byte."""
+        if self._file is not None:  # reading back costs about the same for all
+            return 0
+        return max(-_GROUPS, min(_GROUPS, frexp(entry.cost_ms / entry.entry_bytes)[1] + _MIDDLE))
 
     def _warm_content(self, entry: Entry) -> Content | None:
         """Return a copy of an entry's content; None where it is on disk alone, or gone."""
@@ -420,11 +434,14 @@ class EntryStore:
         self._drop(entry)
 
     def _drop(self, entry: Entry) -> None:
+        self._hold(-entry.held_bytes)
         if entry.ref is not None:
-            self._cool(entry)
+            self._memory.free(entry.ref)
+            entry.ref = None
+            if self._file is not None:
+                self._warm.remove(entry.key)
         self._table.remove(entry)
         self._priced.remove(entry.key)
-        self._hold(-entry.held_bytes)
         self._large -= entry.content_bytes > LARGE_BYTES
 
     def _heat(self, entry: Entry, data: bytes | bytearray) -> None:

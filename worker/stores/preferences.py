@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from protocol.vocabulary import StoreKind
-from worker.plugins import InvalidRequestError, Offer, UnsupportedError
+from worker.plugins import InvalidRequestError, Offer, Preference, UnsupportedError
 from worker.stores.base import Content, Form, Hit, Item, Put, Question
 from worker.stores.entry import Entry
 from worker.stores.index import MIB, EntryStore
@@ -17,14 +17,6 @@ _FIELDS = {"value", "description", "timestamp"}
 _WORD = re.compile(r"\w+")
 _PART = 0.5
 """What a word counts that is found inside another one."""
-
-
-class Preference(NamedTuple):
-    """What is stored under a key."""
-
-    value: Any
-    description: str | None
-    timestamp: str | int | None
 
 
 def preference(content: Content) -> Preference:

@@ -1,7 +1,6 @@
 """What one other process takes of the machine's memory, by the system's own figures: private, and of named files."""
 
 import os
-import platform
 import re
 import sys
 from collections.abc import Collection
@@ -23,7 +22,7 @@ def _counts_are_exact(release: str) -> bool:
     return version is not None and (int(version[1]), int(version[2])) >= _COUNTED_SINCE
 
 
-_EXACT = sys.platform == "linux" and _counts_are_exact(platform.release())
+_EXACT = sys.platform == "linux" and _counts_are_exact(os.uname().release)
 
 
 def private_bytes(pid: int) -> int | None:

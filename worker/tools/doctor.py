@@ -16,6 +16,7 @@ from worker.app.options import Arguments
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.core.health import Health
+from worker.core.text import printable
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
@@ -81,9 +82,9 @@ def _models_as_text(models: tuple[ModelStatus, ...], ignored: Ignored) -> Iterat
         known = "its size is known once it is loaded" if size is None else f"{size:,} bytes"
         known = known if each.loader is None else f"{known}, for the loader {each.loader}"
         said = known if each.state_reason is None else f"CAN'T BE LOADED: {each.state_reason}"
-        yield f"\nmodel {each.model_id}  {said}"
+        yield f"\n{printable(f'model {each.model_id}  {said}')}"
         for note in ignored.get(each.model_id, ()):
-            yield f"  - {note}"
+            yield f"  - {printable(note)}"
 
 
 def _as_json(

@@ -84,8 +84,8 @@ internal static class Operations
 
     private static JsonValue? Value(string text, string? type) => type switch
     {
-        "integer" when long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var whole) => JsonValue.Create(whole),
-        "number" when double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) => JsonValue.Create(number),
+        "integer" when long.TryParse(text, CultureInfo.InvariantCulture, out var whole) => JsonValue.Create(whole),
+        "number" when double.TryParse(text, CultureInfo.InvariantCulture, out var number) => JsonValue.Create(number),
         "boolean" when bool.TryParse(text, out var answer) => JsonValue.Create(answer),
         _ => JsonValue.Create(text),
     };

@@ -13,8 +13,9 @@ namespace WebApi;
 /// </summary>
 internal sealed class Problems(RequestDelegate next, IProblemDetailsService problems, TimeProvider clock, ILogger<Problems> logger)
 {
-    private static readonly Action<ILogger, string, string, int, string, Exception?> Refused = LoggerMessage.Define<string, string, int, string>(
-        LogLevel.Information, new EventId(1, nameof(Refused)), "{Method} {Path} was answered {Status}: {Reason}");
+    private static readonly Action<ILogger, string, string, int, string, Exception?> Refused =
+        LoggerMessage.Define<string, string, int, string>(
+            LogLevel.Information, new EventId(1, nameof(Refused)), "{Method} {Path} was answered {Status}: {Reason}");
 
     public async Task InvokeAsync(HttpContext context)
     {

@@ -72,6 +72,9 @@ public sealed record WorkerOptions
     /// <summary>Make room unasked where a device stays at this pressure or above: moderate, high or critical.</summary>
     public PressureCategory? AutoOptimize { get; init; }
 
+    /// <summary>The same from a share of the budget on, in percent: 85; instead of <see cref="AutoOptimize"/>.</summary>
+    public double? AutoOptimizePercentage { get; init; }
+
     /// <summary>Trace the worker's own Python objects, so many frames deep (1 to 64).</summary>
     public int? TracePython { get; init; }
 
@@ -106,7 +109,8 @@ public sealed record WorkerOptions
         Add("metrics-seconds", MetricsInterval?.TotalSeconds);
         AddText("monitor-socket", MonitorSocket);
         AddEach("plugin", Plugins);
-        AddText("auto-optimize", AutoOptimize?.ToWord());
+        Add("auto-optimize", AutoOptimizePercentage);
+        AddText("auto-optimize", AutoOptimizePercentage is null ? AutoOptimize?.ToWord() : null);
         Add("trace-python", TracePython);
         if (Deterministic)
         {

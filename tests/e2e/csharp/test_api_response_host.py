@@ -83,6 +83,7 @@ def test_commands_by_name(seen: dict[str, Any]) -> None:
     assert seen["execute refused"] == [True, "invalid_request", 400]
     assert seen["execute unknown"].startswith("no action 'memory.polish'")
     assert seen["execute elsewhere"] == "there is no worker 'inference' here: this one is 'memory'"
+    assert seen["execute bare"].startswith("the request is String, and the worker takes an object")
     assert (seen["execute typed"], seen["execute typed refused"]) == ("sim:0", "device_not_found")
     assert seen["raw"] is True
 

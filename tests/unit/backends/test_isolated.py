@@ -107,7 +107,8 @@ def test_no_such_interpreter() -> None:
     with isolated(python="/nowhere/python") as backend:
         (info,) = backend.probe()
         assert (
-            info.state_reason == "no process can be started with /nowhere/python: No such file or directory"
+            info.state_reason
+            == "no process can be started with /nowhere/python: there is no such file: correct its path, or put it there"
         )
 
 

@@ -74,6 +74,13 @@ def test_shards_are_one_model_by_index_by_folder_and_by_list(tmp_path, kind, dty
     assert "shard 2 of 3 is not in its folder" in refused(ways[1])
 
 
+def test_a_file_that_is_listed_twice_is_told(tmp_path):
+    """Its tensors would be there twice, and count twice."""
+    save_file({"w": torch.ones(4)}, tmp_path / "a.safetensors")
+    twice = spec(tmp_path / "a.safetensors", more_paths=(tmp_path / "a.safetensors",))
+    assert "tensor 'w' is in a.safetensors and in a.safetensors" in refused(twice)
+
+
 def test_an_index_that_does_not_fit_its_shards(tmp_path):
     """An index that names missing shards, or tensors they lack, is refused by what does not fit."""
     shards(tmp_path)

@@ -256,7 +256,10 @@ roles:
             "keep_alive_seconds: soon",
             "keep_alive_seconds: input should be seconds, or a time such as 10m or 1h30m",
         ),
-        ("path: []", "path: input should be a path, or a list of paths"),
+        (
+            "path: []",
+            "path: input should be a path of up to 4096 characters, none of them NUL, or a list of such",
+        ),
         (
             "path: https://huggingface.co/org/name/resolve/main/m.gguf",
             (

@@ -22,6 +22,7 @@ from worker.stream.work import Call
 CALL = Call(CancelToken(lambda: 0), lambda _completed, _total: None)
 PLUGINS = (
     "examples/plugins/image_blur.py",
+    "examples/plugins/note_search.py",
     "examples/plugins/text_embedding.py",
     "tests/rigs/digest_plugin.py",
     "tests/rigs/following_plugin.py",

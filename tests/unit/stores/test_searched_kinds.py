@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from protocol.vocabulary import StoreKind, VectorMetric
 from tests.unit.stores.stores import HERE, World
-from worker.plugins import InvalidRequestError, LimitExceededError, UnsupportedError
+from worker.plugins import InvalidRequestError, LimitExceededError, OutOfMemoryError, UnsupportedError
+from worker.stores import vector_rows
 from worker.stores.base import Choice, Content, Form, Item, Options, Question, Scope, Store
 
 VECTORS, PREFERENCES = StoreKind.VECTORS, StoreKind.PREFERENCES
@@ -204,6 +205,27 @@ def test_without_numpy_the_error_says_which_extra(monkeypatch: pytest.MonkeyPatc
         opened(world, VECTORS)
     assert world.consumers.by_id == {}
     opened(world, PREFERENCES).put(said("a", 1))
+
+
+def test_where_the_system_has_no_memory_for_it_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says so; what was there is found, and the store is as it was, also an empty one."""
+
+    def refuse(_size: int) -> None:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(vector_rows, "BLOCK_BYTES", 1)  # so that each row has a map of its own
+    store, empty = opened(World(), VECTORS, dimensions=2), opened(World(), VECTORS)
+    store.put(vector("a", 1, 0))
+    before = store.figures()
+    monkeypatch.setattr(vector_rows, "_private", refuse)
+    for refused in (store, empty):
+        with pytest.raises(OutOfMemoryError, match="refused a map"):
+            refused.put(vector("b", 1, 0))
+    assert store.figures() == before
+    assert near(store, 1, 0) == ["a"]
+    assert (empty.figures().held_bytes, empty.figures().entry_count) == (0, 0)
+    monkeypatch.undo()
+    assert empty.put(vector("b", 1)).reason is None
 
 
 # ---- preferences ----

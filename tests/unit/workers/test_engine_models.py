@@ -451,6 +451,39 @@ def test_a_process_that_has_just_ended_is_none(make, monkeypatch):
     assert do(machine, "b", engines.grow, bytes=0x1000) != pid
 
 
+def test_a_process_without_models_is_handed_on_to_the_next_model(make):
+    """Of whatever model it was: it has the library already, and one process is less than two."""
+    machine = make(a={"bytes": 16 * MIB}, b={"bytes": 32 * MIB}, c={})
+    machine.load("a")
+    machine.load("c")
+    pid, other = (do(machine, model_id, engines.grow, bytes=0x1000) for model_id in ("a", "c"))
+    assert pid != other
+    unload(machine, "a")
+    loaded = machine.load("b")
+    assert abs(loaded.measured_bytes - 32 * MIB) < NEAR
+    assert do(machine, "b", engines.grow, bytes=0x1000) == pid
+    machine.load("a")
+    assert do(machine, "a", engines.grow, bytes=0x1000) not in {pid, other}
+    psutil.Process(pid).kill()
+    until(lambda: entry(machine, "b").state is ModelState.UNLOADED)
+    assert entry(machine, "a").state is ModelState.LOADED
+    unload(machine, "c")
+    machine.load("b")
+    assert do(machine, "b", engines.grow, bytes=0x1000) == other
+
+
+def test_what_an_earlier_model_left_behind_is_not_the_next_ones(make):
+    """It is in the process still, and no work of the next one took it."""
+    machine = make(a={"bytes": 200 * MIB, "keeps": 0.04}, b={"bytes": 8 * MIB})
+    machine.load("a")
+    pid = do(machine, "a", engines.grow, bytes=0x1000)
+    assert unload(machine, "a").kept_bytes > 7 * MIB
+    machine.load("b")
+    assert do(machine, "b", engines.grow, bytes=MIB) == pid
+    (row,) = [each for each in machine.memory.models.rows() if each.model_id == "b"]
+    assert abs(row.working_bytes - MIB) < NEAR
+
+
 def test_a_segment_is_used_again_after_a_smaller_one():
     """Of two that are free the larger is kept: making one costs as much as two copies of what it holds."""
     segments, places = Segments(), []
@@ -479,7 +512,14 @@ class Canceller:
     ("say", "more", "cause"),
     [
         ({"opens": "fails"}, {}, "the file is of a make that nobody knows"),
-        ({"opens": "raises"}, {}, "RuntimeError: [ShapeInferenceError] axis 7"),
+        (
+            {"opens": "raises"},
+            {},
+            (
+                "its library refuses it: RuntimeError: [ShapeInferenceError] axis 7; see that it is whole, and one that the"
+                " installed version runs"
+            ),
+        ),
         (
             {},
             {"params": (("engine", "no_such_library.engine:Engine"),)},

@@ -63,7 +63,10 @@ class LlamaSession:
             with _complaints(lines):
                 self.session = xllamacpp.Server(_common(path, params, self._key))
         except RuntimeError as error:
-            raise EngineError(_cause(lines) or str(error)) from error
+            said = _cause(lines) or str(error)
+            raise EngineError(
+                f"llama.cpp refuses it: {said}; see that it is whole, and one that the installed version runs"
+            ) from error
 
     def shrink(self) -> None:
         """Clear the cache: what was said in every sequence is worked out anew by whoever goes on with it."""

@@ -8,7 +8,7 @@ from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.base import EngineError, EngineLaunch, FileState, state_of
 from worker.backends.engines.meter import Held
-from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess
+from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle
 from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.codec import RemoteError
@@ -75,7 +75,7 @@ class Engines:
             raise NotOpenedError(why)
         key = f"group {launch.group}" if launch.group is not None else f"model {name}"
         with self._lock:
-            process = self._processes.setdefault(key, EngineProcess(self._start, self._held))
+            process = self._processes.setdefault(key, EngineProcess(self._start, self._find_idle, self._held))
         try:
             footprint = self._load(process, handle, launch, device_id, token)
         except EndedError as error:
@@ -237,6 +237,12 @@ class Engines:
         child, _ = self._launching.replace(1)
         return child
 
+    def _find_idle(self, engine: str) -> Idle | None:
+        """Take over the process of another model that is gone: this one need not start its own, nor import the library."""
+        with self._lock:
+            processes = list(self._processes.values())
+        return next(filter(None, (each.give_idle(engine) for each in processes)), None)
+
     def _ended(self, child: ChildProcess, end: Ending) -> None:
         with self._lock:
             processes = list(self._processes.values())
@@ -262,4 +268,8 @@ def _explained(error: RemoteError, launch: EngineLaunch) -> str:
     if error.module is not None:
         remedy = (launch.remedies or {}).get(error.module.partition(".")[0])
         return f"needs {error.module}, which is not installed" + ("" if remedy is None else f": {remedy}")
-    return str(error).removeprefix(f"{EngineError.__name__}: ")
+    said = str(error)
+    ours = said.removeprefix(f"{EngineError.__name__}: ")
+    if ours != said:
+        return ours
+    return f"its library refuses it: {said}; see that it is whole, and one that the installed version runs"

@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.arrays import Segments
 from worker.backends.engines.base import EngineLaunch
 from worker.backends.engines.meter import Held, Meter, Steps
 from worker.backends.engines.opened_model import OpenedModel
-from worker.backends.isolation.answers import Call, OnReport
+from worker.backends.engines.patience import end_unless_answered, later
+from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError
 from worker.backends.isolation.codec import RemoteError
 from worker.backends.isolation.endings import Ending
 from worker.core.cancellation import CancelToken
 from worker.core.errors import CancelledError, DeadlineExceededError, WorkerError
 from worker.core.records import HOST, Footprint, Receipt
-from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock, SureRLock
 from worker.telemetry.process_figures import mapped_bytes, private_bytes
 
@@ -43,6 +44,20 @@ _ENDED = "its process ended"
 Start = Callable[[], ChildProcess]
 
 
+class Idle(Record):
+    """A process without models."""
+
+    child: ChildProcess
+    engines: frozenset[str] = frozenset()
+    """The libraries that it has imported."""
+    empty_bytes: int | None = 0
+    """What it took with them, before any model."""
+
+
+FindIdle = Callable[[str], Idle | None]
+"""Looks for a process without models that has imported an engine's library."""
+
+
 class EndedUnderOthersError(EndedError):
     """The process ended while it opened a model and other models of it worked: either may have been the cause."""
 
@@ -50,19 +65,21 @@ class EndedUnderOthersError(EndedError):
 class EngineProcess:
     """At most one process at a time, and the models in it. Thread-safe. EndedError where it ends during a call."""
 
-    def __init__(self, start: Start, held: Held) -> None:
+    def __init__(self, start: Start, find_idle: FindIdle, held: Held) -> None:
         self._start = start
+        self._find_idle = find_idle
         self._held = held
         self._changing = SureRLock()
         """Held while a model comes, goes or shrinks, so that no two are measured as one."""
         self._lock = SureLock()
         # All mutable state: the process, models by handle (of one that has just ended, too, until that is told of),
-        # what it takes without any, its libraries, and how many calls work there.
+        # what it took before any and what of earlier ones is left in it, its libraries, and how many calls work there.
         self._child: ChildProcess | None = None
         self._models: dict[str, OpenedModel] = {}
         self._working = self._works = 0
         self._empty_bytes: int | None = None
-        self._engines: set[str] = set()
+        self._left_bytes = 0
+        self._engines: frozenset[str] = frozenset()
         self._idle: SureEvent | None = None
         self._segments = Segments()
         self._numbers = itertools.count()
@@ -76,16 +93,15 @@ class EngineProcess:
             token.check()
             self._stop_waiting()
             child = self._child
-            if (
-                child is None or child.end is not None
-            ):  # what was in one that ended goes with it: see ``ended``
-                child = self._child = self._start()
-                self._engines.clear()
-                self._empty_bytes = 0
+            if child is None or child.end is not None:  # what was in it goes with it: see ``ended``
+                idle = self._find_idle(launch.engine) or Idle(self._start())
+                child = self._child = idle.child
+                self._engines, self._empty_bytes = idle.engines, idle.empty_bytes
             works, working = self._works, self._working
             try:
                 self._prepare(child, launch.engine)
                 before, host_before = _both(meter, host, child.pid)
+                self._note_left(child, host_before)
                 arguments = {"engine": launch.engine, "path": str(launch.path), "params": dict(launch.params)}
                 figures = self._open(child, handle, arguments, token)
                 after, host_after = _both(meter, host, child.pid)
@@ -116,11 +132,17 @@ class EngineProcess:
         before = 0 if not self._engines else private_bytes(child.pid)
         self._ask(child, "", "prepare", {"engine": engine}, RELEASE_S)
         after = private_bytes(child.pid)
-        self._engines.add(engine)
+        self._engines |= {engine}
         if None in {self._empty_bytes, before, after}:
             self._empty_bytes = None
         else:
             self._empty_bytes = (self._empty_bytes or 0) + max(0, (after or 0) - (before or 0))
+
+    def _note_left(self, child: ChildProcess, taken: int | None) -> None:
+        """Note what earlier models have left behind, where there are no others: it is none of the next one's."""
+        if not any(each.child is child for each in self._models.values()):
+            known = taken is not None and self._empty_bytes is not None
+            self._left_bytes = max(0, (taken or 0) - (self._empty_bytes or 0)) if known else 0
 
     def _open(
         self, child: ChildProcess, handle: str, arguments: dict[str, Any], token: CancelToken
@@ -161,7 +183,7 @@ class EngineProcess:
             except (CancelledError, DeadlineExceededError):
                 given_up = not child.answers.abandon(call, undo=received, on_answer=over)
                 if given_up:
-                    _end_unless_answered(child, call)
+                    end_unless_answered(child, call, WORK_S)
                 else:
                     child.begin(*received)
                 raise
@@ -190,6 +212,8 @@ class EngineProcess:
         taken = None if child.end is not None else measure(child.pid)
         if taken is None or empty is None:
             return
+        if device_id == HOST:
+            empty += self._left_bytes
         with self._lock:
             here = [
                 each
@@ -295,6 +319,21 @@ class EngineProcess:
 
     # ---- ending ----
 
+    def give_idle(self, engine: str) -> Idle | None:
+        """Hand a process over that is kept without models, and has this library. Waits for nothing."""
+        if engine not in self._engines or not self._changing.acquire(blocking=False):
+            return None
+        try:
+            child = self._child
+            if self._idle is None or child is None or child.end is not None:
+                return None
+            self._stop_waiting()
+            with self._lock:
+                self._child = None
+            return Idle(child, self._engines, self._empty_bytes)
+        finally:
+            self._changing.release()
+
     def ended(self, child: ChildProcess) -> tuple[str, ...]:
         """Note that a process ended by itself. Returns the handles of the models that went with it."""
         with self._lock:
@@ -324,7 +363,7 @@ class EngineProcess:
             self.end(why)
 
     def _wait_idle(self) -> None:
-        self._idle = _later(IDLE_S, self._end_idle)
+        self._idle = later(IDLE_S, self._end_idle)
 
     def _end_idle(self) -> None:
         with self._changing:
@@ -347,22 +386,3 @@ def _both(meter: Meter, host: Meter, pid: int) -> tuple[int | None, int | None]:
     """Return what a process holds where its model is, and of the machine's memory."""
     on_host = host.taken(pid)
     return (on_host if meter.device_id == HOST else meter.taken(pid)), on_host
-
-
-def _end_unless_answered(child: ChildProcess, call: Call) -> None:
-    """End a process whose work does not stop although no caller waits for it any more."""
-
-    def wait_or_kill() -> None:
-        if not child.answers.wait(call, WORK_S):
-            child.kill(
-                f"did not stop {WORK_S:g} s after its work was cancelled, or its time was up, and was killed"
-            )
-
-    start_thread(wait_or_kill, "engine-patience")
-
-
-def _later(seconds: float, do: Callable[[], object]) -> SureEvent:
-    """Do something after so long, unless what is returned is set by then."""
-    over = SureEvent()
-    start_thread(lambda: None if over.wait(seconds) else do(), "engine-timer")
-    return over

@@ -10,7 +10,10 @@ from worker.core.cancellation import CancelToken
 
 
 class TorchScriptEngine:
-    """The library."""
+    """The library. How many threads it uses is set for each model: its process may have had another before."""
+
+    def __init__(self) -> None:
+        self._threads = torch.get_num_threads()
 
     def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Raise EngineError for a GPU that this build of torch has not."""
@@ -25,8 +28,7 @@ class TorchScriptEngine:
         """Load a program, for being used and not trained."""
         token.check()
         self.check(params)
-        if params["threads"]:
-            torch.set_num_threads(params["threads"])
+        torch.set_num_threads(params["threads"] or self._threads)
         return TorchScriptSession(path, params["device"])
 
 

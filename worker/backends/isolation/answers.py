@@ -273,6 +273,18 @@ class Answers:
 
 
 QUESTIONS = frozenset(
-    {"start", "readings", "processes", "check", "check_restart", "notes", "live", "read", "tick"}
+    {
+        "start",
+        "readings",
+        "processes",
+        "check",
+        "check_restart",
+        "notes",
+        "live",
+        "map",
+        "read",
+        "read_file",
+        "tick",
+    }
 )
 """Calls that change nothing that figures tell of. A tick may: it is seen when figures are taken next."""

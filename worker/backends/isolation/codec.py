@@ -5,7 +5,6 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any
 
-from protocol.results import Fragmentation, SharedMemory
 from protocol.vocabulary import (
     DeviceKind,
     DeviceState,
@@ -115,6 +114,8 @@ def packed_readings(readings: Readings) -> list[Any]:
 
 def readings_of(data: list[Any]) -> Readings:
     """Return readings."""
+    from protocol.results import Fragmentation  # noqa: PLC0415 - 10 ms that a device's process does not need
+
     values = dict(zip(_READINGS, data, strict=True))
     for name in ("budget_source", "total_source", "used_source", "process_used_source"):
         values[name] = values[name] and _SOURCES[values[name]]
@@ -146,6 +147,8 @@ def packed_block(block: Block) -> list[Any]:
 
 def block_of(data: list[Any]) -> Block:
     """Return what a device made."""
+    from protocol.results import SharedMemory  # noqa: PLC0415 - as above
+
     if len(data) == 1:
         return Block(data[0])
     actual_bytes, shared = data

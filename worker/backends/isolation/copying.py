@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from worker.backends.base import Piecewise
-from worker.backends.host_memory import address_of, copy
+from worker.backends.host_memory import copy_between
 from worker.backends.isolation.answers import LAST_WORD_S, Call
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
@@ -16,6 +16,9 @@ from worker.core.cancellation import CancelToken
 
 _ON_THEIR_WAY = 3
 """Pieces of one copy that may be under way at once: one being filled, one being emptied, one between."""
+
+FILE_PIECE_BYTES = 32 * 2**20
+"""What needs no slot is cut into pieces of this size, for progress and cancelling."""
 
 _LOOK_AGAIN_S = 0.05
 """Who waits for a slot looks this often whether its own request has ended."""
@@ -39,7 +42,7 @@ def receive(
     """Copy from the device."""
 
     def take(at: int, piece: memoryview) -> None:
-        _copy(into[at - offset : at - offset + len(piece)], piece)
+        copy_between(into[at - offset : at - offset + len(piece)], piece)
 
     receive_each(child, slots, name, offset, len(into), take, token)
 
@@ -61,6 +64,22 @@ def receive_each(
             under_way.begin(
                 slot, partial(arrive, start, slots.view(slot, size)), "read", name, start, slot, size
             )
+
+
+def copy_file(
+    child: ChildProcess, slots: Slots, do: str, name: str, path: str, size: int, token: CancelToken, done: Done
+) -> None:  # fmt: skip
+    """Have the process copy between a block and a file that it has mapped; ``do`` says which way."""
+    with _UnderWay(child, slots, token) as under_way:
+        for start in range(0, size, FILE_PIECE_BYTES):
+            token.check()
+            under_way.make_way()
+            length = min(FILE_PIECE_BYTES, size - start)
+            under_way.begin(None, partial(done, start + length), do, name, start, length, path, size)
+
+
+def _nothing() -> None:
+    """Give back no slot."""
 
 
 class _UnderWay:
@@ -100,8 +119,7 @@ class _UnderWay:
 
     def slot(self) -> int:
         """Take a slot, finishing pieces of our own rather than wait for others' where that can help."""
-        while len(self._pieces) >= _ON_THEIR_WAY:
-            self._finish_oldest()
+        self.make_way()
         while True:
             slot = self._slots.take(wait_s=0 if self._pieces else _LOOK_AGAIN_S)
             if slot is not None:
@@ -112,10 +130,16 @@ class _UnderWay:
                 self._token.check()
                 self._child.answers.read_what_came()
 
-    def begin(self, slot: int, arrived: Callable[[], None], do: str, *arguments: Any) -> None:
-        """Send a piece on its way; ``arrived`` is called once the device is done with it."""
+    def begin(self, slot: int | None, arrived: Callable[[], None], do: str, *arguments: Any) -> None:
+        """Send a piece on its way; ``arrived`` is called once the device is done with it, and with its slot."""
         call = self._child.begin(do, *arguments, token=self._token)
-        self._pieces.append((call, arrived, partial(self._slots.give_back, slot)))
+        give_back = _nothing if slot is None else partial(self._slots.give_back, slot)
+        self._pieces.append((call, arrived, give_back))
+
+    def make_way(self) -> None:
+        """Wait until one more piece may be on its way."""
+        while len(self._pieces) >= _ON_THEIR_WAY:
+            self._finish_oldest()
 
     def _finish_oldest(self) -> None:
         call, arrived, give_back = self._pieces[0]  # taken out only then: it can be cancelled meanwhile
@@ -143,7 +167,9 @@ class Sending(_UnderWay):
     def __call__(self, offset: int, data: memoryview) -> None:
         """Send bytes on their way; they may be changed from then on. Raises what became of those before."""
         self.put_each(
-            offset, len(data), lambda at, piece: _copy(piece, data[at - offset : at - offset + len(piece)])
+            offset,
+            len(data),
+            lambda at, piece: copy_between(piece, data[at - offset : at - offset + len(piece)]),
         )
 
     def put_each(self, offset: int, length: int, fill: Piecewise, done: Done = no_report) -> None:
@@ -163,11 +189,3 @@ class Sending(_UnderWay):
 def _pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:
     for start in range(offset, offset + length, SLOT_BYTES):
         yield start, min(SLOT_BYTES, offset + length - start)
-
-
-def _copy(to: memoryview, from_: memoryview) -> None:
-    """Copy with the interpreter's lock free where both ends can be addressed."""
-    if from_.readonly:
-        to[:] = from_
-    else:
-        copy(address_of(to), address_of(from_), len(to))

@@ -19,6 +19,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.errors import CancelledError, OutOfMemoryError, WorkerError
 from worker.core.log import log
+from worker.core.paths import said_of
 from worker.core.records import DeviceInfo
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent, SureLock
@@ -174,7 +175,7 @@ class Launching:
         try:
             child = ChildProcess(self._launch, self._slots, self._on_end)
         except OSError as error:
-            raise LaunchError(f"no process can be started with {python}: {error.strerror}") from error
+            raise LaunchError(f"no process can be started with {python}: {said_of(error)}") from error
         except (OutOfMemoryError, MemoryError) as error:
             raise LaunchError(f"no process can be started with {python}: {error}") from error
         try:
