@@ -289,6 +289,7 @@ def test_a_transfer_that_takes_too_long(real: Make) -> None:
     from tests.e2e.csharp.host import milliseconds
 
     worker = real("--simulated-device", "64MiB,stall_copy=1", RequestTimeout=milliseconds(1500))
+    wait_started(worker)  # which the time of a call includes
     memory = service_memory(worker)
     source = allocate(memory, 32 * MIB, DeviceId="cpu")
     request = make(
