@@ -124,14 +124,16 @@ class _Server:
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = [number, None, packed_error(error)]
         self._tokens.pop(number, None)
-        if do not in QUESTIONS:
-            with self._changing:
-                self._changes += 1
+        changing = do not in QUESTIONS
+        if changing:
+            self._changing.acquire()
+            self._changes += 1
+            self._changing.release()
         try:
             self._pipe.send(answer, any_values=do == WORK)
         except OSError:
             os._exit(0)  # the worker is gone
-        if do not in QUESTIONS:
+        if changing:
             self._figures.follow()
 
     def _take(self, device_id: str) -> Readings:

@@ -18,7 +18,7 @@ class Actions:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
-        refresh: Read the operating system now instead of answering from readings up to 100 ms old.
+        refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
         """
         return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
 
@@ -288,7 +288,7 @@ class AsyncActions:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
-        refresh: Read the operating system now instead of answering from readings up to 100 ms old.
+        refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
         """
         return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
 

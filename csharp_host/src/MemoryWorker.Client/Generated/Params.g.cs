@@ -42,7 +42,7 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
 
     private readonly bool _refresh = false;
 
-    /// <summary>Read the operating system now instead of answering from readings up to 100 ms old.</summary>
+    /// <summary>Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.</summary>
     public bool Refresh { get => _refresh; init { _refresh = value; _assigned |= 0x20; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
