@@ -199,6 +199,13 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 64 * MIB}),
         ("memory.plan_batches", {"item_count": 0, "bytes_per_item": 1, "max_fraction": 0}),
         ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 1, "device_id": "sim:9"}),
+        ("memory.plan_batches", {}),
+        ("memory.plan_batches", {"item_count": 1}),
+        ("memory.plan_batches", {"plan_id": "batches-1", "max_fraction": 0.5}),
+        ("memory.plan_batches", {"plan_id": "batches-9"}),
+        ("memory.plan_batches", {"item_count": 100, "bytes_per_item": MIB}, "work"),
+        ("memory.plan_batches", {"plan_id": "$work.plan_id", "done_items": 40}),
+        ("memory.plan_batches", {"plan_id": "$work.plan_id", "done_items": 101}),
     ],
     "models": [
         ("memory.get_model_status", {"device_id": "sim:0"}),
@@ -276,9 +283,13 @@ CONVERSATIONS: dict[str, list[Step]] = {
     ],
 }  # fmt: skip
 
+NO_LEDGER = ("store.", "operation.")
+"""How actions begin that the in-memory worker refuses until a test says what they answer."""
+
 NOT_COMPARED = {
     "memory.get_metrics": "text of which the in-memory worker has the ledger's part alone",
     "worker.ping": "the time it has run",
+    "worker.get_health": "it has no parts to be well or ill",
     "worker.cancel": "a host's own token says it",
     "worker.subscribe": "ReadEventsAsync says it",
     "worker.shutdown": "DisposeAsync says it",
