@@ -11,13 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from protocol.vocabulary import DeviceState
 from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
+from worker.backends.call_threads import CallThreads
 from worker.backends.isolation.answers import QUESTIONS, WORK
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
@@ -55,15 +55,15 @@ def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> Non
     pipe = FramePipe(read_fd, write_fd)
     server = _Server(pipe, setup, lend)
     receive, is_quick, answer = pipe.receive, server.is_quick, server.answer
-    with ThreadPoolExecutor(_CALLS_AT_ONCE, "call") as threads:
-        while (message := receive()) is not None:
-            if len(message) == 1:
-                server.cancel(message[0])
-            elif is_quick(message):
-                answer(message)
-            else:
-                server.begin(message, threads.submit)
-        os._exit(0)  # whatever still runs: no caller waits for it
+    submit = CallThreads(_CALLS_AT_ONCE).submit
+    while (message := receive()) is not None:
+        if len(message) == 1:
+            server.cancel(message[0])
+        elif is_quick(message):
+            answer(message)
+        else:
+            server.begin(message, submit)
+    os._exit(0)  # whatever still runs: no caller waits for it
 
 
 class _Server:
@@ -130,7 +130,10 @@ class _Server:
             self._changes += 1
             self._changing.release()
         try:
-            self._pipe.send(answer, any_values=do == WORK)
+            try:
+                self._pipe.send(answer, any_values=do == WORK)
+            except (TypeError, ValueError, RecursionError) as error:  # a result that no message can hold
+                self._pipe.send([number, None, packed_error(error)])
         except OSError:
             os._exit(0)  # the worker is gone
         if changing:

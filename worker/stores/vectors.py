@@ -10,7 +10,6 @@ from collections.abc import Callable
 from protocol.vocabulary import StoreKind, VectorMetric
 from worker.plugins import InvalidRequestError, UnsupportedError
 from worker.stores.base import Hit, Item, Options, Put, Question, Vector
-from worker.stores.entry import Entry
 from worker.stores.index import EntryStore
 from worker.stores.kept import KeptKind, KeptStore
 from worker.stores.vector_index import VectorError, VectorIndex
@@ -65,14 +64,20 @@ class VectorStore(KeptStore):
             )
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         with self._kind.lock:
-            among = {each.key: each for each in self._having(question.tags)}
+            among = None
+            if question.tags or self._table.any_ended(self._kind.now_ns()):
+                among = [each.key for each in self._having(question.tags)]
         nearest = self._nearest(question.vector, question.limit, among)
-        found = [(key, score) for key, score in nearest if key in among]  # else it came meanwhile
-        contents = self._contents([among[key] for key, _ in found])
+        with self._kind.lock:
+            entries = self._table.entries
+            there = [
+                (entries[key], score) for key, score in nearest if key in entries
+            ]  # else it went meanwhile
+        contents = self._contents([each for each, _ in there])
         hits = [
-            Hit(key, score, each)
-            for (key, score), each in zip(found, contents, strict=True)
-            if each is not None
+            Hit(entry.key, score, content)
+            for (entry, score), content in zip(there, contents, strict=True)
+            if content is not None
         ]
         with self._kind.lock:
             self._hits, self._misses = self._hits + bool(hits), self._misses + (not hits)
@@ -94,7 +99,7 @@ class VectorStore(KeptStore):
     def _metric(self) -> VectorMetric:
         return self._options.metric or VectorMetric.COSINE
 
-    def _nearest(self, vector: Vector, limit: int, among: dict[str, Entry]) -> list[tuple[str, float]]:
+    def _nearest(self, vector: Vector, limit: int, among: list[str] | None) -> list[tuple[str, float]]:
         """Search where the vectors are, or are read back to."""
         vectors, kept = self._vectors, True
         while True:
@@ -102,8 +107,7 @@ class VectorStore(KeptStore):
                 vectors = self._read_back(keep=kept)
             if vectors is None:
                 return []
-            every = len(among) == vectors.count
-            found = vectors.search(_checked(vectors, vector), limit, None if every else among)
+            found = vectors.search(_checked(vectors, vector), limit, among)
             if found is not None:
                 with self._kind.lock:
                     if self._file is not None:
