@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, call, gone, make, progress_into, real, until, wait
+from tests.e2e.csharp.host import (
+    Make,
+    Watched,
+    call,
+    gone,
+    make,
+    progress_into,
+    real,
+    until,
+    wait,
+    wait_started,
+)
 from tests.rigs.dotnet import runtime
 
 __all__ = ["real"]
