@@ -2003,7 +2003,7 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
                 WireReader.Unknown(ref reader, "PlanBatchesParams", refuse: strict);
             }
         }
-        if (strict && (PlanId is null) != (ItemCount is not null && BytesPerItem is not null && DoneItems is null))
+        if (strict && (PlanId is null ? ItemCount is null || BytesPerItem is null || DoneItems is not null : ItemCount is not null || BytesPerItem is not null || DeviceId is not null || (_assigned & 0x14) != 0))
         {
             throw new JsonException("PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it");
         }
