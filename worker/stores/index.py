@@ -88,6 +88,11 @@ class EntryStore:
         return self._options.max_entries or self._kind.default_entries
 
     @property
+    def on_disk(self) -> bool:
+        """Whether what leaves its memory is still there."""
+        return self._file is not None
+
+    @property
     def quick(self) -> bool:
         """Whether its entries are small, and none is on disk."""
         return self._file is None and not self._large
@@ -268,8 +273,8 @@ class EntryStore:
         entry = self._table.entries.get(key)
         if entry is None or entry.ref is None:
             return False
-        self._evictions += 1
         if self._file is None:
+            self._evictions += 1
             self._remove(entry)
         else:
             self._cool(entry)

@@ -76,9 +76,9 @@ class Stores:
             if new:
                 try:
                     self._tools.consumers.add(consumer)
-                except BaseException:
+                except ValueError as error:  # a host has registered one of that name
                     opened.store.close()
-                    raise
+                    raise InvalidRequestError.at("data.store", str(error)) from error
                 self._kinds[home] = consumer
             # Readers have no lock: a table is put in place whole.
             self._scopes[scope] = {**self._scopes.get(scope, {}), name: _Open(home, opened.store)}

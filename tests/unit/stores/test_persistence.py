@@ -96,9 +96,11 @@ def test_what_is_warmed_stays_within_the_limit(world: World) -> None:
         found = cache.get(str(number))
         assert found is not None
         assert len(found.content.data) == 64 * KIB
-    assert cache.put(item("more", bytes(64 * KIB))).reason is None
+    put = cache.put(item("more", bytes(64 * KIB)))
+    assert (put.reason, put.evicted_entries) == (None, 0)
     assert kind.holding().held_bytes <= 300 * KIB
     assert cache.figures().entry_count == 21
+    assert cache.figures().evictions == 0
 
 
 def test_the_bound_counts_what_is_on_disk(world: World) -> None:
