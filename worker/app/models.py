@@ -72,7 +72,9 @@ def _follow(
         problem = f"{error.name} is not installed: pip install memory-worker[servers]"
         log("warning", "no model server is followed", problem=problem)
         return
-    Servers(core, models, owners, consumers).follow(specs, worker.placement.default_device)
+    followed = Servers(core, models, owners, consumers)
+    followed.follow(specs, worker.placement.default_device)
+    worker.at_end.append(followed.end)
 
 
 def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
