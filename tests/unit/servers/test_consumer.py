@@ -300,11 +300,11 @@ def test_who_gave_memory_back_is_woken() -> None:
     assert up.server.woken == woken + 2
 
 
-def test_that_one_stays_asleep_is_said_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_that_one_stays_asleep_is_said_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     """Waking it may take minutes, for which no end waits: what wakes it is said. One that is awake is not spoken of."""
     up = Watched()
     up.watch.end()
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
     up.server.asleep = "POST /wake_up wakes it"
     up.watch.end()
-    assert "it stays asleep, answering no one: POST /wake_up wakes it" in capsys.readouterr().err
+    assert "it stays asleep, answering no one: POST /wake_up wakes it" in capfd.readouterr().err
