@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import params, results, store_params, store_results
+from protocol import params, results
 from protocol.events import EVENTS as EVENTS  # noqa: PLC0414 - the contract's other table
 
 
@@ -17,6 +17,24 @@ class Action:
     """A repeated ``request_id`` is answered from the record instead of being run again."""
     control: bool = False
     """Answered also while the worker is overloaded or draining."""
+
+
+class _StoreAction(Action):
+    """A row whose types are imported when they are first asked for: most workers start without any store."""
+
+    def __init__(self, name: str, *, changes: bool = False) -> None:
+        vars(self).update(name=name, changes=changes, control=False)
+
+    def __getattr__(self, field: str) -> Any:  # only what is not set yet comes here
+        if field not in {"params", "result"}:
+            raise AttributeError(field)
+        from protocol import store_params, store_results  # noqa: PLC0415
+
+        name = vars(self)["name"]
+        vars(self).update(
+            params=getattr(store_params, f"{name}Params"), result=getattr(store_results, f"{name}Result")
+        )
+        return vars(self)[field]
 
 
 ACTIONS: dict[str, Action] = {
@@ -53,20 +71,21 @@ ACTIONS: dict[str, Action] = {
         params.UnregisterConsumerParams, results.UnregisterConsumerResult, changes=True
     ),
     "memory.get_consumers": Action(params.GetConsumersParams, results.GetConsumersResult),
-    "store.open": Action(store_params.StoreOpenParams, store_results.StoreOpenResult, changes=True),
-    "store.put": Action(store_params.StorePutParams, store_results.StorePutResult, changes=True),
-    "store.get": Action(store_params.StoreGetParams, store_results.StoreGetResult),
-    "store.search": Action(store_params.StoreSearchParams, store_results.StoreSearchResult),
-    "store.list": Action(store_params.StoreListParams, store_results.StoreListResult),
-    "store.delete": Action(store_params.StoreDeleteParams, store_results.StoreDeleteResult, changes=True),
-    "store.clear": Action(store_params.StoreClearParams, store_results.StoreClearResult, changes=True),
-    "store.close": Action(store_params.StoreCloseParams, store_results.StoreCloseResult, changes=True),
-    "store.delete_scope": Action(
-        store_params.StoreDeleteScopeParams, store_results.StoreDeleteScopeResult, changes=True
-    ),
-    "store.stats": Action(store_params.StoreStatsParams, store_results.StoreStatsResult),
+    "store.open": _StoreAction("StoreOpen", changes=True),
+    "store.put": _StoreAction("StorePut", changes=True),
+    "store.get": _StoreAction("StoreGet"),
+    "store.search": _StoreAction("StoreSearch"),
+    "store.list": _StoreAction("StoreList"),
+    "store.delete": _StoreAction("StoreDelete", changes=True),
+    "store.clear": _StoreAction("StoreClear", changes=True),
+    "store.close": _StoreAction("StoreClose", changes=True),
+    "store.delete_scope": _StoreAction("StoreDeleteScope", changes=True),
+    "store.stats": _StoreAction("StoreStats"),
+    "operation.begin": Action(params.OperationBeginParams, results.OperationBeginResult, changes=True),
+    "operation.end": Action(params.OperationEndParams, results.OperationEndResult, changes=True),
     "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
     "worker.ping": Action(params.PingParams, results.PingResult, control=True),
+    "worker.get_health": Action(params.GetHealthParams, results.GetHealthResult, control=True),
     "worker.cancel": Action(params.CancelParams, results.CancelResult, control=True),
     "worker.subscribe": Action(params.SubscribeParams, results.SubscribeResult, control=True),
     "worker.shutdown": Action(params.ShutdownParams, results.ShutdownResult, control=True),

@@ -13,7 +13,7 @@ RequestId = Annotated[str, Field(min_length=1, max_length=REQUEST_ID_MAX)]
 
 
 class Meta(BaseModel):
-    """How a request is to be handled. Unknown keys are ignored."""
+    """How a request is to be handled. Unknown keys are ignored, which the reply says."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
@@ -25,7 +25,7 @@ class Meta(BaseModel):
 
 
 class Request(BaseModel):
-    """One line in. Unknown keys are ignored."""
+    """One line in. Unknown keys are ignored, which the reply says."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 

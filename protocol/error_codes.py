@@ -32,6 +32,7 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
         "not registered, unregistered, or forgotten because its lease ran out"
     ),
     ErrorCode.STORE_NOT_FOUND: ErrorRule("not open in that scope: asking for it opens none"),
+    ErrorCode.OPERATION_NOT_FOUND: ErrorRule("not under way: ended before, or never begun"),
     ErrorCode.PLAN_STALE: ErrorRule(
         "what a plan was made on has changed, or it was taken up or is too old; ask again", retryable=True
     ),

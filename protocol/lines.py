@@ -16,6 +16,16 @@ class _Line(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
+class IgnoredKey(BaseModel):
+    """A key of a request line that nothing reads."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+
+    path: str
+    message: str
+    """What may be meant by it."""
+
+
 class SuccessReply(_Line):
     """One line out, for a request that succeeded."""
 
@@ -24,6 +34,8 @@ class SuccessReply(_Line):
     data: dict[str, Any]
     replayed: Literal[True] | None = None
     """Present where the answer was given before."""
+    ignored: list[IgnoredKey] | None = None
+    """Present where the request line has keys, beside or in ``meta``, that nothing reads."""
 
 
 class ErrorReply(_Line):
@@ -34,6 +46,8 @@ class ErrorReply(_Line):
     error: ErrorBody
     replayed: Literal[True] | None = None
     """Present where the answer was given before."""
+    ignored: list[IgnoredKey] | None = None
+    """Present where the request line has keys, beside or in ``meta``, that nothing reads."""
 
 
 class Event(_Line):

@@ -32,6 +32,7 @@ DTYPES = {
 
 LOADER_NAMES = {
     "llama-cpp": "gguf", "llama.cpp": "gguf", "llama_cpp": "gguf", "torchscript": "torch.jit", "onnxruntime": "onnx",
+    "pytorch": "torch",
 }  # fmt: skip
 """Other names of loaders."""
 
@@ -75,9 +76,12 @@ def _seconds(value: Any) -> Any:
 def _paths(value: Any) -> Any:
     """Take a path, or a list of them."""
     each = value if isinstance(value, list) else [value]
-    good = all(isinstance(path, str) and len(path) <= _MAX_PATH_CHARACTERS and path for path in each)
+    good = all(
+        isinstance(path, str) and 0 < len(path) <= _MAX_PATH_CHARACTERS and "\0" not in path for path in each
+    )
     if value is not None and (not good or not 0 < len(each) <= _MAX_PATHS):
-        raise PydanticCustomError("path", "input should be a path, or a list of paths")
+        text = f"input should be a path of up to {_MAX_PATH_CHARACTERS} characters, none of them NUL, or a list of such"
+        raise PydanticCustomError("path", text)
     return value
 
 

@@ -122,7 +122,8 @@ class GetStatusParams(Params):
     include_processes: bool = False
     """List the processes that hold memory of each device. Asks the driver or the system: some milliseconds."""
     refresh: bool = False
-    """Read the operating system now instead of answering from readings up to 100 ms old."""
+    """Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a
+    device in a process of its own). One that does not answer in 40 ms is told of by its last figures."""
 
 
 class GetUsageParams(Params):
@@ -349,16 +350,69 @@ class GetOptimizationRecommendationsParams(Params):
     device_id: Name | None = None
 
 
-class PlanBatchesParams(Params):
-    """Ask how to cut work into batches that fit."""
+_NEW_PLAN, _KNOWN_PLAN = {"item_count", "bytes_per_item"}, {"plan_id", "done_items"}
 
-    item_count: Annotated[int, Field(ge=1, le=INT64_MAX)]
-    bytes_per_item: SizeBytes
+
+class PlanBatchesParams(Params):
+    """Ask how to cut work into batches that fit: ``item_count`` and ``bytes_per_item``, or with ``plan_id`` the rest of it, anew."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["item_count", "bytes_per_item"],
+                    "properties": {
+                        **{key: {"not": {"type": "null"}} for key in sorted(_NEW_PLAN)},
+                        **{key: {"type": "null"} for key in sorted(_KNOWN_PLAN)},
+                    },
+                },
+                {
+                    "required": ["plan_id"],
+                    "properties": {
+                        "plan_id": {"not": {"type": "null"}},
+                        **{key: {"type": "null"} for key in [*sorted(_NEW_PLAN), "device_id"]},
+                        **dict.fromkeys(["fixed_bytes", "max_fraction"], False),
+                    },
+                },
+            ]
+        }
+    )
+    item_count: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
+    bytes_per_item: SizeBytes | None = None
     fixed_bytes: Bytes = 0
     """Needed once beside each batch, whatever its size."""
     device_id: Name | None = None
     max_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of the device's headroom that a batch may take."""
+    plan_id: Name | None = None
+    """Work that was cut before: the headroom is another by now. Everything else but ``done_items`` is as it was."""
+    done_items: Count | None = None
+    """Items of it that are done."""
+
+    @model_validator(mode="after")
+    def _new_or_known(self) -> Self:
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        if not (given >= _NEW_PLAN and not given & _KNOWN_PLAN) and not (
+            "plan_id" in given and given <= _KNOWN_PLAN
+        ):
+            message = "item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it"
+            raise ValueError(message)
+        return self
+
+
+class OperationBeginParams(Params):
+    """Begin to measure something that the host does."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """What ``memory.get_analytics`` counts it as: ``operation:NAME``. At most 256 names are told apart."""
+
+
+class OperationEndParams(Params):
+    """End an operation, and ask what it took."""
+
+    operation_id: Name
+    failed: bool = False
+    """Whether what was done failed: it is counted so."""
 
 
 class Thresholds(Part):
@@ -453,6 +507,10 @@ class HelloParams(Params):
 
 class PingParams(Params):
     """Ask whether the worker answers."""
+
+
+class GetHealthParams(Params):
+    """Ask how each part of the worker is."""
 
 
 class CancelParams(Params):

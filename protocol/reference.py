@@ -14,12 +14,16 @@ _HEAD = f"""\
 
 Generated from `protocol/`; do not edit. One JSON object a line, UTF-8, LF. A field marked `?` may be left
 out; every field of an answer is always present, `null` where it is unknown. Of a request that is refused the first
-100 faults are named, and names are quoted up to 64 characters. How this may grow, and what a reader does with what it
+100 faults are named, and names are quoted up to 64 characters. An unknown
+key in `data` refuses the request; one beside it, or in `meta`, is ignored, and the reply, of whichever kind, names it in
+`ignored`: a list of `path` and `message`, there only then. How this may grow, and what a reader does with what it
 does not know: [compatibility.md](compatibility.md).
 
 ```json
 {{"request_id": "1", "action": "memory.get_status", "data": {{}}, "meta": {{"deadline_ms": 5000}}}}
 {{"request_id": "1", "success": true, "data": {{}}}}
+{{"request_id": "2", "action": "worker.ping", "deadline_ms": 5000}}
+{{"request_id": "2", "success": true, "data": {{"uptime_ms": 9}}, "ignored": [{{"path": "deadline_ms", "message": "unknown key; did you mean meta.deadline_ms?"}}]}}
 ```
 """
 

@@ -19,6 +19,7 @@ from protocol.vocabulary import (
     EvictionStrategy,
     Executed,
     FreedBy,
+    HealthState,
     LeakKind,
     MemoryType,
     ModelState,
@@ -114,20 +115,24 @@ class UnloadedModel(Record):
 
     model_id: str
     freed_bytes: Bytes
-    """By the ledger."""
+    """What the model was counted with, and is no longer: by the ledger."""
     returned_bytes: Bytes | None
-    """Measured at the operating system or driver."""
+    """What came back of its memory, as the operating system or driver shows before and after; null where neither says.
+    More than was claimed where its engine's process has grown since it was last counted."""
     reload_ms: Milliseconds | None
     reason: str
     """Why; and what came back, where that is not what the ledger freed."""
     claimed_bytes: Bytes | None = None
-    """What should have come back; null where only its owner knows."""
+    """What should have come back, the same as ``freed_bytes``; null where only its owner knows."""
     kept_bytes: Bytes | None = None
-    """What of that has not; null where what came back was not measured."""
+    """``claimed_bytes`` less ``returned_bytes``, 0 where more came back; null where that was not measured."""
     mode: UnloadMode = UnloadMode.UNLOAD
     """How much of it went: a model that was shrunk is still loaded."""
     steps: tuple[ReleaseStep, ...] = ()
-    """What was done, in this order."""
+    """What was done, in this order; where all were measured they add up to ``returned_bytes``."""
+    process_returned_bytes: Bytes | None = None
+    """What came back besides where its engine's process ended: interpreter and library, which are no model's; null
+    where no process ended."""
 
 
 class Kept(Record):
@@ -197,7 +202,8 @@ class DeviceStatus(Record):
     """This worker, as the operating system or driver sees it."""
     process_used_source: Source | None
     child_process_bytes: Bytes | None
-    """On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`."""
+    """On the CPU: what the processes take that this worker started, engines' and devices' among them. Not in
+    `process_used_bytes`. One that a plugin started is found within 250 ms."""
     allocated_bytes: Bytes
     """Ledger: live allocations, as asked for."""
     external_bytes: Bytes
@@ -439,13 +445,16 @@ class ModelStatus(Record):
 
     model_id: str
     state: ModelState
+    """``failed`` where the last try to load it failed, and where it can't be loaded; ``unloaded`` where it was lost with
+    its device or its engine's process. Its next use tries either again, unless ``state_reason`` says otherwise."""
     device_id: str | None
     loader: str | None
     declared_bytes: Bytes | None
     estimated_bytes: Bytes | None
     measured_bytes: Bytes | None
     measured_process_bytes: Bytes | None
-    """What the process grew by while it was loaded, by the system; null where other changes hide it."""
+    """What the process that it is in grew by while it was loaded, by the system: its engine's, its device's where that
+    has one, else the worker's; null where other changes hide it."""
     working_bytes: Bytes | None
     """What a model in an engine's process takes beside what it took when it was loaded, measured after its last work;
     null for others."""
@@ -463,8 +472,8 @@ class ModelStatus(Record):
     keep_alive_ms: Milliseconds | None
     expires_in_ms: Milliseconds | None
     state_reason: str | None
-    """Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against
-    it."""
+    """Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or
+    its engine's process; null once it is loaded, and where nothing is known against it."""
 
 
 class LoadModelResult(ModelStatus):
@@ -768,6 +777,30 @@ class PlanBatchesResult(Record):
     peak_bytes: Bytes
     unbatched_bytes: Count
     savings_percentage: Percent
+    plan_id: str | None = None
+    """By which the rest is asked for anew, with ``done_items``, as often as pressure may have changed. A thousand are kept."""
+    remaining_items: Count | None = None
+    """Items that this is the plan for."""
+
+
+class OperationBeginResult(Record):
+    """The operation is under way."""
+
+    operation_id: str
+
+
+class OperationEndResult(Record):
+    """What an operation took: its time, and how the worker's own process grew meanwhile.
+
+    Other processes have figures of their own: devices and engines in ``memory.get_status``.
+    """
+
+    name: str
+    duration_us: Microseconds
+    peak_bytes: Bytes | None
+    """The most that the process had grown by, as it was sampled a hundred times a second; null where the system does not say."""
+    delta_bytes: Int64 | None
+    """What it had grown by at the end; negative where it shrank."""
 
 
 class Limits(Record):
@@ -874,6 +907,25 @@ class PingResult(Record):
     """The worker answers."""
 
     uptime_ms: Milliseconds
+
+
+class PartHealth(Record):
+    """How one part of the worker is."""
+
+    name: str
+    """``requests``, ``events``, ``log``, ``stores``, ``device:ID``, ``models``, ``server:NAME``, ``record``,
+    ``metrics_file``, ``monitor_socket``: those that there are."""
+    state: HealthState
+    reason: str | None
+    """Why it is not ``ok``, or what it does; null where there is nothing to say."""
+
+
+class GetHealthResult(Record):
+    """How the worker is: what each part knows of itself. Nothing is tried out for the question, so it is answered at once."""
+
+    state: HealthState
+    """That of the worst part; what is ``off`` does not count."""
+    parts: tuple[PartHealth, ...]
 
 
 class CancelResult(Record):

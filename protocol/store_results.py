@@ -57,6 +57,8 @@ class StoreSearchResult(Record):
     """The nearest entries, the nearest first."""
 
     results: tuple[StoreHit, ...]
+    prompt: str | None
+    """Preferences that were found as lines of text, for a model's prompt; null for other kinds."""
 
 
 class StoreEntry(Record):
@@ -75,6 +77,8 @@ class StoreListResult(Record):
     entries: tuple[StoreEntry, ...]
     next: str | None
     """Given as ``after`` for the next page; null after the last."""
+    prompt: str | None
+    """Preferences of this page as lines of text, for a model's prompt; null for other kinds."""
 
 
 class StoreDeleteResult(Record):

@@ -76,6 +76,18 @@ class DeviceState(StrEnum):
     LOST = "lost"
 
 
+class HealthState(StrEnum):
+    """How a part of the worker is."""
+
+    OK = "ok"
+    STARTING = "starting"
+    DEGRADED = "degraded"
+    """It works, and not as well as it should."""
+    FAILED = "failed"
+    OFF = "off"
+    """It is not there, and the worker goes without it."""
+
+
 class ModelState(StrEnum):
     """Where a model's weights are."""
 
@@ -294,3 +306,4 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     CONSUMER_NOT_FOUND = "consumer_not_found"
     STORE_NOT_FOUND = "store_not_found"
+    OPERATION_NOT_FOUND = "operation_not_found"

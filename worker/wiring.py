@@ -7,6 +7,7 @@ from protocol.record import Record
 from worker.backends.base import DeviceBackend
 from worker.core.clock import Clock
 from worker.core.events import Event
+from worker.core.health import Health
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 
@@ -35,7 +36,7 @@ class NoEvents:
 
 
 class Core(Record):
-    """The worker's time, record, events, numbers and devices."""
+    """The worker's time, record, events, numbers, devices and health."""
 
     clock: Clock
     history: History
@@ -43,3 +44,5 @@ class Core(Record):
     manager: MemoryManager
     backends: MutableMapping[str, DeviceBackend]
     """By device id. Devices that a probe reveals are added by the device monitor, and none is ever removed."""
+    health: Health
+    """Where parts are added that can say how they are."""

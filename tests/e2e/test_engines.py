@@ -26,19 +26,26 @@ def test_speech_is_detected_in_an_engine_of_its_own(tmp_path: Path) -> None:
         assert started.refused("speech.detect", silence | {"sample_rate": 8000})["code"] == "invalid_request"
         (status,) = started.call("memory.get_model_status", {"model_id": "speech"})["models"]
         assert (status["state"], status["loader"], status["device_id"]) == ("loaded", "onnx", "cpu")
-        assert status["measured_bytes"] > 0
-        assert status["working_bytes"] >= 0
+        (engine,) = psutil.Process(started.pid).children()
+        counted = status["measured_bytes"] + status["working_bytes"]
+        assert status["estimated_bytes"] < status["measured_bytes"] <= counted < engine.memory_info().rss
         assert status["kv_bytes"] is None
         (kept,) = started.call("memory.get_consumers", {"kind": "engine"})["consumers"]
         assert (kept["consumer_id"], kept["held_bytes"]) == ("engine:speech", status["working_bytes"])
         mine = {"consumer_id": "engine:mine", "held_bytes": 0, "offers": []}
         assert started.refused("memory.register_consumer", mine)["code"] == "invalid_request"
         shrunk = started.call("memory.unload_model", {"model_id": "speech", "mode": "shrink"})
-        assert shrunk["mode"] == "shrink"
-        (engine,) = psutil.Process(started.pid).children()
+        assert (shrunk["mode"], shrunk["freed_bytes"]) == ("shrink", shrunk["claimed_bytes"])
+        assert sum(each["returned_bytes"] for each in shrunk["steps"]) == shrunk["returned_bytes"]
+        assert shrunk["kept_bytes"] == max(0, shrunk["claimed_bytes"] - shrunk["returned_bytes"])
+        (smaller,) = started.call("memory.get_model_status", {"model_id": "speech"})["models"]
+        counted = smaller["measured_bytes"] + smaller["working_bytes"]
         engine.kill()
         lost = started.event("memory.model_unloaded")["data"]
-        assert "SIGKILL" in json.dumps(lost)
+        assert (lost["freed_bytes"], lost["returned_bytes"]) == (counted, None)
+        assert "SIGKILL" in lost["reason"]
+        (gone_model,) = started.call("memory.get_model_status", {"model_id": "speech"})["models"]
+        assert (gone_model["state"], "SIGKILL" in gone_model["state_reason"]) == ("unloaded", True)
         assert started.call("speech.detect", silence)["frame_ms"] == 32
         (engine,) = psutil.Process(started.pid).children()
         receipt = started.call("memory.unload_model", {"model_id": "speech"})

@@ -214,6 +214,9 @@ def test_doctor() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
     assert "sim:0  Simulated device 0, available  (default)" in done.stdout
     assert "in a process of its own: " in done.stdout and sys.executable in done.stdout
-    assert "because: no process can be started with /nowhere/python: No such file or directory" in done.stdout
+    assert (
+        "because: no process can be started with /nowhere/python: there is no such file: correct its path, or put it there"
+        in done.stdout
+    )
     assert "probing" not in done.stdout
     assert "\ncuda" in done.stdout, "looked for, whatever came of it"

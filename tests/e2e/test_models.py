@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import MIB, ROOT, Worker, eventually, line, worker
+from tests.rigs import onnx_files
+from tests.rigs.gguf_models import write_llama
 from tests.rigs.model_files import write_model
 
 SIZE = 96 * MIB
@@ -219,12 +221,12 @@ def test_what_is_wrong_with_one_model_is_that_ones_alone(tmp_path: Path) -> None
         "  engine: {path: good.safetensors, loader: llama-cpp}\n"
         "  odd: {path: good.safetensors, pined: true}\n"
         "  good: {path: good.safetensors}\n"
-        "  5: {path: good.safetensors}\n"
+        "  5: {path: good.safetensors, id: []}\n"
     )
     told = {
         "link": "is not below the model root", "far": "it is for cuda:7", "page": "it is a web page",
         "engine": "it is no gguf file", "odd": "pined: is no known key; the nearest is 'pinned'",
-        "models.5": "id: input should be a valid string",
+        "5": "id: input should be a valid string",
     }  # fmt: skip
     with worker("--models", str(tmp_path / "models.yaml"), "--model-root", str(root)) as started:
         rows = {row["model_id"]: row for row in started.call("memory.get_model_status")["models"]}
@@ -275,12 +277,54 @@ def test_models_by_name_with_roles_params_and_preload(tmp_path: Path) -> None:
 def test_doctor_checks_a_file_of_models(tmp_path: Path) -> None:
     """Each model with its size, or why it can't be loaded; then the exit code is 1."""
     write_model(tmp_path / "good.safetensors", 4096)
-    (tmp_path / "models.yaml").write_text("models: {good: {path: good.safetensors}, gone: {path: gone.pt}}")
+    (tmp_path / "models.yaml").write_text(
+        'models: {good: {path: good.safetensors}, gone: {path: gone.pt}, "o\\e[31md": {path: "a\\nb"}}'
+    )
     command = [sys.executable, "-m", "memory_worker", "doctor", "--models", str(tmp_path / "models.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
     assert done.returncode == 1
     assert "model good  4,096 bytes, for the loader safetensors" in done.stdout
-    assert "model gone  CAN'T BE LOADED: No such file or directory" in done.stdout
+    assert "gone.pt: there is no such file: correct its path, or put it there" in done.stdout
+    assert "model o\\u001b[31md  CAN'T BE LOADED: " in done.stdout  # nothing that a terminal obeys
+    assert "a\\u000ab: there is no such file" in done.stdout
+
+
+def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:
+    """Providers and GPUs that a library has not, factories and placements that fail: told as a load tells them."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("xllamacpp")
+    (tmp_path / "m.onnx").write_bytes(onnx_files.scaling(100))
+    write_llama(tmp_path / "m.gguf")
+    write_model(tmp_path / "m.safetensors", 4096, dtype="F32")
+    (tmp_path / "models.yaml").write_text(
+        "models:\n"
+        "  provider: {path: m.onnx, params: {providers: [qnn, cpu]}}\n"
+        "  mapped: {path: m.safetensors, placement: map, dtype: fp16}\n"
+        "  absent: {factory: 'no_such_module:make', preload: true}\n"
+        "  wanting: {factory: 'json:loads', loader: module}\n"
+        "  layers: {path: m.gguf, params: {n_gpu_layers: -1}}\n"
+        "  plain: {path: m.onnx}\n"
+    )
+    command = (sys.executable, "-m", "memory_worker")
+    done = subprocess.run(
+        [*command, "doctor", "--json", "--models", str(tmp_path / "models.yaml")],
+        cwd=ROOT, capture_output=True, check=False, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    rows = {each["model_id"]: each for each in json.loads(done.stdout)["models"]}
+    with worker("--models", str(tmp_path / "models.yaml"), command=command) as started:
+        for model_id in ("provider", "mapped", "absent", "wanting"):
+            told = started.refused("memory.load_model", {"model_id": model_id})["details"]
+            path = "" if told["path"] is None else f"{told['path']}: "
+            assert rows[model_id]["state_reason"] == f"{path}{told['cause']}"
+        for model_id in ("layers", "plain"):
+            assert started.call("memory.load_model", {"model_id": model_id})["state"] == "loaded"
+            assert rows[model_id]["state_reason"] is None
+    assert rows["absent"]["state_reason"].endswith(
+        "no module 'no_such_module'; install it, or start the worker in the folder that has it"
+    )
+    assert rows["plain"]["notes"] == []
+    assert "params.n_gpu_layers has no effect: llama.cpp, as xllamacpp" in rows["layers"]["notes"][0]
 
 
 def test_the_file_of_models_is_read_again(tmp_path: Path) -> None:

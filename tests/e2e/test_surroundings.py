@@ -150,10 +150,17 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
             for said in ("decisions are no longer recorded", "the metrics file cannot be written"):
                 eventually(lambda said=said: told(said), said)
+            health = started.call("worker.get_health")
+            parts = {part["name"]: (part["state"], part["reason"]) for part in health["parts"]}
+            assert health["state"] == parts["record"][0] == "failed"
+            assert parts["metrics_file"][0] == "degraded"
+            assert all("No space" in str(parts[name][1]) for name in ("record", "metrics_file"))
             assert metrics.read_text().endswith("# EOF\n")  # the last that was whole
             before = metrics.stat().st_mtime_ns
             filler.unlink()
             eventually(lambda: metrics.stat().st_mtime_ns != before, "new metrics")
+            parts = {part["name"]: part["state"] for part in started.call("worker.get_health")["parts"]}
+            assert (parts["record"], parts["metrics_file"]) == ("failed", "ok")
             assert started.call("worker.ping")["uptime_ms"] >= 0
             started.close_input()
             assert started.exit_code() == 0

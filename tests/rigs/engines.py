@@ -4,6 +4,7 @@ Its memory is real: anonymous pages that are written to. What it holds of a devi
 lists processes as a device's driver does.
 """
 
+import gc
 import json
 import mmap
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 
 from worker.backends.engines.base import EngineError, EngineLaunch
+from worker.backends.engines.host import EngineHost
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
 from worker.loaders.model_path import resolved_file
@@ -93,7 +95,10 @@ class StandIn:
                 raise RuntimeError("[ShapeInferenceError] axis 7")
             case "lacks memory":
                 raise EngineError("insufficient memory (attempted to allocate 2048.00 MB)")
-        return StandInSession(say)
+            case "waits":
+                Path(say["begun"]).touch()
+                wait_for(say["go"])
+        return StandInSession(say) if "reopens" not in say else ReopeningSession(say)
 
 
 class StandInSession:
@@ -137,6 +142,24 @@ class StandInSession:
         return {"kv_bytes": self.kv_bytes, "kv_bytes_per_token": self._say.get("kv_bytes_per_token")}
 
 
+class ReopeningSession(StandInSession):
+    """Keeps its work when it is to shrink, and can be opened anew; or cannot, as ``reopens`` says."""
+
+    def shrink(self) -> None:
+        pass
+
+    def reopen(self) -> None:
+        if self._say["reopens"] == "fails":
+            raise EngineError("its file is gone")
+        while self.work:
+            self.work.pop().close()
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():
+        threading.Event().wait(0.01)
+
+
 # ---- what plugins do with it ----
 
 
@@ -165,8 +188,34 @@ def hang(weights: Any, data: dict[str, Any], call: Any) -> None:
 def stop_late(weights: Any, data: dict[str, Any], call: Any) -> None:
     """Go on after the request is over, until told to stop."""
     Path(data["begun"]).touch()
-    while not Path(data["go"]).exists():
-        threading.Event().wait(0.01)
+    wait_for(data["go"])
+
+
+def crash_after(weights: Any, data: dict[str, Any], call: Any) -> None:
+    wait_for(data["after"])
+    os.abort()
+
+
+def die_of_want(weights: Any, data: dict[str, Any], call: Any) -> None:
+    """End as a C++ library does that is refused memory."""
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.abort()
+
+
+def answer_late(weights: Any, data: dict[str, Any], call: Any) -> bytes:
+    """Return what no caller waits for any more."""
+    stop_late(weights, data, call)
+    return bytes(data["bytes"])
+
+
+def answer_in_kind(weights: Any, data: dict[str, Any], call: Any) -> Any:
+    """Return what no message can hold."""
+    return {"kind": complex(1, 2)}
+
+
+def sent(weights: Any, data: dict[str, Any], call: Any) -> int:
+    """Count the results that lie in shared memory until the worker has taken them."""
+    return sum(len(each.sent) for each in gc.get_objects() if isinstance(each, EngineHost))
 
 
 def lack_memory(weights: Any, data: dict[str, Any], call: Any) -> None:

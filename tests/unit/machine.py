@@ -18,6 +18,7 @@ from worker.background.expiry import Reaper
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock
 from worker.core.events import Event, ReleaseRequested, UnloadRequested
+from worker.core.health import Health
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest, Decision
 from worker.manager.manager_memory import MemoryManager
@@ -62,7 +63,7 @@ class Machine:
         """What the host does when a consumer of its own is asked for memory."""
         self.manager = MemoryManager(self.clock)
         self.backends: dict[str, DeviceBackend] = {}
-        self.core = Core(self.clock, self.history, self, self.manager, self.backends)
+        self.core = Core(self.clock, self.history, self, self.manager, self.backends, Health())
 
         def backends(_begin: Begin) -> Iterator[DeviceBackend]:
             yield CpuBackend((system or FixedSystemMemory()).read, self.clock.now_ns, pool_bytes, folder)

@@ -32,3 +32,16 @@ def test_every_folder_of_the_worker_has_its_row() -> None:
     rows = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     folders = {each.parent.name for each in (ROOT / "worker").glob("*/__init__.py")}
     assert {each for each in folders if f"`{each}/`" not in rows} == set()
+
+
+def test_each_question_is_asked_once_and_answered() -> None:
+    """A number that leads to its thread, what is asked, and a sentence or two of answer."""
+    page = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+    asked = re.findall(
+        r"^\*\*\[([\w-]*#\d+)\]\((https://github\.com/[\w./-]+/issues/(\d+))\)\*\* “.+”<br>\n(.+)$",
+        page,
+        re.MULTILINE,
+    )
+    assert len(asked) == page.count("**[") > 30
+    assert len({link for _, link, *_ in asked}) == len(asked)
+    assert all(name.endswith(f"#{number}") and len(answer) > 60 for name, _, number, answer in asked)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-from protocol.vocabulary import PressureLevel
 from worker.app.memory import Parts
 from worker.background.expiry import Reaper
 from worker.background.pressure_monitor import PressureMonitor
 from worker.core.cancellation import CancelToken
+from worker.policy.auto import Trigger
 from worker.stream.job_runner import JobRunner
 from worker.stream.work import Claim, Work, optimizing
 
@@ -17,12 +17,10 @@ def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
     return Reaper(parts.core, parts.memory, partial(runner.submit, brief=True))
 
 
-def build_pressure_monitor(
-    parts: Parts, runner: JobRunner, auto_level: PressureLevel | None
-) -> PressureMonitor:
+def build_pressure_monitor(parts: Parts, runner: JobRunner, trigger: Trigger | None) -> PressureMonitor:
     """Build what samples devices. It samples nothing unasked before its pace is set."""
     act: Callable[[str], None] | None = None
-    if auto_level is not None:
+    if trigger is not None:
         from worker.background.auto_optimize import AutoOptimizer  # noqa: PLC0415 - only for --auto-optimize
 
         def submit(device_id: str, act: Callable[[CancelToken], None]) -> bool:
@@ -34,5 +32,5 @@ def build_pressure_monitor(
             )
             return runner.submit_if_free(work, (Claim(device_id, exclusive=True), *work.claims))
 
-        act = AutoOptimizer(parts.core, parts.memory, submit, auto_level).consider
+        act = AutoOptimizer(parts.core, parts.memory, submit, trigger).consider
     return PressureMonitor(parts.core, parts.memory, parts.trends, parts.leaks, parts.pace, act)

@@ -1,15 +1,19 @@
 """Where what tells those who watch is put together. Imported only where somebody is to."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from protocol.vocabulary import HealthState
 from worker import __version__
 from worker.app.memory import Parts
 from worker.app.options import Arguments, fail
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.health import PartHealth
 from worker.core.log import log as write_log
+from worker.core.paths import said_of
 from worker.export.decision_log import DecisionLog
 from worker.export.event_hub import EventHub
 from worker.export.metrics_file import MetricsFile
@@ -35,12 +39,15 @@ class Watchers:
         prepare_for: PrepareFor,
     ) -> None:
         memory, core = parts.memory, parts.core
+        health = core.health
         self._log = log
         self._recorder = None
         if log is not None:
+            health.add("record", log.health)
             self._recorder = recorder = Recorder(log.note, core, memory, parts.trends)
             events.follow(lambda event: recorder.event(*wire_event(event)))
         self._metrics = self._socket = None
+        self._metrics_path = arguments.metrics_file
         if arguments.metrics_file is not None:
             self._metrics = MetricsFile(
                 Path(arguments.metrics_file),
@@ -48,13 +55,17 @@ class Watchers:
                 arguments.metrics_seconds,
                 arguments.metrics_mode,
             )
+            health.add("metrics_file", self._metrics.health)
         if arguments.monitor_socket is not None:
             asked = arguments.monitor_socket
             path = Path(asked) if asked else default_path(os.getpid())
             try:
                 self._socket = MonitorSocket(path, prepare_for, core.clock, timers, wire_event)
             except OSError as error:
-                fail(f"--monitor-socket: {error}")
+                taken = error.errno == errno.EADDRINUSE
+                said = "it is there already: name another path" if taken else said_of(error, "written")
+                fail(f"--monitor-socket: {path}: {said}")
+            health.add("monitor_socket", lambda: [PartHealth("monitor_socket", HealthState.OK)])
         if self._socket is not None:
             events.follow(self._socket.publish)
 
@@ -66,7 +77,7 @@ class Watchers:
             try:
                 self._metrics.start()
             except OSError as error:
-                fail(f"--metrics-file: {error}")
+                fail(f"--metrics-file: {self._metrics_path}: {said_of(error, 'written')}")
         if self._socket is not None:
             self._socket.start()
 
@@ -106,4 +117,4 @@ def decision_log(arguments: Arguments, clock: Clock) -> DecisionLog | None:
     try:
         return DecisionLog(Path(arguments.record), about=about)
     except OSError as error:
-        fail(f"--record: {error}")
+        fail(f"--record: {arguments.record}: {said_of(error, 'written')}")

@@ -15,6 +15,7 @@ from worker.core.records import HOST, Decision, DeviceInfo
 from worker.interface.interface_memory import MemoryInterface, Workers
 from worker.policy.pressure import default_limits
 from worker.telemetry.system import FixedSystemMemory, SystemMemory
+from worker.watch.device_health import device_health
 from worker.watch.device_monitor import DeviceMonitor
 from worker.watch.leaks import LeakWatch
 from worker.watch.pace import Pace
@@ -23,6 +24,7 @@ from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
 from worker.workers.consumers import ConsumerWorker
+from worker.workers.operations import OperationWorker
 from worker.workers.pools import pools
 from worker.workers.questions import Questions
 from worker.workers.reclaim import ReclaimWorker
@@ -47,6 +49,7 @@ class Parts(Record):
 
 def compose(core: Core, surroundings: Surroundings) -> Parts:
     """Put the parts together. No device is sampled yet, and no probe begun."""
+    core.health.add("devices", partial(device_health, core.manager))
     trends, pace = TrendWatch(core.clock), Pace(core.clock)
     leaks = LeakWatch(core.manager, core.clock, surroundings.python_lines)
     monitor = DeviceMonitor(core, trends, pace)
@@ -64,6 +67,7 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
         analytics=AnalyticsWorker(core, trends, leaks),
         restarts=restarts,
         consumers=consumers,
+        operations=OperationWorker(core, surroundings.process_bytes),
     )
 
     def models() -> "ModelInterface":
@@ -75,7 +79,13 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
     return Parts(core, memory, monitor, trends, leaks, pace)
 
 
-def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], None] | None = None) -> Parts:
+def build_memory(
+    arguments: Arguments,
+    core: Core,
+    record: Callable[[Decision], None] | None = None,
+    *,
+    preload: bool = True,
+) -> Parts:
     """Put the parts together as the command line asks. Exits with 2 for a device or file that can't be used."""
     system = FixedSystemMemory() if arguments.deterministic else SystemMemory()
     budget = system.read().budget_bytes or 0
@@ -115,7 +125,7 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
             models=models,
             roles=lambda: read[0].roles,
             servers=lambda: () if arguments.deterministic else read[0].servers,
-            process_bytes=lambda: system.read().process_rss_bytes,
+            process_bytes=system.process_bytes,
             default_device=default,
             python_lines=python_lines,
             record=record,
@@ -127,5 +137,5 @@ def build_memory(arguments: Arguments, core: Core, record: Callable[[Decision], 
         if isinstance(backend, OwnProcess):
             parts.monitor.begin(backend)
     if arguments.models is not None:
-        parts.memory.models.worker.estimate(beside=not arguments.deterministic)
+        parts.memory.models.worker.estimate(beside=not arguments.deterministic, preload=preload)
     return parts

@@ -5,11 +5,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from protocol.vocabulary import HealthState
 from worker.app.devices import may_come
 from worker.app.options import Arguments, fail
 from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend
 from worker.core.errors import ModelLoadFailedError
+from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.core.models import ServerSpec
 from worker.interface.models import ModelInterface
@@ -56,9 +58,12 @@ def build_models(
     servers = tuple(surroundings.servers())
     if servers:
         _follow(core, models, owners, worker, consumers, servers)
-    return ModelInterface(
+    built = ModelInterface(
         core, worker, monitor, lambda: (tuple(surroundings.models()), tuple(surroundings.roles()))
     )
+    if built.configured:
+        core.health.add("models", built.health)
+    return built
 
 
 def _follow(
@@ -70,6 +75,7 @@ def _follow(
         from worker.servers.roster import Servers  # noqa: PLC0415 - needs a library of its own
     except ModuleNotFoundError as error:
         problem = f"{error.name} is not installed: pip install memory-worker[servers]"
+        core.health.add("servers", lambda: [PartHealth("servers", HealthState.FAILED, problem)])
         log("warning", "no model server is followed", problem=problem)
         return
     followed = Servers(core, models, owners, consumers)
@@ -110,7 +116,9 @@ def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend])
     for spec in found.specs:
         refused = None
         if spec.device_id is not None and not may_come(spec.device_id, backends):
-            refused = f"it is for {spec.device_id}; there is {', '.join(backends)}"
+            refused = (
+                f"it is for {spec.device_id}; there is {', '.join(backends)}: declare one of these, or auto"
+            )
             problems.append(f"{path}: {spec.model_id}: {refused}")
         specs.append(spec if refused is None else replace(spec, refused=refused, device_id=None))
     return DeclaredModels(tuple(specs), found.roles, tuple(problems), found.servers)

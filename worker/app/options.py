@@ -1,15 +1,15 @@
 """The command line. Standard library only: it is read before the descriptors are claimed."""
 
 import argparse
+import math
 import os
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from protocol.vocabulary import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_INFLIGHT, PressureLevel, SharedMemoryKind
 from worker import __version__
-from worker.core.text import printable
+from worker.core.text import printable, size_bytes
 
-_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _AUTO_LEVELS = (PressureLevel.MODERATE, PressureLevel.HIGH, PressureLevel.CRITICAL)
 _MOST_FRAMES = 64
 _KNOBS = {
@@ -78,7 +78,7 @@ class Arguments(argparse.Namespace):
     metrics_seconds: float
     monitor_socket: str | None
     plugin: list[str]
-    auto_optimize: PressureLevel | None
+    auto_optimize: PressureLevel | float | None
     trace_python: int | None
     deterministic: bool
     log_level: str | None
@@ -90,14 +90,15 @@ class Arguments(argparse.Namespace):
         return any(each is not None for each in (self.record, self.metrics_file, self.monitor_socket))
 
 
+_COUNT_DIGITS = 9
+
+
 def size(text: str) -> int:
     """Read ``"1048576"`` or ``"8GiB"`` as bytes. ArgumentTypeError for anything else, or none at all."""
-    number = text.rstrip("KMGTiBkmgtIb")
-    unit = text[len(number) :].upper()
-    if not number.isdecimal() or unit not in _UNITS or not 0 < int(number) * _UNITS[unit] < 2**63:
-        message = f"{text!r} is not a size in bytes, such as 1048576, 512MiB or 8GiB"
-        raise argparse.ArgumentTypeError(message)
-    return int(number) * _UNITS[unit]
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def simulated_device(text: str) -> dict[str, int | float]:
@@ -132,6 +133,21 @@ def _seconds(text: str) -> float:
     return milliseconds / 1000
 
 
+def _trigger(text: str) -> PressureLevel | float:
+    """Read a level, or a percentage with its sign or without."""
+    if text in _AUTO_LEVELS:
+        return PressureLevel(text)
+    try:
+        percentage = float(text.removesuffix("%"))
+    except ValueError:
+        percentage = math.nan
+    if not 0 < percentage <= 100:  # noqa: PLR2004 - percent
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(_AUTO_LEVELS)}, nor a percentage above 0 and up to 100"
+        )
+    return percentage
+
+
 def _mode(text: str) -> int:
     readable = {0o600, 0o640, 0o644, 0o660, 0o664, 0o666, 0o400, 0o440, 0o444}
     mode = int(text, 8) if text.isdecimal() and set(text) <= set("01234567") else -1
@@ -144,6 +160,13 @@ def _mode(text: str) -> int:
 def _frames(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MOST_FRAMES:
         message = f"{text!r} is not a number of frames from 1 to {_MOST_FRAMES}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text[:_COUNT_DIGITS]) > 0 or len(text) > _COUNT_DIGITS:
+        message = f"{text!r} is not a whole number from 1 on"
         raise argparse.ArgumentTypeError(message)
     return int(text)
 
@@ -169,7 +192,12 @@ def parse(arguments: list[str]) -> Arguments:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    known = ["--help"]
+
+    def add(*names: str, **more: Any) -> None:
+        known.extend(names)
+        parser.add_argument(*names, **more)
+
     add("command", nargs="?", choices=("serve", "doctor", "broker"), default="serve", help="default: serve")
     add("--json", action="store_true", help="doctor's findings as one JSON object")
     add("--limit-bytes", type=size, metavar="BYTES", help="most that may be allocated on the CPU")
@@ -188,7 +216,7 @@ def parse(arguments: list[str]) -> Arguments:
     )
     add("--max-frame-bytes", type=_at_least(1024), default=DEFAULT_MAX_FRAME_BYTES, metavar="BYTES",
         help="longest line in or out (default 16MiB)")  # fmt: skip
-    add("--max-inflight", type=_at_least(1), default=DEFAULT_MAX_INFLIGHT, metavar="N",
+    add("--max-inflight", type=_count, default=DEFAULT_MAX_INFLIGHT, metavar="N",
         help=f"requests in flight before more are refused (default {DEFAULT_MAX_INFLIGHT})")  # fmt: skip
     add("--pool-bytes", type=lambda text: 0 if text == "0" else size(text), metavar="BYTES", help="most that is kept for reuse where sizes come and"
         " go (default 1/16 of the machine's memory; 0: nothing)")  # fmt: skip
@@ -219,8 +247,9 @@ def parse(arguments: list[str]) -> Arguments:
         " socket that only you may use (default: in the runtime folder); questions only")  # fmt: skip
     add("--plugin", action="append", default=[], metavar="MODULE", help="add the actions of a module of"
         " yours; repeatable; see docs/plugins.md")  # fmt: skip
-    add("--auto-optimize", type=PressureLevel, choices=_AUTO_LEVELS, metavar="LEVEL", help="make room unasked"
-        " where a device stays at this pressure or above (moderate, high, critical): gives up caches, unloads"
+    add("--auto-optimize", type=_trigger, metavar="LEVEL", help="make room unasked"
+        " where a device stays at this pressure or above (moderate, high, critical, or a percentage of its budget such as"
+        " 85): gives up caches, unloads"
         " idle models; never what is in use, pinned or just used")  # fmt: skip
     add("--trace-python", type=_frames, metavar="N", help="trace the worker's own Python objects, N frames"
         " deep, so that lines that leak are named; slows it down")  # fmt: skip
@@ -229,6 +258,15 @@ def parse(arguments: list[str]) -> Arguments:
     add("--log-level", choices=("debug", "info", "warning", "error"),
         help="JSON lines on stderr (default warning; of broker, info)")  # fmt: skip
     add("--version", action="version", version=f"memory-worker {__version__}")
+    for each in arguments:
+        name = each.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+            near = get_close_matches(name, known, 1)
+            parser.error(
+                f"there is no option {printable(name)}" + (f"; did you mean {near[0]}?" if near else "")
+            )
     return parser.parse_args(arguments, namespace=Arguments())
 
 

@@ -17,9 +17,11 @@ from worker.background.due_thread import start
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
 from worker.core.errors import OutOfMemoryError
 from worker.core.events import Publish
+from worker.core.health import Health
 from worker.core.heap import use_one_heap
 from worker.core.ids import Ids
-from worker.core.log import log, serve_log, set_level
+from worker.core.log import log, log_health, serve_log, set_level
+from worker.core.records import HOST
 from worker.core.shortages import RESERVE
 from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
@@ -32,7 +34,6 @@ from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import BRIEF, PLUGINS, JobRunner
 from worker.stream.stdio_loop import StdioLoop
 from worker.stream.work import PluginAction, Work
-from worker.telemetry.process_memory import ProcessMemory
 from worker.wiring import Core, Events
 
 if TYPE_CHECKING:
@@ -86,11 +87,14 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
             hub.follow(narrate)
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
-    parts = build_memory(arguments, Core(clock, history, events, manager, {}), record)
+    parts = build_memory(arguments, Core(clock, history, events, manager, {}, Health()), record)
     memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
-    reaper = build_reaper(parts, runner)
-    pressure = build_pressure_monitor(parts, runner, arguments.auto_optimize)
-    plugins = _plugins(arguments, parts, timers, runner)
+    _add_health(parts.core.health, runner, event_writer, stores)
+    reaper, pressure = (
+        build_reaper(parts, runner),
+        build_pressure_monitor(parts, runner, arguments.auto_optimize),
+    )
+    plugins = _plugins(arguments, parts, timers, runner, stores)
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:
@@ -138,6 +142,13 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
     loop.run(prepare, go_on, first_uses)  # sampling would only keep the first answer waiting
 
 
+def _add_health(health: Health, runner: JobRunner, event_writer: EventWriter, stores: LazyStores) -> None:
+    health.add("requests", runner.health)
+    health.add("events", event_writer.health)
+    health.add("log", log_health)
+    health.add("stores", stores.health)
+
+
 def _prepare(arguments: Arguments) -> None:
     """Take what a shortage would need, while there is no shortage."""
     set_level(arguments.log_level or "warning")
@@ -163,26 +174,41 @@ def _start_threads(
         fail(error.message)
 
 
-def _plugins(arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner) -> dict[str, PluginAction]:
+def _plugins(
+    arguments: Arguments, parts: Parts, timers: Alarm, runner: JobRunner, stores: LazyStores
+) -> dict[str, PluginAction]:
     """Import ``--plugin``. Exits with 2 for one that can't be used."""
     if not arguments.plugin:
         return {}
+    from worker.plugins._batches import Plannable  # noqa: PLC0415
     from worker.plugins._buffers import Buffers  # noqa: PLC0415
+    from worker.plugins._host import PluginHost  # noqa: PLC0415
     from worker.plugins._leases import Models  # noqa: PLC0415
     from worker.plugins._loading import PluginError, load_plugins  # noqa: PLC0415
-    from worker.plugins._operations import Operations  # noqa: PLC0415
+    from worker.plugins._streams import Streams  # noqa: PLC0415
 
     def later(due_ns: int, run: Callable[[], None]) -> None:
         work = Work(action="end of idle buffers", run=lambda _: run(), quick=False, plugin=True)
         timers.at(due_ns, lambda: runner.submit(work))
 
-    core = parts.core
+    core, memory = parts.core, parts.memory
     try:
-        buffers = Buffers(core, parts.memory.allocations, later)
-        parts.memory.consumers.add_source(buffers.consumers)
-        operations = Operations(core.history, core.clock, ProcessMemory().resident_bytes)
-        models = Models(parts.memory.models.worker, core.clock)
-        return load_plugins(arguments.plugin, models, operations, parts.memory.consumers, buffers)
+        buffers = Buffers(core, memory.allocations, later)
+        memory.consumers.add_source(buffers.consumers)
+        streams = Streams(
+            buffers,
+            core.clock,
+            partial(memory.questions.available_bytes, HOST),
+            partial(core.manager.pressure.level, HOST),
+        )
+        plannable = Plannable(
+            memory.questions.available_bytes, buffers.idle_bytes, buffers.drop, core.clock.now_ns
+        )
+        models = Models(memory.models.worker, core.clock)
+        host_of = partial(
+            PluginHost, models, memory.operations, memory.consumers, buffers, streams, plannable, stores.host
+        )
+        return load_plugins(arguments.plugin, host_of)
     except PluginError as error:
         fail(f"--plugin {error}")
 

@@ -1,14 +1,20 @@
 """Where the stores are put together: when something first asks for one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protocol.vocabulary import HealthState
 from worker.app.memory import Parts
+from worker.core.clock import FixedClock
+from worker.core.health import PartHealth
 from worker.core.sure_lock import SureLock
 
 if TYPE_CHECKING:
+    from worker.stores.host import HostStores
     from worker.stores.registry import Stores
+
+_TEND_S = 1.0
 
 
 class LazyStores:
@@ -34,9 +40,23 @@ class LazyStores:
                     now_ns=core.clock.now_ns,
                     utc_ms=lambda: int(core.clock.utc().timestamp() * 1000),
                     folder=self._folder,
+                    tend_s=None if isinstance(core.clock, FixedClock) else _TEND_S,
                 )
                 self._made = Stores(tools)
             return self._made
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell whether any store is open."""
+        if self._made is None:
+            yield PartHealth("stores", HealthState.OFF, "none was asked for")
+        else:
+            yield PartHealth("stores", HealthState.OK)
+
+    def host(self) -> "HostStores":
+        """Return the stores as a plugin uses them."""
+        from worker.stores.host import HostStores  # noqa: PLC0415 - only where stores are used
+
+        return HostStores(self.get())
 
     def close(self, then: Callable[[], None]) -> None:
         """Give everything back, where there is anything, and go on with what is below."""

@@ -26,9 +26,25 @@ COPY_CHUNK_BYTES = 8 * 2**20
 
 
 Write = Callable[[int, memoryview], None]
-"""Writes bytes to a place in a block."""
+"""Writes bytes to a place in a block. May have ``put_each`` besides (``WritesEach``)."""
 Fill = Callable[[memoryview | None, Write], None]
 """Fills a model's block: by its own bytes where the worker can address them, else through ``Write``."""
+
+Piecewise = Callable[[int, memoryview], None]
+"""Called with a place in a block, and memory that is to be filled with what belongs there, or holds it."""
+
+
+@runtime_checkable
+class WritesEach(Protocol):
+    """What a ``Write`` has besides if bytes are best put where they are sent from."""
+
+    def __call__(self, offset: int, data: memoryview) -> None:
+        """Write bytes to a place in a block."""
+        ...
+
+    def put_each(self, offset: int, length: int, fill: Piecewise, done: Done) -> None:
+        """Have each piece of a part filled, in order; ``done`` is called with how much of it is there."""
+        ...
 
 
 class DeviceBackend(Protocol):
@@ -153,6 +169,18 @@ class ProbedBeside(DeviceBackend, Protocol):
 class OwnProcess(ProbedBeside, Protocol):
     """What a backend has besides if its devices live in a process of their own, and so can come and go."""
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while there is none."""
+        ...
+
+    def recent_readings(self, device_id: str, max_age_ms: int | None) -> tuple[Readings, int] | None:
+        """Return what that process last noted, and how many nanoseconds ago. Never waits, however the process is.
+
+        None where that is older, or something was changed since: it has to be asked.
+        """
+        ...
+
     def work(
         self, name: str, work: RemoteWork, token: CancelToken, report: Callable[[int, int], None]
     ) -> Any:
@@ -164,6 +192,55 @@ class OwnProcess(ProbedBeside, Protocol):
 
         OutOfMemoryError, and nothing was done, unless a new process has a place for it and ``needed_bytes`` more.
         """
+        ...
+
+
+@runtime_checkable
+class CopiesWhole(DeviceBackend, Protocol):
+    """What a backend has besides if a copy of a whole block is faster than one of its pieces after another."""
+
+    def read_each(
+        self,
+        allocation_id: str,
+        size: int,
+        take: Piecewise,
+        token: CancelToken,
+        done: Done,
+    ) -> None:
+        """Copy a block's first ``size`` bytes out: ``take`` is called with each place, in order, and what lies there."""
+        ...
+
+    def write_each(
+        self,
+        allocation_id: str,
+        size: int,
+        fill: Piecewise,
+        token: CancelToken,
+        done: Done,
+    ) -> None:
+        """Copy a block's first ``size`` bytes in: ``fill`` is called with each place, in order, and memory to fill."""
+        ...
+
+
+@runtime_checkable
+class SharesFiles(Protocol):
+    """What a backend has besides if some of its blocks are files that any process of this user's can map."""
+
+    def shared_file(self, allocation_id: str) -> str | None:
+        """Return where a block lies; None for one that is no file."""
+        ...
+
+
+@runtime_checkable
+class MapsSharedFiles(Protocol):
+    """What a backend has besides if it copies from and to such files by itself."""
+
+    def read_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Copy a block's first ``size`` bytes to a file. False, and nothing was done, where it can't be mapped."""
+        ...
+
+    def write_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Copy a block's first ``size`` bytes from a file. Returns as ``read_file``."""
         ...
 
 

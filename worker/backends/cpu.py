@@ -165,6 +165,11 @@ class CpuBackend:
         buffer.touched = buffer.touched or writable
         return buffer.view
 
+    def shared_file(self, allocation_id: str) -> str | None:
+        """Return the file that a host maps; None for a block that can be addressed here."""
+        buffer = self._buffers[allocation_id]
+        return str(buffer.path) if isinstance(buffer, SharedBuffer) and buffer.view is None else None
+
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a buffer."""
         token.check()

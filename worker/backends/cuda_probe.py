@@ -70,10 +70,9 @@ class CudaDevice(TorchDevice):
                 return ProcessMemory(used, Source.NVML)
         if self._luid is None:
             return None
-        used = pdh.process_used_bytes(self._luid, os.getpid())
+        used, shared = pdh.process_held_bytes(self._luid, os.getpid())
         if used is None:
             return None
-        shared = pdh.process_used_bytes(self._luid, os.getpid(), pdh.PROCESS_SHARED)
         return ProcessMemory(used, Source.PDH, None if shared is None else max(0, shared - pinned_bytes))
 
     def processes(self) -> dict[int, int | None] | None:

@@ -11,17 +11,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from protocol.vocabulary import DeviceState
 from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
-from worker.backends.isolation.codec import packed, packed_error, request_of
+from worker.backends.call_threads import CallThreads
+from worker.backends.isolation.answers import QUESTIONS, WORK
+from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
+from worker.backends.isolation.figures_page import FiguresWriter
 from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
+from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
+from worker.core.records import Readings
+from worker.core.sure_lock import SureLock
 
 _CALLS_AT_ONCE = 32
 """More than the worker's own threads: none of its calls waits for another's."""
@@ -29,6 +35,12 @@ _CALLS_AT_ONCE = 32
 _QUICK = frozenset({"check", "free", "readings"})
 _QUICK_BYTES = 2**20
 """Blocks of up to this size are made at once."""
+
+_SIZE = 1
+"""Where a request has its size."""
+
+_DO = "_do_"
+_PLAIN = {int, list, type(None)}
 
 _PR_SET_PDEATHSIG = 1
 
@@ -42,15 +54,16 @@ def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> Non
     _leave_signals_to_the_worker(setup["parent"])
     pipe = FramePipe(read_fd, write_fd)
     server = _Server(pipe, setup, lend)
-    with ThreadPoolExecutor(_CALLS_AT_ONCE, "call") as threads:
-        while (message := pipe.receive()) is not None:
-            if "cancel" in message:
-                server.cancel(message["cancel"])
-            elif server.is_quick(message):
-                server.answer(message)
-            else:
-                server.begin(message, threads.submit)
-        os._exit(0)  # whatever still runs: no caller waits for it
+    receive, is_quick, answer = pipe.receive, server.is_quick, server.answer
+    submit = CallThreads(_CALLS_AT_ONCE).submit
+    while (message := receive()) is not None:
+        if len(message) == 1:
+            server.cancel(message[0])
+        elif is_quick(message):
+            answer(message)
+        else:
+            server.begin(message, submit)
+    os._exit(0)  # whatever still runs: no caller waits for it
 
 
 class _Server:
@@ -61,32 +74,40 @@ class _Server:
         self._setup = setup
         self._lend = lend
         self._slots = Slots.open(setup["slots"])
+        self._maps = SharedMaps()
         self._never = CancelToken(time.monotonic_ns)
+        self._calls = {
+            name.removeprefix(_DO): getattr(self, name) for name in dir(self) if name.startswith(_DO)
+        }
         # All mutable state: the backend once it is made, running calls, and models on their way in.
         self._backend: DeviceBackend
         self._tokens: dict[int, CancelToken] = {}
         self._fillings: dict[str, Filling] = {}
+        self._changing = SureLock()
+        self._changes = 0
+        """Calls done that may have changed something."""
+        self._figures = FiguresWriter(self._slots.page, setup["life"], self._take, lambda: self._changes)
 
     def is_quick(self, message: Message) -> bool:
         """Tell whether a call can be answered at once: it takes well under a millisecond, and nothing else runs."""
         if self._tokens:
             return False
-        do = message["do"]
-        return do in _QUICK or (do == "allocate" and message["with"][1]["size_bytes"] <= _QUICK_BYTES)
+        do = message[1]
+        return do in _QUICK or (do == "allocate" and message[2][1][_SIZE] <= _QUICK_BYTES)
 
     def answer(self, message: Message) -> None:
         """Answer a call on this thread: it can't be cancelled."""
-        left_ns = message["left_ns"]
+        left_ns = message[3]
         token = self._never
         if left_ns is not None:
             token = CancelToken(time.monotonic_ns, time.monotonic_ns() + left_ns)
-        self._send(message["call"], message, token)
+        self._answer(message, token)
 
     def begin(self, message: Message, submit: Callable[..., object]) -> None:
         """Note a call, so that it can be cancelled from now on, and run it."""
-        left_ns = message["left_ns"]
+        number, _, _, left_ns = message
         deadline_ns = None if left_ns is None else time.monotonic_ns() + left_ns
-        token = self._tokens[message["call"]] = CancelToken(time.monotonic_ns, deadline_ns)
+        token = self._tokens[number] = CancelToken(time.monotonic_ns, deadline_ns)
         submit(self._answer, message, token)
 
     def cancel(self, call: int) -> None:
@@ -96,20 +117,30 @@ class _Server:
             token.cancel()
 
     def _answer(self, message: Message, token: CancelToken) -> None:
-        self._send(message["call"], message, token)
-
-    def _send(self, call: int, message: Message, token: CancelToken) -> None:
+        number, do, arguments, _ = message
         try:
-            result = packed(getattr(self, f"_do_{message['do']}")(token, *message["with"]))
+            result = self._calls[do](token, *arguments)
+            answer = [number, result if type(result) in _PLAIN else packed(result)]
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
-            answer = {"call": call, "error": packed_error(error)}
-        else:
-            answer = {"call": call, "result": result}
-        self._tokens.pop(call, None)
+            answer = [number, None, packed_error(error)]
+        self._tokens.pop(number, None)
+        changing = do not in QUESTIONS
+        if changing:
+            self._changing.acquire()
+            self._changes += 1
+            self._changing.release()
         try:
-            self._pipe.send(answer)
+            try:
+                self._pipe.send(answer, any_values=do == WORK)
+            except (TypeError, ValueError, RecursionError) as error:  # a result that no message can hold
+                self._pipe.send([number, None, packed_error(error)])
         except OSError:
             os._exit(0)  # the worker is gone
+        if changing:
+            self._figures.follow()
+
+    def _take(self, device_id: str) -> Readings:
+        return self._backend.readings(device_id)
 
     # ---- what can be called ----
 
@@ -117,10 +148,13 @@ class _Server:
         module, _, name = self._setup["factory"].partition(":")
         make: Callable[..., DeviceBackend] = getattr(import_module(module), name)
         self._backend = make(**self._setup["options"])
-        return self._backend.probe()
+        found = self._backend.probe()
+        if self._setup["life"]:
+            self._figures.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
+        return found
 
     def _do_readings(self, _: CancelToken, device_id: str) -> object:
-        return self._backend.readings(device_id)
+        return packed_readings(self._figures.take(device_id))
 
     def _do_processes(self, _: CancelToken, device_id: str, pids: list[int]) -> object:
         if not isinstance(self._backend, KnowsProcesses):
@@ -128,11 +162,11 @@ class _Server:
         found = self._backend.processes(device_id, tuple(pids))
         return None if found is None else list(found.items())
 
-    def _do_check(self, _: CancelToken, request: dict[str, Any]) -> None:
+    def _do_check(self, _: CancelToken, request: list[Any]) -> None:
         self._backend.check(request_of(request))
 
-    def _do_allocate(self, token: CancelToken, allocation_id: str, request: dict[str, Any]) -> object:
-        return self._backend.allocate(allocation_id, request_of(request), token)
+    def _do_allocate(self, token: CancelToken, allocation_id: str, request: list[Any]) -> object:
+        return packed_block(self._backend.allocate(allocation_id, request_of(request), token))
 
     def _do_free(self, _: CancelToken, allocation_id: str) -> object:
         return self._backend.free(allocation_id)
@@ -143,7 +177,26 @@ class _Server:
     def _do_write(self, token: CancelToken, name: str, offset: int, slot: int, length: int) -> None:
         self._backend.write(name, offset, self._slots.view(slot, length), token)
 
-    def _do_load(self, token: CancelToken, handle: str, request: dict[str, Any]) -> None:
+    def _do_map(self, _: CancelToken, path: str, size: int) -> bool:
+        try:
+            self._maps.add(path, size)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _do_read_file(
+        self, token: CancelToken, name: str, offset: int, length: int, path: str, size: int
+    ) -> None:
+        with self._maps.using(path, size) as file, file[offset : offset + length] as into:
+            self._backend.read(name, offset, into, token)
+
+    def _do_write_file(
+        self, token: CancelToken, name: str, offset: int, length: int, path: str, size: int
+    ) -> None:
+        with self._maps.using(path, size) as file, file[offset : offset + length] as data:
+            self._backend.write(name, offset, data, token)
+
+    def _do_load(self, token: CancelToken, handle: str, request: list[Any]) -> None:
         filling = Filling(self._backend, handle, request_of(request), token)
         filling.wait_until_ready()
         self._fillings[handle] = filling
@@ -152,7 +205,8 @@ class _Server:
         self._fillings[handle].put(offset, self._slots.view(slot, length))
 
     def _do_filled(self, _: CancelToken, handle: str, whole: bool) -> object:  # noqa: FBT001 - from the wire
-        return self._fillings.pop(handle).finish(whole=whole)
+        block = self._fillings.pop(handle).finish(whole=whole)
+        return None if block is None else packed_block(block)
 
     def _do_unload(self, _: CancelToken, handle: str) -> object:
         return self._backend.unload(handle)
@@ -166,7 +220,7 @@ class _Server:
 
         def report(completed: int, total: int) -> None:
             with suppress(OSError):  # the worker is gone, and the answer will find that out
-                self._pipe.send({"call": call, "report": [completed, total]})
+                self._pipe.send([call, None, None, [completed, total]])
 
         return getattr(import_module(module), function)(self._backend, name, token, report, **arguments)
 
@@ -178,6 +232,7 @@ class _Server:
         return self._backend.trim(device_id)
 
     def _do_tick(self, _: CancelToken) -> None:
+        self._maps.prune()
         self._backend.tick()
 
     def _do_defragment(self, _: CancelToken, device_id: str) -> object:

@@ -148,3 +148,11 @@ def resident_bytes(address: int, length: int) -> int | None:
 def copy(destination: int, source: int, length: int) -> None:
     """Copy memory. The interpreter's lock is free meanwhile."""
     ctypes.memmove(destination, source, length)
+
+
+def copy_between(to: memoryview, from_: memoryview) -> None:
+    """Copy with the interpreter's lock free where both ends can be addressed. ValueError unless they are of one length."""
+    if from_.readonly or len(to) != len(from_) or not len(to):
+        to[:] = from_
+    else:
+        copy(address_of(to), address_of(from_), len(to))

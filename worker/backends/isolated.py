@@ -4,18 +4,19 @@ The process is started beside everything else, called through small messages, an
 What was on its devices is gone then, and said so; ``restart`` is the other way: everything is carried over.
 """
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from protocol.vocabulary import DeviceState, Executed
-from worker.backends.base import Fill, HeldByProcess, OnChange, RemoteWork
+from worker.backends.base import Fill, HeldByProcess, OnChange, Piecewise, RemoteWork
 from worker.backends.isolation import codec
 from worker.backends.isolation.answers import LAST_WORD_S, Call, OnReport
 from worker.backends.isolation.asking import ANSWER_S, PATIENCE_S, Asking
 from worker.backends.isolation.carrying import Held, give_up, read_out
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
-from worker.backends.isolation.copying import receive, send
+from worker.backends.isolation.copying import Sending, copy_file, receive, receive_each, send
 from worker.backends.isolation.displaced import Displaced
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.launching import Launching
@@ -24,9 +25,10 @@ from worker.backends.isolation.presence import Presence
 from worker.backends.isolation.restarting import replace as replace_process
 from worker.backends.isolation.restarting import restarted, used_bytes
 from worker.backends.isolation.returning import Returning
-from worker.backends.isolation.slots import Slots
+from worker.backends.isolation.slots import SLOT_BYTES, Slots
+from worker.backends.pieces import Done
 from worker.core.cancellation import CancelToken
-from worker.core.clock import Clock
+from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, WorkerError
 from worker.core.records import AllocationRequest, Block, Defragmented, DeviceInfo, Readings, Restarted
 
@@ -53,11 +55,12 @@ class IsolatedBackend:
         self._launch = launch
         self._others = others
         self._now_ns = clock.now_ns
-        self._slots = Slots.create(as_file=slots_as_file)
+        self._slots = Slots.create(as_file=slots_as_file, figures=True)
         self._presence = Presence(expected, self._with_displaced)
         self._changed = self._presence.changed
         # All mutable state besides the process's: what is on its devices, what waits in host memory, what went
-        # with the last process, and the largest size of each kind that is known to be possible.
+        # with the last process, and the largest size of each kind that is known to be possible. One entry is added,
+        # read or removed without a lock; a process that ends has all of them replaced, what went noted first.
         self._held: dict[str, Held] = {}
         self._displaced = Displaced(self._slots)
         self._asking = Asking(clock)
@@ -155,18 +158,17 @@ class IsolatedBackend:
     # ---- answering ----
 
     def _hold(self, child: ChildProcess, name: str, held: Held) -> None:
-        with self._changed:
-            if child.end is not None:  # it ended after its answer: what it made went with it
-                raise EndedError(child.end)
-            self._held[name] = held
+        self._held[name] = held
+        if child.end is not None:  # it ended after its answer: what it made went with it
+            self._held.pop(name, None)
+            raise EndedError(child.end)
 
     def _device_of(self, name: str) -> str | None:
         """Return where a block is; None if it went with its process. KeyError for one that never was."""
-        with self._changed:
-            held = self._held.get(name)
-            if held is None and name not in self._gone:
-                raise KeyError(name)
-            return None if held is None else held.request.device_id
+        held = self._held.get(name)
+        if held is None and name not in self._gone:
+            raise KeyError(name)
+        return None if held is None else held.request.device_id
 
     def _place_of(self, name: str) -> str:
         """Return where a block is. DeviceUnavailableError if it went with its process."""
@@ -180,6 +182,24 @@ class IsolatedBackend:
         """Ask the process. DeviceUnavailableError where it does not answer in a moment, or is being replaced."""
         with self._presence.using(device_id, Executed.NO, waits=False) as child:
             readings = self._asking.readings(child, device_id)
+        return self._without_promised(device_id, readings)
+
+    def recent_readings(self, device_id: str, max_age_ms: int | None) -> tuple[Readings, int] | None:
+        """Return what the process last noted, and how many nanoseconds ago. Never waits.
+
+        None where that is older, or something was changed since.
+        """
+        child = self._presence.child
+        found = None if child is None else child.figures(device_id)
+        if found is None:
+            return None
+        age_ns = max(0, time.monotonic_ns() - found.taken_ns)
+        if max_age_ms is not None and age_ns > max_age_ms * NS_PER_MS:
+            return None
+        return self._without_promised(device_id, found.readings), age_ns
+
+    def _without_promised(self, device_id: str, readings: Readings) -> Readings:
+        """Leave out the headroom that blocks in host memory wait for."""
         promised = self._displaced.bytes_of(device_id)
         if not promised:
             return readings
@@ -239,15 +259,13 @@ class IsolatedBackend:
             return 0
         returned = self._displaced.drop(name)
         if returned is not None:
-            with self._changed:
-                self._held.pop(name, None)
+            self._held.pop(name, None)
             return returned
         with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
             returned = self._displaced.drop(name)
             if returned is None:
                 returned = child.call(do, name)
-            with self._changed:
-                self._held.pop(name, None)
+            self._held.pop(name, None)
             return returned
 
     def view(self, allocation_id: str, *, writable: bool) -> memoryview | None:  # noqa: ARG002
@@ -272,16 +290,70 @@ class IsolatedBackend:
             if not self._displaced.write(allocation_id, offset, data):
                 send(child, self._slots, "write", allocation_id, offset, data, token)
 
+    def read_each(
+        self, allocation_id: str, size: int, take: Piecewise, token: CancelToken, done: Done
+    ) -> None:
+        """Copy all of a block out, without a pause: ``take`` is called with each place and what lies there."""
+        device_id = self._place_of(allocation_id)
+        with self._presence.using(device_id, Executed.NO, token=token) as child:
+            if not self._displaced.names():
+                receive_each(child, self._slots, allocation_id, 0, size, take, token, done)
+                return
+        chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
+        for start in range(0, size, SLOT_BYTES):
+            piece = chunk[: size - start]
+            self.read(allocation_id, start, piece, token)
+            take(start, piece)
+            done(start + len(piece))
+
+    def write_each(
+        self,
+        allocation_id: str,
+        size: int,
+        fill: Piecewise,
+        token: CancelToken,
+        done: Done,
+    ) -> None:
+        """Copy all of a block in, without a pause: ``fill`` is called with each place and the memory to fill."""
+        device_id = self._place_of(allocation_id)
+        with self._presence.using(device_id, Executed.UNKNOWN, size, token=token) as child:
+            if not self._displaced.names():
+                with Sending(child, self._slots, "write", allocation_id, token) as sending:
+                    sending.put_each(0, size, fill, done)
+                return
+        chunk = memoryview(bytearray(min(size, SLOT_BYTES)))
+        for start in range(0, size, SLOT_BYTES):
+            piece = chunk[: size - start]
+            fill(start, piece)
+            self.write(allocation_id, start, piece, token)
+            done(start + len(piece))
+
+    def read_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Have all of a block copied to a file that a host maps. False, and nothing was done, where it can't be mapped there."""
+        return self._copy_file("read_file", Executed.NO, allocation_id, path, size, token, done)
+
+    def write_file(self, allocation_id: str, path: str, size: int, token: CancelToken, done: Done) -> bool:
+        """Have all of a block copied from a file that a host maps. Returns as ``read_file``."""
+        return self._copy_file("write_file", Executed.UNKNOWN, allocation_id, path, size, token, done)
+
+    def _copy_file(
+        self, do: str, executed: Executed, name: str, path: str, size: int, token: CancelToken, done: Done
+    ) -> bool:
+        device_id = self._place_of(name)
+        with self._presence.using(device_id, executed, token=token) as child:
+            if self._displaced.names() or not child.call("map", path, size, token=token):
+                return False
+            copy_file(child, self._slots, do, name, path, size, token, done)
+            return True
+
     def load(self, handle: str, request: AllocationRequest, fill: Fill, token: CancelToken) -> Block:
         """Have the backend load, and send it the bytes as they come."""
         with self._presence.using(request.device_id, Executed.NO, request.size_bytes, token=token) as child:
             undo = ("filled", handle, False)
             child.call("load", handle, codec.packed_request(request), token=token, undo=undo)
             try:
-                fill(
-                    None,
-                    lambda offset, data: send(child, self._slots, "fill", handle, offset, data, token),
-                )
+                with Sending(child, self._slots, "fill", handle, token) as sending:
+                    fill(None, sending)
             except BaseException:
                 giving_up = child.begin("filled", handle, False)  # noqa: FBT003 - as on the wire
                 child.answers.wait(giving_up, LAST_WORD_S)

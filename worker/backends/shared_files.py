@@ -16,7 +16,7 @@ from pathlib import Path
 from worker.backends.shared_buffer import SharedBuffer
 from worker.core.cancellation import CancelToken
 from worker.core.errors import UnsupportedError
-from worker.core.paths import is_private, make_private, shown
+from worker.core.paths import is_private, make_private, said_of, shown
 from worker.core.shortages import patiently
 from worker.core.sure_lock import SureLock
 
@@ -85,7 +85,7 @@ class SharedFiles:
             path = folder / f"{_PREFIX}{self._token}-{allocation_id}"
             return SharedBuffer(path, size_bytes, token, self._left.append)
         except OSError as error:
-            message = f"no file for the host to map can be made in {folder}: {error}"
+            message = f"no file for the host to map can be made in {folder}: {said_of(error, 'written')}"
             message += "; name a folder that can be written to with --shared-folder"
             raise UnsupportedError(message, folder=str(folder)) from error
 

@@ -13,7 +13,7 @@ from protocol.vocabulary import DeviceKind, MemoryType, Source
 from worker.backends.address_space import AddressSpace
 from worker.backends.base import HeldByProcess, LoadsThroughCopies
 from worker.backends.demotion import demotion_signal
-from worker.backends.host_memory import AnonymousBuffer
+from worker.backends.host_memory import AnonymousBuffer, copy_between
 from worker.core.cancellation import CancelToken
 from worker.core.clock import Clock, FixedClock, SystemClock
 from worker.core.errors import DeviceLostError, DeviceUnavailableError, OutOfMemoryError, UnsupportedError
@@ -159,14 +159,14 @@ class SimulatedBackend(LoadsThroughCopies):
     def read(self, allocation_id: str, offset: int, into: memoryview, token: CancelToken) -> None:
         """Copy out of a block."""
         view = self._start_copy(allocation_id, len(into), token)
-        into[:] = view[offset : offset + len(into)]
+        copy_between(into, view[offset : offset + len(into)])
         if self._corrupts():
             into[0] ^= 0xFF
 
     def write(self, allocation_id: str, offset: int, data: memoryview, token: CancelToken) -> None:
         """Copy into a block."""
         view = self._start_copy(allocation_id, len(data), token)
-        view[offset : offset + len(data)] = data
+        copy_between(view[offset : offset + len(data)], data)
         if self._corrupts():
             view[offset] ^= 0xFF
 

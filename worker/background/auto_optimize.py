@@ -1,4 +1,4 @@
-"""``--auto-optimize LEVEL``: the worker makes headroom by itself where a level lasts, and learns when to leave off."""
+"""``--auto-optimize``: the worker makes headroom by itself where a level lasts, and learns when to leave off."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,17 @@ from worker.core.log import log
 from worker.core.records import sum_if_known
 from worker.core.sure_lock import SureLock
 from worker.interface.interface_memory import MemoryInterface
-from worker.policy.auto import PROTECTED_NS, REGRET_NS, AutoState, decide, learn, pause, regret
-from worker.policy.pressure import SEVERITY
+from worker.policy.auto import (
+    PROTECTED_NS,
+    REGRET_NS,
+    AutoState,
+    Trigger,
+    decide,
+    is_due,
+    learn,
+    pause,
+    regret,
+)
 from worker.policy.recommendations import cheapest_first, is_allowed
 from worker.wiring import Core
 from worker.workers.gone import Gone
@@ -27,6 +36,9 @@ _TAKEN: dict[OptimizationLevel, tuple[type[RecommendedAction], ...]] = {
     OptimizationLevel.AGGRESSIVE: (ClearCache, UnloadModel),
 }
 """What it does of what is recommended, beside what consumers give back. Never what would take models that are in use, pinned or just used."""
+
+_LEAVES_BELOW = 1.0
+"""How far below its percentage a device is brought, in percent of its budget: not to be there again at once."""
 
 _BELOW = {
     PressureLevel.MODERATE: PressureLevel.LOW,
@@ -42,16 +54,14 @@ Submit = Callable[[str, Callable[[CancelToken], None]], bool]
 class AutoOptimizer:
     """Acts on one device at a time, with a pause after each time."""
 
-    def __init__(
-        self, core: Core, memory: MemoryInterface, submit: Submit, from_level: PressureLevel
-    ) -> None:
+    def __init__(self, core: Core, memory: MemoryInterface, submit: Submit, trigger: Trigger) -> None:
         self._memory = memory
         self._pressure = core.manager.pressure
         self._models = core.manager.models
         self._clock = core.clock
         self._publish = core.events.publish
         self._submit = submit
-        self._from_level = from_level
+        self._trigger = trigger
         self._lock = SureLock()
         # All mutable state.
         self._states: dict[str, AutoState] = {}
@@ -67,7 +77,7 @@ class AutoOptimizer:
                 return
             state = self._after_regrets(device_id, self._states.get(device_id, AutoState()), now)
             level = self._pressure.level(device_id)
-            state, effort = decide(state, level, self._from_level, now)
+            state, effort = decide(state, level, self._trigger, now, self._percentage(device_id))
             self._states[device_id] = state
             if effort is None:
                 return
@@ -94,7 +104,7 @@ class AutoOptimizer:
         idle_ns = _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS
         found: tuple[Recommended | ReleaseMemory, ...] = (
             *relief.recommendations((device_id,), idle_ns),
-            *relief.releases((device_id,), _BELOW[self._from_level]),
+            *relief.releases((device_id,), self._target()),
         )
         rows = tuple(
             row
@@ -108,7 +118,10 @@ class AutoOptimizer:
             with self._lock:
                 self._states[device_id] = pause(state, self._clock.now_ns())
             return
-        why = f"automatic: {device_id} was under {level} pressure for a while"
+        at = f"under {level} pressure"
+        if not isinstance(self._trigger, PressureLevel):
+            at = f"at {self._trigger:g} % of its budget or above"
+        why = f"automatic: {device_id} was {at} for a while"
         before = self._pressure.headroom(device_id).total_bytes
         steps, gone = list[Step](), Gone()
         for row in rows[: 1 if state.restraint else None]:
@@ -118,9 +131,18 @@ class AutoOptimizer:
                 returned = relief.carry_out(row.action, token, f"{why}, and {row.reason}")
                 self._note_unloaded(device_id, row)
                 steps.append(Step(row, returned))
-            if SEVERITY[relief.level_now((device_id,))] < SEVERITY[self._from_level]:
+            if not is_due(self._trigger, relief.level_now((device_id,)), self._percentage(device_id)):
                 break
         self._tell(device_id, level, tuple(steps), tuple(gone.released), before, why)
+
+    def _percentage(self, device_id: str) -> float | None:
+        return self._pressure.headroom(device_id).pressure_percentage
+
+    def _target(self) -> PressureLevel | float:
+        """Return to where consumers bring a device."""
+        if isinstance(self._trigger, PressureLevel):
+            return _BELOW[self._trigger]
+        return self._trigger - _LEAVES_BELOW
 
     def _tell(
         self,

@@ -18,7 +18,7 @@ class Actions:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
-        refresh: Read the operating system now instead of answering from readings up to 100 ms old.
+        refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
         """
         return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
 
@@ -150,13 +150,15 @@ class Actions:
         """
         return self._call("memory.plan", results.PlanResult, {"candidates": candidates, "allow_eviction": allow_eviction}, options)
 
-    def plan_batches(self, *, item_count: int, bytes_per_item: int, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
-        """Ask how to cut work into batches that fit.
+    def plan_batches(self, *, item_count: int | None | LeftOut = LEFT_OUT, bytes_per_item: int | None | LeftOut = LEFT_OUT, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, done_items: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
+        """Ask how to cut work into batches that fit: ``item_count`` and ``bytes_per_item``, or with ``plan_id`` the rest of it, anew.
 
         fixed_bytes: Needed once beside each batch, whatever its size.
         max_fraction: Share of the device's headroom that a batch may take.
+        plan_id: Work that was cut before: the headroom is another by now. Everything else but ``done_items`` is as it was.
+        done_items: Items of it that are done.
         """
-        return self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction}, options)
+        return self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction, "plan_id": plan_id, "done_items": done_items}, options)
 
     def set_limits(self, *, device_id: str, limit_bytes: int | None | LeftOut = LEFT_OUT, reserve_bytes: int | None | LeftOut = LEFT_OUT, thresholds: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.SetLimitsResult:
         """Change what is left out stays; ``limit_bytes: null`` takes the cap away.
@@ -253,9 +255,27 @@ class Actions:
         """
         return self._call("store.stats", store_results.StoreStatsResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
 
+    def operation_begin(self, *, name: str, options: CallOptions | None = None) -> results.OperationBeginResult:
+        """Begin to measure something that the host does.
+
+        name: What ``memory.get_analytics`` counts it as: ``operation:NAME``. At most 256 names are told apart.
+        """
+        return self._call("operation.begin", results.OperationBeginResult, {"name": name}, options)
+
+    def operation_end(self, *, operation_id: str, failed: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.OperationEndResult:
+        """End an operation, and ask what it took.
+
+        failed: Whether what was done failed: it is counted so.
+        """
+        return self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
+
     def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""
         return self._call("worker.ping", results.PingResult, {}, options)
+
+    def get_health(self, *, options: CallOptions | None = None) -> results.GetHealthResult:
+        """Ask how each part of the worker is."""
+        return self._call("worker.get_health", results.GetHealthResult, {}, options)
 
     def _call(self, action: str, kind: type[R], data: dict[str, Any], options: CallOptions | None) -> R:
         raise NotImplementedError
@@ -268,7 +288,7 @@ class AsyncActions:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
-        refresh: Read the operating system now instead of answering from readings up to 100 ms old.
+        refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
         """
         return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
 
@@ -400,13 +420,15 @@ class AsyncActions:
         """
         return await self._call("memory.plan", results.PlanResult, {"candidates": candidates, "allow_eviction": allow_eviction}, options)
 
-    async def plan_batches(self, *, item_count: int, bytes_per_item: int, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
-        """Ask how to cut work into batches that fit.
+    async def plan_batches(self, *, item_count: int | None | LeftOut = LEFT_OUT, bytes_per_item: int | None | LeftOut = LEFT_OUT, fixed_bytes: int | LeftOut = LEFT_OUT, device_id: str | None | LeftOut = LEFT_OUT, max_fraction: float | LeftOut = LEFT_OUT, plan_id: str | None | LeftOut = LEFT_OUT, done_items: int | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.PlanBatchesResult:
+        """Ask how to cut work into batches that fit: ``item_count`` and ``bytes_per_item``, or with ``plan_id`` the rest of it, anew.
 
         fixed_bytes: Needed once beside each batch, whatever its size.
         max_fraction: Share of the device's headroom that a batch may take.
+        plan_id: Work that was cut before: the headroom is another by now. Everything else but ``done_items`` is as it was.
+        done_items: Items of it that are done.
         """
-        return await self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction}, options)
+        return await self._call("memory.plan_batches", results.PlanBatchesResult, {"item_count": item_count, "bytes_per_item": bytes_per_item, "fixed_bytes": fixed_bytes, "device_id": device_id, "max_fraction": max_fraction, "plan_id": plan_id, "done_items": done_items}, options)
 
     async def set_limits(self, *, device_id: str, limit_bytes: int | None | LeftOut = LEFT_OUT, reserve_bytes: int | None | LeftOut = LEFT_OUT, thresholds: dict[str, Any] | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.SetLimitsResult:
         """Change what is left out stays; ``limit_bytes: null`` takes the cap away.
@@ -503,9 +525,27 @@ class AsyncActions:
         """
         return await self._call("store.stats", store_results.StoreStatsResult, {"store": store, "user_id": user_id, "project_id": project_id}, options)
 
+    async def operation_begin(self, *, name: str, options: CallOptions | None = None) -> results.OperationBeginResult:
+        """Begin to measure something that the host does.
+
+        name: What ``memory.get_analytics`` counts it as: ``operation:NAME``. At most 256 names are told apart.
+        """
+        return await self._call("operation.begin", results.OperationBeginResult, {"name": name}, options)
+
+    async def operation_end(self, *, operation_id: str, failed: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.OperationEndResult:
+        """End an operation, and ask what it took.
+
+        failed: Whether what was done failed: it is counted so.
+        """
+        return await self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
+
     async def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""
         return await self._call("worker.ping", results.PingResult, {}, options)
+
+    async def get_health(self, *, options: CallOptions | None = None) -> results.GetHealthResult:
+        """Ask how each part of the worker is."""
+        return await self._call("worker.get_health", results.GetHealthResult, {}, options)
 
     async def _call(self, action: str, kind: type[R], data: dict[str, Any], options: CallOptions | None) -> R:
         raise NotImplementedError

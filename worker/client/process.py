@@ -13,6 +13,7 @@ import orjson
 
 from protocol.vocabulary import Executed
 from worker.client.calls import WorkerExitedError
+from worker.core.exit_codes import ending
 
 _LAST_WORDS = 20
 """Lines of the worker's log that an error about its end quotes."""
@@ -79,7 +80,9 @@ class WorkerProcess:
         code = self._process.wait()
         self._errors.join(1.0)
         words = "\n  ".join(self._last_words)
-        return f"the worker ended with {code}" + (f"; its last words:\n  {words}" if words else "")
+        return f"the worker {ending(code, windows=os.name == 'nt')}" + (
+            f"; its last words:\n  {words}" if words else ""
+        )
 
     def _read(self, on_line: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         stdout = self._process.stdout

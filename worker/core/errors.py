@@ -1,10 +1,12 @@
 """Everything a request can fail with. Each class carries its wire code; the message is for people."""
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from protocol.error_codes import ERRORS
-from protocol.results import ErrorBody
 from protocol.vocabulary import ErrorCode
+
+if TYPE_CHECKING:
+    from protocol.results import ErrorBody  # 10 ms that a device's process does not need
 
 
 class WorkerError(Exception):
@@ -19,8 +21,10 @@ class WorkerError(Exception):
         self.retryable = ERRORS[self.code].retryable
         self.details = details
 
-    def body(self) -> ErrorBody:
+    def body(self) -> "ErrorBody":
         """Return what goes on the wire."""
+        from protocol.results import ErrorBody  # noqa: PLC0415 - see above
+
         return ErrorBody(self.code, self.message, self.executed, self.retryable, self.details)
 
 
@@ -116,6 +120,12 @@ class StoreNotFoundError(WorkerError):
     """The store is not open in that scope."""
 
     code = ErrorCode.STORE_NOT_FOUND
+
+
+class OperationNotFoundError(WorkerError):
+    """The operation is not under way: it is over, or never began."""
+
+    code = ErrorCode.OPERATION_NOT_FOUND
 
 
 class PlanStaleError(WorkerError):

@@ -4,7 +4,7 @@ import re
 
 from protocol.record import Record
 
-_BY_COUNT = re.compile(r"(?:alloc|plan|transfer)-[0-9]+", re.ASCII)
+_BY_COUNT = re.compile(r"(?:alloc|batches|operation|plan|transfer)-[0-9]+", re.ASCII)
 _PARTS = re.compile(r"[a-z]+-(0|[1-9][0-9]*)(?:-([0-9a-f]+))?", re.ASCII)
 
 

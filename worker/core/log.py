@@ -20,6 +20,8 @@ from typing import Any, TextIO, cast
 
 import orjson
 
+from protocol.vocabulary import HealthState
+from worker.core.health import PartHealth
 from worker.core.sure_lock import SureEvent, SureLock
 from worker.core.text import UNSEEN, printable
 
@@ -156,6 +158,15 @@ def _show_exception(
         log("error", "uncaught", traceback="".join(traceback.format_exception(kind, error, trace)))
 
 
+def log_health() -> tuple[PartHealth]:
+    """Tell whether lines are lost because no reader takes what stderr has."""
+    waiting = 0 if _writer is None else _writer.waiting
+    said = (
+        f"nobody reads stderr: {waiting} lines wait, and more are dropped" if waiting >= MAX_WAITING else None
+    )
+    return (PartHealth("log", HealthState.OK if said is None else HealthState.DEGRADED, said),)
+
+
 class _Printed:
     """``sys.stdout`` and ``sys.stderr`` of a process that serves: what is printed becomes lines of the log."""
 
@@ -207,6 +218,11 @@ class _Writer:
     def start(self) -> None:
         """Begin. RuntimeError where there is no thread."""
         _thread.start_new_thread(self._run, ())
+
+    @property
+    def waiting(self) -> int:
+        """How many lines wait."""
+        return len(self._waiting)
 
     def put(self, line: bytes) -> None:
         """Take a line over, at once."""

@@ -1,9 +1,23 @@
-"""Paths as other users and readers meet them: folders that only their owner enters, names that are no UTF-8."""
+"""Paths as other users and readers meet them: what the system has against one, names that are no UTF-8, private folders."""
 
+import errno
 import os
 import stat
 import sys
 from pathlib import Path
+
+_MAY_NOT = "it may not be {} by the user that the worker runs as: change its permissions, or its folder's"
+_NOT_OPENED = {
+    errno.ENOENT: "there is no such file: correct its path, or put it there",
+    errno.ENOTDIR: "its path leads through something that is no folder: correct it",
+    errno.EISDIR: "it is a folder: name a file",
+    errno.EACCES: _MAY_NOT,
+    errno.EPERM: _MAY_NOT,
+    errno.EROFS: "it is on a disk that can't be written: name another place",
+    errno.ELOOP: "its path has a link that leads round in a circle: name the file itself",
+    errno.ENAMETOOLONG: "its path is longer than the system takes: correct it, or move the file",
+}
+"""What the system has against opening a file, and what to do."""
 
 
 def shown(path: Path) -> str:
@@ -17,6 +31,20 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a pair, which stands for no byte
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def said_of(error: OSError, doing: str = "read") -> str:
+    """Say what the system, or who raised it, has against a file that is read or ``written``, and what to do.
+
+    The file itself is the sentence's subject, which its caller names.
+    """
+    if error.errno == errno.ENOENT and doing == "written":
+        return "its folder is not there: create it, or correct the path"
+    own_words = error.errno is None or error.strerror != os.strerror(error.errno)
+    if own_words:
+        return error.strerror or str(error)
+    said = _NOT_OPENED.get(error.errno or 0, f"it can't be {{}}: {error.strerror}; see to its disk, or share")
+    return said.format(doing)
 
 
 def make_private(folder: Path) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from enum import Enum, StrEnum
+from typing import TYPE_CHECKING
 
 from protocol.record import Record
-from protocol.results import DefragmentStep, Fragmentation, ReleaseStep, SharedMemory
 from protocol.vocabulary import (
     DeviceKind,
     DeviceState,
@@ -14,6 +14,14 @@ from protocol.vocabulary import (
     PressureLevel,
     Source,
 )
+
+if TYPE_CHECKING:
+    from protocol.results import (  # 10 ms that a device's process does not need
+        DefragmentStep,
+        Fragmentation,
+        ReleaseStep,
+        SharedMemory,
+    )
 
 Report = Callable[[int, int], None]
 """Called with (completed bytes, total bytes)."""
@@ -82,7 +90,7 @@ class Readings(Record):
     resident_bytes: int
     """Part of the live blocks that really takes memory now."""
     cached_bytes: int
-    fragmentation: Fragmentation | None
+    fragmentation: "Fragmentation | None"
     restart_returns_bytes: int | None = None
     """What a new process in place of the device's gives back, a part of ``cached_bytes``, of which nothing goes
     back otherwise; None where no restart is needed, or none is possible."""
@@ -156,14 +164,17 @@ class Receipt(Record):
     """What it was counted with; None where only its owner knows."""
     returned_bytes: int | None
     """What the system or driver shows back; None where it does not say."""
-    steps: tuple[ReleaseStep, ...] = ()
+    steps: "tuple[ReleaseStep, ...]" = ()
+    """They add up to what was returned."""
+    process_bytes: int | None = None
+    """What came back besides: what its process, which ended, took itself; None where none ended."""
 
 
 class Block(Record):
     """What a backend made for an allocation."""
 
     actual_bytes: int
-    shared_memory: SharedMemory | None = None
+    shared_memory: "SharedMemory | None" = None
 
 
 class Defragmented(Record):
@@ -181,7 +192,7 @@ class Restarted(Record):
     """Blocks that were carried over."""
     displaced: dict[str, str]
     """Why, for each block that stays in host memory until there is headroom for it."""
-    steps: tuple[DefragmentStep, ...]
+    steps: "tuple[DefragmentStep, ...]"
 
 
 class AllocationRequest(Record):

@@ -37,11 +37,17 @@ class ExpectedUses:
 
     def within(self, entry_id: str, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of an entry are expected within a time; 1 where there was none: what is not known is dear."""
-        rate = self._rates.rate(entry_id)
-        if rate is None:
-            return 1.0
+        return self.of_all(self.of_consumer(now_ns, within_ns), entry_id)
+
+    def of_consumer(self, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
+        """Return how many uses of all its entries together are expected within a time."""
         within_ns = max(0, within_ns)
-        return rate * (self._all.expected(now_ns, within_ns) + _LEAST_USES * within_ns / HALF_LIFE_NS)
+        return self._all.expected(now_ns, within_ns) + _LEAST_USES * within_ns / HALF_LIFE_NS
+
+    def of_all(self, expected: float, entry_id: str) -> float:
+        """Return how many of the uses that are expected of all are an entry's; 1 where it was never used."""
+        rate = self._rates.rate(entry_id)
+        return 1.0 if rate is None else rate * expected
 
 
 class PricedEntries:
@@ -94,11 +100,11 @@ class PricedEntries:
 
         An offer's ``tag`` is its entry's id. What is in use is not offered.
         """
-        priced = []
+        priced, expected, share = [], self._uses.of_consumer(now_ns), self._uses.of_all
         for entry_id in self._some(need_bytes):
             if entry_id not in in_use:
                 _, size_bytes, cost_ms = self._kept[entry_id]
-                price = self.price_ms(entry_id, cost_ms, now_ns)
+                price = cost_ms * share(expected, entry_id)
                 priced.append((price / max(1, size_bytes), size_bytes, price, entry_id))
         priced.sort()
         offers, missing = [], need_bytes

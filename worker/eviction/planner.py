@@ -1,20 +1,10 @@
 """Which models go to free memory, and why each of the others stays. Pure: no clock, no device."""
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from typing import Protocol
 
 from protocol.record import Record
-
-
-class EvictionMode(StrEnum):
-    """How a victim gives up its memory on the device."""
-
-    SHRINK = "shrink"
-    """It stays, and gives back what its engine keeps beside it."""
-    OFFLOAD = "offload"
-    UNLOAD = "unload"
-
+from protocol.vocabulary import UnloadMode
 
 NOTHING_NEEDED = "stays: nothing has to be freed"
 
@@ -69,7 +59,7 @@ class Victim(Record):
 
     model_id: str
     freed_bytes: int
-    mode: EvictionMode
+    mode: UnloadMode
     reload_ms: int | None
     """What bringing it back takes, from where it goes; None if that was never measured."""
     reason: str
@@ -168,7 +158,7 @@ def plan_eviction(candidates: Iterable[Candidate], need: Need, ranking: Ranking)
         meetable=ceiling >= need.free_bytes,
         freed_bytes=sum(victim.freed_bytes for victim in victims),
         reload_ms=None if None in reload_ms else sum(ms for ms in reload_ms if ms is not None),
-        offloaded_bytes=sum(one.freed_bytes for one in victims if one.mode is EvictionMode.OFFLOAD),
+        offloaded_bytes=sum(one.freed_bytes for one in victims if one.mode is UnloadMode.OFFLOAD),
         victims=victims,
         survivors=tuple(
             Survivor(candidate.model_id, reasons[candidate.model_id])
@@ -242,7 +232,7 @@ def _shrinking(
     """Make the plan by which models stay and give back what their engines keep beside them."""
     reason = "shrunk: its engine gives back working memory, and the model stays"
     victims = tuple(
-        Victim(one.model_id, one.shrinkable_bytes, EvictionMode.SHRINK, 0, reason) for one in shrunk
+        Victim(one.model_id, one.shrinkable_bytes, UnloadMode.SHRINK, 0, reason) for one in shrunk
     )
     names = {one.model_id for one in shrunk}
     return EvictionPlan(
@@ -286,9 +276,9 @@ def _victims(chosen: list[Candidate], need: Need, ranking: Ranking) -> tuple[Vic
     for one in chosen:
         why = "idle past its keep-alive, " if one.expired else ""
         if one.model_id in offloaded:
-            mode, verb, back = EvictionMode.OFFLOAD, "offloaded to host memory", one.restore_ms
+            mode, verb, back = UnloadMode.OFFLOAD, "offloaded to host memory", one.restore_ms
         else:  # 13
-            mode, verb, back = EvictionMode.UNLOAD, "unloaded", one.reload_ms
+            mode, verb, back = UnloadMode.UNLOAD, "unloaded", one.reload_ms
             if one.offloadable:
                 verb = "unloaded, no headroom to offload it"
         reason = f"{verb}: {why}{ranking.because(one)}"

@@ -9,7 +9,7 @@ models and capacities known so far.
 import math
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,8 @@ from typing import Any
 
 import orjson
 
+from protocol.vocabulary import HealthState
+from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.core.paths import shown
 from worker.core.records import Decision, DecisionKind
@@ -48,7 +50,7 @@ class DecisionLog:
         self._ends_at = math.inf
         # All mutable state, the writing thread's: the file, its size, what is to go into it, and the figures told in it.
         self._sink = Sink(path)
-        self._failed = False
+        self._failure: str | None = None
         self._written = 0
         self._waiting = bytearray()
         self._models: dict[str, dict[str, Any]] = {}
@@ -63,6 +65,17 @@ class DecisionLog:
     def note(self, line: dict[str, Any]) -> None:
         """Take a note over, at once: one JSON object, without a key ``use`` or ``models``."""
         self._put(line, _MAX_WAITING_NOTES)
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell whether everything is recorded."""
+        if self._failure is not None:
+            yield PartHealth(
+                "record", HealthState.FAILED, f"decisions are no longer recorded: {self._failure}"
+            )
+            return
+        dropped = self._dropped
+        said = f"{dropped} lines were dropped: the disk was slow" if dropped else None
+        yield PartHealth("record", HealthState.DEGRADED if dropped else HealthState.OK, said)
 
     def close(self) -> None:
         """Write what is left, and close the file; what is not taken within a few seconds is lost."""
@@ -82,9 +95,9 @@ class DecisionLog:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             # Decisions are accepted also where they are no longer recorded, so that nothing piles up.
-            if not self._failed:
+            if self._failure is None:
                 self._survive(self._write if isinstance(item, Decision) else self._write_note, item)
-        if not self._failed:
+        if self._failure is None:
             self._survive(self._flush)
         self._sink.close()
 
@@ -97,7 +110,8 @@ class DecisionLog:
         except MemoryError:
             self._dropped += 1
         except Exception as error:  # noqa: BLE001 - the disk, or a bug
-            self._failed, told = True, {"path": shown(self._path), "error": str(error)}
+            self._failure = str(error)
+            told = {"path": shown(self._path), "error": self._failure}
             patiently(lambda: log("warning", "decisions are no longer recorded", **told))
 
     def _flush(self) -> None:

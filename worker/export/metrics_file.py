@@ -2,10 +2,12 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from protocol.vocabulary import HealthState
+from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.core.paths import shown
 from worker.core.shortages import start_thread
@@ -28,7 +30,7 @@ class MetricsFile:
         self._mode = mode
         self._lock: Lock | None = None
         self._ended = SureEvent()
-        self._failing = False
+        self._failure: str | None = None
         self._over: SureEvent | None = None
         """Set once the thread has ended."""
 
@@ -36,7 +38,7 @@ class MetricsFile:
         """Write now and every so often. OSError if the first does not succeed, or another worker writes it."""
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(self._path.lstat().st_mode):
-                raise OSError(f"{shown(self._path)} is there, and is no file")
+                raise OSError("it is there, and is no file: name another path")
         self._lock = Lock(self._path)
         try:
             self._write()
@@ -44,6 +46,11 @@ class MetricsFile:
         except BaseException:
             self._lock.close()
             raise
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell whether the file has the present figures."""
+        failing = self._failure is not None
+        yield PartHealth("metrics_file", HealthState.DEGRADED if failing else HealthState.OK, self._failure)
 
     def close(self) -> None:
         """Take the file away: figures of a worker that ended are no figures."""
@@ -62,13 +69,13 @@ class MetricsFile:
                 if self._ended.wait(self._seconds):
                     return
                 self._write()
-                self._failing = False
+                self._failure = None
             except MemoryError:
                 continue  # the next one may find some
             except Exception as error:  # noqa: BLE001 - said once, and tried on: a full disk may have space again
-                failing, self._failing = self._failing, True
-                if not failing:
-                    told = {"path": shown(self._path), "error": str(error)}
+                before, self._failure = self._failure, str(error)
+                if before is None:
+                    told = {"path": shown(self._path), "error": self._failure}
                     log("warning", "the metrics file cannot be written", **told)
 
     def _write(self) -> None:

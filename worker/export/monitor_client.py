@@ -25,6 +25,7 @@ from worker.stream.frames import (
     find_request_id,
     read_request,
     success_frame,
+    with_ignored,
 )
 from worker.stream.work import Call, Work
 
@@ -142,7 +143,8 @@ class MonitorClient:
                 return b""
             request_id = request.request_id
             work = prepare(_question(request.action), request.data)
-            return success_frame(request_id, work.run(self._call))
+            frame = success_frame(request_id, work.run(self._call))
+            return frame if request.ignored is None else with_ignored(frame, request.ignored, _REPLY_BYTES)
         except WorkerError as error:
             head = line.head if isinstance(line, Oversize) else line
             return error_frame(request_id or find_request_id(head), error, _REPLY_BYTES)

@@ -1,6 +1,6 @@
 """One row an action: its handler, and what it claims; held against the table of the contract at the start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args, get_type_hints
 
 from protocol.actions import ACTIONS, Action
@@ -35,7 +35,8 @@ class Bindings:
     """The actions that are answered, in the order in which they were bound."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, Binding] = {}
+        # All mutable state: each action's binding, or what binds it and others when the first of them is asked for.
+        self._rows: dict[str, Binding | Callable[[Bindings], None]] = {}
 
     def bind(
         self,
@@ -49,7 +50,7 @@ class Bindings:
     ) -> None:
         """Bind an action. TypeError for one that is not in the table or bound already, or for other types."""
         row = ACTIONS.get(name)
-        if row is None or name in self._rows:
+        if row is None or isinstance(self._rows.get(name), Binding):
             message = f"{name} is {'bound already' if row else 'not in the table of actions'}"
             raise TypeError(message)
         takes, answers = _types_of(handler)
@@ -64,6 +65,10 @@ class Bindings:
                 raise TypeError(message)
         self._rows[name] = Binding(row, handler, claims, makes_allocation, intervenes, brief)
 
+    def bind_later(self, names: Iterable[str], bind_all: "Callable[[Bindings], None]") -> None:
+        """Bind actions when the first of them is asked for: what they need is imported no sooner."""
+        self._rows.update(dict.fromkeys(names, bind_all))
+
     def check_complete(self) -> None:
         """Raise TypeError with the names of actions that are not bound."""
         missing = ACTIONS.keys() - self._rows.keys()
@@ -73,7 +78,11 @@ class Bindings:
 
     def get(self, name: str) -> Binding | None:
         """Return an action's binding; None for one that is not bound."""
-        return self._rows.get(name)
+        found = self._rows.get(name)
+        if found is None or isinstance(found, Binding):
+            return found
+        found(self)
+        return self.get(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)

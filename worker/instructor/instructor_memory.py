@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from protocol import params as p
 from protocol import results as r
-from protocol.actions import OLDER_NAMES
+from protocol.actions import ACTIONS, OLDER_NAMES
 from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, TransferType
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.records import AllocationRequest
@@ -26,10 +26,9 @@ from worker.instructor.models import ModelHandlers
 from worker.instructor.recommendations import wire_outcome, wire_recommendations
 from worker.instructor.refusals import check_size, invalid, unknown_action
 from worker.instructor.session import Session, SessionHandlers
-from worker.instructor.stores import StoreHandlers
 from worker.interface.interface_memory import MemoryInterface
+from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
-from worker.policy.batches import plan_batches
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
 
 if TYPE_CHECKING:
@@ -41,8 +40,16 @@ _IDS = "allocation ids"
 """Claimed by what makes ids and, exclusively, by what names one that is not known yet: it may be in the making."""
 
 
-_MADE_HERE = ("allocation_id", "source_allocation_id", "plan_id", "transfer_id")
+_MADE_HERE = ("allocation_id", "source_allocation_id", "plan_id", "transfer_id", "operation_id")
 """Fields whose ids the worker makes."""
+
+_STORES = tuple(name for name in ACTIONS if name.startswith("store."))
+
+
+def _bind_stores(memory: MemoryInterface, stores: Callable[[], "Stores"], bindings: Bindings) -> None:
+    from worker.instructor.stores import StoreHandlers  # noqa: PLC0415 - when the first store is asked for
+
+    StoreHandlers(memory, stores).bind_all(bindings)
 
 
 class Instructor:
@@ -65,7 +72,7 @@ class Instructor:
         self._history = history
         self._bindings = Bindings()
         self._bind_memory(self._bindings)
-        self._bind_stores(self._bindings, StoreHandlers(memory, stores))
+        self._bindings.bind_later(_STORES, partial(_bind_stores, memory, stores))
         own = SessionHandlers(
             session,
             clock,
@@ -74,10 +81,12 @@ class Instructor:
             clock.now_ns() if started_ns is None else started_ns,
             lambda: tuple(dict.fromkeys((*self._bindings, *self._plugins))),
             memory.sample,
+            memory.health,
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)
         bind("worker.ping", own.ping)
+        bind("worker.get_health", own.get_health)
         bind("worker.cancel", own.cancel)
         bind("worker.subscribe", own.subscribe)
         bind("worker.shutdown", own.shutdown, own.claims_of_shutdown)
@@ -116,20 +125,9 @@ class Instructor:
         bind("memory.released", consumers.released)
         bind("memory.unregister_consumer", consumers.unregister)
         bind("memory.get_consumers", consumers.get_consumers)
+        bind("operation.begin", self._begin_operation)
+        bind("operation.end", self._end_operation)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
-
-    def _bind_stores(self, bindings: Bindings, stores: StoreHandlers) -> None:
-        bind = bindings.bind
-        bind("store.open", stores.open, stores.claims_of_changing)
-        bind("store.put", stores.put, stores.claims_of_putting)
-        bind("store.get", stores.get, stores.claims_of_reading)
-        bind("store.search", stores.search, stores.claims_of_long_reading)
-        bind("store.list", stores.list, stores.claims_of_long_reading)
-        bind("store.delete", stores.delete, stores.claims_of_changing)
-        bind("store.clear", stores.clear, stores.claims_of_changing, intervenes=True)
-        bind("store.close", stores.close, stores.claims_of_changing, intervenes=True)
-        bind("store.delete_scope", stores.delete_scope, stores.claims_of_delete_scope, intervenes=True)
-        bind("store.stats", stores.stats, stores.claims_of_stats)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
         """Turn a request into work. UnknownActionError or InvalidRequestError if it is none."""
@@ -147,8 +145,8 @@ class Instructor:
         check_size(data)
         for field in _MADE_HERE:
             given = data.get(field)
-            if isinstance(given, str):
-                data = {**data, field: self._memory.ids.complete(given)}
+            if isinstance(given, str) and (meant := self._memory.ids.complete(given)) != given:
+                data = {**data, field: meant}
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:
@@ -402,15 +400,23 @@ class Instructor:
         )
 
     def _plan_batches(self, params: p.PlanBatchesParams, _: Call) -> r.PlanBatchesResult:
-        device_id = self._memory.devices.one(params.device_id)
-        return plan_batches(
+        if params.item_count is None or params.bytes_per_item is None:
+            return self._memory.batches.plan_rest(params.plan_id or "", params.done_items)
+        work = BatchWork(
             params.item_count,
             params.bytes_per_item,
             params.fixed_bytes,
             params.max_fraction,
-            device_id,
-            self._memory.questions.available_bytes(device_id),
+            self._memory.devices.one(params.device_id),
         )
+        return self._memory.batches.plan(work)
+
+    def _begin_operation(self, params: p.OperationBeginParams, _: Call) -> r.OperationBeginResult:
+        return r.OperationBeginResult(self._memory.operations.begin(params.name))
+
+    def _end_operation(self, params: p.OperationEndParams, _: Call) -> r.OperationEndResult:
+        ended = self._memory.operations.end(params.operation_id, failed=params.failed)
+        return r.OperationEndResult(ended.name, ended.duration_us, ended.peak_bytes, ended.delta_bytes)
 
     def _claims_of_set_limits(self, params: p.SetLimitsParams) -> Claims:
         return self._device_claims(params.device_id), True

@@ -12,23 +12,21 @@ from pydantic import ValidationError
 from protocol.actions import ACTIONS
 from protocol.params import Params, few_keys
 from worker.core.errors import InvalidRequestError, UnknownActionError
+from worker.stream.envelope import cut, fault_text, nearest
 
 _FIELD_OF_SEVERAL_TYPES = 2
 
 ERRORS_TOLD = 100
 """Faults of a request that are named; the others are counted."""
 
-NAME_MAX = 64
-"""Longer names are cut where they are quoted, and compared with no known one: that takes the square of their length."""
-
 
 def unknown_action(action: str, plugins: Iterable[str]) -> UnknownActionError:
     """Make the error for an action that neither the contract nor a plugin has."""
     known = sorted((*ACTIONS, *plugins))
-    nearest = _nearest(action, known, cutoff=0.4)
-    hint = f"; did you mean {nearest}?" if nearest is not None else ""
+    meant = nearest(action, known, cutoff=0.4)
+    hint = f"; did you mean {meant}?" if meant is not None else ""
     message = f"no action {action!r}{hint}"
-    return UnknownActionError(message, action=action, known_actions=known, nearest=nearest)
+    return UnknownActionError(message, action=action, known_actions=known, nearest=meant)
 
 
 def check_size(data: dict[str, Any]) -> None:
@@ -42,33 +40,18 @@ def check_size(data: dict[str, Any]) -> None:
 def invalid(error: ValidationError, params: type[Params]) -> InvalidRequestError:
     """Name each path of what pydantic refused, an unknown key with the nearest known one."""
     found = []
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    faults = error.errors(include_url=False, include_context=False)
     for each in faults[:ERRORS_TOLD]:
-        message = each["msg"].removeprefix("Value error, ")
+        message = fault_text(each)
         if each["type"] == "extra_forbidden":
             message = "unknown key"
-            nearest = _nearest(str(each["loc"][-1]), params.model_fields)
-            if nearest is not None:
-                message += f"; did you mean {nearest}?"
-        path = ["data", *map(_cut, each["loc"])]
+            meant = nearest(str(each["loc"][-1]), params.model_fields)
+            if meant is not None:
+                message += f"; did you mean {meant}?"
+        path = ["data", *map(cut, each["loc"])]
         if len(path) > _FIELD_OF_SEVERAL_TYPES and path[-1].endswith(("]", "float")):
             path.pop()  # not a key: the type that did not fit, of several that might
         found.append({"path": ".".join(path), "message": message})
     if len(faults) > ERRORS_TOLD:
         found.append({"path": "data", "message": f"{len(faults) - ERRORS_TOLD} more faults are not named"})
     return InvalidRequestError(found)
-
-
-def _nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the name that was probably meant, if there is one."""
-    if len(name) > NAME_MAX:
-        return None
-    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
-
-    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), None)
-
-
-def _cut(key: int | str) -> str:
-    """Return a part of a path, no longer than it has to be to find it."""
-    text = str(key)
-    return text if len(text) <= NAME_MAX else f"{text[:NAME_MAX]}..."

@@ -10,6 +10,7 @@ from protocol.vocabulary import INT64_MAX, PROTOCOL_VERSION
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import InvalidRequestError, UnsupportedError
 from worker.core.events import Event
+from worker.core.health import Health, worst
 from worker.instructor.binding import Claims
 from worker.instructor.events import event_types
 from worker.stream.work import Answer, Call
@@ -54,6 +55,7 @@ class SessionHandlers:
         started_ns: int,
         actions: Callable[[], tuple[str, ...]],
         observe: Callable[[], None],
+        health: Health,
     ) -> None:
         self._session = session
         self._clock = clock
@@ -62,6 +64,7 @@ class SessionHandlers:
         self._started_ns = started_ns
         self._actions = actions
         self._observe = observe
+        self._health = health
 
     def hello(self, params: p.HelloParams, _: Call) -> r.HelloResult:
         """Say who answers. UnsupportedError for a host that speaks only other protocols."""
@@ -88,6 +91,11 @@ class SessionHandlers:
     def ping(self, _params: p.PingParams, _: Call) -> r.PingResult:
         """Say for how long the worker has been there."""
         return r.PingResult((self._clock.now_ns() - self._started_ns) // NS_PER_MS)
+
+    def get_health(self, _params: p.GetHealthParams, _: Call) -> r.GetHealthResult:
+        """Say how each part is."""
+        parts = self._health.read()
+        return r.GetHealthResult(worst(parts), tuple(r.PartHealth(*vars(each).values()) for each in parts))
 
     def cancel(self, params: p.CancelParams, _: Call) -> Answer:
         """Cancel a request, once the host has read that it was found."""

@@ -8,7 +8,7 @@ from protocol import store_params as p
 from protocol import store_results as r
 from protocol.results import AllocateResult
 from worker.core.clock import NS_PER_S
-from worker.instructor.binding import Claims
+from worker.instructor.binding import Bindings, Claims
 from worker.interface.interface_memory import MemoryInterface
 from worker.stores.base import Choice, Content, Form, Found, Item, Options, Question, Scope
 from worker.stores.registry import Stores
@@ -25,6 +25,20 @@ class StoreHandlers:
     def __init__(self, memory: MemoryInterface, stores: Callable[[], Stores]) -> None:
         self._memory = memory
         self._stores = stores
+
+    def bind_all(self, bindings: Bindings) -> None:
+        """Bind the stores' actions."""
+        bind = bindings.bind
+        bind("store.open", self.open, self.claims_of_changing)
+        bind("store.put", self.put, self.claims_of_putting)
+        bind("store.get", self.get, self.claims_of_reading)
+        bind("store.search", self.search, self.claims_of_long_reading)
+        bind("store.list", self.list, self.claims_of_long_reading)
+        bind("store.delete", self.delete, self.claims_of_changing)
+        bind("store.clear", self.clear, self.claims_of_changing, intervenes=True)
+        bind("store.close", self.close, self.claims_of_changing, intervenes=True)
+        bind("store.delete_scope", self.delete_scope, self.claims_of_delete_scope, intervenes=True)
+        bind("store.stats", self.stats, self.claims_of_stats)
 
     def open(self, params: p.StoreOpenParams, _: Call) -> r.StoreOpenResult:
         """Open a store."""
@@ -57,14 +71,14 @@ class StoreHandlers:
         """Find the nearest entries."""
         store = self._stores().get(params.store, _scope(params))
         hits = store.search(Question(params.vector, params.text, params.limit, params.tags))
-        return r.StoreSearchResult(
-            tuple(r.StoreHit(each.key, each.score, _json(each.content)) for each in hits)
-        )
+        found = tuple(r.StoreHit(each.key, each.score, _json(each.content)) for each in hits)
+        return r.StoreSearchResult(found, store.prompt([each.key for each in hits]))
 
     def list(self, params: p.StoreListParams, _: Call) -> r.StoreListResult:
         """List entries."""
-        page = self._stores().get(params.store, _scope(params)).page(params.after, params.limit)
-        return r.StoreListResult(page.entries, page.next)
+        store = self._stores().get(params.store, _scope(params))
+        page = store.page(params.after, params.limit)
+        return r.StoreListResult(page.entries, page.next, store.prompt([each.key for each in page.entries]))
 
     def delete(self, params: p.StoreDeleteParams, _: Call) -> r.StoreDeleteResult:
         """Delete entries."""
@@ -127,7 +141,8 @@ class StoreHandlers:
         return (Claim(f"stores {user}", exclusive=False), project), False
 
     def _quick(self, params: p.ScopedParams) -> bool:
-        return self._stores().quick(params.store, _scope(params))
+        store = self._stores().find(params.store, _scope(params))
+        return store is None or store.quick
 
 
 def _got(found: Found | None, value: orjson.Fragment | None, lent: AllocateResult | None) -> r.StoreGetResult:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
 from worker.interface.allocations import Allocations
+from worker.interface.batches import Batches
 from worker.interface.contents import Contents
 from worker.interface.device_choice import DeviceChoice
 from worker.interface.lazy_models import LazyModels
@@ -21,6 +22,7 @@ from worker.wiring import Core
 from worker.workers.allocation import AllocationWorker
 from worker.workers.analytics import AnalyticsWorker
 from worker.workers.consumers import ConsumerWorker
+from worker.workers.operations import OperationWorker
 from worker.workers.reclaim import ReclaimWorker
 from worker.workers.restart import RestartWorker
 from worker.workers.transfer import TransferWorker
@@ -38,6 +40,7 @@ class Workers(Record):
     analytics: AnalyticsWorker
     restarts: RestartWorker
     consumers: ConsumerWorker
+    operations: OperationWorker
 
 
 class MemoryInterface:
@@ -61,13 +64,16 @@ class MemoryInterface:
                 models.built.check_unused(device_ids, token)
 
         self.ids = core.manager.ids
+        self.health = core.health
         self.devices = DeviceChoice(core, monitor, default_device)
         self.questions = Questions(core, monitor, workers.analytics, models)
+        self.batches = Batches(core, self.questions)
         self.allocations = Allocations(
             core, monitor, workers.allocations, workers.restarts, models, check_unused
         )
         self.contents = Contents(core, self.allocations)
         self.consumers = workers.consumers
+        self.operations = workers.operations
         self.transfers = Transfers(monitor, workers.transfers)
         self.relief = Relief(
             core,

@@ -11,7 +11,7 @@ from protocol.results import (
     PerformanceImpact,
     UnloadedModel,
 )
-from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel, UnloadMode
+from protocol.vocabulary import INT64_MAX, ModelState, PressureLevel
 from worker.core.actions import EvictBytes, Recommended, UnloadModel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
@@ -108,7 +108,7 @@ class ModelOptimizer:
             if demand.dry_run:
                 row = UnloadedModel(
                     victim.model_id, victim.freed_bytes, None, victim.reload_ms, victim.reason,
-                    mode=UnloadMode(victim.mode),
+                    mode=victim.mode,
                 )  # fmt: skip
                 progress.unloaded.append(row)
                 continue

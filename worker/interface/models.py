@@ -1,6 +1,6 @@
 """Models, over several devices: the part of the interface that a worker without any never builds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from protocol.results import (
     ClearResult,
@@ -11,10 +11,11 @@ from protocol.results import (
     ReloadModelsResult,
     UnloadedModel,
 )
-from protocol.vocabulary import UnloadMode
+from protocol.vocabulary import HealthState, UnloadMode
 from worker.core.actions import Recommended
 from worker.core.cancellation import CancelToken
 from worker.core.errors import InvalidRequestError
+from worker.core.health import PartHealth
 from worker.core.models import ModelSpec, Role
 from worker.core.records import ModelDemand, Report
 from worker.interface.model_optimize import ModelOptimizer, merged
@@ -56,6 +57,15 @@ class ModelInterface:
         self.bring_back = worker.bring_back
         self.evictable_bytes = worker.models.plans.evictable_bytes
         self.close = worker.close
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell which models can't be loaded, or were lost and not used since."""
+        unwell = [each for each in self.rows() if each.state_reason is not None]
+        state, said = HealthState.OK, None
+        if unwell:
+            first, state = unwell[0], HealthState.DEGRADED
+            said = f"{len(unwell)} can't be loaded or were lost; {first.model_id}: {first.state_reason}"
+        yield PartHealth("models", state, said)
 
     # ---- changes ----
 

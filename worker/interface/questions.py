@@ -23,6 +23,9 @@ from worker.wiring import Core
 from worker.workers.analytics import AnalyticsWorker
 from worker.workers.device_processes import DeviceProcesses
 
+_STATUS_PATIENCE_S = 0.04
+"""So long a status waits for devices that hang, all of them together."""
+
 _Asked = tuple[tuple[str, ...], bool, bool, bool]
 """Which devices were asked about, and which of the optional parts."""
 
@@ -74,13 +77,20 @@ class Questions:
         processes: bool = False,
         refresh: bool = False,
     ) -> GetStatusResult:
-        """Return where the memory is. ``processes`` asks drivers, which may take as long as they do to answer."""
+        """Return where the memory is.
+
+        ``refresh`` asks the devices themselves, where else what their processes noted lately will do. Those that do
+        not answer in 40 ms are told of by their last figures. ``processes`` asks drivers, which may take as long as
+        they do to answer.
+        """
         key = (device_ids, allocations, usage, fragmentation)
         last = self._last_status.get(key)
         now = self._clock.now_ns()
         if last is None or refresh or not last.holds(self._manager.devices.version, now):
             read = tuple(dict.fromkeys((*device_ids, HOST)))
-            self._monitor.refresh(read, max_age_ms=READINGS_MAX_AGE_MS, forced=refresh)
+            self._monitor.refresh(
+                read, max_age_ms=READINGS_MAX_AGE_MS, forced=refresh, patience_s=_STATUS_PATIENCE_S
+            )
             version = self._manager.devices.version
             rows = tuple(
                 self._analytics.status(

@@ -137,11 +137,11 @@ class Relief:
     def releases(
         self,
         device_ids: tuple[str, ...],
-        target: PressureLevel = PressureLevel.LOW,
+        target: PressureLevel | float = PressureLevel.LOW,
         *,
         freed_bytes: int = 0,
     ) -> tuple[ReleaseMemory, ...]:
-        """Return what consumers would give back to bring devices to a level, as far as they can.
+        """Return what consumers would give back to bring devices to a level, or a percentage, as far as they can.
 
         ``freed_bytes`` is what is freed of each before that.
         """
@@ -156,8 +156,8 @@ class Relief:
             found += [ReleaseMemory(device_id, each) for each in plan.releases]
         return tuple(found)
 
-    def _missing(self, device_id: str, target: PressureLevel) -> int:
-        """Return how much has to be freed for a level; nothing where the pressure can't be told."""
+    def _missing(self, device_id: str, target: PressureLevel | float) -> int:
+        """Return how much has to be freed for a level, or a percentage; nothing where the pressure can't be told."""
         headroom = self._manager.pressure.headroom(device_id)
         return bytes_to_free(target, headroom, self.limits(device_id).thresholds) or 0
 

@@ -1,14 +1,17 @@
 """What every loader can do. A loader reads; where the bytes go is its caller's decision."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec, TensorInfo
-from worker.core.paths import printable, shown
+from worker.core.paths import printable, said_of, shown
 from worker.core.records import FileRange
+from worker.core.shortages import shortage
 from worker.loaders.dtypes import CASTABLE, bytes_of
 
 if TYPE_CHECKING:
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
 ALIGNMENT_BYTES = 64
 """Each tensor begins at a multiple of this in its block: a cache line, and the widest vector register."""
 
-NEEDS_TORCH = "it needs torch, which is not installed: pip install memory-worker[torch]"
+INSTALL_TORCH = "pip install memory-worker[torch]"
+NEEDS_TORCH = f"it needs torch, which is not installed: {INSTALL_TORCH}"
 
 _MAX_CAUSE_CHARACTERS = 4096
 """A cause quotes names out of files, whose formats do not bound them."""
@@ -117,11 +121,54 @@ class EngineLoader(Loader, Protocol):
 
 @runtime_checkable
 class CheckedLoader(Protocol):
-    """An ObjectLoader that can tell before it makes anything that it could not."""
+    """A loader that can tell before it loads anything that it could not, whatever the file's contents are."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Raise ModelLoadFailedError for what making it would fail with. Called before headroom is made for it."""
+        """Raise ModelLoadFailedError for what loading it would fail with. Called before headroom is made for it."""
         ...
+
+
+class FormatError(ValueError):
+    """A file's contents can't be right. The message says what was found, and what to do."""
+
+    advice = "download it again"
+
+    def __init__(self, found: str, advice: str | None = None) -> None:
+        advice = self.advice if advice is None else advice
+        super().__init__(f"{found}; {advice}" if advice else found)
+
+
+@contextmanager
+def reading(spec: ModelSpec) -> Iterator[None]:
+    """Blame the model's file for what is wrong with its contents, and for what the system has against reading it.
+
+    ModelLoadFailedError; but OSError where the system is short of something, which passes.
+    """
+    try:
+        yield
+    except FormatError as error:
+        raise load_failed(spec, str(error)) from error
+    except OSError as error:
+        if shortage(error) is not None:
+            raise
+        raise load_failed(spec, said_of(error)) from error
+
+
+@contextmanager
+def naming(spec: ModelSpec, path: Path, *, among: int) -> Iterator[None]:
+    """Name the file that is blamed, where it is one among several of the model's."""
+    try:
+        yield
+    except ModelLoadFailedError as error:
+        if among == 1:
+            raise
+        raise load_failed(spec, f"{path.name}: {error.details['cause']}") from error
+
+
+def reason_of(error: ModelLoadFailedError) -> str:
+    """Return why a model can't be loaded, with its path, for whoever knows which model that is."""
+    path, cause = error.details["path"], error.details["cause"]
+    return str(cause) if path is None else f"{path}: {cause}"
 
 
 def load_failed(spec: ModelSpec, cause: str) -> ModelLoadFailedError:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from worker.loaders.base import FormatError
 from worker.loaders.positional_file import PositionalFile
 
 HEAD_BYTES = 4096
@@ -17,6 +18,7 @@ _OTHERS = (
     (0, b"\x93NUMPY", "an array of numpy's"), (0, b"%PDF", "a PDF document"), (0, b"\x7fELF", "a program"),
     (0, b"ggml", "a model in a format before GGUF"), (0, b"ggjt", "a model in a format before GGUF"),
 )  # fmt: skip
+_TEXT, _QUOTED_BYTES = re.compile(rb"[\t\n\r\x20-\x7e]{9,}"), 40
 _TAR_MARK_AT = 257
 _MAX_HEADER_BYTES = 100_000_000
 _ONNX = re.compile(rb"\x08[\x01-\x20]([\x12\x1a\x22\x2a\x32\x3a\x42]|$)")
@@ -61,6 +63,13 @@ def _telling(head: bytes, size_bytes: int) -> Iterator[tuple[bool, str]]:
         len(head) == HEAD_BYTES and not head.strip(b"\0"),
         f"its first {len(head)} bytes are zeros; it was reserved, and not downloaded yet; download it again",
     )
+    yield (
+        _TEXT.fullmatch(head) is not None,
+        (
+            f"it is text, not a model, and begins {head[:_QUOTED_BYTES].decode('ascii', 'replace')!r}; a server sends such"
+            " for an error, and some models' settings are such; download the model's file itself"
+        ),
+    )
     for mark, name in _ARCHIVES:
         yield head.startswith(mark), f"it is {name}; unpack it, and declare the model in it"
     is_tar = head[_TAR_MARK_AT : _TAR_MARK_AT + 5] == b"ustar"
@@ -76,12 +85,17 @@ def head_of(file: PositionalFile) -> bytes:
     return bytes(head[: file.read_into(0, memoryview(head))])
 
 
-def mismatch(declared: str, head: bytes, size_bytes: int) -> str | None:
-    """Say why a file can't be what its loader reads, in words that tell what it is; None where it may be."""
+def check_kind(declared: str, head: bytes, size_bytes: int) -> None:
+    """Refuse what can't be what its loader reads, in words that tell what it is. FormatError."""
     foreign = not_a_model(head, size_bytes)
     if foreign is not None:
-        return foreign
+        raise FormatError(foreign, "")
     found = loader_for(head)
+    if found != declared and head.startswith(ZIP):
+        text = f"it is no {declared} file, but a zip archive"
+        raise FormatError(
+            text, "declare no loader if torch wrote it; else unpack it, and declare the model in it"
+        )
     if found not in {None, declared}:
-        return f"it is no {declared} file; by its contents it is for the loader {found}"
-    return None
+        text = f"it is no {declared} file: by its contents it is for the loader {found}"
+        raise FormatError(text, "declare that one, or none")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from protocol.record import Record
+from worker.loaders.base import FormatError
 from worker.loaders.positional_file import PositionalFile
 
 MAGIC = b"GGUF"
@@ -44,8 +45,10 @@ TYPE_SIZES = {
 """Of each of ggml's types: elements of a block, and its bytes. As the package gguf 0.19 has them."""
 
 
-class GgufError(ValueError):
+class GgufError(FormatError):
     """It is no such file, or not all of it; the message says what was found."""
+
+    advice = "download it again, or convert it anew"
 
 
 class GgufHeader(Record):
@@ -84,8 +87,8 @@ def read_header(file: PositionalFile) -> GgufHeader:
         what = (
             "is for machines of the other byte order" if swapped in _VERSIONS else "is not one that is known"
         )
-        message = f"its version {version} {what}: convert it anew"
-        raise GgufError(message)
+        message = f"its version {version} {what}"
+        raise GgufError(message, "convert it anew")
     tensors, keys = text.number("<Q"), text.number("<Q")
     text.count(tensors + keys)
     values = dict(_keys(text, keys))
@@ -97,9 +100,7 @@ def read_header(file: PositionalFile) -> GgufHeader:
     start = -(-text.position // alignment) * alignment
     missing = start + weight_bytes - file.size_bytes
     if missing > 0 and weight_bytes:
-        message = (
-            f"it is cut short: its tensor {last!r} ends {missing} bytes behind its end; download it again"
-        )
+        message = f"it is cut short: its tensor {last!r} ends {missing} bytes behind its end"
         raise GgufError(message)
     architecture = values.get("general.architecture")
     if (not isinstance(architecture, str) or not architecture) and "split.count" not in values:
@@ -159,7 +160,7 @@ class _Text:
             if self._most == MAX_HEADER_BYTES:
                 message = f"its header takes more than {MAX_HEADER_BYTES} bytes"
                 raise GgufError(message)
-            raise GgufError("it is cut short in its header: download it again")
+            raise GgufError("it is cut short in its header")
 
 
 def _keys(text: _Text, count: int) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ The library is not needed for that, and is not imported here.
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 from protocol.record import Record
 from worker.backends.engines.base import EngineLaunch
 from worker.core.models import ModelSpec
-from worker.loaders.base import load_failed
-from worker.loaders.file_kind import head_of, mismatch
-from worker.loaders.gguf_header import TYPE_SIZES, GgufError, GgufHeader, read_header
+from worker.loaders.base import load_failed, naming, reading
+from worker.loaders.file_kind import check_kind, head_of
+from worker.loaders.gguf_header import TYPE_SIZES, GgufHeader, read_header
 from worker.loaders.model_path import ModelFiles, model_files, open_file
 from worker.loaders.params import Params
 from worker.loaders.positional_file import PositionalFile
@@ -37,7 +38,8 @@ CACHE_TYPES = {
 _CONTEXT_STEP = 256
 """llama.cpp rounds the context of a sequence up to a multiple of this."""
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-NEEDS = "it needs xllamacpp, which is not installed: pip install memory-worker[gguf]"
+REMEDIES = {"xllamacpp": "pip install memory-worker[gguf]"}
+NEEDS = f"it needs xllamacpp, which is not installed: {REMEDIES['xllamacpp']}"
 ENGINE = "worker.backends.engines.llama:LlamaEngine"
 
 
@@ -49,14 +51,18 @@ class Opened(Record):
     weight_bytes: int
     params: dict[str, Any]
 
+    @property
+    def size_bytes(self) -> int:
+        """The weights and the cache."""
+        return self.weight_bytes + int(self.params["kv_bytes"] or 0)
+
 
 class GgufLoader:
     """An EngineLoader."""
 
     def estimate(self, spec: ModelSpec) -> int | None:
         """Return the weights' bytes and the cache's; working memory is seen when it is there."""
-        opened = _opened(spec)
-        return opened.weight_bytes + int(opened.params["kv_bytes"] or 0)
+        return _opened(spec).size_bytes
 
     def launch(self, spec: ModelSpec) -> EngineLaunch:
         """Check header and params, and return what the process opens."""
@@ -66,8 +72,8 @@ class GgufLoader:
         # Several files find each other by their names, and those are where they are declared.
         path = opened.files.real[0] if len(opened.files.real) == 1 else opened.files.declared[0]
         return EngineLaunch(
-            ENGINE, path, opened.params, files=opened.files.real, remedies={"xllamacpp": NEEDS},
-            group=spec.engine_group,
+            ENGINE, path, opened.params | {"device": self.device_id(spec)}, files=opened.files.real, remedies=REMEDIES,
+            group=spec.engine_group, estimated_bytes=opened.size_bytes,
         )  # fmt: skip
 
     def device_id(self, spec: ModelSpec) -> str | None:
@@ -78,29 +84,27 @@ class GgufLoader:
 def _opened(spec: ModelSpec) -> Opened:
     """Read all headers, and what is declared. ModelLoadFailedError with the cause."""
     files = model_files(spec)
-    headers = [_header_of(spec, path) for path in files.real]
+    headers = [_header_of(spec, path, len(files.real)) for path in files.real]
     parts = headers[0].values.get("split.count", 1)
     if len(headers) == 1 and isinstance(parts, int) and parts > 1:
         return _opened(_with_all_parts(spec, files, parts))
     if isinstance(parts, int) and len(headers) < parts:
-        raise load_failed(spec, f"it is split into {parts} files, of which {len(headers)} are declared")
+        raise load_failed(
+            spec,
+            f"it is split into {parts} files, of which {len(headers)} are declared: declare all, or their folder",
+        )
     weights = sum(each.weight_bytes for each in headers)
     return Opened(files, headers[0], weights, _params_of(spec, headers[0]))
 
 
-def _header_of(spec: ModelSpec, path: Path) -> GgufHeader:
-    file = PositionalFile(*open_file(spec, path))
-    try:
-        wrong = mismatch("gguf", head_of(file), file.size_bytes)
-        if wrong is not None:
-            raise load_failed(spec, wrong)
+def _header_of(spec: ModelSpec, path: Path, among: int) -> GgufHeader:
+    with (
+        naming(spec, path, among=among),
+        closing(PositionalFile(*open_file(spec, path))) as file,
+        reading(spec),
+    ):
+        check_kind("gguf", head_of(file), file.size_bytes)
         return read_header(file)
-    except GgufError as error:
-        raise load_failed(spec, str(error)) from error
-    except OSError as error:
-        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
-    finally:
-        file.close()
 
 
 def _with_all_parts(spec: ModelSpec, files: ModelFiles, parts: int) -> ModelSpec:

@@ -6,7 +6,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec, Placement, TensorInfo
 from worker.core.records import Block
-from worker.loaders.base import MappableFile, WeightFile, load_failed
+from worker.loaders.base import InPlace, MappableFile, WeightFile, load_failed
 
 
 def map_weights(
@@ -22,14 +22,28 @@ def map_weights(
         return None
     wanted = spec.placement is Placement.MAP
     try:
-        if not isinstance(file, MappableFile):
-            raise load_failed(spec, f"its loader {spec.loader} can't leave weights in their file")
-        where = file.in_place()
+        where = _in_place(spec, file)
         return backend.map_file(handle, where.file, token, done, guarded=not wanted), where.tensors
     except ModelLoadFailedError:
         if wanted:  # 3
             raise
     except OSError as error:
         if wanted:  # 3
-            raise load_failed(spec, f"mapping it failed: {error.strerror or error}") from error
+            raise load_failed(
+                spec, f"mapping it failed: {error.strerror or error}; declare placement: auto, or copy"
+            ) from error
     return None  # 2
+
+
+def check_mappable(spec: ModelSpec, file: WeightFile, backend: DeviceBackend) -> None:
+    """Raise ModelLoadFailedError where weights are to be mapped on this device, and lie so that they can't be."""
+    if spec.placement is Placement.MAP and isinstance(backend, MapsFiles):
+        _in_place(spec, file)
+
+
+def _in_place(spec: ModelSpec, file: WeightFile) -> InPlace:
+    if not isinstance(file, MappableFile):
+        raise load_failed(
+            spec, f"its loader {spec.loader} can't leave weights in their file: declare placement: auto"
+        )
+    return file.in_place()

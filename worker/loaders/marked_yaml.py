@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from worker.core.paths import said_of
+
 _MAX_BYTES = 2**20
 _MAX_VALUES = 200_000
 """What there can be without aliases in so many bytes, and as much again."""
@@ -142,10 +144,10 @@ def _read(path: Path) -> str:
             raise YamlError(f"it is longer than {_MAX_BYTES} bytes")
         return text.decode("utf-8-sig")
     except OSError as error:
-        raise YamlError(error.strerror or str(error)) from error
+        raise YamlError(said_of(error)) from error
     except UnicodeDecodeError as error:
         line = text[: error.start].count(b"\n") + 1
-        raise YamlError(f"it is not UTF-8: byte {text[error.start]:#04x}", line) from error
+        raise YamlError(f"it is not UTF-8: byte {text[error.start]:#04x}; save it as that", line) from error
 
 
 def _refuse_what_grows(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:

@@ -1,19 +1,22 @@
 """Finding and opening a model's files: only below the model root, and only what are really files.
 
-A model is a file, a list of shards, an index that names its shards, or a folder that has one of these. A root that is
+A model is a file, a list of shards, the first of them, an index that names them, or a folder that has one of these. A root that is
 a snapshot of a hub cache (``models--*/snapshots/*``) stands for its ``models--*`` folder: links into that folder's
 ``blobs`` are followed, and no others.
 """
 
+import errno
 import json
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from protocol.record import Record
 from worker.core.models import ModelSpec
-from worker.loaders.base import load_failed
+from worker.core.paths import said_of
+from worker.loaders.base import load_failed, reading
 
 _OPEN_FLAGS = (
     os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -22,6 +25,7 @@ _OPEN_FLAGS = (
 _INDEX = ".index.json"
 _MAX_INDEX_BYTES = 64 * 2**20
 _MAX_SHARDS = 10_000
+_MAX_REVISION_CHARACTERS = 256
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
 """What a folder is searched for, in this order; which loader a file is for, its contents say."""
 _OF = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
@@ -49,8 +53,9 @@ def confined(path: Path, root: Path) -> Path:
     root = root.resolve()
     try:
         real = (root / path).resolve()
-    except (OSError, RuntimeError) as error:
-        message = f"{path} can't be followed: {error}"
+    except (OSError, RuntimeError) as error:  # RuntimeError: what Python before 3.13 makes of a circle
+        loops = OSError(errno.ELOOP, os.strerror(errno.ELOOP)) if isinstance(error, RuntimeError) else error
+        message = f"it can't be followed: {said_of(loops)}"
         raise ValueError(message) from error
     cache = root.parent.parent
     is_snapshot = root.parent.name == "snapshots" and cache.name.startswith("models--")
@@ -59,8 +64,14 @@ def confined(path: Path, root: Path) -> Path:
     if real == root or not real.is_relative_to(root):
         hub = real.parent.parent
         is_blob = real.parent.name == "blobs" and hub.name.startswith("models--")
-        hint = f"; it is in a hub cache, so use --model-root {hub} or the snapshot itself" if is_blob else ""
-        message = f"{path} leads to {real}, which is not below the model root {root}{hint}"
+        hint = (
+            f"; it is in a hub cache, so use --model-root {hub} or the snapshot itself"
+            if is_blob
+            else "; move it there, or use another --model-root"
+        )
+        message = f"it leads to {real}, which is not below the model root {root}{hint}"
+        if real == root:
+            message = f"it is the model root {root} itself: declare what is in it, or use the folder above as --model-root"
         raise ValueError(message)
     return real
 
@@ -72,29 +83,56 @@ def resolved_file(spec: ModelSpec) -> Path:
 
 def model_files(spec: ModelSpec) -> ModelFiles:
     """Return the model's files. ModelLoadFailedError with the cause where they can't be told."""
-    try:
-        if spec.more_paths:
-            declared = (*filter(None, (spec.path,)), *spec.more_paths)
-            return ModelFiles(tuple(_confined(spec, each) for each in declared), declared)
-        real = _confined(spec, spec.path)
-        if spec.path is None or not real.is_dir():
-            found = real, spec.path or real
-        else:
-            names = _chosen(spec, sorted(each.name for each in real.iterdir()))
-            if len(names) > 1:
-                declared = tuple(spec.path / name for name in names)
-                return ModelFiles(tuple(_confined(spec, each) for each in declared), declared)
-            found = _confined(spec, spec.path / names[0]), spec.path / names[0]
-        return (
-            _indexed(spec, *found) if found[1].name.endswith(_INDEX) else ModelFiles((found[0],), (found[1],))
+    with reading(spec):
+        paths = (*filter(None, (spec.path,)), *spec.more_paths)
+        declared = paths if len(paths) > 1 else _stands_for(spec)
+        real = tuple(_confined(spec, each) for each in declared)
+        if len(real) == 1 and declared[0].name.endswith(_INDEX):
+            return _indexed(spec, real[0], declared[0])
+        return ModelFiles(real, declared)
+
+
+def _stands_for(spec: ModelSpec) -> tuple[Path, ...]:
+    """Return what a model's one path stands for: a folder for what is in it, the first shard for all of them."""
+    real, path = _confined(spec, spec.path), spec.path or Path()
+    if real.is_dir():
+        folder = _snapshot(spec, path, real)
+        return tuple(folder / name for name in _chosen(spec, sorted(each.name for each in folder.iterdir())))
+    shard = _OF.search(path.name)
+    if shard is None or path.suffix == ".gguf":  # whose header says what it is a part of
+        return (path,)
+    number, total = int(shard[1]), int(shard[2])
+    if not 0 < number <= total <= _MAX_SHARDS:
+        return (path,)
+    if number > 1:
+        raise load_failed(
+            spec, f"it is one of {total} files of a model: declare the first of them, or their folder"
         )
-    except OSError as error:
-        raise load_failed(spec, error.strerror or str(error)) from error
+    head, width, tail = path.name[: shard.start(1)], len(shard[1]), path.name[shard.end(1) :]
+    return tuple(path.with_name(f"{head}{each:0{width}}{tail}") for each in range(1, total + 1))
+
+
+def _snapshot(spec: ModelSpec, path: Path, real: Path) -> Path:
+    """Return the snapshot of a hub cache's folder of a model, the one of ``main`` or the only one; of others, the folder."""
+    if not (real / "snapshots").is_dir():
+        return path
+    names = sorted(each.name for each in (real / "snapshots").iterdir())
+    with suppress(FileNotFoundError), (real / "refs" / "main").open() as file:
+        main = file.read(_MAX_REVISION_CHARACTERS).strip()
+        names = [main] if main in names else names
+    if len(names) != 1:
+        there = (
+            f"several snapshots, {', '.join(names[:5])}: declare one"
+            if names
+            else "no snapshot: download it again"
+        )
+        raise load_failed(spec, f"it is a hub cache's folder with {there}")
+    return path / "snapshots" / names[0]
 
 
 def _confined(spec: ModelSpec, path: Path | None) -> Path:
     if path is None or spec.model_root is None:
-        raise load_failed(spec, "it has no path")
+        raise load_failed(spec, "it has no path: declare one")
     try:
         return confined(path, spec.model_root)
     except ValueError as error:
@@ -126,7 +164,8 @@ def _chosen(spec: ModelSpec, names: list[str]) -> list[str]:
             )
     raise load_failed(
         spec,
-        f"it is a folder without a model: there is no *{_INDEX} and none of *{', *'.join(_SUFFIXES)} in it",
+        f"it is a folder without a model: there is no *{_INDEX} and none of *{', *'.join(_SUFFIXES)} in it;"
+        " download it, or declare its file",
     )
 
 
@@ -145,7 +184,8 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
     with os.fdopen(descriptor, "rb") as file:
         if size > _MAX_INDEX_BYTES:
             raise load_failed(
-                spec, f"its index has {size} bytes; {_MAX_INDEX_BYTES} is the most that is read"
+                spec,
+                f"its index has {size} bytes; {_MAX_INDEX_BYTES} is the most that is read: declare a list of its shards",
             )
         text = file.read(size)
     try:
@@ -153,9 +193,11 @@ def _indexed(spec: ModelSpec, real: Path, declared: Path) -> ModelFiles:
         names = sorted(set(weight_map.values()))
         good = all(isinstance(name, str) and name for name in names) and 0 < len(names) <= _MAX_SHARDS
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise load_failed(spec, "its index has no weight_map of tensors to files") from error
+        raise load_failed(
+            spec, "its index has no weight_map of tensors to files: download it again"
+        ) from error
     if not good:
-        raise load_failed(spec, "its index has no weight_map of tensors to files")
+        raise load_failed(spec, "its index has no weight_map of tensors to files: download it again")
     shards = tuple(declared.parent / name for name in names)
     found = tuple(_confined(spec, each) for each in shards)
     for shard, where in zip(shards, found, strict=True):
@@ -168,15 +210,13 @@ def open_file(spec: ModelSpec, path: Path | None = None) -> tuple[int, int]:
     """Open a file of the model. Returns the descriptor, which the caller closes, and the size in bytes."""
     path = resolved_file(spec) if path is None else path
     if path.is_dir():
-        raise load_failed(spec, "it is a folder; one file is wanted")
-    try:
+        raise load_failed(spec, "it is a folder, and one file is wanted: declare the file in it")
+    with reading(spec):
         descriptor = os.open(path, _OPEN_FLAGS)
-    except OSError as error:
-        raise load_failed(spec, error.strerror or str(error)) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise load_failed(spec, "it is not a regular file")
+        raise load_failed(spec, "it is a pipe, a socket or a device: declare the model's file")
     return descriptor, status.st_size
 
 

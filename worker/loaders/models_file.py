@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from worker.loaders.marked_yaml import MarkedYaml
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
 class ModelConfigError(ValueError):
     """The file can't be used. The message has a line for each problem: ``file:line: key: what is wrong``."""
 
@@ -287,6 +290,9 @@ def _paths_of(entry: "ModelEntry") -> tuple[Path, ...]:
     said = entry.path if isinstance(entry.path, list) else [entry.path] if entry.path is not None else []
     found = []
     for text in said:
+        if _ADDRESS.match(text):
+            message = f"{text} is an address, and nothing is downloaded: download the file, and declare where it lies"
+            raise ValueError(message)
         path = os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111 - as the shell reads it, before it is a path
         unset = re.search(r"\$(\w+|\{[^}]*\})", path)
         if unset is not None and not Path(text).exists():

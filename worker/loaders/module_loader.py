@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from worker.core.errors import WorkerError
@@ -57,25 +58,44 @@ def _find(spec: ModelSpec) -> Callable[..., object]:
     module_name, _, function = (spec.factory or "").partition(":")
     if not module_name or not function:
         raise load_failed(spec, f"its factory {spec.factory!r} is not package.module:function")
-    found: Any = import_operators(module_name)
+    found: Any = _imported(spec, module_name)
     for part in function.split("."):
-        found = getattr(found, part)
+        there = found
+        found = getattr(there, part, None)
+        if found is None:
+            near = get_close_matches(part, dir(there), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise load_failed(
+                spec, f"its factory {spec.factory} is not there: no {part!r} in {module_name}{hint}"
+            )
     if not callable(found):
         raise load_failed(spec, f"its factory {spec.factory} is a {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]
 
 
+def _imported(spec: ModelSpec, name: str) -> object:
+    try:
+        return import_operators(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # it is there, and imports something that is not
+        where = "install it, or start the worker in the folder that has it"
+        raise load_failed(
+            spec, f"its factory {spec.factory} is not there: no module {error.name!r}; {where}"
+        ) from None
+
+
 def _wanted(spec: ModelSpec, factory: Callable[..., object], offered: dict[str, object]) -> dict[str, object]:
     parameters = tuple(inspect.signature(factory).parameters.values())
-    if any(each.kind is each.VAR_KEYWORD for each in parameters):
-        return offered
-    names = [each.name for each in parameters]
-    for name, _ in spec.params:
-        if name not in names:
-            raise unknown(spec, "params.", name, f"parameter of its factory {spec.factory}", names)
-    given = {each.name: offered[each.name] for each in parameters if each.name in offered}
+    given = offered
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        names = [each.name for each in parameters]
+        for name, _ in spec.params:
+            if name not in names:
+                raise unknown(spec, "params.", name, f"parameter of its factory {spec.factory}", names)
+        given = {name: offered[name] for name in names if name in offered}
     for each in parameters:
-        variadic = each.kind is each.VAR_POSITIONAL
+        variadic = each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
         if each.name not in given and each.default is each.empty and not variadic:
             there = ", ".join(offered)
             raise load_failed(

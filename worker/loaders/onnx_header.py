@@ -8,6 +8,7 @@ from math import prod
 from typing import BinaryIO
 
 from protocol.record import Record
+from worker.loaders.base import FormatError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
@@ -19,13 +20,13 @@ _MAX_DEPTH = 16
 _MAX_TEXT_BYTES = 4096
 
 # Field numbers, of onnx.proto.
-_GRAPH, _OPSET_IMPORT, _IR_VERSION, _PRODUCER = 7, 8, 1, 2
+_GRAPH = 7
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15
 _ATTRIBUTE = 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _SPARSE_VALUES, _SPARSE_INDICES = 1, 2
 _DIMS, _DATA_TYPE, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 13, 14
-_STRING_DATA, _RAW_DATA = 6, 9
+_STRING_DATA = 6
 _EXTERNAL = 1
 
 _BITS = {
@@ -35,7 +36,7 @@ _BITS = {
 """Of an element, by onnx.TensorProto.DataType; strings have none."""
 
 
-class OnnxError(ValueError):
+class OnnxError(FormatError):
     """The file is no ONNX model; the message says what is wrong with it."""
 
 
@@ -67,7 +68,7 @@ def read_header(file: BinaryIO, size_bytes: int) -> OnnxHeader:
             found_graph = True
             walker.graph(start, start + length, 0)
     if not found_graph:
-        raise OnnxError("it has no graph: it is no ONNX model")
+        raise OnnxError("it has no graph, so it is no ONNX model")
     external = tuple(External(where, end) for where, end in walker.external.items())
     return OnnxHeader(walker.tensor_bytes, walker.tensor_count, external)
 
@@ -100,10 +101,10 @@ class _Walker:
                 if wire == _BYTES:
                     length, at = self._varint(at, end)
                 elif wire not in {_FIXED64, _FIXED32}:
-                    raise OnnxError(f"at byte {at} is no field of a protobuf message")
+                    raise OnnxError(f"it is damaged: what is at byte {at} is no field of an ONNX model")
                 if not number or length > end - at:
                     raise OnnxError(
-                        f"at byte {at} it claims {length} bytes, and has {end - at}: it was cut short"
+                        f"it is cut short: at byte {at} it claims {length} bytes, and has {end - at}"
                     )
                 yield number, wire, at, length
                 at += length
@@ -203,4 +204,6 @@ class _Walker:
             if byte < 0x80:  # noqa: PLR2004 - the last byte of a number has its highest bit clear
                 return value | byte << 7 * shift, at + shift + 1
             value |= (byte & 0x7F) << 7 * shift
-        raise OnnxError(f"at byte {at} it is cut short")
+        if end - at >= _MAX_VARINT_BYTES:
+            raise OnnxError(f"it is damaged: what is at byte {at} is no number")
+        raise OnnxError(f"it is cut short at byte {at}")

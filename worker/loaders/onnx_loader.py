@@ -6,10 +6,10 @@ from pathlib import Path
 
 from worker.backends.engines.base import EngineLaunch
 from worker.core.models import ModelSpec
-from worker.loaders.base import load_failed
-from worker.loaders.file_kind import HEAD_BYTES, not_a_model
+from worker.loaders.base import load_failed, naming, reading
+from worker.loaders.file_kind import HEAD_BYTES, check_kind
 from worker.loaders.model_path import confined, model_files, open_file
-from worker.loaders.onnx_header import OnnxError, OnnxHeader, read_header
+from worker.loaders.onnx_header import OnnxHeader, read_header
 from worker.loaders.onnx_params import checked, device_of
 
 _READ_BYTES = 64 * 1024
@@ -17,11 +17,6 @@ REMEDIES = {
     "onnxruntime": "pip install memory-worker[onnx], or the build of onnxruntime that has your providers"
 }
 NEEDS = f"it needs onnxruntime, which is not installed: {REMEDIES['onnxruntime']}"
-
-_KNOWN_HEADERS = 64
-_KNOWN: dict[tuple[int, int, int, int], OnnxHeader] = {}
-"""Headers of files as they are: device, inode, size and time of change. A graph of thousands of nodes takes a tenth of a
-second to go through, which was done when its size was looked up."""
 
 
 class OnnxLoader:
@@ -47,6 +42,7 @@ class OnnxLoader:
             files=(path, *others),
             remedies=REMEDIES,
             group=spec.engine_group,
+            estimated_bytes=header.tensor_bytes,
         )
 
     def device_id(self, spec: ModelSpec) -> str | None:
@@ -59,27 +55,13 @@ def _read(spec: ModelSpec) -> tuple[OnnxHeader, Path, Path]:
     found = model_files(spec)
     if len(found.real) != 1:
         raise load_failed(
-            spec, f"an ONNX model is one file, and what lies beside it; there are {len(found.real)}"
+            spec,
+            f"an ONNX model is one file, with what lies beside it, and there are {len(found.real)}: declare that one",
         )
     descriptor, size = open_file(spec, found.real[0])
-    try:
-        with open(descriptor, "rb", buffering=_READ_BYTES) as file:  # noqa: PTH123 - a descriptor
-            foreign = not_a_model(file.read(HEAD_BYTES), size)
-            if foreign is not None:
-                raise load_failed(spec, foreign)
-            status = os.fstat(descriptor)
-            file_id = (status.st_dev, status.st_ino, size, status.st_mtime_ns)
-            header = _KNOWN.get(file_id)
-            if header is None:
-                header = read_header(file, size)
-                for oldest in list(_KNOWN)[: len(_KNOWN) + 1 - _KNOWN_HEADERS]:
-                    _KNOWN.pop(oldest, None)
-                _KNOWN[file_id] = header
-            return header, found.real[0], found.declared[0]
-    except OnnxError as error:
-        raise load_failed(spec, str(error)) from error
-    except OSError as error:
-        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
+    with open(descriptor, "rb", buffering=_READ_BYTES) as file, reading(spec):  # noqa: PTH123 - a descriptor
+        check_kind("onnx", file.read(HEAD_BYTES), size)
+        return read_header(file, size), found.real[0], found.declared[0]
 
 
 def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path, ...]:
@@ -93,9 +75,10 @@ def _external(spec: ModelSpec, header: OnnxHeader, declared: Path) -> tuple[Path
             real = confined(declared.parent / location, spec.model_root)
         except ValueError as error:
             raise load_failed(spec, f"it has weights in {each.location!r}: {error}") from error
-        descriptor, size = open_file(spec, real) if real.exists() else (None, -1)
-        if descriptor is None:
+        if not real.exists():
             raise load_failed(spec, f"its weights are in {each.location!r}, which is not there: download it")
+        with naming(spec, location, among=2):
+            descriptor, size = open_file(spec, real)
         os.close(descriptor)
         if size < each.end_bytes:
             short = f"{each.location!r} has {size} bytes, and its weights reach to {each.end_bytes}"

@@ -1,11 +1,11 @@
 """What an operator may say of how onnxruntime runs a model, checked before the engine is started."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from worker.core.models import ModelSpec
 from worker.loaders.base import load_failed
-from worker.loaders.params import unknown
+from worker.loaders.params import Params, text_of, unknown
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -23,6 +23,8 @@ PROVIDERS = {
 }
 """Providers as people call them; onnxruntime's own names are taken as they are."""
 
+_FULL_NAMES = {each.lower(): each for each in PROVIDERS.values()}
+
 _DEVICES = {
     "CUDAExecutionProvider": "cuda",
     "TensorrtExecutionProvider": "cuda",
@@ -31,46 +33,24 @@ _DEVICES = {
 """What kind of device a provider puts a model on, where the worker knows such devices."""
 
 
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 4096  # noqa: PLR2004 - of threads
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _one_of(*words: str) -> Callable[[Any], bool]:
-    return lambda value: value in words
-
-
+_MOST_THREADS = 4096
 _LEVELS = ("disable", "basic", "extended", "layout", "all")
-_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "intra_op_num_threads": (_count, "a number of threads, 0 for as many as there are cores"),
-    "inter_op_num_threads": (_count, "a number of threads, 0 for as many as there are cores"),
-    "execution_mode": (_one_of("sequential", "parallel"), "sequential or parallel"),
-    "graph_optimization_level": (_one_of(*_LEVELS), f"one of {', '.join(_LEVELS)}"),
-    "enable_cpu_mem_arena": (_flag, "true or false"),
-    "enable_mem_pattern": (_flag, "true or false"),
-    "session_config": (
-        lambda value: (
-            isinstance(value, dict) and all(isinstance(each, str | int | float) for each in value.values())
-        ),
-        "texts or numbers by name, as onnxruntime's session options have them",
-    ),
-}
 
 
 def checked(spec: ModelSpec) -> dict[str, Any]:
     """Return the params as the engine takes them: ``providers`` as pairs of name and options. ModelLoadFailedError."""
-    params = dict(spec.params)
-    found: dict[str, Any] = {"providers": _providers(spec, params.pop("providers", ["cpu"]))}
-    for name, value in params.items():
-        rule = _RULES.get(name)
-        if rule is None:
-            raise unknown(spec, "params.", name, "option of the loader onnx", ("providers", *_RULES))
-        if not rule[0](value):
-            raise load_failed(spec, f"params.{name} is to be {rule[1]}, not {value!r}")
-        found[name] = {key: _text(one) for key, one in value.items()} if isinstance(value, dict) else value
+    given = Params(spec, "onnx")
+    found = {
+        "providers": _providers(spec, given.whatever("providers", ["cpu"])),
+        "intra_op_num_threads": given.whole("intra_op_num_threads", 0, _MOST_THREADS),
+        "inter_op_num_threads": given.whole("inter_op_num_threads", 0, _MOST_THREADS),
+        "execution_mode": given.word("execution_mode", ("sequential", "parallel"), "sequential"),
+        "graph_optimization_level": given.word("graph_optimization_level", _LEVELS, "all"),
+        "enable_cpu_mem_arena": given.flag("enable_cpu_mem_arena", otherwise=True),
+        "enable_mem_pattern": given.flag("enable_mem_pattern", otherwise=True),
+        "session_config": given.texts("session_config"),
+    }
+    given.check()
     return found
 
 
@@ -98,15 +78,10 @@ def _providers(spec: ModelSpec, value: Any) -> list[tuple[str, dict[str, str]]]:
                 "params.providers is to be a list of names, such as [cuda, cpu], each alone or with its options, such "
                 f"as {{cuda: {{device_id: 1}}}}; not {said!r}",
             )
-        full = PROVIDERS.get(name.lower(), name)
+        full = PROVIDERS.get(name.lower()) or _FULL_NAMES.get(name.lower(), name)
         if full == name and not full.endswith("ExecutionProvider"):
             raise unknown(spec, "params.providers: ", name, "provider of onnxruntime's", PROVIDERS)
-        found.append((full, {str(key): _text(one) for key, one in options.items()}))
+        found.append((full, {str(key): text_of(one) for key, one in options.items()}))
     if not found:
         raise load_failed(spec, "params.providers is empty: name one, such as cpu")
     return found
-
-
-def _text(value: object) -> str:
-    """Write an option as onnxruntime reads it."""
-    return str(int(value)) if isinstance(value, bool) else str(value)

@@ -18,6 +18,11 @@ def unknown(spec: ModelSpec, place: str, name: str, what: str, known: Iterable[s
     return load_failed(spec, f"{place}{name} is no {what}; {hint}")
 
 
+def text_of(value: object) -> str:
+    """Return an option as libraries read it that take texts alone: 1 and 0 for yes and no."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
 class Params:
     """What is declared, taken one by one; ``check`` refuses what is left over."""
 
@@ -50,6 +55,19 @@ class Params:
         if value is not otherwise and value not in words:
             raise self._wrong(name, value, f"one of {', '.join(words)}")
         return value
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Take texts or numbers by name."""
+        value = self._take(name, {})
+        if not isinstance(value, dict) or not all(
+            isinstance(each, str | int | float) for each in value.values()
+        ):
+            raise self._wrong(name, value, "texts or numbers by name")
+        return {str(key): text_of(each) for key, each in value.items()}
+
+    def whatever(self, name: str, otherwise: Any) -> Any:
+        """Take what its reader checks."""
+        return self._take(name, otherwise)
 
     def check(self) -> None:
         """Refuse what no one asked for. ModelLoadFailedError."""

@@ -10,15 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol.record import Record
+from worker.loaders.base import FormatError
 
 MAX_STEPS = 2_000_000
 """Opcodes, and items handed to calls. A tensor takes about 40: this is 50,000 of them."""
 _MAX_INTEGER_BYTES = 255
 _MARK = object()
+_DAMAGED = FormatError.advice
 
 
-class PickleError(ValueError):
+class PickleError(FormatError):
     """It is not a pickle that can be followed; the message says what was found."""
+
+    advice = "save its weights alone, by torch.save(model.state_dict(), ...) or as safetensors"
 
 
 class Named(Record):
@@ -64,7 +68,7 @@ class PickleReader:
         except PickleError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
-            raise PickleError("its pickle is damaged") from error
+            raise PickleError("its pickle is damaged", _DAMAGED) from error
         finally:
             self._stack, self._memo = [], {}
 
@@ -80,7 +84,7 @@ class PickleReader:
     def _take(self, count: int) -> bytes:
         end = self.position + count
         if end > len(self._text):
-            raise PickleError("its pickle is cut short: download it again")
+            raise PickleError("its pickle is cut short", _DAMAGED)
         piece = self._text[self.position : end]
         self.position = end
         return piece
@@ -104,7 +108,7 @@ class PickleReader:
         """Read to the end of a line."""
         end = self._text.find(b"\n", self.position, self.position + 4096)
         if end < 0:
-            raise PickleError("its pickle is cut short: download it again")
+            raise PickleError("its pickle is cut short", _DAMAGED)
         text = self._text[self.position : end]
         self.position = end + 1
         return text.decode()
@@ -129,7 +133,7 @@ class PickleReader:
     def tuple_of(self, count: int) -> None:
         """Make the topmost values one."""
         if len(self._stack) < count:
-            raise PickleError("its pickle is damaged")
+            raise PickleError("its pickle is damaged", _DAMAGED)
         self._stack[-count:] = [tuple(self._stack[-count:])]
 
     def copy_top(self) -> None:
@@ -152,7 +156,7 @@ class PickleReader:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, PassedOver):
-            raise PickleError("its pickle is damaged")
+            raise PickleError("its pickle is damaged", _DAMAGED)
 
     def put(self, items: list[Any]) -> None:
         """Add keys and values to the dict that is topmost."""
@@ -160,7 +164,7 @@ class PickleReader:
         if isinstance(target, PassedOver):
             return
         if not isinstance(target, dict):
-            raise PickleError("its pickle is damaged")
+            raise PickleError("its pickle is damaged", _DAMAGED)
         target.update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
     def put_one(self) -> None:
@@ -176,7 +180,7 @@ class PickleReader:
         """Push a name that is given as two strings."""
         name, module = self.pop(), self.pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            raise PickleError("its pickle is damaged")
+            raise PickleError("its pickle is damaged", _DAMAGED)
         self.name(module, name)
 
     def call(self, *, keywords: bool = False) -> None:

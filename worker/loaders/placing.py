@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from worker.backends.base import COPY_CHUNK_BYTES
+from worker.backends.base import COPY_CHUNK_BYTES, WritesEach
 from worker.backends.pieces import Done, take_turns
 from worker.core.cancellation import CancelToken
 from worker.loaders.base import WeightFile
@@ -28,7 +28,10 @@ def place(file: WeightFile, block: memoryview, token: CancelToken, done: Done | 
 
 
 def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done | None = None) -> None:
-    """Do the same for memory that only its backend can write, through one chunk of our own."""
+    """Do the same for memory that only its backend can write: where it sends from, or through one chunk of our own."""
+    if isinstance(write, WritesEach):
+        _place_each(file, write, token, done)
+        return
     chunk = memoryview(bytearray(COPY_CHUNK_BYTES))
     completed = 0
     for index, start, length in _pieces(file):
@@ -39,6 +42,21 @@ def place_through(file: WeightFile, write: Write, token: CancelToken, done: Done
         completed += length
         if done is not None:
             done(completed)
+
+
+def _place_each(file: WeightFile, write: WritesEach, token: CancelToken, done: Done | None) -> None:
+    before = 0
+    for index, part in enumerate(file.parts):
+
+        def fill(at: int, piece: memoryview, index: int = index, offset: int = part.offset) -> None:
+            file.read_into(index, at - offset, piece, token)
+
+        def there(length: int, before: int = before) -> None:
+            if done is not None:
+                done(before + length)
+
+        write.put_each(part.offset, part.placed_bytes, fill, there)
+        before += part.placed_bytes
 
 
 def _pieces(file: WeightFile) -> Iterator[tuple[int, int, int]]:

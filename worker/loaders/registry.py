@@ -1,12 +1,13 @@
 """Loaders by name: our own, and those that installed packages offer as ``memory_worker.loaders``."""
 
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from protocol.engine_keys import NOT_FOR_ENGINES
 from worker.core.models import AUTO_LOADER, ModelSpec, Placement
-from worker.loaders.base import EngineLoader, FileLoader, ObjectLoader, load_failed
+from worker.loaders.base import EngineLoader, FileLoader, ObjectLoader, load_failed, naming, reading
 from worker.loaders.model_path import model_files, open_file
 
 if TYPE_CHECKING:
@@ -79,21 +80,19 @@ def _by_contents(spec: ModelSpec) -> str:
     from worker.loaders.file_kind import ZIP, head_of, loader_for, not_a_model  # noqa: PLC0415 - only where none is named
     from worker.loaders.positional_file import PositionalFile  # noqa: PLC0415
 
-    file = PositionalFile(*open_file(spec, model_files(spec).real[0]))
-    try:
-        head = head_of(file)
-        is_script = head.startswith(ZIP) and _is_script(file)
-    except OSError as error:
-        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
-    finally:
-        file.close()
-    found = not_a_model(head, file.size_bytes)
-    if found is not None:
-        raise load_failed(spec, found)
+    files = model_files(spec).real
+    with naming(spec, files[0], among=len(files)):
+        with closing(PositionalFile(*open_file(spec, files[0]))) as file, reading(spec):
+            head = head_of(file)
+            is_script = head.startswith(ZIP) and _is_script(file)
+        found = not_a_model(head, file.size_bytes)
+        if found is not None:
+            raise load_failed(spec, found)
     loader = "torch.jit" if is_script else loader_for(head)
     if loader is None:
         raise load_failed(
-            spec, f"its contents don't say which loader it is for; name one of {', '.join(loader_names())}"
+            spec,
+            f"its contents are none that a loader knows: correct its path, or name its loader: {', '.join(loader_names())}",
         )
     return loader
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from protocol.record import Record
+from worker.loaders.base import FormatError
 from worker.loaders.dtypes import SAFETENSORS, bytes_of
 
 LENGTH_BYTES = 8
@@ -27,7 +28,7 @@ class StoredTensor(Record):
     end: int
 
 
-class HeaderError(ValueError):
+class HeaderError(FormatError):
     """The header can't be right; the message says what was found."""
 
 
@@ -40,12 +41,11 @@ def header_bytes(prefix: bytes, file_bytes: int) -> int:
     length = int.from_bytes(prefix, "little")
     if length > MAX_HEADER_BYTES:
         raise HeaderError(
-            f"it claims a header of {length} bytes; {MAX_HEADER_BYTES} is the most there can be"
+            f"it claims a header of {length} bytes; {MAX_HEADER_BYTES} is the most there can be, so it is damaged, or no"
+            " safetensors file"
         )
     if length > file_bytes - LENGTH_BYTES:
-        raise HeaderError(
-            f"it is cut short: it claims a header of {length} bytes; the file has {file_bytes}; download it again"
-        )
+        raise HeaderError(f"it is cut short: it claims a header of {length} bytes; the file has {file_bytes}")
     return length
 
 
@@ -75,9 +75,7 @@ def parse_header(text: bytes, data_bytes: int) -> tuple[StoredTensor, ...]:
         at = tensor.end
     if at != data_bytes:
         what = "is truncated" if data_bytes < at else "has more than its header says"
-        raise HeaderError(
-            f"the file {what}: its tensors take {at} bytes, it has {data_bytes}; download it again"
-        )
+        raise HeaderError(f"the file {what}: its tensors take {at} bytes, it has {data_bytes}")
     return tuple(tensors)
 
 
@@ -100,7 +98,9 @@ def _tensor(name: str, entry: object) -> StoredTensor:
         raise HeaderError(f"tensor {name!r} is not an object of dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in SAFETENSORS:
-        raise HeaderError(f"tensor {name!r} has dtype {dtype!r}; known are {', '.join(SAFETENSORS)}")
+        raise HeaderError(
+            f"tensor {name!r} has dtype {dtype!r}; known are {', '.join(SAFETENSORS)}", "convert it"
+        )
     if not _sizes(shape) or len(shape) > _MAX_DIMENSIONS:
         raise HeaderError(f"tensor {name!r} has a shape that is not a list of up to {_MAX_DIMENSIONS} sizes")
     if not _sizes(offsets) or len(offsets) != len(("begin", "end")) or offsets[0] > offsets[1]:

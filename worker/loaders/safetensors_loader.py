@@ -1,6 +1,7 @@
 """Weights in a safetensors file."""
 
 import mmap
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,9 +10,9 @@ from worker.core.cancellation import CancelToken
 from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
 from worker.core.records import FileRange
-from worker.loaders.base import NEEDS_TORCH, InPlace, WeightFile, lay_out, load_failed, parts_of
+from worker.loaders.base import NEEDS_TORCH, InPlace, WeightFile, lay_out, load_failed, parts_of, reading
 from worker.loaders.dtypes import ITEM_BYTES
-from worker.loaders.file_kind import head_of, mismatch
+from worker.loaders.file_kind import check_kind, head_of
 from worker.loaders.model_path import open_file
 from worker.loaders.positional_file import PositionalFile
 from worker.loaders.safetensors_header import (
@@ -89,39 +90,30 @@ class SafetensorsFile:
         self._file.close()
 
     def _read(self, index: int, start: int, target: memoryview) -> None:
-        try:
+        with reading(self._spec):
             got = self._file.read_into(self._begins[index] + start, target)
-        except OSError as error:
-            raise load_failed(self._spec, f"reading it failed: {error.strerror}") from error
         if got < target.nbytes:
             raise self._cut_short(index)
 
     def _cut_short(self, index: int) -> ModelLoadFailedError:
         return load_failed(
-            self._spec, f"the file was cut short while it was read, in tensor {self.tensors[index].name!r}"
+            self._spec,
+            f"it was cut short while it was read, in tensor {self.tensors[index].name!r}; load it again",
         )
 
 
 def _opened(spec: ModelSpec, path: Path) -> SafetensorsFile:
-    file = PositionalFile(*open_file(spec, path))
-    try:
-        return _checked(spec, file)
-    except HeaderError as error:
-        file.close()
-        raise load_failed(spec, str(error)) from error
-    except OSError as error:
-        file.close()
-        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as undo, reading(spec):
+        file = PositionalFile(*open_file(spec, path))
+        undo.callback(file.close)
+        opened = _checked(spec, file)
+        undo.pop_all()
+    return opened
 
 
 def _checked(spec: ModelSpec, file: PositionalFile) -> SafetensorsFile:
     """Find what loading would fail with, before anything goes for the sake of this model."""
-    wrong = mismatch("safetensors", head_of(file), file.size_bytes)
-    if wrong is not None:
-        raise HeaderError(wrong)
+    check_kind("safetensors", head_of(file), file.size_bytes)
     data_start, stored = _read_header(file)
     opened = SafetensorsFile(spec, file, data_start, stored)
     _check_readable(file)
@@ -132,7 +124,7 @@ def _checked(spec: ModelSpec, file: PositionalFile) -> SafetensorsFile:
 def _check_readable(file: PositionalFile) -> None:
     """Read the last byte: what a broken medium or a lost share keeps back is mostly at the end."""
     if file.read_into(file.size_bytes - 1, memoryview(bytearray(1))) < 1:
-        raise HeaderError("the file was cut short while its header was read")
+        raise HeaderError("it was cut short while its header was read", "load it again")
 
 
 def _check_castable(spec: ModelSpec, file: SafetensorsFile) -> None:
@@ -147,6 +139,6 @@ def _read_header(file: PositionalFile) -> tuple[int, tuple[StoredTensor, ...]]:
     length = header_bytes(bytes(prefix[:got]), file.size_bytes)
     text = bytearray(length)
     if file.read_into(LENGTH_BYTES, memoryview(text)) < length:
-        raise HeaderError("the file was cut short while its header was read")
+        raise HeaderError("it was cut short while its header was read", "load it again")
     start = LENGTH_BYTES + length
     return start, parse_header(bytes(text), file.size_bytes - start)

@@ -8,9 +8,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from worker.core.cancellation import CancelToken
-from worker.core.errors import ModelLoadFailedError
 from worker.core.models import ModelSpec
-from worker.loaders.base import ALIGNMENT_BYTES, WeightFile, load_failed
+from worker.loaders.base import ALIGNMENT_BYTES, WeightFile, load_failed, naming
 from worker.loaders.model_path import model_files
 from worker.loaders.params import Params
 
@@ -27,10 +26,8 @@ def open_files(spec: ModelSpec, open_one: OpenOne) -> WeightFile:
     with ExitStack() as opened:
         shards: list[WeightFile] = []
         for path in files.real:
-            try:
+            with naming(spec, path, among=len(files.real)):
                 shards.append(open_one(spec, path))
-            except ModelLoadFailedError as error:
-                raise load_failed(spec, f"{path.name}: {error.details['cause']}") from error
             opened.callback(shards[-1].close)
         whole = ShardedFile(spec, tuple(shards), tuple(path.name for path in files.real), files.index)
         opened.pop_all()
@@ -83,8 +80,13 @@ def _check_names(
     where: dict[str, str] = {}
     for shard, name in zip(shards, names, strict=True):
         for each in shard.tensors:
-            if where.setdefault(each.name, name) != name:
-                raise load_failed(spec, f"tensor {each.name!r} is in {where[each.name]} and in {name}")
+            if each.name in where:
+                raise load_failed(
+                    spec, f"tensor {each.name!r} is in {where[each.name]} and in {name}: declare one of them"
+                )
+            where[each.name] = name
     for tensor in index or ():
         if tensor not in where:
-            raise load_failed(spec, f"its index names tensor {tensor!r}, which is in none of its files")
+            raise load_failed(
+                spec, f"its index names tensor {tensor!r}, which is in none of its files: download it again"
+            )

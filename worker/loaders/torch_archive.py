@@ -31,13 +31,14 @@ def described_archive(file: PositionalFile) -> Described:
     pickle = _pickle(archive)
     if pickle is None:
         raise ZipError(
-            "it is a zip archive without torch's record data.pkl, so no file of torch.save: unpack it, and declare the"
-            " model in it"
+            "it is a zip archive without torch's record data.pkl, so no file of torch.save",
+            "unpack it, and declare the model in it",
         )
     folder = pickle.name.removesuffix("data.pkl")
     if f"{folder}constants.pkl" in archive.records:
         raise ZipError(
-            "it is a TorchScript archive (torch.jit.save): a program with its weights, for the loader torch.jit"
+            "it is a TorchScript archive (torch.jit.save), a program with its weights",
+            "declare the loader torch.jit, or none",
         )
     _check_byte_order(file, archive, archive.records.get(f"{folder}byteorder"))
     text = _contents(file, archive, pickle, MAX_PICKLE_BYTES)
@@ -90,12 +91,15 @@ def _check_byte_order(file: PositionalFile, archive: ZipRecords, record: ZipReco
         return  # older files: little-endian machines wrote them
     word = _contents(file, archive, record, _MAX_WORD_BYTES)
     if word != sys.byteorder.encode():
-        raise ZipError(f"its byte order is not this machine's, {sys.byteorder} endian")
+        raise ZipError(
+            f"its byte order is not this machine's, {sys.byteorder} endian", "save it anew as safetensors"
+        )
 
 
 def _contents(file: PositionalFile, archive: ZipRecords, record: ZipRecord, most_bytes: int) -> bytes:
     if record.size_bytes > most_bytes:
         raise ZipError(
-            f"its record {record.name!r} has {record.size_bytes} bytes; {most_bytes} is the most that is read"
+            f"its record {record.name!r} has {record.size_bytes} bytes; {most_bytes} is the most that is read",
+            "save its weights alone, as safetensors",
         )
     return read_exactly(file, archive.begin(record), record.size_bytes)

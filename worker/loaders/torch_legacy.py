@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+from worker.loaders.base import FormatError
 from worker.loaders.dtypes import ITEM_BYTES
 from worker.loaders.pickle_reader import PickleError, PickleReader
 from worker.loaders.positional_file import PositionalFile
@@ -33,10 +34,10 @@ def described_legacy(file: PositionalFile) -> Described:
         raise PickleError("it does not begin as a file of torch.save does")
     if machine.get("little_endian") is not (sys.byteorder == "little"):
         message = f"its byte order is not this machine's, {sys.byteorder} endian"
-        raise PickleError(message)
+        raise PickleError(message, "save it anew as safetensors")
     found, keys = found_in(reader.read()), reader.read()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise PickleError("its list of storages is damaged")
+        raise PickleError("its list of storages is damaged", FormatError.advice)
     begins, at = {}, reader.position
     for key in keys:
         storage = storages.get(key)
@@ -47,10 +48,10 @@ def described_legacy(file: PositionalFile) -> Described:
         size, begins[key] = count * ITEM_BYTES[storage.dtype], at + _LENGTH_BYTES
         at = begins[key] + size
         if size != storage.size_bytes or at > file.size_bytes:
-            message = f"it is cut short: its storage {key!r} of {storage.size_bytes} bytes is not all there; download it again"
-            raise PickleError(message)
+            message = f"it is cut short: its storage {key!r} of {storage.size_bytes} bytes is not all there"
+            raise PickleError(message, FormatError.advice)
     for name, view in found.tensors.items():
         if view.storage not in begins:
             message = f"the storage of its tensor {name!r} is not in it"
-            raise PickleError(message)
+            raise PickleError(message, FormatError.advice)
     return Described(found.tensors, found.passed_over, begins)

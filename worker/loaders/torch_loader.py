@@ -5,14 +5,15 @@ for casts and for tensors with gaps, and to use what was loaded.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 from worker.core.cancellation import CancelToken
 from worker.core.models import ModelSpec
-from worker.loaders.base import NEEDS_TORCH, WeightFile, load_failed
+from worker.loaders.base import NEEDS_TORCH, WeightFile, load_failed, reading
 from worker.loaders.dtypes import ITEM_BYTES
-from worker.loaders.file_kind import PICKLES, ZIP, head_of, mismatch
+from worker.loaders.file_kind import PICKLES, ZIP, check_kind, head_of
 from worker.loaders.model_path import open_file
 from worker.loaders.pickle_reader import PickleError
 from worker.loaders.positional_file import PositionalFile
@@ -39,11 +40,13 @@ class TorchLoader:
 
     def open(self, spec: ModelSpec) -> WeightFile:
         """Open the files and check all of it that can be checked before its weights are read."""
-        file = open_files(spec, _opened)
+        self.check(spec)
+        return open_files(spec, _opened)
+
+    def check(self, spec: ModelSpec) -> None:
+        """See that torch is there."""
         if find_spec("torch") is None:
-            file.close()
             raise load_failed(spec, NEEDS_TORCH)
-        return file
 
 
 class TorchFile:
@@ -99,13 +102,13 @@ class TorchFile:
                 done += length
 
     def _read(self, index: int, begin: int, target: memoryview) -> None:
-        try:
+        with reading(self._spec):
             got = self._file.read_into(begin, target)
-        except OSError as error:
-            raise load_failed(self._spec, f"reading it failed: {error.strerror}") from error
         if got < target.nbytes:
             name = self.parts[index].name
-            raise load_failed(self._spec, f"the file was cut short while it was read, in tensor {name!r}")
+            raise load_failed(
+                self._spec, f"it was cut short while it was read, in tensor {name!r}; load it again"
+            )
 
 
 def _rows(view: StoredView, first: int, count: int) -> Iterator[tuple[int, int, int]]:
@@ -123,35 +126,23 @@ def _rows(view: StoredView, first: int, count: int) -> Iterator[tuple[int, int, 
 
 
 def _opened(spec: ModelSpec, path: Path) -> TorchFile:
-    file = PositionalFile(*open_file(spec, path))
-    try:
+    with ExitStack() as undo, reading(spec):
+        file = PositionalFile(*open_file(spec, path))
+        undo.callback(file.close)
         opened = TorchFile(spec, file, _described(file))
         if file.size_bytes:  # what a broken medium or a lost share keeps back is mostly at the end
             read_exactly(file, file.size_bytes - 1, 1)
-    except (PickleError, ZipError) as error:
-        file.close()
-        raise load_failed(spec, str(error)) from error
-    except OSError as error:
-        file.close()
-        raise load_failed(spec, f"reading it failed: {error.strerror}") from error
-    except BaseException:
-        file.close()
-        raise
+        undo.pop_all()
     return opened
 
 
 def _described(file: PositionalFile) -> Described:
     head = head_of(file)
-    wrong = mismatch("torch", head, file.size_bytes)
-    if wrong is not None:
-        raise ZipError(wrong)
-    if head.startswith(MAGIC):
+    check_kind("torch", head, file.size_bytes)
+    if head.startswith(MAGIC) or MAGIC.startswith(head):
         return described_legacy(file)
     if head.startswith(ZIP):
         return described_archive(file)
     if head.startswith(PICKLES):
-        raise PickleError(
-            "it is a plain pickle, of which nothing was run, and no file of torch.save: save its weights with"
-            " torch.save(state_dict, ...), or as safetensors"
-        )
+        raise PickleError("it is a plain pickle, of which nothing was run, and no file of torch.save")
     raise ZipError("it is not a file that torch.save wrote, in its zip format or the older one")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from protocol.record import Record
+from worker.loaders.base import FormatError
 from worker.loaders.dtypes import FROM_TORCH, ITEM_BYTES
 from worker.loaders.pickle_reader import Named, OddKey, PassedOver, PickleError
 
@@ -99,7 +100,9 @@ class Found(Record):
 
 
 class HoldsCodeError(PickleError):
-    """It calls what is no part of a state dict."""
+    """It calls what is no part of a state dict; the message says so at length."""
+
+    advice = ""
 
 
 def storage_of(reference: Any) -> Storage:
@@ -158,7 +161,7 @@ def _rebuilt(function: str, arguments: tuple[Any, ...]) -> StoredView | Unreadab
     if function in {"_rebuild_parameter", "_rebuild_parameter_with_state"}:
         tensor = arguments[0]
         if not isinstance(tensor, StoredView | Unreadable):
-            raise PickleError("its pickle is damaged")
+            raise PickleError("its pickle is damaged", FormatError.advice)
         return tensor
     if function in _NOT_DENSE:
         return Unreadable(_NOT_DENSE[function])
@@ -166,7 +169,7 @@ def _rebuilt(function: str, arguments: tuple[Any, ...]) -> StoredView | Unreadab
         raise HoldsCodeError(_code(f"torch._utils.{function}"))
     storage, offset, shape, strides, *rest = arguments
     if not isinstance(storage, Storage):
-        raise PickleError("its pickle is damaged")
+        raise PickleError("its pickle is damaged", FormatError.advice)
     dtype, metadata_at = storage.dtype, 2
     if function == "_rebuild_tensor_v3":
         dtype, metadata_at = FROM_TORCH.get(rest[2].name), 3

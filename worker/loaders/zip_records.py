@@ -6,6 +6,7 @@ Only what a mapping or a positional read can use: each record's name, where its 
 import struct
 
 from protocol.record import Record
+from worker.loaders.base import FormatError
 from worker.loaders.positional_file import PositionalFile
 
 _END = struct.Struct("<4s4H2LH")
@@ -31,7 +32,7 @@ class ZipRecord(Record):
     """Whether it lies there as it is, not compressed and not encrypted."""
 
 
-class ZipError(ValueError):
+class ZipError(FormatError):
     """It is no such archive; the message says what was found."""
 
 
@@ -47,7 +48,7 @@ class ZipRecords:
         """Return where a record's bytes begin in the file. ZipError if they can't all be there, as they are."""
         if not record.stored or record.size_bytes != record.stored_bytes:
             message = f"its record {record.name!r} is compressed"
-            raise ZipError(message)
+            raise ZipError(message, "save it anew by torch.save, which compresses nothing")
         header = read_exactly(self._file, record.header_at, _LOCAL.size)
         mark, *_, name_bytes, extra_bytes = _LOCAL.unpack(header)
         begin: int = record.header_at + _LOCAL.size + name_bytes + extra_bytes
@@ -74,9 +75,7 @@ def _directory(file: PositionalFile) -> tuple[bytes, int]:
     tail = read_exactly(file, tail_at, tail_bytes)
     found = tail.rfind(b"PK\5\6")
     if found < 0 or len(tail) - found < _END.size:
-        raise ZipError(
-            "it is cut short: a zip archive ends with its directory, which is not there; download it again"
-        )
+        raise ZipError("it is cut short: a zip archive ends with its directory, which is not there")
     *_, size, at, _comment = _END.unpack_from(tail, found)
     if _IN_ZIP64 in {size, at}:
         place = read_exactly(file, tail_at + found - _END64_PLACE.size, _END64_PLACE.size)

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from protocol.vocabulary import EvictionStrategy, ModelState
+from protocol.vocabulary import EvictionStrategy, ModelState, UnloadMode
 from worker.core.clock import Clock
 from worker.core.consumers import Quote, Release
 from worker.core.errors import LimitExceededError, OutOfMemoryError
 from worker.core.records import HOST, AllocationRequest
-from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, Victim, plan_eviction
+from worker.eviction.planner import Candidate, EvictionPlan, Need, Victim, plan_eviction
 from worker.eviction.release_planner import ReleaseNeed, ReleasePlan, plan_releases
 from worker.manager.eviction_memory import LastUse, ModelMemories
 from worker.manager.manager_memory import MemoryManager
@@ -144,7 +144,7 @@ class EvictionPlans:
                 if entry.in_use or entry.pinned or entry.use_count != each.use_count:
                     raise plan.stale(f"model {entry.model_id!r} was used or pinned since")
             offloaded = [
-                each.victim.freed_bytes for each in plan.victims if each.victim.mode is EvictionMode.OFFLOAD
+                each.victim.freed_bytes for each in plan.victims if each.victim.mode is UnloadMode.OFFLOAD
             ]
             if offloaded and self._manager.pressure.missing_bytes(HOST, sum(offloaded)):
                 raise plan.stale("host memory has no headroom any more for what it would offload")

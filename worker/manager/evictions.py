@@ -3,11 +3,11 @@
 Pure, under the manager's lock, as ``manager/models.py`` says.
 """
 
-from protocol.vocabulary import ModelState
+from protocol.vocabulary import ModelState, UnloadMode
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import ModelBusyError, UnsupportedError
 from worker.core.records import HOST, AllocationRequest, EvictionCause
-from worker.eviction.planner import EvictionMode, Victim
+from worker.eviction.planner import Victim
 from worker.manager.eviction_memory import ModelMemories
 from worker.manager.eviction_plans import EvictionPlans
 from worker.manager.manager_memory import MemoryManager
@@ -28,17 +28,17 @@ class Evictions:
         self._plans = plans
 
     def begin_once_settled(
-        self, model_id: str, reason: str, *, forced: bool = False, mode: EvictionMode = EvictionMode.UNLOAD
+        self, model_id: str, reason: str, *, forced: bool = False, mode: UnloadMode = UnloadMode.UNLOAD
     ) -> PendingEviction | None:
         """Begin an eviction, once the model does not come, go or is held, nor one whose going would give it a place."""
         with self._changed:
             entry = self._table.get(model_id)
-            if entry.settling or (mode is EvictionMode.OFFLOAD and self._blocks_offload(entry)):
+            if entry.settling or (mode is UnloadMode.OFFLOAD and self._blocks_offload(entry)):
                 raise SettlingError
             return self.begin(model_id, reason, forced=forced, mode=mode)
 
     def begin(
-        self, model_id: str, reason: str, *, forced: bool = False, mode: EvictionMode = EvictionMode.UNLOAD,
+        self, model_id: str, reason: str, *, forced: bool = False, mode: UnloadMode = UnloadMode.UNLOAD,
         cause: EvictionCause = EvictionCause.ASKED,
     ) -> PendingEviction | None:  # fmt: skip
         """Put a model out of reach, to unload or shrink it; None if it is not loaded.
@@ -51,19 +51,19 @@ class Evictions:
             if entry.state is not ModelState.LOADED or entry.residence is None:
                 return None
             leases = entry.in_use + entry.holds
-            if leases or (entry.pinned and not forced and mode is not EvictionMode.SHRINK):
+            if leases or (entry.pinned and not forced and mode is not UnloadMode.SHRINK):
                 why = f"in use by {leases} {'lease' if leases == 1 else 'leases'}" if leases else "pinned"
                 message = f"model {model_id!r} is {why}"
                 raise ModelBusyError(message, model_id=model_id, cause="in_use" if leases else "pinned")
             place, back, size = entry.residence, entry.load_ms, entry.residence.size_bytes
-            if mode is EvictionMode.OFFLOAD:
+            if mode is UnloadMode.OFFLOAD:
                 if place.engine or place.device_id == HOST:
                     engine = "in an engine's process: it can be shrunk, or unloaded"
                     host = "in host memory: there is nowhere to offload it to"
                     message = f"model {model_id!r} is {engine if place.engine else host}"
                     raise UnsupportedError(message, model_id=model_id, device_id=place.device_id)
                 back = entry.restore_ms
-            elif mode is EvictionMode.SHRINK:
+            elif mode is UnloadMode.SHRINK:
                 back, size = 0, entry.shrinkable_bytes
             victim = Victim(model_id, size, mode, back, reason)
             return self.begin_for(victim, cause)
@@ -76,7 +76,7 @@ class Evictions:
             raise AssertionError(victim)
         entry.state = ModelState.UNLOADING
         held = None
-        if victim.mode is EvictionMode.OFFLOAD:
+        if victim.mode is UnloadMode.OFFLOAD:
             request = AllocationRequest(HOST, residence.size_bytes)
             if self._manager.pressure.missing_bytes(HOST, residence.size_bytes):
                 entry.state = ModelState.LOADED

@@ -12,6 +12,7 @@ from worker.core.clock import Clock
 from worker.core.ids import Ids
 from worker.core.records import DeviceInfo, Lost, age_order
 from worker.manager.allocation_table import AllocationTable
+from worker.manager.batch_table import BatchTable
 from worker.manager.consumer_table import ConsumerTable
 from worker.manager.devices import DeviceTable
 from worker.manager.due_table import DueTable
@@ -39,6 +40,7 @@ class MemoryManager:
         self.usage = Usage(self.devices)
         self.models = ModelTable(self.lock, self.due)
         self.consumers = ConsumerTable(self.lock, clock)
+        self.batches = BatchTable(self.ids)
 
     def lose_device(self, device_id: str, reason: str) -> Lost | None:
         """Remove what was on a device that went away. Returns what was lost; None if that was known.
@@ -59,7 +61,7 @@ class MemoryManager:
                 self.allocations.remove(allocation.allocation_id, ending="device_lost")
             ledger.drop_weights()
             ledger.drop_reservations()
-            found = Lost(device.losing, self.models.lose(device_id))
+            found = Lost(device.losing, self.models.lose(device_id, reason))
             device.info, device.lost_ns, device.readings, self.devices.version = info, now, None, version
             device.losing = ()
             return found

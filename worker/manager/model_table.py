@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from protocol.record import Record
 from protocol.results import ModelStatus
-from protocol.vocabulary import FreedBy, ModelState
+from protocol.vocabulary import FreedBy, ModelState, UnloadMode
 from worker.core.clock import NS_PER_MS
 from worker.core.consumers import Release
 from worker.core.errors import ModelNotFoundError
@@ -13,12 +13,14 @@ from worker.core.models import AUTO_LOADER, ModelSpec, Role
 from worker.core.records import EvictionCause, Footprint, Reservation
 from worker.core.sure_lock import SureCondition
 from worker.eviction.entry_prices import ExpectedUses
-from worker.eviction.planner import EvictionMode
 from worker.eviction.use_rate import HALF_LIFE_NS
 from worker.manager.due_table import DueTable
 
 IN_TRANSIT = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 """States that end by themselves: whoever needs the model waits for that."""
+
+COMES_BACK = "it is loaded again when it is used"
+"""What is said of a model that was lost."""
 
 
 class Residence(Record):
@@ -235,7 +237,7 @@ class PendingEviction(Record):
     reload_ms: int | None
     last_sample: int
     cause: EvictionCause
-    mode: EvictionMode = EvictionMode.UNLOAD
+    mode: UnloadMode = UnloadMode.UNLOAD
     host_reservation: Reservation | None = None
     """Headroom held in host memory, where it is offloaded."""
 
@@ -395,16 +397,17 @@ class ModelTable:
         """Note when a model will have been idle for too long; of one that is held, when it is let go."""
         self._due.set_idle(entry.model_id, None if entry.holds else entry.expires_ns())
 
-    def lose(self, device_id: str) -> tuple[str, ...]:
-        """Note that models went with their device. Returns which."""
+    def lose(self, device_id: str, why: str) -> tuple[str, ...]:
+        """Note that models went with their device, and why that went. Returns which."""
         lost = []
         with self.changed:
             for entry in self.on_device(device_id):
                 place = entry.residence
                 if place is None or place.device_id != device_id or entry.spec.external:
                     continue  # of an external model, its owner knows what became of it
-                entry.residence, entry.in_use, entry.holds = None, 0, 0
+                entry.residence, entry.footprint, entry.in_use, entry.holds = None, None, 0, 0
                 entry.state = ModelState.UNLOADED
+                entry.state_reason = f"{device_id} was lost, and the model with it: {why}; {COMES_BACK}"
                 self.watch_idle(entry)
                 lost.append(entry.model_id)
                 self._lost.append((entry, place))

@@ -24,8 +24,11 @@ class SampleTable:
             device.samples_begun = sample
             return sample
 
-    def note(self, device_id: str, readings: Readings, sample: int) -> None:
-        """Take readings over. ``sample`` is what ``begin`` said before they were taken."""
+    def note(self, device_id: str, readings: Readings, sample: int, age_ns: int = 0) -> None:
+        """Take readings over. ``sample`` is what ``begin`` said before they were taken.
+
+        ``age_ns``: how long ago the device said so, where nothing was changed since.
+        """
         with self._lock:
             device = self._devices.get(device_id)
             ledger = device.ledger
@@ -36,7 +39,7 @@ class SampleTable:
                 device.limits = follow_budget(device.limits, before, readings.budget_bytes)
             device.readings = readings
             self._devices.version += 1
-            device.read_ns = self._clock.now_ns()
+            device.read_ns = self._clock.now_ns() - age_ns
             ledger.noted_bytes = ledger.samples.pop(sample)
             device.stale = ledger.drift_bytes != 0
 

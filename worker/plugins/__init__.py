@@ -31,15 +31,21 @@ if TYPE_CHECKING:
     )
     from worker.core.models import TensorInfo
     from worker.eviction.entry_prices import PricedEntries
+    from worker.plugins._batches import Batch, Batches, Saved
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
+    from worker.plugins._searched_stores import Near, Preference, Preferences, Vectors
+    from worker.plugins._stores import Cache, HostStores, Session, Sessions
     from worker.stream.work import Call, PluginAction
 
 __all__ = [
     "AllocationNotFoundError",
+    "Batch",
+    "Batches",
     "Buffer",
+    "Cache",
     "Call",
     "CancelToken",
     "CancelledError",
@@ -51,6 +57,7 @@ __all__ = [
     "DeviceNotFoundError",
     "DeviceUnavailableError",
     "Holding",
+    "HostStores",
     "InternalError",
     "InvalidRequestError",
     "LeasedModel",
@@ -60,19 +67,37 @@ __all__ = [
     "ModelBusyError",
     "ModelLoadFailedError",
     "ModelNotFoundError",
+    "Near",
     "Offer",
     "OutOfMemoryError",
     "PluginAction",
     "PluginHost",
+    "Preference",
+    "Preferences",
     "PricedEntries",
+    "Saved",
+    "Session",
+    "Sessions",
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
+    "Vectors",
     "WorkerError",
 ]  # fmt: skip
 
 _HOMES = {
+    "Cache": "worker.plugins._stores",
+    "Vectors": "worker.plugins._searched_stores",
+    "Preferences": "worker.plugins._searched_stores",
+    "Preference": "worker.plugins._searched_stores",
+    "Near": "worker.plugins._searched_stores",
+    "HostStores": "worker.plugins._stores",
+    "Session": "worker.plugins._stores",
+    "Sessions": "worker.plugins._stores",
+    "Batch": "worker.plugins._batches",
+    "Batches": "worker.plugins._batches",
     "Buffer": "worker.plugins._buffer_views",
+    "Saved": "worker.plugins._batches",
     "Call": "worker.stream.work",
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",

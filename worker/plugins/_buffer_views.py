@@ -8,6 +8,7 @@ import ctypes
 import math
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from worker.loaders.dtypes import ITEM_BYTES, TORCH_NAMES
@@ -37,6 +38,20 @@ def bytes_of(shape: Shape, dtype: str) -> int:
     return math.prod(shape) * _ITEM_BYTES[dtype]
 
 
+@cache
+def keeps_storages() -> bool:
+    """Tell whether torch keeps the Python object of a storage while any tensor has that storage, and no longer."""
+    import torch  # noqa: PLC0415 - asked only of a device that is torch's
+
+    first = torch.zeros(2, dtype=torch.uint8)
+    watched = weakref.ref(first.untyped_storage())
+    view = first[1:].view(torch.int8)
+    del first
+    kept = watched() is not None
+    del view
+    return kept and watched() is None
+
+
 class Buffer:
     """Memory that its caller alone has until the ``with`` block ends: as bytes, and for numpy, torch and DLPack.
 
@@ -64,7 +79,7 @@ class Buffer:
 
     def when_unseen(self, tell: Callable[[], object]) -> None:
         """Call back once it was closed and no view of it is left, on whichever thread lets go of the last one."""
-        # torch keeps the object of a storage for as long as any tensor has that storage.
+        # torch keeps the object of a storage for as long as any tensor has that storage (keeps_storages).
         kept = self._open() if self._addressed else self._open().untyped_storage()
         weakref.finalize(kept, tell).atexit = False
 

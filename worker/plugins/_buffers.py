@@ -28,7 +28,7 @@ from worker.core.errors import (
 from worker.core.records import AllocationRequest
 from worker.core.sure_lock import SureLock
 from worker.interface.allocations import Allocations
-from worker.plugins._buffer_views import Buffer, Shape, bytes_of, form
+from worker.plugins._buffer_views import Buffer, Shape, bytes_of, form, keeps_storages
 from worker.wiring import Core
 
 if TYPE_CHECKING:
@@ -113,12 +113,19 @@ class Buffers:
         shape, name = form(size, dtype)
         own = token or CancelToken(self._core.clock.now_ns)
         buffer = self._lend(device, fallback, shape, name, own, make_room=make_room)
+        collected = False
         try:
             yield buffer
+        except (
+            GeneratorExit
+        ):  # perhaps by the collector, on a thread that has any lock: the next use does the rest
+            collected = True
+            raise
         finally:
             buffer.close()
-            self._take_back()
-            self._keep_to_limit(buffer.device_id)
+            if not collected:
+                self._take_back()
+                self._keep_to_limit(buffer.device_id)
 
     def consumers(self, device_id: str | None) -> Iterator[Consumer]:
         """Return what it is to whoever makes headroom on a device, or on all."""
@@ -137,6 +144,10 @@ class Buffers:
         with self._lock:
             lent = self._lent.get(device_id, 0)
             return Holding(lent + self._kept_bytes(device_id), in_use_bytes=lent)
+
+    def idle_bytes(self, device_id: str) -> int:
+        """Return what is kept on a device and not lent."""
+        return self.holding(device_id).spare_bytes
 
     def limit(self, device_id: str, limit_bytes: int | None) -> None:
         """Take over the most that it is to hold on a device: what comes back above that is not kept."""
@@ -175,14 +186,19 @@ class Buffers:
             raise _not_here(device_id)
         size = size_class(bytes_of(shape, dtype))
         block = self._reuse(device_id, size) or self._make(device_id, size, token, make_room=make_room)
+        counted = False
         try:
+            with self._lock:
+                self._lent[device_id] = self._lent.get(device_id, 0) + size
+            counted = True
             buffer = Buffer(self._source(block, bytes_of(shape, dtype)), device_id, shape, dtype)
             buffer.when_unseen(lambda: self._ended.append(block))
         except BaseException:
+            if counted:
+                with self._lock:
+                    self._lent[device_id] -= size
             self._free([block])
             raise
-        with self._lock:
-            self._lent[device_id] = self._lent.get(device_id, 0) + size
         return buffer
 
     def _reuse(self, device_id: str, size_bytes: int) -> Block | None:
@@ -212,11 +228,12 @@ class Buffers:
         def allocate(*, make_room: bool = False) -> Block:
             name = self._allocations.new_id()
             try:
+                made = Block(name, device_id, size_bytes, 0)
                 self._allocations.allocate(name, request, token, make_room=make_room)
             except BaseException:
                 self._allocations.unused_id(name)
                 raise
-            return Block(name, device_id, size_bytes, 0)
+            return made
 
         try:
             return allocate()
@@ -229,6 +246,9 @@ class Buffers:
     def _source(self, block: Block, size_bytes: int) -> "memoryview | torch.Tensor":
         backend = self._core.backends[block.device_id]
         if isinstance(backend, TorchMemory):
+            if not keeps_storages():
+                message = "this version of torch does not tell when the last view of a buffer is gone"
+                raise UnsupportedError(message, device_id=block.device_id)
             return backend.tensor(block.allocation_id)
         view = backend.view(block.allocation_id, writable=True)
         if view is None:

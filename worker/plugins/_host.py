@@ -1,16 +1,23 @@
 """What a plugin is handed: ``register(host)`` adds the operator's own actions. See docs/plugins.md."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from worker.plugins._remote_action import ModelAction, check_can_go
 from worker.stream.work import Call, PluginAction
 
 if TYPE_CHECKING:
+    from worker.core.cancellation import CancelToken
     from worker.core.consumers import Consumers
+    from worker.core.records import Report
+    from worker.plugins._batches import Batches, Plannable
     from worker.plugins._buffers import Buffers
     from worker.plugins._leases import Models
-    from worker.plugins._operations import Operations
+    from worker.plugins._stores import HostStores
+    from worker.plugins._streams import Streams
+    from worker.workers.operations import OperationWorker
+
+T = TypeVar("T")
 
 RESERVED = ("memory.", "worker.")
 """All of the protocol's first actions began so."""
@@ -22,9 +29,12 @@ class PluginHost:
     def __init__(
         self,
         models: "Models",
-        operations: "Operations",
+        operations: "OperationWorker",
         consumers: "Consumers",
         buffers: "Buffers",
+        streams: "Streams",
+        plannable: "Plannable",
+        stores: "Callable[[], HostStores]",
         actions: dict[str, PluginAction],
     ) -> None:
         self.models = models
@@ -32,9 +42,37 @@ class PluginHost:
         """``host.consumers.add(cache)``: what it holds is given back for its price, before anything dearer goes."""
         self.buffers = buffers
         """``with host.buffers.take((256, 384), "float32") as buffer:`` lends memory to work in."""
+        self.stream = streams.stream
+        """``with host.stream("large.jsonl") as windows:`` reads a file in windows that fit."""
         self.operation = operations.operation
         """``with host.operation("embed"):`` measures what is done inside."""
+        self._stores = stores
+        self._plannable = plannable
         self._actions = actions
+
+    def batches(
+        self, items: Iterable[T], bytes_per_item: int, *, report: "Report | None" = None, device: str = "cuda:0",
+        fallback: str | None = "cpu", token: "CancelToken | None" = None, fixed_bytes: int = 0,
+        max_fraction: float = 0.8,
+    ) -> "Batches[T]":  # fmt: skip
+        """Return items in batches that fit: each as large as ``max_fraction`` of the headroom is when it is asked for.
+
+        Used as ``for batch in batches: with batch as items: ...``, one that runs out of memory is done again in two
+        halves, and where one item alone does, or the device is lost, on ``fallback``; the block should keep its result
+        last. ``report(done, total)`` is called after each, and the token is looked at before each. Each takes
+        ``fixed_bytes`` besides its items. ``batches.saved`` says what came of it. ValueError for sizes that are none.
+        """
+        from worker.plugins._batches import Batches  # noqa: PLC0415 - a device's process needs none of it
+
+        return Batches(
+            self._plannable, items, bytes_per_item, report=report, device=device, fallback=fallback, token=token,
+            fixed_bytes=fixed_bytes, max_fraction=max_fraction,
+        )  # fmt: skip
+
+    @property
+    def stores(self) -> "HostStores":
+        """``host.stores.cache("answers", bytes="512MiB")``: memory that is bounded, priced and kept apart by scope."""
+        return self._stores()
 
     def add_model_action(
         self, name: str, run: ModelAction, model: str | Callable[[dict[str, Any]], str]

@@ -1,13 +1,11 @@
 """``--plugin package.module``: importing plugins, and what they add."""
 
-from worker.core.consumers import Consumers
+from collections.abc import Callable
+
 from worker.core.log import log
 from worker.core.operator_code import import_operators
-from worker.plugins._buffers import Buffers
 from worker.plugins._guard import guarded
 from worker.plugins._host import PluginHost
-from worker.plugins._leases import Models
-from worker.plugins._operations import Operations
 from worker.stream.work import PluginAction
 
 RESERVED_SINCE = ("store.", "stream.", "operation.", "fleet.")
@@ -19,14 +17,17 @@ class PluginError(Exception):
 
 
 def load_plugins(
-    names: list[str], models: Models, operations: Operations, consumers: Consumers, buffers: Buffers
+    names: list[str], host_of: Callable[[dict[str, PluginAction]], PluginHost]
 ) -> dict[str, PluginAction]:
-    """Import plugins, in order, and return their actions. PluginError for the first that fails."""
+    """Import plugins, in order, and return their actions. PluginError for the first that fails.
+
+    ``host_of`` makes what each is handed, which adds to these actions.
+    """
     actions: dict[str, PluginAction] = {}
     for name in names:
         try:
             known = set(actions)
-            import_operators(name).register(PluginHost(models, operations, consumers, buffers, actions))
+            import_operators(name).register(host_of(actions))
         except Exception as error:
             raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
         for action in actions.keys() - known:

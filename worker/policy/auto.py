@@ -35,6 +35,10 @@ _FURTHEST = {
 }
 
 
+Trigger = PressureLevel | float
+"""From where on it acts: a level, or a share of the budget in percent."""
+
+
 class AutoState(Record):
     """What is remembered of one device."""
 
@@ -49,17 +53,29 @@ class AutoState(Record):
     """When it last did not help, or was regretted."""
 
 
+def is_due(trigger: Trigger, level: PressureLevel, percentage: float | None) -> bool:
+    """Tell whether a device is where it is to be relieved: at a level or above, or at a percentage of its budget."""
+    if isinstance(trigger, PressureLevel):
+        return SEVERITY[level] >= SEVERITY[trigger]
+    return percentage is not None and percentage >= trigger
+
+
 def decide(
-    state: AutoState, level: PressureLevel, from_level: PressureLevel, now_ns: int
+    state: AutoState,
+    level: PressureLevel,
+    trigger: Trigger,
+    now_ns: int,
+    percentage: float | None = None,
 ) -> tuple[AutoState, OptimizationLevel | None]:
     """Decide whether to act now, and how far to go.
 
-    1. Below the level: nothing, and the next time it has to be sustained anew.
+    1. Not there: nothing, and the next time it has to be sustained anew.
     2. Not sustained yet: wait.
     3. Cooling down, or as often as it may within an hour: wait.
-    4. Otherwise as far as the level asks, less what restraint was learned.
+    4. Otherwise as far as the level asks, less what restraint was learned; at a percentage as far as at ``high``, whatever
+       the level there is called.
     """
-    if SEVERITY[level] < SEVERITY[from_level]:  # 1
+    if not is_due(trigger, level, percentage):  # 1
         return _with(state, sustained_since_ns=None), None
     since = now_ns if state.sustained_since_ns is None else state.sustained_since_ns
     acted = tuple(at for at in state.acted_ns if now_ns - at < HOUR_NS)
@@ -68,7 +84,10 @@ def decide(
         return state, None
     if now_ns < state.quiet_until_ns or len(acted) >= MOST_PER_HOUR:  # 3
         return state, None
-    return state, _EFFORTS[max(0, _FURTHEST[level] - state.restraint)]  # 4
+    furthest = _FURTHEST.get(level, 0)
+    if not isinstance(trigger, PressureLevel):
+        furthest = max(furthest, _FURTHEST[PressureLevel.HIGH])
+    return state, _EFFORTS[max(0, furthest - state.restraint)]  # 4
 
 
 def learn(state: AutoState, *, helped: bool, now_ns: int) -> AutoState:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+from protocol.vocabulary import HealthState
 from worker.backends.base import KnowsProcesses
 from worker.core.consumers import Consumer
 from worker.core.errors import DeviceUnavailableError, WorkerError
+from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.core.models import ModelSpec, ServerSpec
 from worker.core.records import HOST
@@ -31,7 +33,9 @@ class Servers:
         self._owners = owners
         # All mutable state: the servers, added at the start.
         self._consumers: list[ServerConsumer] = []
+        self._watches: list[ServerWatch] = []
         consumers.add_source(self._on)
+        core.health.add("servers", self.health)
 
     def follow(self, specs: Iterable[ServerSpec], default_device: str) -> None:
         """Begin to follow servers; one that can't be is told of, and left out."""
@@ -53,9 +57,17 @@ class Servers:
             spec.name, opened, self._held_by(device_id), self._core.clock, self._changed, self._refused,
             partial(self._free_bytes, device_id),
         )  # fmt: skip
+        self._watches.append(watch)
         self._consumers.append(ServerConsumer(watch, self._core.clock, spec.reload_ms))
         self._owners.serve(spec.name, partial(self._unload, watch))
         watch.start()
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell which servers answer: one that is down is not the worker's own failure."""
+        for each in self._watches:
+            why = each.view.why
+            state = HealthState.OK if why is None else HealthState.DEGRADED
+            yield PartHealth(f"server:{each.name}", state, why)
 
     def _on(self, device_id: str | None) -> Iterator[Consumer]:
         """Return the servers on a device, or all."""

@@ -1,14 +1,23 @@
 """What the stores are made of: scopes, what is put and found, and the two protocols that a kind implements."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from protocol.record import Record
 from protocol.store_results import StoreEntry, StoreFigures
 from protocol.vocabulary import StoreKind, StorePreset, VectorMetric
 from worker.plugins import CancelToken, Consumers, Holding, Offer
+
+PERSISTENT, SCRATCH = ".store", ".spill"
+"""Ends of files' names: of what is there again after a restart, and of what is no store's any more then."""
+
+
+def named(file: Path, end: str) -> Path:
+    """Return a file with an end of its name."""
+    return file.with_name(file.name + end)
 
 
 class Scope(NamedTuple):
@@ -32,12 +41,33 @@ class Content(NamedTuple):
     form: Form = Form.JSON
 
 
+class Row(NamedTuple):
+    """An entry as it is in a file. Times are of the day, in milliseconds."""
+
+    key: str
+    form: int
+    put_ms: int
+    expires_ms: int | None
+    cost_ms: float
+    tags: tuple[str, ...]
+    content_bytes: int
+    vector_bytes: int = 0
+    vector: bytes | None = None
+    """None where the kind has none, or only what is known about it was read."""
+    content: bytes | bytearray | None = None
+    """None where only what is known about it was read."""
+
+
+Vector = Any
+"""Numbers: a list or tuple of them, or an array."""
+
+
 class Item(Record):
     """What is to be put."""
 
     key: str
     content: Content
-    vector: tuple[float, ...] | None = None
+    vector: Vector | None = None
     cost_ms: float | None = None
     ttl_ms: int | None = None
     tags: tuple[str, ...] = ()
@@ -62,7 +92,7 @@ class Found(Record):
 class Question(Record):
     """What is searched for: one of vector and text."""
 
-    vector: tuple[float, ...] | None
+    vector: Vector | None
     text: str | None
     limit: int
     tags: tuple[str, ...] = ()
@@ -117,6 +147,12 @@ class Options(Record):
     metric: VectorMetric | None = None
     persist: bool | None = None
 
+    def over(self, others: "Options") -> "Options":
+        """Return others, but for what is given here."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        found: Options = replace(others, **given)
+        return found
+
 
 class Store(Protocol):
     """What one scope keeps under one name. Methods are called by any thread, and by several at once."""
@@ -124,6 +160,11 @@ class Store(Protocol):
     @property
     def limit_bytes(self) -> int:
         """The most that it holds in memory."""
+        ...
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is there again after a restart."""
         ...
 
     @property
@@ -151,6 +192,10 @@ class Store(Protocol):
         """Return the nearest entries, the nearest first. UnsupportedError where the kind finds nothing so."""
         ...
 
+    def prompt(self, keys: Iterable[str]) -> str | None:
+        """Return entries as a text for a model's prompt; None where the kind has none."""
+        ...
+
     def page(self, after: str | None, limit: int) -> Page:
         """Return the entries whose keys come after that one, sorted by key."""
         ...
@@ -170,6 +215,34 @@ class Store(Protocol):
     def figures(self) -> StoreFigures:
         """Return what it holds and saves."""
         ...
+
+
+class EntryFile(Protocol):
+    """What a store of entries asks of its file (``files.StoreFile``). Each call is one transaction.
+
+    OutOfMemoryError where its file system is full: nothing was changed.
+    """
+
+    lasting: bool
+    """Whether it is there after a restart."""
+    read_ms: float
+    """What reading an entry takes, as it was of late."""
+
+    def set_options(self, options: Options) -> None: ...  # noqa: D102
+
+    def rows(self) -> list[Row]: ...  # noqa: D102
+
+    def vectors(self) -> list[tuple[str, bytes]]: ...  # noqa: D102
+
+    def read(self, key: str) -> Content | None: ...  # noqa: D102
+
+    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None: ...  # noqa: D102
+
+    def clear(self) -> None: ...  # noqa: D102
+
+    def rest(self) -> None: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
 
 
 class Opened(NamedTuple):
@@ -201,6 +274,10 @@ class Kind(Protocol):
 
     def limit_changed(self, limit_bytes: int | None, reason: str) -> None: ...  # noqa: D102
 
+    def tend(self) -> None:
+        """Do what is due, about once a second: called by a thread of the stores' own."""
+        ...
+
     def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
         """Open a store. ``file`` is where it may be on disk, without a suffix; None where nothing may be.
 
@@ -219,6 +296,8 @@ class Tools(Record):
     """Time of day, which is the same after a restart."""
     folder: Path | None = None
     """Below which files go; None for none at all."""
+    tend_s: float | None = None
+    """How often what is due is done unasked; None for never."""
 
 
 KindOf = Callable[[str, Tools], Kind]

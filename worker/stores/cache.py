@@ -21,6 +21,5 @@ class Caches(EntryKind):
     def resolved(self, options: Options) -> Options:
         """Return options with those of their preset; what is given beside it counts."""
         if options.preset is not None:
-            given = {name: value for name, value in vars(options).items() if value is not None}
-            options = replace(PRESETS[options.preset], **given | {"preset": None})
+            options = replace(options, preset=None).over(PRESETS[options.preset])
         return super().resolved(options)

@@ -1,9 +1,11 @@
 """What the host is told by itself, and it may not read just now: whoever tells it does not wait for that."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
+from protocol.vocabulary import HealthState
+from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
@@ -52,6 +54,13 @@ class EventWriter:
         with self._lock:
             self._replies.append(give)
             self._tokens.put(None)
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell whether events wait for the host to read."""
+        waiting = len(self._events)
+        state = HealthState.DEGRADED if waiting > 1 else HealthState.OK
+        said = f"{waiting} wait for the host to read; {WAITING_MAX} may" if waiting > 1 else None
+        yield PartHealth("events", state, said)
 
     def _run(self) -> None:
         while True:

@@ -14,7 +14,14 @@ from worker.core.shortages import RESERVE, patiently, shortage
 from worker.metrics.history import History
 from worker.stream.failures import wire_error
 from worker.stream.frame_writer import FrameWriter
-from worker.stream.frames import Incoming, check_depth, error_frame, event_frame, success_frame
+from worker.stream.frames import (
+    Incoming,
+    check_depth,
+    error_frame,
+    event_frame,
+    success_frame,
+    with_ignored,
+)
 from worker.stream.work import Answer, Call, Work, no_report
 
 _PROGRESS_INTERVAL_NS = 100 * NS_PER_MS
@@ -69,6 +76,8 @@ class Executor:
     def _success(self, request: Incoming, work: Work, result: Any) -> bytes:
         """Make the reply of work that is done. FrameTooLargeError where it is larger than a frame may be."""
         frame = success_frame(request.request_id, result)
+        if request.ignored is not None:
+            frame = with_ignored(frame, request.ignored, self._max_frame_bytes)
         if work.plugin:
             check_depth(frame)
         if len(frame) > self._max_frame_bytes:
@@ -120,7 +129,10 @@ class Executor:
 
     def error_frame(self, request: Incoming, error: WorkerError) -> bytes:
         """Make the reply of a request that failed."""
-        return error_frame(request.request_id, error, self._max_frame_bytes)
+        frame = error_frame(request.request_id, error, self._max_frame_bytes)
+        return (
+            frame if request.ignored is None else with_ignored(frame, request.ignored, self._max_frame_bytes)
+        )
 
     def _reply_too_large(self, size: int) -> FrameTooLargeError:
         message = f"the reply has {size} bytes, more than the {self._max_frame_bytes} of a frame"

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from protocol.envelope import ACTION_MAX, DEADLINE_MAX_MS, REQUEST_ID_MAX, TRACEPARENT_MAX, Request
 from protocol.record import Record
 from protocol.vocabulary import MAX_NESTING
-from worker.core.errors import InvalidJsonError, InvalidRequestError, WorkerError
+from worker.core.errors import InvalidJsonError, WorkerError
+from worker.stream.envelope import META_KEYS, ignored_member, invalid
 from worker.stream.json_values import json_of, text_of
 from worker.stream.work import Answer
 
@@ -42,8 +43,8 @@ class Incoming:
 
     # Slots: to note there that it was answered needs no memory.
     __slots__ = (
-        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "follows", "frame", "owed", "progress",
-        "replier", "request_id", "traceparent",
+        "action", "answered", "arrived_ns", "body", "data", "deadline_ms", "follows", "frame", "ignored", "owed",
+        "progress", "replier", "request_id", "traceparent",
     )  # fmt: skip
 
     def __init__(self, request_id: str, action: str, data: dict[str, Any]) -> None:
@@ -53,6 +54,8 @@ class Incoming:
         self.deadline_ms: int | None = None
         self.progress = False
         self.traceparent: str | None = None
+        self.ignored: bytes | None = None
+        """What its reply ends with that says which of its keys nothing reads."""
         self.arrived_ns = 0
         self.body: bytes | None = None
         """What a repetition is compared with; None for quick work that changes nothing."""
@@ -82,6 +85,7 @@ class Incoming:
             and (traceparent is None or (type(traceparent) is str and len(traceparent) <= TRACEPARENT_MAX))
         ):
             self.deadline_ms, self.progress, self.traceparent = deadline_ms, progress, traceparent
+            self.ignored = None if META_KEYS.issuperset(meta) else b""
             return True
         return False
 
@@ -203,17 +207,23 @@ def read_request(line: bytes) -> Incoming | None:
     ):
         request = Incoming(request_id, action, data)
         if meta is None or request.take_meta(meta):
+            known = 2 + (data is not _NO_DATA) + (meta is not None)  # request_id and action are there
+            if len(message) > known or request.ignored is not None:
+                request.ignored = ignored_member(message)
             return request
+    return _strictly_read(message)
+
+
+def _strictly_read(message: dict[str, Any]) -> Incoming:
+    """Read what is not plainly valid. InvalidRequestError that names what is wrong."""
     try:
         valid = Request.model_validate(message)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidRequestError(
-            [{"path": ".".join(map(str, each["loc"])), "message": each["msg"]} for each in details]
-        ) from None
+        raise invalid(error, message) from None
     request = Incoming(valid.request_id, valid.action, valid.data)
     if valid.meta is not None:
         request.take_meta(vars(valid.meta))
+    request.ignored = ignored_member(message)
     return request
 
 
@@ -290,6 +300,11 @@ def event_frame(event: str, request_id: str | None, sequence: int, data: Any) ->
 def compact(written: bytes) -> bytes:
     """Return what is to be kept in as much memory as it needs: what orjson wrote keeps a kibibyte or eight."""
     return bytes(memoryview(written))
+
+
+def with_ignored(frame: bytes, ignored: bytes, max_frame_bytes: int) -> bytes:
+    """Add to a reply which of its request's keys nothing reads, where there is place for that."""
+    return frame if len(frame) - 2 + len(ignored) > max_frame_bytes else frame[:-2] + ignored
 
 
 def replayed_frame(frame: bytes) -> bytes:

@@ -4,12 +4,12 @@ Every request has one guard, whatever goes wrong with it: ``accept`` for what ru
 thread runs. A guard answers with what it has, and releases what the request claimed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from protocol.vocabulary import Executed
+from protocol.vocabulary import Executed, HealthState
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.errors import (
@@ -20,6 +20,7 @@ from worker.core.errors import (
     UnknownActionError,
     WorkerError,
 )
+from worker.core.health import PartHealth
 from worker.core.log import log, logs
 from worker.core.records import HOST
 from worker.core.shortages import patiently
@@ -91,6 +92,16 @@ class JobRunner:
         """Make these lanes' first threads now, and control's. OutOfMemoryError where the system has none."""
         for name in (CONTROL, *lanes):
             self._threads.lane(name)
+
+    def health(self) -> Iterator[PartHealth]:
+        """Tell whether more is admitted."""
+        unanswered, state = self._lanes.unanswered, HealthState.OK
+        said = f"{unanswered} in flight of {self.max_inflight} that are admitted"
+        if self._draining:
+            state, said = HealthState.DEGRADED, f"shutting down: {said}"
+        elif unanswered >= self.max_inflight:
+            state = HealthState.DEGRADED
+        yield PartHealth("requests", state, said)
 
     # ---- the path of a request ----
 

@@ -19,6 +19,7 @@ _INSUFFICIENT_SIZE: Final = 7
 _NOT_AVAILABLE: Final = 2**64 - 1
 """NVML_VALUE_NOT_AVAILABLE, as the field of a process has it."""
 
+_PROCESSES: Final = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses")
 _HANDLE_PREFIXES = ("GPU-", "MIG-")
 _ROOM: Final = 32
 """Processes beyond what was counted: some start between the two questions."""
@@ -99,16 +100,21 @@ class Nvml:
 
     def process_bytes(self, uuid: str, pid: int) -> int | None:
         """Read what a process takes on a device. None if NVML does not see it: in a container it may not."""
-        return (self.processes(uuid) or {}).get(pid)
+        handle = self._handle(uuid)
+        if handle is None:
+            return None
+        for question in _PROCESSES:  # one that computes and draws is in both lists, with the same figure
+            for process in self._list(question, handle) or ():
+                if process.pid == pid and process.used != _NOT_AVAILABLE:
+                    return int(process.used)
+        return None
 
     def processes(self, uuid: str) -> dict[int, int | None] | None:
         """Read what each process takes on a device: None where it does not say of one, or of any."""
         handle = self._handle(uuid)
         if handle is None:
             return None
-        lists = [
-            self._list(f"nvmlDeviceGet{kind}RunningProcesses", handle) for kind in ("Compute", "Graphics")
-        ]
+        lists = [self._list(question, handle) for question in _PROCESSES]
         if lists == [None, None]:
             return None
         found: dict[int, int | None] = {}

@@ -70,9 +70,10 @@ def adapter_used_bytes(luid: Luid, counter: str = ADAPTER_DEDICATED) -> int | No
     return _by_pid(counter, luid).get(None)
 
 
-def process_used_bytes(luid: Luid, pid: int, counter: str = PROCESS_DEDICATED) -> int | None:
-    """Return what one process holds of it. None where it can't be told."""
-    return _by_pid(counter, luid).get(pid)
+def process_held_bytes(luid: Luid, pid: int) -> tuple[int | None, int | None]:
+    """Return what one process holds of an adapter's own memory, and of the system's in its place; of one moment."""
+    own, shared = _each_by_pid((PROCESS_DEDICATED, PROCESS_SHARED), luid)
+    return own.get(pid), shared.get(pid)
 
 
 def processes(luid: Luid) -> dict[int, int]:
@@ -81,21 +82,29 @@ def processes(luid: Luid) -> dict[int, int]:
 
 
 def _by_pid(counter: str, luid: Luid) -> dict[int | None, int]:
-    """Add up an adapter's instances, for it has one for each of its nodes."""
-    try:
-        instances = read_counter(counter, load_library(LIBRARY))
-    except OSError:
-        return {}
-    found: dict[int | None, int] = {}
-    for name, value in instances:
-        match pid_of(name, luid):
-            case (pid,):
-                found[pid] = found.get(pid, 0) + value
+    (found,) = _each_by_pid((counter,), luid)
     return found
 
 
-def read_counter(path: str, pdh: Any) -> list[tuple[str, int]]:
-    """Return each instance of a counter and its value. OSError where PDH or the counter is missing."""
+def _each_by_pid(counters: tuple[str, ...], luid: Luid) -> list[dict[int | None, int]]:
+    """Ask once, and add up an adapter's instances of each counter, for it has one for each of its nodes."""
+    try:
+        each = read_counters(counters, load_library(LIBRARY))
+    except OSError:
+        return [{} for _ in counters]
+    totals: list[dict[int | None, int]] = []
+    for instances in each:
+        found: dict[int | None, int] = {}
+        totals.append(found)
+        for name, value in instances:
+            match pid_of(name, luid):
+                case (pid,):
+                    found[pid] = found.get(pid, 0) + value
+    return totals
+
+
+def read_counters(paths: tuple[str, ...], pdh: Any) -> list[list[tuple[str, int]]]:
+    """Return each instance of each counter and its value, of one moment. OSError where PDH or a counter is missing."""
     pdh.PdhGetFormattedCounterArrayW.argtypes = (
         ctypes.c_void_p,
         ctypes.c_uint32,
@@ -104,12 +113,13 @@ def read_counter(path: str, pdh: Any) -> list[tuple[str, int]]:
         ctypes.c_void_p,
     )
     with _query(pdh) as query:
-        handle = ctypes.c_void_p()
+        handles = [ctypes.c_void_p() for _ in paths]
         add = pdh.PdhAddEnglishCounterW
         add.argtypes = (ctypes.c_void_p, ctypes.c_wchar_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p))
-        _check(add(query, path, 0, ctypes.byref(handle)), f"PdhAddEnglishCounterW {path}")
+        for path, handle in zip(paths, handles, strict=True):
+            _check(add(query, path, 0, ctypes.byref(handle)), f"PdhAddEnglishCounterW {path}")
         _check(pdh.PdhCollectQueryData(query), "PdhCollectQueryData")
-        return read_items(handle, pdh)
+        return [read_items(handle, pdh) for handle in handles]
 
 
 def read_items(counter: ctypes.c_void_p, pdh: Any) -> list[tuple[str, int]]:

@@ -21,8 +21,7 @@ from worker.telemetry.stalls import MemoryStalls
 GIB: Final = 2**30
 
 _SLOW_SIGNALS_NS = 250_000_000
-"""Stalls, swap and child processes are read again after this: the kernel averages over seconds, and reading them
-costs as much as all the rest."""
+"""Stalls and swap are read again after this: the kernel averages over seconds."""
 
 
 class SystemReading(Record):
@@ -59,7 +58,7 @@ class SystemMemory:
         self._stalls = MemoryStalls()
         self._notification = LowMemoryNotification()
         # All mutable state: what is read more rarely, and when it was.
-        self._slow_figures: tuple[tuple[Signal, ...], int | None] = ((), None)
+        self._slow_signals: tuple[Signal, ...] = ()
         self._slow_read_ns: int | None = None
 
     def notes(self) -> tuple[str, ...]:
@@ -96,7 +95,6 @@ class SystemMemory:
             for name, limit, headroom, source in sources
             if limit is not None and headroom is not None
         ]
-        slow_signals, child_bytes = self._slow()
         return SystemReading(
             total_bytes=total,
             available_bytes=available,
@@ -104,17 +102,20 @@ class SystemMemory:
             budget_bytes=budget,
             budget_source=budget_source,
             free_bytes=free,
-            signals=(*signals, *slow_signals),
-            child_process_bytes=child_bytes,
+            signals=(*signals, *self._slow()),
+            child_process_bytes=self._process.child_resident_bytes(),
         )
 
-    def _slow(self) -> tuple[tuple[Signal, ...], int | None]:
+    def process_bytes(self) -> int | None:
+        """Return what this process takes, alone: a third of a reading's time or less."""
+        return self._process.resident_bytes()
+
+    def _slow(self) -> tuple[Signal, ...]:
         now = time.monotonic_ns()
         if self._slow_read_ns is None or now - self._slow_read_ns >= _SLOW_SIGNALS_NS:
-            signals = (*self._stalls.signals(), *_swap(), *self._notification.signals())
-            self._slow_figures = signals, self._process.child_resident_bytes()
+            self._slow_signals = (*self._stalls.signals(), *_swap(), *self._notification.signals())
             self._slow_read_ns = now
-        return self._slow_figures
+        return self._slow_signals
 
 
 def _machine() -> tuple[int | None, int | None]:
@@ -164,6 +165,10 @@ class FixedSystemMemory:
     def notes(self) -> tuple[str, ...]:
         """Say that it is made up."""
         return ("the machine's figures are made up: --deterministic",)
+
+    def process_bytes(self) -> int | None:
+        """Return what the made-up process takes."""
+        return self.read().process_rss_bytes
 
     def read(self) -> SystemReading:
         """Return the made-up machine."""

@@ -1,5 +1,6 @@
 """A worker that runs already, at the other end of its ``--monitor-socket``: asked questions, and told of events."""
 
+import errno
 import itertools
 import json
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from worker.core.paths import said_of
 from worker.export.socket_path import default_path
 
 _PATIENCE_SECONDS = 10.0
@@ -31,7 +33,7 @@ class AttachedWorker:
         try:
             self._socket = connection or connect(path)
         except OSError as error:
-            message = f"{path}: {error.strerror or error}; was the worker started with --monitor-socket?"
+            message = f"{path}: {_unheard(error)}; was the worker started with --monitor-socket?"
             raise SourceError(message) from None
         self._socket.settimeout(_PATIENCE_SECONDS)
         self._on_event = on_event
@@ -85,6 +87,14 @@ def connect(path: Path) -> socket.socket:
     return connection
 
 
+def _unheard(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "there is no such socket"
+    if error.errno == errno.ECONNREFUSED:
+        return "no worker listens there any more"
+    return said_of(error)
+
+
 def wait_for_socket(path: Path, seconds: float) -> None:
     """Wait until a worker that was just started listens. SourceError if it does not."""
     until = time.monotonic() + seconds
@@ -93,7 +103,7 @@ def wait_for_socket(path: Path, seconds: float) -> None:
             connect(path).close()
         except OSError as error:
             if time.monotonic() > until:
-                raise SourceError(f"{path}: {error.strerror or error}") from None
+                raise SourceError(f"{path}: {_unheard(error)}") from None
             time.sleep(0.02)
         else:
             return

@@ -15,11 +15,16 @@ from worker.app.memory import build_memory
 from worker.app.options import Arguments
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
+from worker.core.health import Health
+from worker.core.text import printable
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
 from worker.tools.output import put
 from worker.wiring import Core, NoEvents
+
+Ignored = dict[str, tuple[str, ...]]
+"""What has no effect of what is declared, by model id."""
 
 _ESTIMATES_S = 60.0
 """How long all models' files may take to be read."""
@@ -40,39 +45,46 @@ def examine(arguments: Arguments, out: TextIO) -> int:
     It is 1 where a model of ``--models`` can't be loaded.
     """
     clock = SystemClock()
-    core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})
-    memory = build_memory(arguments, core).memory
+    core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {}, Health())
+    memory = build_memory(arguments, core, preload=False).memory
     memory.devices.probe_here()
     memory.devices.wait_until_known(CancelToken(clock.now_ns))
     devices = memory.questions.status(memory.devices.ids(None), refresh=True).devices
     notes = {each.device_id: memory.devices.notes(each.device_id) for each in devices}
     absent = {kind: why for kind, why in why_none().items() if all(each.kind != kind for each in devices)}
     default = memory.devices.default
-    models = _models(arguments, memory)
+    models, ignored = _models(arguments, core, memory)
     memory.close()
     if arguments.json:
-        code = put(out, _as_json(devices, notes, absent, default, models))
+        code = put(out, _as_json(devices, notes, absent, default, models, ignored))
     else:
-        text = (*_as_text(devices, notes, absent, default), *_models_as_text(models))
+        text = (*_as_text(devices, notes, absent, default), *_models_as_text(models, ignored))
         code = put(out, "\n".join(text))
     return code or int(any(each.state_reason is not None for each in models))
 
 
-def _models(arguments: Arguments, memory: MemoryInterface) -> tuple[ModelStatus, ...]:
-    """Return what ``--models`` declares, once all files were read."""
+def _models(
+    arguments: Arguments, core: Core, memory: MemoryInterface
+) -> tuple[tuple[ModelStatus, ...], Ignored]:
+    """Return what ``--models`` declares, each checked as a load would check it, and what takes no effect of that."""
     if arguments.models is None:
-        return ()
+        return (), {}
+    from worker.workers.model_trials import try_out  # noqa: PLC0415 - only where there are models
+
     memory.models.worker.estimates.wait(_ESTIMATES_S)
-    return memory.models.rows()
+    ignored = try_out(core.manager.models, memory.models.worker.placement, CancelToken(core.clock.now_ns))
+    return memory.models.rows(), ignored
 
 
-def _models_as_text(models: tuple[ModelStatus, ...]) -> Iterator[str]:
+def _models_as_text(models: tuple[ModelStatus, ...], ignored: Ignored) -> Iterator[str]:
     for each in models:
         size = each.estimated_bytes if each.estimated_bytes is not None else each.declared_bytes
         known = "its size is known once it is loaded" if size is None else f"{size:,} bytes"
         known = known if each.loader is None else f"{known}, for the loader {each.loader}"
         said = known if each.state_reason is None else f"CAN'T BE LOADED: {each.state_reason}"
-        yield f"\nmodel {each.model_id}  {said}"
+        yield f"\n{printable(f'model {each.model_id}  {said}')}"
+        for note in ignored.get(each.model_id, ()):
+            yield f"  - {printable(note)}"
 
 
 def _as_json(
@@ -81,6 +93,7 @@ def _as_json(
     absent: dict[DeviceKind, str],
     default: str,
     models: tuple[ModelStatus, ...],
+    ignored: Ignored,
 ) -> str:
     found: dict[str, Any] = {
         "worker_version": __version__,
@@ -89,7 +102,7 @@ def _as_json(
         "default_device": default,
         "devices": [vars(each) | {"notes": notes[each.device_id]} for each in devices],
         "absent": {kind.value: why for kind, why in absent.items()},
-        "models": models,
+        "models": [vars(each) | {"notes": ignored.get(each.model_id, ())} for each in models],
     }
     return orjson.dumps(found).decode()
 

@@ -1,5 +1,6 @@
 """Sampling devices: readings when they are needed, and what follows when they show something new."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from worker.core.events import (
     PressureChanged,
 )
 from worker.core.log import log
-from worker.core.records import DeviceInfo, Readings, age_order
+from worker.core.records import HOST, DeviceInfo, Readings, age_order
 from worker.core.shortages import patiently, shortage
 from worker.core.sure_lock import SureCondition
 from worker.manager.devices import unavailable
@@ -27,12 +28,15 @@ from worker.manager.pressure_table import Observation
 from worker.policy.polling import TIDY_NS
 from worker.policy.pressure import DEFAULT_LIMITS, SEVERITY
 from worker.watch.pace import Pace
-from worker.watch.readers import Reader
+from worker.watch.readers import PATIENCE_S, Reader
 from worker.watch.trends import TrendWatch
 from worker.wiring import Core
 
 READINGS_MAX_AGE_MS = 100
 """Readings are taken again after this, or at once when the ledger changed: one costs about 0.1 ms."""
+
+NOTED_MAX_AGE_MS = 250
+"""A device's process notes its figures every 50 ms while they are asked for, and after each call."""
 
 
 class DeviceMonitor:
@@ -49,6 +53,7 @@ class DeviceMonitor:
         self._known = SureCondition()
         """Notified when a device is found to be there, or not to be."""
         self._readers: dict[str, Reader] = {}
+        self._kinds: dict[type, tuple[bool, bool]] = {}
 
     # ---- which are there ----
 
@@ -99,22 +104,67 @@ class DeviceMonitor:
     # ---- what they say ----
 
     def refresh(
-        self, device_ids: tuple[str, ...], *, max_age_ms: int, exact: bool = True, forced: bool = False
+        self,
+        device_ids: tuple[str, ...],
+        *,
+        max_age_ms: int,
+        exact: bool = True,
+        forced: bool = False,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         """Take readings where those at hand are too old (``exact``: or older than the ledger).
 
-        A device in another process is waited for 250 ms at most; its last figures have to do then. Where a device's
-        memory is another's, that one is read with it: what was made here counts there from the same moment.
+        What a device's process noted in the last 250 ms will do, and costs a few microseconds; the device itself is
+        asked where something was changed since, where ``max_age_ms`` is 0, and if ``forced``. All processes
+        together are waited for so long and no longer; their last figures have to do then, with their age. Where a
+        device's memory is the machine's, that is read after it, once: what was made here counts there from then on.
         """
+        until = None
+        host_too = False
         for device_id in device_ids:
-            if self._samples.needed(device_id, max_age_ms, exact=exact, forced=forced):
-                if isinstance(self._backends[device_id], ProbedBeside):  # it may hang
-                    self._reader(f"readings {device_id}", partial(self._take_readings, device_id)).read()
-                else:
-                    self._take_readings(device_id)
-                shared = self._devices.info(device_id).shared_with
-                if shared is not None:
-                    self.refresh((shared,), max_age_ms=0, forced=True)
+            if device_id == HOST or not self._samples.needed(
+                device_id, max_age_ms, exact=exact, forced=forced
+            ):
+                continue
+            own_process, may_hang = self._kind(self._backends[device_id])
+            if not may_hang:
+                self._take_readings(device_id)
+            elif not own_process or forced or not max_age_ms or not self._take_recent(device_id):
+                until = time.monotonic() + patience_s if until is None else until
+                self._ask(device_id, max(0, until - time.monotonic()))
+            host_too = host_too or self._devices.info(device_id).shared_with == HOST
+        if (host_too or HOST in device_ids) and self._samples.needed(
+            HOST, max_age_ms, exact=exact, forced=forced or host_too
+        ):
+            self._take_readings(HOST)
+
+    def _ask(self, device_id: str, patience_s: float) -> None:
+        """Ask a device that may hang; where it does, what its process noted last has to do, however old."""
+        before = self._samples.read_ns(device_id)
+        self._reader(f"readings {device_id}", partial(self._take_readings, device_id)).read(patience_s)
+        if self._samples.read_ns(device_id) == before and self._kind(self._backends[device_id])[0]:
+            self._take_recent(device_id, max_age_ms=None)
+
+    def _take_recent(self, device_id: str, max_age_ms: int | None = NOTED_MAX_AGE_MS) -> bool:
+        """Take over what a device's process noted. False where it has to be asked."""
+        backend, sample = self._backends[device_id], self._samples.begin(device_id)
+        try:
+            found = (
+                backend.recent_readings(device_id, max_age_ms) if isinstance(backend, OwnProcess) else None
+            )
+            if found is not None:
+                self._samples.note(device_id, found[0], sample, found[1])
+        finally:
+            self._samples.give_up(device_id, sample)
+        return found is not None
+
+    def _kind(self, backend: DeviceBackend) -> tuple[bool, bool]:
+        """Tell whether a backend has a process of its own, and whether it may hang: asked of a type once, for it takes 20 us."""
+        known = self._kinds.get(type(backend))
+        if known is None:
+            known = isinstance(backend, OwnProcess), isinstance(backend, ProbedBeside)
+            self._kinds[type(backend)] = known
+        return known
 
     def tick(self, backend: DeviceBackend) -> None:
         """Let a backend give up what it kept for nothing; one that may hang at its own time."""

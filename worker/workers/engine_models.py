@@ -17,7 +17,7 @@ from worker.core.log import log
 from worker.core.records import Footprint, Receipt, Report
 from worker.core.sure_lock import SureLock
 from worker.loaders.base import load_failed
-from worker.manager.model_table import ModelEntry, Residence
+from worker.manager.model_table import COMES_BACK, ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
@@ -62,6 +62,15 @@ class EngineModels:
         if why is not None:
             raise load_failed(entry.spec, why)
 
+    def consult(self, entry: ModelEntry, launch: "EngineLaunch") -> tuple[str, ...]:
+        """Have a library look at a model's params, opening nothing. Returns what it takes no notice of. ModelLoadFailedError."""
+        from worker.backends.engines.pool import NotOpenedError  # noqa: PLC0415 - see above
+
+        try:
+            return self._engines.consult(launch)
+        except NotOpenedError as error:
+            raise load_failed(entry.spec, str(error)) from error
+
     def forgive(self) -> tuple[str, ...]:
         """Have files be opened again that crashed their engine. Returns the ids of their models."""
         return () if self._made is None else self._made.forgive()
@@ -95,10 +104,7 @@ class EngineModels:
 
     def unload(self, residence: Residence) -> Receipt:
         """Give a model up, by as many steps as bring its memory back."""
-        receipt = self._engines.unload(residence.handle)
-        if receipt.claimed_bytes is None:  # counted by its file's estimate
-            return replace(receipt, claimed_bytes=residence.size_bytes)
-        return receipt
+        return replace(self._engines.unload(residence.handle), claimed_bytes=residence.size_bytes)
 
     def close(self) -> None:
         """End all engine processes, and start no other."""
@@ -127,13 +133,12 @@ class EngineModels:
 
     def _went(self, handles: tuple[str, ...], how: str) -> None:
         """Tell of models that went with their process; they are loaded again when they are used."""
-        why = f"its engine's process was lost: {how}; it is loaded again when it is used"
+        why = f"its engine's process was lost: {how}; {COMES_BACK}"
         gone = self._models.lost(frozenset(handles), why)
         for entry, place in gone:
             log("warning", "a model was lost with its engine's process", model_id=entry.model_id, reason=how)
-            lost = Eviction(
-                entry.model_id, place.device_id, 0, place.size_bytes, place.size_bytes, f"lost: {why}"
-            )
+            # What came back can't be measured any more: the process is gone.
+            lost = Eviction(entry.model_id, place.device_id, 0, place.size_bytes, None, f"lost: {why}")
             self._history.record_eviction(lost)
             self._publish(ModelUnloaded(lost))
         with suppress(WorkerError):
@@ -143,9 +148,7 @@ class EngineModels:
 
 
 def _lost(model_id: str, residence: Residence, how: str) -> EngineLostError:
-    message = (
-        f"model {model_id!r} was lost with its engine's process: {how}; it is loaded again when it is used"
-    )
+    message = f"model {model_id!r} was lost in its engine's process: {how}; {COMES_BACK}"
     # The device itself is as it was.
     return EngineLostError(
         message, device_id=residence.device_id, model_id=model_id, state=DeviceState.AVAILABLE

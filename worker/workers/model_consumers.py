@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from protocol.vocabulary import ModelState
+from protocol.vocabulary import ModelState, UnloadMode
 from worker.core.cancellation import CancelToken
 from worker.core.consumers import ENGINE, ENGINE_PREFIX, EXTERNAL, MODEL_PREFIX, Holding, Offer
 from worker.core.errors import ModelBusyError
-from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.wiring import Core
@@ -111,7 +110,7 @@ class ArenaConsumer:
         before = _working_bytes(self._entry)
         try:
             row = self._unloader.evict(
-                self._entry.model_id, f"shrunk: {offer.reason}", token, mode=EvictionMode.SHRINK
+                self._entry.model_id, f"shrunk: {offer.reason}", token, mode=UnloadMode.SHRINK
             )
         except ModelBusyError:
             return 0

@@ -9,13 +9,14 @@ from functools import partial
 
 from protocol.vocabulary import INT64_MAX, ModelState
 from worker.core.errors import ModelLoadFailedError, OutOfMemoryError
-from worker.core.models import AUTO_LOADER
+from worker.core.models import AUTO_LOADER, ModelSpec
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent
-from worker.loaders.base import EngineLoader
+from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, reason_of
 from worker.loaders.registry import BUILT_IN, inferred, loader_of
 from worker.manager.manager_memory import MemoryManager
 from worker.manager.model_table import ModelEntry
+from worker.workers.engine_launches import EngineLaunches
 
 _WITH_HEADER = frozenset(BUILT_IN) - {"module"}
 """Loaders that read a size from a file without importing anything heavy, or running the model's code."""
@@ -28,9 +29,12 @@ _MAX_HUNG = 4
 class ModelEstimates:
     """Fills in ``estimated_bytes`` of models that were not loaded yet, or why they can't be."""
 
-    def __init__(self, manager: MemoryManager, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, manager: MemoryManager, patience_s: float = PATIENCE_S, launches: EngineLaunches | None = None
+    ) -> None:
         self._manager = manager
         self._patience_s = patience_s
+        self._launches = launches or EngineLaunches()
         # All mutable state: set while nothing is being read, and how many threads hang.
         self._done = SureEvent()
         self._done.set()
@@ -80,13 +84,13 @@ class ModelEstimates:
         try:
             known = inferred(spec)
             loader = loader_of(known)
-            size = loader.estimate(known)
+            size, reason = self._size_of(known, loader)
             if size is not None and size > INT64_MAX:
                 size, reason = None, f"its file claims {size} bytes, which can't be counted"
-            elif isinstance(loader, EngineLoader):
-                loader.launch(known)  # whether its library is there, and takes its params: it is not imported
+            elif isinstance(loader, CheckedLoader):
+                loader.check(known)
         except ModelLoadFailedError as error:
-            reason = str(error.details["cause"])
+            reason = reason_of(error)
         except Exception as error:  # noqa: BLE001 - whatever it is: that model has no estimate, and all others have
             size, reason = None, f"reading it failed: {type(error).__name__}: {error}"
         if time.monotonic() - began > self._patience_s:
@@ -94,6 +98,17 @@ class ModelEstimates:
         if entry.spec is spec:
             self._found(entry, size, reason)
             entry.loader = entry.loader if known.loader == AUTO_LOADER else known.loader
+
+    def _size_of(
+        self, spec: ModelSpec, loader: FileLoader | ObjectLoader | EngineLoader
+    ) -> tuple[int | None, str | None]:
+        """Return what a model will take, and what stands against loading it all the same."""
+        if not isinstance(loader, EngineLoader):
+            return loader.estimate(spec), None
+        try:
+            return self._launches.of(spec, loader).estimated_bytes, None
+        except ModelLoadFailedError as error:  # it may be of its library, or its params
+            return loader.estimate(spec), reason_of(error)
 
     def _found(self, entry: ModelEntry, size: int | None, reason: str | None) -> None:
         with self._manager.lock:

@@ -18,6 +18,7 @@ from worker.core.errors import (
 from worker.core.log import log
 from worker.core.models import ModelSpec, Role
 from worker.core.records import AllocationRequest, Report, no_report
+from worker.loaders.base import reason_of
 from worker.manager.model_table import EvictingReservation, ModelEntry, Residence
 from worker.manager.models import ModelManager
 from worker.manager.plan_table import Plan
@@ -69,7 +70,7 @@ class ModelWorker:
         self.placement = ModelPlacement(core, weights, monitor, default_device)
         self.unloader = ModelUnloader(core, models, weights, external, monitor)
         self.headroom = HeadroomHolder(core, models, consumers, self.unloader, monitor, join_pieces)
-        self.estimates = ModelEstimates(core.manager)
+        self.estimates = ModelEstimates(core.manager, launches=weights.launches)
         self._clock = core.clock
         # Mutable: whether the worker ends, and brings nothing back any more; and what is to be called then.
         self._closing = False
@@ -217,6 +218,7 @@ class ModelWorker:
             gone = Gone()  # what may find no memory is done where a failure takes the load back
             source = self.weights.open(entry)  # 1
             target = self.placement.choose_device(entry, source, device_id, token)
+            self.weights.check_placement(entry, source, target)
             size = self.placement.needed_bytes(entry, source, target)
             held = self.headroom.hold_for_model(
                 entry, size, target, token, gone, make_room=make_room, until_ns=until_ns, plan=plan
@@ -225,7 +227,7 @@ class ModelWorker:
             residence = self._fill(entry, source, held, token, report, for_use=for_use)  # 3
         except BaseException as error:
             if isinstance(error, ModelLoadFailedError):
-                entry.state_reason = str(error.details["cause"])
+                entry.state_reason = reason_of(error)
             self.models.failed(entry, held, blamed=isinstance(error, ModelLoadFailedError))
             if held is not None:
                 self.bring_back(gone.unloaded, held.reservation.request.device_id, error)  # 4
@@ -243,7 +245,7 @@ class ModelWorker:
     ) -> Residence:  # fmt: skip
         """Load into the headroom held, and commit what it turned out to take."""
         device_id, handle = held.reservation.request.device_id, held.handle
-        started_ns, grown = self._clock.now_ns(), self.weights.process_growth()
+        started_ns, grown = self._clock.now_ns(), self.weights.process_growth(device_id)
         block, size, footprint = self.weights.load(entry, source, device_id, handle, token, report)
         took_ms = (self._clock.now_ns() - started_ns) // NS_PER_MS
         if source.copy is not None:
@@ -324,13 +326,14 @@ class ModelWorker:
                 else:
                     self.models.let_go(acquired.entry.model_id, acquired.residence.handle)
 
-    def estimate(self, *, beside: bool = False) -> None:
+    def estimate(self, *, beside: bool = False, preload: bool = True) -> None:
         """Read what models will take, where their files say so, and load what is to be there from the start."""
+        then = self.preload if preload else _nothing
         if beside:
-            self.estimates.begin(self._table, self.preload)
+            self.estimates.begin(self._table, then)
         else:
             self.estimates.read(self._table)
-            self.preload()
+            then()
 
     def close(self) -> None:
         """Unload everything that is not in use, and tell no one: the worker ends."""
@@ -339,3 +342,7 @@ class ModelWorker:
             each()
         self.weights.engines.close()
         self.unloader.unload_everything()
+
+
+def _nothing() -> None:
+    """Load nothing."""

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable
 
 from protocol.results import Eviction, UnloadedModel
-from protocol.vocabulary import EventName
+from protocol.vocabulary import EventName, UnloadMode
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_MS
 from worker.core.consumers import EXTERNAL_PREFIX
 from worker.core.errors import ModelBusyError, UnsupportedError
 from worker.core.events import ModelUnloaded, UnloadRequested
 from worker.core.log import log
-from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import ModelEntry
 from worker.manager.models import ModelManager
 from worker.wiring import Core
@@ -73,7 +72,7 @@ class ExternalWorker:
     # ---- what owners are asked ----
 
     def unload(
-        self, entry: ModelEntry, reason: str, token: CancelToken, mode: EvictionMode, *, forced: bool
+        self, entry: ModelEntry, reason: str, token: CancelToken, mode: UnloadMode, *, forced: bool
     ) -> UnloadedModel:
         """Ask for one model, and wait for the owner's word.
 
@@ -82,8 +81,8 @@ class ExternalWorker:
             UnsupportedError: it is to be offloaded or shrunk.
         """
         model_id = entry.model_id
-        if mode is not EvictionMode.UNLOAD:
-            done = "offloaded" if mode is EvictionMode.OFFLOAD else "shrunk"
+        if mode is not UnloadMode.UNLOAD:
+            done = "offloaded" if mode is UnloadMode.OFFLOAD else "shrunk"
             message = f"model {model_id!r} is held by another process: it can't be {done} from here"
             raise UnsupportedError(message, model_id=model_id)
         if entry.residence is None:

@@ -71,6 +71,18 @@ class ModelPlacement:
         finally:
             source.close()
 
+    def try_out(self, entry: ModelEntry, token: CancelToken) -> tuple[str, ...]:
+        """Check a model as a load would, short of loading it. Returns what an engine's library takes no notice of.
+
+        An engine's library is imported in a process that ends with it. Errors as ``ModelWorker.hold``.
+        """
+        source = self._weights.open(entry)
+        try:
+            self._weights.check_placement(entry, source, self.choose_device(entry, source, None, token))
+            return () if source.engine is None else self._weights.engines.consult(entry, source.engine)
+        finally:
+            source.close()
+
     def needed_bytes(self, entry: ModelEntry, source: Source, device_id: str) -> int:
         """Return the bytes of headroom that a load takes; where nothing was measured yet, as others of its kind did."""
         size = source.size_bytes

@@ -11,7 +11,6 @@ from worker.core.errors import EngineLostError, InvalidRequestError, WorkerError
 from worker.core.events import ModelUnloaded
 from worker.core.log import log
 from worker.core.records import HOST, EvictionCause, Receipt
-from worker.eviction.planner import EvictionMode
 from worker.manager.model_table import EvictingReservation, PendingEviction
 from worker.manager.models import ModelManager
 from worker.watch.device_monitor import DeviceMonitor
@@ -21,8 +20,8 @@ from worker.workers.model_waits import once_settled
 from worker.workers.weights import ModelWeights
 
 _AS_ASKED = {
-    EvictionMode.OFFLOAD: "offloaded to host memory: as asked",
-    EvictionMode.SHRINK: "shrunk, and still loaded: as asked",
+    UnloadMode.OFFLOAD: "offloaded to host memory: as asked",
+    UnloadMode.SHRINK: "shrunk, and still loaded: as asked",
 }
 
 
@@ -64,29 +63,28 @@ class ModelUnloader:
             if entry.spec.external:
                 return self._external.unloaded(model_id)
             raise InvalidRequestError.at("data.by_owner", f"model {model_id!r} is held by the worker itself")
-        how = EvictionMode(mode)
         if entry.spec.external:
-            return self._external.unload(entry, reason, token, how, forced=forced)
-        if how is EvictionMode.OFFLOAD:
+            return self._external.unload(entry, reason, token, mode, forced=forced)
+        if mode is UnloadMode.OFFLOAD:
             self._monitor.refresh((HOST,), max_age_ms=0)
-        if how is not EvictionMode.UNLOAD:
-            reason = _AS_ASKED[how]
-        row = self.evict(model_id, reason, token, forced=forced, mode=how)
+        if mode is not UnloadMode.UNLOAD:
+            reason = _AS_ASKED[mode]
+        row = self.evict(model_id, reason, token, forced=forced, mode=mode)
         if row is not None:
             return row
-        copy = self._evictions.drop_host_copy(entry) if how is EvictionMode.UNLOAD else None
+        copy = self._evictions.drop_host_copy(entry) if mode is UnloadMode.UNLOAD else None
         if copy is not None:
             receipt = self._weights.unload(copy)
             self.observe((copy.device_id,))
             return _row(
-                model_id, copy.size_bytes, receipt, entry.load_ms, "unloaded from host memory: as asked", how
+                model_id, copy.size_bytes, receipt, entry.load_ms, "unloaded from host memory: as asked", mode
             )
         nothing = Receipt(0, 0)
-        return _row(model_id, 0, nothing, entry.load_ms, f"nothing to {mode}: it is {entry.state}", how)
+        return _row(model_id, 0, nothing, entry.load_ms, f"nothing to {mode}: it is {entry.state}", mode)
 
     def evict(
         self, model_id: str, reason: str, token: CancelToken, *, forced: bool = False,
-        mode: EvictionMode = EvictionMode.UNLOAD,
+        mode: UnloadMode = UnloadMode.UNLOAD,
     ) -> UnloadedModel | None:  # fmt: skip
         """Unload a model by plan; None if it is not loaded any more. ModelBusyError if it came into use."""
         begin = partial(self._evictions.begin_once_settled, model_id, reason, forced=forced, mode=mode)
@@ -147,7 +145,7 @@ class ModelUnloader:
         return unloaded
 
     def _unload(self, eviction: PendingEviction) -> UnloadedModel:
-        if eviction.mode is EvictionMode.SHRINK:
+        if eviction.mode is UnloadMode.SHRINK:
             return self._shrink(eviction)
         residence, entry, copy, receipt = eviction.residence, eviction.entry, None, None
         reason, held = eviction.reason, eviction.host_reservation
@@ -161,19 +159,16 @@ class ModelUnloader:
         finally:
             self._evictions.evicted(eviction, copy)
         row = _row(entry.model_id, residence.size_bytes, receipt, eviction.reload_ms, reason, eviction.mode)
-        device_id, freed, reason = residence.device_id, residence.size_bytes, row.reason
-        recorded = Eviction(entry.model_id, device_id, 0, freed, row.returned_bytes, reason)
+        self._tell(residence.device_id, row)
+        return row
+
+    def _tell(self, device_id: str, row: UnloadedModel) -> None:
+        """Record and tell of a model that has left its device."""
+        recorded = Eviction(row.model_id, device_id, 0, row.freed_bytes, row.returned_bytes, row.reason)
         self._history.record_eviction(recorded)
         self._publish(ModelUnloaded(recorded))
-        log(
-            "debug",
-            "unloaded",
-            model_id=entry.model_id,
-            device_id=device_id,
-            freed_bytes=freed,
-            reason=reason,
-        )
-        return row
+        told = {"model_id": row.model_id, "device_id": device_id, "freed_bytes": row.freed_bytes}
+        log("debug", "unloaded", **told, reason=row.reason)
 
     def _shrink(self, eviction: PendingEviction) -> UnloadedModel:
         """Have a model's engine give back what it keeps beside it; the model stays, unless its process ends under it."""
@@ -182,9 +177,11 @@ class ModelUnloader:
             receipt = self._weights.shrink(entry, eviction.residence)
         except EngineLostError as error:
             self._evictions.evicted(eviction, None)
-            return _row(
-                entry.model_id, 0, Receipt(0, None), entry.load_ms, f"unloaded: {error.message}", mode
-            )
+            entry.state_reason, size = error.message, eviction.residence.size_bytes
+            lost, whole = Receipt(size, None), UnloadMode.UNLOAD
+            row = _row(entry.model_id, size, lost, entry.load_ms, f"lost: {error.message}", whole)
+            self._tell(eviction.residence.device_id, row)
+            return row
         except BaseException:
             self._evictions.shrunk(eviction)
             raise
@@ -204,7 +201,7 @@ class ModelUnloader:
 
 
 def _row(
-    model_id: str, freed_bytes: int, receipt: Receipt, reload_ms: int | None, reason: str, mode: EvictionMode
+    model_id: str, freed_bytes: int, receipt: Receipt, reload_ms: int | None, reason: str, mode: UnloadMode
 ) -> UnloadedModel:
     """Make the receipt that is answered: what should have come back, what has, and what has not."""
     claimed, returned = receipt.claimed_bytes, receipt.returned_bytes
@@ -216,6 +213,7 @@ def _row(
         reason=with_returned(reason, claimed, returned),
         claimed_bytes=claimed,
         kept_bytes=None if claimed is None or returned is None else max(0, claimed - returned),
-        mode=UnloadMode(mode),
+        mode=mode,
         steps=receipt.steps,
+        process_returned_bytes=receipt.process_bytes,
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from protocol.results import TransferResult
 from protocol.vocabulary import Initialize, MemoryType, TransferState, TransferType
-from worker.backends.base import COPY_CHUNK_BYTES, DeviceBackend
+from worker.backends.base import COPY_CHUNK_BYTES, CopiesWhole, DeviceBackend
 from worker.backends.block_copy import copy_block
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, NS_PER_US
@@ -175,6 +175,9 @@ class TransferWorker:
 def _digest(backend: DeviceBackend, allocation_id: str, size: int, token: CancelToken) -> str:
     """Read a block back, whole, and return its SHA-256."""
     digest = hashlib.sha256()
+    if isinstance(backend, CopiesWhole):
+        backend.read_each(allocation_id, size, lambda _, piece: digest.update(piece), token, lambda _: None)
+        return f"sha256:{digest.hexdigest()}"
     chunk = memoryview(bytearray(min(size, COPY_CHUNK_BYTES)))
     for offset in range(0, size, COPY_CHUNK_BYTES):
         piece = chunk[: min(COPY_CHUNK_BYTES, size - offset)]

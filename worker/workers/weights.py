@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from protocol.record import Record
@@ -15,13 +16,15 @@ from worker.core.models import TensorInfo
 from worker.core.records import HOST, AllocationRequest, Block, Footprint, Receipt, Report
 from worker.core.sure_lock import SureLock
 from worker.loaders.base import CheckedLoader, EngineLoader, FileLoader, ObjectLoader, WeightFile
-from worker.loaders.mapping import map_weights
+from worker.loaders.mapping import check_mappable, map_weights
 from worker.loaders.model_path import Identity, identity_of, model_files
 from worker.loaders.placing import place, place_through
 from worker.loaders.registry import inferred, loader_of
 from worker.manager.model_table import ModelEntry, Residence
+from worker.telemetry.process_figures import private_bytes
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
+from worker.workers.engine_launches import EngineLaunches
 from worker.workers.engine_models import EngineModels
 from worker.workers.import_growth import ImportGrowth
 
@@ -108,6 +111,7 @@ class ModelWeights:
         engines: EngineModels,
     ) -> None:
         self.engines = engines
+        self.launches = EngineLaunches()
         self._backends = core.backends
         self._monitor = monitor
         self._clock = core.clock
@@ -144,9 +148,9 @@ class ModelWeights:
                 )
             return Source(max(1, file.total_bytes), identity, file)
         if isinstance(loader, EngineLoader):
-            launch = loader.launch(spec)
+            launch = self.launches.of(spec, loader)
             self.engines.check(entry, launch)
-            entry.estimated_bytes = loader.estimate(spec)
+            entry.estimated_bytes = launch.estimated_bytes
             sizes = (entry.measured_bytes, entry.estimated_bytes, entry.spec.declared_bytes)
             size = next((each for each in sizes if each is not None), 0)
             identity = identity_of((*model_files(spec).declared, *launch.files))
@@ -154,6 +158,11 @@ class ModelWeights:
         if isinstance(loader, CheckedLoader):
             loader.check(spec)
         return Source(max(1, entry.known_bytes or 0), loader=loader)
+
+    def check_placement(self, entry: ModelEntry, source: Source, device_id: str) -> None:
+        """Raise ModelLoadFailedError where weights are to stay in their file there, and can't."""
+        if source.file is not None:
+            check_mappable(entry.spec, source.file, self._backends[device_id])
 
     def load(
         self,
@@ -232,15 +241,19 @@ class ModelWeights:
                     write(start, piece)
                 done(start + len(piece))
 
-    def process_growth(self) -> Callable[[], int | None]:
-        """Return what tells the process's growth since now, if the headroom held by then is the only one.
+    def process_growth(self, device_id: str) -> Callable[[], int | None]:
+        """Return what tells the growth since now of the process that has a device, if the headroom held by then is the only one.
 
-        None where other memory was acquired or given back meanwhile: its share can't be told.
+        That is this one, or the device's own: then what carries bytes there is no part of a model. None where other
+        memory was acquired or given back meanwhile: its share can't be told.
         """
-        before, changes = self._process_bytes(), self._usage.exclusive_changes()
+        backend, measure = self._backends[device_id], self._process_bytes
+        if isinstance(backend, OwnProcess):
+            measure = partial(_private_bytes_of, backend, backend.pid)
+        before, changes = measure(), self._usage.exclusive_changes()
 
         def growth() -> int | None:
-            after = self._process_bytes()
+            after = measure()
             if before is None or after is None or changes is None:
                 return None
             return max(0, after - before) if self._usage.exclusive_changes() == changes else None
@@ -331,3 +344,8 @@ class ModelWeights:
     def live(self) -> frozenset[str]:
         """Return the handles of all models that are objects."""
         return self._objects.live()
+
+
+def _private_bytes_of(backend: OwnProcess, pid: int | None) -> int | None:
+    """Return what a device's process takes; None where it is another by now."""
+    return private_bytes(pid) if pid is not None and pid == backend.pid else None

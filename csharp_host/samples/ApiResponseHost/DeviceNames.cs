@@ -67,7 +67,8 @@ internal sealed class DeviceNames(Worker.IServiceMemory memory, IOptions<MemoryW
         var device = await DeviceAsync(deviceId);
         return mayContradict || word == "all" || ofAccelerator == (device != Cpu)
             ? device
-            : throw new NotMappedException($"MemoryType '{memoryType}' is not what device '{device}' has: say \"all\" for all that is on it");
+            : throw new NotMappedException(
+                $"MemoryType '{memoryType}' is not what device '{device}' has: say \"all\" for all that is on it");
     }
 
     private async Task<string> AcceleratorAsync(string name) =>

@@ -7,7 +7,7 @@ namespace ApiResponseHost;
 /// <summary>What went wrong, for code and for people.</summary>
 public sealed record ErrorDetails
 {
-    /// <summary>As in the protocol: <c>out_of_memory</c>, <c>device_not_found</c>; the host's own are <c>worker_exited</c> and the like.</summary>
+    /// <summary>As in the protocol: <c>out_of_memory</c>; the client's own are <c>worker_exited</c> and the like.</summary>
     public string Code { get; init; } = "internal_error";
 
     public string Message { get; init; } = string.Empty;
@@ -23,7 +23,12 @@ public sealed record ErrorDetails
     {
         WorkerException failed => Of(failed),
         NotMappedException unmapped => new() { Code = unmapped.Code, Message = unmapped.Message, StatusCode = unmapped.StatusCode },
-        ArgumentException wrong => new() { Code = "invalid_request", Message = wrong.Message, StatusCode = StatusCodes.Status400BadRequest },
+        ArgumentException wrong => new()
+        {
+            Code = "invalid_request",
+            Message = wrong.Message,
+            StatusCode = StatusCodes.Status400BadRequest,
+        },
         ObjectDisposedException => new()
         {
             Code = "shutting_down",

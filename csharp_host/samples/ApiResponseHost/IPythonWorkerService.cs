@@ -9,14 +9,14 @@ public interface IPythonWorkerService
     /// </summary>
     /// <param name="type">Which worker.</param>
     /// <param name="command">An action: <c>memory.allocate</c>, <c>allocate</c>, <c>memory_allocate</c>, <c>allocate_memory</c>.</param>
-    /// <param name="request">Its data, in the protocol's fields; or the whole request, whose <c>action</c> and <c>data</c> are taken.</param>
+    /// <param name="request">Its data, in the protocol's fields; or a whole request with <c>action</c> and <c>data</c>.</param>
     /// <param name="cancellationToken">Cancels the work itself.</param>
     /// <exception cref="MemoryWorker.Client.WorkerException">The worker refused, or could not answer.</exception>
     /// <exception cref="NotMappedException">No action of the worker is meant.</exception>
     Task<TResponse> ExecuteAsync<TRequest, TResponse>(
         PythonWorkerTypes type, string command, TRequest request, CancellationToken cancellationToken = default);
 
-    /// <summary>The same, with the reply as JSON text: <c>{"success": true, "data": …}</c> or <c>{"success": false, "error": …}</c>.</summary>
+    /// <summary>The same, with the reply as JSON text, a refusal as well: <c>{"success": false, "error": …}</c>.</summary>
     Task<string> ExecuteRawAsync(
         PythonWorkerTypes type, string command, object? request = null, CancellationToken cancellationToken = default);
 

@@ -97,17 +97,24 @@ internal sealed class PythonWorkerService(Worker.IPythonWorkerService worker) : 
             throw new NotMappedException($"there is no worker '{type}' here: this one is '{PythonWorkerTypes.Memory}'", "unsupported");
         }
 
-        var data = JsonSerializer.SerializeToNode(request, Wire) as JsonObject ?? [];
+        var data = Object(JsonSerializer.SerializeToNode(request, Wire), "the request");
         if (data["action"] is JsonValue inside)
         {
             command = inside.GetValue<string>();
-            data = data["data"] as JsonObject ?? [];
+            data = Object(data["data"], "its data");
         }
 
         var sent = new JsonData(JsonSerializer.SerializeToElement(data));
         var answer = await worker.ExecuteAsync(Action(command), sent, cancellationToken: cancellationToken);
         return answer.Value;
     }
+
+    private static JsonObject Object(JsonNode? said, string what) => said switch
+    {
+        null => [],
+        JsonObject one => one,
+        _ => throw new NotMappedException($"{what} is {said.GetValueKind()}, and the worker takes an object: new {{ size_bytes = 4096 }}"),
+    };
 
     /// <summary>Finds the action that a command means; the worker refuses one that it has not, and names those that it has.</summary>
     private static WireAction<JsonData, JsonData> Action(string command)

@@ -189,7 +189,7 @@ internal sealed class ServiceMemory(Worker.IServiceMemory memory, DeviceNames na
         var isAllocation = (await AllocationsAsync(null)).Allocations.Any(one => one.AllocationId == device);
         return isAllocation
             ? throw new NotMappedException(
-                $"TargetId '{targetId}' is an allocation, and a copy is always a new one: name a device, and free '{targetId}' if it is not needed",
+                $"TargetId '{targetId}' is an allocation, and a copy is always a new one: name a device, and free that allocation",
                 "unsupported")
             : device;
     }

@@ -17,7 +17,9 @@ public sealed class WorkerAnswer(JsonElement reply) : DynamicObject
     public override bool TryGetMember(GetMemberBinder binder, out object? result)
     {
         var isThere = reply.TryGetProperty(binder.Name, out var found)
-            || (reply.TryGetProperty("data", out var data) && data.ValueKind == JsonValueKind.Object && data.TryGetProperty(binder.Name, out found));
+            || (reply.TryGetProperty("data", out var data)
+                && data.ValueKind == JsonValueKind.Object
+                && data.TryGetProperty(binder.Name, out found));
         result = isThere ? Value(found) : null;
         return true;
     }

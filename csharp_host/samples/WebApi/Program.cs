@@ -1,63 +1,32 @@
-// The memory service over HTTP:  dotnet run -- --MemoryWorker:WorkingDirectory=FOLDER [--urls=http://localhost:5000]
-using System.Text.Json;
-using System.Text.Json.Serialization;
+// The memory worker over HTTP:  dotnet run [-- --urls=http://localhost:5000 --MemoryWorker:WorkingDirectory=FOLDER]
+// Every action of the contract is an operation; what there is says GET /openapi.json.
 using MemoryWorker.Client;
 using MemoryWorker.Hosting;
-using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Http;
-using Microsoft.AspNetCore.Http.Json;
-using Microsoft.Extensions.DependencyInjection;
+using Microsoft.AspNetCore.Diagnostics.HealthChecks;
 using WebApi;
 
 var builder = WebApplication.CreateBuilder(args);
 builder.Services.AddMemoryWorker(builder.Configuration.GetSection(MemoryWorkerOptions.Section));
+builder.Services.AddHealthChecks()
+    .AddCheck<DevicesHealthCheck>("devices")
+    .AddCheck<PressureHealthCheck>("pressure");
 builder.Services.AddProblemDetails();
-builder.Services.AddExceptionHandler<WorkerProblems>();
-builder.Services.Configure<JsonOptions>(options => options.SerializerOptions.Converters.Add(
-    new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower, allowIntegerValues: false)));
 
 var app = builder.Build();
-app.UseExceptionHandler();
-app.MapHealthChecks("/health");
+app.UseExceptionHandler(); // Faults of this host's own: what the worker refuses is no fault, and ends in Problems.
+app.UseStatusCodePages();
+app.UseMiddleware<Problems>();
 
-var api = app.MapGroup("/api/memory");
-api.MapGet("/status", (IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryStatusAsync(cancellationToken: token));
-api.MapGet("/status/{deviceId}", (string deviceId, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryStatusDeviceAsync(deviceId, cancellationToken: token));
-api.MapGet("/usage", (string? deviceId, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryUsageAsync(deviceId, cancellationToken: token));
-api.MapGet("/allocations", (string? deviceId, string? owner, int? limit, string? after, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryAllocationsAsync(
-        new GetMemoryAllocationsRequest { DeviceId = deviceId, Owner = owner, Limit = limit ?? 100, After = after }, token));
-api.MapGet("/allocation/{id}", (string id, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryAllocationAsync(id, token));
-api.MapPost("/allocate", async (PostMemoryAllocateRequest request, IServiceMemory memory, CancellationToken token) =>
+app.MapOperations();
+app.MapGet("/openapi.json", () => Results.Bytes(Operations.Document, "application/json"));
+app.MapGet("/api/events", EventStream.WriteAsync);
+app.MapGet("/monitoring/memory", Monitoring.GetAsync);
+app.MapGet("/metrics", async (IServiceMemory memory, CancellationToken token) =>
 {
-    var made = await memory.PostMemoryAllocateAsync(request, token);
-    return Results.Created($"/api/memory/allocation/{made.AllocationId}", made);
+    var metrics = await memory.GetMetricsAsync(token);
+    return Results.Text(metrics.Text, metrics.ContentType);
 });
-api.MapDelete("/allocation/{id}", (string id, bool? force, IServiceMemory memory, CancellationToken token) =>
-    memory.DeleteMemoryAllocationAsync(id, force ?? false, token));
-api.MapPost("/transfer", (PostMemoryTransferRequest request, IServiceMemory memory, CancellationToken token) =>
-    memory.PostMemoryTransferAsync(request, cancellationToken: token));
-api.MapGet("/transfer/{id}", (string id, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryTransferAsync(id, token));
-api.MapPost("/copy", (PostMemoryCopyRequest request, IServiceMemory memory, CancellationToken token) =>
-    memory.PostMemoryCopyAsync(request, cancellationToken: token));
-api.MapPost("/clear", (PostMemoryClearRequest request, IServiceMemory memory, CancellationToken token) =>
-    memory.PostMemoryClearAsync(request, token));
-api.MapPost("/optimize", (PostMemoryOptimizeRequest request, IServiceMemory memory, CancellationToken token) =>
-    memory.PostMemoryOptimizeAsync(request, token));
-api.MapPost("/defragment", (PostMemoryDefragmentRequest request, IServiceMemory memory, CancellationToken token) =>
-    memory.PostMemoryDefragmentAsync(request, token));
-api.MapGet("/models", (string? deviceId, IServiceMemory memory, CancellationToken token) =>
-    memory.GetModelMemoryStatusAsync(deviceId: deviceId, cancellationToken: token));
-api.MapGet("/pressure", (string? deviceId, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryPressureAsync(deviceId, token));
-api.MapGet("/analytics", (string? deviceId, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryAnalyticsAsync(deviceId, cancellationToken: token));
-api.MapGet("/optimization", (string? deviceId, IServiceMemory memory, CancellationToken token) =>
-    memory.GetMemoryOptimizationAsync(deviceId, token));
+app.MapHealthChecks("/health", new() { ResponseWriter = HealthByPart.WriteAsync });
+app.MapHealthChecks("/health/live", new() { Predicate = _ => false, ResponseWriter = HealthByPart.WriteAsync });
 
 await app.RunAsync();

@@ -164,9 +164,18 @@ public interface IServiceMemory
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>.</exception>
     Task<PlanResult> PlanAsync(PlanParams request, CancellationToken cancellationToken = default);
 
-    /// <summary>Says how to cut work into batches that fit.</summary>
-    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>out_of_memory</c>.</exception>
+    /// <summary>Says how to cut work into batches that fit; with <c>PlanId</c> and <c>DoneItems</c> the rest of it anew, by what headroom there is by then.</summary>
+    /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>out_of_memory</c>, <c>plan_stale</c>.</exception>
     Task<PlanBatchesResult> PlanBatchesAsync(PlanBatchesParams request, CancellationToken cancellationToken = default);
+
+    /// <summary>Begins to measure something that this host does, as <c>operation:NAME</c> of the analytics; returns the id that ends it.</summary>
+    /// <exception cref="WorkerRequestException"><c>limit_exceeded</c> where 1,024 are under way.</exception>
+    Task<OperationBeginResult> BeginOperationAsync(string name, CancellationToken cancellationToken = default);
+
+    /// <summary>Ends an operation, and says what it took: its time, and how the worker's process grew.</summary>
+    /// <exception cref="WorkerRequestException"><c>operation_not_found</c>.</exception>
+    Task<OperationEndResult> EndOperationAsync(
+        string operationId, bool failed = false, CancellationToken cancellationToken = default);
 
     /// <summary>Says what a consumer of this host's own memory holds, and what giving it back would cost; sent again, it updates. It is asked by <see cref="ReleaseRequestedEvent"/>, and only where that is listened to.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c> for a name of the worker's own.</exception>
@@ -193,6 +202,9 @@ public interface IServiceMemory
 
     /// <summary>Says who answers, and what it can be asked.</summary>
     Task<HelloResult> GetWorkerAsync(CancellationToken cancellationToken = default);
+
+    /// <summary>Says how each part of the worker is: its requests, events, log, devices, models, followed servers, stores and files.</summary>
+    Task<GetHealthResult> GetWorkerHealthAsync(CancellationToken cancellationToken = default);
 
     /// <summary>Asks whether the worker answers.</summary>
     Task<PingResult> PingAsync(CancellationToken cancellationToken = default);

@@ -245,6 +245,21 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
         AskAsync(WireActions.PlanBatches, request, cancellationToken);
 
     /// <inheritdoc/>
+    public Task<OperationBeginResult> BeginOperationAsync(string name, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        return AskAsync(WireActions.OperationBegin, new() { Name = name }, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public Task<OperationEndResult> EndOperationAsync(
+        string operationId, bool failed = false, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(operationId);
+        return AskAsync(WireActions.OperationEnd, new() { OperationId = operationId, Failed = failed }, cancellationToken);
+    }
+
+    /// <inheritdoc/>
     public Task<RegisterConsumerResult> RegisterConsumerAsync(
         RegisterConsumerParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.RegisterConsumer, request, cancellationToken);
@@ -281,6 +296,10 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     /// <inheritdoc/>
     public Task<HelloResult> GetWorkerAsync(CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.WorkerHello, new HelloParams { HostPid = Environment.ProcessId }, cancellationToken);
+
+    /// <inheritdoc/>
+    public Task<GetHealthResult> GetWorkerHealthAsync(CancellationToken cancellationToken = default) =>
+        AskAsync(WireActions.WorkerGetHealth, new(), cancellationToken);
 
     /// <inheritdoc/>
     public Task<PingResult> PingAsync(CancellationToken cancellationToken = default) =>

@@ -39,6 +39,9 @@ public sealed record WorkerOptions
     /// <summary>Where the files of shared allocations are.</summary>
     public string? SharedFolder { get; init; }
 
+    /// <summary>Where stores that persist have their files; null for none: then none does. One worker's at a time.</summary>
+    public string? StoreFolder { get; init; }
+
     /// <summary>What a shared allocation is; null for a section on Windows and a file elsewhere.</summary>
     public SharedMemoryKind? SharedMemory { get; init; }
 
@@ -69,6 +72,9 @@ public sealed record WorkerOptions
     /// <summary>Make room unasked where a device stays at this pressure or above: moderate, high or critical.</summary>
     public PressureCategory? AutoOptimize { get; init; }
 
+    /// <summary>The same from a share of the budget on, in percent: 85; instead of <see cref="AutoOptimize"/>.</summary>
+    public double? AutoOptimizePercentage { get; init; }
+
     /// <summary>Trace the worker's own Python objects, so many frames deep (1 to 64).</summary>
     public int? TracePython { get; init; }
 
@@ -93,6 +99,7 @@ public sealed record WorkerOptions
         Add("max-inflight", MaxInflight);
         Add("pool-bytes", PoolBytes);
         AddText("shared-folder", SharedFolder);
+        AddText("store-folder", StoreFolder);
         AddText("shared-memory", SharedMemory?.ToWord());
         AddText("models", Models);
         AddText("model-root", ModelRoot);
@@ -102,7 +109,8 @@ public sealed record WorkerOptions
         Add("metrics-seconds", MetricsInterval?.TotalSeconds);
         AddText("monitor-socket", MonitorSocket);
         AddEach("plugin", Plugins);
-        AddText("auto-optimize", AutoOptimize?.ToWord());
+        Add("auto-optimize", AutoOptimizePercentage);
+        AddText("auto-optimize", AutoOptimizePercentage is null ? AutoOptimize?.ToWord() : null);
         Add("trace-python", TracePython);
         if (Deterministic)
         {

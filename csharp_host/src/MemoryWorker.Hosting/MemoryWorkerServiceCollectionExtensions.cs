@@ -26,7 +26,7 @@ public static class MemoryWorkerServiceCollectionExtensions
     }
 
     /// <summary>
-    /// Adds <see cref="IServiceMemory"/> and <see cref="IPythonWorkerService"/>, the worker's start and end with the
+    /// Adds <see cref="IServiceMemory"/>, <see cref="IMemoryStores"/> and <see cref="IPythonWorkerService"/>, the worker's start and end with the
     /// host, a health check named <c>memory_worker</c>, metrics, traces and logs.
     /// </summary>
     /// <param name="services">The host's services.</param>
@@ -56,6 +56,7 @@ public static class MemoryWorkerServiceCollectionExtensions
         services.AddSingleton(provider => Observed(provider, null));
         services.TryAddSingleton<IPythonWorkerService>(provider => provider.GetRequiredService<ObservedPythonWorkerService>());
         services.TryAddSingleton<IServiceMemory, ServiceMemory>();
+        services.TryAddSingleton<IMemoryStores, MemoryStores>();
         return services.AddLifetime(HealthCheckName, null, provider => provider.GetRequiredService<IPythonWorkerService>());
     }
 
@@ -90,6 +91,8 @@ public static class MemoryWorkerServiceCollectionExtensions
         services.AddKeyedSingleton<IPythonWorkerService>(key, (provider, _) => Observed(provider, key));
         services.AddKeyedSingleton<IServiceMemory>(
             key, (provider, _) => new ServiceMemory(provider.GetRequiredKeyedService<IPythonWorkerService>(key)));
+        services.AddKeyedSingleton<IMemoryStores>(
+            key, (provider, _) => new MemoryStores(provider.GetRequiredKeyedService<IPythonWorkerService>(key)));
         return services.AddLifetime($"{HealthCheckName}_{key}", key, provider => provider.GetRequiredKeyedService<IPythonWorkerService>(key));
     }
 
@@ -99,9 +102,19 @@ public static class MemoryWorkerServiceCollectionExtensions
     {
         if (configuration is not null)
         {
-            services.AddOptions<MemoryWorkerOptions>(name).Bind(configuration);
+            services.AddOptions<MemoryWorkerOptions>(name).Bind(configuration).Configure(options =>
+            {
+                if (options.Python is null && configuration.GetChildren().Any(one => IsEmpty(one, nameof(options.Python))))
+                {
+                    options.Python = new(); // Binding passes over an empty section.
+                }
+            });
+            services.AddSingleton<IValidateOptions<MemoryWorkerOptions>>(new UnknownOptions(name, configuration));
         }
     }
+
+    private static bool IsEmpty(IConfigurationSection section, string key) =>
+        section.Key.Equals(key, StringComparison.OrdinalIgnoreCase) && section.Value is null && !section.GetChildren().Any();
 
     private static void Prepare(this IServiceCollection services, string name, Action<MemoryWorkerOptions>? configure)
     {

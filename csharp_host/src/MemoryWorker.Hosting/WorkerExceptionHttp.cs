@@ -17,8 +17,8 @@ public static class WorkerExceptionHttp
             WorkerStartException or WorkerExitedException => 503,
             WorkerRequestException refused => refused.ErrorCode switch
             {
-                ErrorCode.DeviceNotFound or ErrorCode.AllocationNotFound or ErrorCode.ModelNotFound
-                    or ErrorCode.ConsumerNotFound or ErrorCode.UnknownAction => 404,
+                _ when refused.Code.EndsWith("_not_found", StringComparison.Ordinal) => 404, // Also of one that comes later.
+                ErrorCode.UnknownAction => 404,
                 ErrorCode.InvalidRequest when IsOfAnUnknownTransfer(refused.Details) => 404,
                 ErrorCode.InvalidJson or ErrorCode.InvalidRequest or ErrorCode.Unsupported => 400,
                 ErrorCode.FrameTooLarge => 413,

@@ -17,6 +17,7 @@ internal static class Details
         null => null,
         string text => JsonValue.Create(text),
         long number => JsonValue.Create(number),
+        JsonElement element => JsonNode.Parse(element.GetRawText()),
         IEnumerable<KeyValuePair<string, object?>> members =>
             new JsonObject(members.Select(one => KeyValuePair.Create(one.Key, Node(one.Value)))),
         IEnumerable<object?> items => new JsonArray([.. items.Select(Node)]),

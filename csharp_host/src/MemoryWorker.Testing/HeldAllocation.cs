@@ -16,9 +16,17 @@ internal sealed class HeldAllocation
     public required SharedMemory? SharedMemory { get; init; }
 
     /// <summary>Null for one without a lease.</summary>
-    public DateTimeOffset? ExpiresAt { get; set; }
+    public Lease? Lease { get; set; }
 
     public long SizeBytes => Asked.SizeBytes;
+
+    /// <summary>What it takes of the device's headroom; 0 for what the host holds.</summary>
+    public long TakenBytes => IsExternal ? 0 : ActualBytes;
+
+    public long ActualBytes => IsExternal ? SizeBytes : (SizeBytes + Device.GranuleBytes - 1) / Device.GranuleBytes * Device.GranuleBytes;
+
+    /// <summary>The host holds it, and only the record of it is here.</summary>
+    public bool IsExternal => Asked.MemoryType == MemoryType.External;
 
     public AllocationRow ToRow(TimeProvider clock) => new()
     {
@@ -26,12 +34,12 @@ internal sealed class HeldAllocation
         DeviceId = Device.DeviceId,
         MemoryType = Asked.MemoryType,
         SizeBytes = SizeBytes,
-        ActualBytes = SizeBytes,
+        ActualBytes = ActualBytes,
         Owner = Asked.Owner,
         Purpose = Asked.Purpose,
         Persistent = Asked.Persistent,
         AgeMs = (long)clock.GetElapsedTime(MadeAt).TotalMilliseconds,
-        LeaseExpiresInMs = ExpiresAt is { } end ? (long)(end - clock.GetUtcNow()).TotalMilliseconds : null,
+        LeaseExpiresInMs = Lease?.Left(clock),
         SharedMemory = SharedMemory,
     };
 }

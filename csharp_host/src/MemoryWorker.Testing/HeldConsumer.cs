@@ -17,7 +17,7 @@ internal sealed class HeldConsumer
     public long? LimitBytes { get; set; }
 
     /// <summary>Null for one without a lease.</summary>
-    public DateTimeOffset? ExpiresAt { get; set; }
+    public Lease? Lease { get; set; }
 
     /// <summary>It did not answer, and is let be until then.</summary>
     public DateTimeOffset SilentUntil { get; set; }

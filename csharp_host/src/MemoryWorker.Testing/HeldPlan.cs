@@ -5,7 +5,7 @@ namespace MemoryWorker.Testing;
 /// <param name="Device">Where.</param>
 /// <param name="RequiredBytes">For how much.</param>
 /// <param name="ModelId">The model that it is for; null for an allocation.</param>
-/// <param name="Room">What goes for it.</param>
+/// <param name="Needed">What goes for it.</param>
 /// <param name="LastUses">When its victims had been used last, as <see cref="LoadedModel.LastUse"/> counts.</param>
 /// <param name="ExpiresAt">From when on it is stale.</param>
 internal sealed record HeldPlan(
@@ -13,6 +13,6 @@ internal sealed record HeldPlan(
     FakeDevice Device,
     long RequiredBytes,
     string? ModelId,
-    Room Room,
+    NeededHeadroom Needed,
     IReadOnlyList<long> LastUses,
     DateTimeOffset ExpiresAt);

@@ -1,5 +1,5 @@
-using System.Numerics;
 using System.Security.Cryptography;
+using MemoryWorker.Client;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Testing;
@@ -9,28 +9,21 @@ internal sealed partial class InMemoryLedger
     private AllocateResult Allocate(AllocateParams asked, IReadOnlyList<ReleasedMemory> released)
     {
         const string action = MemoryActions.Allocate;
-        if (asked.SizeBytes < 1)
-        {
-            throw Invalid(action, "data.size_bytes", "has to be at least 1");
-        }
-
-        if (asked.Alignment is { } alignment && (alignment < 1 || !BitOperations.IsPow2(alignment)))
-        {
-            throw Invalid(action, "data.alignment", $"{alignment} is not a power of two");
-        }
-
+        var device = asked is { DeviceId: null, PlanId: { } planned } ? HeldPlan(planned, action).Device : Device(asked.DeviceId, action);
+        var number = ++_named; // An id that nothing comes of is not given out again.
         var plan = asked.PlanId is { } planId ? PlanFor(planId, asked.DeviceId, asked.SizeBytes, null, action) : null;
-        var device = plan?.Device ?? Device(asked.DeviceId, action);
         CheckMappable(device, asked.MemoryType, action);
-        var unloaded = plan is null ? MakeFit(device, asked.SizeBytes, asked.MakeRoom, action) : TakeUp(plan, action);
-        var made = Add(device, asked);
+        var unloaded = plan is not null ? TakeUp(plan, action)
+            : asked.MemoryType == MemoryType.External ? []
+            : MakeFit(device, asked.SizeBytes, asked.MakeRoom, action);
+        var made = Add(number, device, asked);
         return new AllocateResult
         {
             AllocationId = made.AllocationId,
             DeviceId = device.DeviceId,
             MemoryType = asked.MemoryType,
             SizeBytes = asked.SizeBytes,
-            ActualBytes = asked.SizeBytes,
+            ActualBytes = made.ActualBytes,
             SharedMemory = made.SharedMemory,
             AvailableBytes = Headroom(device),
             ModelsUnloaded = unloaded,
@@ -53,7 +46,7 @@ internal sealed partial class InMemoryLedger
             AllocationId = one.AllocationId,
             DeviceId = one.Device.DeviceId,
             FreedBytes = one.SizeBytes,
-            ReturnedBytes = one.SizeBytes,
+            ReturnedBytes = one.IsExternal ? null : one.TakenBytes,
             AvailableBytes = Headroom(one.Device),
         };
     }
@@ -61,56 +54,122 @@ internal sealed partial class InMemoryLedger
     private RenewLeaseResult RenewLease(RenewLeaseParams asked)
     {
         var one = Allocation(asked.AllocationId, MemoryActions.RenewLease);
-        one.ExpiresAt = clock.GetUtcNow().AddMilliseconds(asked.LeaseMs);
+        one.Lease = Lease.Of(clock, asked.LeaseMs);
         return new RenewLeaseResult { AllocationId = one.AllocationId, LeaseExpiresInMs = asked.LeaseMs };
     }
 
     private TransferResult Transfer(TransferParams asked, IProgress<ProgressData>? progress)
     {
         const string action = MemoryActions.Transfer;
+        var device = FindAllocation(ids.Complete(asked.SourceAllocationId)) is null ? null : Device(asked.DestinationDeviceId, action);
+        var number = ++_named;
         var source = Allocation(asked.SourceAllocationId, action);
-        var device = Device(asked.DestinationDeviceId, action);
-        CheckMappable(device, asked.MemoryType, action);
-        MakeFit(device, source.SizeBytes, makeRoom: false, action);
-        var made = Add(device, source.Asked with { DeviceId = device.DeviceId, MemoryType = asked.MemoryType });
+        if (asked.MemoryType == MemoryType.External)
+        {
+            throw Unsupported(
+                action,
+                "external memory is held by the host: the worker has nothing to copy into",
+                new() { ["memory_type"] = MemoryType.External.ToWord() });
+        }
+
+        if (source.IsExternal)
+        {
+            throw Unsupported(
+                action,
+                $"{source.AllocationId} is held by the host: the worker has only the record of it",
+                new() { ["allocation_id"] = source.AllocationId, ["memory_type"] = MemoryType.External.ToWord() });
+        }
+
+        var opened = new TransferResult
+        {
+            TransferId = ids.Make("transfer", _transfers.Count + 1),
+            State = TransferState.Running,
+            SourceAllocationId = source.AllocationId,
+            DestinationAllocationId = null,
+            SourceDeviceId = source.Device.DeviceId,
+            DestinationDeviceId = device!.DeviceId,
+            SizeBytes = source.SizeBytes,
+            CompletedBytes = 0,
+            DurationUs = null,
+            BytesPerSecond = null,
+            Checksum = null,
+            SharedMemory = null,
+            Error = null,
+        };
+        _transfers.Add(opened.TransferId, opened);
+        try
+        {
+            _transfers[opened.TransferId] = Copy(opened, source, device, number, asked);
+        }
+        catch (WorkerRequestException problem)
+        {
+            _transfers[opened.TransferId] = opened with
+            {
+                State = TransferState.Failed,
+                Error = new()
+                {
+                    Code = problem.ErrorCode,
+                    Message = problem.Reason,
+                    Executed = problem.Executed,
+                    Retryable = problem.Retryable,
+                    Details = problem.Details,
+                },
+            };
+            return asked.Wait ? throw OfTransfer(problem, opened.TransferId, action) : opened;
+        }
+
+        foreach (var done in asked.Wait ? new[] { source.SizeBytes / 2, source.SizeBytes } : [])
+        {
+            progress?.Report(new ProgressData { CompletedBytes = done, TotalBytes = source.SizeBytes });
+        }
+
+        return asked.Wait ? _transfers[opened.TransferId] : opened;
+    }
+
+    private TransferResult Copy(
+        TransferResult opened, HeldAllocation source, FakeDevice device, long number, TransferParams asked)
+    {
+        CheckMappable(device, asked.MemoryType, MemoryActions.Transfer);
+        MakeFit(device, source.SizeBytes, makeRoom: false, MemoryActions.Transfer);
+        var made = Add(number, device, source.Asked with { DeviceId = device.DeviceId, MemoryType = asked.MemoryType });
         if (source.SharedMemory is { } from && made.SharedMemory is { } to)
         {
             File.Copy(from.Path, to.Path, overwrite: true);
         }
 
-        var result = new TransferResult
-        {
-            TransferId = $"transfer-{_transfers.Count + 1}",
-            State = TransferState.Completed,
-            SourceAllocationId = source.AllocationId,
-            DestinationAllocationId = made.AllocationId,
-            SourceDeviceId = source.Device.DeviceId,
-            DestinationDeviceId = device.DeviceId,
-            SizeBytes = source.SizeBytes,
-            CompletedBytes = source.SizeBytes,
-            DurationUs = 1,
-            BytesPerSecond = null,
-            Checksum = asked.Verify ? Checksum(source) : null,
-            SharedMemory = made.SharedMemory,
-            Error = null,
-        };
-        _transfers.Add(result.TransferId, result);
+        var checksum = asked.Verify ? Checksum(source) : null;
         if (asked.TransferType == TransferType.Move)
         {
             Remove(source);
         }
 
-        foreach (var done in new[] { source.SizeBytes / 2, source.SizeBytes })
+        return opened with
         {
-            progress?.Report(new ProgressData { CompletedBytes = done, TotalBytes = source.SizeBytes });
-        }
-
-        return result;
+            State = TransferState.Completed,
+            DestinationAllocationId = made.AllocationId,
+            CompletedBytes = source.SizeBytes,
+            DurationUs = 1,
+            Checksum = checksum,
+            SharedMemory = made.SharedMemory,
+        };
     }
 
+    /// <summary>What a transfer that was opened failed with: it is named.</summary>
+    private static WorkerRequestException OfTransfer(WorkerRequestException problem, string transferId, string action) => Refused(
+        problem.ErrorCode,
+        action,
+        problem.Reason,
+        problem.Details.EnumerateObject()
+            .Select(one => KeyValuePair.Create(one.Name, (object?)one.Value))
+            .Prepend(KeyValuePair.Create("transfer_id", (object?)transferId)),
+        problem.Retryable);
+
+    private static WorkerRequestException Unsupported(string action, string reason, Dictionary<string, object?> details) =>
+        Refused(ErrorCode.Unsupported, action, reason, details);
+
     private TransferResult GetTransfer(GetTransferParams asked) =>
-        _transfers.GetValueOrDefault(asked.TransferId) ?? throw Invalid(
-            MemoryActions.GetTransfer, "data.transfer_id", $"no transfer '{asked.TransferId}'; the last 1024 are kept");
+        _transfers.GetValueOrDefault(ids.Complete(asked.TransferId)) ?? throw Invalid(
+            MemoryActions.GetTransfer, "data.transfer_id", $"no transfer '{ids.Complete(asked.TransferId)}'; the last 1024 are kept");
 
     private ClearResult Clear(ClearParams asked)
     {
@@ -148,15 +207,14 @@ internal sealed partial class InMemoryLedger
                     continue;
                 }
 
-                unloaded.Add(Unload(one, "cleared"));
+                unloaded.Add(Unload(one, "unloaded: cleared, as asked"));
             }
         }
 
-        var bytes = freed.Sum(one => one.SizeBytes) + unloaded.Sum(one => one.FreedBytes);
         return new ClearResult
         {
-            ClearedBytes = bytes,
-            ReturnedBytes = bytes,
+            ClearedBytes = freed.Sum(one => one.SizeBytes) + unloaded.Sum(one => one.FreedBytes),
+            ReturnedBytes = freed.Sum(one => one.TakenBytes) + unloaded.Sum(one => one.FreedBytes),
             AllocationsFreed = freed.Count,
             ModelsUnloaded = unloaded,
             Kept = kept,
@@ -175,46 +233,49 @@ internal sealed partial class InMemoryLedger
                 ErrorCode.Unsupported,
                 action,
                 $"{device.DeviceId} has no memory that a host could map; {remedy}",
-                new Dictionary<string, object?> { ["device_id"] = device.DeviceId });
+                new Dictionary<string, object?> { ["device_id"] = device.DeviceId, ["memory_type"] = type.ToWord() });
         }
     }
 
-    private HeldAllocation Allocation(string allocationId, string action)
+    private HeldAllocation? FindAllocation(string allocationId) =>
+        _allocations.Values.FirstOrDefault(one => one.AllocationId == allocationId);
+
+    private HeldAllocation Allocation(string given, string action)
     {
-        if (_allocations.Values.FirstOrDefault(one => one.AllocationId == allocationId) is { } found)
+        var allocationId = ids.Complete(given);
+        if (FindAllocation(allocationId) is { } found)
         {
             return found;
         }
 
-        var (word, text) = _gone.Contains(allocationId) ? ("already_freed", "already freed") : ("never_existed", "never existed");
+        var reason = _gone.GetValueOrDefault(allocationId) ?? ids.WhyNone(allocationId);
         throw Refused(
             ErrorCode.AllocationNotFound,
             action,
-            $"{allocationId} is not live: {text}",
-            new Dictionary<string, object?> { ["allocation_id"] = allocationId, ["reason"] = word });
+            $"{allocationId} is not live: {reason.Replace('_', ' ')}",
+            new Dictionary<string, object?> { ["allocation_id"] = allocationId, ["reason"] = reason });
     }
 
-    private HeldAllocation Add(FakeDevice device, AllocateParams asked)
+    private HeldAllocation Add(long number, FakeDevice device, AllocateParams asked)
     {
-        var name = $"alloc-{++_named}";
         var made = new HeldAllocation
         {
-            AllocationId = name,
+            AllocationId = ids.Make("alloc", number),
             Device = device,
             Asked = asked,
             MadeAt = clock.GetTimestamp(),
-            ExpiresAt = asked.LeaseMs is { } lease ? clock.GetUtcNow().AddMilliseconds(lease) : null,
+            Lease = Lease.Of(clock, asked.LeaseMs),
             SharedMemory = asked.MemoryType == MemoryType.Shared ? MakeFile(asked.SizeBytes) : null,
         };
-        _allocations.Add(_named, made);
-        NotePeak(device);
+        _allocations.Add(number, made);
+        NotePeaks(device);
         return made;
     }
 
-    private void Remove(HeldAllocation one)
+    private void Remove(HeldAllocation one, string ending = "already_freed")
     {
         _allocations.RemoveAt(_allocations.IndexOfValue(one));
-        _gone.Add(one.AllocationId);
+        _gone[one.AllocationId] = ending;
         if (one.SharedMemory is { } shared)
         {
             File.Delete(shared.Path);

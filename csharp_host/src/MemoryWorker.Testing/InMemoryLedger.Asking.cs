@@ -29,7 +29,7 @@ internal sealed partial class InMemoryLedger
         lock (_gate)
         {
             Expire();
-            var (releases, why) = Needed(action, data);
+            var (releases, why) = NeededIfAny(action, data);
             questions = [.. releases.Select(one => new Question(one, Find(one.ConsumerId)!))];
             before = Headrooms(questions);
             levels = devices.ToDictionary(one => one, Level);
@@ -73,6 +73,19 @@ internal sealed partial class InMemoryLedger
         }
     }
 
+    /// <summary>Nothing is asked for what will be refused: the refusal is the action's own.</summary>
+    private (IReadOnlyList<PlannedRelease> Releases, string Why) NeededIfAny(string action, JsonElement data)
+    {
+        try
+        {
+            return Needed(action, data);
+        }
+        catch (WorkerRequestException)
+        {
+            return ([], string.Empty);
+        }
+    }
+
     /// <summary>What an action has consumers asked for, and what they are told.</summary>
     private (IReadOnlyList<PlannedRelease> Releases, string Why) Needed(string action, JsonElement data)
     {
@@ -100,12 +113,12 @@ internal sealed partial class InMemoryLedger
         if (planId is not null)
         {
             var plan = PlanFor(planId, deviceId, bytes, modelId, action);
-            Check(plan, plan.Room.Releases.Sum(one => one.ExpectedBytes), action);
-            return (plan.Room.Releases, $"{plan.RequiredBytes} bytes are needed on {plan.Device.DeviceId}");
+            Check(plan, plan.Needed.Releases.Sum(one => one.ExpectedBytes), action);
+            return (plan.Needed.Releases, $"{plan.RequiredBytes} bytes are needed on {plan.Device.DeviceId}");
         }
 
         var device = Device(deviceId, action);
-        return (RoomFor(device, bytes, makeRoom).Releases, $"{bytes} bytes are needed on {device.DeviceId}");
+        return (HeadroomFor(device, bytes, makeRoom).Releases, $"{bytes} bytes are needed on {device.DeviceId}");
     }
 
     private void Send(Question one, string why)

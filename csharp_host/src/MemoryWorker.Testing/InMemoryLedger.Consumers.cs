@@ -7,11 +7,20 @@ internal sealed partial class InMemoryLedger
 {
     private const double MiB = 1 << 20;
 
+    /// <summary>How the names of the worker's own consumers begin.</summary>
+    private static readonly string[] OwnConsumers = ["model:", "engine:", "pool:", "external:", "server:"];
+
     private readonly List<HeldConsumer> _consumers = [];
 
     private RegisterConsumerResult RegisterConsumer(RegisterConsumerParams asked)
     {
-        var device = Device(asked.DeviceId, MemoryActions.RegisterConsumer);
+        if (OwnConsumers.Any(prefix => asked.ConsumerId.StartsWith(prefix, StringComparison.Ordinal)))
+        {
+            throw Invalid(
+                MemoryActions.RegisterConsumer, "data.consumer_id", $"'{asked.ConsumerId}' is the name of one of the worker's own consumers");
+        }
+
+        var device = asked.DeviceId is { } named ? Device(named, MemoryActions.RegisterConsumer) : Host();
         var one = Find(asked.ConsumerId);
         var isNew = one is null;
         if (one is null)
@@ -76,10 +85,13 @@ internal sealed partial class InMemoryLedger
         LastReleasedMsAgo = one.LastReleasedAt is { } at ? Since(at) : null,
     };
 
+    /// <summary>Where a consumer's memory is that names no device: the worker's own memory, or else the default device.</summary>
+    private FakeDevice Host() => devices.FirstOrDefault(one => one.Kind == DeviceKind.Cpu) ?? devices[0];
+
     private HeldConsumer? Find(string consumerId) => _consumers.Find(one => one.Said.ConsumerId == consumerId);
 
     private void Renew(HeldConsumer one) =>
-        one.ExpiresAt = one.Said.LeaseMs is { } lease ? clock.GetUtcNow().AddMilliseconds(lease) : null;
+        one.Lease = Lease.Of(clock, one.Said.LeaseMs);
 
     /// <summary>What consumers of a device are asked for so that so much comes back, cheapest per byte first.</summary>
     private List<PlannedRelease> Releases(FakeDevice device, long need)

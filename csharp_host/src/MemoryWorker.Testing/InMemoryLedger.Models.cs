@@ -5,6 +5,23 @@ namespace MemoryWorker.Testing;
 
 internal sealed partial class InMemoryLedger
 {
+    private readonly Dictionary<string, ModelHistory> _histories = [];
+
+    private ModelHistory History(FakeModel model) =>
+        _histories.TryGetValue(model.ModelId, out var found) ? found : _histories[model.ModelId] = new ModelHistory();
+
+    private string WhyUnloaded(LoadedModel one) =>
+        $"unloaded: used {one.Uses} {(one.Uses == 1 ? "time" : "times")}, last used {Since(one.UsedAt)} ms ago";
+
+    private ReloadModelsResult ReloadModels() => new()
+    {
+        Added = [],
+        Changed = [],
+        Removed = [],
+        Kept = [.. models.Select(one => one.ModelId)],
+        Refused = [],
+    };
+
     private LoadModelResult LoadModel(LoadModelParams asked, IReadOnlyList<ReleasedMemory> released)
     {
         const string action = MemoryActions.LoadModel;
@@ -23,13 +40,20 @@ internal sealed partial class InMemoryLedger
         if (loaded is null)
         {
             var device = plan?.Device ?? Device(wanted, action);
-            unloaded = plan is null ? MakeFit(device, model.SizeBytes, asked.MakeRoom, action) : unloaded;
+            unloaded = plan is null ? MakeFit(device, model.SizeBytes, asked.MakeRoom, action, namesEvictable: true) : unloaded;
             _loaded[model.ModelId] = loaded = new LoadedModel { Model = model, Device = device, Pinned = model.Pinned };
+            History(model).Loads++;
         }
 
         loaded.Pinned = asked.Pin ?? loaded.Pinned;
         loaded.LastUse = ++_uses;
-        loaded.Uses++;
+        loaded.Uses = ++History(model).Uses;
+        History(model).KeepAliveMs = asked.KeepAliveMs switch
+        {
+            null => History(model).KeepAliveMs,
+            < 0 => null,
+            var time => time,
+        };
         loaded.UsedAt = clock.GetTimestamp();
         var status = Status(model);
         return new()
@@ -61,9 +85,25 @@ internal sealed partial class InMemoryLedger
     private UnloadedModel UnloadModel(UnloadModelParams asked)
     {
         var model = Model(asked.ModelId, MemoryActions.UnloadModel);
-        return _loaded.TryGetValue(model.ModelId, out var loaded)
-            ? Unload(loaded, "asked for")
-            : new() { ModelId = model.ModelId, FreedBytes = 0, ReturnedBytes = 0, ReloadMs = null, Reason = "it was not loaded" };
+        if (asked.ByOwner)
+        {
+            throw Invalid(MemoryActions.UnloadModel, "data.by_owner", $"model '{model.ModelId}' is held by the worker itself");
+        }
+
+        var isLoaded = _loaded.TryGetValue(model.ModelId, out var loaded);
+        return isLoaded && asked.Mode != UnloadMode.Shrink
+            ? Unload(loaded!, "unloaded: as asked")
+            : new()
+            {
+                ModelId = model.ModelId,
+                FreedBytes = 0,
+                ReturnedBytes = 0,
+                ReloadMs = null,
+                Reason = $"nothing to {asked.Mode.ToWord()}: {(isLoaded ? "what is loaded is its weights alone" : "it is unloaded")}",
+                ClaimedBytes = 0,
+                KeptBytes = 0,
+                Mode = asked.Mode,
+            };
     }
 
     private GetModelStatusResult GetModelStatus(GetModelStatusParams asked)
@@ -73,11 +113,11 @@ internal sealed partial class InMemoryLedger
         var shown = asked.ModelId is { } wanted ? [Model(wanted, action)] : models;
         return new()
         {
-            Models = [.. shown.Select(Status).Where(one => asked.DeviceId is null || one.DeviceId == asked.DeviceId)],
+            Models = [.. shown.Select(Status).Where(one => asked.DeviceId is null || one.DeviceId is null || one.DeviceId == asked.DeviceId)],
             PressureCategory = places.Max(Level),
             PressurePercentage = places.Max(PressurePercentage),
-            AvailableOperations = [],
-            OptimizationRecommendations = [],
+            AvailableOperations = [MemoryActions.LoadModel, MemoryActions.UnloadModel, MemoryActions.ModelOptimize, MemoryActions.Plan],
+            OptimizationRecommendations = [.. places.SelectMany(Recommended).Select(one => one.Row)],
             LastSynchronized = clock.GetUtcNow().ToString("yyyy-MM-ddTHH:mm:ss.fffZ", CultureInfo.InvariantCulture),
         };
     }
@@ -106,6 +146,10 @@ internal sealed partial class InMemoryLedger
             ReturnedBytes = one.Model.SizeBytes,
             ReloadMs = null,
             Reason = reason,
+            ClaimedBytes = one.Model.SizeBytes,
+            KeptBytes = 0,
+            Mode = UnloadMode.Unload,
+            Steps = [new() { Step = "the device gave the block back", ReturnedBytes = one.Model.SizeBytes }],
         };
     }
 
@@ -116,21 +160,21 @@ internal sealed partial class InMemoryLedger
         {
             ModelId = model.ModelId,
             State = loaded is null ? ModelState.Unloaded : ModelState.Loaded,
-            DeviceId = loaded?.Device.DeviceId,
+            DeviceId = loaded?.Device.DeviceId ?? model.DeviceId,
             Loader = "in-memory",
             DeclaredBytes = model.SizeBytes,
             EstimatedBytes = model.SizeBytes,
-            MeasuredBytes = loaded is null ? null : model.SizeBytes,
+            MeasuredBytes = History(model).Loads == 0 ? null : model.SizeBytes,
             MeasuredProcessBytes = null,
             Pinned = loaded?.Pinned ?? model.Pinned,
             Priority = 0,
             InUse = 0,
-            LoadCount = loaded is null ? 0 : 1,
-            UseCount = loaded?.Uses ?? 0,
+            LoadCount = History(model).Loads,
+            UseCount = History(model).Uses,
             LoadMs = null,
             LastUsedMsAgo = loaded is null ? null : Since(loaded.UsedAt),
-            KeepAliveMs = null,
-            ExpiresInMs = null,
+            KeepAliveMs = History(model).KeepAliveMs,
+            ExpiresInMs = loaded is null or { Pinned: true } ? null : History(model).KeepAliveMs - Since(loaded.UsedAt),
         };
     }
 }

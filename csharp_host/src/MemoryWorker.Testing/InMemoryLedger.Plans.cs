@@ -18,25 +18,26 @@ internal sealed partial class InMemoryLedger
         HeldPlan? plan = null;
         foreach (var (name, (device, bytes, modelId)) in ways)
         {
-            var room = RoomFor(device, bytes, asked.AllowEviction);
-            rows.Add(Planned(name, device, bytes, room));
+            var needed = HeadroomFor(device, bytes, asked.AllowEviction);
+            rows.Add(Planned(name, device, bytes, needed));
             if (selected is not null)
             {
                 continue;
             }
 
             var needs = $"'{name}' needs {bytes} bytes, {Headroom(device)} available on {device.DeviceId}";
-            if (!room.Suffices)
+            if (!needed.Suffices)
             {
-                reasons.Add($"{needs}: {rows[^1].ShortfallBytes} short");
+                var after = asked.AllowEviction ? " even if all models that may go went" : string.Empty;
+                reasons.Add($"{needs}: {rows[^1].ShortfallBytes} short{after}");
                 continue;
             }
 
             selected = name;
-            reasons.Add($"{needs}: chosen");
+            reasons.Add($"{needs}: chosen, {HowItFits(needed)}");
             if (modelId is not null || bytes > 0)
             {
-                plan = new($"plan-{++_planned}", device, bytes, modelId, room, LastUses(room), clock.GetUtcNow() + PlanLifetime);
+                plan = new(ids.Make("plan", ++_planned), device, bytes, modelId, needed, LastUses(needed), clock.GetUtcNow() + PlanLifetime);
                 _plans.Add(plan.PlanId, plan);
             }
         }
@@ -65,32 +66,50 @@ internal sealed partial class InMemoryLedger
             : (Device(way.DeviceId ?? model.DeviceId, action), model.SizeBytes, modelId);
     }
 
-    private static PlannedCandidate Planned(string name, FakeDevice device, long bytes, Room room) => new()
+    private static string HowItFits(NeededHeadroom needed)
+    {
+        List<string> how = [];
+        if (needed.Victims.Count > 0)
+        {
+            how.Add($"unloading {string.Join(", ", needed.Victims.Select(one => one.Model.ModelId))} frees "
+                + $"{needed.Victims.Sum(one => one.Model.SizeBytes)} more");
+        }
+
+        if (needed.Releases.Count > 0)
+        {
+            how.Add($"{string.Join(", ", needed.Releases.Select(one => one.ConsumerId))} may give back "
+                + $"{needed.Releases.Sum(one => one.ExpectedBytes)}");
+        }
+
+        return how.Count == 0 ? "it fits" : string.Join(" and ", how);
+    }
+
+    private PlannedCandidate Planned(string name, FakeDevice device, long bytes, NeededHeadroom needed) => new()
     {
         Name = name,
-        Fits = room.Suffices,
+        Fits = needed.Suffices,
         DeviceId = device.DeviceId,
-        ShortfallBytes = Math.Max(0, room.MissingBytes - room.CeilingBytes),
+        ShortfallBytes = Math.Max(0, needed.MissingBytes - needed.CeilingBytes),
         Evictions =
         [
-            .. room.Victims.Select(one => new PlannedEviction
+            .. needed.Victims.Select(one => new PlannedEviction
             {
                 ModelId = one.Model.ModelId,
                 FreedBytes = one.Model.SizeBytes,
                 ReloadMs = null,
-                Reason = "it was used longest ago",
+                Reason = WhyUnloaded(one),
             }),
         ],
-        ReloadMs = room.Victims.Count == 0 ? 0 : null,
+        ReloadMs = needed.Victims.Count == 0 ? 0 : null,
         RequiredBytes = bytes,
-        Releases = room.Releases,
+        Releases = needed.Releases,
     };
 
     /// <summary>
     /// What has to go for so many bytes: first what consumers offer, then the models that were used longest ago; nothing
     /// where all of it is not enough. Below a cap of the worker's own only models help.
     /// </summary>
-    private Room RoomFor(FakeDevice device, long bytes, bool mayEvict)
+    private NeededHeadroom HeadroomFor(FakeDevice device, long bytes, bool mayEvict)
     {
         var missing = Math.Max(0, bytes - Headroom(device));
         if (missing == 0 || !mayEvict)
@@ -109,28 +128,26 @@ internal sealed partial class InMemoryLedger
 
         IReadOnlyList<PlannedRelease> releases = isCapped ? [] : Releases(device, missing);
         var left = missing - releases.Sum(one => one.ExpectedBytes);
-        var victims = new List<LoadedModel>();
-        foreach (var one in evictable.TakeWhile(_ => left > 0))
-        {
-            victims.Add(one);
-            left -= one.Model.SizeBytes;
-        }
-
+        var victims = left > 0 ? Choose([.. evictable.Select(one => one.Model.SizeBytes)], left, null).Select(one => evictable[one]).ToList() : [];
         return new(missing, ceiling, releases, victims);
+    }
+
+    private HeldPlan HeldPlan(string given, string action)
+    {
+        var planId = ids.Complete(given);
+        return _plans.TryGetValue(planId, out var plan) && plan.ExpiresAt > clock.GetUtcNow()
+            ? plan
+            : throw Stale(planId, "it was taken up, has expired, or never was", action);
     }
 
     private HeldPlan PlanFor(string planId, string? deviceId, long bytes, string? modelId, string action)
     {
-        if (!_plans.TryGetValue(planId, out var plan) || plan.ExpiresAt <= clock.GetUtcNow())
-        {
-            throw Stale(planId, "it was taken up, has expired, or never was", action);
-        }
-
+        var plan = HeldPlan(planId, action);
         if ((deviceId ?? plan.Device.DeviceId) != plan.Device.DeviceId || plan.ModelId != modelId || plan.RequiredBytes != bytes)
         {
             var what = plan.ModelId is null ? "an allocation" : $"model '{plan.ModelId}'";
             throw Invalid(
-                action, "data.plan_id", $"'{planId}' is for {what} of {plan.RequiredBytes} bytes on {plan.Device.DeviceId}");
+                action, "data.plan_id", $"'{plan.PlanId}' is for {what} of {plan.RequiredBytes} bytes on {plan.Device.DeviceId}");
         }
 
         return plan;
@@ -139,7 +156,7 @@ internal sealed partial class InMemoryLedger
     /// <summary>Checks that a plan can be carried out exactly as it was answered, if so much comes back for it.</summary>
     private void Check(HeldPlan plan, long promisedBytes, string action)
     {
-        foreach (var (victim, lastUse) in plan.Room.Victims.Zip(plan.LastUses))
+        foreach (var (victim, lastUse) in plan.Needed.Victims.Zip(plan.LastUses))
         {
             if (_loaded.GetValueOrDefault(victim.Model.ModelId) != victim)
             {
@@ -153,7 +170,7 @@ internal sealed partial class InMemoryLedger
         }
 
         var missing = Math.Max(0, plan.RequiredBytes - Headroom(plan.Device) - promisedBytes);
-        var freed = plan.Room.Victims.Select(one => one.Model.SizeBytes).ToList();
+        var freed = plan.Needed.Victims.Select(one => one.Model.SizeBytes).ToList();
         if (freed.Sum() < missing)
         {
             throw Stale(plan.PlanId, $"{missing - freed.Sum()} bytes more are missing on {plan.Device.DeviceId} by now", action);
@@ -170,10 +187,10 @@ internal sealed partial class InMemoryLedger
     {
         Check(plan, 0, action);
         _plans.Remove(plan.PlanId);
-        return [.. plan.Room.Victims.Select(one => Unload(one, $"for {plan.PlanId}"))];
+        return [.. plan.Needed.Victims.Select(one => Unload(one, WhyUnloaded(one)))];
     }
 
-    private static List<long> LastUses(Room room) => [.. room.Victims.Select(one => one.LastUse)];
+    private static List<long> LastUses(NeededHeadroom needed) => [.. needed.Victims.Select(one => one.LastUse)];
 
     private static WorkerRequestException Stale(string planId, string why, string action) => Refused(
         ErrorCode.PlanStale,

@@ -44,8 +44,12 @@ internal sealed partial class InMemoryLedger
                 AllocatedBytes = AllocatedBytes(device),
                 PeakAllocatedBytes = _peaks[device.DeviceId],
                 ModelBytes = ModelBytes(device),
-                ExternalBytes = 0,
-                ResidentBytes = AllocatedBytes(device) + ModelBytes(device),
+                ExternalBytes = ExternalBytes(device),
+                ExternalModelBytes = 0,
+                ResidentBytes = UsedBytes(device),
+                CachedBytes = 0,
+                UnattributedBytes = 0,
+                ProcessUsedBytes = UsedBytes(device),
                 Groups = Groups(device, asked.GroupBy),
             }),
         ],
@@ -55,21 +59,23 @@ internal sealed partial class InMemoryLedger
     [
         .. _allocations.Values
             .Where(one => one.Device == device)
-            .GroupBy(one => by switch
-            {
-                GroupBy.Purpose => one.Asked.Purpose,
-                GroupBy.MemoryType => one.Asked.MemoryType.ToString().ToLowerInvariant(),
-                _ => one.Asked.Owner,
-            })
+            .GroupBy(one => KeyOf(one, by))
             .Select(group => new UsageGroup
             {
                 Key = group.Key,
                 AllocatedBytes = group.Sum(one => one.SizeBytes),
-                PeakBytes = group.Sum(one => one.SizeBytes),
+                PeakBytes = _groupPeaks[(device.DeviceId, by, group.Key)],
                 AllocationCount = group.Count(),
             })
             .OrderByDescending(group => group.AllocatedBytes),
     ];
+
+    private static string? KeyOf(HeldAllocation one, GroupBy by) => by switch
+    {
+        GroupBy.Purpose => one.Asked.Purpose,
+        GroupBy.MemoryType => one.Asked.MemoryType.ToWord(),
+        _ => one.Asked.Owner,
+    };
 
     private GetStatusResult GetStatus(GetStatusParams asked)
     {
@@ -93,18 +99,21 @@ internal sealed partial class InMemoryLedger
         AgeMs = 0,
         TotalBytes = device.BudgetBytes,
         BudgetBytes = Budget(device),
+        TotalSource = Source.Config,
         BudgetSource = Source.Config,
-        UsedBytes = AllocatedBytes(device) + ModelBytes(device),
-        ProcessUsedBytes = AllocatedBytes(device) + ModelBytes(device),
+        UsedBytes = UsedBytes(device),
+        UsedSource = Source.Ledger,
+        ProcessUsedBytes = UsedBytes(device),
+        ProcessUsedSource = Source.Ledger,
         AllocatedBytes = AllocatedBytes(device),
-        ExternalBytes = 0,
+        ExternalBytes = ExternalBytes(device),
         CachedBytes = 0,
         UnattributedBytes = 0,
         AvailableBytes = Headroom(device),
         PeakAllocatedBytes = _peaks[device.DeviceId],
         AllocationCount = _allocations.Values.Count(one => one.Device == device),
         ModelBytes = ModelBytes(device),
-        UtilizationPercentage = Percentage(AllocatedBytes(device) + ModelBytes(device), device.BudgetBytes),
+        UtilizationPercentage = Percentage(UsedBytes(device), device.BudgetBytes),
         PressureCategory = Level(device),
         Allocations = asked.IncludeAllocations
             ? [.. _allocations.Values.Where(one => one.Device == device).Select(one => one.ToRow(clock))]
@@ -130,12 +139,54 @@ internal sealed partial class InMemoryLedger
         PressurePercentage = PressurePercentage(device),
         AvailableMemoryBytes = Headroom(device),
         TotalMemoryBytes = device.BudgetBytes,
-        UtilizationPercentage = Percentage(AllocatedBytes(device) + ModelBytes(device), device.BudgetBytes),
+        UtilizationPercentage = Percentage(UsedBytes(device), device.BudgetBytes),
         Thresholds = _limits[device.DeviceId].Thresholds,
-        Signals = [],
+        Signals =
+        [
+            new()
+            {
+                Name = "budget_used_percentage",
+                Value = PressurePercentage(device),
+                Level = Level(device),
+                Source = Source.Config,
+            },
+        ],
         Trend = null,
-        RecommendedActions = [],
+        RecommendedActions = [.. Recommended(device).Select(one => one.Row)],
+        HeldBy = Holders(device),
     };
+
+    /// <summary>What holds its memory, the largest first, and who alone can free it.</summary>
+    private List<Holder> Holders(FakeDevice device)
+    {
+        var allocations = _allocations.Values
+            .Where(one => one.Device == device)
+            .GroupBy(one => (
+                one.Asked.Owner,
+                one.Asked.Purpose,
+                FreedBy: one.IsExternal ? FreedBy.Host : one.Lease is null ? FreedBy.Owner : FreedBy.Lease))
+            .Select(group => new Holder
+            {
+                Owner = group.Key.Owner,
+                Purpose = group.Key.Purpose,
+                Bytes = group.Sum(one => one.SizeBytes),
+                AllocationCount = group.Count(),
+                OldestAgeMs = group.Max(one => Since(one.MadeAt)),
+                Suspected = false,
+                FreedBy = group.Key.FreedBy,
+            });
+        var models = _loaded.Values.Where(one => one.Device == device).Select(one => new Holder
+        {
+            Owner = one.Model.ModelId,
+            Purpose = "model",
+            Bytes = one.Model.SizeBytes,
+            AllocationCount = null,
+            OldestAgeMs = null,
+            Suspected = false,
+            FreedBy = FreedBy.Worker,
+        });
+        return [.. allocations.Concat(models).OrderByDescending(one => one.Bytes)];
+    }
 
     private double PressurePercentage(FakeDevice device) =>
         Percentage(Budget(device) - Headroom(device), Budget(device));
@@ -179,13 +230,48 @@ internal sealed partial class InMemoryLedger
     private PlanBatchesResult PlanBatches(PlanBatchesParams asked)
     {
         const string action = MemoryActions.PlanBatches;
-        var device = Device(asked.DeviceId, action);
+        var planId = asked.PlanId is { } given ? ids.Complete(given) : ids.Make("batches", _batchWork.Count + 1);
+        if (asked.PlanId is null)
+        {
+            asked = asked with { DeviceId = Device(asked.DeviceId, action).DeviceId, DoneItems = 0 };
+        }
+        else if (_batchWork.TryGetValue(planId, out var work))
+        {
+            asked = work with { DoneItems = asked.DoneItems ?? work.DoneItems };
+        }
+        else
+        {
+            throw Refused(
+                ErrorCode.PlanStale,
+                action,
+                $"no work '{planId}' is known: it was forgotten, or never was; ask with item_count anew",
+                new Dictionary<string, object?> { ["plan_id"] = planId },
+                retryable: true);
+        }
+
+        var left = asked.ItemCount!.Value - asked.DoneItems!.Value;
+        if (left < 0)
+        {
+            throw Invalid(action, "data.done_items", $"{asked.DoneItems} of {asked.ItemCount} items are done: that is more than there are");
+        }
+
+        var planned = left == 0
+            ? new() { BatchSize = 0, BatchCount = 0, PeakBytes = 0, UnbatchedBytes = 0, SavingsPercentage = 0 }
+            : Cut(asked, left);
+        _batchWork[planId] = asked;
+        return planned with { PlanId = planId, RemainingItems = left };
+    }
+
+    private PlanBatchesResult Cut(PlanBatchesParams asked, long items)
+    {
+        const string action = MemoryActions.PlanBatches;
+        var (device, each) = (Device(asked.DeviceId, action), asked.BytesPerItem!.Value);
         var available = Headroom(device);
         var usable = (long)(available * asked.MaxFraction);
-        var size = Math.Min(asked.ItemCount, (usable - asked.FixedBytes) / asked.BytesPerItem);
+        var size = Math.Min(items, (usable - asked.FixedBytes) / each);
         if (size < 1)
         {
-            var needed = asked.FixedBytes + asked.BytesPerItem;
+            var needed = asked.FixedBytes + each;
             throw Refused(
                 ErrorCode.OutOfMemory,
                 action,
@@ -200,11 +286,11 @@ internal sealed partial class InMemoryLedger
                 retryable: true);
         }
 
-        var (peak, whole) = (asked.FixedBytes + (size * asked.BytesPerItem), asked.FixedBytes + (asked.ItemCount * asked.BytesPerItem));
+        var (peak, whole) = (asked.FixedBytes + (size * each), asked.FixedBytes + (items * each));
         return new()
         {
             BatchSize = size,
-            BatchCount = (asked.ItemCount + size - 1) / size,
+            BatchCount = (items + size - 1) / size,
             PeakBytes = peak,
             UnbatchedBytes = whole,
             SavingsPercentage = Math.Round(100 * (1 - ((double)peak / whole)), 3),

@@ -71,7 +71,7 @@ internal sealed partial class InMemoryLedger
         .. Devices(asked.DeviceId, MemoryActions.Optimize)
             .SelectMany(device => Releases(
                 device,
-                BytesToFree(device) - Allowed(device, asked.OptimizationLevel).Sum(one => one.Row.ExpectedFreedBytes ?? 0)))
+                BytesToFree(device, PressureCategory.Low) - Allowed(device, asked.OptimizationLevel).Sum(one => one.Row.ExpectedFreedBytes ?? 0)))
             .Where(one => asked.OptimizationLevel != OptimizationLevel.Conservative || one.CostMs == 0),
     ];
 
@@ -101,6 +101,7 @@ internal sealed partial class InMemoryLedger
                     MemoryActions.UnloadModel,
                     new() { ["model_id"] = one.Model.ModelId },
                     one.Model.SizeBytes,
+                    "loading it again, when it is needed",
                     $"{one.Model.ModelId} was not used for {Since(one.UsedAt)} ms"),
                 [one]));
         }
@@ -113,6 +114,7 @@ internal sealed partial class InMemoryLedger
                     MemoryActions.ModelOptimize,
                     new() { ["device_id"] = device.DeviceId, ["min_memory_to_free_bytes"] = bytes },
                     bytes,
+                    "loading them again, when they are needed",
                     $"neither pinned nor in use, but used lately: {string.Join(", ", recent.Select(one => one.Model.ModelId))}"),
                 recent));
         }
@@ -120,22 +122,12 @@ internal sealed partial class InMemoryLedger
         return found;
     }
 
-    private static Recommendation Recommend(string action, Dictionary<string, object?> data, long bytes, string reason) => new()
+    private static Recommendation Recommend(string action, Dictionary<string, object?> data, long bytes, string costOf, string reason) => new()
     {
         Action = action,
         Data = Details.Of(data),
         ExpectedFreedBytes = bytes,
         CostMs = null,
-        CostOf = "loading it again, when it is needed",
+        CostOf = costOf,
         Reason = reason,
-    };
-
-    /// <summary>How much has to go until the pressure is low.</summary>
-    private long BytesToFree(FakeDevice device)
-    {
-        var highest = _limits[device.DeviceId].Thresholds.Moderate - SmallestStep;
-        return PressurePercentage(device) <= highest
-            ? 0
-            : Math.Max(1, (long)Math.Ceiling(Budget(device) * (1 - (highest / 100))) - Headroom(device));
-    }
-}
+    };}

@@ -6,17 +6,21 @@ namespace MemoryWorker.Testing;
 
 /// <summary>What one worker holds: budgets, allocations, leases, transfers and models. All of it is guarded by one lock.</summary>
 internal sealed partial class InMemoryLedger(
-    IReadOnlyList<FakeDevice> devices, IReadOnlyList<FakeModel> models, TimeProvider clock, EventReaders readers, int processId)
+    IReadOnlyList<FakeDevice> devices, IReadOnlyList<FakeModel> models, TimeProvider clock, EventReaders readers, int processId, Ids ids)
 {
+    private const long MaxInflight = 256;
+
     private readonly object _gate = new();
     private readonly long _startedAt = clock.GetTimestamp();
     private readonly SortedList<long, HeldAllocation> _allocations = [];
-    private readonly HashSet<string> _gone = [];
+    private readonly Dictionary<string, string> _gone = [];
     private readonly Dictionary<string, TransferResult> _transfers = [];
     private readonly Dictionary<string, LoadedModel> _loaded = [];
+    private readonly Dictionary<string, PlanBatchesParams> _batchWork = [];
     private readonly Dictionary<string, Limits> _limits = devices.ToDictionary(
         one => one.DeviceId, one => new Limits { LimitBytes = null, ReserveBytes = 0, Thresholds = one.Thresholds });
 
+    private readonly Dictionary<(string DeviceId, GroupBy By, string? Key), long> _groupPeaks = [];
     private readonly Dictionary<string, long> _peaks = devices.ToDictionary(one => one.DeviceId, _ => 0L);
     private long _uses;
     private long _named;
@@ -59,8 +63,12 @@ internal sealed partial class InMemoryLedger(
             MemoryActions.GetPressure => Run<GetPressureParams, GetPressureResult>(GetPressure),
             MemoryActions.SetLimits => Run<SetLimitsParams, SetLimitsResult>(SetLimits),
             MemoryActions.PlanBatches => Run<PlanBatchesParams, PlanBatchesResult>(PlanBatches),
+            OperationActions.Begin => Run<OperationBeginParams, OperationBeginResult>(BeginOperation),
+            OperationActions.End => Run<OperationEndParams, OperationEndResult>(EndOperation),
             MemoryActions.GetModelStatus => Run<GetModelStatusParams, GetModelStatusResult>(GetModelStatus),
             MemoryActions.LoadModel => Run<LoadModelParams, LoadModelResult>(asked => LoadModel(asked, given.Released)),
+            MemoryActions.ModelOptimize => Run<ModelOptimizeParams, ModelOptimizeResult>(OptimizeModels),
+            MemoryActions.ReloadModels => Run<ReloadModelsParams, ReloadModelsResult>(_ => ReloadModels()),
             MemoryActions.UnloadModel => Run<UnloadModelParams, UnloadedModel>(UnloadModel),
             MemoryActions.Plan => Run<PlanParams, PlanResult>(Plan),
             MemoryActions.Optimize => Run<OptimizeParams, OptimizeResult>(asked => Optimize(asked, given)),
@@ -75,12 +83,13 @@ internal sealed partial class InMemoryLedger(
             MemoryActions.UnregisterConsumer => Run<UnregisterConsumerParams, UnregisterConsumerResult>(UnregisterConsumer),
             MemoryActions.GetConsumers => Run<GetConsumersParams, GetConsumersResult>(GetConsumers),
             WorkerActions.Ping => Run<PingParams, PingResult>(_ => new() { UptimeMs = Since(_startedAt) }),
-            WorkerActions.Hello => Run<HelloParams, HelloResult>(_ => Hello()),
+            WorkerActions.GetHealth => Run<GetHealthParams, GetHealthResult>(_ => Health()),
+            WorkerActions.Hello => Run<HelloParams, HelloResult>(Hello),
             _ when WireActions.Find(action) is not null => throw Refused(
                 ErrorCode.Unsupported,
                 action,
                 $"{nameof(InMemoryWorker)} keeps no ledger for it; say with {nameof(InMemoryWorker.Answer)} what it answers"),
-            _ => throw Refused(ErrorCode.UnknownAction, action, $"there is no action '{action}'"),
+            _ => throw Refused(ErrorCode.UnknownAction, action, $"no action '{action}'", UnknownAction(action)),
         };
 
         JsonElement Run<TIn, TOut>(Func<TIn, TOut> answer)
@@ -112,38 +121,95 @@ internal sealed partial class InMemoryLedger(
         }
     }
 
+    /// <summary>Throws for a request that the contract does not have so.</summary>
+    /// <exception cref="WorkerRequestException">Each fault is named with its path.</exception>
+    public static void Check(string action, JsonElement data)
+    {
+        var faults = RequestCheck.Faults(action, data);
+        if (faults.Count > 0)
+        {
+            throw Invalid(action, [.. faults]);
+        }
+    }
+
     private static WorkerRequestException Refused(
         ErrorCode code, string action, string reason, object? details = null, bool retryable = false) =>
         new(code, action, reason, Details.Of(details), new WorkerFailure { Retryable = retryable });
 
-    private static WorkerRequestException Invalid(string action, string path, string reason) =>
-        Refused(ErrorCode.InvalidRequest, action, $"{path}: {reason}", new Dictionary<string, object?>
+    private static WorkerRequestException Invalid(string action, string path, string reason) => Invalid(action, (path, reason));
+
+    private static WorkerRequestException Invalid(string action, params (string Path, string Message)[] faults) => Refused(
+        ErrorCode.InvalidRequest,
+        action,
+        string.Join("; ", faults.Select(one => $"{one.Path}: {one.Message}")),
+        new Dictionary<string, object?>
         {
-            ["errors"] = new[] { new Dictionary<string, object?> { ["path"] = path, ["message"] = reason } },
+            ["errors"] = faults
+                .Select(one => new Dictionary<string, object?> { ["path"] = one.Path, ["message"] = one.Message })
+                .ToArray(),
         });
 
-    private HelloResult Hello() => new()
+    private HelloResult Hello(HelloParams asked)
     {
-        Protocol = 1,
-        WorkerVersion = "in-memory",
-        Pid = processId,
-        Actions = [.. WireActions.All.Select(one => one.Name)],
-        Limits = new() { MaxFrameBytes = 1 << 24, MaxInflight = 256 },
-        SchemaSha256 = string.Empty,
-    };
+        const long spoken = WireContract.ProtocolVersion;
+        if (asked.ProtocolMin > spoken || asked.ProtocolMax < spoken)
+        {
+            var wanted = asked.ProtocolMin > spoken ? $"at least {asked.ProtocolMin}" : $"at most {asked.ProtocolMax}";
+            throw Refused(
+                ErrorCode.Unsupported,
+                WorkerActions.Hello,
+                $"this worker speaks protocol {spoken}; {wanted} asked for",
+                new Dictionary<string, object?> { ["protocol"] = spoken });
+        }
+
+        return new()
+        {
+            Protocol = spoken,
+            WorkerVersion = "in-memory",
+            Pid = processId,
+            Actions = [.. WireActions.All.Select(one => one.Name)],
+            Limits = new() { MaxFrameBytes = 1 << 24, MaxInflight = MaxInflight },
+            SchemaSha256 = string.Empty,
+        };
+    }
+
+    private GetHealthResult Health()
+    {
+        IReadOnlyList<PartHealth> parts =
+        [
+            .. devices.Select(device => new PartHealth
+            {
+                Name = $"device:{device.DeviceId}",
+                State = device.State switch
+                {
+                    DeviceState.Available => HealthState.Ok,
+                    DeviceState.Probing => HealthState.Starting,
+                    DeviceState.Lost => HealthState.Failed,
+                    _ => HealthState.Off,
+                },
+                Reason = null,
+            }),
+        ];
+        var lost = parts.Any(part => part.State == HealthState.Failed);
+        return new() { State = lost ? HealthState.Failed : HealthState.Ok, Parts = parts };
+    }
 
     private long Since(long timestamp) => (long)clock.GetElapsedTime(timestamp).TotalMilliseconds;
 
     /// <summary>Frees what has a lease that ran out.</summary>
     private void Expire()
     {
-        foreach (var one in _allocations.Values.Where(one => one.ExpiresAt <= clock.GetUtcNow()).ToList())
+        foreach (var one in _allocations.Values.Where(one => one.Lease?.IsOver(clock) == true).ToList())
         {
             _expirations.Add((one, clock.GetTimestamp()));
-            Remove(one);
+            Remove(one, "lease_expired");
         }
 
-        _consumers.RemoveAll(one => one.ExpiresAt <= clock.GetUtcNow());
+        _consumers.RemoveAll(one => one.Lease?.IsOver(clock) == true);
+        foreach (var one in _loaded.Values.Where(one => !one.Pinned && Since(one.UsedAt) >= History(one.Model).KeepAliveMs).ToList())
+        {
+            Unload(one, $"unloaded: idle past its keep-alive of {History(one.Model).KeepAliveMs} ms");
+        }
     }
 
     private FakeDevice Device(string? deviceId, string action) =>
@@ -166,61 +232,62 @@ internal sealed partial class InMemoryLedger(
         Math.Min(device.BudgetBytes, _limits[device.DeviceId].LimitBytes ?? long.MaxValue);
 
     private long AllocatedBytes(FakeDevice device) =>
-        _allocations.Values.Where(one => one.Device == device).Sum(one => one.SizeBytes);
+        _allocations.Values.Where(one => one.Device == device && !one.IsExternal).Sum(one => one.SizeBytes);
+
+    private long ExternalBytes(FakeDevice device) =>
+        _allocations.Values.Where(one => one.Device == device && one.IsExternal).Sum(one => one.SizeBytes);
 
     private long ModelBytes(FakeDevice device) =>
         _loaded.Values.Where(one => one.Device == device).Sum(one => one.Model.SizeBytes);
 
-    private long UsedBytes(FakeDevice device) => AllocatedBytes(device) + ModelBytes(device);
+    private long UsedBytes(FakeDevice device) =>
+        _allocations.Values.Where(one => one.Device == device).Sum(one => one.TakenBytes) + ModelBytes(device);
 
     /// <summary>The models that may go, the one that was used longest ago first.</summary>
     private IOrderedEnumerable<LoadedModel> Evictable(FakeDevice device) =>
         _loaded.Values.Where(one => one.Device == device && !one.Pinned).OrderBy(one => one.LastUse);
 
     /// <summary>What one allocation can get.</summary>
-    private long Headroom(FakeDevice device)
-    {
-        var used = UsedBytes(device);
-        var hardware = device.BudgetBytes - _limits[device.DeviceId].ReserveBytes - used;
-        return Math.Max(0, Math.Min(hardware, Budget(device) - used));
-    }
+    private long Headroom(FakeDevice device) => Math.Max(
+        0, Math.Min(device.BudgetBytes - UsedBytes(device) - _limits[device.DeviceId].ReserveBytes, BelowCap(device) ?? long.MaxValue));
+
+    /// <summary>What the configured cap leaves, by sizes as asked for; null where there is none.</summary>
+    private long? BelowCap(FakeDevice device) =>
+        _limits[device.DeviceId].LimitBytes is { } cap ? Math.Max(0, cap - AllocatedBytes(device) - ModelBytes(device)) : null;
 
     /// <summary>Unloads models until so much fits, if it is to, and returns them.</summary>
     /// <exception cref="WorkerRequestException">It does not fit all the same; then nothing was unloaded.</exception>
-    private List<UnloadedModel> MakeFit(FakeDevice device, long bytes, bool makeRoom, string action)
+    private List<UnloadedModel> MakeFit(
+        FakeDevice device, long bytes, bool makeRoom, string action, bool namesEvictable = false)
     {
         if (device.State != DeviceState.Available)
         {
-            throw Refused(
+            throw Refusal(
                 ErrorCode.DeviceUnavailable,
                 action,
-                $"{device.DeviceId} is {device.State.ToString().ToLowerInvariant()}",
-                new Dictionary<string, object?> { ["device_id"] = device.DeviceId });
+                $"{device.DeviceId} is {device.State.ToWord()}: so it was given to {nameof(InMemoryWorker)}",
+                Details.Of(new Dictionary<string, object?> { ["device_id"] = device.DeviceId }));
         }
 
         var evictable = makeRoom ? Evictable(device).ToList() : [];
-        var available = Headroom(device);
-        if (available + evictable.Sum(one => one.Model.SizeBytes) < bytes)
+        if (Headroom(device) + evictable.Sum(one => one.Model.SizeBytes) < bytes)
         {
-            throw DoesNotFit(device, bytes, available, evictable.Sum(one => one.Model.SizeBytes), makeRoom, action);
+            throw DoesNotFit(device, bytes, evictable.Sum(one => one.Model.SizeBytes), makeRoom || namesEvictable, action);
         }
 
-        var unloaded = new List<UnloadedModel>();
-        foreach (var one in evictable.TakeWhile(_ => Headroom(device) < bytes))
-        {
-            unloaded.Add(Unload(one, $"for {bytes} bytes on {device.DeviceId}"));
-        }
-
-        return unloaded;
+        var missing = bytes - Headroom(device);
+        var going = missing > 0 ? Choose([.. evictable.Select(one => one.Model.SizeBytes)], missing, null) : [];
+        return [.. going.Select(one => Unload(evictable[one], WhyUnloaded(evictable[one])))];
     }
 
-    private WorkerRequestException DoesNotFit(
-        FakeDevice device, long bytes, long available, long evictable, bool makeRoom, string action)
+    private WorkerRequestException DoesNotFit(FakeDevice device, long bytes, long evictable, bool mayEvict, string action)
     {
-        var limit = _limits[device.DeviceId].LimitBytes;
+        var (limits, available) = (_limits[device.DeviceId], Headroom(device));
+        var isCapped = bytes > BelowCap(device);
+        var isReserved = !mayEvict && bytes <= device.BudgetBytes - UsedBytes(device);
         var reason = $"{device.DeviceId} has {available} bytes of headroom; {bytes} asked for";
-        reason += limit is null ? string.Empty : $" (limit_bytes is {limit})";
-        reason += makeRoom ? $"; unloading models could free {evictable}" : string.Empty;
+        reason += isCapped ? $" (limit_bytes is {limits.LimitBytes})" : isReserved ? $" (reserve_bytes is {limits.ReserveBytes})" : string.Empty;
+        reason += mayEvict ? $"; unloading models could free {evictable}" : string.Empty;
         var details = new Dictionary<string, object?>
         {
             ["device_id"] = device.DeviceId,
@@ -228,10 +295,30 @@ internal sealed partial class InMemoryLedger(
             ["available_bytes"] = available,
             ["evictable_bytes"] = evictable,
         };
-        var isLimit = limit < device.BudgetBytes;
-        return Refused(isLimit ? ErrorCode.LimitExceeded : ErrorCode.OutOfMemory, action, reason, details, retryable: !isLimit);
+        var isLimit = isCapped || isReserved;
+        return Refused(
+            isLimit ? ErrorCode.LimitExceeded : ErrorCode.OutOfMemory, action, reason, details, retryable: !isLimit && CanEverFit(device, bytes));
     }
 
-    private void NotePeak(FakeDevice device) =>
+    /// <summary>Whether it fits once all has gone that may go: what is pinned or persistent stays.</summary>
+    private bool CanEverFit(FakeDevice device, long bytes)
+    {
+        var staying = _allocations.Values.Where(one => one.Device == device && one.Asked.Persistent && !one.IsExternal).Sum(one => one.SizeBytes)
+            + _loaded.Values.Where(one => one.Device == device && one.Pinned).Sum(one => one.Model.SizeBytes);
+        var limits = _limits[device.DeviceId];
+        return bytes <= Math.Min(device.BudgetBytes - limits.ReserveBytes, limits.LimitBytes ?? long.MaxValue) - staying;
+    }
+
+    private void NotePeaks(FakeDevice device)
+    {
         _peaks[device.DeviceId] = Math.Max(_peaks[device.DeviceId], AllocatedBytes(device));
+        foreach (var by in new[] { GroupBy.Owner, GroupBy.Purpose, GroupBy.MemoryType })
+        {
+            foreach (var group in _allocations.Values.Where(one => one.Device == device).GroupBy(one => KeyOf(one, by)))
+            {
+                var key = (device.DeviceId, by, group.Key);
+                _groupPeaks[key] = Math.Max(_groupPeaks.GetValueOrDefault(key), group.Sum(one => one.SizeBytes));
+            }
+        }
+    }
 }

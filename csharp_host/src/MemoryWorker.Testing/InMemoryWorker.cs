@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
 using MemoryWorker.Client;
@@ -12,9 +13,9 @@ namespace MemoryWorker.Testing;
 /// </summary>
 /// <remarks>
 /// Requests and answers pass through the wire's own JSON, so what a test sees is what a host would see. Consumers
-/// are asked before models go, whatever these cost to load. Actions that it has no ledger for (<c>memory.model_optimize</c>,
-/// <c>memory.reload_models</c>) are refused as <c>unsupported</c> until
-/// <see cref="Answer(WireAction, Func{JsonElement, JsonElement})"/> says what they answer.
+/// are asked before models go, whatever these cost to load, and the model that was used longest ago goes first, whatever
+/// strategy is named. Free memory is never in pieces. Actions that it has no ledger for (<c>store.*</c>, <c>operation.*</c>) are refused as
+/// <c>unsupported</c> until <see cref="Answer(WireAction, Func{JsonElement, JsonElement})"/> says what they answer.
 /// </remarks>
 public sealed class InMemoryWorker : IPythonWorkerService
 {
@@ -44,7 +45,7 @@ public sealed class InMemoryWorker : IPythonWorkerService
         _clock = clock ?? TimeProvider.System;
         _devices = devices is { Count: > 0 } ? devices : [new FakeDevice("cpu", 1L << 30) { Kind = DeviceKind.Cpu }];
         _models = models ?? [];
-        _ledger = new InMemoryLedger(_devices, _models, _clock, _readers, ProcessId);
+        _ledger = NewLedger();
         Memory = new ServiceMemory(this);
     }
 
@@ -90,6 +91,10 @@ public sealed class InMemoryWorker : IPythonWorkerService
 
     private int ProcessId => FirstProcessId + _deaths;
 
+    /// <summary>That of a process that has just begun: its ids are others than any before it had.</summary>
+    private InMemoryLedger NewLedger() =>
+        new(_devices, _models, _clock, _readers, ProcessId, new Ids((_deaths + 1).ToString("x8", CultureInfo.InvariantCulture)));
+
     /// <summary>Has the next calls of an action end with an exception. The ledger stays as it is.</summary>
     /// <param name="action">A row of <see cref="WireActions"/>, or any other.</param>
     /// <param name="make">Makes what is thrown, anew for each call.</param>
@@ -98,6 +103,11 @@ public sealed class InMemoryWorker : IPythonWorkerService
     {
         ArgumentNullException.ThrowIfNull(action);
         ArgumentNullException.ThrowIfNull(make);
+        Add(action, (_, _) => make(), times);
+    }
+
+    private void Add(WireAction action, Func<InMemoryLedger, JsonElement, Exception> make, int times)
+    {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(times);
         lock (_gate)
         {
@@ -110,7 +120,10 @@ public sealed class InMemoryWorker : IPythonWorkerService
         }
     }
 
-    /// <summary>Has the next calls of an action be refused with a code of the protocol.</summary>
+    /// <summary>
+    /// Has the next calls of an action be refused with a code of the protocol: with the details that the worker gives with it,
+    /// taken from the request and the ledger, and whether it may be repeated.
+    /// </summary>
     /// <param name="action"><inheritdoc cref="Fail(WireAction, Func{Exception}, int)" path="/param[@name='action']"/></param>
     /// <param name="code">The code.</param>
     /// <param name="reason">The worker's message.</param>
@@ -118,7 +131,7 @@ public sealed class InMemoryWorker : IPythonWorkerService
     public void Fail(WireAction action, ErrorCode code, string reason = "told to by a test", int times = 1)
     {
         ArgumentNullException.ThrowIfNull(action);
-        Fail(action, () => new WorkerRequestException(code, action.Name, reason), times);
+        Add(action, (ledger, data) => ledger.Refusal(code, action.Name, reason, data), times);
     }
 
     /// <summary>Says what an action answers from now on: one that has no ledger here, a plugin's, or any other.</summary>
@@ -180,7 +193,7 @@ public sealed class InMemoryWorker : IPythonWorkerService
             held = [.. _held.Values, .. _ledger.Waiting()];
             _held.Clear();
             _deaths++;
-            _ledger = new InMemoryLedger(_devices, _models, _clock, _readers, ProcessId);
+            _ledger = NewLedger();
         }
 
         foreach (var gate in held)
@@ -279,7 +292,7 @@ public sealed class InMemoryWorker : IPythonWorkerService
                     waiting.Dequeue();
                 }
 
-                throw fault.Make();
+                throw fault.Make(_ledger, data);
             }
 
             ledger = _ledger;
@@ -290,6 +303,8 @@ public sealed class InMemoryWorker : IPythonWorkerService
         {
             return own(data);
         }
+
+        InMemoryLedger.Check(action, data);
 
         var given = await ledger.AskAsync(action, data, cancellationToken).ConfigureAwait(false);
         lock (_gate)

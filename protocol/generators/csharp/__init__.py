@@ -10,12 +10,14 @@ from protocol.actions import ACTIONS, EVENTS
 from protocol.generators.csharp.actions import actions, constants
 from protocol.generators.csharp.events import events
 from protocol.generators.csharp.records import record
+from protocol.generators.csharp.schemas import schemas
 from protocol.generators.csharp.text import file, pascal
 from protocol.generators.csharp.words import words
 from protocol.generators.model import Record, contract
 
 FOLDER = "csharp_host/src/MemoryWorker.Client/Generated"
-OWNED = (f"{FOLDER}/*",)
+TESTING = "csharp_host/src/MemoryWorker.Testing/Generated"
+OWNED = (f"{FOLDER}/*", f"{TESTING}/*")
 JSON_USINGS = "System.Diagnostics.CodeAnalysis System.Text.Json System.Text.Json.Serialization"
 
 
@@ -35,7 +37,8 @@ def generate() -> dict[str, str]:
         for group, members in roots.items()
     }
     files |= {"Words": words(enums), "Actions": actions(), "Constants": constants(), "Events": events()}
-    return {f"{FOLDER}/{name}.g.cs": text for name, text in files.items()}
+    written = {f"{FOLDER}/{name}.g.cs": text for name, text in files.items()}
+    return written | {f"{TESTING}/RequestSchemas.g.cs": schemas()}
 
 
 def _records(group: list[Record], enums: set[str]) -> str:

@@ -1,14 +1,13 @@
 """Time is measured: what the system's date says meanwhile changes nothing."""
 
-import itertools
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from tests.e2e.csharp.clock import dated
 from tests.e2e.csharp.host import (
     Make,
     Watched,
@@ -24,9 +23,6 @@ from tests.e2e.csharp.host import (
 )
 
 __all__ = ["fake"]
-
-_numbers = itertools.count()
-"""Each .NET type that Python derives needs a namespace of its own."""
 
 
 def test_the_break_ends_though_the_date_is_set_back(fake: Make, tmp_path: Path) -> None:
@@ -98,17 +94,3 @@ def test_a_deadline_is_the_time_that_is_left_though_the_date_jumps(fake: Make, t
     clock.hours = 5
     gate.open("w").close()
     assert 20_000 < answer(task)["meta"]["deadline_ms"] <= 60_000
-
-
-def dated() -> Any:
-    """Return a clock that runs like any other but whose date is ``hours`` off."""
-    import System
-
-    class Dated(System.TimeProvider):  # type: ignore[misc]
-        __namespace__ = f"Tests.Dated{next(_numbers)}"
-        hours = 0
-
-        def GetUtcNow(self) -> Any:
-            return System.DateTimeOffset.UtcNow.AddHours(self.hours)
-
-    return Dated()

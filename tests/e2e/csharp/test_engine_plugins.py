@@ -49,8 +49,8 @@ def answered(worker: Any, action: str, **data: Any) -> Any:
 
 def test_a_host_has_a_gguf_model_write_text(real: Make, tmp_path: Path) -> None:
     """Loaded, asked and unloaded by the host; what its cache takes is in the host's own types."""
-    pytest.importorskip("xllamacpp")
-    pytest.importorskip("gguf")
+    pytest.importorskip("xllamacpp", reason="llama.cpp is the extra gguf")
+    pytest.importorskip("gguf", reason="it writes the model")
     write_llama(tmp_path / "m.gguf")
     (tmp_path / "models.yaml").write_text(
         "models: {writer: {path: m.gguf, params: {n_ctx: 512, threads: 1}}}"
@@ -66,7 +66,7 @@ def test_a_host_has_a_gguf_model_write_text(real: Make, tmp_path: Path) -> None:
 
 def test_a_host_has_a_torchscript_program_listen(real: Make, tmp_path: Path) -> None:
     """silero-vad hears no voice in silence."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="it is the extra torch")
     voice_activity.make_model(tmp_path, wheel("silero-vad"))
     worker = real("--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.voice_activity")
     assert loaded(worker, "voice").Loader == "torch.jit"
@@ -77,7 +77,7 @@ def test_a_host_has_a_torchscript_program_listen(real: Make, tmp_path: Path) -> 
 
 def test_a_host_has_an_onnx_model_tell_files_apart(real: Make, tmp_path: Path) -> None:
     """Magika knows this program by its text; the labels come by the worker's environment."""
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="it is the extra onnx")
     file_type.make_model(tmp_path, wheel("magika"))
     worker = real(
         "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.file_type",

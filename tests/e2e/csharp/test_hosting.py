@@ -8,6 +8,18 @@ import pytest
 from tests.e2e.csharp.host import FAKE, run_probe
 from tests.rigs.dotnet.toolchain import Toolchain
 
+PYTHON = (
+    "Interpreter",
+    "Venv",
+    "Folder",
+    "BasePython",
+    "Wheel",
+    "WheelFolder",
+    "Extras",
+    "MayMake",
+    "StepTimeout",
+)
+
 
 @pytest.fixture(scope="module")
 def seen(toolchain: Toolchain) -> dict[str, Any]:
@@ -89,3 +101,23 @@ def test_logs(seen: dict[str, Any]) -> None:
     assert "Error 3 WorkerExited: the worker" in logs
     assert "1 allocations were lost; restart: in 600 s" in logs
     assert "Error 6 WorkerHandlerFailed: A handler of the memory worker's WorkerExited threw" in logs
+
+
+def test_a_section_with_a_mistake_fails_the_start(seen: dict[str, Any]) -> None:
+    """A key that no option has is named with the one that was probably meant, and a value with its key; none is passed over."""
+    said = seen["sections"]
+    assert said["typo"].split("; MemoryWorker") == [
+        "MemoryWorker:FilName is no option; did you mean FileName?",
+        ":Python:Extra is no option; did you mean Extras?",
+        f":Python:Nonsense is no option; there are {', '.join(PYTHON)}",
+        ":Worker:Plugin is no option; did you mean Plugins?",
+    ]
+    assert "at 'MemoryWorker:MaxRestarts'" in said["value"]
+    assert "at 'MemoryWorker:Worker:AutoOptimize'" in said["word"]
+    assert said["known"] == "started, no environment"
+    assert said["whole"] == 'the whole configuration was given; give its section: GetSection("MemoryWorker")'
+
+
+def test_an_empty_section_asks_for_an_environment(seen: dict[str, Any]) -> None:
+    """``"Python": {}`` is all that it takes."""
+    assert seen["sections"]["empty"] == "started, an environment"

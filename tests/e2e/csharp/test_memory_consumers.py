@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import REPOSITORY, run_probe
+from tests.e2e.csharp.clock import standing
+from tests.e2e.csharp.host import REPOSITORY, run_probe, until, wait
+from tests.e2e.csharp.in_memory import TESTING
 from tests.rigs.dotnet.fixtures import Load
 from tests.rigs.dotnet.toolchain import Toolchain
 
@@ -88,5 +90,49 @@ def test_two_of_one_name(load: Load) -> None:
         for _ in range(2)
     ]
     worker = PythonWorkerService(PythonWorkerOptions())
-    with pytest.raises(System.ArgumentException, match="mine"):
-        MemoryConsumers(ServiceMemory(worker), worker, System.Array[IMemoryConsumer](made), None)
+    with pytest.raises(System.ArgumentException, match="two consumers have the id 'mine': the worker tells"):
+        MemoryConsumers(ServiceMemory(worker), worker, System.Array[IMemoryConsumer](made), None, None)
+
+
+def test_renewals(load: Load) -> None:
+    """They come by the clock that is given, three in a lease; however often one is asked for, one is made."""
+    load(HOSTING, TESTING)
+    import System
+    from MemoryWorker.Client import IMemoryConsumer, MemoryConsumers
+    from MemoryWorker.Client.Protocol import WireActions
+    from MemoryWorker.Hosting import MemoryCacheConsumer, MemoryCacheConsumerOptions
+    from MemoryWorker.Testing import InMemoryWorker
+    from Microsoft.Extensions.Caching.Memory import MemoryCache, MemoryCacheOptions
+
+    options = MemoryCacheOptions()
+    options.SizeLimit, options.TrackStatistics = 100, True
+    cache = MemoryCacheConsumer("mine", MemoryCache(options), options, MemoryCacheConsumerOptions())
+    clock, worker = standing(), InMemoryWorker(None, None, None)
+    consumers = MemoryConsumers(
+        worker.Memory, worker, System.Array[IMemoryConsumer]([cache]), System.TimeSpan.FromSeconds(30), clock
+    )
+
+    def made() -> int:
+        return sum(one.Action == "memory.register_consumer" for one in worker.Requests)
+
+    consumers.Start()
+    until(lambda: made() == 1 and clock.waiting)
+    for number in (2, 3):
+        clock.move(System.TimeSpan.FromSeconds(9))
+        assert made() == number - 1
+        clock.move(System.TimeSpan.FromSeconds(1))
+        until(lambda number=number: made() == number and clock.waiting)
+    held = worker.Hold(WireActions.RegisterConsumer)
+    consumers.Renew()
+    until(lambda: made() == 4)
+    for _ in range(1000):
+        consumers.Renew()
+    held.Dispose()
+    until(lambda: made() >= 5 and clock.waiting)
+    held = worker.Hold(WireActions.RegisterConsumer)
+    clock.move(System.TimeSpan.FromSeconds(10))
+    until(lambda: made() >= 6)
+    assert made() == 6  # none of the thousand is left
+    held.Dispose()
+    wait(consumers.DisposeAsync())
+    wait(worker.DisposeAsync())

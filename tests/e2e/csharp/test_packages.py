@@ -7,8 +7,10 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.rigs.dotnet.build import build
 from tests.rigs.dotnet.pack import FRAMEWORK, LIBRARIES, NUSPEC, make_wheel, pack
 from tests.rigs.dotnet.project import load as load_project
 from tests.rigs.dotnet.toolchain import Toolchain
+from tests.rigs.pages import snippets
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
@@ -182,21 +185,34 @@ def python_3_10(folder: Path) -> str:
         asked = subprocess.run([str(place), "--version"], capture_output=True, text=True, check=False)
         if asked.stdout.startswith("Python 3.10"):
             return str(place)
-    stand_in = folder / "python3.10"
-    stand_in.write_text(f"#!/bin/sh\necho {stand_in}\necho 3.10.13\n")
-    stand_in.chmod(0o755)
-    return str(stand_in)
+    return str(script(folder / "python3.10", 'echo "memory-worker-python:3.10.13 $0"'))
 
 
-def run(toolchain: Toolchain, program: Path, path: Path, folder: Path, *arguments: str) -> Any:
+STANDS_FOR_ONE = '[ "$2" = venv ] && exit 9; echo "memory-worker-python:3.12.1 $0"'
+"""What a program does that is taken for an interpreter, and can make no environment."""
+
+
+def script(path: Path, body: str) -> Path:
+    """Write a program that stands for another."""
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def run(
+    toolchain: Toolchain,
+    program: Path,
+    path: Path,
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     """Run the program with nothing but one folder on its PATH."""
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
-    }
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(
         [str(toolchain.launcher), str(program), *arguments],
         cwd=folder,
-        env={**environment, "PATH": str(path), "DOTNET_EnableDiagnostics": "0"},
+        env={**own, **environment, "PATH": str(path), "DOTNET_EnableDiagnostics": "0"},
         capture_output=True,
         text=True,
         check=False,
@@ -252,6 +268,27 @@ def test_the_first_answer(
     assert (taken.returncode, taken.stdout) == (3, said)
 
 
+def test_the_readmes_first_program(
+    toolchain: Toolchain, unpacked: Path, wheels: Path, empty: Path, tmp_path: Path
+) -> None:
+    """Pasted as it stands: from a bare Python it makes the environment, holds memory, and says where it is."""
+    [shown] = [one for one in snippets("csharp") if one.page == "README.md"]
+    project = tmp_path / "Pasted" / "Pasted.csproj"
+    project.parent.mkdir()
+    shutil.copy(HERE / "FirstAnswer" / "FirstAnswer.csproj", project)
+    shutil.copy(HERE / "FirstAnswer" / "Directory.Build.props", project.parent)
+    project.with_name("Program.cs").write_text(shown.text)
+    build([project], tmp_path / "out", toolchain, {"PackageFolder": str(unpacked)})
+    shutil.copy(unpacked / "MemoryWorker.Client.dll", tmp_path / "out")
+    path = interpreters(tmp_path / "path", bare_python())
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "XDG_DATA_HOME": str(tmp_path / "data")}
+    done = run(toolchain, tmp_path / "out" / "Pasted.dll", path, empty, environment=offline)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *_, last = done.stdout.splitlines()
+    assert re.fullmatch(r"cpu: \d+ of \d+ bytes", first)
+    assert re.fullmatch(r"alloc-1\S* is on cpu, \d+ bytes are left", last)
+
+
 def test_only_an_old_python(toolchain: Toolchain, program: Path, empty: Path, tmp_path: Path) -> None:
     """It is named with its version, and what to do; nothing is left behind."""
     old = python_3_10(tmp_path)
@@ -272,6 +309,36 @@ def test_no_python_at_all(toolchain: Toolchain, program: Path, empty: Path, tmp_
     assert done.returncode == 3
     assert done.stdout.startswith("NotFound: no Python was found (python3, python, ")
     assert "and uv were looked for on PATH): install Python 3.11 or newer" in done.stdout
+
+
+def test_all_that_were_looked_at_are_named(
+    toolchain: Toolchain, program: Path, empty: Path, tmp_path: Path
+) -> None:
+    """One that is too old, one that fails and one that hangs: each with its reason; shims of what is not there are not."""
+    found = interpreters(tmp_path / "path")
+    script(found / "python3", 'echo "memory-worker-python:3.10.2 /opt/old/python3"')
+    script(found / "python", "echo 'no library' >&2; exit 3")
+    script(found / "uv", "exec /bin/sleep 600")
+    for name in ("python3.11", "python3.12", "python3.13", "python3.14"):
+        script(found / name, "exit 127")
+    done = run(toolchain, program, found, empty, str(tmp_path / "environment"), "", "", "500")
+    assert done.stdout.startswith(
+        "TooOld: the worker needs Python 3.11 or newer, and '/opt/old/python3' is 3.10.2 and 'python' is no Python that "
+        "can be started (no library) and 'uv' did not finish within 0.5 s: install Python 3.11"
+    ), done.stdout
+    assert "'uv' did not finish within 0.5 s" in done.stderr  # while the others were asked
+
+
+def test_a_late_uv_is_gone_without(toolchain: Toolchain, program: Path, empty: Path, tmp_path: Path) -> None:
+    """Where uv hangs, venv and pip are used; the step that fails is another's."""
+    found = interpreters(tmp_path / "path")
+    script(found / "python3", STANDS_FOR_ONE)
+    script(found / "uv", "exec /bin/sleep 600")
+    done = run(toolchain, program, found, empty, str(tmp_path / "environment"), "", "", "2000")
+    assert "'uv' did not finish within 2 s: venv and pip are used instead" in done.stderr
+    assert done.stdout.startswith(
+        "NotMade: the worker's environment could not be made (exit code 9): make sure"
+    )
 
 
 def test_offline(toolchain: Toolchain, program: Path, wheels: Path, empty: Path, tmp_path: Path) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import CLIENT, Make, ask, fake, make, options, wait
-from tests.e2e.csharp.test_packages import python_3_10
+from tests.e2e.csharp.host import CLIENT, ask, make, milliseconds, options, strings, wait
+from tests.e2e.csharp.test_packages import STANDS_FOR_ONE, python_3_10, script
 from tests.rigs.dotnet.pack import make_wheel
-
-__all__ = ["fake"]
 
 VERSION = "0.1.0"
 NEEDED = ("orjson", "psutil", "pydantic", "PyYAML")
@@ -90,19 +88,21 @@ def lacks(problem: str) -> Any:
     return pytest.raises(PythonEnvironmentException, check=check)
 
 
-def test_an_environment_that_has_everything(prepare: Any, whole: Path, fake: Make) -> None:
+def test_an_environment_that_has_everything(prepare: Any, whole: Path) -> None:
     """It is checked and taken as it is; a service that is told of it starts its worker there, from any folder."""
     found = prepare(Venv=str(whole))
     assert (found.Interpreter, found.WorkerVersion, found.WasMade) == (str(python_of(whole)), VERSION, False)
     assert found.PythonVersion == "{}.{}.{}".format(*sys.version_info[:3])
-    from MemoryWorker.Client import PythonEnvironmentOptions
+    from MemoryWorker.Client import PythonEnvironmentOptions, PythonWorkerService
 
     crowded = whole.parent
     for name in ("worker", "protocol", "memory_worker"):
         (crowded / f"{name}.py").write_text("raise SystemExit('not ours')\n")
     wanted = make(PythonEnvironmentOptions, Interpreter=str(python_of(whole)))
-    service = fake(WorkingDirectory=str(crowded), Python=wanted, max_restarts=0)
+    told = options(["-m", "worker"], WorkingDirectory=str(crowded), Python=wanted, max_restarts=0)
+    service = PythonWorkerService(told)
     assert ask(service, "worker.hello")["worker_version"] == VERSION
+    wait(service.DisposeAsync())
 
 
 def test_a_missing_dependency(prepare: Any, installed: Path) -> None:
@@ -236,22 +236,141 @@ def test_a_working_directory_that_is_not_there(prepare: Any, whole: Path, tmp_pa
 
 
 def test_an_environment_that_lacks_something_fails_the_start(load: Any, venv: Path) -> None:
-    """With the option set the start says the same sentence, and the exception is beneath."""
+    """With the option set the start throws the same; while the breaker is open, calls still say the sentence."""
     load(CLIENT)
     from MemoryWorker.Client import PythonEnvironmentOptions, PythonWorkerService, WorkerStartException
 
     wanted = make(PythonEnvironmentOptions, Venv=str(venv))
     service = PythonWorkerService(options([], Python=wanted, max_restarts=0))
-    with pytest.raises(WorkerStartException, match="has no memory-worker: run '") as caught:
+    with lacks("WorkerMissing") as caught:
+        wait(service.StartAsync())
+    assert isinstance(caught.value, WorkerStartException)
+    with pytest.raises(WorkerStartException, match="failed too often") as broken:
         wait(service.StartAsync())
     wait(service.DisposeAsync())
-    assert type(caught.value.InnerException).__name__ == "PythonEnvironmentException"
+    assert f"the last time: '{python_of(venv)}' has no memory-worker: run '" in broken.value.Message
 
 
 def test_the_probe_is_understood_by_an_old_python() -> None:
     """What asks an interpreter for its version must not fail at an old one."""
     probe = Path(__file__).resolve().parents[3] / "csharp_host/src/MemoryWorker.Client/Environments/probe.py"
-    olds = sorted(Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python"))
+    olds = sorted(Path.home().glob(".pyenv/versions/[23].[6-9].*/bin/python"))
     for old in [*map(str, olds), sys.executable]:
-        done = subprocess.run([old, "-c", probe.read_text()], capture_output=True, text=True, check=False)
-        assert '"python": "3.' in done.stdout, done.stderr
+        done = subprocess.run(
+            [old, "-c", probe.read_text(), "torch"], capture_output=True, text=True, check=False
+        )
+        assert 'memory-worker-probe:{"' in done.stdout, done.stderr
+
+
+def test_an_interpreter_that_prints_at_its_start(
+    prepare: Any, whole: Path, wheel: Path, tmp_path: Path
+) -> None:
+    """What its own start-up files say is passed over: it is found, asked and taken as one that says nothing."""
+    (packages_of(whole) / "sitecustomize.py").write_text(
+        "import atexit\nprint('Welcome\\nto {the} 2.7 cluster')\natexit.register(print, 'Bye')\n"
+    )
+    assert prepare(Venv=str(whole)).WorkerVersion == VERSION
+    loud = script(tmp_path / "loud", f"echo Welcome; echo 2.7; {STANDS_FOR_ONE}; echo Bye")
+    with lacks("NotMade"):  # it has been found: what it lacks is venv
+        prepare(BasePython=str(loud), Folder=str(tmp_path / "made"), Wheel=str(wheel))
+
+
+def test_an_interpreter_that_hangs(prepare: Any, wheel: Path, tmp_path: Path) -> None:
+    """It is named, with the time it had, as an interpreter and as one to make an environment from."""
+    hangs = str(script(tmp_path / "hangs", "exec sleep 600"))
+    with lacks("NotFound") as caught:
+        prepare(Interpreter=hangs, StepTimeout=milliseconds(200))
+    assert caught.value.Message.startswith(
+        f"'{hangs}' is no Python that can be started ('{hangs}' did not finish within 0.2 s): name a Python 3.11"
+    )
+    with lacks("NotFound") as caught:
+        prepare(
+            BasePython=hangs, Folder=str(tmp_path / "made"), Wheel=str(wheel), StepTimeout=milliseconds(200)
+        )
+    assert (
+        f"can be started, '{hangs}' did not finish within 0.2 s: install Python 3.11" in caught.value.Message
+    )
+
+
+def test_a_python_2(prepare: Any, wheel: Path, tmp_path: Path) -> None:
+    """It is found, and too old; a stand-in refuses what Python 2 does not know."""
+    real = next(iter(sorted(Path.home().glob(".pyenv/versions/2.7.*/bin/python"))), None)
+    old = str(
+        real
+        or script(
+            tmp_path / "python2",
+            'case "$1" in -I) echo "Unknown option: -I" >&2; exit 2;; esac\n'
+            "code=; for one; do code=$one; done\n"
+            f'exec {sys.executable} -c "import sys; sys.version_info = (2, 7, 18); exec(sys.argv[1])" "$code"',
+        )
+    )
+    with lacks("TooOld") as caught:
+        prepare(BasePython=old, Folder=str(tmp_path / "made"), Wheel=str(wheel))
+    assert "the worker needs Python 3.11 or newer, and '" in caught.value.Message
+    assert "' is 2.7." in caught.value.Message
+    if real is not None:
+        with lacks("TooOld") as caught:
+            prepare(Interpreter=old)
+        assert f"'{old}' is 2.7." in caught.value.Message
+
+
+@pytest.mark.parametrize("place", ["Folder", "Venv"])
+def test_an_extra_that_there_is_not(
+    prepare: Any, whole: Path, wheel: Path, tmp_path: Path, place: str
+) -> None:
+    """It is named with those that there are, before anything is made; an installer would only warn."""
+    where = str(tmp_path / "made") if place == "Folder" else str(whole)
+    with lacks("ExtraUnknown") as caught:
+        prepare(**{place: where, "Wheel": str(wheel), "Extras": strings(["Torch", "troch"])})
+    assert caught.value.Message.startswith(
+        "memory-worker has no extra 'troch': PythonEnvironmentOptions.Extras can"
+    )
+    assert "torch, cuda" in caught.value.Message
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_an_extra_needs_is_checked(prepare: Any, whole: Path) -> None:
+    """An environment that is named is not installed into: what it lacks of an extra is said, with the command."""
+    python, old = python_of(whole), packages_of(whole) / "highspy-1.0.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: highspy\nVersion: 1.0\n")
+    assert prepare(Venv=str(whole)).WorkerVersion == VERSION
+    with lacks("DependencyMissing") as caught:
+        prepare(Venv=str(whole), Extras=strings(["optimum"]))
+    assert caught.value.Message == (
+        f"'{python}' has memory-worker {VERSION} without what it needs, highspy>=1.7 (there is 1.0): "
+        f"run '{python} -m pip install memory-worker[optimum]'"
+    )
+
+
+def test_what_is_no_wheel(prepare: Any, tmp_path: Path) -> None:
+    """A file of another kind is named with its option."""
+    (tmp_path / "x.whl").write_text("not a zip")
+    with lacks("NotMade") as caught:
+        prepare(Wheel=str(tmp_path / "x.whl"), Folder=str(tmp_path / "made"))
+    assert f"Wheel '{tmp_path / 'x.whl'}' is no wheel" in caught.value.Message
+
+
+def test_a_file_in_the_folders_place(prepare: Any, wheel: Path, tmp_path: Path) -> None:
+    """It is left alone and named."""
+    (tmp_path / "made").write_text("mine")
+    with lacks("NotMade") as caught:
+        prepare(Wheel=str(wheel), Folder=str(tmp_path / "made"), BasePython=sys.executable)
+    assert f"('{tmp_path / 'made'}' is a file): set Folder to a folder" in caught.value.Message
+    assert (tmp_path / "made").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "started"),
+    [
+        (["-m", "memory_worker"], ["-P", "-m", "memory_worker"]),
+        (["-X", "dev", "-m", "worker", "--models", "m.yaml"], ["-P", "-X", "dev", "-m", "memory_worker", "--models", "m.yaml"]),
+        (["-P", "-m", "memory_worker", "worker"], ["-P", "-m", "memory_worker", "worker"]),
+        (["start.py", "worker"], ["start.py", "worker"]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_arguments_are_kept(prepare: Any, whole: Path, given: list[str], started: list[str]) -> None:
+    """Only how the worker's own packages are found changes."""
+    applied = prepare(Venv=str(whole)).Apply(options(given))
+    assert (applied.FileName, list(applied.Arguments)) == (str(python_of(whole)), started)

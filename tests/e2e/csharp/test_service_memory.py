@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, call, gone, make, progress_into, real, until, wait
+from tests.e2e.csharp.host import (
+    Make,
+    Watched,
+    call,
+    gone,
+    make,
+    progress_into,
+    real,
+    until,
+    wait,
+    wait_started,
+)
 from tests.rigs.dotnet import runtime
 
 __all__ = ["real"]
@@ -289,6 +300,7 @@ def test_a_transfer_that_takes_too_long(real: Make) -> None:
     from tests.e2e.csharp.host import milliseconds
 
     worker = real("--simulated-device", "64MiB,stall_copy=1", RequestTimeout=milliseconds(1500))
+    wait_started(worker)  # which the time of a call includes
     memory = service_memory(worker)
     source = allocate(memory, 32 * MIB, DeviceId="cpu")
     request = make(
@@ -426,6 +438,26 @@ def test_plan_batches(memory: Any) -> None:
         memory.PlanBatchesAsync(make(PlanBatchesParams, ItemCount=100, BytesPerItem=MIB, DeviceId=DEVICE))
     )
     assert (plan.BatchSize, plan.BatchCount, plan.UnbatchedBytes) == (57, 2, 100 * MIB)
+    rest = wait(memory.PlanBatchesAsync(make(PlanBatchesParams, PlanId=plan.PlanId, DoneItems=57)))
+    assert (rest.PlanId, rest.RemainingItems, rest.BatchSize, rest.BatchCount) == (plan.PlanId, 43, 43, 1)
+
+
+def test_health(memory: Any) -> None:
+    """Each part says how it is."""
+    health = wait(memory.GetWorkerHealthAsync())
+    parts = {part.Name: str(part.State) for part in health.Parts}
+    assert (str(health.State), parts[f"device:{DEVICE}"], parts["stores"]) == ("Ok", "Ok", "Off")
+
+
+def test_operations(memory: Any) -> None:
+    """What the host does is measured by its name, and ends once."""
+    begun = wait(memory.BeginOperationAsync("nightly index"))
+    ended = wait(memory.EndOperationAsync(begun.OperationId, True))
+    assert (ended.Name, ended.DurationUs >= 0, ended.PeakBytes >= 0) == ("nightly index", True, True)
+    rows = wait(memory.GetMemoryAnalyticsAsync()).Actions
+    assert [(row.Count, row.Errors) for row in rows if row.Action == "operation:nightly index"] == [(1, 1)]
+    with refused("operation_not_found"):
+        wait(memory.EndOperationAsync(begun.OperationId))
 
 
 def test_plan(memory: Any) -> None:

@@ -44,7 +44,9 @@ def test_death_ends_every_pending_call_at_once(fake: Make) -> None:
     psutil.Process(pid).kill()
     ids = set()
     for task in tasks:
-        with pytest.raises(WorkerExitedException, match="exit code 137") as caught:
+        with pytest.raises(
+            WorkerExitedException, match=r"exit code 137 \(ended by signal 9, SIGKILL: .*memory runs out"
+        ) as caught:
             wait(task)
         error = caught.value
         ids.add(error.RequestId)
@@ -210,3 +212,38 @@ def test_disposal_ends_pending_calls(fake: Make) -> None:
     with pytest.raises(WorkerRequestException) as caught:
         wait(task)
     assert caught.value.Code == "shutting_down"
+
+
+@pytest.mark.parametrize(
+    ("code", "windows", "said"),
+    [
+        (0, False, "exit code 0"),
+        (1, False, "exit code 1"),
+        (137, False, "exit code 137 (ended by signal 9, SIGKILL: the system does so when memory runs out, "),
+        (139, False, "exit code 139 (ended by signal 11, SIGSEGV: a crash in native code)"),
+        (128 + 60, False, "exit code 188 (ended by signal 60)"),
+        (255, False, "exit code 255"),
+        (None, False, "exit code unknown"),
+        (1, True, "exit code 1"),
+        (137, True, "exit code 137"),
+        (0xC0000005 - 2**32, True, "exit code 0xC0000005 (an access violation: a crash in native code)"),
+        (0xC0000135 - 2**32, True, "exit code 0xC0000135 (a DLL was not found)"),
+        (0xC0000017 - 2**32, True, "exit code 0xC0000017 (not enough memory)"),
+        (0xC0FFEE00 - 2**32, True, "exit code 0xC0FFEE00 (an exception in native code)"),
+    ],
+)
+def test_exit_codes_in_words(fake: Make, code: int | None, *, windows: bool, said: str) -> None:
+    """What the system or a crash says by a number is said in words, on each system by its own."""
+    from MemoryWorker.Client import PythonWorkerOptions
+    from System import Array, Boolean, Int32, Nullable, Object, Type
+    from System.Reflection import BindingFlags
+
+    codes = Object.GetType(PythonWorkerOptions()).Assembly.GetType("MemoryWorker.Client.Processes.ExitCodes")
+    describe = codes.GetMethod(
+        "Describe",
+        BindingFlags.NonPublic | BindingFlags.Static,
+        Array[Type]([Nullable[Int32], Boolean]),
+    )
+    number = None if code is None else Int32(code)
+    told = describe.Invoke(None, Array[Object]([number, Boolean(windows)]))
+    assert str(told).startswith(said)

@@ -1,12 +1,14 @@
 """The rig that stands in for the SDK: what it builds, and what it refuses to guess."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.csharp.conftest import CLIENT
 from tests.rigs.dotnet import project as projects
-from tests.rigs.dotnet.build import BuildError, ProjectError, ToolchainError, build
+from tests.rigs.dotnet.build import REPOSITORY, BuildError, ProjectError, ToolchainError, build
 from tests.rigs.dotnet.fixtures import Load
 from tests.rigs.dotnet.toolchain import Toolchain
 from tests.rigs.dotnet.toolchain import toolchain as find_toolchain
@@ -140,3 +142,19 @@ def test_another_architecture_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(ToolchainError, match=r"riscv64: install the \.NET SDK 10"):
         find_toolchain()
+
+
+def test_packing_says_what_it_lacks(tmp_path: Path) -> None:
+    """With a Python of which only the standard library is there: a sentence with what brings the rest, and no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "tests.rigs.dotnet", "pack", "--out", str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"to build the worker's package, setuptools 77 or newer is needed, and {sys.executable} has none: "
+        f"run '{sys.executable} -m pip install \"setuptools>=77\"'\n"
+    )

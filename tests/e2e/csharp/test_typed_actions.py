@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,11 +59,12 @@ def test_what_the_page_shows_runs_against_the_plugin(toolchain: Toolchain, tmp_p
     if not toolchain.sdk:
         project.with_name("PluginJson.cs").write_text(GENERATED, encoding="utf-8")
     build([project], default_out(), toolchain)
-    make_model(tmp_path)
+    make_model(tmp_path / "models")
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        [str(toolchain.launcher), str(default_out() / "Embeds.dll"), str(tmp_path / "models.yaml")],
-        cwd=REPOSITORY,
+        [str(toolchain.launcher), str(default_out() / "Embeds.dll"), str(tmp_path)],
+        cwd=tmp_path.parent,
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,

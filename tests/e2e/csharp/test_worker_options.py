@@ -34,6 +34,7 @@ def every(load: Any) -> Any:
         "MaxInflight": 7,
         "PoolBytes": 0,
         "SharedFolder": "-shared",
+        "StoreFolder": "-stores",
         "SharedMemory": SharedMemoryKind.Section,
         "Models": "models.yaml",
         "ModelRoot": "/models",
@@ -69,6 +70,7 @@ def test_every_option_reaches_the_worker(every: Any) -> None:
         "max_inflight": 7,
         "pool_bytes": 0,
         "shared_folder": "-shared",
+        "store_folder": "-stores",
         "shared_memory": "section",
         "models": "models.yaml",
         "model_root": "/models",
@@ -85,6 +87,12 @@ def test_every_option_reaches_the_worker(every: Any) -> None:
     }
     unset = vars(parse([]))
     assert {name for name, value in read.items() if value == unset[name]} == NO_SERVERS
+
+
+def test_a_percentage_goes_before_a_level(every: Any) -> None:
+    """The worker takes one of both."""
+    every.AutoOptimizePercentage = 82.5
+    assert parse(list(every.ToArguments())).auto_optimize == 82.5
 
 
 def test_what_is_not_assigned_is_left_out(load: Any) -> None:

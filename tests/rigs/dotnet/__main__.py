@@ -5,8 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.rigs.dotnet.build import BuildError, ProjectError, ToolchainError, build
-from tests.rigs.dotnet.fixtures import default_out
+from tests.rigs.dotnet.build import BuildError, ProjectError, ToolchainError, build, default_out
 from tests.rigs.dotnet.pack import LIBRARIES, make_sdist, make_wheel, pack
 from tests.rigs.dotnet.toolchain import toolchain
 

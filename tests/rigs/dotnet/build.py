@@ -12,12 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tests.rigs.dotnet import project as projects
-from tests.rigs.dotnet.packages import ToolchainError
+from tests.rigs.dotnet.packages import ToolchainError, require
 from tests.rigs.dotnet.project import ASPNET_REFERENCE, Project, ProjectError
-from tests.rigs.dotnet.toolchain import ASPNET, NETCORE, Toolchain, alone, frameworks
+from tests.rigs.dotnet.toolchain import ASPNET, NETCORE, Toolchain, alone, cache, frameworks
 
 BUILD_SECONDS = 300
 HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[2]
 CONFIGURATION = projects.CONFIGURATION
 DEFINES = "TRACE;RELEASE;NET;NET8_0;NETCOREAPP;" + ";".join(f"NET{n}_0_OR_GREATER" for n in range(5, 9))
 
@@ -41,6 +42,12 @@ class Job:
     """Files beside the assembly, by path."""
     output: str
     stamp: str
+
+
+def default_out() -> Path:
+    """Return the folder for what is built from this checkout, outside it."""
+    checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:12]
+    return cache() / "build" / checkout
 
 
 def build(
@@ -109,6 +116,7 @@ def _build_with_roslyn(ordered: Mapping[Path, Project], out: Path, tools: Toolch
         stale.append(job)
     if not stale:
         return
+    require("pythonnet", "3.0", "to compile without an SDK")
     plan = out / ".build" / "plan.json"
     told = {"root": str(tools.net8), "roslyn": str(tools.roslyn), "jobs": [asdict(job) for job in stale]}
     plan.write_text(json.dumps(told, indent=1))

@@ -1,6 +1,5 @@
 """Pytest fixtures: the toolchain and the runtime. A conftest.py imports what it needs by name."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,20 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.rigs.dotnet import runtime
-from tests.rigs.dotnet.build import ToolchainError, build
-from tests.rigs.dotnet.toolchain import Toolchain, cache
+from tests.rigs.dotnet.build import REPOSITORY, ToolchainError, build, default_out
+from tests.rigs.dotnet.toolchain import Toolchain
 from tests.rigs.dotnet.toolchain import toolchain as find_toolchain
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 TEST_SECONDS = 120
 
 Load = Callable[..., list[Path]]
-
-
-def default_out() -> Path:
-    """Return the folder for what is built from this checkout, outside it."""
-    checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:12]
-    return cache() / "build" / checkout
 
 
 @pytest.fixture(autouse=True)

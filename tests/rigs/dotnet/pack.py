@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tests.rigs.dotnet import project as projects
-from tests.rigs.dotnet.build import build
+from tests.rigs.dotnet.build import BuildError, build
+from tests.rigs.dotnet.packages import require
 from tests.rigs.dotnet.project import Project
 from tests.rigs.dotnet.toolchain import ASPNET, NETCORE, Toolchain, frameworks
 
@@ -60,6 +61,7 @@ def copy_sources(source: Path, folder: Path) -> None:
 
 
 def _backend(hook: str, source: Path, folder: Path) -> None:
+    require("setuptools", "77", "to build the worker's package")
     folder.mkdir(parents=True, exist_ok=True)
     code = f"import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
@@ -73,7 +75,7 @@ def _backend(hook: str, source: Path, folder: Path) -> None:
     )
     if done.returncode:
         message = f"setuptools did not make the package: {done.stderr[-2000:]}"
-        raise RuntimeError(message)
+        raise BuildError(message)
 
 
 def pack(files: Iterable[Path], out: Path, work: Path, tools: Toolchain, wheel: Path) -> list[Path]:

@@ -4,6 +4,7 @@ The registries' own clients download; nothing that they download is installed or
 """
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,28 @@ import time
 import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 TRIES = 3
 CLIENT_SECONDS = 300
+
+
+def require(name: str, least: str, why: str) -> None:
+    """Raise ToolchainError, with what brings it, where this Python lacks a package or has an older one."""
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        found = None
+    if found is None or _numbers(found) < _numbers(least):
+        message = f"{why}, {name} {least} or newer is needed, and {sys.executable} has {found or 'none'}: "
+        message += f"run '{sys.executable} -m pip install \"{name}>={least}\"'"
+        raise ToolchainError(message)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
 
 
 class ToolchainError(Exception):

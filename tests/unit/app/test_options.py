@@ -102,6 +102,19 @@ def test_options_that_are_refused(options: list[str]) -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.parametrize(("options", "told"), [
+    (["--limit-byte", "5"], "there is no option --limit-byte; did you mean --limit-bytes?"),
+    (["--model=x"], "there is no option --model; did you mean --models?"),
+    (["doctor", "--xyz"], "there is no option --xyz"),
+    (["--max-inflight", "many"], "'many' is not a whole number from 1 on"),
+])  # fmt: skip
+def test_what_is_meant_is_told(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that is none is named, with the nearest; a count is no size."""
+    with pytest.raises(SystemExit):
+        parse(options)
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("64MiB", 2**26), ("1", 1)])
 def test_pool_bytes(text: str, value: int) -> None:
     """The pool's size is written like every other size, or 0 for none."""

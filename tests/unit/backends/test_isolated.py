@@ -107,7 +107,8 @@ def test_no_such_interpreter() -> None:
     with isolated(python="/nowhere/python") as backend:
         (info,) = backend.probe()
         assert (
-            info.state_reason == "no process can be started with /nowhere/python: No such file or directory"
+            info.state_reason
+            == "no process can be started with /nowhere/python: there is no such file: correct its path, or put it there"
         )
 
 
@@ -356,9 +357,9 @@ def test_what_became_of_a_call(call: Callable[[IsolatedBackend], object], execut
         assert child is not None
         send = child._pipe.send
 
-        def kill_then_send(message: dict[str, object]) -> None:
+        def kill_then_send(message: list[object], **more: bool) -> None:
             kill(backend)
-            send(message)
+            send(message, **more)
 
         child._pipe.send = kill_then_send
         with pytest.raises(DeviceUnavailableError, match="died of SIGKILL") as caught:

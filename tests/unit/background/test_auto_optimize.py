@@ -67,6 +67,24 @@ def test_effort(level: PressureLevel, restraint: int, effort: OptimizationLevel)
     assert decide(state, level, MODERATE, SUSTAINED_NS)[1] is effort
 
 
+@pytest.mark.parametrize(
+    ("percentage", "level", "effort"),
+    [
+        (84.9, MODERATE, None),
+        (85.0, LOW, OptimizationLevel.NORMAL),
+        (85.0, MODERATE, OptimizationLevel.NORMAL),
+        (99.0, CRITICAL, OptimizationLevel.AGGRESSIVE),
+        (None, CRITICAL, None),
+    ],
+)
+def test_a_percentage_is_as_good_as_a_level(
+    percentage: float | None, level: PressureLevel, effort: OptimizationLevel | None
+) -> None:
+    """From there on, whatever the level is called, it goes as far as at high; what can't be told is not there."""
+    state = AutoState(sustained_since_ns=0)
+    assert decide(state, level, 85.0, SUSTAINED_NS, percentage)[1] is effort
+
+
 def test_what_helped_and_what_did_not() -> None:
     """Without help it pauses ever longer, and does less; help after some peace makes that good again."""
     state, now = AutoState(), 0
@@ -113,7 +131,7 @@ NAMES = ("a", "b", "c")
 class Rig:
     """A machine with three models of 8 MiB on a device of 32 MiB, and the automatic mode."""
 
-    def __init__(self, folder: Path, from_level: PressureLevel = HIGH) -> None:
+    def __init__(self, folder: Path, trigger: PressureLevel | float = HIGH) -> None:
         specs = []
         for seed, name in enumerate(NAMES):
             path = folder / f"{name}.safetensors"
@@ -122,7 +140,7 @@ class Rig:
         self.machine = Machine(folder, SimulatedDevice(total_bytes=32 * MIB), models=tuple(specs))
         self.memory = self.machine.memory
         self.busy = False
-        self.auto = AutoOptimizer(self.machine.core, self.memory, self._submit, from_level)
+        self.auto = AutoOptimizer(self.machine.core, self.memory, self._submit, trigger)
 
     def _submit(self, _device_id: str, act: Any) -> bool:
         if not self.busy:
@@ -261,3 +279,18 @@ def test_a_cheaper_consumer_gives_way_before_a_model(rig: Rig) -> None:
         "automatic: sim:0 was under critical pressure"
     )
     assert rig.loaded() == set(NAMES)
+
+
+def test_from_a_percentage_on(tmp_path: Path) -> None:
+    """Idle models go until the device is below it, and are let be as long as it is."""
+    rig = Rig(tmp_path, 60.0)  # 24 MiB of 32 are 75 %
+    for name in NAMES:
+        rig.machine.load(name)
+    rig.seconds(4)
+    assert rig.loaded() == set(NAMES)
+    rig.seconds(70)
+    assert len(rig.loaded()) == 2  # 50 %
+    rig.seconds(600)
+    assert len(rig.loaded()) == 2
+    told = rig.machine.told(Optimized)[0]
+    assert "at 60 % of its budget or above" in told.reason

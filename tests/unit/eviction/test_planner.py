@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.eviction.planner import Candidate, EvictionMode, EvictionPlan, Need, choose, plan_eviction
+from protocol.vocabulary import UnloadMode
+from worker.eviction.planner import Candidate, EvictionPlan, Need, choose, plan_eviction
 
 DEVICE = "sim:0"
 
@@ -138,9 +139,9 @@ def test_offloads_the_longest_reload_while_the_host_has_room() -> None:
     ]
     result = plan(candidates, 30, host_headroom_bytes=15)
     assert {one.model_id: (one.mode, one.reload_ms) for one in result.victims} == {
-        "slow": (EvictionMode.OFFLOAD, 90),
-        "quick": (EvictionMode.UNLOAD, 100),
-        "plain": (EvictionMode.UNLOAD, 500),
+        "slow": (UnloadMode.OFFLOAD, 90),
+        "quick": (UnloadMode.UNLOAD, 100),
+        "plain": (UnloadMode.UNLOAD, 500),
     }
     assert (result.offloaded_bytes, result.freed_bytes, result.reload_ms) == (10, 30, 690)
     assert why(result) == {
@@ -197,7 +198,7 @@ def test_every_plan_keeps_its_word(candidates: list[Candidate], need: Need, wort
     assert sorted(gone(result) + [one.model_id for one in result.survivors]) == sorted(by_id)
     assert all(why(result).values())
     assert result.offloaded_bytes <= need.host_headroom_bytes
-    assert all(by_id[one.model_id].offloadable for one in result.victims if one.mode is EvictionMode.OFFLOAD)
+    assert all(by_id[one.model_id].offloadable for one in result.victims if one.mode is UnloadMode.OFFLOAD)
     assert result.meetable == (result.ceiling_bytes >= need.free_bytes)
     if result.meetable:
         assert result.freed_bytes >= need.free_bytes
@@ -238,14 +239,14 @@ def test_what_engines_keep_beside_their_models_goes_before_any_model() -> None:
     used = model("used", 40, shrinkable_bytes=30, in_use=1)
     result = plan([slow, quick, used, model("plain", 50)], 15)
     assert [(one.model_id, one.mode, one.freed_bytes) for one in result.victims] == [
-        ("quick", EvictionMode.SHRINK, 20)
+        ("quick", UnloadMode.SHRINK, 20)
     ]
     assert result.meetable
     assert (result.freed_bytes, result.reload_ms) == (20, 0)
     assert why(result)["plain"] == "stays: enough is given back by engines, without it"
     assert why(result)["used"] == "stays: in use by 1 lease"
     assert gone(plan([slow, quick, used], 45)) == ["quick", "slow"]
-    assert {one.mode for one in plan([slow, quick, used], 51).victims} == {EvictionMode.UNLOAD}
+    assert {one.mode for one in plan([slow, quick, used], 51).victims} == {UnloadMode.UNLOAD}
     assert {one.mode for one in plan([slow, quick], 45, max_models=1, forced=True).victims} == {
-        EvictionMode.UNLOAD
+        UnloadMode.UNLOAD
     }

@@ -14,7 +14,8 @@ from tests.unit.machine import Machine
 from worker.core.errors import InvalidRequestError, UnknownActionError
 from worker.instructor import instructor_memory
 from worker.instructor.instructor_memory import Instructor
-from worker.instructor.refusals import ERRORS_TOLD, NAME_MAX, unknown_action
+from worker.instructor.refusals import ERRORS_TOLD, unknown_action
+from worker.stream.envelope import NAME_MAX
 from worker.stream.frames import read_request
 
 MIB = 2**20

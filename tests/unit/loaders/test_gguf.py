@@ -72,7 +72,7 @@ def test_a_file_in_pieces_is_one_model(tmp_path):
         assert abs(found - whole) < 21 * 32
     assert "declare the first of them" in refused(pieces[1])
     pieces[2].unlink()
-    assert "No such file" in refused(pieces[0])
+    assert "there is no such file: correct its path" in refused(pieces[0])
 
 
 @pytest.mark.parametrize(

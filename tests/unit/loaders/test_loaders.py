@@ -196,8 +196,26 @@ def test_one_that_nobody_kept_unmaps_at_once(tmp_path):
     assert block._map.closed
 
 
+class InPieces:
+    """Memory that a file's bytes are put into piece by piece, as those are sent to another process."""
+
+    def __init__(self, far: bytearray) -> None:
+        self.far = far
+
+    def __call__(self, offset: int, data: memoryview) -> None:
+        raise AssertionError(offset)
+
+    def put_each(self, offset, length, fill, done) -> None:
+        for start in range(offset, offset + length, MIB):
+            end = min(offset + length, start + MIB)
+            with memoryview(self.far) as whole:
+                fill(start, whole[start:end])
+            done(end - offset)
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_device_that_only_its_backend_can_write_gets_the_same(tmp_path, kind):
+def test_a_device_that_only_its_backend_can_write_gets_the_same(tmp_path, kind, *, in_pieces):
     """Writing piece by piece through a backend gives the bytes that placing in memory gives."""
     path = saved(tmp_path, kind, {"a": torch.randn(5 * MIB), "b": torch.arange(3), "c": torch.randn(0)})
     wanted = spec(path, kind, "BF16")
@@ -209,7 +227,7 @@ def test_a_device_that_only_its_backend_can_write_gets_the_same(tmp_path, kind):
         def write(offset: int, data: memoryview) -> None:
             far[offset : offset + len(data)] = data
 
-        place_through(file, write, token(), steps.append)
+        place_through(file, InPieces(far) if in_pieces else write, token(), steps.append)
     assert far == block.view
     assert steps == sorted(steps) and steps[-1] == sum(each.placed_bytes for each in tensors)
     block.close()

@@ -74,6 +74,13 @@ def test_shards_are_one_model_by_index_by_folder_and_by_list(tmp_path, kind, dty
     assert "shard 2 of 3 is not in its folder" in refused(ways[1])
 
 
+def test_a_file_that_is_listed_twice_is_told(tmp_path):
+    """Its tensors would be there twice, and count twice."""
+    save_file({"w": torch.ones(4)}, tmp_path / "a.safetensors")
+    twice = spec(tmp_path / "a.safetensors", more_paths=(tmp_path / "a.safetensors",))
+    assert "tensor 'w' is in a.safetensors and in a.safetensors" in refused(twice)
+
+
 def test_an_index_that_does_not_fit_its_shards(tmp_path):
     """An index that names missing shards, or tensors they lack, is refused by what does not fit."""
     shards(tmp_path)
@@ -125,6 +132,34 @@ def test_a_hub_cache_is_read_as_it_lies_on_disk(tmp_path):
     assert "not below" in refused(spec(snapshot / "config", root=snapshot))
 
 
+def test_a_hub_caches_folder_stands_for_its_snapshot(tmp_path):
+    """For that of ``main``, else for the only one; which of several is meant has to be said."""
+    model, snapshot = hub_cache(tmp_path)
+    way = spec(model, root=tmp_path)
+    assert loaded(way).keys() == {"w"}
+    newer = model / "snapshots" / "d4e5"
+    newer.mkdir()
+    assert "several snapshots, a1b2c3, d4e5: declare one" in refused(way)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("a1b2c3")
+    assert model_files(way).declared == (snapshot / "model.safetensors",)
+    (model / "refs" / "main").write_text("elsewhere")
+    assert "several snapshots" in refused(way)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+def test_the_first_shard_stands_for_all(tmp_path, kind):
+    """A shard is no whole model: the first is taken for all of them, another is refused with what to declare."""
+    whole = shards(tmp_path, kind)
+    first, second, third = sorted(each for each in tmp_path.iterdir() if each.suffix != ".json")
+    assert loaded(spec(first)).keys() == whole.keys()
+    assert "it is one of 3 files of a model: declare the first of them, or their folder" in refused(
+        spec(second)
+    )
+    third.unlink()
+    assert f"{third.name}: there is no such file" in refused(spec(first))
+
+
 def test_a_loader_is_known_by_what_the_file_holds(tmp_path):
     """Whatever it is called."""
     save_file({"w": torch.ones(2)}, tmp_path / "a.pt")
@@ -135,7 +170,7 @@ def test_a_loader_is_known_by_what_the_file_holds(tmp_path):
     (tmp_path / "d.bin").write_bytes(b"GGUF" + bytes(100))
     assert inferred(spec(tmp_path / "d.bin")).loader == "gguf"
     (tmp_path / "e").write_text("some text or other, which is no model")
-    with pytest.raises(ModelLoadFailedError, match="its contents don't say which loader it is for"):
+    with pytest.raises(ModelLoadFailedError, match="it is text, not a model, and begins 'some text or other"):
         loader_of(spec(tmp_path / "e"))
     assert "by its contents it is for the loader safetensors" in refused(spec(tmp_path / "a.pt", "torch"))
 
@@ -174,7 +209,7 @@ def test_what_is_no_model_is_said_in_words(tmp_path, name, loader):
     with pytest.raises(ModelLoadFailedError) as caught:
         loader_of(spec(path, loader)).open(spec(path, loader))
     cause = caught.value.details["cause"]
-    assert told in cause or (name == "half a zip" and "for the loader torch" in cause)
+    assert told in cause or (name == "half a zip" and "but a zip archive" in cause)
 
 
 def test_a_tar_archive_is_said_to_be_one(tmp_path):
@@ -189,7 +224,7 @@ def test_params_that_tensors_have_no_use_for_are_refused(tmp_path):
     """What was meant for another loader is told, and not passed over."""
     for loader in ("safetensors", "torch"):
         cause = refused(spec(tmp_path / "m", loader, params=(("n_ctx", 8192),)))
-        assert cause == f"params.n_ctx is no option of the loader {loader}; it has none"
+        assert cause == f"params.n_ctx is no option of the loader {loader}; it has none: leave it out"
 
 
 def test_a_folder_of_several_models_is_not_guessed_at(tmp_path):

@@ -127,6 +127,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
             "model: []",
             "models.yaml:1: model: is no known key; the nearest is 'models'",
         ),
+        ("version: 2", "models.yaml:1: version: is no known key; there are models, roles, servers"),
         ("models: [3]", "models.yaml:1: models[0]: must be keys and values, not 3"),
         (
             one("path: x", "loader: torch", "keep_alive: 5"),
@@ -256,7 +257,17 @@ roles:
             "keep_alive_seconds: soon",
             "keep_alive_seconds: input should be seconds, or a time such as 10m or 1h30m",
         ),
-        ("path: []", "path: input should be a path, or a list of paths"),
+        (
+            "path: []",
+            "path: input should be a path of up to 4096 characters, none of them NUL, or a list of such",
+        ),
+        (
+            "path: https://huggingface.co/org/name/resolve/main/m.gguf",
+            (
+                "path: https://huggingface.co/org/name/resolve/main/m.gguf is an address, and nothing is downloaded: "
+                "download the file, and declare where it lies"
+            ),
+        ),
         ("path: $NO_SUCH_VARIABLE/x", "path: $NO_SUCH_VARIABLE/x: $NO_SUCH_VARIABLE is not set"),
         (
             "loader: keras",
@@ -419,7 +430,7 @@ def test_paths_that_lead_out_of_the_root_are_refused(tmp_path):
 
 def test_a_missing_file_and_one_that_is_no_text(tmp_path):
     """A file that is not there, or is not UTF-8, is an error in words."""
-    with pytest.raises(ModelConfigError, match="No such file"):
+    with pytest.raises(ModelConfigError, match="none.yaml: there is no such file: "):
         read_models(tmp_path / "none.yaml", tmp_path)
     (tmp_path / "models.yaml").write_bytes(b"models:\n  - id: \xff\n")
     with pytest.raises(ModelConfigError, match="models.yaml:2: it is not UTF-8: byte 0xff"):

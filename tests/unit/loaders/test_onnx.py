@@ -90,10 +90,13 @@ def test_an_estimate_is_the_bytes_of_all_tensors_wherever_they_are(tmp_path):
     [
         (b"", "it is empty"),
         (b"<!doctype html><html>", "it is a web page"),
-        (onnx_files.field(1, 8), "it has no graph: it is no ONNX model"),
-        (onnx_files.scaling(64)[:-40], "it was cut short"),
-        (b"\x08\x08\x3b", "is no field of a protobuf message"),
-        (b"\x08" + b"\xff" * 11, "it is cut short"),
+        (onnx_files.field(1, 8), "it has no graph, so it is no ONNX model; download it again"),
+        (
+            onnx_files.scaling(64)[:-40],
+            "it is cut short: at byte 12 it claims 326 bytes, and has 292; download it again",
+        ),
+        (b"\x08\x08\x3b", "it is damaged: what is at byte 3 is no field of an ONNX model; download it again"),
+        (b"\x08" + b"\xff" * 11, "it is damaged: what is at byte 1 is no number"),
         (onnx_files.model([], [onnx_files.tensor("w", (2**40, 2**40), 1, b"")], [], []), "claims"),
     ],
 )
@@ -139,7 +142,7 @@ def test_weights_that_are_missing_or_short_are_named(tmp_path):
             {"threads": 4},
             "params.threads is no option of the loader onnx; there are providers, intra_op_num_threads",
         ),
-        ({"intra_op_num_threads": -1}, "params.intra_op_num_threads is to be a number of threads"),
+        ({"intra_op_num_threads": -1}, "params.intra_op_num_threads is to be a whole number from 0 to 4096"),
         (
             {"intra_op_threads": 2},
             "params.intra_op_threads is no option of the loader onnx; did you mean 'intra_op_num_threads'?",

@@ -273,7 +273,7 @@ def test_a_torchscript_archive_is_for_a_loader_of_its_own(tmp_path, monkeypatch)
     assert (spec.loader, loader_of(spec).estimate(spec)) == ("torch.jit", 160)
     assert loader_of(spec).launch(spec).files == (path,)
     wrong = ModelSpec("m", "torch", path, tmp_path)
-    with pytest.raises(ModelLoadFailedError, match="TorchScript archive .* for the loader torch.jit"):
+    with pytest.raises(ModelLoadFailedError, match="TorchScript archive .* declare the loader torch.jit"):
         loader_of(wrong).open(wrong)
     other = ModelSpec("m", "torch.jit", saved(tmp_path / "s.pt", {"x": torch.ones(1)}), tmp_path)
     with pytest.raises(ModelLoadFailedError, match="no TorchScript archive"):
@@ -302,9 +302,9 @@ def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_pat
     ask = (
         "import sys; from worker.app.options import parse; from worker.app.memory import build_memory\n"
         "from worker.metrics.history import History; from worker.core.clock import SystemClock\n"
-        "from worker.manager.manager_memory import MemoryManager; from worker.wiring import Core, NoEvents\n"
+        "from worker.manager.manager_memory import MemoryManager; from worker.wiring import Core, NoEvents; from worker.core.health import Health\n"
         "clock = SystemClock()\n"
-        "core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {})\n"
+        "core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {}, Health())\n"
         "memory = build_memory(parse(['--models', sys.argv[1]]), core).memory\n"
         "memory.models.worker.estimates.wait(60)\n"
         "print(memory.models.status('m', ('cpu',)).models[0].estimated_bytes, 'torch' in sys.modules)"

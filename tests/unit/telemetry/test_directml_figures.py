@@ -230,7 +230,7 @@ class Counters:
 
     def __init__(self, *answers: dict[str, int]) -> None:
         self.answers = list(answers)
-        self.closed = 0
+        self.closed = self.collected = 0
         pointer, u32 = ctypes.c_void_p, ctypes.c_uint32
         self.keep: list[Any] = []
         kind = ctypes.CFUNCTYPE
@@ -238,9 +238,13 @@ class Counters:
         self.PdhAddEnglishCounterW = kind(u32, pointer, ctypes.c_wchar_p, ctypes.c_size_t, pointer)(
             lambda *_: 0
         )
-        self.PdhCollectQueryData = kind(u32, pointer)(lambda _: 0)
+        self.PdhCollectQueryData = kind(u32, pointer)(self._collect)
         self.PdhCloseQuery = kind(u32, pointer)(self._close)
         self.PdhGetFormattedCounterArrayW = kind(u32, pointer, u32, pointer, pointer, pointer)(self._answer)
+
+    def _collect(self, _: int) -> int:
+        self.collected += 1
+        return 0
 
     def _close(self, _: int) -> int:
         self.closed += 1
@@ -270,9 +274,19 @@ def test_counters() -> None:
     first = {"luid_0xFFFFFFFF_0x0000D4C2_phys_0": 1}
     more = {**first, "luid_0xFFFFFFFF_0x0000D4C2_phys_1": 2**40, "luid_0x00000000_0x00000001_phys_0": -1}
     counters = Counters(first, more)
-    read = pdh.read_counter(pdh.ADAPTER_DEDICATED, counters)
+    (read,) = pdh.read_counters((pdh.ADAPTER_DEDICATED,), counters)
     assert read == [item for item in more.items() if item[1] >= 0]
     assert counters.closed == 1
+
+
+def test_what_a_process_holds_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own memory and the system's are of one question, and so of one moment."""
+    instance = "pid_7_luid_0xFFFFFFFF_0x0000D4C2_phys_0"
+    counters = Counters({instance: 5})
+    monkeypatch.setattr(pdh, "load_library", lambda _: counters)
+    assert pdh.process_held_bytes(LUID, 7) == (5, 5)
+    assert (counters.collected, counters.closed) == (1, 1)
+    assert pdh.process_held_bytes(LUID, 8) == (None, None)
 
 
 def test_no_counters_here() -> None:

@@ -13,6 +13,7 @@ from protocol.vocabulary import (
     MemoryType,
     ModelState,
     OptimizationLevel,
+    UnloadMode,
 )
 from tests.rigs.model_files import spec, write_model
 from tests.unit.beside import Beside
@@ -21,7 +22,9 @@ from tests.unit.machine import Machine
 from worker.backends.isolated import IsolatedBackend
 from worker.backends.isolation import asking
 from worker.core.actions import Defragment
+from worker.core.clock import SystemClock
 from worker.core.errors import (
+    AllocationNotFoundError,
     DeviceUnavailableError,
     ModelBusyError,
     OutOfMemoryError,
@@ -29,6 +32,7 @@ from worker.core.errors import (
 from worker.core.events import ContentsDisplaced, DeviceLost, DeviceRecovered
 from worker.core.models import ModelSpec
 from worker.core.records import AllocationRequest
+from worker.telemetry.system import SystemMemory
 
 KILLS = 200
 
@@ -53,9 +57,9 @@ def put(machine: Machine, device_id: str, size: int, seed: int) -> tuple[str, by
     return allocation_id, content
 
 
-def model_of(folder: Path) -> ModelSpec:
-    """Make a model of 2 MiB for the device."""
-    write_model(folder / "m.safetensors", 2 * MIB)
+def model_of(folder: Path, size_bytes: int = 2 * MIB) -> ModelSpec:
+    """Make a model for the device."""
+    write_model(folder / "m.safetensors", size_bytes)
     return spec(folder / "m.safetensors", device_id="sim:0")
 
 
@@ -81,13 +85,13 @@ class Killer:
         self._send = child._pipe.send
         child._pipe.send = self.send
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: list[Any], **how: bool) -> None:
         self.left -= 1
         due = self.left == 0
         self.done = self.done or due
         if due and not self.after:
             self.pid = kill(self._backend)
-        self._send(message)
+        self._send(message, **how)
         if due and self.after:
             self.pid = kill(self._backend)
 
@@ -136,7 +140,7 @@ def _do_anything(machine: Machine, rng: random.Random, there: dict[str, int], ke
                 machine.memory.allocations.deallocate(copy, force=True)
             case _:
                 machine.memory.questions.status(("sim:0",), refresh=True)
-    except (DeviceUnavailableError, OutOfMemoryError):
+    except (AllocationNotFoundError, DeviceUnavailableError, OutOfMemoryError):
         pass
 
 
@@ -150,10 +154,28 @@ def test_models_on_a_lost_device(tmp_path: Path) -> None:
         with backend._presence.telling:
             (lost,) = machine.told(DeviceLost)
         assert lost.model_ids == ("m",)
-        assert machine.manager.models.get("m").state is ModelState.UNLOADED
+        entry = machine.manager.models.get("m")
+        assert entry.state is ModelState.UNLOADED
+        assert "sim:0 was lost, and the model with it: process" in entry.state_reason
+        assert "SIGKILL" in entry.state_reason
         machine.check()
         assert machine.load("m").device_id == "sim:0"
+        assert entry.state_reason is None
         machine.check()
+        machine.close()
+
+
+def test_what_the_process_grew_by_is_its_devices(tmp_path: Path) -> None:
+    """Time after time, with allocations between: what carries the bytes there is part of no model."""
+    model = model_of(tmp_path, 8 * MIB)
+    with isolated(clock=SystemClock()) as backend:
+        machine = Machine(tmp_path, apart=(backend,), models=(model,), clock=SystemClock())
+        machine.process_bytes = lambda: SystemMemory().read().process_rss_bytes
+        for _ in range(3):
+            machine.allocate("sim:0", 8 * MIB)
+            loaded = machine.load("m")
+            assert abs(loaded.measured_process_bytes - 8 * MIB) < MIB
+            machine.memory.models.unload("m", UnloadMode.UNLOAD, machine.token())
         machine.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from protocol.results import AllocateResult, PressureThresholds
-from protocol.vocabulary import Executed, ModelState, OptimizationLevel
+from protocol.vocabulary import Executed, ModelState, OptimizationLevel, UnloadMode
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
@@ -132,7 +132,7 @@ def test_without_a_listener_there_is_no_offer(machine: Machine) -> None:
 
 def test_a_load_asks_as_an_allocation_does(machine: Machine) -> None:
     """``load_model`` names what others gave back for it, and leaves a dearer model where it is."""
-    machine.memory.models.unload("m", "unload", machine.token())  # type: ignore[arg-type]
+    machine.memory.models.unload("m", UnloadMode.UNLOAD, machine.token())
     cache = Cache(machine, entries=10)
     loaded = machine.load("m")
     assert cache.asked == [2 * MIB]

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import psutil
@@ -16,6 +17,8 @@ from tests.rigs.engines import MIB, Driver
 from tests.unit.machine import Machine
 from worker.backends.engines import process as engine_process
 from worker.backends.engines.arrays import Segments
+from worker.backends.engines.process import EngineProcess
+from worker.backends.isolation.codec import RemoteError
 from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
@@ -30,7 +33,6 @@ from worker.core.errors import (
 )
 from worker.core.events import ModelUnloaded
 from worker.core.models import ModelSpec
-from worker.eviction.planner import EvictionMode
 from worker.loaders import registry
 from worker.plugins._leases import Models
 from worker.stream.work import Call
@@ -173,7 +175,9 @@ def test_unloading_says_what_came_back_by_which_step(make):
         "the engine dropped the model",
         "free pages went back to the system",
     ]
-    assert abs(sum(each.returned_bytes for each in row.steps) - row.returned_bytes) < NEAR
+    assert sum(each.returned_bytes for each in row.steps) == row.returned_bytes
+    assert row.claimed_bytes == row.freed_bytes
+    assert row.process_returned_bytes is None
     assert counted(machine) == 0
     assert machine.load("a").state is ModelState.LOADED
     assert do(machine, "a", engines.grow, bytes=0x1000) == pid
@@ -190,7 +194,10 @@ def test_a_library_that_keeps_its_memory_loses_its_process(make):
     assert row.steps[-1].step == "its process ended"
     assert row.steps[-1].returned_bytes > 0.9 * 64 * MIB
     assert row.kept_bytes == 0
-    assert abs(row.returned_bytes - before) < 8 * MIB  # uss has the libraries' own pages, too
+    assert abs(row.returned_bytes - 64 * MIB) < NEAR  # the interpreter's bytes are no model's
+    assert sum(each.returned_bytes for each in row.steps) == row.returned_bytes
+    all_of_it = row.returned_bytes + row.process_returned_bytes
+    assert abs(all_of_it - before) < 8 * MIB  # uss has the libraries' own pages, too
     assert do(machine, "a", engines.grow, bytes=0x1000) != pid
 
 
@@ -231,9 +238,9 @@ def test_a_plan_shrinks_before_it_unloads(make):
     machine.load("b")
     do(machine, "a", engines.grow, bytes=32 * MIB)
     plan = machine.booked.plans.plan("cpu", 16 * MIB)
-    assert [(each.model_id, each.mode) for each in plan.victims] == [("a", EvictionMode.SHRINK)]
+    assert [(each.model_id, each.mode) for each in plan.victims] == [("a", UnloadMode.SHRINK)]
     plan = machine.booked.plans.plan("cpu", 40 * MIB)
-    assert {each.mode for each in plan.victims} == {EvictionMode.UNLOAD}
+    assert {each.mode for each in plan.victims} == {UnloadMode.UNLOAD}
 
 
 def test_a_crash_is_answered_for_and_the_model_comes_back(make):
@@ -251,6 +258,7 @@ def test_a_crash_is_answered_for_and_the_model_comes_back(make):
     (told,) = machine.told(ModelUnloaded)
     assert told.eviction.model_id == "a"
     assert "SIGABRT" in told.eviction.reason
+    assert told.eviction.returned_bytes is None  # the process is gone: what it had can't be measured
     do(machine, "a", engines.grow, bytes=0x1000)
     assert entry(machine, "a").state_reason is None
     assert entry(machine, "b").state is ModelState.LOADED
@@ -328,6 +336,155 @@ def test_memory_of_a_call_that_was_given_up_is_taken_back(make, tmp_path):
     until(lambda: not process._segments._under_way)
 
 
+def test_a_result_that_no_caller_waits_for_is_taken_back(make, tmp_path):
+    """It lies in memory that the engine's process shares: nothing of it stays there once the call is answered."""
+    machine = make(a={})
+    machine.load("a")
+    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
+    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
+        do(machine, "a", engines.answer_late, begun=str(begun), go=str(go), bytes=MIB, token=token)
+    (process,) = machine.models.weights.engines._engines._processes.values()
+    go.touch()
+    until(lambda: not process._working)
+    until(lambda: do(machine, "a", engines.sent) == 0)
+    assert len(do(machine, "a", engines.answer_late, begun=str(begun), go=str(go), bytes=MIB)) == MIB
+    until(lambda: do(machine, "a", engines.sent) == 0)
+
+
+def test_what_is_said_of_child_processes_is_of_now(make):
+    """Right after a load, work and an unload, without a wait: the figure is as old as the answer says, 0 ms."""
+    machine = make(a={"bytes": 48 * MIB})
+
+    def children() -> int:
+        machine.watch.refresh(("cpu",), max_age_ms=0, forced=True)
+        return machine.manager.samples.latest("cpu").child_process_bytes
+
+    before = children()
+    machine.load("a")
+    loaded = children()
+    assert loaded - before > 48 * MIB
+    do(machine, "a", engines.grow, bytes=32 * MIB)
+    grown = children()
+    assert abs(grown - loaded - 32 * MIB) < NEAR
+    unload(machine, "a")
+    assert grown - children() > 80 * MIB - NEAR
+
+
+def test_a_model_that_can_not_be_opened_anew_is_lost_and_answered_for(make):
+    """Shrinking it found that out: it is told of, nothing of it is counted, and its next use loads it."""
+    machine = make(a={"reopens": "fails"})
+    machine.load("a")
+    pid = do(machine, "a", engines.grow, bytes=32 * MIB)
+    size = counted(machine)
+    row = unload(machine, "a", UnloadMode.SHRINK)
+    assert (row.mode, row.freed_bytes, row.returned_bytes) == (UnloadMode.UNLOAD, size, None)
+    assert "its file is gone" in row.reason
+    assert (entry(machine, "a").state, counted(machine)) == (ModelState.UNLOADED, 0)
+    assert "its file is gone" in entry(machine, "a").state_reason
+    (told,) = machine.told(ModelUnloaded)
+    assert (told.eviction.model_id, told.eviction.freed_bytes) == ("a", size)
+    assert not psutil.pid_exists(pid)
+    assert do(machine, "a", engines.grow, bytes=0x1000) != pid
+
+
+def test_a_model_of_a_group_that_can_not_be_opened_anew_leaves_the_others(make):
+    """Its process goes on, without it."""
+    group = {"engine_group": "together"}
+    machine = make({"a": group, "b": group}, a={"reopens": "fails"}, b={})
+    machine.load("a")
+    machine.load("b")
+    pid = do(machine, "a", engines.grow, bytes=32 * MIB)
+    unload(machine, "a", UnloadMode.SHRINK)
+    assert entry(machine, "a").state is ModelState.UNLOADED
+    assert do(machine, "b", engines.grow, bytes=0x1000) == pid
+
+
+def test_a_process_that_dies_for_want_of_memory_is_out_of_memory(make):
+    """As its last words say: the caller may make headroom and try again, which ``device_unavailable`` would not tell."""
+    machine = make(a={})
+    machine.load("a")
+    with pytest.raises(OutOfMemoryError, match="ran out of memory: .*bad_alloc"):
+        do(machine, "a", engines.die_of_want)
+    until(lambda: entry(machine, "a").state is ModelState.UNLOADED)
+    assert "bad_alloc" in entry(machine, "a").state_reason
+
+
+def test_a_model_that_is_loaded_as_its_group_crashes_is_not_blamed(make, tmp_path):
+    """Another model's work ended the process in which it was being opened: it is opened in the next."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    group = {"engine_group": "together"}
+    machine = make({"a": group, "b": group}, a={}, b={"opens": "waits", "begun": str(begun), "go": str(go)})
+    machine.load("a")
+    loading = Thread(target=lambda: machine.load("b"))
+    loading.start()
+    with pytest.raises(EngineLostError):
+        do(machine, "a", engines.crash_after, after=str(begun))
+    go.touch()
+    loading.join()
+    assert entry(machine, "b").state is ModelState.LOADED
+    assert not machine.models.weights.engines._engines._crashes
+
+
+def test_a_process_that_has_just_ended_is_none(make, monkeypatch):
+    """Before its end is told of, too: the next model gets another, and those that were in it are told of."""
+    told = Event()
+    ended = EngineProcess.ended
+
+    def late(self, child):
+        told.wait(60)
+        return ended(self, child)
+
+    monkeypatch.setattr(EngineProcess, "ended", late)
+    group = {"engine_group": "together"}
+    machine = make({"a": group, "b": group}, a={}, b={})
+    machine.load("a")
+    pid = do(machine, "a", engines.grow, bytes=0x1000)
+    (process,) = machine.models.weights.engines._engines._processes.values()
+    child = process._child
+    psutil.Process(pid).kill()
+    until(lambda: child.end is not None)
+    try:
+        machine.load("b")
+    finally:
+        told.set()
+    until(lambda: entry(machine, "a").state is ModelState.UNLOADED)
+    assert entry(machine, "b").state is ModelState.LOADED
+    assert do(machine, "b", engines.grow, bytes=0x1000) != pid
+
+
+def test_a_process_without_models_is_handed_on_to_the_next_model(make):
+    """Of whatever model it was: it has the library already, and one process is less than two."""
+    machine = make(a={"bytes": 16 * MIB}, b={"bytes": 32 * MIB}, c={})
+    machine.load("a")
+    machine.load("c")
+    pid, other = (do(machine, model_id, engines.grow, bytes=0x1000) for model_id in ("a", "c"))
+    assert pid != other
+    unload(machine, "a")
+    loaded = machine.load("b")
+    assert abs(loaded.measured_bytes - 32 * MIB) < NEAR
+    assert do(machine, "b", engines.grow, bytes=0x1000) == pid
+    machine.load("a")
+    assert do(machine, "a", engines.grow, bytes=0x1000) not in {pid, other}
+    psutil.Process(pid).kill()
+    until(lambda: entry(machine, "b").state is ModelState.UNLOADED)
+    assert entry(machine, "a").state is ModelState.LOADED
+    unload(machine, "c")
+    machine.load("b")
+    assert do(machine, "b", engines.grow, bytes=0x1000) == other
+
+
+def test_what_an_earlier_model_left_behind_is_not_the_next_ones(make):
+    """It is in the process still, and no work of the next one took it."""
+    machine = make(a={"bytes": 200 * MIB, "keeps": 0.04}, b={"bytes": 8 * MIB})
+    machine.load("a")
+    pid = do(machine, "a", engines.grow, bytes=0x1000)
+    assert unload(machine, "a").kept_bytes > 6 * MIB
+    machine.load("b")
+    assert do(machine, "b", engines.grow, bytes=MIB) == pid
+    (row,) = [each for each in machine.memory.models.rows() if each.model_id == "b"]
+    assert abs(row.working_bytes - MIB) < NEAR
+
+
 def test_a_segment_is_used_again_after_a_smaller_one():
     """Of two that are free the larger is kept: making one costs as much as two copies of what it holds."""
     segments, places = Segments(), []
@@ -343,9 +500,7 @@ class Canceller:
     """Cancels a token once a file is there."""
 
     def __init__(self, token: CancelToken, begun: Path) -> None:
-        import threading
-
-        self._thread = threading.Thread(target=lambda: (until(begun.exists), token.cancel()))
+        self._thread = Thread(target=lambda: (until(begun.exists), token.cancel()))
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -358,7 +513,14 @@ class Canceller:
     ("say", "more", "cause"),
     [
         ({"opens": "fails"}, {}, "the file is of a make that nobody knows"),
-        ({"opens": "raises"}, {}, "RuntimeError: [ShapeInferenceError] axis 7"),
+        (
+            {"opens": "raises"},
+            {},
+            (
+                "its library refuses it: RuntimeError: [ShapeInferenceError] axis 7; see that it is whole, and one that the"
+                " installed version runs"
+            ),
+        ),
         (
             {},
             {"params": (("engine", "no_such_library.engine:Engine"),)},
@@ -498,6 +660,16 @@ def test_what_work_raises_is_the_callers(make):
     assert entry(machine, "a").state is ModelState.LOADED
 
 
+def test_a_result_that_no_message_can_hold_is_an_error(make):
+    """Its caller is answered, and so is the next."""
+    machine = make(a={})
+    machine.load("a")
+    token = CancelToken(machine.clock.now_ns, machine.clock.now_ns() + 10 * 10**9)
+    with pytest.raises(RemoteError, match="complex"):
+        do(machine, "a", engines.answer_in_kind, token=token)
+    assert do(machine, "a", engines.grow, bytes=0x1000) > 0
+
+
 def test_a_session_is_found_in_its_process_only(make):
     """A lease here says where to go."""
     machine = make(a={})
@@ -554,3 +726,12 @@ def test_what_an_engine_keeps_is_in_use_with_its_model(make):
         refused = consumers.release((release,), "cpu", "tests", machine.token(), Gone())
     assert refused == {"engine:a": "it gave nothing back"}
     assert entry(machine, "a").footprint.working_bytes > 8 * MIB
+
+
+def test_an_opening_that_hangs_is_ended_though_its_request_waits(make, monkeypatch):
+    """No library takes so long: the process is killed, and says so."""
+    monkeypatch.setattr(engine_process, "OPEN_S", 0.5)
+    machine = make(a={"opens": "hangs"})
+    with pytest.raises(ModelLoadFailedError, match=r"did not answer 'work' within 0\.5 s"):
+        machine.load("a")
+    assert counted(machine) == 0

@@ -1,6 +1,6 @@
 """What an engine is: the half that runs in its process, and what the worker tells it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from protocol.record import Record
@@ -24,6 +24,25 @@ class EngineLaunch(Record):
     """What to do about a module that is not found, by its name."""
     group: str | None = None
     """The name of the process, where models share one; None for one of its own."""
+    estimated_bytes: int | None = None
+    """What it will take, from the file's header; None where the loader's ``estimate`` says it."""
+
+
+FileState = tuple[tuple[str, int, int, int], ...]
+"""Of each file: where it is, its inode, its size, and when it was written to."""
+
+
+def state_of(paths: "Iterable[Path]") -> FileState:
+    """Return what tells whether one of the files has changed; one that is not there has a state, too."""
+    found = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            found.append((str(path), -1, -1, -1))
+        else:
+            found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 class Session(Protocol):
@@ -56,6 +75,13 @@ class Reopens(Protocol):
 
 class Engine(Protocol):
     """A library, imported when this is made, so that its own memory is not taken for a model's."""
+
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what of the params the library as it is installed takes no notice of. EngineError for what it can't do.
+
+        ``open`` checks so, too.
+        """
+        ...
 
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> Session:
         """Load a model. EngineError with the cause in words that stand by themselves; else whatever the library raises."""

@@ -36,6 +36,8 @@ class EngineHost:
         self._engines: dict[str, Engine] = {}
         self._sessions: dict[str, Session] = {}
         self.segments = Segments()
+        self.sent: dict[int, dict[str, Any]] = {}
+        """Where results lie that the worker has not taken yet, by the number that it gave the call."""
 
     def probe(self) -> tuple[DeviceInfo, ...]:
         """Return the machine: whatever an engine's providers use besides is theirs to find."""
@@ -78,6 +80,18 @@ class EngineHost:
 def prepare(host: EngineHost, _handle: str, _token: CancelToken, _report: Progress, engine: str) -> None:
     """Import a library, before what it takes is measured as its own."""
     host.engine(engine)
+
+
+def consult(
+    host: EngineHost,
+    _handle: str,
+    _token: CancelToken,
+    _report: Progress,
+    engine: str,
+    params: dict[str, Any],
+) -> tuple[str, ...]:
+    """Import a library, and have it look at what a model's params ask of it."""
+    return tuple(host.engine(engine).check(params))
 
 
 def open_session(
@@ -127,21 +141,25 @@ def work(
     report: Progress,
     entry: str,
     arguments: dict[str, Any],
+    number: int,
     arrays: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Do a plugin's work on a model. Returns what it returned, and the model's figures after it."""
+    """Do a plugin's work on a model. Returns what it returned, and the model's figures after it.
+
+    Arrays that it returned stay where they are until ``received``, by the number of the call.
+    """
     module, _, function = entry.partition(":")
     arguments = host.segments.receive(arguments, arrays, copied=False)
     result = getattr(import_module(module), function)(host, handle, token, report, **arguments)
     rest, sent = host.segments.send(result)
+    if sent is not None:
+        host.sent[number] = sent
     return {"result": rest, "arrays": sent, "figures": dict(host.opened(handle).figures())}
 
 
-def received(
-    host: EngineHost, _handle: str, _token: CancelToken, _report: Progress, arrays: dict[str, Any]
-) -> None:
-    """Take back the memory in which arrays were sent."""
-    host.segments.done(arrays)
+def received(host: EngineHost, _handle: str, _token: CancelToken, _report: Progress, number: int) -> None:
+    """Take back the memory in which a call's arrays were sent: the worker has them, or wants them no more."""
+    host.segments.done(host.sent.pop(number, None))
 
 
 # ---- the C library's heap ----

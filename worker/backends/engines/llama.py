@@ -18,6 +18,7 @@ from worker.core.cancellation import CancelToken
 _ERRORS_ONLY = 1
 _ERASE_S = 30.0
 _STDERR = 2
+_GPUS = {"GPU", "IGPU"}
 _MODES = {
     (True, False): "MMAP", (True, True): "MMAP_MLOCK", (False, True): "MLOCK", (False, False): "NONE",
 }  # fmt: skip
@@ -28,9 +29,23 @@ _FLASH = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 class LlamaEngine:
     """The library."""
 
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Tell of layers that no GPU takes; EngineError where they are declared for a device, and would be counted there."""
+        types = {each["type"].name.rpartition("TYPE_")[2] for each in xllamacpp.get_device_info()}
+        if not params["n_gpu_layers"] or types & _GPUS:
+            return ()
+        found = "llama.cpp, as xllamacpp is installed here, finds no GPU; install the build of it for yours"
+        if params["device"] is not None:
+            raise EngineError(
+                f"its layers are to be on {params['device']}, and {found}, or leave n_gpu_layers out"
+            )
+        return (f"params.n_gpu_layers has no effect: {found}",)
+
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "LlamaSession":
         """Load a model. EngineError with llama.cpp's own words."""
         token.check()
+        for note in self.check(params):
+            sys.stderr.write(f"{note}\n")
         return LlamaSession(path, params)
 
 
@@ -48,7 +63,10 @@ class LlamaSession:
             with _complaints(lines):
                 self.session = xllamacpp.Server(_common(path, params, self._key))
         except RuntimeError as error:
-            raise EngineError(_cause(lines) or str(error)) from error
+            said = _cause(lines) or str(error)
+            raise EngineError(
+                f"llama.cpp refuses it: {said}; see that it is whole, and one that the installed version runs"
+            ) from error
 
     def shrink(self) -> None:
         """Clear the cache: what was said in every sequence is worked out anew by whoever goes on with it."""

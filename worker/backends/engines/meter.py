@@ -37,33 +37,54 @@ class Meter:
 
 
 class Steps:
-    """What each step returned, from one reading of a process to the next."""
+    """What each step returned of what models took, by readings of their process before and after.
 
-    def __init__(self, taken: Callable[[], int | None]) -> None:
+    Steps add up to all that was returned: what one gave back and a later one took again counts for neither.
+    """
+
+    def __init__(self, taken: Callable[[], int | None], empty_bytes: int | None) -> None:
+        """``empty_bytes``: what the process itself takes, of the same memory, which is no model's."""
         self._taken = taken
-        self._first = self._last = taken()
-        self.done: tuple[ReleaseStep, ...] = ()
+        self._empty = empty_bytes
+        self._first = taken()
+        # Mutable: each step, and what was taken after it.
+        self._readings: list[tuple[str, int | None]] = []
 
     def add(self, step: str) -> None:
         """Note what is left after a step."""
-        self._note(step, self._taken())
+        self._readings.append((step, self._taken()))
 
     def end(self, step: str) -> None:
-        """Note that the process is gone, and all that it took."""
-        self._note(step, 0)
+        """Note that the process is gone, and with it all that models took. What it took itself is none of theirs."""
+        self._readings.append((step, self._empty))
+
+    @property
+    def taken_bytes(self) -> int | None:
+        """What the process takes after the last step."""
+        return self._readings[-1][1] if self._readings else self._first
 
     @property
     def returned(self) -> int | None:
         """All of it; None where it can't be told."""
-        return None if self._first is None or self._last is None else max(0, self._first - self._last)
+        last = self.taken_bytes
+        return None if self._first is None or last is None else max(0, self._first - last)
 
-    def kept_share(self, empty_bytes: int | None) -> float:
+    @property
+    def done(self) -> tuple[ReleaseStep, ...]:
+        """Each step, and what it returned; None where there was no reading."""
+        rows, least = list[ReleaseStep](), self._first
+        for at, (step, taken) in enumerate(self._readings):
+            if least is None or taken is None:
+                rows.append(ReleaseStep(step, None))
+                continue
+            left = min(least, max(each for _, each in self._readings[at:] if each is not None))
+            rows.append(ReleaseStep(step, least - left))
+            least = left
+        return tuple(rows)
+
+    def kept_share(self) -> float:
         """Return which share of what models took is left; all of it where that can't be told."""
-        if self._first is None or self._last is None or empty_bytes is None:
+        last = self.taken_bytes
+        if self._first is None or last is None or self._empty is None:
             return 1.0
-        return (self._last - empty_bytes) / max(1, self._first - empty_bytes)
-
-    def _note(self, step: str, now: int | None) -> None:
-        returned = None if self._last is None or now is None else max(0, self._last - now)
-        self.done = (*self.done, ReleaseStep(step, returned))
-        self._last = now
+        return (last - self._empty) / max(1, self._first - self._empty)

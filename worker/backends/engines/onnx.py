@@ -35,14 +35,19 @@ class OnnxEngine:
         if disable is not None:
             disable()
 
-    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "OnnxSession":
-        """Load a model. EngineError where this build has not what the params ask for."""
-        providers = [(name, options) for name, options in params["providers"]]
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Raise EngineError where this build has not the providers that are asked for."""
         there = onnxruntime.get_available_providers()
-        missing = [name for name, _ in providers if name not in there]
+        missing = [name for name, _ in params["providers"] if name not in there]
         if missing:
             build = f"onnxruntime {onnxruntime.__version__} as it is installed has {', '.join(there)}"
             raise EngineError(f"it asks for {', '.join(missing)}; {build}: install the build that has it")
+        return ()
+
+    def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "OnnxSession":
+        """Load a model. EngineError where this build has not what the params ask for."""
+        self.check(params)
+        providers = [(name, options) for name, options in params["providers"]]
         return OnnxSession(path, _options(params, token), providers, token)
 
 
@@ -56,7 +61,7 @@ class OnnxSession:
         self._open = partial(onnxruntime.InferenceSession, path, options, providers=providers)
         stop = getattr(options, "set_load_cancellation_flag", None)
         with token.telling(lambda: None if stop is None else stop(True)):  # noqa: FBT003 - as the library has it
-            self.session = self._open()
+            self.session: Any = self._open()
         asked, got = providers[0][0], self.session.get_providers()
         if asked not in got:
             raise EngineError(
@@ -86,12 +91,12 @@ class OnnxSession:
 
     def reopen(self) -> None:
         """Drop the session, and make another: an arena's first region stays for as long as it does."""
-        del self.session
+        self.session = None
         self.session = self._open()
 
     def close(self) -> None:
         """Drop the session: its arenas, its threads and its mapped files go with it."""
-        del self.session
+        self.session = None
 
     def figures(self) -> Mapping[str, int | None]:
         """Return nothing: it keeps no cache of keys and values from one run to the next."""
@@ -107,14 +112,11 @@ def _options(params: Mapping[str, Any], token: CancelToken) -> onnxruntime.Sessi
         "enable_cpu_mem_arena",
         "enable_mem_pattern",
     ):
-        if name in params:
-            setattr(options, name, params[name])
-    if "execution_mode" in params:
-        options.execution_mode = getattr(onnxruntime.ExecutionMode, f"ORT_{params['execution_mode'].upper()}")
-    if "graph_optimization_level" in params:
-        level = _LEVELS[params["graph_optimization_level"]]
-        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    for key, value in params.get("session_config", {}).items():
+        setattr(options, name, params[name])
+    options.execution_mode = getattr(onnxruntime.ExecutionMode, f"ORT_{params['execution_mode'].upper()}")
+    level = _LEVELS[params["graph_optimization_level"]]
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    for key, value in params["session_config"].items():
         options.add_session_config_entry(key, value)
     return options
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from protocol.record import Record
 from worker.backends.base import RemoteWork
-from worker.backends.engines.base import EngineError, EngineLaunch
+from worker.backends.engines.base import EngineError, EngineLaunch, FileState, state_of
 from worker.backends.engines.meter import Held
-from worker.backends.engines.process import EngineProcess
+from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle
 from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.codec import RemoteError
@@ -26,9 +26,6 @@ CRASHES = 2
 
 OnLost = Callable[[tuple[str, ...], str], None]
 """Called with the handles of models that went with their process, and how that ended; by a thread of its own."""
-
-FileState = tuple[tuple[str, int, int], ...]
-"""Of each file of a model: where it is, its size, and when it was written to."""
 
 
 class NotOpenedError(Exception):
@@ -72,15 +69,15 @@ class Engines:
         self, name: str, handle: str, launch: EngineLaunch, device_id: str, token: CancelToken
     ) -> Footprint:
         """Open a model of this name, counted on this device. NotOpenedError, NoMemoryError, or what the token raises: nothing of it is left."""
-        files = _state_of(launch)
+        files = state_of(launch.files or (launch.path,))
         why = self.quarantined(name, launch)
         if why is not None:
             raise NotOpenedError(why)
         key = f"group {launch.group}" if launch.group is not None else f"model {name}"
         with self._lock:
-            process = self._processes.setdefault(key, EngineProcess(self._start, self._held))
+            process = self._processes.setdefault(key, EngineProcess(self._start, self._find_idle, self._held))
         try:
-            footprint = process.load(handle, launch, device_id, token)
+            footprint = self._load(process, handle, launch, device_id, token)
         except EndedError as error:
             raise self._crashed(name, files, error.end) from error
         except LaunchError as error:
@@ -95,10 +92,51 @@ class Engines:
             self._crashes.pop(name, None)
         return footprint
 
+    def consult(self, launch: EngineLaunch) -> tuple[str, ...]:
+        """Have a library look at a model's params, in a process that ends with it. Returns what it takes no notice of.
+
+        NotOpenedError for what it can't do, or where it is not to be had.
+        """
+        try:
+            child = self._start()
+            try:
+                asked = {"engine": launch.engine, "params": dict(launch.params)}
+                entry = "worker.backends.engines.host:consult"
+                return tuple(child.call("work", "", entry, asked, {}, patience_s=RELEASE_S))
+            finally:
+                child.kill("had been asked what its library can do")
+        except EndedError as error:
+            message = f"its engine ended while its library was imported: {error.end.reason}"
+            raise NotOpenedError(message) from error
+        except LaunchError as error:
+            message = f"its engine can't be started: {error}"
+            raise NotOpenedError(message) from error
+        except RemoteError as error:
+            raise NotOpenedError(_explained(error, launch)) from error
+
+    def _load(
+        self,
+        process: EngineProcess,
+        handle: str,
+        launch: EngineLaunch,
+        device_id: str,
+        token: CancelToken,
+    ) -> Footprint:
+        """Open a model, and again in another process where others were at work in one that ended: they may have crashed it."""
+        while True:
+            try:
+                return process.load(handle, launch, device_id, token)
+            except EndedUnderOthersError:
+                continue
+
     def quarantined(self, name: str, launch: EngineLaunch) -> str | None:
         """Return why a model's file is not opened any more; None where it may be."""
         crashes = self._crashes.get(name)
-        if crashes is None or crashes.count < CRASHES or crashes.files != _state_of(launch):
+        if (
+            crashes is None
+            or crashes.count < CRASHES
+            or crashes.files != state_of(launch.files or (launch.path,))
+        ):
             return None
         return crashes.reason
 
@@ -129,6 +167,8 @@ class Engines:
         try:
             return self._places[handle].work(handle, work, token, report)
         except EndedError as error:
+            if error.end.ran_out:
+                raise NoMemoryError(_out_of_memory(error.end.reason)) from error
             raise WorkLostError(error.end.reason) from error
         except RemoteError as error:
             if _ran_out(error):
@@ -147,7 +187,7 @@ class Engines:
             return None
 
     def shrink(self, handle: str) -> Receipt:
-        """Have working memory given back. WorkLostError where the process is gone."""
+        """Have working memory given back. WorkLostError where the model is gone."""
         try:
             return self._places[handle].shrink(handle)
         except EndedError as error:
@@ -197,6 +237,12 @@ class Engines:
         child, _ = self._launching.replace(1)
         return child
 
+    def _find_idle(self, engine: str) -> Idle | None:
+        """Take over the process of another model that is gone: this one need not start its own, nor import the library."""
+        with self._lock:
+            processes = list(self._processes.values())
+        return next(filter(None, (each.give_idle(engine) for each in processes)), None)
+
     def _ended(self, child: ChildProcess, end: Ending) -> None:
         with self._lock:
             processes = list(self._processes.values())
@@ -207,18 +253,6 @@ class Engines:
                     for handle in gone:
                         self._places.pop(handle, None)
                 self._on_lost(gone, end.reason)
-
-
-def _state_of(launch: EngineLaunch) -> FileState:
-    found = []
-    for path in launch.files or (launch.path,):
-        try:
-            status = path.stat()
-        except OSError:
-            found.append((str(path), -1, -1))
-        else:
-            found.append((str(path), status.st_size, status.st_mtime_ns))
-    return tuple(found)
 
 
 def _ran_out(error: RemoteError) -> bool:
@@ -234,4 +268,8 @@ def _explained(error: RemoteError, launch: EngineLaunch) -> str:
     if error.module is not None:
         remedy = (launch.remedies or {}).get(error.module.partition(".")[0])
         return f"needs {error.module}, which is not installed" + ("" if remedy is None else f": {remedy}")
-    return str(error).removeprefix(f"{EngineError.__name__}: ")
+    said = str(error)
+    ours = said.removeprefix(f"{EngineError.__name__}: ")
+    if ours != said:
+        return ours
+    return f"its library refuses it: {said}; see that it is whole, and one that the installed version runs"

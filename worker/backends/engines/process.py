@@ -1,20 +1,25 @@
 """One engine process as the worker sees it: started for its first model, measured from outside, ended where it keeps."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.arrays import Segments
 from worker.backends.engines.base import EngineLaunch
 from worker.backends.engines.meter import Held, Meter, Steps
-from worker.backends.isolation.answers import Call, OnReport
+from worker.backends.engines.opened_model import OpenedModel
+from worker.backends.engines.patience import end_unless_answered, later
+from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError
+from worker.backends.isolation.codec import RemoteError
 from worker.backends.isolation.endings import Ending
 from worker.core.cancellation import CancelToken
-from worker.core.errors import CancelledError, DeadlineExceededError
+from worker.core.errors import CancelledError, DeadlineExceededError, WorkerError
 from worker.core.records import HOST, Footprint, Receipt
-from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent, SureLock, SureRLock
 from worker.telemetry.process_figures import mapped_bytes, private_bytes
 
@@ -34,68 +39,50 @@ IDLE_S = 60.0
 """A process without models is kept so long: starting another takes half a second."""
 
 _HOST_MODULE = "worker.backends.engines.host"
+_ENDED = "its process ended"
 
 Start = Callable[[], ChildProcess]
 
 
-class _Model:
-    """A model in the process."""
+class Idle(Record):
+    """A process without models."""
 
-    def __init__(
-        self,
-        launch: EngineLaunch,
-        meter: Meter,
-        opened_bytes: int | None,
-        mapped_bytes: int,
-        process_bytes: int | None,
-    ) -> None:
-        self.launch = launch
-        self.meter = meter
-        self.opened_bytes = opened_bytes
-        self.loaded_bytes = None if opened_bytes is None else opened_bytes + mapped_bytes
-        self.process_bytes = process_bytes
-        # Mutable: what it grew by, what the library says of its cache, and how long shrinking took.
-        self.grown_bytes = 0
-        self.figures: Mapping[str, int | None] = {}
-        self.shrink_ms: int | None = None
-        self.shrunk_bytes = 0
+    child: ChildProcess
+    engines: frozenset[str] = frozenset()
+    """The libraries that it has imported."""
+    empty_bytes: int | None = 0
+    """What it took with them, before any model."""
 
-    @property
-    def footprint(self) -> Footprint:
-        """What it takes."""
-        figures = {name: self.figures.get(name) for name in ("kv_bytes", "kv_bytes_per_token")}
-        return Footprint(
-            self.loaded_bytes,
-            self.grown_bytes,
-            self.process_bytes,
-            **figures,
-            shrink_ms=self.shrink_ms,
-            shrunk_bytes=self.shrunk_bytes,
-        )
+
+FindIdle = Callable[[str], Idle | None]
+"""Looks for a process without models that has imported an engine's library."""
+
+
+class EndedUnderOthersError(EndedError):
+    """The process ended while it opened a model and other models of it worked: either may have been the cause."""
 
 
 class EngineProcess:
     """At most one process at a time, and the models in it. Thread-safe. EndedError where it ends during a call."""
 
-    def __init__(self, start: Start, held: Held) -> None:
+    def __init__(self, start: Start, find_idle: FindIdle, held: Held) -> None:
         self._start = start
+        self._find_idle = find_idle
         self._held = held
         self._changing = SureRLock()
         """Held while a model comes, goes or shrinks, so that no two are measured as one."""
         self._lock = SureLock()
-        # All mutable state: the process, its models by handle, what it takes without any, and its libraries.
+        # All mutable state: the process, models by handle (of one that has just ended, too, until that is told of),
+        # what it took before any and what of earlier ones is left in it, its libraries, and how many calls work there.
         self._child: ChildProcess | None = None
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, OpenedModel] = {}
+        self._working = self._works = 0
         self._empty_bytes: int | None = None
-        self._engines: set[str] = set()
+        self._left_bytes = 0
+        self._engines: frozenset[str] = frozenset()
         self._idle: SureEvent | None = None
         self._segments = Segments()
-
-    @property
-    def pid(self) -> int | None:
-        """The process's id; None while there is none."""
-        child = self._child
-        return None if child is None else child.pid
+        self._numbers = itertools.count()
 
     # ---- coming ----
 
@@ -106,23 +93,31 @@ class EngineProcess:
             token.check()
             self._stop_waiting()
             child = self._child
-            if child is None:
-                child = self._child = self._start()
-                self._engines.clear()
-                self._empty_bytes = 0
+            if child is None or child.end is not None:  # what was in it goes with it: see ``ended``
+                idle = self._find_idle(launch.engine) or Idle(self._start())
+                child = self._child = idle.child
+                self._engines, self._empty_bytes = idle.engines, idle.empty_bytes
+            works, working = self._works, self._working
             try:
                 self._prepare(child, launch.engine)
                 before, host_before = _both(meter, host, child.pid)
+                self._note_left(child, host_before)
                 arguments = {"engine": launch.engine, "path": str(launch.path), "params": dict(launch.params)}
                 figures = self._open(child, handle, arguments, token)
                 after, host_after = _both(meter, host, child.pid)
+            except EndedError as error:
+                self._end_if_empty("could not open its model")
+                if working or self._works != works:
+                    raise EndedUnderOthersError(error.end) from error
+                raise
             except BaseException:
                 self._end_if_empty("could not open its model")
                 raise
             grown, mapped = host.grown(host_before, host_after), mapped_bytes(child.pid, launch.files)
             process_bytes = None if grown is None else grown + mapped
             on_host = meter.device_id == HOST
-            model = _Model(launch, meter, meter.grown(before, after), mapped if on_host else 0, process_bytes)
+            opened, mapped_here = meter.grown(before, after), mapped if on_host else 0
+            model = OpenedModel(child, launch, meter, opened, mapped_here, process_bytes)
             model.figures = figures
             with self._lock:
                 if self._child is not child:
@@ -137,77 +132,100 @@ class EngineProcess:
         before = 0 if not self._engines else private_bytes(child.pid)
         self._ask(child, "", "prepare", {"engine": engine}, RELEASE_S)
         after = private_bytes(child.pid)
-        self._engines.add(engine)
+        self._engines |= {engine}
         if None in {self._empty_bytes, before, after}:
             self._empty_bytes = None
         else:
             self._empty_bytes = (self._empty_bytes or 0) + max(0, (after or 0) - (before or 0))
 
+    def _note_left(self, child: ChildProcess, taken: int | None) -> None:
+        """Note what earlier models have left behind, where there are no others: it is none of the next one's."""
+        if not any(each.child is child for each in self._models.values()):
+            known = taken is not None and self._empty_bytes is not None
+            self._left_bytes = max(0, (taken or 0) - (self._empty_bytes or 0)) if known else 0
+
     def _open(
         self, child: ChildProcess, handle: str, arguments: dict[str, Any], token: CancelToken
     ) -> Mapping[str, int | None]:
         """Open it. No library lets go of that half-way: a process of which the answer is not awaited is ended."""
-        opened = _later(
-            OPEN_S, lambda: child.kill(f"had not opened its model after {OPEN_S:g} s and was killed")
-        )
         try:
             entry = f"{_HOST_MODULE}:open_session"
             undo: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:close_session", {}, {})
             figures: dict[str, int | None] = child.call(
-                "work", handle, entry, arguments, {}, token=token, undo=undo
+                "work", handle, entry, arguments, {}, token=token, undo=undo, patience_s=OPEN_S
             )
         except (CancelledError, DeadlineExceededError):
             self._end_if_empty("was opening a model that is not wanted any more")
             raise
-        finally:
-            opened.set()
         return figures
 
     # ---- being used ----
 
     def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
-        """Do work on a model there, and measure what it left behind. KeyError for one that is not there."""
-        child, model = self._child, self._models[handle]
-        if child is None:
-            raise KeyError(handle)
+        """Do work on a model there, and measure what it left behind. KeyError for one that is not there.
+
+        Shared memory under way is taken back by whoever sent it: of a call that is given up, when it is answered.
+        """
+        model = self._models[handle]
+        child, number = model.child, next(self._numbers)
         rest, arrays = self._segments.send(work.arguments)
-        entry, arguments = f"{_HOST_MODULE}:work", {"entry": work.entry, "arguments": rest, "arrays": arrays}
-        call = child.answers.begin("work", (handle, entry, arguments, work.lent), token, on_report=report)
-        answered = False
+        entry = f"{_HOST_MODULE}:work"
+        arguments = {"entry": work.entry, "arguments": rest, "number": number, "arrays": arrays}
+        received: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:received", {"number": number}, {})
+        over, given_up = partial(self._work_is_over, arrays), False
+        with self._lock:
+            self._working, self._works = self._working + 1, self._works + 1
         try:
-            with token.telling(lambda: child.answers.cancel(call)):
-                try:
+            call = child.answers.begin("work", (handle, entry, arguments, work.lent), token, on_report=report)
+            try:
+                with token.telling(lambda: child.answers.cancel(call)):
                     child.answers.wait_while(call, token)
-                except (CancelledError, DeadlineExceededError):
-                    answered = child.answers.abandon(call, on_answer=lambda: self._segments.done(arrays))
-                    _end_unless_answered(child, call)
-                    raise
-            answered = True
+            except (CancelledError, DeadlineExceededError):
+                given_up = not child.answers.abandon(call, undo=received, on_answer=over)
+                if given_up:
+                    end_unless_answered(child, call, WORK_S)
+                else:
+                    child.begin(*received)
+                raise
             answer = child.finish(call)
         finally:
-            if answered:  # else it may be read yet: it is taken back with the answer, or the process's end
-                self._segments.done(arrays)
+            if not given_up:
+                over()
             self._note_growth(model)
         model.figures, sent = answer["figures"], answer["arrays"]
-        result = self._segments.receive(answer["result"], sent, copied=True)
-        if sent is not None:
-            child.begin("work", handle, f"{_HOST_MODULE}:received", {"arrays": sent}, {})
-        return result
+        try:
+            return self._segments.receive(answer["result"], sent, copied=True)
+        finally:
+            if sent is not None:
+                child.begin(*received)
 
-    def _note_growth(self, model: _Model) -> None:
+    def _work_is_over(self, arrays: dict[str, Any] | None) -> None:
+        """Note that a call is answered: what was sent with it is not read any more."""
+        self._segments.done(arrays)
+        with self._lock:
+            self._working -= 1
+
+    def _note_growth(self, model: OpenedModel, *, exact: bool = False) -> None:
         """Count what the process grew by, beyond what is known of its models, as the working memory of this one."""
-        pid, empty, device_id = self.pid, self._empty_of(model), model.meter.device_id
-        taken = None if pid is None else model.meter.taken_quickly(pid)
+        child, empty, device_id = model.child, self._empty_of(model), model.meter.device_id
+        measure = model.meter.taken if exact else model.meter.taken_quickly
+        taken = None if child.end is not None else measure(child.pid)
         if taken is None or empty is None:
             return
+        if device_id == HOST:
+            empty += self._left_bytes
         with self._lock:
-            here = [each for each in self._models.values() if each.meter.device_id == device_id]
+            here = [
+                each
+                for each in self._models.values()
+                if each.child is child and each.meter.device_id == device_id
+            ]
             if any(each.opened_bytes is None for each in here):
                 return  # its share can't be told from theirs
             known = sum((each.opened_bytes or 0) + each.grown_bytes for each in here)
             model.grown_bytes = max(0, model.grown_bytes + taken - empty - known)
 
-    def _empty_of(self, model: _Model) -> int | None:
+    def _empty_of(self, model: OpenedModel) -> int | None:
         """Return what the process holds without models, where this one is: of another device than the machine, nothing."""
         return self._empty_bytes if model.meter.device_id == HOST else 0
 
@@ -220,23 +238,39 @@ class EngineProcess:
     def shrink(self, handle: str) -> Receipt:
         """Have a model's working memory given back; it is in no use. KeyError.
 
-        Where less than half of it came back, the model is opened anew, if its engine can do that.
+        Where less than half of it came back, the model is opened anew, if its engine can do that. EndedError where it
+        can't be opened any more: then it is gone.
         """
         with self._changing:
-            child, model = self._there(handle)
-            claimed, began = model.grown_bytes, time.monotonic()
-            steps = self._steps(child, model)
+            model = self._models[handle]
+            self._note_growth(model, exact=True)
+            child, claimed, began = model.child, model.grown_bytes, time.monotonic()
+            steps = self._steps(model)
             model.figures = self._ask(child, handle, "shrink", {}, RELEASE_S)
             steps.add("the engine gave working memory back")
             child.call("trim", HOST, patience_s=RELEASE_S)
             steps.add("free pages went back to the system")
-            if (steps.returned or 0) < claimed // 2 and self._ask(child, handle, "reopen", {}, OPEN_S):
+            if (steps.returned or 0) < claimed // 2 and self._reopen(handle, model):
                 child.call("trim", HOST, patience_s=RELEASE_S)
                 steps.add("the engine opened the model anew")
             model.shrink_ms = round((time.monotonic() - began) * 1000)
-            self._note_growth(model)
+            self._note_growth(model, exact=True)
             model.shrunk_bytes = model.grown_bytes
             return Receipt(claimed, steps.returned, steps.done)
+
+    def _reopen(self, handle: str, model: OpenedModel) -> bool:
+        """Have a model opened anew. False if its engine can't do that."""
+        try:
+            return bool(self._ask(model.child, handle, "reopen", {}, OPEN_S))
+        except (RemoteError, WorkerError) as error:  # there is no session of it any more
+            with self._lock:
+                self._models.pop(handle, None)
+            if self._alone(model):
+                self.end("could not open its model anew")
+            else:
+                self._ask(model.child, handle, "close_session", {}, RELEASE_S)
+            why = f"it could not be opened anew after it had given working memory back: {error}"
+            raise EndedError(Ending(why, ran_out=False)) from error
 
     def unload(self, handle: str) -> Receipt:
         """Give a model up, and end the process where that alone returns what it took. KeyError.
@@ -246,68 +280,90 @@ class EngineProcess:
         3. Where that is less than ``ENOUGH`` of what it took, and no other model is there, the process ends.
         """
         with self._changing:
-            child, model = self._there(handle)
-            self._note_growth(model)
-            claimed = None if model.loaded_bytes is None else model.loaded_bytes + model.grown_bytes
-            steps = self._steps(child, model)
+            model = self._models[handle]
+            child, steps, own = model.child, self._steps(model), None
             try:
                 self._ask(child, handle, "close_session", {}, RELEASE_S)  # 1
                 steps.add("the engine dropped the model")
                 child.call("trim", HOST, patience_s=RELEASE_S)  # 2
                 steps.add("free pages went back to the system")
             except EndedError:
-                steps.end("its process ended")
+                steps.end(_ENDED)
+                own = self._empty_bytes
             self._segments.clear()
             with self._lock:
                 self._models.pop(handle, None)
-                alone = not self._models
-            if alone and self._child is child:
-                if steps.kept_share(self._empty_of(model)) > 1 - ENOUGH:  # 3
+            if self._child is child and child.end is None and self._alone(model):
+                if steps.kept_share() > 1 - ENOUGH:  # 3
                     self.end("kept memory of a model that was unloaded")
-                    steps.end("its process ended")
+                    steps.end(_ENDED)
+                    own = self._empty_bytes
                 else:
                     self._wait_idle()
-            return Receipt(claimed, steps.returned, steps.done)
+            return Receipt(None, steps.returned, steps.done, own)
 
-    def _there(self, handle: str) -> tuple[ChildProcess, _Model]:
+    def _alone(self, model: OpenedModel) -> bool:
+        """Tell whether no other model is in the process of one."""
         with self._lock:
-            if self._child is None:
-                raise KeyError(handle)
-            return self._child, self._models[handle]
+            return not any(each.child is model.child for each in self._models.values() if each is not model)
 
-    def _steps(self, child: ChildProcess, model: _Model) -> Steps:
+    def _steps(self, model: OpenedModel) -> Steps:
         files = tuple(file for each in self._models.values() for file in each.launch.files)
+        pid, on_host = model.child.pid, model.meter.device_id == HOST
 
         def taken() -> int | None:
-            found = None if model.opened_bytes is None else model.meter.taken(child.pid)
-            on_host = model.meter.device_id == HOST
-            return found + mapped_bytes(child.pid, files) if found is not None and on_host else found
+            found = None if model.opened_bytes is None else model.meter.taken(pid)
+            return found + mapped_bytes(pid, files) if found is not None and on_host else found
 
-        return Steps(taken)
+        return Steps(taken, self._empty_of(model))
 
     # ---- ending ----
+
+    def give_idle(self, engine: str) -> Idle | None:
+        """Hand a process over that is kept without models, and has this library. Waits for nothing."""
+        if engine not in self._engines or not self._changing.acquire(blocking=False):
+            return None
+        try:
+            child = self._child
+            if self._idle is None or child is None or child.end is not None:
+                return None
+            self._stop_waiting()
+            with self._lock:
+                self._child = None
+            return Idle(child, self._engines, self._empty_bytes)
+        finally:
+            self._changing.release()
 
     def ended(self, child: ChildProcess) -> tuple[str, ...]:
         """Note that a process ended by itself. Returns the handles of the models that went with it."""
         with self._lock:
-            if self._child is not child:
-                return ()
-            self._child, gone, self._models = None, tuple(self._models), {}
-            return gone
+            if self._child is child:
+                self._child = None
+            return self._take_out(child)
 
     def end(self, why: str) -> None:
         """End the process, and all that is in it."""
         with self._lock:
-            child, self._child, self._models = self._child, None, {}
+            child, self._child = self._child, None
+            if child is not None:
+                self._take_out(child)
         if child is not None:
             child.kill(f"was ended: it {why}")
 
+    def _take_out(self, child: ChildProcess) -> tuple[str, ...]:
+        """Forget the models of a process, and return their handles; the lock is held."""
+        gone = tuple(handle for handle, each in self._models.items() if each.child is child)
+        for handle in gone:
+            del self._models[handle]
+        return gone
+
     def _end_if_empty(self, why: str) -> None:
-        if not self._models:
+        child = self._child
+        if not any(each.child is child for each in self._models.values()):
             self.end(why)
 
     def _wait_idle(self) -> None:
-        self._idle = _later(IDLE_S, self._end_idle)
+        self._idle = later(IDLE_S, self._end_idle)
 
     def _end_idle(self) -> None:
         with self._changing:
@@ -330,22 +386,3 @@ def _both(meter: Meter, host: Meter, pid: int) -> tuple[int | None, int | None]:
     """Return what a process holds where its model is, and of the machine's memory."""
     on_host = host.taken(pid)
     return (on_host if meter.device_id == HOST else meter.taken(pid)), on_host
-
-
-def _end_unless_answered(child: ChildProcess, call: Call) -> None:
-    """End a process whose work does not stop although no caller waits for it any more."""
-
-    def wait_or_kill() -> None:
-        if not child.answers.wait(call, WORK_S):
-            child.kill(
-                f"did not stop {WORK_S:g} s after its work was cancelled, or its time was up, and was killed"
-            )
-
-    start_thread(wait_or_kill, "engine-patience")
-
-
-def _later(seconds: float, do: Callable[[], object]) -> SureEvent:
-    """Do something after so long, unless what is returned is set by then."""
-    over = SureEvent()
-    start_thread(lambda: None if over.wait(seconds) else do(), "engine-timer")
-    return over

@@ -5,17 +5,30 @@ from typing import Any
 
 import torch
 
+from worker.backends.engines.base import EngineError
 from worker.core.cancellation import CancelToken
 
 
 class TorchScriptEngine:
-    """The library."""
+    """The library. How many threads it uses is set for each model: its process may have had another before."""
+
+    def __init__(self) -> None:
+        self._threads = torch.get_num_threads()
+
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Raise EngineError for a GPU that this build of torch has not."""
+        if params["device"] != "cpu" and not torch.cuda.is_available():
+            raise EngineError(
+                f"it is for {params['device']}, and torch {torch.__version__} as it is installed finds no GPU: install"
+                " the build of it for yours"
+            )
+        return ()
 
     def open(self, path: str, params: dict[str, Any], token: CancelToken) -> "TorchScriptSession":
         """Load a program, for being used and not trained."""
         token.check()
-        if params["threads"]:
-            torch.set_num_threads(params["threads"])
+        self.check(params)
+        torch.set_num_threads(params["threads"] or self._threads)
         return TorchScriptSession(path, params["device"])
 
 

@@ -6,6 +6,7 @@ waited for with a time limit (Windows), a thread of its own reads all the same.
 """
 
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +28,12 @@ _LOOK_AGAIN_S = 0.05
 
 LAST_WORD_S = 0.25
 """How long the answer to a call is waited for once it was cancelled, or its time is up."""
+
+WORK = "work"
+"""The call that carries values of others' code."""
+
+SUCCEEDED, FAILED = 2, 3
+"""So many fields has an answer."""
 
 READS_ALONE = sys.platform == "win32"
 """Whether a thread of its own reads."""
@@ -72,7 +79,8 @@ class Answers:
         self._lock = SureLock()
         self._reading = SureLock()
         """Held by who reads."""
-        # All mutable state: the calls on their way, what ended them all, and whether there is more to read.
+        # All mutable state: the calls on their way, what ended them all, and whether there is more to read. Whoever
+        # takes a call out is who answers it.
         self._calls: dict[int, Call] = {}
         self._end: Ending | None = None
         self._more = True
@@ -92,15 +100,16 @@ class Answers:
         """Call, and go on; ``on_answer`` is called once it is answered, or never will be."""
         call = Call(next(self._numbers), do, on_answer, on_report)
         left_ns = None if token is None else token.left_ns
-        with self._lock:
-            end = self._end
-            if end is None:
-                self._calls[call.number] = call
+        self._calls[call.number] = call
+        end = self._end
         if end is not None:
-            self._answer(call, end)
+            if self._calls.pop(call.number, None) is not None:  # else it was ended with the others
+                self._answer(call, end)
             return call
-        with suppress(OSError):  # it has ended, and whoever watches it says so
-            self._pipe.send({"call": call.number, "do": do, "with": arguments, "left_ns": left_ns})
+        try:
+            self._pipe.send([call.number, do, arguments, left_ns], any_values=do == WORK)
+        except OSError:
+            return call  # it has ended, and whoever watches it says so
         return call
 
     def wait(self, call: Call, seconds: float | None = None) -> bool:
@@ -115,17 +124,26 @@ class Answers:
                     self._read_for(call, left)
                 finally:
                     self._reading.release()
-                    self._hand_on()
+                    if self._calls:
+                        self._hand_on()
             else:
                 self._follow(call, left)
         return True
 
-    def wait_while(self, call: Call, token: CancelToken, undo: tuple[Any, ...] | None = None) -> None:
+    def wait_while(
+        self,
+        call: Call,
+        token: CancelToken,
+        undo: tuple[Any, ...] | None = None,
+        patience_s: float = math.inf,
+    ) -> None:
         """Wait for an answer until the token ends, and for a moment more: it says what became of the call.
 
         Raises what the token raises where there is none; then ``undo`` is called if the call is done in the end.
+        Returns without an answer after ``patience_s``.
         """
-        while call.answer is None:
+        end = time.monotonic() + patience_s
+        while call.answer is None and time.monotonic() < end:
             left_ns = token.left_ns
             if self.wait(call, _LOOK_AGAIN_S if left_ns is None else min(_LOOK_AGAIN_S, left_ns / 1e9)):
                 return
@@ -154,7 +172,7 @@ class Answers:
         """Ask for a call to be given up; its answer says whether it was."""
         if call.number in self._calls:
             with suppress(OSError):
-                self._pipe.send({"cancel": call.number})
+                self._pipe.send([call.number])
 
     def read_what_came(self) -> None:
         """Hand out answers that no caller waits for, unless somebody reads."""
@@ -174,11 +192,10 @@ class Answers:
             finally:
                 self._reading.release()
         self._more = False
-        with self._lock:
-            self._end = end
-            calls, self._calls = list(self._calls.values()), {}
-        for call in calls:
-            self._answer(call, end)
+        self._end = end
+        with suppress(KeyError):
+            while True:
+                self._answer(self._calls.popitem()[1], end)
 
     # ---- inside ----
 
@@ -200,7 +217,7 @@ class Answers:
                 self._hand_out(message)
             except TimeoutError:
                 return
-            except (BrokenFrameError, KeyError, OSError, TypeError, ValueError):
+            except (BrokenFrameError, IndexError, KeyError, OSError, TypeError, ValueError):
                 self._more = False
                 self._on_broken()
                 return
@@ -208,27 +225,32 @@ class Answers:
                 wait_s = min(end - time.monotonic(), _LONGEST_LOOK_S)
 
     def _hand_out(self, message: Message) -> None:
-        reported = message.get("report")
-        take = self._calls.get if reported else self._calls.pop
-        call = take(message["call"], None)
-        if call is None:
+        if len(message) <= FAILED:
+            call = self._calls.pop(message[0], None)
+            if call is not None:
+                if len(message) < SUCCEEDED:
+                    raise BrokenFrameError(message)
+                self._answer(call, message)
             return
-        if reported:
-            call.on_report(*map(int, reported))
-        else:
-            self._answer(call, message)
+        number, _, _, (completed, total) = message
+        call = self._calls.get(number)
+        if call is not None:
+            call.on_report(int(completed), int(total))
 
     def _answer(self, call: Call, answer: Message | Ending) -> None:
-        with self._lock:
+        self._lock.acquire()
+        try:
             call.answer = answer
             if call.do not in QUESTIONS:
                 self.changed += 1
             on_answer, woken = call.on_answer, call.woken
+        finally:
+            self._lock.release()
         if on_answer is not None:
             on_answer()
         if woken is not None:
             woken.set()
-        if call.undo is not None and isinstance(answer, dict) and "result" in answer:
+        if call.undo is not None and isinstance(answer, list) and len(answer) == SUCCEEDED:
             self.begin(call.undo[0], call.undo[1:])
 
     def _follow(self, call: Call, seconds: float) -> None:
@@ -244,10 +266,25 @@ class Answers:
     def _hand_on(self) -> None:
         """Wake one who waits, to read from here on."""
         with self._lock:
-            waiting = next((each.woken for each in self._calls.values() if each.woken is not None), None)
+            calls = tuple(self._calls.values())
+            waiting = next((each.woken for each in calls if each.woken is not None), None)
         if waiting is not None:
             waiting.set()
 
 
-QUESTIONS = frozenset({"readings", "processes", "check", "check_restart", "notes", "live", "read", "tick"})
-"""Calls that change nothing that figures tell of. A tick may: it is seen when it is looked for next."""
+QUESTIONS = frozenset(
+    {
+        "start",
+        "readings",
+        "processes",
+        "check",
+        "check_restart",
+        "notes",
+        "live",
+        "map",
+        "read",
+        "read_file",
+        "tick",
+    }
+)
+"""Calls that change nothing that figures tell of. A tick may: it is seen when figures are taken next."""

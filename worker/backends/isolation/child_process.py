@@ -1,6 +1,7 @@
 """A device's process as the worker sees it: started, called, and answered for when it ends."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from protocol.record import Record
-from worker.backends.isolation.answers import Answers, Call, OnReport, no_report
+from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport, no_report
 from worker.backends.isolation.codec import error_of
-from worker.backends.isolation.endings import Ending, ending
+from worker.backends.isolation.endings import Ending
+from worker.backends.isolation.figures_page import Dated, FiguresReader
 from worker.backends.isolation.frames import FramePipe
 from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
+from worker.core.exit_codes import ending
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
+from worker.telemetry.process_memory import note_start
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _OWN = ("worker", "protocol")
@@ -29,6 +33,9 @@ _LENT = ("annotated_types", "typing_extensions")
 
 _LAST_LINES = 20
 _LONGEST_LINE_BYTES = 2**16
+_AT_ONCE_S = 0.01
+"""What takes longer than this can be cancelled."""
+
 _GOING_S = 5.0
 """How long a process may take to go once it was asked or told to."""
 
@@ -66,7 +73,10 @@ class ChildProcess:
         self._why: str | None = None
         self._end: Ending | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._process = _start(launch, slots)
+        life = next(slots.lives)
+        self.page = FiguresReader(slots.page, life)
+        self._process = _start(launch, slots, life)
+        note_start()
         self.pid = self._process.pid
         self._pipe, self._stderr = _ends(self._process)
         self._answers = Answers(self._pipe, self._write_broken)
@@ -98,8 +108,11 @@ class ChildProcess:
         call = self._answers.begin(do, arguments, token, on_report=on_report)
         if token is None:
             return self.finish(call, patience_s)
-        with token.telling(lambda: self._answers.cancel(call)):
-            self._answers.wait_while(call, token, undo)
+        if not self._answers.wait(call, _AT_ONCE_S):  # what is quick need not be ready to be cancelled
+            with token.telling(lambda: self._answers.cancel(call)):
+                self._answers.wait_while(call, token, undo, math.inf if patience_s is None else patience_s)
+        if call.answer is None:
+            self._kill_hanging(call, patience_s)
         return self.finish(call)
 
     def begin(
@@ -111,17 +124,26 @@ class ChildProcess:
 
     def finish(self, call: Call, patience_s: float | None = None) -> Any:
         """Wait for an answer. Raises as ``call`` does."""
-        if not self._answers.wait(call, patience_s):
-            self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
-            self._answers.wait(call)
+        if call.answer is None and not self._answers.wait(call, patience_s):
+            self._kill_hanging(call, patience_s)
         answer = call.answer
         if isinstance(answer, Ending):
             raise EndedError(answer)
         if answer is None:
             raise AssertionError(call.do)
-        if "error" in answer:
-            raise error_of(answer["error"])
-        return answer["result"]
+        if len(answer) == SUCCEEDED:
+            return answer[1]
+        raise error_of(answer[2])
+
+    def _kill_hanging(self, call: Call, patience_s: float | None) -> None:
+        self.kill(f"did not answer {call.do!r} within {patience_s:g} s and was killed")
+        self._answers.wait(call)
+
+    def figures(self, device_id: str) -> Dated | None:
+        """Return a device's figures on the page; None where something was changed since. Never waits."""
+        changed = self._answers.changed
+        found = self.page.read(device_id)
+        return None if found is None or found.changes < changed else found
 
     @property
     def answers(self) -> Answers:
@@ -191,11 +213,12 @@ class ChildProcess:
         return Ending(f"process {self.pid} {said}{words}", ran_out)
 
 
-def _start(launch: Launch, slots: Slots) -> "subprocess.Popen[bytes]":
+def _start(launch: Launch, slots: Slots, life: int) -> "subprocess.Popen[bytes]":
     setup = {
         "factory": launch.factory,
         "options": launch.options,
         "slots": slots.place,
+        "life": life,
         "parent": os.getpid(),
         "own": {name: _folder_of(name) for name in _OWN},
         "lent": {name: _folder_of(name) for name in _LENT},
@@ -225,7 +248,7 @@ def _environment(python: str) -> dict[str, str]:
 def _ends(process: "subprocess.Popen[bytes]") -> tuple[FramePipe, Any]:
     if process.stdin is None or process.stdout is None or process.stderr is None:
         raise AssertionError(process)
-    pipe = FramePipe(os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno()))
+    pipe = FramePipe(os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno()), waits_briefly=True)
     process.stdin.close()
     process.stdout.close()
     return pipe, process.stderr

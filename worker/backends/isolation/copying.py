@@ -3,52 +3,91 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import TracebackType
 from typing import Any, Self
 
-from worker.backends.host_memory import address_of, copy
+from worker.backends.base import Piecewise
+from worker.backends.host_memory import copy_between
 from worker.backends.isolation.answers import LAST_WORD_S, Call
 from worker.backends.isolation.child_process import ChildProcess
 from worker.backends.isolation.slots import SLOT_BYTES, Slots
+from worker.backends.pieces import Done
 from worker.core.cancellation import CancelToken
 
 _ON_THEIR_WAY = 3
 """Pieces of one copy that may be under way at once: one being filled, one being emptied, one between."""
 
+FILE_PIECE_BYTES = 32 * 2**20
+"""What needs no slot is cut into pieces of this size, for progress and cancelling."""
+
 _LOOK_AGAIN_S = 0.05
 """Who waits for a slot looks this often whether its own request has ended."""
+
+
+def no_report(_completed_bytes: int) -> None:
+    """Tell no one how far a copy has come."""
 
 
 def send(
     child: ChildProcess, slots: Slots, do: str, name: str, offset: int, data: memoryview, token: CancelToken
 ) -> None:
     """Copy to the device: ``do`` is called with (name, offset, slot, length) for each piece."""
-    with _UnderWay(child, token) as under_way:
-        for start, length in _pieces(len(data)):
-            token.check()
-            slot = under_way.slot(slots)
-            _copy(slots.view(slot, length), data[start : start + length])
-            under_way.begin(slots, slot, do, name, offset + start, slot, length)
-        under_way.finish_all()
+    with Sending(child, slots, do, name, token) as sending:
+        sending(offset, data)
 
 
 def receive(
     child: ChildProcess, slots: Slots, name: str, offset: int, into: memoryview, token: CancelToken
 ) -> None:
     """Copy from the device."""
-    with _UnderWay(child, token) as under_way:
-        for start, length in _pieces(len(into)):
+
+    def take(at: int, piece: memoryview) -> None:
+        copy_between(into[at - offset : at - offset + len(piece)], piece)
+
+    receive_each(child, slots, name, offset, len(into), take, token)
+
+
+def receive_each(
+    child: ChildProcess, slots: Slots, name: str, offset: int, length: int, take: Piecewise, token: CancelToken,
+    done: Done = no_report,
+) -> None:  # fmt: skip
+    """Copy from the device, and hand out the pieces in order, each where it arrived."""
+
+    def arrive(at: int, piece: memoryview) -> None:
+        take(at, piece)
+        done(at - offset + len(piece))
+
+    with _UnderWay(child, slots, token) as under_way:
+        for start, size in _pieces(offset, length):
             token.check()
-            slot = under_way.slot(slots)
-            arrived = partial(_take, slots, slot, into[start : start + length])
-            under_way.begin(slots, slot, "read", name, offset + start, slot, length, arrived=arrived)
-        under_way.finish_all()
+            slot = under_way.slot()
+            under_way.begin(
+                slot, partial(arrive, start, slots.view(slot, size)), "read", name, start, slot, size
+            )
+
+
+def copy_file(
+    child: ChildProcess, slots: Slots, do: str, name: str, path: str, size: int, token: CancelToken, done: Done
+) -> None:  # fmt: skip
+    """Have the process copy between a block and a file that it has mapped; ``do`` says which way."""
+    with _UnderWay(child, slots, token) as under_way:
+        for start in range(0, size, FILE_PIECE_BYTES):
+            token.check()
+            under_way.make_way()
+            length = min(FILE_PIECE_BYTES, size - start)
+            under_way.begin(None, partial(done, start + length), do, name, start, length, path, size)
+
+
+def _nothing() -> None:
+    """Give back no slot."""
 
 
 class _UnderWay:
     """The pieces of one copy that are on their way, oldest first; none is when the block ends."""
 
-    def __init__(self, child: ChildProcess, token: CancelToken) -> None:
+    def __init__(self, child: ChildProcess, slots: Slots, token: CancelToken) -> None:
         self._child = child
+        self._slots = slots
         self._token = token
         self._pieces: deque[tuple[Call, Callable[[], None], Callable[[], None]]] = deque()
 
@@ -57,9 +96,19 @@ class _UnderWay:
         self._cancelling.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._pieces and error is None:
+                self._finish_oldest()
+        finally:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Leave what is on its way yet, because the copy failed, to whoever reads its answer."""
         self._cancelling.__exit__(None, None, None)
-        self._cancel()  # where the copy failed; nothing is left otherwise
+        self._cancel()
         while self._pieces:
             call, _, give_back = self._pieces.popleft()
             answers = self._child.answers
@@ -68,12 +117,11 @@ class _UnderWay:
             ):  # else the device may use its slot until then
                 give_back()
 
-    def slot(self, slots: Slots) -> int:
+    def slot(self) -> int:
         """Take a slot, finishing pieces of our own rather than wait for others' where that can help."""
-        while len(self._pieces) >= _ON_THEIR_WAY:
-            self._finish_oldest()
+        self.make_way()
         while True:
-            slot = slots.take(wait_s=0 if self._pieces else _LOOK_AGAIN_S)
+            slot = self._slots.take(wait_s=0 if self._pieces else _LOOK_AGAIN_S)
             if slot is not None:
                 return slot
             if self._pieces:
@@ -82,16 +130,15 @@ class _UnderWay:
                 self._token.check()
                 self._child.answers.read_what_came()
 
-    def begin(
-        self, slots: Slots, slot: int, do: str, *arguments: Any, arrived: Callable[[], None] = lambda: None
-    ) -> None:
-        """Send a piece on its way; ``arrived`` is called once the device is done with it."""
+    def begin(self, slot: int | None, arrived: Callable[[], None], do: str, *arguments: Any) -> None:
+        """Send a piece on its way; ``arrived`` is called once the device is done with it, and with its slot."""
         call = self._child.begin(do, *arguments, token=self._token)
-        self._pieces.append((call, arrived, partial(slots.give_back, slot)))
+        give_back = _nothing if slot is None else partial(self._slots.give_back, slot)
+        self._pieces.append((call, arrived, give_back))
 
-    def finish_all(self) -> None:
-        """Wait for all of them."""
-        while self._pieces:
+    def make_way(self) -> None:
+        """Wait until one more piece may be on its way."""
+        while len(self._pieces) >= _ON_THEIR_WAY:
             self._finish_oldest()
 
     def _finish_oldest(self) -> None:
@@ -109,18 +156,36 @@ class _UnderWay:
             self._child.answers.cancel(call)
 
 
-def _pieces(length: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, length, SLOT_BYTES):
-        yield start, min(SLOT_BYTES, length - start)
+class Sending(_UnderWay):
+    """A copy to the device that goes on from one part to the next; what was put is there when the block ends."""
+
+    def __init__(self, child: ChildProcess, slots: Slots, do: str, name: str, token: CancelToken) -> None:
+        super().__init__(child, slots, token)
+        self._do = do
+        self._name = name
+
+    def __call__(self, offset: int, data: memoryview) -> None:
+        """Send bytes on their way; they may be changed from then on. Raises what became of those before."""
+        self.put_each(
+            offset,
+            len(data),
+            lambda at, piece: copy_between(piece, data[at - offset : at - offset + len(piece)]),
+        )
+
+    def put_each(self, offset: int, length: int, fill: Piecewise, done: Done = no_report) -> None:
+        """Have each piece filled where it is sent from."""
+        for start, size in _pieces(offset, length):
+            self._token.check()
+            slot = self.slot()
+            try:
+                fill(start, self._slots.view(slot, size))
+            except BaseException:
+                self._slots.give_back(slot)
+                raise
+            arrived = partial(done, start - offset + size)
+            self.begin(slot, arrived, self._do, self._name, start, slot, size)
 
 
-def _take(slots: Slots, slot: int, into: memoryview) -> None:
-    _copy(into, slots.view(slot, len(into)))
-
-
-def _copy(to: memoryview, from_: memoryview) -> None:
-    """Copy with the interpreter's lock free where both ends can be addressed."""
-    if from_.readonly:
-        to[:] = from_
-    else:
-        copy(address_of(to), address_of(from_), len(to))
+def _pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:
+    for start in range(offset, offset + length, SLOT_BYTES):
+        yield start, min(SLOT_BYTES, offset + length - start)

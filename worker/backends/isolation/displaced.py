@@ -47,6 +47,8 @@ class Displaced:
 
     def bytes_of(self, device_id: str) -> int:
         """Return what those of a device take there, once they are back."""
+        if not self._blocks:
+            return 0
         with self._lock:
             blocks = [block.held for block in self._blocks.values()]
             return sum(block.actual_bytes for block in blocks if block.request.device_id == device_id)
@@ -66,6 +68,8 @@ class Displaced:
 
     def read(self, name: str, offset: int, into: memoryview) -> bool:
         """Copy out of a block. False if it is not here."""
+        if not self._blocks:
+            return False
         with self._lock:
             block = self._blocks.get(name)
             if block is not None:
@@ -74,6 +78,8 @@ class Displaced:
 
     def write(self, name: str, offset: int, data: memoryview) -> bool:
         """Copy into a block. False if it is not here."""
+        if not self._blocks:
+            return False
         with self._lock:
             block = self._blocks.get(name)
             if block is not None:
@@ -82,6 +88,8 @@ class Displaced:
 
     def drop(self, name: str) -> int | None:
         """Give a block up. Returns the bytes of host memory that went back; None if it is not here."""
+        if not self._blocks:  # as nearly always
+            return None
         with self._lock:
             block = self._blocks.pop(name, None)
             return None if block is None else block.content.close()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 
+from protocol.vocabulary import DeviceState
 from worker.backends.isolation import codec
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.endings import Ending
@@ -18,6 +19,7 @@ from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock
 from worker.core.errors import CancelledError, OutOfMemoryError, WorkerError
 from worker.core.log import log
+from worker.core.paths import said_of
 from worker.core.records import DeviceInfo
 from worker.core.shortages import patiently, start_thread
 from worker.core.sure_lock import SureEvent, SureLock
@@ -173,12 +175,14 @@ class Launching:
         try:
             child = ChildProcess(self._launch, self._slots, self._on_end)
         except OSError as error:
-            raise LaunchError(f"no process can be started with {python}: {error.strerror}") from error
+            raise LaunchError(f"no process can be started with {python}: {said_of(error)}") from error
         except (OutOfMemoryError, MemoryError) as error:
             raise LaunchError(f"no process can be started with {python}: {error}") from error
         try:
             with self._closing.telling(lambda: child.kill("was stopped")):
-                return child, codec.infos_of(child.call("start", patience_s=PROBE_PATIENCE_S))
+                found = codec.infos_of(child.call("start", patience_s=PROBE_PATIENCE_S))
+                child.page.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
+                return child, found
         except EndedError as error:
             raise LaunchError(f"the probe with {python} did not survive: {error.end.reason}") from error
         except (codec.RemoteError, WorkerError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import TracebackType
 
 from protocol.vocabulary import DeviceState, Executed
 from worker.backends.base import OnChange
@@ -30,11 +31,12 @@ class Presence:
         self.telling = SureRLock()
         """Held from a change until it is told of, so that changes are told of in the order in which they came."""
         self.on_change: OnChange = lambda _: None
-        # All mutable state: the devices, their process, who uses it, and whether it is being replaced.
+        # All mutable state: the devices, their process, who uses it, who waits for its last user, and whether it is
+        # being replaced.
         self.devices = tuple(replace(each, state=DeviceState.PROBING) for each in expected)
         self.child: ChildProcess | None = None
         self.replacing = False
-        self._users = 0
+        self._users = self._awaited = 0
         self._closed = False
 
     def known_devices(self) -> tuple[DeviceInfo, ...]:
@@ -96,17 +98,21 @@ class Presence:
 
     # ---- use ----
 
-    @contextmanager
     def using(
         self, device_id: str | None, executed: Executed, requested_bytes: int | None = None, *,
         token: CancelToken | None = None, waits: bool = True,
-    ) -> Iterator[ChildProcess]:  # fmt: skip
-        """Hand out the process; says what its end means to whoever needed it.
+    ) -> "_Use":  # fmt: skip
+        """Hand out the process, for a ``with`` block; says what its end means to whoever needed it.
 
         ``executed`` is what became of the call if the process ends, ``requested_bytes`` what it needed more.
         While it is replaced it is waited for until the token ends, or not at all.
         """
-        with self.changed:
+        return _Use(self, device_id, executed, requested_bytes, token, waits=waits)
+
+    def acquire(self, device_id: str | None, token: CancelToken | None, *, waits: bool) -> ChildProcess:
+        """Hand out the process until it is released. DeviceUnavailableError, or what the token raises."""
+        self.changed.acquire()
+        try:
             while self.replacing and waits:
                 if token is not None:
                     token.check()
@@ -115,27 +121,31 @@ class Presence:
             if child is None:
                 raise self.unavailable(device_id)
             self._users += 1
-        try:
-            yield child
-        except EndedError as error:
-            raise lost(device_id, error.end, executed, requested_bytes) from None
-        except DeviceLostError as error:
-            # The backend there can do nothing more for that device. A new process can.
-            child.kill(f"was stopped: {error.message}")
-            end = Ending(error.message, ran_out=False)
-            raise lost(device_id, end, executed, requested_bytes) from None
+            return child
         finally:
-            with self.changed:
-                self._users -= 1
+            self.changed.release()
+
+    def release(self) -> None:
+        """Take the process back."""
+        self.changed.acquire()
+        try:
+            self._users -= 1
+            if self._awaited:
                 self.changed.notify_all()
+        finally:
+            self.changed.release()
 
     @contextmanager
     def exclusive(self, token: CancelToken) -> Iterator[ChildProcess]:
         """Hand out the process once no caller uses it, to be replaced; who needs it meanwhile waits."""
         with self.changed:
-            while self._users or self.replacing:
-                token.check()
-                self.changed.wait(_LOOK_AGAIN_S)
+            self._awaited += 1
+            try:
+                while self._users or self.replacing:
+                    token.check()
+                    self.changed.wait(_LOOK_AGAIN_S)
+            finally:
+                self._awaited -= 1
             child = self.child
             if child is None:
                 raise self.unavailable(None)
@@ -161,3 +171,41 @@ class Presence:
         error = DeviceUnavailableError(message, device_id=info.device_id, state=info.state)
         error.executed = Executed.NO
         return error
+
+
+class _Use:
+    """The process in use, while a block runs. Not a generator: it is on the way of every call."""
+
+    __slots__ = ("_child", "_device_id", "_executed", "_presence", "_requested_bytes", "_token", "_waits")
+
+    def __init__(
+        self, presence: Presence, device_id: str | None, executed: Executed, requested_bytes: int | None,
+        token: CancelToken | None, *, waits: bool,
+    ) -> None:  # fmt: skip
+        self._presence = presence
+        self._device_id = device_id
+        self._executed = executed
+        self._requested_bytes = requested_bytes
+        self._token = token
+        self._waits = waits
+
+    def __enter__(self) -> ChildProcess:
+        self._child = child = self._presence.acquire(self._device_id, self._token, waits=self._waits)
+        return child
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, EndedError):
+                raise lost(self._device_id, error.end, self._executed, self._requested_bytes) from None
+            if isinstance(error, DeviceLostError) and error.details.get("device_id") in {
+                None,
+                self._device_id,
+            }:
+                # The backend there can do nothing more for that device. A new process can.
+                self._child.kill(f"was stopped: {error.message}")
+                end = Ending(error.message, ran_out=False)
+                raise lost(self._device_id, end, self._executed, self._requested_bytes) from None
+        finally:
+            self._presence.release()

@@ -1,20 +1,25 @@
-"""Memory that a worker and a device's process both see, cut into slots: bulk data goes through one at a time.
+"""Memory that a worker and a device's process both see: slots for bulk data, and behind them the page of figures.
 
 Linux: an anonymous file that is inherited. Windows: a named map. Elsewhere, or asked for: a temporary file.
 """
 
+import itertools
 import mmap
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Self
 
+from worker.backends.isolation.figures_page import PAGE_BYTES
 from worker.core.sure_lock import SureCondition
 
 SLOT_BYTES = 2 * 2**20
 """A copy is cut into pieces of this size, so that one is on its way while the next is filled."""
 
 SLOTS = 8
+_SLOTS_BYTES = SLOTS * SLOT_BYTES
+_BYTES = _SLOTS_BYTES + PAGE_BYTES
 
 
 class Slots:
@@ -27,41 +32,53 @@ class Slots:
         """Descriptors that the other process has to be given."""
         self._fd = fd
         self._view = memoryview(mapping)
+        self.page = self._view[_SLOTS_BYTES:]
+        """Where figures are; whichever process has them there says which it is."""
         self._map = mapping
         self._given_back = SureCondition()
+        self.lives: Iterator[int] = itertools.repeat(0)
+        """A number for each process, which none before had; 0 for one that keeps no figures."""
         # All mutable state: the slots that no caller uses, the warmest last.
         self._free = list(range(SLOTS))
 
     @classmethod
-    def create(cls, *, as_file: bool = False) -> Self:
-        """Make the memory. OSError if the system has none."""
-        size = SLOTS * SLOT_BYTES
+    def create(cls, *, as_file: bool = False, figures: bool = False) -> Self:
+        """Make the memory. OSError if the system has none.
+
+        ``figures``: whether processes keep their devices' on its page, one process at a time.
+        """
+        made = cls._create(as_file=as_file)
+        if figures:
+            made.lives = itertools.count(1)
+        return made
+
+    @classmethod
+    def _create(cls, *, as_file: bool) -> Self:
         if sys.platform == "linux" and not as_file:
             fd = os.memfd_create("memory-worker-slots", os.MFD_CLOEXEC)
-            os.ftruncate(fd, size)
-            return cls(mmap.mmap(fd, size), {"fd": fd}, fd)
+            os.ftruncate(fd, _BYTES)
+            return cls(mmap.mmap(fd, _BYTES), {"fd": fd}, fd)
         if sys.platform == "win32" and not as_file:
             name = f"memory-worker-slots-{os.urandom(16).hex()}"
-            return cls(mmap.mmap(-1, size, tagname=name), {"name": name})
+            return cls(mmap.mmap(-1, _BYTES, tagname=name), {"name": name})
         import tempfile  # noqa: PLC0415 - 8 ms that neither Linux nor Windows needs
 
         fd, path = tempfile.mkstemp(prefix="memory-worker-slots-")
         try:
-            os.ftruncate(fd, size)
-            return cls(mmap.mmap(fd, size), {"path": path})
+            os.ftruncate(fd, _BYTES)
+            return cls(mmap.mmap(fd, _BYTES), {"path": path})
         finally:
             os.close(fd)
 
     @classmethod
     def open(cls, place: dict[str, Any]) -> Self:
         """Map what another process made."""
-        size = SLOTS * SLOT_BYTES
         if "fd" in place:
-            return cls(mmap.mmap(place["fd"], size), place)
+            return cls(mmap.mmap(place["fd"], _BYTES), place)
         if sys.platform == "win32" and "name" in place:
-            return cls(mmap.mmap(-1, size, tagname=place["name"]), place)
+            return cls(mmap.mmap(-1, _BYTES, tagname=place["name"]), place)
         with open(place["path"], "r+b") as file:  # noqa: PTH123 - pathlib is 5 ms that a start need not pay
-            return cls(mmap.mmap(file.fileno(), size), place)
+            return cls(mmap.mmap(file.fileno(), _BYTES), place)
 
     def take(self, *, wait_s: float) -> int | None:
         """Return a slot; None where there was none within this time.
@@ -87,6 +104,7 @@ class Slots:
 
     def close(self) -> None:
         """Give the memory up; whoever still looks at it keeps it."""
+        self.page.release()
         self._view.release()
         try:
             self._map.close()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.core.paths import shown
+from worker.core.paths import said_of, shown
 from worker.tools.output import Claim, as_it_is, put
 from worker.tools.report.recording import MALFORMED, RecordingError, bounded_lines, read_recording
 
@@ -23,15 +23,20 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
     out = Path(arguments.out) if arguments.out is not None else source.with_suffix(".html")
     try:
         page = render(read_recording(_lines(source)), shown(Path(source.name)))
-        out.write_text(page, encoding="utf-8", newline="\n")
     except (OSError, RecordingError) as error:
-        print(f"{shown(source)}: {error}", file=sys.stderr)
+        said = said_of(error) if isinstance(error, OSError) else error
+        print(f"{shown(source)}: {said}", file=sys.stderr)
         return _BAD_INPUT
     except MALFORMED as error:
         print(
             f"{shown(source)}: it holds what no worker records ({type(error).__name__}: {error})",
             file=sys.stderr,
         )
+        return _BAD_INPUT
+    try:
+        out.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        print(f"{shown(out)}: {said_of(error, 'written')}", file=sys.stderr)
         return _BAD_INPUT
     return put(printed_to, f"{shown(out)}: {len(page):,} characters")
 

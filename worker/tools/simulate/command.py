@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from protocol.vocabulary import EvictionStrategy
+from worker.core.paths import said_of
 from worker.tools.output import Claim, as_it_is, put
 
 _BAD_INPUT = 2
@@ -22,7 +23,8 @@ def main(argv: list[str], claim: Claim = as_it_is) -> int:
         with Path(arguments.file).open(encoding="utf-8-sig", errors="strict") as lines:
             text = run(lines, arguments)
     except (OSError, UnicodeDecodeError, TraceError) as error:
-        print(f"{arguments.file}: {error}", file=sys.stderr)
+        said = said_of(error) if isinstance(error, OSError) else error
+        print(f"{arguments.file}: {said}", file=sys.stderr)
         return _BAD_INPUT
     return put(out, text)
 

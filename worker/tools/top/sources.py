@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from protocol.vocabulary import EventName
+from worker.core.paths import said_of
 from worker.tools.attached import AttachedWorker, SourceError
 from worker.tools.report.happenings import Happening, Happenings
 from worker.tools.report.recording import MAX_LINE, Recording
@@ -97,7 +98,7 @@ class RecordSource:
         try:
             self._file = path.open("rb")
         except OSError as error:
-            raise SourceError(f"{path}: {error.strerror or error}") from None
+            raise SourceError(f"{path}: {said_of(error)}") from None
         self._inode = os.fstat(self._file.fileno()).st_ino
         self._held = b""
         self._recording = Recording()

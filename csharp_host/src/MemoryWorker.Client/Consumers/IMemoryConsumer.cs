@@ -7,7 +7,7 @@ namespace MemoryWorker.Client;
 /// </summary>
 public interface IMemoryConsumer
 {
-    /// <summary>Its name among this worker's consumers, the same for as long as it lives; not <c>model:</c>, <c>pool:</c> or <c>external:</c>.</summary>
+    /// <summary>Its name among this worker's consumers, the same for as long as it lives; none that begins with <c>model:</c>, <c>engine:</c>, <c>pool:</c>, <c>external:</c> or <c>server:</c>.</summary>
     string Id { get; }
 
     /// <summary>What it holds at this moment. Asked often, so it should not take long.</summary>

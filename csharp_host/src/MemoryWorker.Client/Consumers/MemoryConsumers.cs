@@ -1,3 +1,4 @@
+using System.Threading.Channels;
 using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Client;
@@ -15,9 +16,12 @@ public sealed class MemoryConsumers : IAsyncDisposable
     private readonly IServiceMemory _memory;
     private readonly IPythonWorkerService _worker;
     private readonly TimeSpan _lease;
+    private readonly TimeProvider _clock;
     private readonly Dictionary<string, RegisteredConsumer> _consumers;
     private readonly CancellationTokenSource _stopping = new();
-    private readonly SemaphoreSlim _renewNow = new(0);
+    private readonly Channel<bool> _renewNow = Channel.CreateBounded<bool>(
+        new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+
     private Task? _running;
 
     /// <summary>Prepares it; nothing is registered before <see cref="Start"/>.</summary>
@@ -25,9 +29,14 @@ public sealed class MemoryConsumers : IAsyncDisposable
     /// <param name="worker">Who says that a worker has died: the same that <paramref name="memory"/> asks.</param>
     /// <param name="consumers">Each with an id of its own.</param>
     /// <param name="lease">How long the worker remembers one that is not renewed; null for 30 s.</param>
+    /// <param name="clock">Runs renewals; null for the system's.</param>
     /// <exception cref="ArgumentException">Two have one id, or the lease is too short.</exception>
     public MemoryConsumers(
-        IServiceMemory memory, IPythonWorkerService worker, IEnumerable<IMemoryConsumer> consumers, TimeSpan? lease = null)
+        IServiceMemory memory,
+        IPythonWorkerService worker,
+        IEnumerable<IMemoryConsumer> consumers,
+        TimeSpan? lease = null,
+        TimeProvider? clock = null)
     {
         ArgumentNullException.ThrowIfNull(memory);
         ArgumentNullException.ThrowIfNull(worker);
@@ -36,7 +45,16 @@ public sealed class MemoryConsumers : IAsyncDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(_lease, TimeSpan.FromMilliseconds(RenewalsPerLease), nameof(lease));
         _memory = memory;
         _worker = worker;
-        _consumers = consumers.ToDictionary(one => one.Id, one => new RegisteredConsumer(one), StringComparer.Ordinal);
+        _clock = clock ?? TimeProvider.System;
+        _consumers = new(StringComparer.Ordinal);
+        foreach (var one in consumers)
+        {
+            if (!_consumers.TryAdd(one.Id, new RegisteredConsumer(one)))
+            {
+                throw new ArgumentException(
+                    $"two consumers have the id '{one.Id}': the worker tells consumers apart by it, so give each its own", nameof(consumers));
+            }
+        }
     }
 
     /// <summary>Raised when a consumer threw, or the worker refused one; it is tried again with the next renewal.</summary>
@@ -53,7 +71,7 @@ public sealed class MemoryConsumers : IAsyncDisposable
     }
 
     /// <summary>Tells the worker now what the consumers hold, instead of within a third of the lease.</summary>
-    public void Renew() => _renewNow.Release();
+    public void Renew() => _renewNow.Writer.TryWrite(true); // One that waits already says as much.
 
     /// <summary>Has the worker forget the consumers, as long as it answers at once.</summary>
     public async ValueTask DisposeAsync()
@@ -76,7 +94,7 @@ public sealed class MemoryConsumers : IAsyncDisposable
             return;
         }
 
-        using var patience = new CancellationTokenSource(Patience);
+        using var patience = new CancellationTokenSource(Patience, _clock);
         foreach (var id in _consumers.Keys)
         {
             await TryAsync(id, () => _memory.UnregisterConsumerAsync(id, patience.Token)).ConfigureAwait(false);
@@ -92,7 +110,7 @@ public sealed class MemoryConsumers : IAsyncDisposable
         {
             await TryAsync("events", ReadAsync).ConfigureAwait(false);
             // The breaker is open, or the worker is older and has no such events.
-            await Task.Delay(_lease / RenewalsPerLease, _stopping.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await Task.Delay(_lease / RenewalsPerLease, _clock, _stopping.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
 
         async Task ReadAsync()
@@ -117,8 +135,10 @@ public sealed class MemoryConsumers : IAsyncDisposable
         while (!_stopping.IsCancellationRequested)
         {
             await Task.WhenAll(_consumers.Values.Select(RegisterAsync)).ConfigureAwait(false);
-            Task pause = _renewNow.WaitAsync(_lease / RenewalsPerLease, _stopping.Token);
-            await pause.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            using var due = new CancellationTokenSource(_lease / RenewalsPerLease, _clock);
+            using var either = CancellationTokenSource.CreateLinkedTokenSource(due.Token, _stopping.Token);
+            Task asked = _renewNow.Reader.ReadAsync(either.Token).AsTask();
+            await asked.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
     }
 

@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Reflection;
 using System.Security.Cryptography;
 
@@ -25,6 +26,28 @@ internal sealed class CarriedWheel : IDisposable
     public string Path { get; }
 
     public string Sha256 { get; }
+
+    /// <summary>The optional parts that it can be installed with.</summary>
+    /// <exception cref="PythonEnvironmentException">It is no wheel.</exception>
+    public IReadOnlyList<string> Extras()
+    {
+        const string provides = "Provides-Extra:";
+        try
+        {
+            using var archive = ZipFile.OpenRead(Path);
+            var metadata = archive.Entries.First(one => one.FullName.EndsWith(".dist-info/METADATA", StringComparison.Ordinal));
+            using var reader = new StreamReader(metadata.Open());
+            return [.. reader.ReadToEnd().Split('\n')
+                .Where(line => line.StartsWith(provides, StringComparison.Ordinal))
+                .Select(line => line[provides.Length..].Trim())];
+        }
+        catch (Exception problem) when (problem is InvalidDataException or InvalidOperationException)
+        {
+            throw new PythonEnvironmentException(
+                PythonEnvironmentProblem.NotMade,
+                $"{nameof(PythonEnvironmentOptions.Wheel)} '{Path}' is no wheel: set it to the worker's, or leave it out");
+        }
+    }
 
     /// <summary>Opens a wheel.</summary>
     /// <exception cref="PythonEnvironmentException">There is none.</exception>

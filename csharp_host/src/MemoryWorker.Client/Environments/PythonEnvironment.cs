@@ -48,18 +48,21 @@ public sealed class PythonEnvironment
         var named = options.Interpreter ?? (options.Venv is { } venv ? InterpreterOf(Existing(venv, nameof(options.Venv))) : null);
         if (named is not null)
         {
-            return new(named, await CheckAsync(named, cancellationToken).ConfigureAwait(false), wasMade: false);
+            return new(named, await CheckAsync(named, options, cancellationToken).ConfigureAwait(false), wasMade: false);
         }
 
         return await FindOrMakeAsync(options, progress, cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Has a service start its worker in this environment, whatever packages the folder has that it starts in.</summary>
+    /// <summary>
+    /// Has a service start its worker in this environment, whatever packages the folder has that it starts in. Arguments before
+    /// and after <c>-m worker</c> or <c>-m memory_worker</c> stay, and a script of your own is started as it is.
+    /// </summary>
     /// <exception cref="PythonEnvironmentException">That folder is not there.</exception>
     public PythonWorkerOptions Apply(PythonWorkerOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
-        var made = options with { FileName = Interpreter, Arguments = ["-P", "-m", "memory_worker"] };
+        var made = options with { FileName = Interpreter, Arguments = OwnPackagesFirst([.. options.Arguments]) };
         CheckFolder(made);
         return made;
     }
@@ -81,14 +84,15 @@ public sealed class PythonEnvironment
     private static async Task<PythonEnvironment> FindOrMakeAsync(
         PythonEnvironmentOptions options, IProgress<string>? progress, CancellationToken cancellationToken)
     {
-        var folder = options.Folder ?? DefaultFolder();
+        var folder = options.Folder ?? DefaultFolder(options.Extras);
         using var wheel = CarriedWheel.Open(options.Wheel);
+        Extras.Check(options.Extras, wheel.Extras());
         var wanted = $"{wheel.Sha256} [{string.Join(",", options.Extras.Order(StringComparer.Ordinal))}]";
         var python = InterpreterOf(folder);
         var stamp = Path.Combine(folder, Stamp);
         if (IsMade())
         {
-            return new(python, await CheckAsync(python, cancellationToken).ConfigureAwait(false), wasMade: false);
+            return new(python, await CheckAsync(python, options, cancellationToken).ConfigureAwait(false), wasMade: false);
         }
 
         if (!options.MayMake)
@@ -107,18 +111,32 @@ public sealed class PythonEnvironment
             await maker.MakeAsync(wheel).ConfigureAwait(false);
         }
 
-        var answer = await CheckAsync(python, cancellationToken).ConfigureAwait(false);
+        var answer = await CheckAsync(python, options, cancellationToken).ConfigureAwait(false);
         await File.WriteAllTextAsync(stamp, wanted, cancellationToken).ConfigureAwait(false);
         return new(python, answer, wasMade: !made);
 
         bool IsMade() => File.Exists(python) && File.Exists(stamp) && File.ReadAllText(stamp) == wanted;
     }
 
-    private static async Task<ProbeAnswer> CheckAsync(string interpreter, CancellationToken cancellationToken)
+    private static async Task<ProbeAnswer> CheckAsync(
+        string interpreter, PythonEnvironmentOptions options, CancellationToken cancellationToken)
     {
-        var answer = await ProbeAnswer.AskAsync(interpreter, cancellationToken).ConfigureAwait(false);
-        answer.Check(interpreter);
+        var answer = await ProbeAnswer.AskAsync(interpreter, options.Extras, options.QuickStepTimeout, cancellationToken)
+            .ConfigureAwait(false);
+        answer.Check(interpreter, options.Extras);
         return answer;
+    }
+
+    private static string[] OwnPackagesFirst(string[] arguments)
+    {
+        var at = Array.FindIndex(arguments, one => one is "worker" or "memory_worker");
+        if (at < 1 || arguments[at - 1] != "-m")
+        {
+            return arguments;
+        }
+
+        var before = arguments[..(at - 1)];
+        return [.. before.Contains("-P") ? before : ["-P", .. before], "-m", "memory_worker", .. arguments[(at + 1)..]];
     }
 
     internal static string InterpreterOf(string venv) => OperatingSystem.IsWindows()
@@ -132,8 +150,14 @@ public sealed class PythonEnvironment
                 PythonEnvironmentProblem.FolderMissing,
                 $"{option} '{folder}' is not there (looked for '{Path.GetFullPath(folder)}'): make it, or set {option} to one that is");
 
-    private static string DefaultFolder() => Path.Combine(
-        Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify),
-        "memory-worker",
-        CarriedWheel.Version);
+    /// <summary>One for each version and set of extras: hosts that want others do not make each other's anew.</summary>
+    private static string DefaultFolder(IReadOnlyList<string> extras)
+    {
+        var data = Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify);
+        return data.Length > 0
+            ? Path.Combine(data, "memory-worker", string.Join('-', extras.Order(StringComparer.Ordinal).Prepend(CarriedWheel.Version)))
+            : throw new PythonEnvironmentException(
+                PythonEnvironmentProblem.FolderMissing,
+                $"this user has no folder for application data: set {nameof(PythonEnvironmentOptions)}.{nameof(PythonEnvironmentOptions.Folder)}");
+    }
 }

@@ -27,12 +27,22 @@ public sealed record PythonEnvironmentOptions
     /// <summary>Folder with the wheels of everything that the worker needs: no registry is asked. Null to ask the registry.</summary>
     public string? WheelFolder { get; init; }
 
-    /// <summary>Optional parts of the worker to be installed: <c>torch</c>, <c>cuda</c>, <c>top</c>.</summary>
+    /// <summary>
+    /// Optional parts of the worker: <c>torch</c>, <c>cuda</c>, <c>onnx</c>, <c>gguf</c> and more. They are installed where an
+    /// environment is made, and checked for where one is named.
+    /// </summary>
     public IReadOnlyList<string> Extras { get; init; } = [];
 
     /// <summary>False: an environment that is not there yet is an error, not made.</summary>
     public bool MayMake { get; init; } = true;
 
-    /// <summary>Time for each program that is run; torch alone can take minutes to download.</summary>
+    /// <summary>
+    /// Time for each program that is run; torch alone can take minutes to download. An interpreter that is only asked for its
+    /// version has 30 s of it.
+    /// </summary>
     public TimeSpan StepTimeout { get; init; } = TimeSpan.FromMinutes(20);
+
+    internal TimeSpan QuickStepTimeout => StepTimeout < QuickStep ? StepTimeout : QuickStep;
+
+    private static TimeSpan QuickStep => TimeSpan.FromSeconds(30);
 }

@@ -23,4 +23,7 @@ public enum PythonEnvironmentProblem
 
     /// <summary>The environment could not be made.</summary>
     NotMade,
+
+    /// <summary>An optional part was asked for that the worker does not have.</summary>
+    ExtraUnknown,
 }

@@ -1,85 +1,115 @@
+using System.Runtime.CompilerServices;
+
 namespace MemoryWorker.Client.Environments;
 
 /// <summary>Looks for a Python that is new enough, where people have them.</summary>
-internal static class PythonFinder
+/// <param name="patience">Time for each that is asked.</param>
+/// <param name="progress">Told of those that can't be asked.</param>
+/// <param name="cancellationToken">Ends what is asked.</param>
+internal sealed class PythonFinder(TimeSpan patience, IProgress<string>? progress, CancellationToken cancellationToken)
 {
-    private const string SayYourself = "import sys; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3])";
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
+    /// <summary>Before what it says of itself: what is imported at its start may print, too.</summary>
+    private const string Mark = "memory-worker-python:";
 
-    /// <summary>Asks an interpreter who it is; null where it is none.</summary>
-    public static async Task<FoundPython?> AskAsync(string fileName, IEnumerable<string> first, CancellationToken cancellationToken)
-    {
-        Ran? ran;
-        try
-        {
-            ran = await Tool.RunAsync(fileName, [.. first, "-I", "-c", SayYourself], Patience, cancellationToken).ConfigureAwait(false);
-        }
-        catch (TimeoutException)
-        {
-            return null;
-        }
+    /// <summary>Understood, options included, by every Python that is still found.</summary>
+    private static readonly string[] SayYourself =
+        ["-E", "-s", "-c", $"import sys; print('{Mark}' + '%d.%d.%d' % sys.version_info[:3] + ' ' + sys.executable)"];
 
-        return ran is { ExitCode: 0 } && ran.Output.Split('\n') is [var path, var version, ..]
-            ? new FoundPython(path.Trim(), version.Trim())
-            : null;
-    }
+    /// <summary>Shells, and Windows where a name stands for its store, end so where there is no such program.</summary>
+    private static readonly int[] NotThere = [127, 9009];
+
+    /// <summary>Pythons that were asked, newest enough or not, and why others could not be.</summary>
+    private readonly List<FoundPython> _seen = [];
+    private readonly List<string> _silent = [];
 
     /// <summary>Returns the first that is new enough.</summary>
-    /// <exception cref="PythonEnvironmentException">There is none, or all are too old; the message names them.</exception>
-    public static async Task<FoundPython> FindAsync(string? wanted, CancellationToken cancellationToken)
+    /// <exception cref="PythonEnvironmentException">There is none, or all are too old or can't be asked; the message names them.</exception>
+    public async Task<FoundPython> FindAsync(string? wanted)
     {
-        var seen = new List<FoundPython>();
-        await foreach (var found in CandidatesAsync(wanted, cancellationToken).ConfigureAwait(false))
+        await foreach (var found in CandidatesAsync(wanted).ConfigureAwait(false))
         {
             if (found.IsNewEnough)
             {
                 return found;
             }
 
-            seen.Add(found);
+            _seen.Add(found);
         }
 
+        var old = _seen.DistinctBy(one => one.Path).Select(one => $"'{one.Path}' is {one.Version}");
+        var all = string.Join(" and ", old.Concat(_silent));
         var remedy = $"install Python {FoundPython.Needed} or newer (python.org, the system's packages, or 'uv python install "
             + $"{FoundPython.Needed}'), or name one with {nameof(PythonEnvironmentOptions)}.{nameof(PythonEnvironmentOptions.BasePython)}";
-        var old = string.Join(" and ", seen.DistinctBy(one => one.Path).Select(one => $"'{one.Path}' is {one.Version}"));
-        throw seen.Count > 0
-            ? new PythonEnvironmentException(
-                PythonEnvironmentProblem.TooOld, $"the worker needs Python {FoundPython.Needed} or newer, and {old}: {remedy}")
-            : new PythonEnvironmentException(
+        throw (_seen.Count, _silent.Count) switch
+        {
+            ( > 0, _) => new PythonEnvironmentException(
+                PythonEnvironmentProblem.TooOld, $"the worker needs Python {FoundPython.Needed} or newer, and {all}: {remedy}"),
+            (_, > 0) => new PythonEnvironmentException(
+                PythonEnvironmentProblem.NotFound, $"no Python was found that can be started, {all}: {remedy}"),
+            _ => new PythonEnvironmentException(
                 PythonEnvironmentProblem.NotFound,
                 wanted is null
                     ? $"no Python was found ({string.Join(", ", Names())} and uv were looked for on PATH): {remedy}"
-                    : $"'{wanted}' is no Python that can be started: {remedy}");
+                    : $"there is no '{wanted}': {remedy}"),
+        };
     }
 
-    private static async IAsyncEnumerable<FoundPython> CandidatesAsync(
-        string? wanted, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
+    private async IAsyncEnumerable<FoundPython> CandidatesAsync(string? wanted)
     {
-        if (wanted is not null)
+        foreach (var name in wanted is null ? Names() : [wanted])
         {
-            if (await AskAsync(wanted, [], cancellationToken).ConfigureAwait(false) is { } named)
-            {
-                yield return named;
-            }
-
-            yield break;
-        }
-
-        foreach (var name in Names())
-        {
-            var parts = name.Split(' ');
-            if (await AskAsync(parts[0], parts[1..], cancellationToken).ConfigureAwait(false) is { } found)
+            string[] parts = wanted is null ? name.Split(' ') : [name];
+            if (await AskAsync(parts[0], parts[1..]).ConfigureAwait(false) is { } found)
             {
                 yield return found;
             }
         }
 
-        var uv = await Tool.RunAsync(
-            "uv", ["python", "find", "--no-project", $">={FoundPython.Needed}"], Patience, cancellationToken).ConfigureAwait(false);
-        if (uv is { ExitCode: 0 } && await AskAsync(uv.Output.Trim(), [], cancellationToken).ConfigureAwait(false) is { } own)
+        string[] find = ["python", "find", "--no-project", $">={FoundPython.Needed}"];
+        if (wanted is null
+            && await RunAsync("uv", find).ConfigureAwait(false) is { ExitCode: 0 } uv
+            && await AskAsync(uv.Output.Trim(), []).ConfigureAwait(false) is { } own)
         {
             yield return own;
         }
+    }
+
+    /// <summary>Asks an interpreter who it is; null where it is none.</summary>
+    private async Task<FoundPython?> AskAsync(string fileName, IEnumerable<string> first)
+    {
+        var ran = await RunAsync(fileName, [.. first, .. SayYourself]).ConfigureAwait(false);
+        if (ran is null || NotThere.Contains(ran.ExitCode))
+        {
+            return null;
+        }
+
+        if (ran.Marked(Mark)?.Split(' ', 2) is [var version, var path])
+        {
+            return new FoundPython(path, version);
+        }
+
+        Silent($"'{fileName}' is no Python that can be started ({ran.WhyNoAnswer})");
+        return null;
+    }
+
+    /// <summary>Runs it; null where there is no such program, or it takes too long, which is noted.</summary>
+    private async Task<Ran?> RunAsync(string fileName, IEnumerable<string> arguments)
+    {
+        try
+        {
+            return await Tool.RunAsync(fileName, arguments, patience, cancellationToken).ConfigureAwait(false);
+        }
+        catch (TimeoutException late)
+        {
+            Silent(late.Message);
+            return null;
+        }
+    }
+
+    private void Silent(string why)
+    {
+        _silent.Add(why);
+        progress?.Report(why);
     }
 
     /// <summary>A name without a version first: it is what the user chose.</summary>

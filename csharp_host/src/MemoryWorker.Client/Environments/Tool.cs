@@ -28,6 +28,7 @@ internal static class Tool
         start.Environment["PYTHONIOENCODING"] = "utf-8";
         start.Environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1";
         start.Environment["PIP_NO_INPUT"] = "1";
+        start.Environment["PIP_PROGRESS_BAR"] = "off"; // Each line is told as progress.
         using var process = new Process { StartInfo = start };
         try
         {
@@ -46,12 +47,13 @@ internal static class Tool
         try
         {
             await process.WaitForExitAsync(limit.Token).ConfigureAwait(false);
+            await Task.WhenAll(output, errors).WaitAsync(limit.Token).ConfigureAwait(false); // What it started may hold its pipes.
         }
         catch (OperationCanceledException)
         {
             process.Kill(entireProcessTree: true);
             cancellationToken.ThrowIfCancellationRequested();
-            throw new TimeoutException($"'{fileName}' was not finished after {timeout.TotalSeconds:0} s");
+            throw new TimeoutException($"'{fileName}' did not finish within {timeout.TotalSeconds:0.###} s");
         }
 
         return new Ran(

@@ -18,6 +18,11 @@ internal sealed class VenvMaker(
                     + "('pip download' fills one), or leave it out");
         }
 
+        if (File.Exists(folder))
+        {
+            throw NotMade($"'{folder}' is a file", $"set {nameof(options.Folder)} to a folder that is empty or not there");
+        }
+
         if (Directory.Exists(folder)
             && Directory.EnumerateFileSystemEntries(folder).Any()
             && !File.Exists(Path.Combine(folder, "pyvenv.cfg")))
@@ -25,8 +30,9 @@ internal sealed class VenvMaker(
             throw NotMade($"'{folder}' has other things in it", $"set {nameof(options.Folder)} to a folder that is empty or not there");
         }
 
-        var base_ = await PythonFinder.FindAsync(options.BasePython, cancellationToken).ConfigureAwait(false);
-        var hasUv = await Tool.RunAsync("uv", ["--version"], options.StepTimeout, cancellationToken).ConfigureAwait(false) is { ExitCode: 0 };
+        var finder = new PythonFinder(options.QuickStepTimeout, progress, cancellationToken);
+        var base_ = await finder.FindAsync(options.BasePython).ConfigureAwait(false);
+        var hasUv = await HasUvAsync().ConfigureAwait(false);
         progress?.Report($"Making an environment in '{folder}' from Python {base_.Version} ('{base_.Path}')");
         await RunAsync(
             hasUv ? "uv" : base_.Path,
@@ -37,10 +43,9 @@ internal sealed class VenvMaker(
         var python = PythonEnvironment.InterpreterOf(folder);
         string[] install = hasUv ? ["pip", "install", "--python", python] : ["-m", "pip", "install", "--no-input"];
         string[] source = options.WheelFolder is { } local ? ["--no-index", "--find-links", Path.GetFullPath(local)] : [];
-        var extras = options.Extras.Count == 0 ? string.Empty : $"[{string.Join(",", options.Extras)}]";
         await RunAsync(
             hasUv ? "uv" : python,
-            [.. install, .. source, $"{wheel.Path}{extras}"],
+            [.. install, .. source, Extras.Of(wheel.Path, options.Extras)],
             options.WheelFolder is { } from
                 ? $"put the wheels of everything that it needs into '{from}' ('pip download' fills it)"
                 : $"look to the connection to the package index, or set {nameof(options.WheelFolder)} to a folder with the wheels")
@@ -75,6 +80,20 @@ internal sealed class VenvMaker(
 
                 await Task.Delay(TimeSpan.FromMilliseconds(100), cancellationToken).ConfigureAwait(false);
             }
+        }
+    }
+
+    private async Task<bool> HasUvAsync()
+    {
+        try
+        {
+            return await Tool.RunAsync("uv", ["--version"], options.QuickStepTimeout, cancellationToken).ConfigureAwait(false)
+                is { ExitCode: 0 };
+        }
+        catch (TimeoutException late)
+        {
+            progress?.Report($"{late.Message}: venv and pip are used instead");
+            return false;
         }
     }
 

@@ -1,6 +1,7 @@
 """What a host asks of an interpreter before it starts the worker in it; answers with one JSON object on stdout.
 
-It is handed over with ``-c`` and must be understood by Python 3.6.
+It is handed over with ``-c``, the extras after it, and must be understood by Python 2.7. What is imported at the start of
+an interpreter may print, too: the answer is a line with a mark.
 """
 
 import sys
@@ -8,24 +9,30 @@ import sys
 if sys.path and sys.path[0] == "":
     del sys.path[0]  # nothing of the current folder is to be taken for a library
 
-import base64
-import hashlib
-import importlib.util
 import json
 import re
+
+_MARK = "memory-worker-probe:"
+
+
+def _normal(extra):
+    return re.sub(r"[-_.]+", "-", extra).lower()
 
 
 def _numbers(version):
     return [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
 
 
-def _missing(distribution):
-    """Return what it needs, without extras, and is not there in a version that is new enough."""
+def _missing(distribution, extras):
+    """Return what it needs, with these extras, and is not there in a version that is new enough."""
     from importlib import metadata
 
     missing = []
-    for needed in distribution.requires or []:
-        if ";" in needed:
+    for requirement in distribution.requires or []:
+        needed, _, marker = requirement.partition(";")
+        needed = needed.strip()
+        extra = re.match(r"\s*extra\s*==\s*['\"]([^'\"]+)['\"]\s*$", marker)
+        if marker and not (extra and _normal(extra.group(1)) in extras):
             continue
         found = re.match(r"([A-Za-z0-9._-]+)\s*(?:>=\s*([0-9.]+))?", needed)
         try:
@@ -40,6 +47,9 @@ def _missing(distribution):
 
 def _overwritten(distribution):
     """Return the files of ours that another package has put its own in the place of."""
+    import base64
+    import hashlib
+
     wrong = []
     for file in distribution.files or []:
         if (
@@ -61,8 +71,9 @@ def _overwritten(distribution):
 
 def main():
     told = {"python": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable}
-    told.update({"version": None, "missing": [], "overwritten": [], "entry": None})
+    told.update({"version": None, "missing": [], "overwritten": [], "extras": [], "entry": None})
     if sys.version_info >= (3, 11):
+        import importlib.util
         from importlib import metadata
 
         try:
@@ -73,9 +84,10 @@ def main():
         told["entry"] = spec.origin if spec else None
         if distribution is not None:
             told["version"] = distribution.version
-            told["missing"] = _missing(distribution)
+            told["missing"] = _missing(distribution, [_normal(extra) for extra in sys.argv[1:]])
+            told["extras"] = distribution.metadata.get_all("Provides-Extra") or []
             told["overwritten"] = _overwritten(distribution)
-    sys.stdout.write(json.dumps(told))
+    sys.stdout.write("\n" + _MARK + json.dumps(told) + "\n")
 
 
 main()

@@ -17,7 +17,7 @@ public abstract class WorkerException : Exception
         StderrTail = failure.StderrTail;
     }
 
-    /// <summary>The wire's error code, or the host's own: <c>worker_start_failed</c>, <c>worker_exited</c>, <c>protocol_violation</c>, <c>timeout</c>.</summary>
+    /// <summary>The wire's error code, or the host's own: <c>worker_start_failed</c>, <c>python_environment</c>, <c>worker_exited</c>, <c>protocol_violation</c>, <c>timeout</c>.</summary>
     public string Code { get; }
 
     /// <summary>Whether the request changed anything.</summary>

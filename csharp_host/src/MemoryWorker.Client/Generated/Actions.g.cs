@@ -72,7 +72,7 @@ public static class MemoryActions
     /// <summary>Ask which of several ways fits, in the order of preference. Changes nothing: <c>plan_id</c> takes it up.</summary>
     public const string Plan = "memory.plan";
 
-    /// <summary>Ask how to cut work into batches that fit.</summary>
+    /// <summary>Ask how to cut work into batches that fit: <c>item_count</c> and <c>bytes_per_item</c>, or with <c>plan_id</c> the rest of it, anew.</summary>
     public const string PlanBatches = "memory.plan_batches";
 
     /// <summary>Change what is left out stays; <c>limit_bytes: null</c> takes the cap away.</summary>
@@ -125,6 +125,16 @@ public static class StoreActions
     public const string Stats = "store.stats";
 }
 
+/// <summary>Names of the actions <c>operation.*</c>.</summary>
+public static class OperationActions
+{
+    /// <summary>Begin to measure something that the host does.</summary>
+    public const string Begin = "operation.begin";
+
+    /// <summary>End an operation, and ask what it took.</summary>
+    public const string End = "operation.end";
+}
+
 /// <summary>Names of the actions <c>worker.*</c>.</summary>
 public static class WorkerActions
 {
@@ -133,6 +143,9 @@ public static class WorkerActions
 
     /// <summary>Ask whether the worker answers.</summary>
     public const string Ping = "worker.ping";
+
+    /// <summary>Ask how each part of the worker is.</summary>
+    public const string GetHealth = "worker.get_health";
 
     /// <summary>Cancel a request that is queued or running.</summary>
     public const string Cancel = "worker.cancel";
@@ -295,6 +308,14 @@ public static class WireActions
     public static WireAction<StoreStatsParams, StoreStatsResult> StoreStats { get; } =
         new(StoreActions.Stats, Changes: false, IsControl: false);
 
+    /// <summary><c>operation.begin</c>.</summary>
+    public static WireAction<OperationBeginParams, OperationBeginResult> OperationBegin { get; } =
+        new(OperationActions.Begin, Changes: true, IsControl: false);
+
+    /// <summary><c>operation.end</c>.</summary>
+    public static WireAction<OperationEndParams, OperationEndResult> OperationEnd { get; } =
+        new(OperationActions.End, Changes: true, IsControl: false);
+
     /// <summary><c>worker.hello</c>.</summary>
     public static WireAction<HelloParams, HelloResult> WorkerHello { get; } =
         new(WorkerActions.Hello, Changes: false, IsControl: true);
@@ -302,6 +323,10 @@ public static class WireActions
     /// <summary><c>worker.ping</c>.</summary>
     public static WireAction<PingParams, PingResult> WorkerPing { get; } =
         new(WorkerActions.Ping, Changes: false, IsControl: true);
+
+    /// <summary><c>worker.get_health</c>.</summary>
+    public static WireAction<GetHealthParams, GetHealthResult> WorkerGetHealth { get; } =
+        new(WorkerActions.GetHealth, Changes: false, IsControl: true);
 
     /// <summary><c>worker.cancel</c>.</summary>
     public static WireAction<CancelParams, CancelResult> WorkerCancel { get; } =
@@ -355,8 +380,11 @@ public static class WireActions
         StoreClose,
         StoreDeleteScope,
         StoreStats,
+        OperationBegin,
+        OperationEnd,
         WorkerHello,
         WorkerPing,
+        WorkerGetHealth,
         WorkerCancel,
         WorkerSubscribe,
         WorkerShutdown,
@@ -402,8 +430,11 @@ public static class WireActions
         "store.close" => StoreClose,
         "store.delete_scope" => StoreDeleteScope,
         "store.stats" => StoreStats,
+        "operation.begin" => OperationBegin,
+        "operation.end" => OperationEnd,
         "worker.hello" => WorkerHello,
         "worker.ping" => WorkerPing,
+        "worker.get_health" => WorkerGetHealth,
         "worker.cancel" => WorkerCancel,
         "worker.subscribe" => WorkerSubscribe,
         "worker.shutdown" => WorkerShutdown,

@@ -9,7 +9,7 @@ using System.Text.Json.Serialization;
 
 namespace MemoryWorker.Client.Protocol;
 
-/// <summary>One line in. Unknown keys are ignored.</summary>
+/// <summary>One line in. Unknown keys are ignored, which the reply says.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record Request : IWireRecord<Request>
 {
@@ -98,7 +98,7 @@ public sealed record Request : IWireRecord<Request>
     }
 }
 
-/// <summary>How a request is to be handled. Unknown keys are ignored.</summary>
+/// <summary>How a request is to be handled. Unknown keys are ignored, which the reply says.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record Meta : IWireRecord<Meta>
 {
@@ -196,6 +196,11 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
     /// <summary>Present where the answer was given before.</summary>
     public bool? Replayed { get => _replayed; init { _replayed = value; _assigned |= 0x1; } }
 
+    private readonly IReadOnlyList<IgnoredKey>? _ignored;
+
+    /// <summary>Present where the request line has keys, beside or in <c>meta</c>, that nothing reads.</summary>
+    public IReadOnlyList<IgnoredKey>? Ignored { get => _ignored; init { _ignored = value; _assigned |= 0x2; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public SuccessReply() { }
 
@@ -227,6 +232,10 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
             {
                 Replayed = WireReader.IsNull(ref reader) ? null : WireReader.Constant(ref reader, "replayed", true);
             }
+            else if (WireReader.IsAt(ref reader, "ignored"u8))
+            {
+                Ignored = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "ignored", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<IgnoredKey>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SuccessReply", refuse: strict);
@@ -257,6 +266,69 @@ public sealed record SuccessReply : IWireRecord<SuccessReply>
             writer.WritePropertyName("replayed"u8);
             WireWriter.Value(writer, Replayed);
         }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("ignored"u8);
+            WireWriter.List(writer, Ignored, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A key of a request line that nothing reads.</summary>
+public sealed record IgnoredKey : IWireRecord<IgnoredKey>
+{
+    /// <summary><c>path</c></summary>
+    public required string Path { get; init; }
+
+    /// <summary>What may be meant by it.</summary>
+    public required string Message { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public IgnoredKey() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private IgnoredKey(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "IgnoredKey");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "path"u8))
+            {
+                Path = WireReader.String(ref reader, "path", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "message"u8))
+            {
+                Message = WireReader.String(ref reader, "message", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "IgnoredKey", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "IgnoredKey", "path", "message");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static IgnoredKey Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("path"u8);
+        WireWriter.Value(writer, Path);
+        writer.WritePropertyName("message"u8);
+        WireWriter.Value(writer, Message);
         writer.WriteEndObject();
     }
 }
@@ -280,6 +352,11 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
 
     /// <summary>Present where the answer was given before.</summary>
     public bool? Replayed { get => _replayed; init { _replayed = value; _assigned |= 0x1; } }
+
+    private readonly IReadOnlyList<IgnoredKey>? _ignored;
+
+    /// <summary>Present where the request line has keys, beside or in <c>meta</c>, that nothing reads.</summary>
+    public IReadOnlyList<IgnoredKey>? Ignored { get => _ignored; init { _ignored = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public ErrorReply() { }
@@ -312,6 +389,10 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
             {
                 Replayed = WireReader.IsNull(ref reader) ? null : WireReader.Constant(ref reader, "replayed", true);
             }
+            else if (WireReader.IsAt(ref reader, "ignored"u8))
+            {
+                Ignored = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "ignored", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<IgnoredKey>(ref reader, member, strict));
+            }
             else
             {
                 WireReader.Unknown(ref reader, "ErrorReply", refuse: strict);
@@ -341,6 +422,11 @@ public sealed record ErrorReply : IWireRecord<ErrorReply>
         {
             writer.WritePropertyName("replayed"u8);
             WireWriter.Value(writer, Replayed);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("ignored"u8);
+            WireWriter.List(writer, Ignored, static (writer, item) => WireWriter.Value(writer, item));
         }
         writer.WriteEndObject();
     }

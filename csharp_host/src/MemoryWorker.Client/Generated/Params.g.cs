@@ -42,7 +42,7 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
 
     private readonly bool _refresh = false;
 
-    /// <summary>Read the operating system now instead of answering from readings up to 100 ms old.</summary>
+    /// <summary>Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.</summary>
     public bool Refresh { get => _refresh; init { _refresh = value; _assigned |= 0x20; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
@@ -1918,32 +1918,46 @@ public sealed record PlanCandidate : IWireRecord<PlanCandidate>
     }
 }
 
-/// <summary>Ask how to cut work into batches that fit.</summary>
+/// <summary>Ask how to cut work into batches that fit: <c>item_count</c> and <c>bytes_per_item</c>, or with <c>plan_id</c> the rest of it, anew.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
 {
     private readonly ulong _assigned;
 
+    private readonly long? _itemCount;
+
     /// <summary><c>item_count</c></summary>
-    public required long ItemCount { get; init; }
+    public long? ItemCount { get => _itemCount; init { _itemCount = value; _assigned |= 0x1; } }
+
+    private readonly long? _bytesPerItem;
 
     /// <summary><c>bytes_per_item</c></summary>
-    public required long BytesPerItem { get; init; }
+    public long? BytesPerItem { get => _bytesPerItem; init { _bytesPerItem = value; _assigned |= 0x2; } }
 
     private readonly long _fixedBytes = 0;
 
     /// <summary>Needed once beside each batch, whatever its size.</summary>
-    public long FixedBytes { get => _fixedBytes; init { _fixedBytes = value; _assigned |= 0x1; } }
+    public long FixedBytes { get => _fixedBytes; init { _fixedBytes = value; _assigned |= 0x4; } }
 
     private readonly string? _deviceId;
 
     /// <summary><c>device_id</c></summary>
-    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x2; } }
+    public string? DeviceId { get => _deviceId; init { _deviceId = value; _assigned |= 0x8; } }
 
     private readonly double _maxFraction = 0.9;
 
     /// <summary>Share of the device's headroom that a batch may take.</summary>
-    public double MaxFraction { get => _maxFraction; init { _maxFraction = value; _assigned |= 0x4; } }
+    public double MaxFraction { get => _maxFraction; init { _maxFraction = value; _assigned |= 0x10; } }
+
+    private readonly string? _planId;
+
+    /// <summary>Work that was cut before: the headroom is another by now. Everything else but <c>done_items</c> is as it was.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x20; } }
+
+    private readonly long? _doneItems;
+
+    /// <summary>Items of it that are done.</summary>
+    public long? DoneItems { get => _doneItems; init { _doneItems = value; _assigned |= 0x40; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanBatchesParams() { }
@@ -1953,19 +1967,16 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
     private PlanBatchesParams(ref Utf8JsonReader reader, bool strict)
     #pragma warning restore CS8618
     {
-        var seen = 0UL;
         WireReader.Begin(ref reader, "PlanBatchesParams");
         while (WireReader.Next(ref reader))
         {
             if (WireReader.IsAt(ref reader, "item_count"u8))
             {
-                ItemCount = WireReader.Int64(ref reader, "item_count", strict, minimum: 1);
-                seen |= 0x1;
+                ItemCount = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "item_count", strict, minimum: 1);
             }
             else if (WireReader.IsAt(ref reader, "bytes_per_item"u8))
             {
-                BytesPerItem = WireReader.Int64(ref reader, "bytes_per_item", strict, minimum: 1);
-                seen |= 0x2;
+                BytesPerItem = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "bytes_per_item", strict, minimum: 1);
             }
             else if (WireReader.IsAt(ref reader, "fixed_bytes"u8))
             {
@@ -1979,14 +1990,22 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
             {
                 MaxFraction = WireReader.Double(ref reader, "max_fraction", strict, maximum: 1, above: 0);
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "done_items"u8))
+            {
+                DoneItems = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "done_items", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanBatchesParams", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (strict && (PlanId is null ? ItemCount is null || BytesPerItem is null || DoneItems is not null : ItemCount is not null || BytesPerItem is not null || DeviceId is not null || (_assigned & 0x14) != 0))
         {
-            WireReader.Require(seen, "PlanBatchesParams", "item_count", "bytes_per_item");
+            throw new JsonException("PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it");
         }
     }
 
@@ -1998,24 +2017,40 @@ public sealed record PlanBatchesParams : IWireRecord<PlanBatchesParams>
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        writer.WritePropertyName("item_count"u8);
-        WireWriter.Value(writer, ItemCount);
-        writer.WritePropertyName("bytes_per_item"u8);
-        WireWriter.Value(writer, BytesPerItem);
         if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("item_count"u8);
+            WireWriter.Value(writer, ItemCount);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("bytes_per_item"u8);
+            WireWriter.Value(writer, BytesPerItem);
+        }
+        if ((_assigned & 0x4) != 0)
         {
             writer.WritePropertyName("fixed_bytes"u8);
             WireWriter.Value(writer, FixedBytes);
         }
-        if ((_assigned & 0x2) != 0)
+        if ((_assigned & 0x8) != 0)
         {
             writer.WritePropertyName("device_id"u8);
             WireWriter.Value(writer, DeviceId);
         }
-        if ((_assigned & 0x4) != 0)
+        if ((_assigned & 0x10) != 0)
         {
             writer.WritePropertyName("max_fraction"u8);
             WireWriter.Value(writer, MaxFraction);
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
+            writer.WritePropertyName("done_items"u8);
+            WireWriter.Value(writer, DoneItems);
         }
         writer.WriteEndObject();
     }
@@ -3784,6 +3819,119 @@ public sealed record StoreStatsParams : IWireRecord<StoreStatsParams>
     }
 }
 
+/// <summary>Begin to measure something that the host does.</summary>
+public sealed record OperationBeginParams : IWireRecord<OperationBeginParams>
+{
+    /// <summary>What <c>memory.get_analytics</c> counts it as: <c>operation:NAME</c>. At most 256 names are told apart.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationBeginParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationBeginParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationBeginParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict, minimum: 1, maximum: 128);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationBeginParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "OperationBeginParams", "name");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationBeginParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>End an operation, and ask what it took.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record OperationEndParams : IWireRecord<OperationEndParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>operation_id</c></summary>
+    public required string OperationId { get; init; }
+
+    private readonly bool _failed = false;
+
+    /// <summary>Whether what was done failed: it is counted so.</summary>
+    public bool Failed { get => _failed; init { _failed = value; _assigned |= 0x1; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationEndParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationEndParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationEndParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "operation_id"u8))
+            {
+                OperationId = WireReader.String(ref reader, "operation_id", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "failed"u8))
+            {
+                Failed = WireReader.Boolean(ref reader, "failed");
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationEndParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "OperationEndParams", "operation_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationEndParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("operation_id"u8);
+        WireWriter.Value(writer, OperationId);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("failed"u8);
+            WireWriter.Value(writer, Failed);
+        }
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Introduce the host. Optional: a bare <c>memory.*</c> works.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloParams : IWireRecord<HelloParams>
@@ -3882,6 +4030,36 @@ public sealed record PingParams : IWireRecord<PingParams>
 
     /// <inheritdoc/>
     public static PingParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Ask how each part of the worker is.</summary>
+public sealed record GetHealthParams : IWireRecord<GetHealthParams>
+{
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetHealthParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetHealthParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        WireReader.Begin(ref reader, "GetHealthParams");
+        while (WireReader.Next(ref reader))
+        {
+            WireReader.Unknown(ref reader, "GetHealthParams", refuse: strict);
+        }
+    }
+
+    /// <inheritdoc/>
+    public static GetHealthParams Read(ref Utf8JsonReader reader, bool strict) =>
         new(ref reader, strict);
 
     /// <inheritdoc/>

@@ -141,7 +141,7 @@ public sealed record DeviceStatus : IWireRecord<DeviceStatus>
     /// <summary><c>process_used_source</c> Null from a worker that does not send it yet.</summary>
     public Source? ProcessUsedSource { get; init; }
 
-    /// <summary>On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`. Null from a worker that does not send it yet.</summary>
+    /// <summary>On the CPU: what the processes take that this worker started, engines' and devices' among them. Not in `process_used_bytes`. One that a plugin started is found within 250 ms. Null from a worker that does not send it yet.</summary>
     public long? ChildProcessBytes { get; init; }
 
     /// <summary>Ledger: live allocations, as asked for.</summary>
@@ -1419,10 +1419,10 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
-    /// <summary>By the ledger.</summary>
+    /// <summary>What the model was counted with, and is no longer: by the ledger.</summary>
     public required long FreedBytes { get; init; }
 
-    /// <summary>Measured at the operating system or driver.</summary>
+    /// <summary>What came back of its memory, as the operating system or driver shows before and after; null where neither says. More than was claimed where its engine's process has grown since it was last counted.</summary>
     public required long? ReturnedBytes { get; init; }
 
     /// <summary><c>reload_ms</c></summary>
@@ -1433,12 +1433,12 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 
     private readonly long? _claimedBytes;
 
-    /// <summary>What should have come back; null where only its owner knows.</summary>
+    /// <summary>What should have come back, the same as <c>freed_bytes</c>; null where only its owner knows.</summary>
     public long? ClaimedBytes { get => _claimedBytes; init { _claimedBytes = value; _assigned |= 0x1; } }
 
     private readonly long? _keptBytes;
 
-    /// <summary>What of that has not; null where what came back was not measured.</summary>
+    /// <summary><c>claimed_bytes</c> less <c>returned_bytes</c>, 0 where more came back; null where that was not measured.</summary>
     public long? KeptBytes { get => _keptBytes; init { _keptBytes = value; _assigned |= 0x2; } }
 
     private readonly UnloadMode _mode = UnloadMode.Unload;
@@ -1448,8 +1448,13 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 
     private readonly IReadOnlyList<ReleaseStep> _steps = [];
 
-    /// <summary>What was done, in this order.</summary>
+    /// <summary>What was done, in this order; where all were measured they add up to <c>returned_bytes</c>.</summary>
     public IReadOnlyList<ReleaseStep> Steps { get => _steps; init { _steps = value; _assigned |= 0x8; } }
+
+    private readonly long? _processReturnedBytes;
+
+    /// <summary>What came back besides where its engine's process ended: interpreter and library, which are no model's; null where no process ended.</summary>
+    public long? ProcessReturnedBytes { get => _processReturnedBytes; init { _processReturnedBytes = value; _assigned |= 0x10; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -1509,6 +1514,10 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
             {
                 Steps = WireReader.List(ref reader, "steps", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<ReleaseStep>(ref reader, member, strict));
             }
+            else if (WireReader.IsAt(ref reader, "process_returned_bytes"u8))
+            {
+                ProcessReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "process_returned_bytes", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "UnloadedModel", refuse: strict);
@@ -1558,6 +1567,11 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
         {
             writer.WritePropertyName("steps"u8);
             WireWriter.List(writer, Steps, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("process_returned_bytes"u8);
+            WireWriter.Value(writer, ProcessReturnedBytes);
         }
         writer.WriteEndObject();
     }
@@ -2752,7 +2766,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>model_id</c></summary>
     public required string ModelId { get; init; }
 
-    /// <summary><c>state</c></summary>
+    /// <summary><c>failed</c> where the last try to load it failed, and where it can't be loaded; <c>unloaded</c> where it was lost with its device or its engine's process. Its next use tries either again, unless <c>state_reason</c> says otherwise.</summary>
     public required ModelState State { get; init; }
 
     /// <summary><c>device_id</c></summary>
@@ -2770,7 +2784,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>measured_bytes</c></summary>
     public required long? MeasuredBytes { get; init; }
 
-    /// <summary>What the process grew by while it was loaded, by the system; null where other changes hide it.</summary>
+    /// <summary>What the process that it is in grew by while it was loaded, by the system: its engine's, its device's where that has one, else the worker's; null where other changes hide it.</summary>
     public required long? MeasuredProcessBytes { get; init; }
 
     /// <summary>What a model in an engine's process takes beside what it took when it was loaded, measured after its last work; null for others. Null from a worker that does not send it yet.</summary>
@@ -2809,7 +2823,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
-    /// <summary>Why it can't be loaded, found out before it is asked for or when it was; null where nothing is known against it. Null from a worker that does not send it yet.</summary>
+    /// <summary>Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or its engine's process; null once it is loaded, and where nothing is known against it. Null from a worker that does not send it yet.</summary>
     public string? StateReason { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
@@ -5584,8 +5598,11 @@ public sealed record PlannedRelease : IWireRecord<PlannedRelease>
 }
 
 /// <summary>The largest batch that fits, and what it saves against doing all at once.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>batch_size</c></summary>
     public required long BatchSize { get; init; }
 
@@ -5600,6 +5617,16 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
 
     /// <summary><c>savings_percentage</c></summary>
     public required double SavingsPercentage { get; init; }
+
+    private readonly string? _planId;
+
+    /// <summary>By which the rest is asked for anew, with <c>done_items</c>, as often as pressure may have changed. A thousand are kept.</summary>
+    public string? PlanId { get => _planId; init { _planId = value; _assigned |= 0x1; } }
+
+    private readonly long? _remainingItems;
+
+    /// <summary>Items that this is the plan for.</summary>
+    public long? RemainingItems { get => _remainingItems; init { _remainingItems = value; _assigned |= 0x2; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public PlanBatchesResult() { }
@@ -5638,6 +5665,14 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
                 SavingsPercentage = WireReader.Double(ref reader, "savings_percentage", strict, minimum: 0, maximum: 100);
                 seen |= 0x10;
             }
+            else if (WireReader.IsAt(ref reader, "plan_id"u8))
+            {
+                PlanId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "plan_id", strict);
+            }
+            else if (WireReader.IsAt(ref reader, "remaining_items"u8))
+            {
+                RemainingItems = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "remaining_items", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "PlanBatchesResult", refuse: strict);
@@ -5667,6 +5702,16 @@ public sealed record PlanBatchesResult : IWireRecord<PlanBatchesResult>
         WireWriter.Value(writer, UnbatchedBytes);
         writer.WritePropertyName("savings_percentage"u8);
         WireWriter.Value(writer, SavingsPercentage);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("plan_id"u8);
+            WireWriter.Value(writer, PlanId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("remaining_items"u8);
+            WireWriter.Value(writer, RemainingItems);
+        }
         writer.WriteEndObject();
     }
 }
@@ -6493,6 +6538,9 @@ public sealed record StoreSearchResult : IWireRecord<StoreSearchResult>
     /// <summary><c>results</c></summary>
     public required IReadOnlyList<StoreHit> Results { get; init; }
 
+    /// <summary>Preferences that were found as lines of text, for a model's prompt; null for other kinds.</summary>
+    public required string? Prompt { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StoreSearchResult() { }
 
@@ -6510,14 +6558,19 @@ public sealed record StoreSearchResult : IWireRecord<StoreSearchResult>
                 Results = WireReader.List(ref reader, "results", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<StoreHit>(ref reader, member, strict));
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "prompt"u8))
+            {
+                Prompt = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "prompt", strict);
+                seen |= 0x2;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "StoreSearchResult", refuse: strict);
             }
         }
-        if (seen != 0x1)
+        if (seen != 0x3)
         {
-            WireReader.Require(seen, "StoreSearchResult", "results");
+            WireReader.Require(strict ? seen : seen | 0x2, "StoreSearchResult", "results", "prompt");
         }
     }
 
@@ -6531,6 +6584,8 @@ public sealed record StoreSearchResult : IWireRecord<StoreSearchResult>
         writer.WriteStartObject();
         writer.WritePropertyName("results"u8);
         WireWriter.List(writer, Results, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("prompt"u8);
+        WireWriter.Value(writer, Prompt);
         writer.WriteEndObject();
     }
 }
@@ -6612,6 +6667,9 @@ public sealed record StoreListResult : IWireRecord<StoreListResult>
     /// <summary>Given as <c>after</c> for the next page; null after the last.</summary>
     public required string? Next { get; init; }
 
+    /// <summary>Preferences of this page as lines of text, for a model's prompt; null for other kinds.</summary>
+    public required string? Prompt { get; init; }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StoreListResult() { }
 
@@ -6634,14 +6692,19 @@ public sealed record StoreListResult : IWireRecord<StoreListResult>
                 Next = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "next", strict);
                 seen |= 0x2;
             }
+            else if (WireReader.IsAt(ref reader, "prompt"u8))
+            {
+                Prompt = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "prompt", strict);
+                seen |= 0x4;
+            }
             else
             {
                 WireReader.Unknown(ref reader, "StoreListResult", refuse: strict);
             }
         }
-        if (seen != 0x3)
+        if (seen != 0x7)
         {
-            WireReader.Require(strict ? seen : seen | 0x2, "StoreListResult", "entries", "next");
+            WireReader.Require(strict ? seen : seen | 0x6, "StoreListResult", "entries", "next", "prompt");
         }
     }
 
@@ -6657,6 +6720,8 @@ public sealed record StoreListResult : IWireRecord<StoreListResult>
         WireWriter.List(writer, Entries, static (writer, item) => WireWriter.Value(writer, item));
         writer.WritePropertyName("next"u8);
         WireWriter.Value(writer, Next);
+        writer.WritePropertyName("prompt"u8);
+        WireWriter.Value(writer, Prompt);
         writer.WriteEndObject();
     }
 }
@@ -7253,6 +7318,133 @@ public sealed record StoreFigures : IWireRecord<StoreFigures>
     }
 }
 
+/// <summary>The operation is under way.</summary>
+public sealed record OperationBeginResult : IWireRecord<OperationBeginResult>
+{
+    /// <summary><c>operation_id</c></summary>
+    public required string OperationId { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationBeginResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationBeginResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationBeginResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "operation_id"u8))
+            {
+                OperationId = WireReader.String(ref reader, "operation_id", strict);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationBeginResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "OperationBeginResult", "operation_id");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationBeginResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("operation_id"u8);
+        WireWriter.Value(writer, OperationId);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>What an operation took: its time, and how the worker's own process grew meanwhile.</summary>
+/// <remarks>Other processes have figures of their own: devices and engines in <c>memory.get_status</c>.</remarks>
+public sealed record OperationEndResult : IWireRecord<OperationEndResult>
+{
+    /// <summary><c>name</c></summary>
+    public required string Name { get; init; }
+
+    /// <summary><c>duration_us</c></summary>
+    public required long DurationUs { get; init; }
+
+    /// <summary>The most that the process had grown by, as it was sampled a hundred times a second; null where the system does not say.</summary>
+    public required long? PeakBytes { get; init; }
+
+    /// <summary>What it had grown by at the end; negative where it shrank.</summary>
+    public required long? DeltaBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public OperationEndResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private OperationEndResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "OperationEndResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "duration_us"u8))
+            {
+                DurationUs = WireReader.Int64(ref reader, "duration_us", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "peak_bytes"u8))
+            {
+                PeakBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "peak_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "delta_bytes"u8))
+            {
+                DeltaBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "delta_bytes", strict, minimum: -9223372036854775807);
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "OperationEndResult", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(strict ? seen : seen | 0xc, "OperationEndResult", "name", "duration_us", "peak_bytes", "delta_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static OperationEndResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("duration_us"u8);
+        WireWriter.Value(writer, DurationUs);
+        writer.WritePropertyName("peak_bytes"u8);
+        WireWriter.Value(writer, PeakBytes);
+        writer.WritePropertyName("delta_bytes"u8);
+        WireWriter.Value(writer, DeltaBytes);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Who answers, and what it can be asked.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloResult : IWireRecord<HelloResult>
@@ -7470,6 +7662,144 @@ public sealed record PingResult : IWireRecord<PingResult>
         writer.WriteStartObject();
         writer.WritePropertyName("uptime_ms"u8);
         WireWriter.Value(writer, UptimeMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>How the worker is: what each part knows of itself. Nothing is tried out for the question, so it is answered at once.</summary>
+public sealed record GetHealthResult : IWireRecord<GetHealthResult>
+{
+    /// <summary>That of the worst part; what is <c>off</c> does not count.</summary>
+    public required HealthState State { get; init; }
+
+    /// <summary><c>parts</c></summary>
+    public required IReadOnlyList<PartHealth> Parts { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public GetHealthResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private GetHealthResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "GetHealthResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "state"u8))
+            {
+                State = WireWords.ReadHealthState(ref reader, "state", strict, ref unknown);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "parts"u8))
+            {
+                Parts = WireReader.List(ref reader, "parts", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<PartHealth>(ref reader, member, strict));
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "GetHealthResult", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "GetHealthResult", "state", "parts");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static GetHealthResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("state"u8);
+        WireWriter.Value(writer, WireWriter.Kept(State == HealthState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
+        writer.WritePropertyName("parts"u8);
+        WireWriter.List(writer, Parts, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>How one part of the worker is.</summary>
+public sealed record PartHealth : IWireRecord<PartHealth>
+{
+    /// <summary><c>requests</c>, <c>events</c>, <c>log</c>, <c>stores</c>, <c>device:ID</c>, <c>models</c>, <c>server:NAME</c>, <c>record</c>, <c>metrics_file</c>, <c>monitor_socket</c>: those that there are.</summary>
+    public required string Name { get; init; }
+
+    /// <summary><c>state</c></summary>
+    public required HealthState State { get; init; }
+
+    /// <summary>Why it is not <c>ok</c>, or what it does; null where there is nothing to say.</summary>
+    public required string? Reason { get; init; }
+
+    /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public PartHealth() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private PartHealth(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        Dictionary<string, string>? unknown = null;
+        WireReader.Begin(ref reader, "PartHealth");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "name"u8))
+            {
+                Name = WireReader.String(ref reader, "name", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "state"u8))
+            {
+                State = WireWords.ReadHealthState(ref reader, "state", strict, ref unknown);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "reason", strict);
+                seen |= 0x4;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "PartHealth", refuse: strict);
+            }
+        }
+        if (seen != 0x7)
+        {
+            WireReader.Require(strict ? seen : seen | 0x4, "PartHealth", "name", "state", "reason");
+        }
+        UnknownWords = unknown;
+    }
+
+    /// <inheritdoc/>
+    public static PartHealth Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("name"u8);
+        WireWriter.Value(writer, Name);
+        writer.WritePropertyName("state"u8);
+        WireWriter.Value(writer, WireWriter.Kept(State == HealthState.Unknown, UnknownWords, "state") ?? this.State.ToWord());
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
         writer.WriteEndObject();
     }
 }

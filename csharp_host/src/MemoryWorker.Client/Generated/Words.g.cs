@@ -81,6 +81,9 @@ public enum ErrorCode
 
     /// <summary><c>store_not_found</c></summary>
     StoreNotFound,
+
+    /// <summary><c>operation_not_found</c></summary>
+    OperationNotFound,
 }
 
 /// <summary>Whether a failed request changed anything.</summary>
@@ -507,6 +510,28 @@ public enum VectorMetric
     L2,
 }
 
+/// <summary>How a part of the worker is.</summary>
+public enum HealthState
+{
+    /// <summary>A word that this library does not know: <c>UnknownWords</c> has its text.</summary>
+    Unknown,
+
+    /// <summary><c>ok</c></summary>
+    Ok,
+
+    /// <summary><c>starting</c></summary>
+    Starting,
+
+    /// <summary><c>degraded</c></summary>
+    Degraded,
+
+    /// <summary><c>failed</c></summary>
+    Failed,
+
+    /// <summary><c>off</c></summary>
+    Off,
+}
+
 /// <summary>What <c>worker.subscribe</c> can ask for.</summary>
 public enum EventName
 {
@@ -586,7 +611,8 @@ public static class WireWords
         ErrorCode.InternalError => "internal_error",
         ErrorCode.ConsumerNotFound => "consumer_not_found",
         ErrorCode.StoreNotFound => "store_not_found",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found"),
+        ErrorCode.OperationNotFound => "operation_not_found",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -617,6 +643,7 @@ public static class WireWords
             "internal_error" => (ErrorCode.InternalError, true),
             "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             "store_not_found" => (ErrorCode.StoreNotFound, true),
+            "operation_not_found" => (ErrorCode.OperationNotFound, true),
             _ => (ErrorCode.Unknown, false),
         };
         value = found;
@@ -719,7 +746,11 @@ public static class WireWords
         {
             return ErrorCode.StoreNotFound;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found");
+        if (reader.ValueTextEquals("operation_not_found"u8))
+        {
+            return ErrorCode.OperationNotFound;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found");
         return ErrorCode.Unknown;
     }
 
@@ -1845,6 +1876,62 @@ public static class WireWords
         }
         WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cosine, dot, l2");
         return VectorMetric.Unknown;
+    }
+
+    /// <summary>The word of a <see cref="HealthState"/>.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no word for it.</exception>
+    public static string ToWord(this HealthState value) => value switch
+    {
+        HealthState.Ok => "ok",
+        HealthState.Starting => "starting",
+        HealthState.Degraded => "degraded",
+        HealthState.Failed => "failed",
+        HealthState.Off => "off",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of ok, starting, degraded, failed, off"),
+    };
+
+    /// <summary>Finds the <see cref="HealthState"/> of a word; false where there is none.</summary>
+    public static bool TryParse(string? word, out HealthState value)
+    {
+        (HealthState found, bool known) = word switch
+        {
+            "ok" => (HealthState.Ok, true),
+            "starting" => (HealthState.Starting, true),
+            "degraded" => (HealthState.Degraded, true),
+            "failed" => (HealthState.Failed, true),
+            "off" => (HealthState.Off, true),
+            _ => (HealthState.Unknown, false),
+        };
+        value = found;
+        return known;
+    }
+
+    internal static HealthState ReadHealthState(
+        ref Utf8JsonReader reader, string member, bool strict, ref Dictionary<string, string>? unknown)
+    {
+        WireReader.ExpectWord(ref reader, member);
+        if (reader.ValueTextEquals("ok"u8))
+        {
+            return HealthState.Ok;
+        }
+        if (reader.ValueTextEquals("starting"u8))
+        {
+            return HealthState.Starting;
+        }
+        if (reader.ValueTextEquals("degraded"u8))
+        {
+            return HealthState.Degraded;
+        }
+        if (reader.ValueTextEquals("failed"u8))
+        {
+            return HealthState.Failed;
+        }
+        if (reader.ValueTextEquals("off"u8))
+        {
+            return HealthState.Off;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "ok, starting, degraded, failed, off");
+        return HealthState.Unknown;
     }
 
     /// <summary>The word of a <see cref="EventName"/>.</summary>

@@ -17,6 +17,14 @@ internal static class Interpreter
     /// <summary>Where <c>-m</c> is in an older Python's traceback; from 3.11 on it is part of the interpreter.</summary>
     private const string RunPy = @"python3\.?(\d{1,2})\b.*runpy\.py";
 
+    /// <summary>What an interpreter says that has no worker, or not all that it needs.</summary>
+    private const string NoWorker = @"No module named '?(memory_worker|worker|protocol|orjson|psutil|pydantic|yaml)\b";
+
+    /// <summary>What mends each of these without installing anything by hand.</summary>
+    private const string Prepare =
+        $"or set {nameof(PythonWorkerOptions)}.{nameof(PythonWorkerOptions.Python)} to new {nameof(PythonEnvironmentOptions)}() "
+        + "(in configuration \"Python\": { \"MayMake\": true }), which finds a Python and makes an environment";
+
     /// <summary>Throws where the folder that the worker is to start in is not there: the system would name the executable.</summary>
     /// <exception cref="WorkerStartException">There is no such folder.</exception>
     public static void CheckFolder(PythonWorkerOptions options)
@@ -41,10 +49,20 @@ internal static class Interpreter
             return $"{sentence}; {started}";
         }
 
-        return stderrTail.Any(IsTooOld)
-            ? $"the worker needs Python 3.{NeededMinor} or newer, and '{path}' is older: set {nameof(options.FileName)} to a newer one; {started}"
+        if (stderrTail.Any(IsTooOld))
+        {
+            return $"the worker needs Python 3.{NeededMinor} or newer, and '{path}' is older: "
+                + $"set {nameof(options.FileName)} to a newer one, {Prepare}; {started}";
+        }
+
+        return stderrTail.Any(line => Regex.IsMatch(line, NoWorker, RegexOptions.CultureInvariant))
+            ? $"'{path}' has no memory-worker, or not all that it needs: run '{path} -m pip install memory-worker', {Prepare}; {started}"
             : started;
     }
+
+    /// <summary>What to do where the system can't start the executable.</summary>
+    public static string NotStarted(PythonWorkerOptions options, string why) =>
+        $"'{options.FileName}' could not be started ({why}): set {nameof(options.FileName)} to a Python 3.{NeededMinor} or newer, {Prepare}";
 
     private static bool IsTooOld(string line) =>
         line.Contains(NoStrEnum, StringComparison.Ordinal)

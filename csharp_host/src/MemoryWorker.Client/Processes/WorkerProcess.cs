@@ -81,7 +81,7 @@ internal sealed class WorkerProcess : IDisposable
             process.Dispose();
             Release(job);
             throw new WorkerStartException(
-                $"'{options.FileName}' could not be started: {problem.Message}", new WorkerFailure(), problem);
+                Interpreter.NotStarted(options, problem.Message), new WorkerFailure(), problem);
         }
 
         if (OperatingSystem.IsWindows())

@@ -121,7 +121,7 @@ public sealed class SharedBuffer : IMemoryOwner<byte>, IAsyncDisposable
         where T : unmanaged
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
-        ArgumentOutOfRangeException.ThrowIfNotEqual(offset % sizeof(T), 0, nameof(offset));
+        TensorTypes.CheckAligned<T>(offset);
         return new(At(offset, (long)length * sizeof(T)), length);
     }
 
@@ -145,6 +145,14 @@ public sealed class SharedBuffer : IMemoryOwner<byte>, IAsyncDisposable
         where T : unmanaged
     {
         var tensor = new SharedTensor<T>(this, shape, dtype, offset);
+        if (offset < 0 || tensor.SizeBytes > SizeBytes - offset)
+        {
+            throw new ArgumentOutOfRangeException(
+                nameof(shape),
+                $"[{string.Join(", ", tensor.Shape)}] of {tensor.DType} takes {tensor.SizeBytes} bytes, and the buffer has "
+                    + $"{Math.Max(0, SizeBytes - Math.Max(0, offset))} from offset {offset} on");
+        }
+
         _ = At(offset, tensor.SizeBytes);
         return tensor;
     }
@@ -164,12 +172,7 @@ public sealed class SharedBuffer : IMemoryOwner<byte>, IAsyncDisposable
         _map.Dispose();
         try
         {
-            // Another worker may use the id again, but never the place.
-            var held = await _memory.GetMemoryAllocationAsync(AllocationId).ConfigureAwait(false);
-            if (held.Allocation.SharedMemory?.Path == _shared.Path)
-            {
-                await _memory.DeleteMemoryAllocationAsync(AllocationId, force: true).ConfigureAwait(false);
-            }
+            await _memory.DeleteMemoryAllocationAsync(AllocationId, force: true).ConfigureAwait(false); // No other worker has the id.
         }
         catch (WorkerRequestException problem) when (problem.ErrorCode == ErrorCode.AllocationNotFound)
         {
@@ -185,7 +188,12 @@ public sealed class SharedBuffer : IMemoryOwner<byte>, IAsyncDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         ArgumentOutOfRangeException.ThrowIfNegative(bytes);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes, SizeBytes - offset, nameof(bytes));
+        if (bytes > SizeBytes - offset)
+        {
+            throw new ArgumentOutOfRangeException(
+                nameof(bytes), $"{bytes} bytes from offset {offset} on are more than the buffer's {SizeBytes}");
+        }
+
         return _map.At(offset);
     }
 }

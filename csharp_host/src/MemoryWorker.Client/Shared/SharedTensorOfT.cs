@@ -11,7 +11,7 @@ public sealed unsafe class SharedTensor<T>
     internal SharedTensor(SharedBuffer buffer, IReadOnlyList<long> shape, string? dtype, long offset)
     {
         ArgumentNullException.ThrowIfNull(shape);
-        ArgumentOutOfRangeException.ThrowIfNotEqual(offset % sizeof(T), 0, nameof(offset));
+        TensorTypes.CheckAligned<T>(offset);
         _buffer = buffer;
         _offset = offset;
         DType = TensorTypes.NameOf<T>(dtype);
@@ -23,7 +23,10 @@ public sealed unsafe class SharedTensor<T>
         }
         catch (OverflowException problem)
         {
-            throw new ArgumentException($"[{string.Join(", ", Shape)}] is no shape", nameof(shape), problem);
+            throw new ArgumentException(
+                $"[{string.Join(", ", Shape)}] is no shape: a dimension is negative, or all of them are more than memory can have",
+                nameof(shape),
+                problem);
         }
     }
 
@@ -62,14 +65,22 @@ public sealed unsafe class SharedTensor<T>
     private byte* At(long[] index, int dimensions, out long under)
     {
         ArgumentNullException.ThrowIfNull(index);
-        ArgumentOutOfRangeException.ThrowIfNotEqual(index.Length, dimensions, nameof(index));
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(dimensions, Shape.Count, nameof(index));
+        if (index.Length != dimensions || dimensions > Shape.Count)
+        {
+            throw new ArgumentOutOfRangeException(
+                nameof(index), $"{index.Length} places were given, and [{string.Join(", ", Shape)}] has {Shape.Count} dimensions");
+        }
+
         long place = 0;
         under = Length;
         for (var dimension = 0; dimension < dimensions; dimension++)
         {
-            ArgumentOutOfRangeException.ThrowIfNegative(index[dimension], nameof(index));
-            ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(index[dimension], Shape[dimension], nameof(index));
+            if (index[dimension] < 0 || index[dimension] >= Shape[dimension])
+            {
+                throw new ArgumentOutOfRangeException(
+                    nameof(index), $"[{string.Join(", ", index)}] lies outside of [{string.Join(", ", Shape)}]");
+            }
+
             under /= Shape[dimension];
             place += index[dimension] * under;
         }

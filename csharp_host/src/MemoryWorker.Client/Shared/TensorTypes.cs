@@ -47,6 +47,18 @@ internal static unsafe class TensorTypes
         ["BOOL"] = 1,
     };
 
+    /// <summary>Throws for an offset in the middle of a value.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">It is named, with what it has to be a multiple of.</exception>
+    public static void CheckAligned<T>(long offset)
+        where T : unmanaged
+    {
+        if (offset % sizeof(T) != 0)
+        {
+            throw new ArgumentOutOfRangeException(
+                nameof(offset), $"offset {offset} is not a multiple of {sizeof(T)}, the size of {typeof(T).Name}");
+        }
+    }
+
     /// <summary>The name asked for, if it is of this size; else the type's own.</summary>
     /// <exception cref="ArgumentException">There is no such name, it is of another size, or the type has none.</exception>
     public static string NameOf<T>(string? dtype)
@@ -55,7 +67,7 @@ internal static unsafe class TensorTypes
         if (dtype is null)
         {
             return Own.GetValueOrDefault(typeof(T))
-                ?? throw new ArgumentException($"{typeof(T)} has no dtype of its own; name one", nameof(dtype));
+                ?? throw new ArgumentException($"{typeof(T).Name} has no dtype of its own; name one of its size, such as BF16 for UInt16", nameof(dtype));
         }
 
         if (!Sizes.TryGetValue(dtype, out var bytes))
@@ -65,6 +77,6 @@ internal static unsafe class TensorTypes
 
         return bytes == sizeof(T)
             ? dtype
-            : throw new ArgumentException($"{dtype} has {bytes} bytes, and {typeof(T)} has {sizeof(T)}", nameof(dtype));
+            : throw new ArgumentException($"{dtype} has {bytes} bytes, and {typeof(T).Name} has {sizeof(T)}", nameof(dtype));
     }
 }

@@ -96,7 +96,7 @@ internal sealed partial class WorkerConnection
         };
         var why = problem switch
         {
-            WorkerExitedException => $"it ended with exit code {exit?.ExitCode?.ToString() ?? "unknown"} before it answered",
+            WorkerExitedException => $"it ended with {ExitCodes.Describe(exit?.ExitCode)} before it answered",
             WorkerTimeoutException late => $"it did not answer within {late.Timeout.TotalSeconds:0.###} s",
             _ => problem.Message,
         };
@@ -178,7 +178,7 @@ internal sealed partial class WorkerConnection
     private string Reason()
     {
         var code = _process.ExitCode;
-        var how = code is null ? "does not end" : $"ended with exit code {code}";
+        var how = code is null ? "does not end" : $"ended with {ExitCodes.Describe(code)}";
         return _killedBecause is null
             ? $"the worker (process {ProcessId}) {how}"
             : $"the worker (process {ProcessId}) was killed because {_killedBecause}";

@@ -37,7 +37,10 @@ public static class MemoryConsumerServiceCollectionExtensions
         if (!services.Any(one => one.ServiceType == typeof(MemoryConsumers) && Equals(one.ServiceKey, key)))
         {
             services.AddKeyedSingleton(key, (provider, _) => new MemoryConsumers(
-                provider.Of<IServiceMemory>(key), provider.Of<IPythonWorkerService>(key), provider.GetKeyedServices<IMemoryConsumer>(key)));
+                provider.Of<IServiceMemory>(key),
+                provider.Of<IPythonWorkerService>(key),
+                provider.GetKeyedServices<IMemoryConsumer>(key),
+                clock: provider.GetRequiredService<TimeProvider>()));
             services.AddSingleton<IHostedService>(provider => new MemoryConsumersHostedService(
                 provider.Of<MemoryConsumers>(key),
                 provider.GetRequiredService<ILoggerFactory>().CreateLogger(MemoryWorkerTelemetry.LoggerName(key))));

@@ -33,6 +33,8 @@ var memory = host.Services.GetRequiredService<IServiceMemory>();
 var worker = host.Services.GetRequiredService<IPythonWorkerService>();
 var seen = new Dictionary<string, object?>();
 
+static object?[] Told(ErrorDetails error) => [error.Code, error.StatusCode, error.Message, error.Details?.GetValueOrDefault("executed")];
+
 void Saw<T>(string name, ApiResponse<T> answer, Func<T, object?>? figure = null)
 {
     if (answer.CorrelationId.Length == 0 || answer.Timestamp.Kind != DateTimeKind.Utc || answer.IsSuccess != answer.Error is null)
@@ -42,7 +44,7 @@ void Saw<T>(string name, ApiResponse<T> answer, Func<T, object?>? figure = null)
 
     seen[name] = answer.IsSuccess
         ? figure is null ? "ok" : figure(answer.Data!)
-        : new object?[] { answer.Error!.Code, answer.Error.StatusCode, answer.Error.Message, answer.Error.Details?.GetValueOrDefault("executed") };
+        : Told(answer.Error!);
 }
 
 seen["before"] = ((Dictionary<string, object?>)(await worker.GetWorkerHealthAsync())["memory"])["is_available"];
@@ -60,7 +62,8 @@ var vram = await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { 
 Saw("allocate VRAM", vram, one => new { one.DeviceId, Type = one.MemoryType.ToString() });
 var ram = await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = Mib, MemoryType = "RAM" });
 Saw("allocate RAM", ram, one => new { one.DeviceId, Type = one.MemoryType.ToString() });
-Saw("allocate on the CPU", await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 3 * Mib }, "cpu"), one => one.DeviceId);
+var onCpu = await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 3 * Mib }, "cpu");
+Saw("allocate on the CPU", onCpu, one => one.DeviceId);
 Saw("allocate too much", await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 65 * Mib }));
 Saw("allocate nothing", await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest()));
 Saw("allocate HBM", await memory.PostMemoryAllocateAsync(new PostMemoryAllocateRequest { SizeBytes = 1, MemoryType = "HBM" }));
@@ -93,7 +96,8 @@ Saw("optimize", await memory.PostMemoryOptimizeAsync(new PostMemoryOptimizeReque
 Saw("optimize speed", await memory.PostMemoryOptimizeAsync(new PostMemoryOptimizeRequest { Target = "speed" }));
 Saw("defragment", await memory.PostMemoryDefragmentAsync(new PostMemoryDefragmentRequest { MemoryType = "GPU" }));
 Saw("defragment of", await memory.PostMemoryDefragmentAsync(new PostMemoryDefragmentRequest(), "cpu"));
-Saw("clear of", await memory.PostMemoryClearAsync(new PostMemoryClearRequest { MemoryType = "all", Force = true }, Sim), one => one.ClearedBytes);
+var cleared = await memory.PostMemoryClearAsync(new PostMemoryClearRequest { MemoryType = "all", Force = true }, Sim);
+Saw("clear of", cleared, one => one.ClearedBytes);
 Saw("clear of what is not there", await memory.PostMemoryClearAsync(new PostMemoryClearRequest { MemoryType = "RAM" }, Sim));
 Saw("clear", await memory.PostMemoryClearAsync(new PostMemoryClearRequest()), one => one.AllocationsFreed);
 Saw("models", await memory.GetModelMemoryStatusAsync());
@@ -103,8 +107,9 @@ Saw("pressure of", await memory.GetMemoryPressureAsync(Sim), one => one.DeviceId
 Saw("analytics", await memory.GetMemoryAnalyticsAsync(), one => one.Actions?.Count > 0);
 Saw("optimization", await memory.GetMemoryOptimizationAsync());
 
-object answer = await worker.ExecuteAsync<object, object>(PythonWorkerTypes.MEMORY, "allocate", new { size_bytes = 4096, device_id = "cpu" });
-dynamic older = answer;
+object answered = await worker.ExecuteAsync<object, object>(
+    PythonWorkerTypes.MEMORY, "allocate", new { size_bytes = 4096, device_id = "cpu" });
+dynamic older = answered;
 seen["execute"] = new object[] { older.success == true, older.allocation_id, older.data.size_bytes, older.error is null };
 dynamic refused = await worker.ExecuteAsync<object, dynamic>(PythonWorkerTypes.Memory, "memory.allocate", new { device_id = "cpu" });
 seen["execute refused"] = new object[] { refused.success != true, (string)refused.error.code, refused.error.status_code };
@@ -112,6 +117,8 @@ dynamic unknown = await worker.ExecuteAsync<object, dynamic>(PythonWorkerTypes.M
 seen["execute unknown"] = (string)unknown.error.message;
 dynamic elsewhere = await worker.ExecuteAsync<object, dynamic>("inference", "run", new { });
 seen["execute elsewhere"] = (string)elsewhere.error.message;
+dynamic bare = await worker.ExecuteAsync<object, dynamic>(PythonWorkerTypes.MEMORY, "allocate", "4096");
+seen["execute bare"] = (string)bare.error.message;
 var whole = new { request_id = "mine", action = "memory.get_status", data = new { device_id = Sim } };
 var typed = await worker.ExecuteAsync<object, StatusAnswer>(PythonWorkerTypes.MEMORY, JsonSerializer.Serialize(whole), whole);
 seen["execute typed"] = typed.Devices.Single().DeviceId;

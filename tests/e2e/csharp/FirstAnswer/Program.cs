@@ -2,11 +2,16 @@ using System.Diagnostics;
 using MemoryWorker.Client;
 
 // A newcomer's first program: it has the package, and perhaps a Python. Arguments: the folder for the environment,
-// "-m worker" or nothing, and a folder of wheels or nothing.
+// "-m worker" or nothing, a folder of wheels or nothing, and milliseconds for each step.
 var watch = Stopwatch.StartNew();
 try
 {
-    var wanted = new PythonEnvironmentOptions { Folder = args[0], WheelFolder = args is [_, _, var wheels] ? wheels : null };
+    var wanted = new PythonEnvironmentOptions { Folder = args[0], WheelFolder = args is [_, _, { Length: > 0 } wheels, ..] ? wheels : null };
+    if (args is [.., var step] && int.TryParse(step, out var milliseconds))
+    {
+        wanted = wanted with { StepTimeout = TimeSpan.FromMilliseconds(milliseconds) };
+    }
+
     var python = await PythonEnvironment.PrepareAsync(wanted, new Told());
     var prepared = watch.ElapsedMilliseconds;
     var options = python.Apply(new PythonWorkerOptions());

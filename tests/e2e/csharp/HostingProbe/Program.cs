@@ -90,10 +90,33 @@ try
 {
     await host.Services.GetRequiredKeyedService<IPythonWorkerService>("configured").StartAsync();
 }
-catch (WorkerStartException problem) when (problem.InnerException is PythonEnvironmentException inner)
+catch (PythonEnvironmentException problem)
 {
-    unprepared = $"{inner.Problem}: {inner.Message}";
+    unprepared = $"{problem.Problem}: {problem.Message}";
 }
+
+// What a section of appsettings.json may be wrong in: each host's start says so.
+var sections = new Dictionary<string, string>();
+foreach (var (name, json) in new Dictionary<string, string>
+{
+    ["typo"] = """{ "MemoryWorker": { "FilName": "x", "Worker": { "Plugin": ["x"] }, "Python": { "Extra": ["x"], "Nonsense": 1 } } }""",
+    ["value"] = """{ "MemoryWorker": { "MaxRestarts": "many" } }""",
+    ["word"] = """{ "MemoryWorker": { "Worker": { "AutoOptimize": "Hihg" } } }""",
+    ["known"] = """{ "MemoryWorker": { "arguments": ["-c", "pass"], "Environment": { "ANY": "1" }, "Worker": { "SimulatedDevices": ["1GiB"] } } }""",
+    ["empty"] = """{ "MemoryWorker": { "Python": {} } }""",
+})
+{
+    var application = Host.CreateEmptyApplicationBuilder(null);
+    application.Configuration.AddJsonStream(new MemoryStream(System.Text.Encoding.UTF8.GetBytes(json)));
+    application.Services.AddMemoryWorker(
+        application.Configuration.GetSection(MemoryWorkerOptions.Section), options => options.StartWithHost = false);
+    sections[name] = await StartAsync(application);
+}
+
+var whole = Host.CreateEmptyApplicationBuilder(null);
+whole.Configuration.AddInMemoryCollection(new Dictionary<string, string?> { ["MemoryWorker:MaxRestarts"] = "0", ["AllowedHosts"] = "*" });
+whole.Services.AddMemoryWorker(whole.Configuration, options => options.StartWithHost = false);
+sections["whole"] = await StartAsync(whole);
 
 var healthy = await HealthAsync();
 var echo = await AskAsync("fake.echo");
@@ -121,6 +144,7 @@ Console.WriteLine(JsonSerializer.Serialize(new
 {
     keyed,
     unprepared,
+    sections,
     extras = host.Services.GetRequiredService<IOptionsMonitor<MemoryWorkerOptions>>().Get("configured").Python!.Extras,
     configured = host.Services.GetRequiredService<IOptionsMonitor<MemoryWorkerOptions>>().Get("configured").Worker.ToArguments(),
     version = new[] { versions.Distinct().Single(), traced.Select(one => one.Source.Version).Distinct().Single() },
@@ -146,6 +170,22 @@ static string Refused(Action action)
         return "nothing";
     }
     catch (ArgumentException problem)
+    {
+        return problem.Message;
+    }
+}
+
+static async Task<string> StartAsync(HostApplicationBuilder application)
+{
+    using var host = application.Build();
+    try
+    {
+        await host.StartAsync();
+        var python = host.Services.GetRequiredService<IOptions<MemoryWorkerOptions>>().Value.Python;
+        await host.StopAsync();
+        return $"started, {(python is null ? "no environment" : "an environment")}";
+    }
+    catch (Exception problem) when (problem is OptionsValidationException or InvalidOperationException)
     {
         return problem.Message;
     }

@@ -1,14 +1,20 @@
-"""Operations of in-process code are in the record with their time and memory, however they end."""
+"""Operations are in the record with their time and memory, however they end; a host's end by their ids."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from worker.core.cancellation import CancelToken
-from worker.core.clock import NS_PER_S, FixedClock, SystemClock
+from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
+from worker.core.errors import LimitExceededError, OperationNotFoundError
+from worker.core.health import Health
+from worker.core.ids import Ids
+from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
-from worker.plugins._operations import Operations
 from worker.telemetry.system import SystemMemory
+from worker.wiring import Core, NoEvents
+from worker.workers.operations import OperationWorker
 
 MIB = 2**20
 HOUR_MS = 3_600_000
@@ -35,6 +41,12 @@ class Process:
             assert self.looked.wait_for(lambda: self.looks >= target, 20)
 
 
+def operations_of(history: History, clock: Clock, process: Callable[[], int | None]) -> OperationWorker:
+    return OperationWorker(
+        Core(clock, history, NoEvents(), MemoryManager(clock, ids=Ids("9f3a")), {}, Health()), process
+    )
+
+
 @pytest.fixture
 def process() -> Process:
     """Return a process of 100 bytes."""
@@ -45,7 +57,7 @@ def test_time_peak_and_growth(process: Process) -> None:
     """What was there in between is the peak; what is left is the growth."""
     clock = FixedClock()
     history = History(clock)
-    operations = Operations(history, clock, process)
+    operations = operations_of(history, clock, process)
     with operations.operation("embed"):
         clock.wait(2.0, CancelToken(clock.now_ns))
         process.bytes = 900
@@ -61,7 +73,7 @@ def test_time_peak_and_growth(process: Process) -> None:
 def test_one_that_fails_is_counted_and_its_error_goes_on(process: Process) -> None:
     """The record is not in the way of anything."""
     history = History(FixedClock())
-    with pytest.raises(ZeroDivisionError), Operations(history, FixedClock(), process).operation("a"):
+    with pytest.raises(ZeroDivisionError), operations_of(history, FixedClock(), process).operation("a"):
         raise ZeroDivisionError
     (row,) = history.actions(HOUR_MS)
     assert (row.count, row.errors, row.delta_bytes) == (1, 1, 0)
@@ -70,7 +82,7 @@ def test_one_that_fails_is_counted_and_its_error_goes_on(process: Process) -> No
 def test_nested_ones_each_see_their_own(process: Process) -> None:
     """The outer one's growth holds the inner one's."""
     history = History(FixedClock())
-    operations = Operations(history, FixedClock(), process)
+    operations = operations_of(history, FixedClock(), process)
     with operations.operation("outer"):
         process.bytes = 200
         with operations.operation("inner"):
@@ -85,7 +97,7 @@ def test_unknown_is_null(process: Process) -> None:
     """Where the system does not say, there is a time and no figure."""
     process.bytes = None
     history = History(FixedClock())
-    with Operations(history, FixedClock(), process).operation("a"):
+    with operations_of(history, FixedClock(), process).operation("a"):
         pass
     (row,) = history.actions(HOUR_MS)
     assert (row.peak_bytes, row.delta_bytes) == (None, None)
@@ -95,7 +107,10 @@ def test_unknown_is_null(process: Process) -> None:
 def test_names_are_checked(name: str, process: Process) -> None:
     """What cannot be a name is no operation."""
     history = History(FixedClock())
-    with pytest.raises(ValueError, match="128"), Operations(history, FixedClock(), process).operation(name):
+    with (
+        pytest.raises(ValueError, match="128"),
+        operations_of(history, FixedClock(), process).operation(name),
+    ):
         pass
     assert history.actions(HOUR_MS) == ()
 
@@ -104,7 +119,7 @@ def test_real_memory() -> None:
     """What is kept past the end shows as growth, as the system counts it."""
     clock = SystemClock()
     history, system = History(clock), SystemMemory()
-    with Operations(history, clock, lambda: system.read().process_rss_bytes).operation("keep"):
+    with operations_of(history, clock, lambda: system.read().process_rss_bytes).operation("keep"):
         kept = bytearray(b"x") * (64 * MIB)
     (row,) = history.actions(HOUR_MS)
     assert len(kept) == 64 * MIB
@@ -112,3 +127,53 @@ def test_real_memory() -> None:
     assert row.delta_bytes > 60 * MIB
     assert row.peak_bytes is not None
     assert row.peak_bytes >= row.delta_bytes
+
+
+def test_a_hosts_operation_ends_by_its_id(process: Process) -> None:
+    """Begun and ended by different requests, it is measured as a plugin's is, and in the record with it."""
+    clock = FixedClock()
+    history = History(clock)
+    operations = operations_of(history, clock, process)
+    embed = operations.begin("embed")
+    clock.wait(0.5, CancelToken(clock.now_ns))
+    process.bytes = 700
+    index = operations.begin("index")
+    process.bytes = 60
+    ended = operations.end(embed, failed=False)
+    assert (ended.name, ended.duration_us, ended.peak_bytes, ended.delta_bytes) == (
+        "embed",
+        500_000,
+        600,
+        -40,
+    )
+    assert operations.end(index, failed=True).delta_bytes == -640
+    rows = {row.action: (row.count, row.errors, row.delta_bytes) for row in history.actions(HOUR_MS)}
+    assert rows == {"operation:embed": (1, 0, -40), "operation:index": (1, 1, -640)}
+
+
+@pytest.mark.parametrize(
+    ("operation_id", "why"),
+    [
+        ("operation-1-9f3a", "over, or never began"),
+        ("operation-1-77", "another worker process"),
+        ("x", "never began"),
+    ],
+)
+def test_what_is_not_under_way_can_not_end(operation_id: str, why: str, process: Process) -> None:
+    """Ended before, never begun, or of a worker before: nothing is recorded."""
+    history = History(FixedClock())
+    operations = operations_of(history, FixedClock(), process)
+    operations.end(operations.begin("a"), failed=False)
+    with pytest.raises(OperationNotFoundError, match=why):
+        operations.end(operation_id, failed=False)
+    assert [row.count for row in history.actions(HOUR_MS)] == [1]
+
+
+def test_forgotten_ones_are_bounded(process: Process) -> None:
+    """At most 1,024 are under way; the refusal names the oldest, and one that ends makes place."""
+    operations = operations_of(History(FixedClock()), FixedClock(), process)
+    first, *_ = [operations.begin("leak") for _ in range(1024)]
+    with pytest.raises(LimitExceededError, match=f"the oldest of them {first}"):
+        operations.begin("one more")
+    operations.end(first, failed=False)
+    operations.begin("one more")

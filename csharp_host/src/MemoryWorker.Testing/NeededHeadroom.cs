@@ -7,7 +7,7 @@ namespace MemoryWorker.Testing;
 /// <param name="CeilingBytes">How much all that may go would free.</param>
 /// <param name="Releases">What consumers are asked for.</param>
 /// <param name="Victims">The models that go after it.</param>
-internal sealed record Room(
+internal sealed record NeededHeadroom(
     long MissingBytes, long CeilingBytes, IReadOnlyList<PlannedRelease> Releases, IReadOnlyList<LoadedModel> Victims)
 {
     public bool Suffices => MissingBytes <= CeilingBytes;

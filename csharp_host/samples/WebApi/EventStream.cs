@@ -1,0 +1,72 @@
+using System.Text.Json;
+using MemoryWorker.Client;
+using MemoryWorker.Client.Protocol;
+
+namespace WebApi;
+
+/// <summary>The worker's events as server-sent events, over its restarts too, until the reader leaves or this host ends.</summary>
+internal static class EventStream
+{
+    /// <summary>How often a comment is sent, so that a reader that has gone is noticed and proxies keep the connection.</summary>
+    private static readonly TimeSpan Quiet = TimeSpan.FromSeconds(15);
+
+    private static readonly Dictionary<string, EventName> Names = WireEvents.All.ToDictionary(one => one.ToWord());
+
+    public static async Task WriteAsync(HttpContext context, IServiceMemory memory, IHostApplicationLifetime host)
+    {
+        var wanted = context.Request.Query["event"].Select(Named).ToList();
+        using var ends = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, host.ApplicationStopping);
+        var response = context.Response;
+        response.ContentType = "text/event-stream";
+        response.Headers.CacheControl = "no-cache";
+        response.Headers["X-Accel-Buffering"] = "no"; // For nginx, which would collect them.
+        await using var events = memory.GetMemoryEventsAsync(wanted.Count == 0 ? null : wanted, ends.Token).GetAsyncEnumerator(ends.Token);
+        try
+        {
+            var coming = events.MoveNextAsync().AsTask();
+            await SendAsync(": events follow\n\n");
+            while (true)
+            {
+                if (await Task.WhenAny(coming, Task.Delay(Quiet, ends.Token)) != coming)
+                {
+                    ends.Token.ThrowIfCancellationRequested();
+                    await SendAsync(":\n\n");
+                }
+                else if (await coming)
+                {
+                    await SendAsync(Text(events.Current));
+                    coming = events.MoveNextAsync().AsTask();
+                }
+                else
+                {
+                    return;
+                }
+            }
+        }
+        catch (OperationCanceledException) when (ends.IsCancellationRequested)
+        {
+            // The reader has left, or the host ends: the response ends with it.
+        }
+        catch (WorkerException problem) when (response.HasStarted)
+        {
+            await SendAsync($": {problem.Code}\n\n"); // Too late for another status; a reader that comes again is told.
+        }
+
+        async Task SendAsync(string text)
+        {
+            await response.WriteAsync(text, ends.Token);
+            await response.Body.FlushAsync(ends.Token);
+        }
+    }
+
+    private static EventName Named(string? text) => Names.TryGetValue(text ?? string.Empty, out var name)
+        ? name
+        : throw new BadHttpRequestException($"there is no event '{text}'; there are {string.Join(", ", Names.Keys)}");
+
+    private static string Text(WorkerEvent one)
+    {
+        var name = one is UnknownEvent unknown ? unknown.Text : one.Name.ToWord();
+        var data = one.GetType().GetProperty(nameof(UnknownEvent.Data))!.GetValue(one); // Each event has its own type of it.
+        return $"id: {one.Sequence}\nevent: {name}\ndata: {JsonSerializer.Serialize(data, WireJsonOptions.Value)}\n\n";
+    }
+}

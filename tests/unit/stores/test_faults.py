@@ -1,0 +1,167 @@
+"""What goes wrong around stores costs nothing that was there: a process killed, a disk that is full, memory that is short."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.generate import ROOT
+from protocol.vocabulary import StoreKind
+from tests.rigs.small_filesystem import small_filesystem
+from tests.unit.stores.stores import HERE, World, item
+from worker.plugins import OutOfMemoryError
+from worker.stores import segments
+from worker.stores.base import Choice, Options, Scope
+
+KIB = 1024
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, so that 200 of them take seconds")
+def test_200_kills_at_random_moments_tear_nothing(tmp_path: Path) -> None:
+    """All that was acknowledged is there, and what was under way is there whole or not at all."""
+    command = [sys.executable, "-m", "tests.rigs.killed_writer", str(tmp_path), "200", "7"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("200 killed")
+    assert int(done.stdout.split()[2]) > 200
+
+
+def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    """An entry for which there is no room says so, and the older one of its key stays; deleting makes room again."""
+    with small_filesystem(tmp_path / "small", 1024 * KIB) as folder:
+        world = World(folder)
+        cache = world.cache(persist=True)
+        cache.put(item("first", b"1" * 1000))
+        stored, reason = {"first": b"1" * 1000}, None
+        for number in range(200):
+            data = bytes([number]) * 8 * KIB
+            reason = cache.put(item(str(number), data)).reason
+            if reason is not None:
+                break
+            stored[str(number)] = data
+        assert reason is not None
+        assert "takes no more" in reason
+        assert cache.put(item("first", b"2" * 100_000)).reason is not None
+        for key, data in stored.items():
+            found = cache.get(key)
+            assert found is not None
+            assert found.content.data == data
+        world.stores.close()
+        world.stores = world.made()
+        cache = world.cache()
+        assert {each.key for each in cache.page(None, 999).entries} == set(stored)
+        cache.clear()
+        assert cache.put(item("first", b"2" * 100_000)).reason is None
+        world.stores.delete_scope("default_user", None)
+        assert [each for each in folder.glob("*/*") if each.is_dir()] == []
+        world.stores.close()
+
+
+def test_a_scope_can_be_deleted_on_a_full_disk(tmp_path: Path) -> None:
+    """To forget takes no room."""
+    with small_filesystem(tmp_path / "small", 512 * KIB) as folder:
+        world = World(folder)
+        cache = world.cache(persist=True)
+        for number in range(200):
+            cache.put(item(str(number), bytes(8 * KIB)))
+        names, entries, freed = world.stores.delete_scope(*HERE)
+        assert names == ("answers",)
+        assert entries > 10
+        assert freed > 100 * KIB
+        assert [each for each in folder.glob("*/*") if each.is_dir()] == []
+        world.stores.close()
+
+
+def test_a_map_that_is_refused_leaves_the_older_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory alone it is an error; what was there is there still, and every figure as it was."""
+    world = World()
+    cache: Any = world.cache()
+    cache.put(item("a", b"old"))
+    before = cache.figures()
+
+    def refuse(size: int) -> None:
+        raise OutOfMemoryError("refused", requested_bytes=size)
+
+    monkeypatch.setattr(segments, "_map", refuse)
+    with pytest.raises(OutOfMemoryError):
+        cache.put(item("a", bytes(3 * 2**20)))
+    assert cache.figures() == before
+    assert cache.get("a").content.data == b"old"
+
+
+def test_a_map_that_is_refused_leaves_a_persistent_entry_on_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is stored, and read from there."""
+    world = World(tmp_path)
+    cache = world.cache(persist=True)
+
+    def refuse(size: int) -> None:
+        raise OutOfMemoryError("refused", requested_bytes=size)
+
+    monkeypatch.setattr(segments, "_map", refuse)
+    assert cache.put(item("a", bytes(3 * 2**20))).reason is None
+    found = cache.get("a")
+    assert found is not None
+    assert found.content.data == bytes(3 * 2**20)
+    world.stores.close()
+
+
+def test_reading_changes_no_file_and_opens_no_store(tmp_path: Path) -> None:
+    """Whatever is asked for in whichever scope, the folder stays as it is to the byte."""
+    world = World(tmp_path)
+    world.cache(persist=True).put(item("a", bytes(10_000)))
+    world.stores.close()
+
+    def seen() -> dict[str, bytes]:
+        return {str(each): each.read_bytes() for each in tmp_path.glob("*/*/*")}
+
+    before = seen()
+    world.stores = world.made()
+    cache = world.cache()
+    opened = {name: data for name, data in seen().items() if name.endswith(".store")}
+    for key in ("a", "b", "a"):
+        cache.get(key)
+    cache.page(None, 10)
+    world.stores.stats(None, HERE)
+    world.stores.stats(None, Scope("nobody", "p"))
+    assert world.stores.find("answers", Scope("nobody", "p")) is None
+    assert {name: data for name, data in seen().items() if name.endswith(".store")} == opened
+    world.stores.close()
+    assert seen().keys() == before.keys()
+
+
+def test_what_fails_to_be_opened_leaves_no_consumer(tmp_path: Path) -> None:
+    """A folder that can't be made is told, and the store can be opened without it."""
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    world = World(blocked / "stores")
+    with pytest.raises(Exception, match="--store-folder"):
+        world.stores.open("a", HERE, StoreKind.CACHE, Options(persist=True))
+    assert not world.consumers.by_id
+
+
+def test_an_entry_that_could_not_be_deleted_is_told_of_again(tmp_path: Path) -> None:
+    """What has ended on a disk that takes no more is gone for whoever asks, and removed once that is possible."""
+    world = World(tmp_path)
+    cache: Any = world.cache(persist=True, ttl_ms=10)
+    cache.put(item("a"))
+    file, change = cache._file, cache._file.change
+
+    def full(*_: Any) -> None:
+        raise OutOfMemoryError("full")
+
+    file.change = full
+    world.clock.move(10)
+    world.stores.tend()
+    assert cache.put(item("b")).reason == "full"
+    assert cache.get("a") is None
+    assert "a" in cache._table.entries
+    file.change = change
+    world.stores.tend()
+    assert "a" not in cache._table.entries
+    assert cache.delete(Choice(key="a")).entries == 0
+    world.stores.close()

@@ -1,0 +1,208 @@
+"""Files that a host maps, mapped by a device's process too and kept: copies to and from them go through no slot.
+
+The host may cut such a file short at any time, and a touch of a page that is gone is a signal that ends the process
+(SIGBUS). While copies run it ends them instead: Python's own handler only notes the signal and returns, so that the
+touch is tried again and again; the thread that is told of it puts memory of this process's own in the place of the
+maps in use, and the copies go on to their end, where they fail. Copies have to leave the interpreter's lock free for it.
+"""
+
+import ctypes
+import mmap
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from worker.backends.host_memory import address_of
+from worker.backends.raw_pages import map_anonymous
+from worker.core.errors import UnsupportedError
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureLock
+
+_KEPT = 64
+"""Files that are mapped at once, at most, beside those in use."""
+
+_SETTLED_MS = 50
+"""A touch that fails is tried again within microseconds: one that comes after this is of something else."""
+
+
+class _Map:
+    """One file. Mutable: how many copies use it, and whether the file does not lie there any more."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path = path
+        self.size = size
+        self.users = 0
+        self.spoiled = False
+        self.descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            self._map = mmap.mmap(self.descriptor, size)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self._address = address_of(self._map)
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes."""
+        return memoryview(self._map)
+
+    def check(self) -> None:
+        """Raise UnsupportedError where not all of the file is there any more."""
+        left = os.fstat(self.descriptor).st_size
+        if self.spoiled or left < self.size:
+            message = f"{self.path} was cut short from outside: {min(left, self.size)} of {self.size} bytes are left;"
+            message += " free the allocation and make it anew"
+            raise UnsupportedError(message, path=self.path, size_bytes=self.size, left_bytes=left)
+
+    def spoil(self) -> None:
+        """Put other memory in its place, at the same addresses."""
+        map_anonymous(self.size, self._address)
+        self.spoiled = True
+
+    @property
+    def is_freed(self) -> bool:
+        """Whether the file was removed: its pages are only kept by those who map it."""
+        return self.spoiled or os.fstat(self.descriptor).st_nlink == 0
+
+    def close(self) -> None:
+        """Give it up."""
+        with suppress(BufferError):  # a tensor over it is on its way out; its end unmaps
+            self._map.close()
+        os.close(self.descriptor)
+
+
+class SharedMaps:
+    """All files that are mapped here. Thread-safe; made by the main thread."""
+
+    def __init__(self) -> None:
+        self._lock = SureLock()
+        # All mutable state: the maps by path, least recently used first, and how many copies use any.
+        self._maps: dict[str, _Map] = {}
+        self._copies = 0
+        self._guard = _Guard(self._spoil)
+
+    def add(self, path: str, size: int) -> None:
+        """Map a file, unless it is mapped. OSError or ValueError where it can't be."""
+        with self._lock:
+            self._known(path, size)
+
+    @contextmanager
+    def using(self, path: str, size: int) -> Iterator[memoryview]:
+        """Hand out a file's bytes, to copy from or to. UnsupportedError where they are not all there."""
+        with self._lock:
+            used = self._known(path, size)
+            used.check()
+            if not self._copies:
+                self._guard.begin()
+            self._copies += 1
+            used.users += 1
+        try:
+            yield used.view
+            used.check()
+        finally:
+            with self._lock:
+                used.users -= 1
+                if not used.users and self._maps.get(path) is not used:
+                    used.close()
+                self._copies -= 1
+                if not self._copies:
+                    self._guard.end()
+
+    def prune(self) -> None:
+        """Give up what is not in use, and was removed or is one too many."""
+        with self._lock:
+            unused = [each for each in self._maps.values() if not each.users]
+            for each in unused:
+                if each.is_freed or len(self._maps) > _KEPT:
+                    del self._maps[each.path]
+                    each.close()
+
+    def _known(self, path: str, size: int) -> _Map:
+        known = self._maps.pop(path, None)
+        if known is not None and (known.size != size or known.spoiled):
+            if not known.users:
+                known.close()
+            known = None
+        found = self._maps[path] = _Map(path, size) if known is None else known
+        return found
+
+    def _spoil(self) -> bool:
+        """Put other memory in the place of all that is in use. False if that was done, or nothing is."""
+        # Without the lock: whoever holds it may be who waits. Maps in use are not closed.
+        used = [each for each in tuple(self._maps.values()) if each.users and not each.spoiled]
+        for each in used:
+            each.spoil()
+        return bool(used)
+
+
+if sys.platform == "win32":
+
+    class _Guard:
+        """Nothing: there a file that is mapped can't be cut short."""
+
+        def __init__(self, spoil: Callable[[], bool]) -> None:
+            """Take what other systems need."""
+
+        def begin(self) -> None:
+            """Do nothing."""
+
+        def end(self) -> None:
+            """Do nothing."""
+
+else:
+
+    class _Guard:
+        """What becomes of SIGBUS: ``spoil`` is called, on a thread of its own, between ``begin`` and ``end``."""
+
+        def __init__(self, spoil: Callable[[], bool]) -> None:
+            self._spoil = spoil
+            self._watched = False
+            self._libc = ctypes.CDLL(None)
+            self._libc.signal.argtypes, self._libc.signal.restype = (
+                (ctypes.c_int, ctypes.c_void_p),
+                ctypes.c_void_p,
+            )
+            self._told, tell = os.pipe()
+            os.set_blocking(tell, False)
+            os.set_blocking(self._told, False)
+            signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+            self._before = self._set(None)
+            signal.signal(signal.SIGBUS, lambda *_: None)
+            self._handler = self._set(self._before)
+            """Python's own, in C: it writes the signal's number to the pipe, and returns."""
+
+        def begin(self) -> None:
+            """Outlive the signal."""
+            if not self._watched:
+                start_thread(self._watch, "device-shared-maps")
+                self._watched = True
+            self._set(self._handler)
+
+        def end(self) -> None:
+            """Die of it, as ever."""
+            self._set(self._before)
+
+        def _set(self, handler: int | None) -> int | None:
+            found: int | None = self._libc.signal(signal.SIGBUS, handler)
+            return found
+
+        def _watch(self) -> None:
+            poll = select.poll()
+            poll.register(self._told, select.POLLIN)
+            while True:
+                poll.poll()
+                if signal.SIGBUS not in self._read() or self._spoil():
+                    continue
+                poll.poll(_SETTLED_MS)
+                self._read()
+                if poll.poll(_SETTLED_MS) and signal.SIGBUS in self._read():
+                    self._set(self._before)  # it is no map of ours that is touched again and again
+
+        def _read(self) -> bytes:
+            try:
+                return os.read(self._told, 2**16)
+            except BlockingIOError:
+                return b""

@@ -1,0 +1,334 @@
+"""A store's file: SQLite, with a version of its format, so that what was stored is there after any end of the process.
+
+Each change is one transaction: it is there whole or not at all. What is in a file is said by the file itself, so that
+its name need not be one that a request gave: names are digests.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from protocol.vocabulary import VectorMetric
+from worker.core.sure_lock import SureLock
+from worker.plugins import OutOfMemoryError, UnsupportedError
+from worker.stores.base import Content, Form, Home, Options, Row, Scope
+
+FORMAT = 1
+"""Of the tables below. A file of a later one is refused, and stays as it is."""
+_APPLICATION = 0x4D57_5354
+_BESIDE = ("-wal", "-shm", "-journal")
+_IDLE_S = 30.0
+_CACHE_KIB = 256
+
+_TABLES = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE entries (
+  key BLOB PRIMARY KEY, form INTEGER NOT NULL, put_ms INTEGER NOT NULL, expires_ms INTEGER, cost_ms REAL NOT NULL,
+  tags BLOB NOT NULL, vector BLOB, content BLOB NOT NULL
+);
+"""
+
+
+def about(scope: Scope, home: Home) -> dict[str, str]:
+    """Return what a store's file says that it is."""
+    kind, name = home
+    return {"user_id": scope.user_id, "project_id": scope.project_id, "kind": kind, "store": name}
+
+
+class StoreFile:
+    """One store's file. Thread-safe; each call is one transaction.
+
+    OutOfMemoryError where its file system is full: nothing was changed. UnsupportedError for a file that is no store's,
+    another's, or of a later version.
+    """
+
+    lasting = True
+
+    def __init__(self, path: Path, about: dict[str, str]) -> None:
+        self.path = path
+        self._about = about
+        self._lock = SureLock()
+        # All mutable state: the connection while it is in use, and what reading took.
+        self._connection: sqlite3.Connection | None = None
+        self._used_s = 0.0
+        self.read_ms = 0.2
+        """What reading an entry takes, as it was of late."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return self.path.exists()
+
+    def rows(self) -> list[Row]:
+        """Return what is known about all entries."""
+        query = "SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content), length(vector) FROM entries"
+        with self._lock:
+            return [_row(*found) for found in self._open().execute(query)]
+
+    def vectors(self) -> list[tuple[str, bytes]]:
+        """Return all entries' vectors, by key."""
+        with self._lock:
+            found = self._open().execute("SELECT key, vector FROM entries WHERE vector IS NOT NULL")
+            return [(_text(key), vector) for key, vector in found]
+
+    def options(self) -> Options:
+        """Return the options that it was opened with last."""
+        with self._lock:
+            found = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
+        said: dict[str, Any] = {} if found is None else orjson.loads(found[0])
+        if (metric := said.get("metric")) is not None:
+            said["metric"] = VectorMetric(metric)
+        return Options(**{name: value for name, value in said.items() if name in vars(Options())})
+
+    def set_options(self, options: Options) -> None:
+        """Keep options."""
+        with self._lock, self._transaction() as connection:
+            _say(connection, "options", vars(options))
+
+    def read(self, key: str) -> Content | None:
+        """Return an entry's content; None where it is not there any more."""
+        begun = time.perf_counter()
+        with self._lock:
+            query = "SELECT form, content FROM entries WHERE key = ?"
+            found = self._open().execute(query, (_blob(key),)).fetchone()
+        took = (time.perf_counter() - begun) * 1000
+        self.read_ms += (took - self.read_ms) / 8
+        return None if found is None else Content(found[1], Form(found[0]))
+
+    def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None:
+        """Put entries, and delete others: all of it, or none."""
+        gone = [(_blob(key),) for key in deletes]
+        with self._lock, self._transaction() as connection:
+            if gone:
+                connection.executemany("DELETE FROM entries WHERE key = ?", gone)
+            values = [
+                (
+                    _blob(r.key),
+                    r.form,
+                    r.put_ms,
+                    r.expires_ms,
+                    r.cost_ms,
+                    orjson.dumps(r.tags),
+                    r.vector,
+                    r.content,
+                )
+                for r in writes
+            ]
+            connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        if gone:
+            self._shrink()
+
+    def clear(self) -> None:
+        """Delete all entries. It needs no room for that: the file is made anew."""
+        with self._lock:
+            told = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
+            self._remove()
+            if told is not None:
+                with self._transaction() as connection:
+                    _say(connection, "options", orjson.loads(told[0]))
+
+    def size_bytes(self) -> int:
+        """Return what it takes on disk."""
+        sizes = []
+        for path in _parts(self.path):
+            with suppress(OSError):
+                sizes.append(path.stat().st_size)
+        return sum(sizes)
+
+    def rest(self) -> None:
+        """Let go of it where it was not used for a while; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None and time.monotonic() - self._used_s > _IDLE_S:
+                self._close()
+
+    def close(self) -> None:
+        """Let go of it."""
+        with self._lock:
+            self._close()
+
+    def remove(self) -> int:
+        """Remove it from the disk. Returns the bytes that it took there."""
+        with self._lock:
+            size = self.size_bytes()
+            self._remove()
+            return size
+
+    # ---- inside, with the lock ----
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._open(), self.path)
+
+    def _open(self) -> sqlite3.Connection:
+        self._used_s = time.monotonic()
+        if self._connection is None:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._connection = _connected(self.path, self._about)
+        return self._connection
+
+    def _shrink(self) -> None:
+        """Give the file system back what deleting left, where it is much."""
+        with self._lock, suppress(sqlite3.Error):  # there is no room for it now
+            connection = self._open()
+            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            if free * 4 > connection.execute("PRAGMA page_count").fetchone()[0]:
+                connection.executescript("PRAGMA incremental_vacuum")  # steps it to its end, unlike execute
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _remove(self) -> None:
+        self._close()
+        for path in _parts(self.path):
+            path.unlink(missing_ok=True)
+
+
+class ScratchFile(StoreFile):
+    """A file that is gone with its store: it takes what is not to be in memory."""
+
+    lasting = False
+
+    def close(self) -> None:
+        """Remove it."""
+        self.remove()
+
+
+class _Transaction:
+    """Commits, or rolls back and says what was the matter."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._run("BEGIN IMMEDIATE")
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None:
+            try:
+                self._run("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            return
+        self._roll_back()
+        if isinstance(error, sqlite3.Error):
+            raise _refused(error, self._path) from error
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._connection.execute(statement)
+        except sqlite3.Error as error:
+            raise _refused(error, self._path) from error
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # it is rolled back already
+            self._connection.execute("ROLLBACK")
+
+
+def described(path: Path) -> tuple[dict[str, str], int]:
+    """Return what a file says that it is, and how many entries are in it. UnsupportedError where it says nothing."""
+    with closing(_connected(path, {})) as connection:
+        about = {
+            name: value
+            for name, value in connection.execute("SELECT name, value FROM about")
+            if name != "options"
+        }
+        count = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+    return {name: orjson.loads(value) for name, value in about.items()}, count
+
+
+def _connected(path: Path, about: dict[str, str]) -> sqlite3.Connection:
+    connection = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        # First of all: whoever has it alone needs no file of shared memory, for which a full disk has no room.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        _check_format(connection, path)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            _make(connection, about)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA journal_size_limit = 1048576")
+        _check(connection, about, path)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _refused(error, path) from error
+        raise
+    return connection
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if version > FORMAT or application not in {0, _APPLICATION}:
+        message = f"{path} is of format {version}, and this worker knows up to {FORMAT}: it stays as it is"
+        raise UnsupportedError(message, format=version)
+
+
+def _make(connection: sqlite3.Connection, about: dict[str, str]) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+    statements = [each for each in _TABLES.split(";") if each.strip()]
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in statements:
+        connection.execute(statement)
+    for name, value in about.items():
+        _say(connection, name, value)
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute("COMMIT")
+
+
+def _check(connection: sqlite3.Connection, about: dict[str, str], path: Path) -> None:
+    said = {name: orjson.loads(value) for name, value in connection.execute("SELECT name, value FROM about")}
+    if any(said.get(name) != value for name, value in about.items()):
+        raise UnsupportedError(f"{path} is the file of another store, and stays as it is")
+
+
+def _say(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, orjson.dumps(value)))
+
+
+def _refused(error: sqlite3.Error, path: Path) -> OutOfMemoryError | UnsupportedError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+        message = f"the file system of {path.parent} takes no more ({error}); store.clear needs no room there"
+        return OutOfMemoryError(message, folder=str(path.parent))
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return UnsupportedError(
+            f"{path} is in use by another process: each worker needs a --store-folder of its own"
+        )
+    return UnsupportedError(f"{path} can't be used as a store's file, and stays as it is: {error}")
+
+
+def _parts(path: Path) -> Iterator[Path]:
+    yield path
+    for suffix in _BESIDE:
+        yield path.with_name(path.name + suffix)
+
+
+def _row(
+    key: bytes, form: int, put_ms: int, expires_ms: int | None, cost_ms: float, tags: bytes, content_bytes: int,
+    vector_bytes: int | None,
+) -> Row:  # fmt: skip
+    said = tuple(orjson.loads(tags))
+    return Row(_text(key), form, put_ms, expires_ms, cost_ms, said, content_bytes, vector_bytes or 0)
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogatepass")
+
+
+def _blob(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")

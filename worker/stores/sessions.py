@@ -1,0 +1,103 @@
+"""Sessions: what can't be made again. At most so many, for so long after they were used last; those used longest ago go.
+
+Where there is a folder for files, a session that is idle is there alone, and so is any when memory is short.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from protocol.vocabulary import StoreKind
+from worker.core.clock import NS_PER_S
+from worker.plugins import Holding, Offer
+from worker.stores.base import SCRATCH, Content, EntryFile, Form, Item, Put, Scope, named
+from worker.stores.entries import EntryKind
+from worker.stores.entry import Entry
+from worker.stores.index import EntryStore
+
+HISTORY_BYTES = 256 * 1024
+"""Of JSON, in each session's ``history``: what is older is cut off."""
+IDLE_NS = 60 * NS_PER_S
+"""A session that was not used for so long leaves memory, where it is on disk."""
+
+
+class SessionPool(EntryStore):
+    """The sessions of one scope."""
+
+    def put(self, item: Item) -> Put:
+        """Store a session; of its history the oldest is cut off where it is too long."""
+        return super().put(replace(item, content=trimmed(item.content, HISTORY_BYTES)))
+
+    def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
+        """Return sessions that are on disk, too: what is in memory alone is all there is of it."""
+        return () if self._file is None else super().offers(need_bytes, now_ns)
+
+    def tend(self) -> None:
+        """Have what is idle leave memory, besides."""
+        super().tend()
+        if self._file is None:
+            return
+        with self._kind.lock:
+            before = self._kind.now_ns() - IDLE_NS
+            for entry in self._table.entries.values():
+                if entry.ref is not None and entry.used_ns <= before:
+                    self._cool(entry)
+            self._memory.tidy()
+
+    def _use(self, entry: Entry, now_ns: int) -> None:
+        super()._use(entry, now_ns)
+        if entry.ttl_ns is not None:
+            entry.expires_ns = now_ns + entry.ttl_ns
+
+    def _cheapest(self, _need_bytes: int) -> Iterable[Entry]:
+        return sorted(self._table.entries.values(), key=_last_used)
+
+
+class SessionPools(EntryKind):
+    """All scopes' session pools of one name."""
+
+    word = StoreKind.SESSIONS
+    default_entries = 500
+    default_ttl_ms = 1_800_000
+    stores = SessionPool
+
+    def scratch(self, name: str, scope: Scope, file: Path | None) -> EntryFile | None:
+        """Return a file that is gone after a restart."""
+        if file is None:
+            return None
+        from worker.stores.files import ScratchFile, about  # noqa: PLC0415 - only where there is a folder
+
+        return ScratchFile(named(file, SCRATCH), about(scope, (self.word, name)))
+
+    def holding(self) -> Holding:
+        """Return what it holds; without a file, it can give none of it back."""
+        with self.lock:
+            return Holding(self.held_bytes, floor_bytes=self.held_bytes - self.cold_bytes())
+
+    def refusal(self, size: int) -> str | None:
+        """Refuse none for want of memory that is not given up: a session is all there is of it."""
+        return super().refusal(size) if self.on_disk else None
+
+
+def _last_used(entry: Entry) -> int:
+    return entry.used_ns
+
+
+def trimmed(content: Content, most_bytes: int) -> Content:
+    """Return a session with the newest of its ``history`` that has at most so many bytes of JSON; others as they are."""
+    if content.form is not Form.JSON or len(content.data) <= most_bytes:
+        return content
+    value: Any = orjson.loads(content.data)
+    if not isinstance(value, dict) or not isinstance(value.get("history"), list):
+        return content
+    kept, left = [], most_bytes - len(b"[]")
+    for each in reversed(value["history"]):
+        left -= len(orjson.dumps(each)) + 1
+        if left < 0:
+            break
+        kept.append(each)
+    value["history"] = kept[::-1]
+    return Content(orjson.dumps(value))

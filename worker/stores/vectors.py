@@ -1,0 +1,224 @@
+"""Vectors: each entry has one, and is found by what it is near to. In float16, and exact.
+
+Those of a store with a file leave memory all at once, when it is short, and are read back when they are searched: the
+store is *cold* meanwhile. What is put or deleted then is so in the file alone.
+"""
+
+import time
+from collections.abc import Callable
+
+from protocol.vocabulary import StoreKind, VectorMetric
+from worker.plugins import InvalidRequestError, UnsupportedError
+from worker.stores.base import Hit, Item, Options, Put, Question, Vector
+from worker.stores.index import EntryStore
+from worker.stores.kept import KeptKind, KeptStore
+from worker.stores.vector_index import VectorError, VectorIndex
+from worker.stores.vector_rows import Array, dimensions_of
+
+_PLACE_BYTES = 192
+"""What finding a vector by its key takes beside its row: measured on CPython 3.11."""
+_ALL = ""
+"""The key of no entry: of all vectors together, as what can leave memory."""
+_BYTES_PER_MS = 50_000
+"""Of reading vectors back, until it was measured: 5,000 of 384 dimensions took 40 to 80 ms on a busy core."""
+
+
+class VectorStore(KeptStore):
+    """The vectors of one scope. Their dimensions are an option's, or the first one's."""
+
+    # Mutable state besides, guarded by the kind's lock: the vectors in memory, None where there are none or the store
+    # is cold; how many dimensions those of all entries have; what is counted of them; and what reading them back took.
+    _vectors: VectorIndex | None = None
+    _dimensions: int | None = None
+    _counted_bytes = 0
+    _read_ms: float | None = None
+
+    def configure(self, options: Options) -> None:
+        """Take over options. InvalidRequestError for those that hold for every vector that is there."""
+        has = {"dimensions": self._dimensions, "metric": self._metric} if self._dimensions else {}
+        for name, value in has.items():
+            if getattr(options, name) not in {None, value}:
+                message = f"{self._name!r} has vectors of {name} {value}: clear it first"
+                raise InvalidRequestError.at(f"data.options.{name}", message)
+        super().configure(options)
+
+    def load(self) -> None:
+        """Take over what is in its file: it is cold."""
+        super().load()
+        for entry in self._table.entries.values():
+            self._dimensions = dimensions_of(entry.beside_bytes - _PLACE_BYTES)
+            break
+
+    def put(self, item: Item) -> Put:
+        """Store an entry with its vector. InvalidRequestError for a vector that can't be."""
+        if item.vector is None:
+            raise InvalidRequestError.at("data.vector", "a store of kind vectors keeps one with each entry")
+        return super().put(item)
+
+    def search(self, question: Question) -> tuple[Hit, ...]:
+        """Return the entries with the nearest vectors that have all of the tags."""
+        if question.vector is None:
+            message = (
+                "a store of kind vectors is searched by a vector: a model makes it of the text;"
+                " those of kind preferences are searched by a text"
+            )
+            raise UnsupportedError(message, store=self._name, kind=self._kind.word)
+        with self._kind.lock:
+            among = None
+            if question.tags or self._table.any_ended(self._kind.now_ns()):
+                among = [each.key for each in self._having(question.tags)]
+        nearest = self._nearest(question.vector, question.limit, among)
+        with self._kind.lock:
+            entries = self._table.entries
+            there = [
+                (entries[key], score) for key, score in nearest if key in entries
+            ]  # else it went meanwhile
+        contents = self._contents([each for each, _ in there])
+        hits = [
+            Hit(entry.key, score, content)
+            for (entry, score), content in zip(there, contents, strict=True)
+            if content is not None
+        ]
+        with self._kind.lock:
+            self._hits, self._misses = self._hits + bool(hits), self._misses + (not hits)
+        return tuple(hits)
+
+    def give_up(self, key: str) -> bool:
+        """Have all vectors leave memory, too, which are on disk."""
+        if key != _ALL:
+            return super().give_up(key)
+        if self._vectors is None or self._file is None:
+            return False
+        self._evictions += 1
+        self._keep(None)
+        return True
+
+    # ---- inside ----
+
+    @property
+    def _metric(self) -> VectorMetric:
+        return self._options.metric or VectorMetric.COSINE
+
+    def _nearest(self, vector: Vector, limit: int, among: list[str] | None) -> list[tuple[str, float]]:
+        """Search where the vectors are, or are read back to."""
+        vectors, kept = self._vectors, True
+        while True:
+            if vectors is None:
+                vectors = self._read_back(keep=kept)
+            if vectors is None:
+                return []
+            found = vectors.search(_checked(vectors, vector), limit, among)
+            if found is not None:
+                with self._kind.lock:
+                    if self._file is not None:
+                        self._warm.used(_ALL, self._kind.now_ns())
+                return found
+            vectors, kept = None, False  # they left memory meanwhile: once more, for this search alone
+
+    def _read_back(self, *, keep: bool) -> VectorIndex | None:
+        """Return the vectors, read from the file where the store is cold; None where there are none.
+
+        They are in memory from now on if they are to be kept, and there is room for them.
+        """
+        with self._changing:
+            with self._kind.lock:
+                vectors, dimensions = self._vectors, self._dimensions
+            if vectors is not None or dimensions is None or self._file is None:
+                return vectors
+            begun = time.perf_counter()
+            vectors = VectorIndex(dimensions, self._metric)
+            for key, row in self._file.vectors():
+                vectors.put(key, row)
+            with self._kind.lock:
+                self._read_ms = (time.perf_counter() - begun) * 1000
+                if keep and self._kind.refusal(vectors.held_bytes) is None:
+                    self._kind.make_room(vectors.held_bytes, None)
+                    self._keep(vectors)
+        return vectors
+
+    def _vector_bytes(self, item: Item) -> bytes:
+        if item.vector is None:
+            raise TypeError(item)
+        vectors = self._vectors or self._made(self._dimensions or len(item.vector))
+        return vectors.pack(_checked(vectors, item.vector))
+
+    def _beside_bytes(self, vector_bytes: int) -> int:
+        return vector_bytes + _PLACE_BYTES
+
+    # ---- inside, with the kind's lock ----
+
+    def _take_vector(self, key: str, vector: bytes | None) -> Callable[[], None]:
+        row, vectors, before = vector or b"", self._vectors, self._dimensions
+        dimensions = dimensions_of(len(row))
+        if before not in {None, dimensions}:  # another one came first meanwhile
+            message = f"it has {dimensions} dimensions, and the store's vectors have {before}"
+            raise InvalidRequestError.at("data.vector", message)
+        if vectors is None and before is not None:  # cold
+            return lambda: None
+        vectors = vectors or self._made(dimensions)
+        replaced = vectors.row(key)
+        vectors.put(key, row)
+        self._dimensions = dimensions
+        self._keep(vectors)
+
+        def undo() -> None:
+            if self._vectors is vectors:
+                if replaced is not None:
+                    vectors.put(key, replaced)
+                else:
+                    vectors.remove(key)
+                self._keep(vectors if vectors.count else None)
+            self._dimensions = before
+
+        return undo
+
+    def _lose_vector(self, key: str) -> None:
+        if self._vectors is not None:
+            self._vectors.remove(key)
+            self._keep(self._vectors if self._vectors.count else None)
+        if len(self._table.entries) == 1:  # it is the last one
+            self._dimensions = None
+
+    def _keep(self, vectors: VectorIndex | None) -> None:
+        """Have these vectors in memory, as they are now, and count them; None for none."""
+        before, self._vectors = self._vectors, vectors
+        if before is not None and before is not vectors:
+            before.close()
+        size = 0 if vectors is None else vectors.held_bytes + vectors.count * _PLACE_BYTES
+        self._hold(size - self._counted_bytes)
+        self._counted_bytes = size
+        if self._file is not None:
+            if _ALL in self._warm:
+                self._warm.remove(_ALL)
+            if size:
+                self._warm.add(_ALL, size, self._read_ms or size / _BYTES_PER_MS)
+
+    @property
+    def _mapped_bytes(self) -> int:
+        return self._memory.held_bytes + (0 if self._vectors is None else self._vectors.held_bytes)
+
+    def _made(self, dimensions: int) -> VectorIndex:
+        return VectorIndex(self._options.dimensions or dimensions, self._metric)
+
+
+def _checked(vectors: VectorIndex, vector: Vector) -> Array:
+    """Return a vector as it is stored. InvalidRequestError."""
+    try:
+        return vectors.checked(vector)
+    except VectorError as error:
+        raise InvalidRequestError.at("data.vector", str(error)) from error
+
+
+class Vectors(KeptKind):
+    """All scopes' stores of vectors of one name."""
+
+    word = StoreKind.VECTORS
+    stores: type[EntryStore] = VectorStore
+    has_vectors = True
+    default_entries = 5_000
+
+    def resolved(self, options: Options) -> Options:
+        """Return options as they hold."""
+        if options.preset is not None:
+            raise InvalidRequestError.at("data.options.preset", "a store of kind vectors has none")
+        return options
