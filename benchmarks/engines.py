@@ -5,8 +5,8 @@ Run: python -m benchmarks.engines [--quick]. Fetches an OCR model once; the 512 
 - cycles: load, run, unload, 20 times, of both models: drift is what the worker and all its processes have more after the
   last cycle than after the second, by the system; returned is what the receipt says against what the system shows.
 - a library that keeps 98 % of what it took.
-- load: through the worker against the library used directly, cold (a new process each) and warm (one that has the
-  library), in turns; warm also against the library used directly by who gives free pages back to the system after each
+- load: through the worker against the library used directly, cold (a new process each; the worker has read the file's
+  header before, as it does at its start) and warm (one that has the library), in turns; warm also against the library used directly by who gives free pages back to the system after each
   model, as the engine's process does: they have to be had again.
 - calls: inference through the engine's process against the same in this process, in turns, by size of the tensors.
 """
@@ -77,8 +77,9 @@ def cycles(worker: Machine, model_id: str, count: int, work: Callable[..., Any],
         before = engine_bytes()
         row = worker.memory.models.unload(model_id, UnloadMode.UNLOAD, worker.token())
         shown = before - engine_bytes()
-        off.append(abs((row.returned_bytes or 0) - shown) / max(1, shown))
-        ended += row.steps[-1].step == "its process ended"
+        returned = (row.returned_bytes or 0) + (row.process_returned_bytes or 0)
+        off.append(abs(returned - shown) / max(1, shown))
+        ended += row.process_returned_bytes is not None
         after.append(taken())
     drift = after[-1] - after[1]
     print(
@@ -112,6 +113,7 @@ def loads(folder: Path, name: str, path: Path, count: int) -> None:
         subprocess.run([sys.executable, "-c", _DIRECT, str(path)], check=True)
         cold[0].append(time.perf_counter() - began)
         worker = machine(folder, onnx(name, path))
+        worker.models.estimate()
         began = time.perf_counter()
         worker.load(name)
         cold[1].append(time.perf_counter() - began)

@@ -40,7 +40,7 @@ SIZES = {
     "of 64 to 512 KiB": (65_536, 524_288),
 }
 SCOPE = Scope("default_user", "default")
-OPERATIONS = 2000
+OPERATIONS = 1000
 KEYS = 1000
 
 

@@ -122,7 +122,8 @@ class GetStatusParams(Params):
     include_processes: bool = False
     """List the processes that hold memory of each device. Asks the driver or the system: some milliseconds."""
     refresh: bool = False
-    """Read the operating system now instead of answering from readings up to 100 ms old."""
+    """Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a
+    device in a process of its own). One that does not answer in 40 ms is told of by its last figures."""
 
 
 class GetUsageParams(Params):

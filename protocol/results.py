@@ -202,7 +202,8 @@ class DeviceStatus(Record):
     """This worker, as the operating system or driver sees it."""
     process_used_source: Source | None
     child_process_bytes: Bytes | None
-    """On the CPU: what the processes take that this worker started, devices' among them. Not in `process_used_bytes`."""
+    """On the CPU: what the processes take that this worker started, engines' and devices' among them. Not in
+    `process_used_bytes`. One that a plugin started is found within 250 ms."""
     allocated_bytes: Bytes
     """Ledger: live allocations, as asked for."""
     external_bytes: Bytes

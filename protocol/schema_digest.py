@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "0ad2354d65d86a37e9d8ebafefb98557f75a4c5036a44de4584b0b937cfb939c"
+SCHEMA_SHA256 = "760586c38302caa5ce4556394f2b83247d9b41f2eaaf809da68ff1db15a5b81b"

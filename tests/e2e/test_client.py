@@ -143,7 +143,7 @@ def test_no_new_worker_where_none_is_wanted() -> None:
 
 def test_what_does_not_start_says_why() -> None:
     """The error has the process's own last words, or the system's where there is no process."""
-    with pytest.raises(WorkerExitedError, match="unrecognized arguments: --nonsense"):
+    with pytest.raises(WorkerExitedError, match="there is no option --nonsense"):
         connect("--nonsense")
     with pytest.raises(WorkerExitedError, match="could not be started"):
         connect(command=["/there/is/no/such/interpreter"])

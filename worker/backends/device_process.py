@@ -11,23 +11,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocol.vocabulary import DeviceState
 from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
+from worker.backends.call_threads import CallThreads
 from worker.backends.isolation.answers import QUESTIONS, WORK
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
-from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.records import Readings
 from worker.core.sure_lock import SureLock
+
+if TYPE_CHECKING:
+    from worker.backends.isolation.filling import Filling
 
 _CALLS_AT_ONCE = 32
 """More than the worker's own threads: none of its calls waits for another's."""
@@ -55,15 +57,15 @@ def serve(setup: dict[str, Any], read_fd: int, write_fd: int, lend: Lend) -> Non
     pipe = FramePipe(read_fd, write_fd)
     server = _Server(pipe, setup, lend)
     receive, is_quick, answer = pipe.receive, server.is_quick, server.answer
-    with ThreadPoolExecutor(_CALLS_AT_ONCE, "call") as threads:
-        while (message := receive()) is not None:
-            if len(message) == 1:
-                server.cancel(message[0])
-            elif is_quick(message):
-                answer(message)
-            else:
-                server.begin(message, threads.submit)
-        os._exit(0)  # whatever still runs: no caller waits for it
+    submit = CallThreads(_CALLS_AT_ONCE).submit
+    while (message := receive()) is not None:
+        if len(message) == 1:
+            server.cancel(message[0])
+        elif is_quick(message):
+            answer(message)
+        else:
+            server.begin(message, submit)
+    os._exit(0)  # whatever still runs: no caller waits for it
 
 
 class _Server:
@@ -124,14 +126,19 @@ class _Server:
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = [number, None, packed_error(error)]
         self._tokens.pop(number, None)
-        if do not in QUESTIONS:
-            with self._changing:
-                self._changes += 1
+        changing = do not in QUESTIONS
+        if changing:
+            self._changing.acquire()
+            self._changes += 1
+            self._changing.release()
         try:
-            self._pipe.send(answer, any_values=do == WORK)
+            try:
+                self._pipe.send(answer, any_values=do == WORK)
+            except (TypeError, ValueError, RecursionError) as error:  # a result that no message can hold
+                self._pipe.send([number, None, packed_error(error)])
         except OSError:
             os._exit(0)  # the worker is gone
-        if do not in QUESTIONS:
+        if changing:
             self._figures.follow()
 
     def _take(self, device_id: str) -> Readings:
@@ -192,6 +199,8 @@ class _Server:
             self._backend.write(name, offset, data, token)
 
     def _do_load(self, token: CancelToken, handle: str, request: list[Any]) -> None:
+        from worker.backends.isolation.filling import Filling  # noqa: PLC0415 - engines' processes never need it
+
         filling = Filling(self._backend, handle, request_of(request), token)
         filling.wait_until_ready()
         self._fillings[handle] = filling

@@ -34,13 +34,17 @@ from worker.core.errors import (
 )
 from worker.core.records import HOST, AllocationRequest, Block, Defragmented, DeviceInfo, Readings
 from worker.core.sure_lock import SureLock
-from worker.telemetry.dxcore import Adapter, compute_adapters
+from worker.telemetry.dxcore import Adapter, compute_adapters, learning_only_names
 
 ALLOCATORS: Final = ("untiled", "tiled")
 
 _NO_ADAPTER = (
     "torch_directml found no adapter that Direct3D 12 can compute on; look for the graphics driver, and at"
     " DML_VISIBLE_DEVICES"
+)
+_LEARNING_ONLY = (
+    "torch_directml uses adapters that Direct3D 12 can compute on; this one (an NPU, as a rule) runs whole models"
+    " alone: use OpenVINO, or ONNX Runtime with its DirectML or Windows ML execution provider"
 )
 _NOTES = {
     UntiledMemory.name: (
@@ -90,23 +94,14 @@ class DirectMlBackend(LoadsThroughCopies):
             for index, adapter in enumerate(self._adapters)
             if only in {None, index}
         }
+        self._learning_only = learning_only_names()
         self._lock = SureLock()
         # All mutable state besides the devices': where each block lies.
         self._places: dict[str, _AdapterMemory] = {}
 
     def probe(self) -> tuple[DeviceInfo, ...]:
-        """Return the adapters, in the library's order, also those that another process uses."""
-        if not self._names:
-            return (
-                DeviceInfo(
-                    "dml:0",
-                    DeviceKind.DIRECTML,
-                    "DirectML",
-                    DeviceState.UNAVAILABLE,
-                    state_reason=_NO_ADAPTER,
-                ),
-            )
-        return tuple(
+        """Return the adapters, in the library's order, also those that another process uses; then those for models alone."""
+        found = [
             DeviceInfo(
                 f"dml:{index}",
                 DeviceKind.DIRECTML,
@@ -114,7 +109,12 @@ class DirectMlBackend(LoadsThroughCopies):
                 shared_with=HOST if adapter is not None and adapter.is_integrated else None,
             )
             for index, (name, adapter) in enumerate(zip(self._names, self._adapters, strict=True))
-        )
+        ]
+        if not found:
+            found = [_unavailable(0, "DirectML", _NO_ADAPTER)]
+        for name in self._learning_only:
+            found.append(_unavailable(len(found), name, _LEARNING_ONLY))
+        return tuple(found)
 
     def readings(self, device_id: str) -> Readings:
         """Read the adapter's figures, and the allocator's."""
@@ -462,3 +462,7 @@ def _adapters(
 
 def _name(directml: Any, index: int) -> str:
     return str(directml.device_name(index)).rstrip("\0")
+
+
+def _unavailable(index: int, name: str, why: str) -> DeviceInfo:
+    return DeviceInfo(f"dml:{index}", DeviceKind.DIRECTML, name, DeviceState.UNAVAILABLE, state_reason=why)

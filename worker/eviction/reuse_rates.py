@@ -59,6 +59,8 @@ class ReuseRates:
         """How many were forgotten before they did."""
         self._rates: list[list[float]] = []
         self._learned = 0
+        self._stale = False
+        """Whether enough was seen since then to learn from."""
 
     def used(self, entry_id: str) -> None:
         """Note a use."""
@@ -77,10 +79,12 @@ class ReuseRates:
             self._known[entry_id] = _Entry(entry.uses + 1, self._tick, gap)
         often = max(_LEARN_EVERY, len(self._known) // 16)
         if not self._rates or self._tick - self._learned >= min(often, 8 + self._tick // 4):
-            self._learn()
+            self._stale = True
 
     def rate(self, entry_id: str) -> float | None:
         """Return how often it is expected to be used, per use of the consumer; None where it never was."""
+        if self._stale:  # only now: it takes much longer than to note a use
+            self._learn()
         entry = self._known.get(entry_id, _FORGOTTEN)
         if not self._rates or (entry is _FORGOTTEN and len(self._known) < KNOWN):
             return None
@@ -105,6 +109,7 @@ class ReuseRates:
             for back, counts in zip(self._back, waiting, strict=True)
         ]
         self._learned = self._tick
+        self._stale = False
 
 
 def _bin(age: int) -> int:

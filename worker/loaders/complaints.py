@@ -23,6 +23,8 @@ _TEXT_WANTED = frozenset({"string_type", "literal_error", "path"})
 MAX_PROBLEMS = 100
 MAX_ID_CHARACTERS = 256
 _SHOWN_CHARACTERS = 80
+_ALIKE = 0.6
+"""Less, and a key is no other one mistyped."""
 _SUGGESTED_FROM = 1000
 """Names that the nearest is looked for among: that takes long, and the nearest of many is nothing near."""
 _MAX_SUGGESTIONS = 100
@@ -87,7 +89,7 @@ def problem_of(
             key, _, text = str(error["ctx"]["error"]).partition(": ")
             return (*place, key), text
         case "extra_forbidden" | "invalid_key":
-            near = nearest(str(place[-1]), kind.model_fields)
+            near = nearest(str(place[-1]), kind.model_fields, alike=_ALIKE)
             return place, f"is no known key{near}"
         case "missing":
             return place, "is missing"
@@ -111,14 +113,14 @@ class Nearest:
     def __init__(self) -> None:
         self._left = _MAX_SUGGESTIONS
 
-    def __call__(self, name: str, known: Iterable[str]) -> str:
-        """Say which it is. Empty where none is looked for."""
+    def __call__(self, name: str, known: Iterable[str], *, alike: float = 0) -> str:
+        """Say which it is; where none is so much ``alike`` (of 1), which there are. Empty where none is looked for."""
         names = list(known)
         if not self._left or not names or len(names) > _SUGGESTED_FROM or len(name) > MAX_ID_CHARACTERS:
             return ""
         self._left -= 1
-        (near,) = difflib.get_close_matches(name, names, n=1, cutoff=0)
-        return f"; the nearest is {near!r}"
+        near = difflib.get_close_matches(name, names, n=1, cutoff=alike)
+        return f"; the nearest is {near[0]!r}" if near else f"; there are {', '.join(names)}"
 
 
 def shown_value(value: object) -> str:

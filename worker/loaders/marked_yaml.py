@@ -147,7 +147,7 @@ def _read(path: Path) -> str:
         raise YamlError(said_of(error)) from error
     except UnicodeDecodeError as error:
         line = text[: error.start].count(b"\n") + 1
-        raise YamlError(f"it is not UTF-8: byte {text[error.start]:#04x}", line) from error
+        raise YamlError(f"it is not UTF-8: byte {text[error.start]:#04x}; save it as that", line) from error
 
 
 def _refuse_what_grows(node: yaml.Node, sizes: dict[int, int], above: list[int]) -> int:

@@ -186,14 +186,19 @@ class Buffers:
             raise _not_here(device_id)
         size = size_class(bytes_of(shape, dtype))
         block = self._reuse(device_id, size) or self._make(device_id, size, token, make_room=make_room)
+        counted = False
         try:
+            with self._lock:
+                self._lent[device_id] = self._lent.get(device_id, 0) + size
+            counted = True
             buffer = Buffer(self._source(block, bytes_of(shape, dtype)), device_id, shape, dtype)
             buffer.when_unseen(lambda: self._ended.append(block))
         except BaseException:
+            if counted:
+                with self._lock:
+                    self._lent[device_id] -= size
             self._free([block])
             raise
-        with self._lock:
-            self._lent[device_id] = self._lent.get(device_id, 0) + size
         return buffer
 
     def _reuse(self, device_id: str, size_bytes: int) -> Block | None:
@@ -223,11 +228,12 @@ class Buffers:
         def allocate(*, make_room: bool = False) -> Block:
             name = self._allocations.new_id()
             try:
+                made = Block(name, device_id, size_bytes, 0)
                 self._allocations.allocate(name, request, token, make_room=make_room)
             except BaseException:
                 self._allocations.unused_id(name)
                 raise
-            return Block(name, device_id, size_bytes, 0)
+            return made
 
         try:
             return allocate()

@@ -126,16 +126,12 @@ class EntryKind:
             before = self.held_bytes
             goal = before - offer.bytes
             chosen: Iterable[_Cheap] = offer.tag  # type: ignore[assignment]  # its own
-            if chosen:
-                self._give_up(chosen, goal)
-            else:
-                while self.held_bytes > goal and self._give_up(
-                    self._cheapest(min(self.held_bytes - goal, self._priced_bytes())), goal
-                ):
+            try:
+                while self._give_up(chosen or self._cheapest(self._priced_bytes()), goal) and not chosen:
                     token.check()
-            self.memory.squeeze()
-        token.check()
-        return before - self.held_bytes
+            finally:
+                self.memory.squeeze()
+            return before - self.held_bytes
 
     def limit_changed(self, limit_bytes: int | None, _reason: str) -> None:
         """Take over the most that all scopes together are to hold."""
@@ -163,17 +159,19 @@ class EntryKind:
         return f"it takes {size} bytes, and all stores of this name may hold {limit} together"
 
     def make_room(self, size: int, replaced: Entry | None) -> int:
-        """Evict the cheapest of all scopes until so much fits beside what is replaced. Returns how many went."""
-        limit, spared, evicted = self.limit(), 0 if replaced is None else replaced.entry_bytes, 0
+        """Have the cheapest of all scopes leave memory until so much fits beside what is replaced. Returns how many are gone."""
+        limit, spared = self.limit(), 0 if replaced is None else replaced.entry_bytes
+        given = evicted = 0
         while limit is not None and (over := self.held_bytes - spared + size - limit) > 0:
-            before = evicted
+            before = given
             for each in self._cheapest(over + spared):
                 if replaced is None or each.store.entry(each.key) is not replaced:
-                    evicted += each.store.give_up(each.key)
+                    given += each.store.give_up(each.key)
+                    evicted += not each.store.on_disk
                     over -= each.bytes
                     if over <= 0:
                         break
-            if evicted == before:
+            if given == before:
                 break
         return evicted
 

@@ -2,7 +2,7 @@
 
 from protocol.store_results import StoreEntry
 from worker.core.clock import NS_PER_MS
-from worker.stores.base import Row
+from worker.stores.base import Form, Row
 from worker.stores.segments import Ref
 
 ENTRY_BYTES = 512
@@ -17,7 +17,7 @@ class Entry:
     )  # fmt: skip
 
     def __init__(
-        self, key: str, form: int, content_bytes: int, entry_bytes: int, put_ns: int, ttl_ns: int | None, cost_ms: float,
+        self, key: str, form: Form, content_bytes: int, entry_bytes: int, put_ns: int, ttl_ns: int | None, cost_ms: float,
         tags: tuple[str, ...], beside_bytes: int = 0,
     ) -> None:  # fmt: skip
         self.key = key
@@ -71,4 +71,4 @@ def entry_of(row: Row, entry_bytes: int, beside_bytes: int, behind_ns: int) -> E
     ttl = None if row.expires_ms is None else (row.expires_ms - row.put_ms) * NS_PER_MS
     put_ns = row.put_ms * NS_PER_MS - behind_ns
     size = row.content_bytes
-    return Entry(row.key, row.form, size, entry_bytes, put_ns, ttl, row.cost_ms, row.tags, beside_bytes)
+    return Entry(row.key, Form(row.form), size, entry_bytes, put_ns, ttl, row.cost_ms, row.tags, beside_bytes)

@@ -26,7 +26,6 @@ from worker.stores.base import (
     Content,
     Deleted,
     EntryFile,
-    Form,
     Found,
     Hit,
     Item,
@@ -87,6 +86,11 @@ class EntryStore:
     def max_entries(self) -> int | None:
         """The most entries that it has; None for any number."""
         return self._options.max_entries or self._kind.default_entries
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether what leaves its memory is still there."""
+        return self._file is not None
 
     @property
     def quick(self) -> bool:
@@ -269,8 +273,8 @@ class EntryStore:
         entry = self._table.entries.get(key)
         if entry is None or entry.ref is None:
             return False
-        self._evictions += 1
         if self._file is None:
+            self._evictions += 1
             self._remove(entry)
         else:
             self._cool(entry)
@@ -383,7 +387,7 @@ class EntryStore:
         """Return a copy of an entry's content; None where it is on disk alone, or gone."""
         if entry.ref is None or self._table.entries.get(entry.key) is not entry:
             return None
-        return Content(self._memory.get(entry.ref), Form(entry.form))
+        return Content(self._memory.get(entry.ref), entry.form)
 
     def _use(self, entry: Entry, now_ns: int) -> None:
         self._hits += 1

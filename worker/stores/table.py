@@ -46,6 +46,10 @@ class EntryTable:
         prefix = choice.prefix or ""
         return [entry for key, entry in self.entries.items() if key.startswith(prefix)]
 
+    def any_ended(self, now_ns: int) -> bool:
+        """Tell whether the time of any entry may be over."""
+        return bool(self._due) and self._due[0][0] <= now_ns
+
     def having(self, tags: tuple[str, ...]) -> list[Entry]:
         """Return the entries that have all of these tags."""
         if not tags:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from protocol.vocabulary import StoreKind, VectorMetric
 from worker.plugins import InvalidRequestError, UnsupportedError
 from worker.stores.base import Hit, Item, Options, Put, Question, Vector
-from worker.stores.entry import Entry
 from worker.stores.index import EntryStore
 from worker.stores.kept import KeptKind, KeptStore
 from worker.stores.vector_index import VectorError, VectorIndex
@@ -47,8 +46,9 @@ class VectorStore(KeptStore):
         """Take over what is in its file: it is cold."""
         super().load()
         for entry in self._table.entries.values():
-            self._dimensions = dimensions_of(entry.beside_bytes - _PLACE_BYTES)
-            break
+            if entry.beside_bytes:
+                self._dimensions = dimensions_of(entry.beside_bytes - _PLACE_BYTES)
+                break
 
     def put(self, item: Item) -> Put:
         """Store an entry with its vector. InvalidRequestError for a vector that can't be."""
@@ -65,14 +65,20 @@ class VectorStore(KeptStore):
             )
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         with self._kind.lock:
-            among = {each.key: each for each in self._having(question.tags)}
+            among = None
+            if question.tags or self._table.any_ended(self._kind.now_ns()):
+                among = [each.key for each in self._having(question.tags)]
         nearest = self._nearest(question.vector, question.limit, among)
-        found = [(key, score) for key, score in nearest if key in among]  # else it came meanwhile
-        contents = self._contents([among[key] for key, _ in found])
+        with self._kind.lock:
+            entries = self._table.entries
+            there = [
+                (entries[key], score) for key, score in nearest if key in entries
+            ]  # else it went meanwhile
+        contents = self._contents([each for each, _ in there])
         hits = [
-            Hit(key, score, each)
-            for (key, score), each in zip(found, contents, strict=True)
-            if each is not None
+            Hit(entry.key, score, content)
+            for (entry, score), content in zip(there, contents, strict=True)
+            if content is not None
         ]
         with self._kind.lock:
             self._hits, self._misses = self._hits + bool(hits), self._misses + (not hits)
@@ -94,7 +100,7 @@ class VectorStore(KeptStore):
     def _metric(self) -> VectorMetric:
         return self._options.metric or VectorMetric.COSINE
 
-    def _nearest(self, vector: Vector, limit: int, among: dict[str, Entry]) -> list[tuple[str, float]]:
+    def _nearest(self, vector: Vector, limit: int, among: list[str] | None) -> list[tuple[str, float]]:
         """Search where the vectors are, or are read back to."""
         vectors, kept = self._vectors, True
         while True:
@@ -102,8 +108,7 @@ class VectorStore(KeptStore):
                 vectors = self._read_back(keep=kept)
             if vectors is None:
                 return []
-            every = len(among) == vectors.count
-            found = vectors.search(_checked(vectors, vector), limit, None if every else among)
+            found = vectors.search(_checked(vectors, vector), limit, among)
             if found is not None:
                 with self._kind.lock:
                     if self._file is not None:
@@ -132,19 +137,21 @@ class VectorStore(KeptStore):
                     self._keep(vectors)
         return vectors
 
-    def _vector_bytes(self, item: Item) -> bytes:
+    def _vector_bytes(self, item: Item) -> bytes | None:
         if item.vector is None:
-            raise TypeError(item)
+            return None
         vectors = self._vectors or self._made(self._dimensions or len(item.vector))
         return vectors.pack(_checked(vectors, item.vector))
 
     def _beside_bytes(self, vector_bytes: int) -> int:
-        return vector_bytes + _PLACE_BYTES
+        return vector_bytes + _PLACE_BYTES if vector_bytes else 0
 
     # ---- inside, with the kind's lock ----
 
     def _take_vector(self, key: str, vector: bytes | None) -> Callable[[], None]:
-        row, vectors, before = vector or b"", self._vectors, self._dimensions
+        if vector is None:
+            return self._without_vector(key)
+        row, vectors, before = vector, self._vectors, self._dimensions
         dimensions = dimensions_of(len(row))
         if before not in {None, dimensions}:  # another one came first meanwhile
             message = f"it has {dimensions} dimensions, and the store's vectors have {before}"
@@ -164,6 +171,26 @@ class VectorStore(KeptStore):
                 else:
                     vectors.remove(key)
                 self._keep(vectors if vectors.count else None)
+            self._dimensions = before
+
+        return undo
+
+    def _without_vector(self, key: str) -> Callable[[], None]:
+        """Have an entry have none from now on. Returns what undoes that."""
+        vectors = self._vectors
+        replaced = None if vectors is None else vectors.row(key)
+        if vectors is None or replaced is None:
+            return lambda: None
+        vectors.remove(key)
+        self._keep(vectors if vectors.count else None)
+        row, before = replaced, self._dimensions
+
+        def undo() -> None:
+            if self._vectors is None and not vectors.count:
+                self._take_vector(key, row)
+            elif self._vectors is vectors:
+                vectors.put(key, row)
+                self._keep(vectors)
             self._dimensions = before
 
         return undo
@@ -211,7 +238,7 @@ class Vectors(KeptKind):
     word = StoreKind.VECTORS
     stores: type[EntryStore] = VectorStore
     has_vectors = True
-    default_entries = 5_000
+    default_entries: int | None = 5_000
 
     def resolved(self, options: Options) -> Options:
         """Return options as they hold."""

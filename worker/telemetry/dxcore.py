@@ -6,7 +6,7 @@ State 1 is about the calling process, so it is asked in the process that holds t
 
 import ctypes
 import sys
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from enum import IntEnum
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ IID_FACTORY: Final = "78ee5945-c36e-4b13-a669-005dd11c0f06"
 IID_LIST: Final = "526c7776-40e9-459b-b711-f32ad76dfc28"
 IID_ADAPTER: Final = "f0db4c7f-fe5a-42a2-bd62-f2a6cf6fc83e"
 D3D12_CORE_COMPUTE: Final = "248e2800-a793-4724-abaa-23a6de1be090"
+
+D3D12_GENERIC_ML: Final = "b71b0d41-1088-422f-a27c-0250b7d3a988"
 
 _CREATE_ADAPTER_LIST: Final = 3
 _GET_ADAPTER, _GET_ADAPTER_COUNT, _SORT = 3, 4, 7
@@ -144,15 +146,14 @@ class Adapter:
         return False
 
 
-def compute_adapters(library: str = LIBRARY) -> tuple[Adapter, ...]:
+def compute_adapters(library: str = LIBRARY, attribute: str = D3D12_CORE_COMPUTE) -> tuple[Adapter, ...]:
     """Return the hardware that Direct3D 12 can compute on, fastest first, as torch_directml lists it.
 
-    OSError where DXCore is missing or fails.
+    Or that which has another attribute. OSError where DXCore is missing or fails.
     """
     found: list[Adapter] = []
     with closing(make(library, "DXCoreCreateAdapterFactory", IID_FACTORY)) as factory:
-        attributes = Guid.of(D3D12_CORE_COMPUTE)
-        asked = (ctypes.c_uint32(1), attributes, Guid.of(IID_LIST))
+        asked = (ctypes.c_uint32(1), Guid.of(attribute), Guid.of(IID_LIST))
         with closing(factory.get(_CREATE_ADAPTER_LIST, "CreateAdapterList", *asked)) as adapters:
             preferences = (ctypes.c_uint32 * 1)(_HIGH_PERFORMANCE)
             adapters.check(_SORT, "Sort", ctypes.c_uint32(1), preferences)
@@ -164,3 +165,16 @@ def compute_adapters(library: str = LIBRARY) -> tuple[Adapter, ...]:
                 else:
                     adapter.close()
     return tuple(found)
+
+
+def learning_only_names(library: str = LIBRARY) -> tuple[str, ...]:
+    """Return the hardware that runs models and no other work, such as an NPU, by name. None is where DXCore can't say."""
+    with ExitStack() as open_adapters:
+        try:
+            others = [open_adapters.enter_context(closing(each)) for each in compute_adapters(library)]
+            found = compute_adapters(library, D3D12_GENERIC_ML)
+        except OSError:  # an older DXCore knows no such attribute, or lists nothing for it
+            return ()
+        learning = [open_adapters.enter_context(closing(each)) for each in found]
+        known = {str(each.luid) for each in others}
+        return tuple(each.name for each in learning if str(each.luid) not in known)

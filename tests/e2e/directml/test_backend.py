@@ -375,6 +375,16 @@ def test_two_adapters(start: Start, directml_rig: Rig) -> None:
     assert backend.live() == {"b"}
 
 
+def test_what_runs_models_alone_is_listed(start: Start) -> None:
+    """An NPU, which the library does not use, is listed after the adapters, with the reason and what does use it."""
+    backend = start(adapters=1, npus=1)
+    gpu, npu = backend.probe()
+    assert (gpu.device_id, gpu.state) == ("dml:0", DeviceState.AVAILABLE)
+    assert (npu.device_id, npu.name, npu.state) == ("dml:1", "Simulated NPU 1", DeviceState.UNAVAILABLE)
+    assert npu.state_reason is not None
+    assert "runs whole models alone: use OpenVINO" in npu.state_reason
+
+
 def test_no_adapter(start: Start) -> None:
     """Without an adapter the device is unavailable for that reason, and no crash."""
     (info,) = start(adapters=0).probe()

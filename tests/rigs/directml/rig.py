@@ -112,6 +112,7 @@ class Rig:
         self,
         *,
         adapters: int = 1,
+        npus: int = 0,
         budget_bytes: int | Sequence[int] = 8 * GIB,
         physical_limit_bytes: int | Sequence[int] = NO_LIMIT,
         hardware: bool | Sequence[bool] = True,
@@ -125,7 +126,7 @@ class Rig:
     ) -> dict[str, str]:
         """Return the variables to add to a child's environment. They count from its first call on.
 
-        A sequence has a value for each adapter, the last for all that follow. ``budget_bytes`` is what DXCore
+        ``npus`` are listed after the adapters, for machine learning alone. A sequence has a value for each adapter, the last for all that follow. ``budget_bytes`` is what DXCore
         grants, ``physical_limit_bytes`` is where the driver refuses, whichever processes hold the rest.
         Without ``tiled`` the hardware has no tiled resources; without ``usage_states`` DXCore knows only
         the calling process's memory, as on older Windows. With ``demotes`` what a process holds beyond its budget
@@ -136,6 +137,7 @@ class Rig:
             "LD_LIBRARY_PATH": f"{self._libraries}:{before}" if before else str(self._libraries),
             "RIG_WITNESS": str(self.witness.folder),
             "RIG_ADAPTERS": str(adapters),
+            "RIG_NPUS": str(npus),
             "RIG_BUDGET_BYTES": _per_adapter(budget_bytes),
             "RIG_PHYSICAL_LIMIT_BYTES": _per_adapter(physical_limit_bytes),
             "RIG_HARDWARE": _per_adapter(hardware),

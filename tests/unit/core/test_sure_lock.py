@@ -67,7 +67,10 @@ def test_an_event_can_be_used_whatever_failed_before(use: Any) -> None:
 OWN = Path(worker.__file__).parent
 _UNSURE = {"Event", "Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Barrier", "Thread", "Timer", "Queue",
            "Future", "ThreadPoolExecutor"}  # fmt: skip
-_ELSEWHERE = ("client/", "core/sure_lock.py", "backends/device_process.py", "backends/isolation/filling.py")
+_ELSEWHERE = (
+    "client/", "core/sure_lock.py", "backends/device_process.py", "backends/call_threads.py",
+    "backends/isolation/filling.py",
+)  # fmt: skip
 """The host's process, the locks themselves, and a device's process, which ends alone."""
 
 

@@ -127,6 +127,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path):
             "model: []",
             "models.yaml:1: model: is no known key; the nearest is 'models'",
         ),
+        ("version: 2", "models.yaml:1: version: is no known key; there are models, roles, servers"),
         ("models: [3]", "models.yaml:1: models[0]: must be keys and values, not 3"),
         (
             one("path: x", "loader: torch", "keep_alive: 5"),

@@ -302,7 +302,7 @@ def test_a_worker_knows_the_size_at_the_start_and_has_not_imported_torch(tmp_pat
     ask = (
         "import sys; from worker.app.options import parse; from worker.app.memory import build_memory\n"
         "from worker.metrics.history import History; from worker.core.clock import SystemClock\n"
-        "from worker.manager.manager_memory import MemoryManager; from worker.wiring import Core, NoEvents\n"
+        "from worker.manager.manager_memory import MemoryManager; from worker.wiring import Core, NoEvents; from worker.core.health import Health\n"
         "clock = SystemClock()\n"
         "core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {}, Health())\n"
         "memory = build_memory(parse(['--models', sys.argv[1]]), core).memory\n"

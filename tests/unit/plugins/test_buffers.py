@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from protocol.results import Limits
 from protocol.vocabulary import ClearType, Initialize
 from tests.rigs.torch_on_cpu import TorchOnCpu, backend_on_cpu
+from tests.unit.isolation import isolated
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
@@ -30,7 +31,7 @@ from worker.core.errors import (
 )
 from worker.core.records import AllocationRequest
 from worker.plugins import _buffers
-from worker.plugins._buffer_views import keeps_storages
+from worker.plugins._buffer_views import Buffer, keeps_storages
 from worker.plugins._buffers import KEEP_NS, OWNER, Buffers, size_class
 from worker.telemetry.system import FixedSystemMemory
 
@@ -40,11 +41,21 @@ GIB = 2**30
 class Lender:
     """The buffers of a machine, and what they asked to have done later."""
 
-    def __init__(self, folder: Path, more: Callable[[TorchOnCpu], dict[str, Any]] = lambda _gpu: {}) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        more: Callable[[TorchOnCpu], dict[str, Any]] = lambda _gpu: {},
+        *,
+        device: bool = True,
+    ) -> None:
         system = FixedSystemMemory()
         self.gpu = TorchOnCpu(64 * MIB)
         self.machine = Machine(
-            folder, SimulatedDevice(total_bytes=64 * MIB), pool_bytes=0, system=system, **more(self.gpu)
+            folder,
+            *([SimulatedDevice(total_bytes=64 * MIB)] if device else []),
+            pool_bytes=0,
+            system=system,
+            **more(self.gpu),
         )
         system.count(self.machine.backends["cpu"].held_bytes)
         self.later: list[tuple[int, Callable[[], None]]] = []
@@ -146,6 +157,22 @@ def test_a_request_that_was_cancelled_takes_none(lender: Lender) -> None:
     with pytest.raises(CancelledError), lender.take(MIB, token=token):
         pass
     assert lender.rows == []
+
+
+def test_one_that_can_not_be_made_leaves_no_row(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is short on the way: nothing is lent, counted or kept."""
+
+    def short(*_: Any) -> None:
+        raise MemoryError
+
+    for name in ("when_unseen", "__init__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Buffer, name, short)
+            with pytest.raises(MemoryError), lender.take(MIB):
+                pass
+        assert lender.rows == []
+        assert lender.buffers.holding("cpu").held_bytes == 0
+        lender.machine.check()
 
 
 def test_used_after_its_end_it_fails(lender: Lender) -> None:
@@ -285,6 +312,19 @@ def test_a_device_that_was_lost_takes_its_buffers_along(with_gpu: Lender) -> Non
     with with_gpu.take(4096) as buffer:
         assert buffer.device_id == "cpu"
     assert with_gpu.buffers.holding("cuda:0").held_bytes == 0
+
+
+def test_a_device_in_a_process_of_its_own_is_not_asked(tmp_path: Path) -> None:
+    """Its memory can't be addressed from here: the fallback has it at once, and nothing was allocated there."""
+    with isolated() as backend:
+        lender = Lender(tmp_path, lambda _gpu: {"apart": (backend,)}, device=False)
+        lender.machine.memory.devices.wait_until_known(lender.machine.token())
+        with lender.take(MIB, device="sim:0") as buffer:
+            assert buffer.device_id == "cpu"
+        with pytest.raises(UnsupportedError), lender.take(MIB, device="sim:0", fallback=None):
+            pass
+        assert lender.machine.manager.allocations.all("sim:0") == ()
+        lender.machine.close()
 
 
 def test_a_torch_that_can_not_tell_when_the_last_view_is_gone_is_not_trusted(

@@ -10,6 +10,7 @@ from protocol.vocabulary import StorePreset
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
 from worker.plugins import InvalidRequestError, LimitExceededError, StoreNotFoundError, UnsupportedError
+from worker.stores import entries
 from worker.stores.base import Choice, Content, Question, Scope
 from worker.stores.entry import ENTRY_BYTES
 
@@ -240,3 +241,32 @@ def test_bounds_hold_after_any_sequence(steps: list[tuple[str, int, int]]) -> No
     for each in list(cache._table.entries.values()):
         found = cache.get(each.key)
         assert found is None or found.content == Content(bytes(each.content_bytes))
+
+
+def test_a_name_that_a_hosts_consumer_has_is_refused(world: World) -> None:
+    """Nothing of the store is left; once the host's is gone, it opens."""
+    world.consumers.by_id["store:cache:answers"] = "a host's"
+    with pytest.raises(InvalidRequestError, match="store"):
+        world.cache()
+    del world.consumers.by_id["store:cache:answers"]
+    assert world.cache().put(item("a")).reason is None
+
+
+def test_what_is_beyond_many_entries_is_offered_unpriced_and_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An offer looks at so many entries and no more; what is released for the rest is the cheapest all the same."""
+    monkeypatch.setattr(entries, "_PRICED", 64)
+    cache = world.cache()
+    kind = world.consumers.by_id["store:cache:answers"]
+    for number in range(1000):
+        cache.put(item(str(number), bytes(8 * KIB), cost_ms=1 + number % 100))
+    held = kind.holding().held_bytes
+    offers = kind.offers(held // 2)
+    assert offers[-1].tag == ()
+    assert sum(each.bytes for each in offers) == pytest.approx(held / 2, rel=0.02)
+    released = sum(kind.release(each, token()) for each in offers)
+    assert released == held - kind.holding().held_bytes == pytest.approx(held / 2, rel=0.02)
+    assert kind.memory.held_bytes <= kind.memory.alive_bytes * 65 // 64
+    left = [int(each.key) % 100 for each in cache.page(None, 1000).entries]
+    assert sum(left) / len(left) > 60  # of those that stay, 74.5 at best and 49.5 by chance

@@ -11,7 +11,7 @@ from protocol.vocabulary import StoreKind, StorePreset
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
 from worker.plugins import InvalidRequestError, StoreNotFoundError, UnsupportedError
-from worker.stores.base import Choice, Content, Form, Options, Scope
+from worker.stores.base import Choice, Content, Form, Item, Options, Question, Scope
 from worker.stores.entry import ENTRY_BYTES
 from worker.stores.files import FORMAT
 
@@ -96,9 +96,11 @@ def test_what_is_warmed_stays_within_the_limit(world: World) -> None:
         found = cache.get(str(number))
         assert found is not None
         assert len(found.content.data) == 64 * KIB
-    assert cache.put(item("more", bytes(64 * KIB))).reason is None
+    put = cache.put(item("more", bytes(64 * KIB)))
+    assert (put.reason, put.evicted_entries) == (None, 0)
     assert kind.holding().held_bytes <= 300 * KIB
     assert cache.figures().entry_count == 21
+    assert cache.figures().evictions == 0
 
 
 def test_the_bound_counts_what_is_on_disk(world: World) -> None:
@@ -269,3 +271,33 @@ def test_a_file_that_is_none_is_refused_and_stays(world: World) -> None:
         except UnsupportedError as error:
             refused.append(error.message)
     assert [each.endswith("is the file of another store, and stays as it is") for each in refused] == [True]
+
+
+def test_vectors_and_preferences_persist_too(world: World) -> None:
+    """A vector is found after a restart as before it, and a preference is in the prompt; both within their bounds."""
+    pytest.importorskip("numpy")
+
+    def vectors() -> Any:
+        return world.stores.open("v", HERE, StoreKind.VECTORS, Options(persist=True, max_entries=3)).store
+
+    def profile() -> Any:
+        return world.stores.open("p", HERE, StoreKind.PREFERENCES, Options(persist=True)).store
+
+    def near() -> list[tuple[str, float, bytes]]:
+        hits = vectors().search(Question((1.0, 0.2), None, 5))
+        return [(each.key, each.score, bytes(each.content.data)) for each in hits]
+
+    for key, numbers in (("a", (1.0, 0.0)), ("b", (0.3, 0.7)), ("c", (-1.0, 1e-3))):
+        vectors().put(Item(key, Content(key.encode()), vector=numbers, tags=("t",)))
+    vectors().put(Item("b", Content(b"b2"), vector=(0.5, 0.5)))
+    assert vectors().put(Item("d", Content(b"d"), vector=(0.5, 0.5))).reason is not None
+    profile().put(Item("language", Content(b'{"value":"German"}')))
+    before = near()
+    assert [each[0] for each in before] == ["a", "b", "c"]
+    restarted(world)
+    assert near() == before
+    assert profile().prompt(["language"]) == "- language: German"
+    assert [each.key for each in profile().search(Question(None, "german", 5))] == ["language"]
+    assert vectors().delete(Choice(tag="t")).entries == 2
+    restarted(world)
+    assert [each[0] for each in near()] == ["b"]

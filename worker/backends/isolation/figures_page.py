@@ -114,6 +114,7 @@ class FiguresWriter:
     ) -> None:
         """``changes`` says how many changing calls are done."""
         self._page = page
+        self._counts = page.cast("Q")
         self._life = life
         self._take = take
         self._changes = changes
@@ -141,7 +142,7 @@ class FiguresWriter:
     def follow(self) -> None:
         """Take the figures that were read since they were taken: whoever read them will again."""
         for device_id, place in self._places.items():
-            if _READS.unpack_from(self._page, place)[0] != self._written[device_id][2]:
+            if self._counts[place // _READS.size] != self._written[device_id][2]:
                 with suppress(Exception):  # whoever asks is told
                     self.take(device_id)
 
@@ -158,14 +159,14 @@ class FiguresWriter:
             head = _HALF.pack(self._life, number, changes, taken_ns, len(text))
             whole = head + _SUM.pack(*_sum(head, text)) + text
             page[place : place + len(whole)] = whole
-            self._written[device_id] = (number, changes, _READS.unpack_from(page, at)[0])
+            self._written[device_id] = (number, changes, self._counts[at // _READS.size])
 
     def _keep_recent(self) -> None:
         unread = dict.fromkeys(self._places, 0)
         while True:
             began = time.monotonic()
             for device_id, place in self._places.items():
-                read = _READS.unpack_from(self._page, place)[0] != self._written[device_id][2]
+                read = self._counts[place // _READS.size] != self._written[device_id][2]
                 unread[device_id] = 0 if read else unread[device_id] + 1
                 with suppress(Exception):  # whoever asks is told
                     self.take(device_id)

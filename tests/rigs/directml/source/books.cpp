@@ -91,12 +91,13 @@ Usage read_usage(const std::string& name, uint32_t adapter) {
 
 Knobs::Knobs()
     : adapters(static_cast<uint32_t>(number("RIG_ADAPTERS"))),
+      npus(static_cast<uint32_t>(number("RIG_NPUS"))),
       factory(static_cast<Factory>(number("RIG_FACTORY"))),
       tiled(number("RIG_TILED")),
       float64(number("RIG_FLOAT64")),
       usage_states(number("RIG_USAGE_STATES")),
       demotes(number("RIG_DEMOTES")) {
-    if (adapters > kMaxAdapters) stop("RIG_ADAPTERS is at most 8");
+    if (adapters + npus > kMaxAdapters) stop("RIG_ADAPTERS and RIG_NPUS are at most 8");
     numbers("RIG_BUDGET_BYTES", budget_bytes);
     numbers("RIG_PHYSICAL_LIMIT_BYTES", physical_limit_bytes);
     numbers("RIG_HARDWARE", hardware);

@@ -15,6 +15,7 @@ enum class Factory : uint64_t { kWorks, kFails, kCrashes, kHangs };
 struct Knobs {
     Knobs();
     uint32_t adapters;
+    uint32_t npus;  // after the adapters: DXCore lists them for machine learning alone
     Factory factory;
     bool tiled, float64, usage_states;
     bool demotes;  // what a process holds beyond its budget lies in system memory

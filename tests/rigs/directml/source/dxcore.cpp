@@ -13,6 +13,9 @@ namespace {
 
 constexpr uint64_t kSharedSystemBytes = 8ull << 30;
 constexpr uint32_t kHighPerformance = 2;
+/// DXCORE_ADAPTER_ATTRIBUTE_D3D12_GENERIC_ML
+constexpr uint8_t kGenericMl[16] = {0x41, 0x0d, 0x1b, 0xb7, 0x88, 0x10, 0x2f, 0x42,
+                                    0xa2, 0x7c, 0x02, 0x50, 0xb7, 0xd3, 0xa9, 0x88};
 
 enum Property : uint32_t {
     kInstanceLuid = 0,
@@ -100,7 +103,8 @@ class Adapter : public Object {
             case kDriverVersion:
                 return bytes_of(uint64_t{0x001F000000000001});
             case kDriverDescription:
-                return "Simulated GPU " + std::to_string(adapter) + std::string(1, '\0');
+                return (adapter < knobs().adapters ? "Simulated GPU " : "Simulated NPU ") + std::to_string(adapter) +
+                       std::string(1, '\0');
             case kHardwareId: {
                 const uint32_t vendor_device_subsystem_revision[4] = {0x1414, 0x0001 + adapter, 0, 0};
                 return bytes_of(vendor_device_subsystem_revision);
@@ -142,16 +146,16 @@ Adapter::Adapter(uint32_t adapter) : Object(kAdapter, adapter) {}
 /// Adapter 0 first once it is sorted by performance; the other way round until then.
 class AdapterList : public Object {
   public:
-    AdapterList();
+    explicit AdapterList(bool for_machine_learning);
 
     Result get_adapter(uint32_t index, const Guid*, Object** out) {
         *out = nullptr;
-        if (index >= knobs().adapters) return kInvalidArgument;
-        *out = make<Adapter>(sorted_ ? index : knobs().adapters - 1 - index);
+        if (index >= count_) return kInvalidArgument;
+        *out = make<Adapter>(sorted_ ? index : count_ - 1 - index);
         return kOk;
     }
 
-    uint32_t get_count() { return knobs().adapters; }
+    uint32_t get_count() { return count_; }
 
     Result sort(uint32_t count, const uint32_t* preferences) {
         sorted_ = count > 0 && preferences[0] == kHighPerformance;
@@ -159,6 +163,7 @@ class AdapterList : public Object {
     }
 
   private:
+    uint32_t count_;
     bool sorted_ = false;
 };
 
@@ -168,14 +173,15 @@ const Interface kAdapterList("IDXCoreAdapterList", {
     slot<&AdapterList::sort>(7),
 });
 
-AdapterList::AdapterList() : Object(kAdapterList, 0) {}
+AdapterList::AdapterList(bool for_machine_learning)
+    : Object(kAdapterList, 0), count_(knobs().adapters + (for_machine_learning ? knobs().npus : 0)) {}
 
 class AdapterFactory : public Object {
   public:
     AdapterFactory();
 
-    Result create_list(uint32_t, const Guid*, const Guid*, Object** out) {
-        *out = make<AdapterList>();
+    Result create_list(uint32_t, const Guid* attributes, const Guid*, Object** out) {
+        *out = make<AdapterList>(!memcmp(attributes, kGenericMl, sizeof kGenericMl));
         return kOk;
     }
 
