@@ -145,8 +145,8 @@ class Instructor:
         check_size(data)
         for field in _MADE_HERE:
             given = data.get(field)
-            if isinstance(given, str):
-                data = {**data, field: self._memory.ids.complete(given)}
+            if isinstance(given, str) and (meant := self._memory.ids.complete(given)) != given:
+                data = {**data, field: meant}
         try:
             params = row.params.model_validate(data)
         except ValidationError as error:

@@ -230,7 +230,7 @@ internal sealed partial class InMemoryLedger
     private PlanBatchesResult PlanBatches(PlanBatchesParams asked)
     {
         const string action = MemoryActions.PlanBatches;
-        var planId = asked.PlanId ?? $"batches-{_batchWork.Count + 1}";
+        var planId = asked.PlanId is { } given ? ids.Complete(given) : ids.Make("batches", _batchWork.Count + 1);
         if (asked.PlanId is null)
         {
             asked = asked with { DeviceId = Device(asked.DeviceId, action).DeviceId, DoneItems = 0 };
@@ -241,13 +241,18 @@ internal sealed partial class InMemoryLedger
         }
         else
         {
-            throw Refused(ErrorCode.PlanStale, action, $"no work '{planId}' is known: it was forgotten, or never was; ask with item_count anew", retryable: true);
+            throw Refused(
+                ErrorCode.PlanStale,
+                action,
+                $"no work '{planId}' is known: it was forgotten, or never was; ask with item_count anew",
+                new Dictionary<string, object?> { ["plan_id"] = planId },
+                retryable: true);
         }
 
         var left = asked.ItemCount!.Value - asked.DoneItems!.Value;
         if (left < 0)
         {
-            throw Refused(ErrorCode.InvalidRequest, action, $"data.done_items: {asked.DoneItems} of {asked.ItemCount} items are done: that is more than there are");
+            throw Invalid(action, "data.done_items", $"{asked.DoneItems} of {asked.ItemCount} items are done: that is more than there are");
         }
 
         var planned = left == 0

@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Numerics;
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using MemoryWorker.Client.Protocol;
 
 namespace MemoryWorker.Testing;
 
@@ -9,10 +10,12 @@ namespace MemoryWorker.Testing;
 internal static class RequestRules
 {
     /// <summary>Returns what is wrong with a value of which each part is right by itself; null where nothing is.</summary>
-    public static string? Broken(string path, JsonElement value) => path switch
+    public static string? Broken(string action, string path, JsonElement value) => path switch
     {
         "data.alignment" when !BitOperations.IsPow2(value.GetInt64()) => $"{value} is not a power of two",
         "data.thresholds" => Ascending(value),
+        "data" when action == MemoryActions.PlanBatches && !IsNewOrKnown(value) =>
+            "item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
         _ when Regex.IsMatch(path, @"^data\.candidates\.\d+$") && Has(value, "required_bytes") == Has(value, "model_id") =>
             "exactly one of required_bytes and model_id is needed",
         _ => null,
@@ -20,6 +23,15 @@ internal static class RequestRules
 
     private static bool Has(JsonElement value, string name) =>
         value.TryGetProperty(name, out var member) && member.ValueKind != JsonValueKind.Null;
+
+    /// <summary>Work to be cut, or the rest of work that was.</summary>
+    private static bool IsNewOrKnown(JsonElement value)
+    {
+        var given = value.EnumerateObject().Where(one => one.Value.ValueKind != JsonValueKind.Null).Select(one => one.Name).ToHashSet();
+        return given.Contains("plan_id")
+            ? given.IsSubsetOf(["plan_id", "done_items"])
+            : given.IsSupersetOf(["item_count", "bytes_per_item"]) && !given.Contains("done_items");
+    }
 
     private static string? Ascending(JsonElement value)
     {

@@ -24,7 +24,10 @@ CHECKS = {
         "alignment: it is not a power of two",
     ),
     "PlanBatchesParams": (
-        "(PlanId is null) != (ItemCount is not null && BytesPerItem is not null && DoneItems is null)",
+        (
+            "(PlanId is null ? ItemCount is null || BytesPerItem is null || DoneItems is not null"
+            " : ItemCount is not null || BytesPerItem is not null || DeviceId is not null || (_assigned & 0x14) != 0)"
+        ),
         "PlanBatchesParams: item_count and bytes_per_item are needed, or plan_id, with done_items alone beside it",
     ),
     "PlanCandidate": (

@@ -167,6 +167,13 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.clear", {"device_id": "sim:0"}),
         ("memory.deallocate", {"allocation_id": "$a.allocation_id"}),
         ("memory.defragment", {"device_id": "sim:9"}),
+        ("memory.optimize", {"device_id": "sim:0"}),
+        ("memory.optimize", {"device_id": "sim:0", "optimization_level": "aggressive", "dry_run": True}),
+        ("memory.optimize", {"device_id": "sim:9"}),
+        ("memory.get_optimization_recommendations", {"device_id": "sim:0"}),
+        ("memory.get_optimization_recommendations", {"device_id": "sim:9"}),
+        ("memory.get_analytics", {"device_id": "sim:0", "include": ["evictions", "expirations", "leaks"]}),
+        ("memory.get_analytics", {"device_id": "sim:9"}),
     ],
     "plans": [
         _allocate(40 * MIB),
@@ -192,6 +199,13 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 64 * MIB}),
         ("memory.plan_batches", {"item_count": 0, "bytes_per_item": 1, "max_fraction": 0}),
         ("memory.plan_batches", {"item_count": 1, "bytes_per_item": 1, "device_id": "sim:9"}),
+        ("memory.plan_batches", {}),
+        ("memory.plan_batches", {"item_count": 1}),
+        ("memory.plan_batches", {"plan_id": "batches-1", "max_fraction": 0.5}),
+        ("memory.plan_batches", {"plan_id": "batches-9"}),
+        ("memory.plan_batches", {"item_count": 100, "bytes_per_item": MIB}, "work"),
+        ("memory.plan_batches", {"plan_id": "$work.plan_id", "done_items": 40}),
+        ("memory.plan_batches", {"plan_id": "$work.plan_id", "done_items": 101}),
     ],
     "models": [
         ("memory.get_model_status", {"device_id": "sim:0"}),
@@ -262,7 +276,22 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.released", {"consumer_id": "cache", "bytes": MIB}),
         ("memory.released", {"consumer_id": "nothing", "bytes": MIB}),
         ("memory.released", {"consumer_id": "cache", "bytes": -1}),
+        ("memory.get_consumers", {"device_id": "sim:0", "kind": "k"}),
+        ("memory.get_consumers", {"device_id": "sim:9"}),
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
     ],
 }  # fmt: skip
+
+NO_LEDGER = ("store.", "operation.")
+"""How actions begin that the in-memory worker refuses until a test says what they answer."""
+
+NOT_COMPARED = {
+    "memory.get_metrics": "text of which the in-memory worker has the ledger's part alone",
+    "worker.ping": "the time it has run",
+    "worker.get_health": "it has no parts to be well or ill",
+    "worker.cancel": "a host's own token says it",
+    "worker.subscribe": "ReadEventsAsync says it",
+    "worker.shutdown": "DisposeAsync says it",
+}
+"""Actions that a conversation shows nothing of, and why."""

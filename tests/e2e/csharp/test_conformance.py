@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.conformance import CONVERSATIONS, MIB, Step
+from protocol.actions import ACTIONS
+from tests.e2e.csharp.conformance import CONVERSATIONS, MIB, NO_LEDGER, NOT_COMPARED, Step
 from tests.e2e.csharp.host import Make, answer, call, real, wait
 from tests.e2e.csharp.in_memory import TESTING
 from tests.rigs.model_files import write_model
@@ -63,6 +64,12 @@ def test_it_answers_as_the_worker_does(both: Any, name: str) -> None:
     assert not differing, "\n".join(differing)
 
 
+def test_every_action_is_compared() -> None:
+    """A new one comes into a conversation, or has its reason."""
+    asked = {step[0] for steps in CONVERSATIONS.values() for step in steps if step[0] in ACTIONS}
+    assert asked | NOT_COMPARED.keys() == {name for name in ACTIONS if not name.startswith(NO_LEDGER)}
+
+
 def hold(service: Any, conversation: list[Step]) -> list[Any]:
     """Hold a conversation and return its answers, ids by their numbers alone."""
     named: dict[str, Any] = {}
@@ -116,7 +123,7 @@ def plain(value: Any) -> Any:
 
 
 OF_ITS_OWN = {
-    "age_ms", "oldest_age_ms", "lease_expires_in_ms", "expires_in_ms", "last_used_ms_ago", "last_synchronized", "duration_us",
+    "age_ms", "covered_ms", "oldest_age_ms", "lease_expires_in_ms", "expires_in_ms", "last_used_ms_ago", "last_synchronized", "duration_us",
     "bytes_per_second", "load_ms", "reload_ms", "optimization_time_ms", "cost_ms",  # what time it is, and what things take
     "name", "loader", "measured_process_bytes", "host",  # what they are made of
     "nearest",  # what was probably meant
@@ -124,7 +131,7 @@ OF_ITS_OWN = {
 SETS = {"known_devices"}
 """Lists whose order says nothing."""
 SAID_ALIKE = {
-    r"\b((?:alloc|plan|transfer)-\d+)-[0-9a-f]{8}": r"\1",
+    r"\b((?:alloc|batches|plan|transfer)-\d+)-[0-9a-f]{8}": r"\1",
     r"; did you mean [\w.]+\?": "",
     r"there are (cpu, sim:0|sim:0, cpu)": "there are cpu and sim:0",
     r"used \d+ times?, last used \d+ ms ago.*": "used so often",  # the worker's strategy says more

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.csharp.host import Make, Watched, call, gone, make, progress_into, real, until, wait
+from tests.e2e.csharp.host import (
+    Make,
+    Watched,
+    call,
+    gone,
+    make,
+    progress_into,
+    real,
+    until,
+    wait,
+    wait_started,
+)
 from tests.rigs.dotnet import runtime
 
 __all__ = ["real"]
@@ -289,6 +300,7 @@ def test_a_transfer_that_takes_too_long(real: Make) -> None:
     from tests.e2e.csharp.host import milliseconds
 
     worker = real("--simulated-device", "64MiB,stall_copy=1", RequestTimeout=milliseconds(1500))
+    wait_started(worker)  # which the time of a call includes
     memory = service_memory(worker)
     source = allocate(memory, 32 * MIB, DeviceId="cpu")
     request = make(

@@ -24,6 +24,7 @@ from tests.e2e.csharp.host import (
     until,
     wait,
 )
+from tests.e2e.csharp.test_packages import script
 
 __all__ = ["fake"]
 
@@ -196,3 +197,40 @@ def test_the_breaker_opens_and_closes(fake: Make, tmp_path: Path) -> None:
     flag.touch()
     assert ask_until(service, WorkerStartException)["value"] == 1
     assert service.Snapshot.State.ToString() == "Running"
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (None, "could not be started"),
+        (
+            "echo '/usr/bin/python3: No module named memory_worker' >&2; exit 1",
+            "has no memory-worker, or not all",
+        ),
+        (
+            "echo \"ModuleNotFoundError: No module named 'orjson'\" >&2; exit 1",
+            "has no memory-worker, or not all",
+        ),
+        (
+            "echo 'memory-worker: error: it needs Python 3.11 or newer' >&2; exit 2",
+            "needs Python 3.11 or newer, and",
+        ),
+    ],
+)
+def test_a_start_without_an_environment_names_one(
+    fake: Make, tmp_path: Path, program: str | None, said: str
+) -> None:
+    """A start that was not prepared fails with the remedy: an environment, or what to install where."""
+    from MemoryWorker.Client import PythonWorkerService, WorkerStartException
+
+    file = tmp_path / "python3"
+    if program is not None:
+        script(file, program)
+    service = PythonWorkerService(options(["-m", "memory_worker"], FileName=str(file), max_restarts=0))
+    with pytest.raises(WorkerStartException) as caught:
+        wait(service.StartAsync())
+    wait(service.DisposeAsync())
+    assert said in caught.value.Message
+    assert f"'{file}'" in caught.value.Message
+    assert "or set PythonWorkerOptions.Python to new PythonEnvironmentOptions()" in caught.value.Message
+    assert ("pip install memory-worker" in caught.value.Message) is (said.startswith("has no"))

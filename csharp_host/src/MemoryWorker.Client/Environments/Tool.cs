@@ -28,6 +28,7 @@ internal static class Tool
         start.Environment["PYTHONIOENCODING"] = "utf-8";
         start.Environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1";
         start.Environment["PIP_NO_INPUT"] = "1";
+        start.Environment["PIP_PROGRESS_BAR"] = "off"; // Each line is told as progress.
         using var process = new Process { StartInfo = start };
         try
         {
