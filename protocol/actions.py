@@ -75,6 +75,7 @@ ACTIONS: dict[str, Action] = {
     "store.put": _StoreAction("StorePut", changes=True),
     "store.get": _StoreAction("StoreGet"),
     "store.search": _StoreAction("StoreSearch"),
+    "store.load_folder": _StoreAction("StoreLoadFolder", changes=True),
     "store.list": _StoreAction("StoreList"),
     "store.delete": _StoreAction("StoreDelete", changes=True),
     "store.clear": _StoreAction("StoreClear", changes=True),

@@ -120,6 +120,19 @@ class StoreSearchParams(ScopedParams):
         return self
 
 
+class StoreLoadFolderParams(ScopedParams):
+    """Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted."""
+
+    folder: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Below ``--documents-root``; ``.`` is that folder itself. Links that lead out of it are refused."""
+    extensions: Annotated[tuple[Name, ...], Field(max_length=TAGS_MAX, strict=False), at_most(TAGS_MAX)] = ()
+    """Only files that end so: ``.md``, ``py``; empty for all."""
+    excludes: Annotated[tuple[Name, ...], Field(max_length=TAGS_MAX, strict=False), at_most(TAGS_MAX)] = ()
+    """Patterns of names, or of paths within the folder, that are left out: ``*.min.js``, ``build``."""
+    chunk_bytes: Annotated[int, Field(ge=64, le=1_048_576)] = 2_000
+    """The most that a piece has, in UTF-8; texts are cut between paragraphs, lines or words."""
+
+
 class StoreListParams(ScopedParams):
     """List a store's entries by key, a page at a time."""
 

@@ -61,6 +61,25 @@ class StoreSearchResult(Record):
     """Preferences that were found as lines of text, for a model's prompt; null for other kinds."""
 
 
+class RefusedFile(Record):
+    """A file that is not in the store."""
+
+    path: str
+    reason: str
+
+
+class StoreLoadFolderResult(Record):
+    """What came of loading a folder."""
+
+    files_loaded: Count
+    files_unchanged: Count
+    """As they were when they were loaded before: not read again."""
+    files_removed: Count
+    """Loaded before, and gone, or left out now."""
+    files_refused: tuple[RefusedFile, ...]
+    """At most 1,000."""
+
+
 class StoreEntry(Record):
     """One entry, without its content."""
 

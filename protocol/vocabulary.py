@@ -222,6 +222,8 @@ class StoreKind(StrEnum):
     """Vectors, found by what they are near to."""
     PREFERENCES = "preferences"
     """Small, and never given up."""
+    DOCUMENTS = "documents"
+    """Texts of a project in pieces, found by their words, by vectors, or by both."""
 
 
 class StorePreset(StrEnum):

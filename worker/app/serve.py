@@ -88,13 +88,13 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         decisions = decision_log(arguments, clock)
         record = None if decisions is None else decisions.record
     parts = build_memory(arguments, Core(clock, history, events, manager, {}, Health()), record)
-    memory, stores = parts.memory, LazyStores(arguments.store_folder, parts)
+    memory, stores = parts.memory, LazyStores(arguments, parts)
     _add_health(parts.core.health, runner, event_writer, stores)
     reaper, pressure = (
         build_reaper(parts, runner),
         build_pressure_monitor(parts, runner, arguments.auto_optimize),
     )
-    plugins = _plugins(arguments, parts, timers, runner, stores)
+    plugins = stores.embedding_by(_plugins(arguments, parts, timers, runner, stores))
     pid = _DETERMINISTIC_PID if fixed_clock is not None else None
     watchers, close = None, partial(stores.close, memory.close)
     if hub is not None:

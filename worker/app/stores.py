@@ -1,16 +1,25 @@
 """Where the stores are put together: when something first asks for one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from protocol.vocabulary import HealthState
 from worker.app.memory import Parts
+from worker.app.options import Arguments, fail
+from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
+from worker.core.errors import InternalError
 from worker.core.health import PartHealth
+from worker.core.records import no_report
 from worker.core.sure_lock import SureLock
+from worker.stream.work import Call, PluginAction
 
 if TYPE_CHECKING:
+    from worker.stores.base import Embed
     from worker.stores.host import HostStores
     from worker.stores.registry import Stores
 
@@ -20,12 +29,24 @@ _TEND_S = 1.0
 class LazyStores:
     """Makes them once; a worker that uses none imports nothing of them."""
 
-    def __init__(self, folder: str | None, parts: Parts) -> None:
-        self._folder = None if folder is None else Path(folder)
+    def __init__(self, arguments: Arguments, parts: Parts) -> None:
+        self._folder = _path(arguments.store_folder)
+        self._documents_root = _path(arguments.documents_root)
+        self._embedder = arguments.documents_embedder
         self._parts = parts
         self._lock = SureLock()
-        # All mutable state: None until something asks.
+        # All mutable state: what embeds, known once plugins are, and the stores, None until something asks.
+        self._embed: Embed | None = None
         self._made: Stores | None = None
+
+    def embedding_by(self, plugins: dict[str, PluginAction]) -> dict[str, PluginAction]:
+        """Have documents embedded by the action that the operator named, and return the plugins. Exits with 2 for none."""
+        if self._embedder is not None:
+            if self._embedder not in plugins:
+                known = ", ".join(plugins) or "none"
+                fail(f"--documents-embedder {self._embedder}: no plugin adds that action; there is {known}")
+            self._embed = partial(_embed, self._embedder, plugins[self._embedder])
+        return plugins
 
     def get(self) -> "Stores":
         """Return the stores."""
@@ -40,6 +61,8 @@ class LazyStores:
                     now_ns=core.clock.now_ns,
                     utc_ms=lambda: int(core.clock.utc().timestamp() * 1000),
                     folder=self._folder,
+                    documents_root=self._documents_root,
+                    embed=self._embed,
                     tend_s=None if isinstance(core.clock, FixedClock) else _TEND_S,
                 )
                 self._made = Stores(tools)
@@ -65,3 +88,19 @@ class LazyStores:
                 self._made.close()
         finally:
             then()
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _embed(name: str, action: PluginAction, texts: Sequence[str], token: CancelToken) -> Sequence[Any]:
+    """Have a plugin's action make a vector of each text. InternalError where it answers anything else."""
+    # A plugin's answer is written by now.
+    answer = orjson.loads(orjson.dumps(action({"texts": list(texts)}, Call(token, no_report))))
+    vectors = answer.get("vectors") if isinstance(answer, dict) else None
+    if not isinstance(vectors, list) or len(vectors) != len(texts):
+        raise InternalError(
+            f"{name}, which makes vectors of documents, answered none for {len(texts)} texts", plugin=name
+        )
+    return vectors

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocol.vocabulary import DeviceState
 from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
@@ -21,13 +21,15 @@ from worker.backends.call_threads import CallThreads
 from worker.backends.isolation.answers import QUESTIONS, WORK
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
-from worker.backends.isolation.filling import Filling
 from worker.backends.isolation.frames import FramePipe, Message
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
 from worker.core.records import Readings
 from worker.core.sure_lock import SureLock
+
+if TYPE_CHECKING:
+    from worker.backends.isolation.filling import Filling
 
 _CALLS_AT_ONCE = 32
 """More than the worker's own threads: none of its calls waits for another's."""
@@ -197,6 +199,8 @@ class _Server:
             self._backend.write(name, offset, data, token)
 
     def _do_load(self, token: CancelToken, handle: str, request: list[Any]) -> None:
+        from worker.backends.isolation.filling import Filling  # noqa: PLC0415 - engines' processes never need it
+
         filling = Filling(self._backend, handle, request_of(request), token)
         filling.wait_until_ready()
         self._fillings[handle] = filling

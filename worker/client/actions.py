@@ -222,6 +222,16 @@ class Actions:
         """
         return self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
 
+    def store_load_folder(self, *, store: str, folder: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, extensions: list[str] | LeftOut = LEFT_OUT, excludes: list[str] | LeftOut = LEFT_OUT, chunk_bytes: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreLoadFolderResult:
+        """Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.
+
+        folder: Below ``--documents-root``; ``.`` is that folder itself. Links that lead out of it are refused.
+        extensions: Only files that end so: ``.md``, ``py``; empty for all.
+        excludes: Patterns of names, or of paths within the folder, that are left out: ``*.min.js``, ``build``.
+        chunk_bytes: The most that a piece has, in UTF-8; texts are cut between paragraphs, lines or words.
+        """
+        return self._call("store.load_folder", store_results.StoreLoadFolderResult, {"store": store, "user_id": user_id, "project_id": project_id, "folder": folder, "extensions": extensions, "excludes": excludes, "chunk_bytes": chunk_bytes}, options)
+
     def store_list(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreListResult:
         """List a store's entries by key, a page at a time.
 
@@ -491,6 +501,16 @@ class AsyncActions:
         tags: Only entries that have all of these.
         """
         return await self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
+
+    async def store_load_folder(self, *, store: str, folder: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, extensions: list[str] | LeftOut = LEFT_OUT, excludes: list[str] | LeftOut = LEFT_OUT, chunk_bytes: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreLoadFolderResult:
+        """Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.
+
+        folder: Below ``--documents-root``; ``.`` is that folder itself. Links that lead out of it are refused.
+        extensions: Only files that end so: ``.md``, ``py``; empty for all.
+        excludes: Patterns of names, or of paths within the folder, that are left out: ``*.min.js``, ``build``.
+        chunk_bytes: The most that a piece has, in UTF-8; texts are cut between paragraphs, lines or words.
+        """
+        return await self._call("store.load_folder", store_results.StoreLoadFolderResult, {"store": store, "user_id": user_id, "project_id": project_id, "folder": folder, "extensions": extensions, "excludes": excludes, "chunk_bytes": chunk_bytes}, options)
 
     async def store_list(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreListResult:
         """List a store's entries by key, a page at a time.

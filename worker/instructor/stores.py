@@ -10,7 +10,7 @@ from protocol.results import AllocateResult
 from worker.core.clock import NS_PER_S
 from worker.instructor.binding import Bindings, Claims
 from worker.interface.interface_memory import MemoryInterface
-from worker.stores.base import Choice, Content, Form, Found, Item, Options, Question, Scope
+from worker.stores.base import Choice, Content, FolderRequest, Form, Found, Item, Options, Question, Scope
 from worker.stores.registry import Stores
 from worker.stream.work import Call, Claim
 
@@ -33,6 +33,7 @@ class StoreHandlers:
         bind("store.put", self.put, self.claims_of_putting)
         bind("store.get", self.get, self.claims_of_reading)
         bind("store.search", self.search, self.claims_of_long_reading)
+        bind("store.load_folder", self.load_folder, self.claims_of_changing)
         bind("store.list", self.list, self.claims_of_long_reading)
         bind("store.delete", self.delete, self.claims_of_changing)
         bind("store.clear", self.clear, self.claims_of_changing, intervenes=True)
@@ -73,6 +74,18 @@ class StoreHandlers:
         hits = store.search(Question(params.vector, params.text, params.limit, params.tags))
         found = tuple(r.StoreHit(each.key, each.score, _json(each.content)) for each in hits)
         return r.StoreSearchResult(found, store.prompt([each.key for each in hits]))
+
+    def load_folder(self, params: p.StoreLoadFolderParams, call: Call) -> r.StoreLoadFolderResult:
+        """Load a folder of texts."""
+        loaded = self._stores().load_folder(
+            params.store,
+            _scope(params),
+            FolderRequest(params.folder, params.extensions, params.excludes, params.chunk_bytes),
+            call.token,
+            call.report,
+        )
+        refused = tuple(r.RefusedFile(*each) for each in loaded.refused)
+        return r.StoreLoadFolderResult(loaded.loaded, loaded.unchanged, loaded.removed, refused)
 
     def list(self, params: p.StoreListParams, _: Call) -> r.StoreListResult:
         """List entries."""
@@ -123,7 +136,12 @@ class StoreHandlers:
         return _claims(params, exclusive=False), False
 
     def claims_of_changing(
-        self, params: p.StoreOpenParams | p.StoreDeleteParams | p.StoreClearParams | p.StoreCloseParams
+        self,
+        params: p.StoreOpenParams
+        | p.StoreLoadFolderParams
+        | p.StoreDeleteParams
+        | p.StoreClearParams
+        | p.StoreCloseParams,
     ) -> Claims:
         """Return that changes of one store go in arrival order, and that this one takes its time."""
         return _claims(params, exclusive=True), False

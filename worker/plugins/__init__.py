@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from worker.plugins._host import PluginHost
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
-    from worker.plugins._searched_stores import Near, Preference, Preferences, Vectors
+    from worker.plugins._searched_stores import (
+        Documents,
+        LoadedFolder,
+        Near,
+        Preference,
+        Preferences,
+        Vectors,
+    )
     from worker.plugins._stores import Cache, HostStores, Session, Sessions
     from worker.stream.work import Call, PluginAction
 
@@ -56,6 +63,7 @@ __all__ = [
     "DeviceLostError",
     "DeviceNotFoundError",
     "DeviceUnavailableError",
+    "Documents",
     "Holding",
     "HostStores",
     "InternalError",
@@ -63,6 +71,7 @@ __all__ = [
     "LeasedModel",
     "LimitExceededError",
     "LimitedConsumer",
+    "LoadedFolder",
     "ModelAction",
     "ModelBusyError",
     "ModelLoadFailedError",
@@ -88,6 +97,8 @@ __all__ = [
 _HOMES = {
     "Cache": "worker.plugins._stores",
     "Vectors": "worker.plugins._searched_stores",
+    "Documents": "worker.plugins._searched_stores",
+    "LoadedFolder": "worker.plugins._searched_stores",
     "Preferences": "worker.plugins._searched_stores",
     "Preference": "worker.plugins._searched_stores",
     "Near": "worker.plugins._searched_stores",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from worker.plugins._searched_stores import Preferences, ScopeOf, Vectors
+from worker.plugins._searched_stores import Documents, Preferences, ScopeOf, Vectors
 
 
 class Cache(Protocol):
@@ -99,6 +99,12 @@ class HostStores(Protocol):
         max_entries: int = 5000, ttl_s: float | None = None, persist: bool = False,
     ) -> Vectors:  # fmt: skip
         """Return vectors: so many a scope. ``metric`` is ``cosine``, ``dot`` or ``l2``; ``dimensions`` None for the first one's."""
+        ...
+
+    def documents(
+        self, name: str, *, metric: str = "cosine", bytes: int | str | None = None, persist: bool = False,  # noqa: A002
+    ) -> Documents:  # fmt: skip
+        """Return documents."""
         ...
 
     def preferences(

@@ -1,6 +1,6 @@
 """What the stores are made of: scopes, what is put and found, and the two protocols that a kind implements."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -112,6 +112,15 @@ class Page(Record):
 
     entries: tuple[StoreEntry, ...]
     next: str | None
+
+
+class FolderRequest(Record):
+    """Which texts of a folder are to be loaded."""
+
+    folder: str
+    extensions: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    chunk_bytes: int = 2_000
 
 
 class Choice(Record):
@@ -286,6 +295,10 @@ class Kind(Protocol):
         ...
 
 
+Embed = Callable[[Sequence[str], CancelToken], Sequence[Vector]]
+"""Makes a vector of each text."""
+
+
 class Tools(Record):
     """What stores use of the worker."""
 
@@ -296,8 +309,12 @@ class Tools(Record):
     """Time of day, which is the same after a restart."""
     folder: Path | None = None
     """Below which files go; None for none at all."""
+    documents_root: Path | None = None
+    """Below which folders of texts may be read; None for none at all."""
     tend_s: float | None = None
     """How often what is due is done unasked; None for never."""
+    embed: Embed | None = None
+    """Makes vectors of documents and of questions about them; None where callers give them, or none are wanted."""
 
 
 KindOf = Callable[[str, Tools], Kind]

@@ -9,7 +9,7 @@ from typing import Any
 from protocol.vocabulary import StoreKind, VectorMetric
 from worker.plugins import LimitExceededError, OutOfMemoryError
 from worker.stores.base import Item
-from worker.stores.host_searched import Preferences, Vectors
+from worker.stores.host_searched import Documents, Preferences, Vectors
 from worker.stores.named import Named, Pair, content_of, ms, options_of, value_of
 from worker.stores.registry import Stores
 
@@ -45,6 +45,13 @@ class HostStores:
         options = options_of(bytes, ttl_s, max_entries, persist=persist)
         options = replace(options, dimensions=dimensions, metric=VectorMetric(metric))
         return Vectors(Named(self._stores, name, StoreKind.VECTORS, options))
+
+    def documents(
+        self, name: str, *, metric: str = "cosine", bytes: int | str | None = None, persist: bool = False,  # noqa: A002
+    ) -> Documents:  # fmt: skip
+        """Return documents."""
+        options = replace(options_of(bytes, None, None, persist=persist), metric=VectorMetric(metric))
+        return Documents(Named(self._stores, name, StoreKind.DOCUMENTS, options))
 
     def preferences(
         self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002

@@ -1,10 +1,12 @@
 """``host.stores.vectors`` and ``host.stores.preferences``: what is searched, as code in this process uses it."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from worker.plugins import LimitExceededError, Near, Preference
-from worker.stores.base import Hit, Item, Question, Vector
+from worker.core.records import no_report
+from worker.plugins import CancelToken, LimitExceededError, LoadedFolder, Near, Preference
+from worker.stores.base import FolderRequest, Hit, Item, Question, Scope, Vector
 from worker.stores.named import Named, Pair, content_of, ms, value_of
 from worker.stores.preferences import preference
 
@@ -51,6 +53,45 @@ class Vectors(_Searched):
     def search(self, scope: Pair, vector: Vector, *, limit: int = 10, tags: Iterable[str] = ()) -> list[Near]:
         """Return the nearest."""
         hits = self._hits(scope, Question(vector, None, limit, tuple(tags)))
+        return [Near(each.key, each.score, value_of(each.content)) for each in hits]
+
+
+class Documents(_Searched):
+    """Texts in pieces."""
+
+    def put(
+        self,
+        scope: Pair,
+        key: str,
+        text: str,
+        *,
+        vector: Vector | None = None,
+        tags: Iterable[str] = (),
+        **said: Any,
+    ) -> None:
+        """Put a text, with what else is said of it."""
+        item = Item(key, content_of({**said, "text": text}), vector=vector, tags=tuple(tags))
+        self._put(scope, item)
+
+    def load_folder(
+        self, scope: Pair, folder: str, *, extensions: Iterable[str] = (), excludes: Iterable[str] = (),
+        chunk_bytes: int = 2_000, token: CancelToken | None = None,
+        report: Callable[[int, int], None] = no_report,
+    ) -> LoadedFolder:  # fmt: skip
+        """Load a folder below ``--documents-root``: what is new or changed."""
+        self._named.opened(scope)
+        request = FolderRequest(folder, tuple(extensions), tuple(excludes), chunk_bytes)
+        stores, of = self._named.stores, Scope(*scope)
+        return stores.load_folder(
+            self._named.name, of, request, token or CancelToken(time.monotonic_ns), report
+        )
+
+    def search(
+        self, scope: Pair, text: str | None = None, *, vector: Vector | None = None, limit: int = 10,
+        tags: Iterable[str] = (),
+    ) -> list[Near]:  # fmt: skip
+        """Return the nearest to a text, or to a vector."""
+        hits = self._hits(scope, Question(vector, text, limit, tuple(tags)))
         return [Near(each.key, each.score, value_of(each.content)) for each in hits]
 
 

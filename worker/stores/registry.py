@@ -1,6 +1,6 @@
 """Which stores are open, by scope and name. Asking opens none."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from protocol.store_results import StoreFigures, StoreStatsResult
 from protocol.vocabulary import StoreKind
 from worker.core.sure_lock import SureLock
-from worker.plugins import InvalidRequestError, StoreNotFoundError, UnsupportedError
+from worker.plugins import (
+    CancelToken,
+    InvalidRequestError,
+    LoadedFolder,
+    StoreNotFoundError,
+    UnsupportedError,
+)
 from worker.stores.base import (
     PERSISTENT,
     Cleared,
+    FolderRequest,
     Home,
     Kind,
     KindOf,
@@ -31,6 +38,7 @@ KINDS: dict[StoreKind, str] = {
     StoreKind.CACHE: "worker.stores.cache:Caches",
     StoreKind.SESSIONS: "worker.stores.sessions:SessionPools",
     StoreKind.VECTORS: "worker.stores.vectors:Vectors",
+    StoreKind.DOCUMENTS: "worker.stores.documents:Documents",
     StoreKind.PREFERENCES: "worker.stores.preferences:Preferences",
 }
 """Where each kind is, imported when the first store of it is opened."""
@@ -130,6 +138,20 @@ class Stores:
                 names.update(dict.fromkeys(left))
                 entries, size = entries + more, size + on_disk
             return tuple(names), entries, size
+
+    def load_folder(
+        self,
+        name: str,
+        scope: Scope,
+        request: FolderRequest,
+        token: CancelToken,
+        report: Callable[[int, int], None],
+    ) -> LoadedFolder:
+        """Load texts into a store of documents. StoreNotFoundError; UnsupportedError for a store of another kind."""
+        from worker.stores.folders import FolderLoader  # noqa: PLC0415 - only where texts are loaded
+
+        loader = FolderLoader(self._tools.documents_root, self._tools.embed)
+        return loader.load(self.get(name, scope), request, token, report)
 
     def stats(self, name: str | None, scope: Scope) -> StoreStatsResult:
         """Return what one store, or all of a scope, hold and save. StoreNotFoundError for one that is not open."""

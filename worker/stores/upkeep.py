@@ -1,10 +1,12 @@
 """What is due in stores is done beside everything else, while any is open."""
 
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from worker.core.log import log
+from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent
+from worker.plugins import OutOfMemoryError
 
 _END_S = 5.0
 
@@ -16,25 +18,21 @@ class Upkeep:
         self._tend = tend
         self._every_s = every_s
         self._ending = SureEvent()
-        # All mutable state: the thread, once there is something to tend.
-        self._thread: threading.Thread | None = None
+        # All mutable state: what is set when the thread has ended, once there is something to tend.
+        self._ended: SureEvent | None = None
 
     def begin(self) -> None:
         """Begin, unless it has. Where the system has no thread for it now, the next one begins it."""
-        if self._thread is not None or self._every_s is None or self._ending.is_set():
+        if self._ended is not None or self._every_s is None or self._ending.is_set():
             return
-        thread = threading.Thread(target=self._run, name="stores", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            return
-        self._thread = thread
+        with suppress(OutOfMemoryError):
+            self._ended = start_thread(self._run, "stores")
 
     def end(self) -> None:
         """End, and wait for what is under way."""
         self._ending.set()
-        if self._thread is not None:
-            self._thread.join(_END_S)
+        if self._ended is not None:
+            self._ended.wait(_END_S)
 
     def _run(self) -> None:
         while not self._ending.wait(self._every_s):

@@ -46,8 +46,9 @@ class VectorStore(KeptStore):
         """Take over what is in its file: it is cold."""
         super().load()
         for entry in self._table.entries.values():
-            self._dimensions = dimensions_of(entry.beside_bytes - _PLACE_BYTES)
-            break
+            if entry.beside_bytes:
+                self._dimensions = dimensions_of(entry.beside_bytes - _PLACE_BYTES)
+                break
 
     def put(self, item: Item) -> Put:
         """Store an entry with its vector. InvalidRequestError for a vector that can't be."""
@@ -136,19 +137,21 @@ class VectorStore(KeptStore):
                     self._keep(vectors)
         return vectors
 
-    def _vector_bytes(self, item: Item) -> bytes:
+    def _vector_bytes(self, item: Item) -> bytes | None:
         if item.vector is None:
-            raise TypeError(item)
+            return None
         vectors = self._vectors or self._made(self._dimensions or len(item.vector))
         return vectors.pack(_checked(vectors, item.vector))
 
     def _beside_bytes(self, vector_bytes: int) -> int:
-        return vector_bytes + _PLACE_BYTES
+        return vector_bytes + _PLACE_BYTES if vector_bytes else 0
 
     # ---- inside, with the kind's lock ----
 
     def _take_vector(self, key: str, vector: bytes | None) -> Callable[[], None]:
-        row, vectors, before = vector or b"", self._vectors, self._dimensions
+        if vector is None:
+            return self._without_vector(key)
+        row, vectors, before = vector, self._vectors, self._dimensions
         dimensions = dimensions_of(len(row))
         if before not in {None, dimensions}:  # another one came first meanwhile
             message = f"it has {dimensions} dimensions, and the store's vectors have {before}"
@@ -168,6 +171,26 @@ class VectorStore(KeptStore):
                 else:
                     vectors.remove(key)
                 self._keep(vectors if vectors.count else None)
+            self._dimensions = before
+
+        return undo
+
+    def _without_vector(self, key: str) -> Callable[[], None]:
+        """Have an entry have none from now on. Returns what undoes that."""
+        vectors = self._vectors
+        replaced = None if vectors is None else vectors.row(key)
+        if vectors is None or replaced is None:
+            return lambda: None
+        vectors.remove(key)
+        self._keep(vectors if vectors.count else None)
+        row, before = replaced, self._dimensions
+
+        def undo() -> None:
+            if self._vectors is None and not vectors.count:
+                self._take_vector(key, row)
+            elif self._vectors is vectors:
+                vectors.put(key, row)
+                self._keep(vectors)
             self._dimensions = before
 
         return undo
@@ -215,7 +238,7 @@ class Vectors(KeptKind):
     word = StoreKind.VECTORS
     stores: type[EntryStore] = VectorStore
     has_vectors = True
-    default_entries = 5_000
+    default_entries: int | None = 5_000
 
     def resolved(self, options: Options) -> Options:
         """Return options as they hold."""

@@ -42,6 +42,12 @@ public sealed record WorkerOptions
     /// <summary>Where stores that persist have their files; null for none: then none does. One worker's at a time.</summary>
     public string? StoreFolder { get; init; }
 
+    /// <summary>Below which folders of texts may be loaded into stores of documents; without it none is read.</summary>
+    public string? DocumentsRoot { get; init; }
+
+    /// <summary>A plugin's action that makes vectors of texts, for stores of documents.</summary>
+    public string? DocumentsEmbedder { get; init; }
+
     /// <summary>What a shared allocation is; null for a section on Windows and a file elsewhere.</summary>
     public SharedMemoryKind? SharedMemory { get; init; }
 
@@ -100,6 +106,8 @@ public sealed record WorkerOptions
         Add("pool-bytes", PoolBytes);
         AddText("shared-folder", SharedFolder);
         AddText("store-folder", StoreFolder);
+        AddText("documents-root", DocumentsRoot);
+        AddText("documents-embedder", DocumentsEmbedder);
         AddText("shared-memory", SharedMemory?.ToWord());
         AddText("models", Models);
         AddText("model-root", ModelRoot);

@@ -106,6 +106,9 @@ public static class StoreActions
     /// <summary>Find the entries nearest to a vector or a text.</summary>
     public const string Search = "store.search";
 
+    /// <summary>Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.</summary>
+    public const string LoadFolder = "store.load_folder";
+
     /// <summary>List a store's entries by key, a page at a time.</summary>
     public const string List = "store.list";
 
@@ -284,6 +287,10 @@ public static class WireActions
     public static WireAction<StoreSearchParams, StoreSearchResult> StoreSearch { get; } =
         new(StoreActions.Search, Changes: false, IsControl: false);
 
+    /// <summary><c>store.load_folder</c>.</summary>
+    public static WireAction<StoreLoadFolderParams, StoreLoadFolderResult> StoreLoadFolder { get; } =
+        new(StoreActions.LoadFolder, Changes: true, IsControl: false);
+
     /// <summary><c>store.list</c>.</summary>
     public static WireAction<StoreListParams, StoreListResult> StoreList { get; } =
         new(StoreActions.List, Changes: false, IsControl: false);
@@ -374,6 +381,7 @@ public static class WireActions
         StorePut,
         StoreGet,
         StoreSearch,
+        StoreLoadFolder,
         StoreList,
         StoreDelete,
         StoreClear,
@@ -424,6 +432,7 @@ public static class WireActions
         "store.put" => StorePut,
         "store.get" => StoreGet,
         "store.search" => StoreSearch,
+        "store.load_folder" => StoreLoadFolder,
         "store.list" => StoreList,
         "store.delete" => StoreDelete,
         "store.clear" => StoreClear,

@@ -3286,6 +3286,137 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
     }
 }
 
+/// <summary>Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
+public sealed record StoreLoadFolderParams : IWireRecord<StoreLoadFolderParams>
+{
+    private readonly ulong _assigned;
+
+    /// <summary><c>store</c></summary>
+    public required string Store { get; init; }
+
+    private readonly string _userId = "default_user";
+
+    /// <summary><c>user_id</c></summary>
+    public string UserId { get => _userId; init { _userId = value; _assigned |= 0x1; } }
+
+    private readonly string _projectId = "default";
+
+    /// <summary><c>project_id</c></summary>
+    public string ProjectId { get => _projectId; init { _projectId = value; _assigned |= 0x2; } }
+
+    /// <summary>Below <c>--documents-root</c>; <c>.</c> is that folder itself. Links that lead out of it are refused.</summary>
+    public required string Folder { get; init; }
+
+    private readonly IReadOnlyList<string> _extensions = [];
+
+    /// <summary>Only files that end so: <c>.md</c>, <c>py</c>; empty for all.</summary>
+    public IReadOnlyList<string> Extensions { get => _extensions; init { _extensions = value; _assigned |= 0x4; } }
+
+    private readonly IReadOnlyList<string> _excludes = [];
+
+    /// <summary>Patterns of names, or of paths within the folder, that are left out: <c>*.min.js</c>, <c>build</c>.</summary>
+    public IReadOnlyList<string> Excludes { get => _excludes; init { _excludes = value; _assigned |= 0x8; } }
+
+    private readonly long _chunkBytes = 2000;
+
+    /// <summary>The most that a piece has, in UTF-8; texts are cut between paragraphs, lines or words.</summary>
+    public long ChunkBytes { get => _chunkBytes; init { _chunkBytes = value; _assigned |= 0x10; } }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreLoadFolderParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreLoadFolderParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreLoadFolderParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "store"u8))
+            {
+                Store = WireReader.String(ref reader, "store", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "user_id"u8))
+            {
+                UserId = WireReader.String(ref reader, "user_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "project_id"u8))
+            {
+                ProjectId = WireReader.String(ref reader, "project_id", strict, minimum: 1, maximum: 256);
+            }
+            else if (WireReader.IsAt(ref reader, "folder"u8))
+            {
+                Folder = WireReader.String(ref reader, "folder", strict, minimum: 1, maximum: 4096);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "extensions"u8))
+            {
+                Extensions = WireReader.List(ref reader, "extensions", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256), maximum: 32);
+            }
+            else if (WireReader.IsAt(ref reader, "excludes"u8))
+            {
+                Excludes = WireReader.List(ref reader, "excludes", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.String(ref reader, member, strict, minimum: 1, maximum: 256), maximum: 32);
+            }
+            else if (WireReader.IsAt(ref reader, "chunk_bytes"u8))
+            {
+                ChunkBytes = WireReader.Int64(ref reader, "chunk_bytes", strict, minimum: 64, maximum: 1048576);
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreLoadFolderParams", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "StoreLoadFolderParams", "store", "folder");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreLoadFolderParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("store"u8);
+        WireWriter.Value(writer, Store);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("user_id"u8);
+            WireWriter.Value(writer, UserId);
+        }
+        if ((_assigned & 0x2) != 0)
+        {
+            writer.WritePropertyName("project_id"u8);
+            WireWriter.Value(writer, ProjectId);
+        }
+        writer.WritePropertyName("folder"u8);
+        WireWriter.Value(writer, Folder);
+        if ((_assigned & 0x4) != 0)
+        {
+            writer.WritePropertyName("extensions"u8);
+            WireWriter.List(writer, Extensions, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x8) != 0)
+        {
+            writer.WritePropertyName("excludes"u8);
+            WireWriter.List(writer, Excludes, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x10) != 0)
+        {
+            writer.WritePropertyName("chunk_bytes"u8);
+            WireWriter.Value(writer, ChunkBytes);
+        }
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>List a store's entries by key, a page at a time.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record StoreListParams : IWireRecord<StoreListParams>

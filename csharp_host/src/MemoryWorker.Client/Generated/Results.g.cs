@@ -6658,6 +6658,142 @@ public sealed record StoreHit : IWireRecord<StoreHit>
     }
 }
 
+/// <summary>What came of loading a folder.</summary>
+public sealed record StoreLoadFolderResult : IWireRecord<StoreLoadFolderResult>
+{
+    /// <summary><c>files_loaded</c></summary>
+    public required long FilesLoaded { get; init; }
+
+    /// <summary>As they were when they were loaded before: not read again.</summary>
+    public required long FilesUnchanged { get; init; }
+
+    /// <summary>Loaded before, and gone, or left out now.</summary>
+    public required long FilesRemoved { get; init; }
+
+    /// <summary>At most 1,000.</summary>
+    public required IReadOnlyList<RefusedFile> FilesRefused { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public StoreLoadFolderResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private StoreLoadFolderResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "StoreLoadFolderResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "files_loaded"u8))
+            {
+                FilesLoaded = WireReader.Int64(ref reader, "files_loaded", strict, minimum: 0);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "files_unchanged"u8))
+            {
+                FilesUnchanged = WireReader.Int64(ref reader, "files_unchanged", strict, minimum: 0);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "files_removed"u8))
+            {
+                FilesRemoved = WireReader.Int64(ref reader, "files_removed", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "files_refused"u8))
+            {
+                FilesRefused = WireReader.List(ref reader, "files_refused", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<RefusedFile>(ref reader, member, strict));
+                seen |= 0x8;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "StoreLoadFolderResult", refuse: strict);
+            }
+        }
+        if (seen != 0xf)
+        {
+            WireReader.Require(seen, "StoreLoadFolderResult", "files_loaded", "files_unchanged", "files_removed", "files_refused");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static StoreLoadFolderResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("files_loaded"u8);
+        WireWriter.Value(writer, FilesLoaded);
+        writer.WritePropertyName("files_unchanged"u8);
+        WireWriter.Value(writer, FilesUnchanged);
+        writer.WritePropertyName("files_removed"u8);
+        WireWriter.Value(writer, FilesRemoved);
+        writer.WritePropertyName("files_refused"u8);
+        WireWriter.List(writer, FilesRefused, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A file that is not in the store.</summary>
+public sealed record RefusedFile : IWireRecord<RefusedFile>
+{
+    /// <summary><c>path</c></summary>
+    public required string Path { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public RefusedFile() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private RefusedFile(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "RefusedFile");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "path"u8))
+            {
+                Path = WireReader.String(ref reader, "path", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x2;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "RefusedFile", refuse: strict);
+            }
+        }
+        if (seen != 0x3)
+        {
+            WireReader.Require(seen, "RefusedFile", "path", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static RefusedFile Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("path"u8);
+        WireWriter.Value(writer, Path);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>A page of entries.</summary>
 public sealed record StoreListResult : IWireRecord<StoreListResult>
 {

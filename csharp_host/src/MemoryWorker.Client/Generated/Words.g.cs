@@ -476,6 +476,9 @@ public enum StoreKind
 
     /// <summary><c>preferences</c></summary>
     Preferences,
+
+    /// <summary><c>documents</c></summary>
+    Documents,
 }
 
 /// <summary>Options of a cache that go together.</summary>
@@ -1748,7 +1751,8 @@ public static class WireWords
         StoreKind.Sessions => "sessions",
         StoreKind.Vectors => "vectors",
         StoreKind.Preferences => "preferences",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences"),
+        StoreKind.Documents => "documents",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences, documents"),
     };
 
     /// <summary>Finds the <see cref="StoreKind"/> of a word; false where there is none.</summary>
@@ -1760,6 +1764,7 @@ public static class WireWords
             "sessions" => (StoreKind.Sessions, true),
             "vectors" => (StoreKind.Vectors, true),
             "preferences" => (StoreKind.Preferences, true),
+            "documents" => (StoreKind.Documents, true),
             _ => (StoreKind.Unknown, false),
         };
         value = found;
@@ -1786,7 +1791,11 @@ public static class WireWords
         {
             return StoreKind.Preferences;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences");
+        if (reader.ValueTextEquals("documents"u8))
+        {
+            return StoreKind.Documents;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences, documents");
         return StoreKind.Unknown;
     }
 

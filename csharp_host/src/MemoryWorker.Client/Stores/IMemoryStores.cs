@@ -34,6 +34,14 @@ public interface IMemoryStores
     /// <exception cref="WorkerRequestException"><c>store_not_found</c>; <c>unsupported</c> by a kind that finds nothing so.</exception>
     Task<StoreSearchResult> SearchAsync(StoreSearchParams request, CancellationToken cancellationToken = default);
 
+    /// <summary>Loads a folder of texts, below the worker's <see cref="WorkerOptions.DocumentsRoot"/>, into a store of documents: what is new or changed is read, what is gone is deleted.</summary>
+    /// <param name="request">Which folder, and which of its files.</param>
+    /// <param name="options">Its deadline and progress, in bytes of files; null for the service's own.</param>
+    /// <param name="cancellationToken">Cancels it: what was loaded stays.</param>
+    /// <exception cref="WorkerRequestException"><c>store_not_found</c>; <c>unsupported</c> where no root is named, or by another kind; <c>invalid_request</c> for a folder that is none below it.</exception>
+    Task<StoreLoadFolderResult> LoadFolderAsync(
+        StoreLoadFolderParams request, WorkerCallOptions? options = null, CancellationToken cancellationToken = default);
+
     /// <summary>Lists a store's entries by key, a page at a time.</summary>
     /// <exception cref="WorkerRequestException"><c>store_not_found</c>.</exception>
     Task<StoreListResult> ListAsync(StoreListParams request, CancellationToken cancellationToken = default);

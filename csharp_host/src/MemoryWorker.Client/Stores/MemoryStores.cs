@@ -29,6 +29,14 @@ public sealed class MemoryStores(IPythonWorkerService worker) : IMemoryStores
         AskAsync(WireActions.StoreSearch, request, cancellationToken);
 
     /// <inheritdoc/>
+    public Task<StoreLoadFolderResult> LoadFolderAsync(
+        StoreLoadFolderParams request, WorkerCallOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return worker.ExecuteAsync(WireActions.StoreLoadFolder, request, options, cancellationToken);
+    }
+
+    /// <inheritdoc/>
     public Task<StoreListResult> ListAsync(StoreListParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.StoreList, request, cancellationToken);
 

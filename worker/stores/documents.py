@@ -1,0 +1,171 @@
+"""Documents: texts of a project in pieces, found by their words, by vectors, or by both.
+
+The words' index is in memory and made of the texts when it is first needed, so that it can go when memory is short.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import orjson
+
+from protocol.vocabulary import StoreKind
+from worker.core.cancellation import CancelToken
+from worker.plugins import InvalidRequestError
+from worker.stores.base import Content, Embed, Form, Hit, Item, Options, Put, Question, Tools
+from worker.stores.index import EntryStore
+from worker.stores.kept import KeptStore
+from worker.stores.text_index import TextIndex
+from worker.stores.vectors import Vectors, VectorStore
+
+_DEPTH = 4
+"""Of each ranking so many times what is asked for is merged."""
+_RANK = 60
+"""Reciprocal rank fusion: a place counts 1 / (60 + place), as Cormack, Clarke and Büttcher have it (SIGIR 2009)."""
+
+
+class DocumentStore(VectorStore):
+    """The documents of one scope."""
+
+    # Mutable state besides, guarded by the kind's lock: the words, None where they are not indexed, and their bytes.
+    _words: TextIndex | None = None
+    _words_bytes = 0
+
+    def put(self, item: Item) -> Put:
+        """Store a text: a string, or an object with ``text``. InvalidRequestError for what is neither."""
+        text = text_of(item.content)
+        put = KeptStore.put(self, item)
+        if put.reason is None:
+            with self._kind.lock:
+                if self._words is not None and item.key in self._table.entries:
+                    self._words.put(item.key, text)
+                    self._count_words()
+        return put
+
+    def put_all(self, items: Sequence[Item], embed: Embed | None, token: CancelToken) -> str | None:
+        """Store texts, with vectors of them where there is something that makes some. Returns why one was not stored."""
+        vectors = [None] * len(items) if embed is None else embed([text_of(i.content) for i in items], token)
+        for item, vector in zip(items, vectors, strict=True):
+            put = self.put(Item(item.key, item.content, vector=vector, tags=item.tags))
+            if put.reason is not None:
+                return put.reason
+        return None
+
+    def ending(self, suffix: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the keys that end so, and their tags."""
+        with self._kind.lock:
+            return [(key, each.tags) for key, each in self._table.entries.items() if key.endswith(suffix)]
+
+    def search(self, question: Question) -> tuple[Hit, ...]:
+        """Return the texts that have words of the text, or are near to the vector; where both are known, by both."""
+        with self._kind.lock:
+            among = {each.key: each for each in self._having(question.tags)}
+        if not among:
+            with self._kind.lock:
+                self._misses += 1
+            return ()
+        depth, vector, rankings = _DEPTH * question.limit, question.vector, list[list[tuple[str, float]]]()
+        if question.text is not None:
+            rankings.append(self._indexed().search(question.text, depth, among))
+            embed = self._embed
+            if embed is not None and self._dimensions is not None:
+                (vector,) = embed([question.text], CancelToken(self._kind.now_ns))
+        if vector is not None:
+            rankings.append(self._nearest(vector, depth, list(among)))
+        found = merged(rankings)[: question.limit]
+        found = [(key, score) for key, score in found if key in among]
+        contents = self._contents([among[key] for key, _ in found])
+        hits = [Hit(key, score, each) for (key, score), each in zip(found, contents, strict=True) if each]
+        with self._kind.lock:
+            self._hits, self._misses = self._hits + bool(hits), self._misses + (not hits)
+        return tuple(hits)
+
+    def give_up(self, key: str) -> bool:
+        """Have the words leave memory with the vectors, or with the first text: they are made of the texts again."""
+        self._forget_words()
+        return super().give_up(key)
+
+    # ---- inside ----
+
+    @property
+    def _embed(self) -> Embed | None:
+        kind = self._kind
+        return kind.embed if isinstance(kind, Documents) else None
+
+    def _indexed(self) -> TextIndex:
+        """Return the words, indexed now where they were not."""
+        with self._changing:
+            with self._kind.lock:
+                words, entries = self._words, list(self._table.entries.values())
+            if words is not None and not words.is_stale:
+                return words
+            made = TextIndex()
+            for entry in entries:
+                (content,) = self._contents([entry])
+                if content is not None:
+                    made.put(entry.key, text_of(content))
+            with self._kind.lock:
+                self._forget_words()
+                self._words = made
+                self._count_words()
+            return made
+
+    # ---- inside, with the kind's lock ----
+
+    def _lose_vector(self, key: str) -> None:
+        super()._lose_vector(key)
+        if self._words is not None:
+            self._words.remove(key)
+        if len(self._table.entries) == 1:  # it is the last one
+            self._forget_words()
+
+    def _count_words(self) -> None:
+        size = 0 if self._words is None else self._words.held_bytes
+        self._hold(size - self._words_bytes)
+        self._words_bytes = size
+
+    def _forget_words(self) -> None:
+        self._words = None  # whoever searches has it until then
+        self._count_words()
+
+    @property
+    def _mapped_bytes(self) -> int:
+        return super()._mapped_bytes + self._words_bytes
+
+
+def text_of(content: Content) -> str:
+    """Return the text of what is to be stored. InvalidRequestError for what has none."""
+    said = orjson.loads(content.data) if content.form is Form.JSON else None
+    text = said.get("text") if isinstance(said, dict) else said
+    if not isinstance(text, str):
+        message = 'a document is a text, or an object with one: {"text": ...}'
+        raise InvalidRequestError.at("data.value", message)
+    return text
+
+
+def merged(rankings: Iterable[Sequence[tuple[str, float]]]) -> list[tuple[str, float]]:
+    """Return one ranking of several: of one, itself; of more, by reciprocal ranks."""
+    several = list(rankings)
+    if len(several) == 1:
+        return list(several[0])
+    scores: dict[str, float] = {}
+    for ranking in several:
+        for place, (key, _) in enumerate(ranking, 1):
+            scores[key] = scores.get(key, 0.0) + 1 / (_RANK + place)
+    return sorted(scores.items(), key=lambda found: (-found[1], found[0]))
+
+
+class Documents(Vectors):
+    """All scopes' documents of one name."""
+
+    word = StoreKind.DOCUMENTS
+    stores: type[EntryStore] = DocumentStore
+    default_entries = None
+
+    def __init__(self, consumer_id: str, tools: Tools) -> None:
+        super().__init__(consumer_id, tools)
+        self.embed = tools.embed
+
+    def resolved(self, options: Options) -> Options:
+        """Return options as they hold."""
+        if options.preset is not None:
+            raise InvalidRequestError.at("data.options.preset", f"a store of kind {self.word} has none")
+        return options

@@ -1,0 +1,215 @@
+"""Loading a folder of texts into a store of documents: each file in pieces, and only what changed since."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import orjson
+
+from worker.core.cancellation import CancelToken
+from worker.core.paths import said_of, shown
+from worker.plugins import InvalidRequestError, LoadedFolder, UnsupportedError
+from worker.stores.base import Choice, Content, Embed, FolderRequest, Item, Store
+from worker.stores.documents import DocumentStore
+
+_AS = "loaded as "
+FILE_BYTES_MAX = 16 * 2**20
+"""A text that is larger is no document that a person reads: it is refused, so that memory stays bounded."""
+REFUSED_MAX = 1_000
+_BATCH = 32
+"""Pieces that are embedded together."""
+_SEPARATOR = "//"
+"""Between a file's name and a piece's number: in no name are there two of them together."""
+
+
+class Known(NamedTuple):
+    """A file as it was loaded: it is the same as long as these are."""
+
+    size_bytes: int
+    modified_ns: int
+    chunk_bytes: int
+
+    @property
+    def tag(self) -> str:
+        """The tag of its first piece that says so."""
+        return _AS + ":".join(map(str, self))
+
+
+class _File(NamedTuple):
+    name: str
+    path: Path
+    size_bytes: int
+    modified_ns: int
+
+
+class FolderLoader:
+    """Loads folders below one root, which the operator names."""
+
+    def __init__(self, root: Path | None, embed: Embed | None) -> None:
+        self._root = root
+        self._embed = embed
+
+    def load(
+        self,
+        store: Store,
+        request: FolderRequest,
+        token: CancelToken,
+        report: Callable[[int, int], None],
+    ) -> LoadedFolder:
+        """Load a folder: what is new or changed is read, what is gone is deleted. Progress is in bytes of files.
+
+        What was done when the token ends it stays, and is not done again by the next call.
+
+        Raises:
+            UnsupportedError: no root is named, or the store is none of documents.
+            InvalidRequestError: the folder is none below it.
+        """
+        if not isinstance(store, DocumentStore):
+            raise UnsupportedError("folders are loaded into stores of kind documents")
+        top = self._folder(request.folder)
+        known = _known(store)
+        refused: list[tuple[str, str]] = []
+        files = list(_files(top, request.extensions, request.excludes, refused))
+        total, done, loaded, unchanged = sum(each.size_bytes for each in files), 0, 0, 0
+        for file in files:
+            token.check()
+            now = Known(file.size_bytes, file.modified_ns, request.chunk_bytes)
+            if known.pop(file.name, None) == now.tag:
+                unchanged += 1
+            else:
+                why = self._load_file(store, file, now, token)
+                if why is None:
+                    loaded += 1
+                else:
+                    refused.append((file.name, why))
+            done += file.size_bytes
+            report(done, total)
+        for name in known:
+            store.delete(Choice(prefix=name + _SEPARATOR))
+        return LoadedFolder(loaded, unchanged, len(known), tuple(refused[:REFUSED_MAX]))
+
+    def _folder(self, folder: str) -> Path:
+        if self._root is None:
+            raise UnsupportedError("no folder may be read: start the worker with --documents-root FOLDER")
+        root = self._root.resolve()
+        found = (root / folder).resolve()
+        if not found.is_relative_to(root):
+            raise InvalidRequestError.at(
+                "data.folder", f"{folder!r} leads out of the folder that may be read"
+            )
+        if not found.is_dir():
+            raise InvalidRequestError.at(
+                "data.folder", f"there is no folder {folder!r} below the one that may be read"
+            )
+        return found
+
+    def _load_file(self, store: DocumentStore, file: _File, now: Known, token: CancelToken) -> str | None:
+        """Load a file in place of what it was. Returns why not; then nothing of it is there."""
+        if file.size_bytes > FILE_BYTES_MAX:
+            return f"it has {file.size_bytes} bytes; at most {FILE_BYTES_MAX} are read"
+        try:
+            text = file.path.read_text("utf-8")
+        except OSError as error:
+            return said_of(error, "read")
+        except UnicodeDecodeError:
+            return "it is no text in UTF-8"
+        if "\0" in text:
+            return "it is no text: it has a byte 0"
+        store.delete(Choice(prefix=file.name + _SEPARATOR))
+        chunks = list(pieces(text, now.chunk_bytes)) or [""]
+        items = [_item(file.name, index, each, now) for index, each in enumerate(chunks)]
+        # The first piece is put last: it says that the file is whole.
+        items = [*items[1:], items[0]]
+        try:
+            for start in range(0, len(items), _BATCH):
+                token.check()
+                why = store.put_all(items[start : start + _BATCH], self._embed, token)
+                if why is not None:
+                    store.delete(Choice(prefix=file.name + _SEPARATOR))
+                    return why
+        except BaseException:
+            store.delete(Choice(prefix=file.name + _SEPARATOR))
+            raise
+        return None
+
+
+def pieces(text: str, chunk_bytes: int) -> Iterator[str]:
+    """Cut a text into pieces of at most so many bytes in UTF-8, between paragraphs, lines or words where that can be."""
+    data, start = text.encode(), 0
+    while start < len(data):
+        end = min(start + chunk_bytes, len(data))
+        if end < len(data):
+            end = _cut(data, start, end)
+        piece = data[start:end].decode()
+        if piece.strip():
+            yield piece
+        start = end
+
+
+def _cut(data: bytes, start: int, end: int) -> int:
+    """Return where to end a piece: behind the last paragraph, line or word of its second half, else between letters."""
+    middle = start + (end - start) // 2
+    for mark in (b"\n\n", b"\n", b" "):
+        at = data.rfind(mark, middle, end)
+        if at >= 0:
+            return at + len(mark)
+    while data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - the inside of a letter in UTF-8
+        end -= 1
+    return end
+
+
+def _item(name: str, index: int, text: str, now: Known) -> Item:
+    said = orjson.dumps({"path": name, "chunk": index, "text": text})
+    tags = (now.tag,) if index == 0 else ()
+    return Item(f"{name}{_SEPARATOR}{index}", Content(said), tags=tags)
+
+
+def _known(store: DocumentStore) -> dict[str, str | None]:
+    """Return the files that are in a store, and how they were; None for one that is not known to be whole."""
+    found: dict[str, str | None] = {}
+    for key, tags in store.ending(f"{_SEPARATOR}0"):
+        found[key.removesuffix(f"{_SEPARATOR}0")] = next(
+            (each for each in tags if each.startswith(_AS)), None
+        )
+    return found
+
+
+def _files(
+    top: Path, extensions: Sequence[str], excludes: Sequence[str], refused: list[tuple[str, str]]
+) -> Iterator[_File]:
+    """Return the files of a folder in the order of their names, but hidden ones; what can't be is told of in ``refused``."""
+    wanted = {each if each.startswith(".") else f".{each}" for each in extensions}
+    for folder, below, names in os.walk(top):
+        inside = PurePosixPath(Path(folder).relative_to(top).as_posix())
+        below[:] = sorted(each for each in below if not _excluded(inside / each, excludes))
+        for each in sorted(names):
+            name = str(inside / each)
+            if (wanted and Path(each).suffix not in wanted) or _excluded(inside / each, excludes):
+                continue
+            path = Path(folder) / each
+            try:
+                name.encode()
+                if not path.resolve(strict=True).is_relative_to(top):
+                    refused.append((name, "it is a link that leads out of the folder"))
+                    continue
+                status = path.stat()
+            except UnicodeEncodeError:
+                refused.append((shown(path), "its name is no text in UTF-8"))
+                continue
+            except (OSError, RuntimeError) as error:
+                refused.append(
+                    (name, said_of(error, "read") if isinstance(error, OSError) else "its links go round")
+                )
+                continue
+            if not path.is_file():
+                refused.append((name, "it is no file"))
+                continue
+            yield _File(name, path, status.st_size, status.st_mtime_ns)
+
+
+def _excluded(path: PurePosixPath, excludes: Sequence[str]) -> bool:
+    return path.name.startswith(".") or any(
+        fnmatch(path.name, each) or fnmatch(str(path), each) for each in excludes
+    )
