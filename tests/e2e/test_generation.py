@@ -74,7 +74,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Work
 def test_what_is_written_compiles_and_answers(
     workers: dict[str, Worker], tmp_path: Path, strategy: str, framework: str, prompt: str, domain: str
 ) -> None:
-    """Each file compiles, the application is imported and answers its framework's test client, and passes its own tests."""
+    """Each file compiles, a linter finds nothing, the application is imported and answers its framework's test client, and passes its own tests."""
     made = workers[strategy].call("generation.create", asked(prompt, framework, domain=domain))
     assert (made["strategy"], made["cached"]) == (strategy, False)
     files = files_of(made)
@@ -84,6 +84,19 @@ def test_what_is_written_compiles_and_answers(
         place.write_text(text, encoding="utf-8")
         if path.endswith(".py"):
             compile(text, path, "exec")
+    _run(
+        tmp_path,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--no-cache",
+        "--select",
+        "E,F,W,B,UP",
+        "--ignore",
+        "E501",
+        ".",
+    )
     health = json.loads(_run(tmp_path, "-c", HEALTH[framework]))
     assert health["title"] == "Corner shop_1-a"
     if strategy == "minimal":
@@ -99,7 +112,7 @@ def _run(folder: Path, *command: str) -> str:
         [sys.executable, "-W", "error", *command],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
