@@ -3,7 +3,7 @@
     python -m benchmarks.eviction_traces --seeds 16 --first-seed 200
 
 The same seed gives the same trace. A trace is 1,500 uses of 12 to 28 models in one of eight shapes, with
-equal or mixed sizes. The policies were tuned on the seeds 100 to 115.
+equal or mixed sizes. The policies were tuned on the seeds 100 to 131.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.process import eventually, gone, worker
+from tests.e2e.process import MIB, eventually, gone, worker
 from tests.rigs.onnx_files import real
 
 
@@ -58,3 +58,35 @@ def test_speech_is_detected_in_an_engine_of_its_own(tmp_path: Path) -> None:
         assert started.call("speech.detect", silence)["frame_ms"] == 32
         engines = [each.pid for each in psutil.Process(started.pid).children()]
     eventually(lambda: all(map(gone, engines)), "the engine ends with its worker")
+
+
+def test_an_allocation_has_an_engine_give_back_what_it_keeps_and_the_model_stays(tmp_path: Path) -> None:
+    """A real OCR model's arena goes for it, at a price below the model's; the answer says so, and the model works on."""
+    shutil.copy(real("ocr"), tmp_path / "ocr.onnx")
+    models = {"models": {"ocr": {"path": "ocr.onnx", "params": {"intra_op_num_threads": 1}}}}
+    (tmp_path / "models.yaml").write_text(json.dumps(models))
+    with worker(
+        "--models", str(tmp_path / "models.yaml"), "--plugin", "tests.rigs.engine_sized_machine",
+        environment={"MEMORY_WORKER_MACHINE_BYTES": str(1024 * MIB)},
+    ) as started:  # fmt: skip
+        seen = started.call("test.pixels", {"size": 960})
+        (engine,) = started.call("memory.get_consumers", {"kind": "engine"})["consumers"]
+        assert engine["consumer_id"] == "engine:ocr"
+        assert engine["held_bytes"] > 32 * MIB
+        (device,) = started.call("memory.get_status", {"device_id": "cpu"})["devices"]
+        need = device["available_bytes"] + engine["held_bytes"] // 4
+        way = {"name": "it", "required_bytes": need, "device_id": "cpu"}
+        (candidate,) = started.call("memory.plan", {"candidates": [way]})["candidates"]
+        assert [each["consumer_id"] for each in candidate["releases"]] == ["engine:ocr"]
+        data = {"size_bytes": need, "device_id": "cpu", "make_room": True}
+        allocated = started.call("memory.allocate", data)
+        assert allocated["models_unloaded"] == []
+        (given,) = allocated["released"]
+        assert (given["consumer_id"], given["kind"]) == ("engine:ocr", "engine")
+        assert given["returned_bytes"] >= engine["held_bytes"] // 4
+        assert given["reason"].startswith("engine:ocr: ")
+        assert "before model ocr at" in given["reason"]
+        (status,) = started.call("memory.get_model_status", {"model_id": "ocr"})["models"]
+        assert status["state"] == "loaded"
+        started.call("memory.deallocate", {"allocation_id": allocated["allocation_id"]})
+        assert started.call("test.pixels", {"size": 960}) == seen

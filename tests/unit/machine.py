@@ -8,6 +8,7 @@ from protocol.results import LoadModelResult
 from protocol.vocabulary import GroupBy, Initialize, MemoryType, TransferType
 from worker.app.devices import Begin
 from worker.app.memory import compose
+from worker.app.options import parse
 from worker.app.stores import LazyStores
 from worker.app.surroundings import Surroundings
 from worker.backends.base import DeviceBackend
@@ -85,7 +86,7 @@ class Machine:
                 record=self.decisions.append,
             ),
         )
-        self.stores = LazyStores(None, self.parts).get
+        self.stores = LazyStores(parse([]), self.parts).get
         self.watch, self.memory = self.parts.monitor, self.parts.memory
         for each in apart:
             self.watch.begin(each)

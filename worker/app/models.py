@@ -78,7 +78,9 @@ def _follow(
         core.health.add("servers", lambda: [PartHealth("servers", HealthState.FAILED, problem)])
         log("warning", "no model server is followed", problem=problem)
         return
-    Servers(core, models, owners, consumers).follow(specs, worker.placement.default_device)
+    followed = Servers(core, models, owners, consumers)
+    followed.follow(specs, worker.placement.default_device)
+    worker.at_end.append(followed.end)
 
 
 def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:

@@ -31,11 +31,11 @@ _PROTECTED_AT_WORST_NS = 10 * NS_PER_S
 """Under critical pressure a model is safe for only so long after it was used."""
 
 _TAKEN: dict[OptimizationLevel, tuple[type[RecommendedAction], ...]] = {
-    OptimizationLevel.CONSERVATIVE: (ClearCache, ReleaseMemory),
-    OptimizationLevel.NORMAL: (ClearCache, UnloadModel, ReleaseMemory),
-    OptimizationLevel.AGGRESSIVE: (ClearCache, UnloadModel, ReleaseMemory),
+    OptimizationLevel.CONSERVATIVE: (ClearCache,),
+    OptimizationLevel.NORMAL: (ClearCache, UnloadModel),
+    OptimizationLevel.AGGRESSIVE: (ClearCache, UnloadModel),
 }
-"""What it does of what is recommended. Never what would take models that are in use, pinned or just used."""
+"""What it does of what is recommended, beside what consumers give back. Never what would take models that are in use, pinned or just used."""
 
 _LEAVES_BELOW = 1.0
 """How far below its percentage a device is brought, in percent of its budget: not to be there again at once."""
@@ -102,15 +102,15 @@ class AutoOptimizer:
         worst = effort is OptimizationLevel.AGGRESSIVE
         relief = self._memory.relief
         idle_ns = _PROTECTED_AT_WORST_NS if worst else PROTECTED_NS
-        found = (
+        found: tuple[Recommended | ReleaseMemory, ...] = (
             *relief.recommendations((device_id,), idle_ns),
             *relief.releases((device_id,), self._target()),
         )
         rows = tuple(
             row
             for row in cheapest_first(found)
-            if isinstance(row.action, _TAKEN[effort])
-            and is_allowed(row.action, effort)
+            if (isinstance(row, ReleaseMemory) or isinstance(row.action, _TAKEN[effort]))
+            and is_allowed(row, effort)
             and row.expected_freed_bytes
         )
         state = self._states[device_id]
@@ -125,8 +125,8 @@ class AutoOptimizer:
         before = self._pressure.headroom(device_id).total_bytes
         steps, gone = list[Step](), Gone()
         for row in rows[: 1 if state.restraint else None]:
-            if isinstance(row.action, ReleaseMemory):
-                relief.release(row.action, token, gone, why)
+            if isinstance(row, ReleaseMemory):
+                relief.release(row, token, gone, why)
             else:
                 returned = relief.carry_out(row.action, token, f"{why}, and {row.reason}")
                 self._note_unloaded(device_id, row)

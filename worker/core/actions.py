@@ -32,14 +32,7 @@ class Defragment(Record):
     restart: bool = False
 
 
-class ReleaseMemory(Record):
-    """Have a consumer give memory back. No request does that: it is part of optimizing."""
-
-    device_id: str
-    release: Release
-
-
-RecommendedAction = ClearCache | UnloadModel | EvictBytes | Defragment | ReleaseMemory
+RecommendedAction = ClearCache | UnloadModel | EvictBytes | Defragment
 
 
 class Recommended(Record):
@@ -51,6 +44,23 @@ class Recommended(Record):
     cost_of: str
     """What takes that long, for people."""
     reason: str
+
+
+class ReleaseMemory(Record):
+    """What a consumer would give back. No request makes it do so, thus it is never recommended: it is part of optimizing."""
+
+    device_id: str
+    release: Release
+
+    @property
+    def expected_freed_bytes(self) -> int:
+        """What is expected to come back."""
+        return self.release.expected_bytes
+
+    @property
+    def cost_ms(self) -> float:
+        """What building it again is expected to take."""
+        return self.release.cost_ms
 
 
 class Step(Record):

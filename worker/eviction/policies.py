@@ -5,8 +5,6 @@ A policy only ranks. What has to go, what may not go and what is too much is for
 The lowest worth goes first; between equals the one that was used longest ago.
 """
 
-import math
-
 from worker.eviction.use_history import HALF_LIVES, ModelUse, UseHistory
 
 
@@ -108,20 +106,3 @@ class DecayedFrequency(Policy):
     def worth(self, model: ModelUse, history: UseHistory) -> float:
         """Rank by what a byte saves at the present rate of use."""
         return history.density(model) * history.rate(model, self._half_life)
-
-
-class Between(Policy):
-    """The geometric mean of two policies' worths, both of them milliseconds saved a byte and use.
-
-    What errs in one is halved. The parts are fed by whoever owns them.
-    """
-
-    def __init__(self, first: Policy, second: Policy) -> None:
-        """Take two policies whose worth is positive."""
-        self._first = first
-        self._second = second
-        self.name = f"{first.name}+{second.name}"
-
-    def worth(self, model: ModelUse, history: UseHistory) -> float:
-        """Rank by the mean of both."""
-        return math.sqrt(self._first.worth(model, history) * self._second.worth(model, history))

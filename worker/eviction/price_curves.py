@@ -1,8 +1,10 @@
 """What consumers offer as curves of price over bytes: steps that only get dearer, merged, and taken from the front. Pure."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop, heapreplace
+from itertools import chain
 from math import inf
 from typing import NamedTuple
 
@@ -56,6 +58,92 @@ def steps_of(consumer: int, quote: Quote, wanted: int) -> list[Step]:
         if reached >= wanted > 0:
             break
     return steps
+
+
+class Curves:
+    """The steps of many consumers, of which only those are made that a plan looks at."""
+
+    def __init__(self, quotes: Sequence[Quote], asked: Sequence[int], wanted: int) -> None:
+        """Take which of the quotes may be asked, and the most that is wanted; 0 for all that there is."""
+        self._quotes = quotes
+        self._wanted = wanted
+        # All mutable state: the steps that were made, and of each consumer the first one's price and least cost.
+        self._made: dict[int, list[Step]] = {}
+        self._first: dict[int, tuple[float, float]] = {}
+        for consumer in asked:
+            first = _first_offer(quotes[consumer])
+            if first is None and (steps := self.steps(consumer)):
+                first = steps[0].price, 0.0 if steps[0].divisible else steps[0].cost
+            if first is not None:
+                self._first[consumer] = first
+
+    def steps(self, consumer: int) -> list[Step]:
+        """Return all steps of a consumer that may be asked."""
+        steps = self._made.get(consumer)
+        if steps is None:
+            steps = self._made[consumer] = steps_of(consumer, self._quotes[consumer], self._wanted)
+        return steps
+
+    def first_price(self, consumer: int) -> float | None:
+        """Return what its next byte costs; None where it has none, or is not to be asked."""
+        first = self._first.get(consumer)
+        return None if first is None else first[0]
+
+    def cheapest_but(self, asked: Container[int]) -> tuple[float, int | None]:
+        """Return the lowest price of a consumer that is not among those asked, and its index; None for none."""
+        others = ((price, consumer) for consumer, (price, _) in self._first.items() if consumer not in asked)
+        return min(others, default=(inf, None))
+
+    def merged(self) -> list[Step]:
+        """Return steps by their price, the cheapest first, until they are enough."""
+        if not self._wanted:
+            return sorted(chain.from_iterable(map(self.steps, self._first)))
+        places = dict.fromkeys(self._first, 0)
+        following = [(price, consumer) for consumer, (price, _) in self._first.items()]
+        heapify(following)
+        merged: list[Step] = []
+        reached = 0.0
+        while following and int(reached) < self._wanted:
+            consumer = following[0][1]
+            steps = self.steps(consumer)
+            place = places[consumer]
+            merged.append(steps[place])
+            reached += steps[place].expected
+            places[consumer] = place = place + 1
+            if place < len(steps):
+                heapreplace(following, (steps[place].price, consumer))
+            else:
+                heappop(following)
+        return merged
+
+    def enough_alone(self, least_ms: float) -> tuple[float, Taken]:
+        """Return what is taken of the one consumer that has all that is wanted for less, and its cost; nothing for none."""
+        best: Taken = []
+        for consumer, (price, first) in self._first.items():
+            # Its first step is its cheapest, and goes whole if it can't be divided: it can't cost less than both.
+            if price * self._wanted < least_ms and first < least_ms:
+                steps = self.steps(consumer)
+                if sum([step.expected for step in steps]) >= self._wanted:
+                    taken = take(steps, self._wanted)
+                    cost = sum([step.cost * share for step, share in taken])
+                    if cost < least_ms:
+                        least_ms, best = cost, taken
+        return least_ms, best
+
+
+def _first_offer(quote: Quote) -> tuple[float, float] | None:
+    """Return the price and the least cost of the first step where it is the first offer; None where it may not be."""
+    first = quote.offers[0]
+    before, spent = first.bytes, first.cost_ms
+    if before <= 0 or before > quote.holding.spare_bytes:
+        return None
+    expected = before * quote.expected_yield
+    for offer in quote.offers:
+        size, cost = offer.bytes, offer.cost_ms
+        if size <= 0 or spent * size > cost * before:
+            return None
+        before, spent = size, cost
+    return first.cost_ms / expected, 0.0 if first.divisible else first.cost_ms
 
 
 def cost_of(wanted: float, merged: list[Step], reached: list[float], spent: list[float]) -> float:

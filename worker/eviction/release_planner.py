@@ -25,7 +25,7 @@ from worker.eviction.planner import (
     ranked,
     why_fixed,
 )
-from worker.eviction.price_curves import Step, Taken, cost_of, part, steps_of, take
+from worker.eviction.price_curves import Curves, Step, Taken, cost_of, part, steps_of, take
 
 
 class ReleaseNeed(Record):
@@ -106,13 +106,11 @@ def plan_releases(
     everyone = list(_without_arenas(candidates, quotes, fixed, need))
     models = ranked((each for each in everyone if why_fixed(each, need.device_id) is None), ranking)
     wanted, own = max(0, need.free_bytes), max(0, need.models_bytes)
-    found = [
-        [] if why is not None else steps_of(index, quote, 0 if quote.counted else wanted)
-        for index, (quote, why) in enumerate(zip(quotes, fixed, strict=True))
-    ]
-    chains = [[] if quote.counted else steps for quote, steps in zip(quotes, found, strict=True)]
+    asked = [index for index, why in enumerate(fixed) if why is None]
+    curves = Curves(quotes, [index for index in asked if not quotes[index].counted], wanted)
+    merged = curves.merged()
     in_models = sum(each.size_bytes for each in models)
-    in_others = int(sum([step.expected for step in chain.from_iterable(chains)]))
+    in_others = int(sum([step.expected for step in merged]))
     ceiling = in_models + (min(in_others, max(0, wanted - own)) if wanted else in_others)
     meetable = ceiling >= wanted and in_models >= own
     if need.forced and not meetable:
@@ -121,7 +119,7 @@ def plan_releases(
         wanted = min(wanted, ceiling)
     choice = _Choice(0.0, [], wanted)
     if wanted > own and (meetable or need.forced):  # 5, 6
-        choice = _cheapest(models, chains, wanted, own)
+        choice = _cheapest(models, curves, merged, wanted, own)
     alone = choice.first is not None
     eviction = plan_eviction(
         [replace(each, expired=False) for each in everyone] if alone else everyone,
@@ -133,11 +131,11 @@ def plan_releases(
         ),
         ranking if choice.first is None else _First(choice.first, ranking),
     )  # 13
-    kept_for_reuse = [steps for quote, steps in zip(quotes, found, strict=True) if quote.counted]
     if wanted > own and (meetable or need.forced):  # 0
-        choice.taken[:0] = [(step, 1.0) for steps in kept_for_reuse for step in steps]
+        kept_for_reuse = [steps_of(index, quotes[index], 0) for index in asked if quotes[index].counted]
+        choice.taken[:0] = [(step, 1.0) for step in chain.from_iterable(kept_for_reuse)]
     costs = {each.model_id: each.cost_ms for each in everyone}
-    releases = _releases(quotes, choice.taken, _next_price(models, quotes, chains, choice.taken, eviction))
+    releases = _releases(quotes, choice.taken, _next_price(models, quotes, curves, choice.taken, eviction))
     return ReleasePlan(
         need_bytes=need.free_bytes,
         ceiling_bytes=ceiling,
@@ -146,7 +144,7 @@ def plan_releases(
         + sum(costs[each.model_id] for each in eviction.victims),
         releases=releases,
         eviction=_spared(eviction, releases),
-        why_kept=partial(_kept, quotes, fixed, chains, releases, need, ceiling),
+        why_kept=partial(_kept, quotes, fixed, curves, releases, need, ceiling),
     )
 
 
@@ -224,9 +222,10 @@ def _without_arenas(
     )
 
 
-def _cheapest(models: Sequence[Candidate], chains: list[list[Step]], wanted: int, own: int) -> _Choice:
+def _cheapest(
+    models: Sequence[Candidate], curves: Curves, merged: list[Step], wanted: int, own: int
+) -> _Choice:
     """Choose what is taken of the others, and how much is left for the models: 10 to 12. Some choice is enough."""
-    merged = sorted(chain.from_iterable(chains))
     reached = list(accumulate([step.expected for step in merged], initial=0.0))
     spent = list(accumulate([step.cost for step in merged], initial=0.0))
     # The most models come first: at an equal cost no one is asked.
@@ -247,19 +246,15 @@ def _cheapest(models: Sequence[Candidate], chains: list[list[Step]], wanted: int
         others = sum(step.expected * share for step, share in taken)
         best = _Choice(best_cost, taken, max(own, ceil(wanted - others - 1e-6)))
     best = best or _Choice(inf, [], wanted)
-    return _alone(models, chains if not own else (), wanted, best)
+    return _alone(models, None if own else curves, wanted, best)
 
 
-def _alone(models: Sequence[Candidate], chains: Iterable[list[Step]], wanted: int, best: _Choice) -> _Choice:
+def _alone(models: Sequence[Candidate], curves: Curves | None, wanted: int, best: _Choice) -> _Choice:
     """Choose what is enough alone, where that costs less than the best choice: 12."""
-    for steps in chains:
-        if not steps or steps[0].price * wanted >= best.cost:
-            continue  # its first step is its cheapest, so all that is wanted can't cost less
-        if sum([step.expected for step in steps]) >= wanted:
-            taken = take(steps, wanted)
-            cost = sum(step.cost * share for step, share in taken)
-            if cost < best.cost:
-                best = _Choice(cost, taken, 0)
+    if curves is not None:
+        cost, taken = curves.enough_alone(best.cost)
+        if taken:
+            best = _Choice(cost, taken, 0)
     sizes = [each.size_bytes for each in models]
     if best.taken and sum(sizes) >= wanted:
         cost = sum(models[index].cost_ms for index in choose(sizes, wanted))
@@ -315,7 +310,7 @@ def _releases(
 
 
 def _next_price(
-    models: Sequence[Candidate], quotes: Sequence[Quote], chains: list[list[Step]], taken: Taken,
+    models: Sequence[Candidate], quotes: Sequence[Quote], curves: Curves, taken: Taken,
     eviction: EvictionPlan,
 ) -> tuple[float, str] | None:  # fmt: skip
     """Return the lowest price of those of which nothing is taken, and whose it is; None where nobody is asked."""
@@ -328,10 +323,9 @@ def _next_price(
         if model.model_id not in gone
     ]
     asked = {step.consumer for step, _ in taken}
-    others = (steps[0] for index, steps in enumerate(chains) if steps and index not in asked)
-    cheapest = min(others, default=None)
+    price, cheapest = curves.cheapest_but(asked)
     if cheapest is not None:
-        left.append((cheapest.price, quotes[cheapest.consumer].consumer_id))
+        left.append((price, quotes[cheapest].consumer_id))
     return min(left, default=None)
 
 
@@ -350,7 +344,7 @@ def _spared(eviction: EvictionPlan, releases: tuple[Release, ...]) -> EvictionPl
 
 
 def _kept(
-    quotes: Sequence[Quote], fixed: list[str | None], chains: list[list[Step]], releases: tuple[Release, ...],
+    quotes: Sequence[Quote], fixed: list[str | None], curves: Curves, releases: tuple[Release, ...],
     need: ReleaseNeed, ceiling_bytes: int,
 ) -> tuple[KeptConsumer, ...]:  # fmt: skip
     """Say why nothing is taken of those of which nothing is: 1 to 7."""
@@ -363,10 +357,11 @@ def _kept(
     elif ceiling_bytes < need.free_bytes and not need.forced:  # 6
         rest = f"{need.free_bytes} bytes are needed and at most {ceiling_bytes} can be had"
     kept = []
-    for quote, why, steps in zip(quotes, fixed, chains, strict=True):
+    for index, (quote, why) in enumerate(zip(quotes, fixed, strict=True)):
         if quote.consumer_id not in asked:
+            price = curves.first_price(index)
             dearer = (
-                f"enough is freed without it, at {_told(steps[0].price)}" if steps else "it offers too little"
+                "it offers too little" if price is None else f"enough is freed without it, at {_told(price)}"
             )
             kept.append(KeptConsumer(quote.consumer_id, f"stays: {why or rest or dearer}"))  # 7
     return tuple(kept)

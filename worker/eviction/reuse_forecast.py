@@ -1,7 +1,7 @@
 """A policy that learns, from the uses themselves, how soon each model comes back.
 
 It foretells the logarithm of the uses until a model's next one, as a weighted sum of a few
-observations (``_observe``). The weights are fitted by recursive least squares: at every use two models
+observations (``observe``). The weights are fitted by recursive least squares: at every use two models
 are noted with what is seen of them, and when they are used next, the truth is known. About 10
 observations of at most ``_NOTES`` notes a model: the memory grows with the number of models only.
 """
@@ -16,10 +16,24 @@ _NOTES = 6
 _NOTES_A_USE = 2
 _FORGET = 0.9995
 _WIDEST = 100.0
-_HORIZON = 2
+HORIZON = 2
 """A model not back after this many uses per known model counts as back after twice as many."""
 
 _PRIOR_GAP = 20
+
+_VARIANCES = (
+    (1.028,),
+    (-0.068, 0.067),
+    (-0.212, -0.013, 0.157),
+    (0.044, -0.015, -0.001, 0.061),
+    (0.046, 0.002, -0.022, -0.056, 0.093),
+    (0.053, -0.025, 0.065, 0.032, -0.069, 0.145),
+    (0.018, 0.013, -0.027, 0.0, 0.015, -0.051, 0.026),
+    (0.018, 0.007, -0.023, 0.004, -0.002, -0.006, 0.005, 0.021),
+    (-0.134, -0.013, -0.035, -0.036, 0.021, -0.048, -0.004, -0.013, 0.122),
+)
+"""Lower triangle of how the weights vary from trace to trace: ``benchmarks/eviction_prior.py`` finds it, and weights that
+go together so are fitted to little sooner."""
 _MULTIPLIER, _INCREMENT, _MODULUS = 1103515245, 12345, 2**31
 
 
@@ -41,14 +55,14 @@ class ReuseForecast(Policy):
         """Learn from the notes on this model, which is back now, and note two others."""
         for tick, seen in self._notes.pop(model.id, ()):
             self._learn(seen, math.log(history.tick - tick))
-        horizon = _HORIZON * len(history.models)
+        horizon = HORIZON * len(history.models)
         models = list(history.models.values())
         for _ in range(_NOTES_A_USE):
             # A fixed sequence, not chance: the same uses give the same decisions.
             self._draw = (self._draw * _MULTIPLIER + _INCREMENT) % _MODULUS
             other = models[(self._draw >> 8) % len(models)]
             notes = self._notes.setdefault(other.id, deque())
-            notes.append((history.tick, _observe(other, history)))
+            notes.append((history.tick, observe(other, history)))
             if len(notes) > _NOTES or history.tick - notes[0][0] > horizon:
                 tick, seen = notes.popleft()
                 if history.tick - tick > horizon:
@@ -64,7 +78,7 @@ class ReuseForecast(Policy):
             self._known.clear()
         worth = self._known.get(model.id)
         if worth is None:
-            log_remaining = sum(map(float.__mul__, self._weights, _observe(model, history)))
+            log_remaining = sum(map(float.__mul__, self._weights, observe(model, history)))
             # Bounded, because weights fitted to little may foretell nonsense.
             worth = history.density(model) / math.exp(min(max(log_remaining, -5.0), 20.0))
             self._known[model.id] = worth
@@ -76,7 +90,10 @@ class ReuseForecast(Policy):
             size = len(seen)
             self._weights = [0.0] * size
             self._weights[-2] = self._weights[-1] = 0.5  # the rhythm and the company, until more is known
-            self._covariance = [[float(row == column) for column in range(size)] for row in range(size)]
+            self._covariance = [
+                [_VARIANCES[max(row, column)][min(row, column)] for column in range(size)]
+                for row in range(size)
+            ]
         projected = [sum(map(float.__mul__, row, seen)) for row in self._covariance]
         # Where nothing new is seen (a plain cycle), forgetting would inflate the covariance without end.
         widest = max(row[index] for index, row in enumerate(self._covariance))
@@ -92,7 +109,7 @@ class ReuseForecast(Policy):
             ]
 
 
-def _observe(model: ModelUse, history: UseHistory) -> list[float]:
+def observe(model: ModelUse, history: UseHistory) -> list[float]:
     """What the next use is foretold from, all as logarithms of uses."""
     age = history.age(model)
     usual = math.log(history.tick / model.count) if model.count else math.log(2 * age + _PRIOR_GAP)

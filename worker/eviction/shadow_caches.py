@@ -7,13 +7,13 @@ from worker.eviction.planner import choose
 from worker.eviction.policies import Policy
 from worker.eviction.use_history import ModelUse, UseHistory
 
-HALF_LIFE = 300
+HALF_LIFE = 600
 """Uses after which a reload in a shadow counts half: what was cheap of late weighs more."""
 
 _DECAY = 0.5 ** (1 / HALF_LIFE)
 
-DOUBT = 0.7
-HEAD_START = 4 / 3
+DOUBT = 0.5
+HEAD_START = 3.0
 _LEAST_WEIGHT = 0.01
 _LEAST_WORTH = 1e-300
 """In the place of nothing, which has no logarithm: a model that was never used."""
@@ -75,15 +75,15 @@ class Adaptive(Policy):
     All of them say what a byte kept saves, so that opinions can be averaged: the logarithms of the worths are.
     A policy's weight falls by a factor of e for each 1 / ``DOUBT`` average loads that its shadow has cost more
     of late than the cheapest one's. No threshold, hence no switching on noise: weights move by a load at a time.
-    The first policies, those trusted, have a head start of ``HEAD_START`` in that exponent: they are outweighed only by
-    others that have saved a few loads. LRU is one, which bounds the loss where nothing can be foretold.
+    The first policy has a head start of ``HEAD_START`` in that exponent: it is outweighed only by others that have saved
+    some loads.
     """
 
     name = "adaptive"
 
-    def __init__(self, policies: Sequence[Policy], capacity_bytes: int, trusted: int = 1) -> None:
-        """Take the policies to weigh; so many of the first are believed until others prove cheaper."""
-        self._head_starts = [HEAD_START if index < trusted else 0.0 for index in range(len(policies))]
+    def __init__(self, policies: Sequence[Policy], capacity_bytes: int) -> None:
+        """Take the policies to weigh; the first is believed until others prove cheaper."""
+        self._head_starts = [HEAD_START, *([0.0] * (len(policies) - 1))]
         self.shadows = tuple(ShadowCache(policy) for policy in policies)
         # Mutable: these, by used; the capacity by its owner.
         self.capacity_bytes = capacity_bytes

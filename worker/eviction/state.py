@@ -4,7 +4,6 @@ from protocol.record import Record
 from protocol.vocabulary import EvictionStrategy
 from worker.eviction.planner import Candidate, Ranking
 from worker.eviction.policies import (
-    Between,
     CostAware,
     CostPerAge,
     DecayedFrequency,
@@ -107,11 +106,8 @@ class EvictionState:
 
 def _adaptive(capacity_bytes: int) -> Adaptive:
     """Give the policies that ``adaptive`` weighs: docs/eviction.md says what each is good for."""
-    forecast = ReuseForecast()
-    rates = [DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256)]
-    mixed = [Between(rates[1], forecast), Between(rates[2], forecast)]  # both after their parts
-    others = (CostPerAge(), *rates, *mixed)
-    return Adaptive((LeastRecentlyUsed(), forecast, *others), capacity_bytes, trusted=2)
+    rates = (DecayedFrequency(16), DecayedFrequency(64), DecayedFrequency(256))
+    return Adaptive((ReuseForecast(), LeastRecentlyUsed(), CostPerAge(), *rates), capacity_bytes)
 
 
 class _PolicyRanking(Record):

@@ -10,7 +10,6 @@ from worker.core.actions import (
     OptimizeOutcome,
     Recommended,
     RecommendedAction,
-    ReleaseMemory,
     Step,
     UnloadModel,
     with_returned,
@@ -62,8 +61,6 @@ def _request(action: RecommendedAction) -> tuple[str, dict[str, Any]]:
         case EvictBytes():
             data = {"device_id": action.device_id, "min_memory_to_free_bytes": action.min_bytes}
             return "memory.model_optimize", data
-        case ReleaseMemory():
-            raise TypeError(action)
         case Defragment():
             aggressive = {"aggressive": True} if action.restart else {}
             return "memory.defragment", {"device_id": action.device_id} | aggressive

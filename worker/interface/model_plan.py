@@ -77,10 +77,12 @@ class ModelPlanner:
             return row, ((), ()), f"{way.name!r} can't be had: {broken}"
         missing = self._pressure.missing_bytes(device_id, way.required_bytes) if way.required_bytes else 0
         available = self._pressure.headroom(device_id).available_bytes
-        own = self._pressure.missing_below_cap(device_id, way.required_bytes)
-        plan = self._models.plans.plan_releases(device_id, missing, quotes, own_bytes=own)
-        helps = allow_eviction and plan.meetable and missing > 0
-        victims, releases = (plan.eviction.victims, plan.releases) if helps else ((), ())
+        plan = None
+        if missing and allow_eviction:
+            own = self._pressure.missing_below_cap(device_id, way.required_bytes)
+            plan = self._models.plans.plan_releases(device_id, missing, quotes, own_bytes=own)
+        helps = plan is not None and plan.meetable
+        victims, releases = (plan.eviction.victims, plan.releases) if plan and helps else ((), ())
         fits = missing == 0 or helps
         known = available is not None or not way.required_bytes
         row = PlannedCandidate(
@@ -89,11 +91,11 @@ class ModelPlanner:
             device_id=device_id,
             shortfall_bytes=None if not known
             else 0 if fits
-            else missing - (plan.ceiling_bytes if allow_eviction else 0),
+            else missing - (plan.ceiling_bytes if plan else 0),
             evictions=tuple(
                 PlannedEviction(each.model_id, each.freed_bytes, each.reload_ms, each.reason) for each in victims
             ),
-            reload_ms=plan.eviction.reload_ms if helps else 0,
+            reload_ms=plan.eviction.reload_ms if plan and helps else 0,
             required_bytes=way.required_bytes,
             releases=tuple(
                 PlannedRelease(each.consumer_id, each.kind, each.expected_bytes, each.cost_ms, each.reason)

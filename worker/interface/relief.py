@@ -104,20 +104,20 @@ class Relief:
     def optimize(
         self, device_ids: tuple[str, ...], level: OptimizationLevel, token: CancelToken, *, dry_run: bool
     ) -> OptimizeOutcome:
-        """Carry out what the level allows, cheapest per byte first.
+        """Carry out what the level allows: the recommended actions all, cheapest per byte first, and then a plan for the rest.
 
-        The recommended actions all; consumers give back as far as a device is under pressure.
+        Consumers give back only what is missing then for a device to be calm, in a dry run by what the actions should free.
         """
         token.check()
         before = self.level_now(device_ids)
         steps, gone = list[Step](), Gone()
-        for row in cheapest_first((*self.recommendations(device_ids), *self.releases(device_ids))):
-            if not is_allowed(row.action, level):
-                continue
-            if isinstance(row.action, ReleaseMemory):
-                self.release(row.action, token, gone, "memory is wanted back, as asked", dry_run=dry_run)
-            else:
-                steps.append(Step(row, None if dry_run else self.carry_out(row.action, token)))
+        for device_id in device_ids:
+            rows = [row for row in self.recommendations((device_id,)) if is_allowed(row, level)]
+            steps += [Step(row, None if dry_run else self.carry_out(row.action, token)) for row in rows]
+            freed = sum(row.expected_freed_bytes or 0 for row in rows) if dry_run else 0
+            for each in self.releases((device_id,), freed_bytes=freed):
+                if is_allowed(each, level):
+                    self.release(each, token, gone, "memory is wanted back, as asked", dry_run=dry_run)
         released = gone.released
         claimed = [step.recommended.expected_freed_bytes for step in steps]
         returned = [step.returned_bytes for step in steps]
@@ -135,27 +135,25 @@ class Relief:
         )
 
     def releases(
-        self, device_ids: tuple[str, ...], target: PressureLevel | float = PressureLevel.LOW
-    ) -> tuple[Recommended, ...]:
-        """Return what consumers would give back to bring devices to a level, or a percentage, as far as they can."""
-        found = list[Recommended]()
+        self,
+        device_ids: tuple[str, ...],
+        target: PressureLevel | float = PressureLevel.LOW,
+        *,
+        freed_bytes: int = 0,
+    ) -> tuple[ReleaseMemory, ...]:
+        """Return what consumers would give back to bring devices to a level, or a percentage, as far as they can.
+
+        ``freed_bytes`` is what is freed of each before that.
+        """
+        found = list[ReleaseMemory]()
         for device_id in device_ids:
-            need = self._missing(device_id, target)
+            need = max(0, self._missing(device_id, target) - freed_bytes)
             # Models of other processes, and what is kept for reuse, go by the actions that are recommended.
             quotes = [
                 each for each in self._consumers.quotes(device_id, need) if each.kind not in {EXTERNAL, POOL}
             ]
             plan = plan_others(quotes, ReleaseNeed(device_id, need, forced=True))
-            found += [
-                Recommended(
-                    ReleaseMemory(device_id, each),
-                    expected_freed_bytes=each.expected_bytes,
-                    cost_ms=round(each.cost_ms),
-                    cost_of="building it again, where it is needed again",
-                    reason=each.reason,
-                )
-                for each in plan.releases
-            ]
+            found += [ReleaseMemory(device_id, each) for each in plan.releases]
         return tuple(found)
 
     def _missing(self, device_id: str, target: PressureLevel | float) -> int:
@@ -164,10 +162,10 @@ class Relief:
         return bytes_to_free(target, headroom, self.limits(device_id).thresholds) or 0
 
     def release(
-        self, action: ReleaseMemory, token: CancelToken, gone: Gone, why: str, *, dry_run: bool = False
+        self, way: ReleaseMemory, token: CancelToken, gone: Gone, why: str, *, dry_run: bool = False
     ) -> None:
         """Have a consumer give back memory that is needed still; in a dry run only say what that would be."""
-        wanted, device_id = action.release, action.device_id
+        wanted, device_id = way.release, way.device_id
         if dry_run:
             gone.released.append(
                 ReleasedMemory(
@@ -197,8 +195,6 @@ class Relief:
                 case EvictBytes(device_id=device_id):
                     demand = ModelDemand(min_bytes=action.min_bytes)
                     return self._models.get().optimize((device_id,), demand, token).memory_returned_bytes
-                case ReleaseMemory():
-                    raise TypeError(action)
                 case Defragment(device_id=device_id):
                     return self.defragment((device_id,), token, aggressive=action.restart).returned_bytes
         return 0

@@ -1,5 +1,7 @@
 """Which actions are worth taking on a device, what each frees, costs, and why. Pure."""
 
+from typing import TypeVar
+
 from protocol.results import Fragmentation
 from protocol.vocabulary import OptimizationLevel
 from worker.core.actions import (
@@ -7,7 +9,6 @@ from worker.core.actions import (
     Defragment,
     EvictBytes,
     Recommended,
-    RecommendedAction,
     ReleaseMemory,
     UnloadModel,
 )
@@ -29,6 +30,8 @@ a simulated device and two busy cores."""
 
 START_COST_MS = 1000
 """Starting a device's process: 0.2 s for a simulated one, 1-2 s where it imports torch."""
+
+Way = TypeVar("Way", bound=Recommended | ReleaseMemory)
 
 _WORTH_JOINING = 10.0
 """Fragmentation percentage from which joining free memory is proposed."""
@@ -58,26 +61,23 @@ def recommend(device_id: str, readings: Readings) -> tuple[Recommended, ...]:
     return cheapest_first(tuple(found))
 
 
-def cheapest_first(recommendations: tuple[Recommended, ...]) -> tuple[Recommended, ...]:
+def cheapest_first(ways: tuple[Way, ...]) -> tuple[Way, ...]:
     """Order by cost per byte."""
 
-    def cost_per_byte(row: Recommended) -> float:
-        if not row.expected_freed_bytes:
-            return float("inf")
-        cost = row.action.release.cost_ms if isinstance(row.action, ReleaseMemory) else row.cost_ms
-        return (cost or 0) / row.expected_freed_bytes
+    def cost_per_byte(way: Way) -> float:
+        return (way.cost_ms or 0) / way.expected_freed_bytes if way.expected_freed_bytes else float("inf")
 
-    return tuple(sorted(recommendations, key=cost_per_byte))
+    return tuple(sorted(ways, key=cost_per_byte))
 
 
-def is_allowed(action: RecommendedAction, level: OptimizationLevel) -> bool:
-    """Tell whether ``memory.optimize`` at a level may carry an action out."""
-    match action:
+def is_allowed(way: Recommended | ReleaseMemory, level: OptimizationLevel) -> bool:
+    """Tell whether ``memory.optimize`` at a level may do it."""
+    if isinstance(way, ReleaseMemory):
+        return level is not OptimizationLevel.CONSERVATIVE or not way.cost_ms
+    match way.action:
         case ClearCache():
             return True
-        case ReleaseMemory(release=release) if not release.cost_ms:
-            return True
-        case UnloadModel() | ReleaseMemory() | Defragment(restart=False):
+        case UnloadModel() | Defragment(restart=False):
             return level is not OptimizationLevel.CONSERVATIVE
         case EvictBytes() | Defragment():
             return level is OptimizationLevel.AGGRESSIVE

@@ -89,6 +89,11 @@ class TellsIdle(Protocol):
 class Sleeps(Protocol):
     """A server that does not take by itself what it gave back."""
 
+    @property
+    def asleep(self) -> str | None:
+        """How to wake it by hand, while it sleeps because of this worker; None where it does not."""
+        ...
+
     def wake(self, free_bytes: int | None) -> bool:
         """Have it take it again, if it may: ``free_bytes`` of the device are. Returns whether it did. ServerError."""
         ...

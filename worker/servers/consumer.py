@@ -20,7 +20,7 @@ class ServerConsumer:
 
     def __init__(self, watch: ServerWatch, clock: Clock, reload_ms: float | None) -> None:
         """``reload_ms`` is what having a model again takes, as the operator declared; None to learn it."""
-        self._watch = watch
+        self.watch = watch
         self._clock = clock
         self._reload_ms = reload_ms
         self.consumer_id = f"{SERVER_PREFIX}{watch.name}"
@@ -42,7 +42,7 @@ class ServerConsumer:
         if seen is None:
             return ()
         offers: dict[str | None, Offer] = {}
-        for step in self._watch.server.steps(seen):
+        for step in self.watch.server.steps(seen):
             cost, reason = self._price(step)
             offer = Offer(step.bytes, cost, reason, tag=step)
             best = offers.get(step.model)
@@ -55,28 +55,28 @@ class ServerConsumer:
         step = offer.tag
         if not isinstance(step, Step):
             raise TypeError(offer)
-        now = self._watch.look()
+        now = self.watch.look()
         if now.seen is None or step.name not in {each.name for each in self._steps_of(now, step.model)}:
             return 0
         try:
-            told = tell(self._watch.server, step)
+            told = tell(self.watch.server, step)
         except ServerError:
-            self._watch.look()
+            self.watch.look()
             return 0
         if not told:
             return 0
         while True:
-            now = self._watch.look()
-            if now.seen is not None and self._watch.server.is_done(step, now.seen):
+            now = self.watch.look()
+            if now.seen is not None and self.watch.server.is_done(step, now.seen):
                 return step.bytes
             self._clock.wait(_LOOK_AGAIN_S, token)
 
     def _steps_of(self, view: View, model: str | None) -> tuple[Step, ...]:
-        steps = () if view.seen is None else self._watch.server.steps(view.seen)
+        steps = () if view.seen is None else self.watch.server.steps(view.seen)
         return tuple(each for each in steps if each.model == model)
 
     def _seen(self) -> Seen | None:
-        view = self._watch.view
+        view = self.watch.view
         return None if self._clock.now_ns() - view.at_ns > _STALE_NS else view.seen
 
     def _price(self, step: Step) -> tuple[float, str]:
@@ -88,7 +88,7 @@ class ServerConsumer:
         4. Its size at a disk's pace.
         """
         about = f"{step.model} " if step.model is not None else ""
-        learned = self._watch.learned(step.model or "")
+        learned = self.watch.learned(step.model or "")
         if step.rebuild_ms is not None:  # 1
             if step.rebuild_ms <= 0:
                 return 0.0, f"{about}{step.name}"
@@ -100,5 +100,5 @@ class ServerConsumer:
         else:  # 4
             rebuild = step.bytes / BYTES_PER_MS
             how = f"{rebuild:.0f} ms to load at 1 GiB/s: its load was not seen yet"
-        uses = self._watch.uses.within(step.model or "", self._clock.now_ns())
+        uses = self.watch.uses.within(step.model or "", self._clock.now_ns())
         return rebuild * uses, f"{about}{step.name}: {how}, by {uses:.2g} uses expected in ten minutes"

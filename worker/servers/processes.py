@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import psutil
 
-HeldBy = Callable[[], Mapping[int, int | None] | None]
-"""Returns what each process holds of the device; None where no source lists them."""
+HeldBy = Callable[[tuple[int, ...]], Mapping[int, int | None] | None]
+"""Returns what each of these processes holds of the device; None where no source lists them."""
 
 
 def listening_on(ports: Collection[int]) -> dict[int, psutil.Process]:
@@ -38,13 +38,12 @@ def resident_bytes(process: psutil.Process) -> int | None:
         return None
 
 
-def device_bytes(process: psutil.Process, held: Mapping[int, int | None] | None) -> int | None:
+def device_bytes(process: psutil.Process, held_by: HeldBy) -> int | None:
     """Return what a process and those that it started hold of a device, by what each process does; None if unknown."""
-    if held is None:
-        return None
     try:
-        pids = [process.pid, *(each.pid for each in process.children(recursive=True))]
+        pids = (process.pid, *(each.pid for each in process.children(recursive=True)))
     except psutil.Error:
         return None
+    held = held_by(pids) or {}
     known = [size for pid in pids if (size := held.get(pid)) is not None]
     return sum(known) if known else None

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-import psutil
-
 from protocol.vocabulary import HealthState
 from worker.backends.base import KnowsProcesses
 from worker.core.consumers import Consumer
@@ -47,6 +45,11 @@ class Servers:
             except (ValueError, WorkerError) as error:
                 log("warning", "a model server is not followed", server=spec.name, problem=str(error))
 
+    def end(self) -> None:
+        """Say what stays behind."""
+        for consumer in self._consumers:
+            consumer.watch.end()
+
     def _follow(self, spec: ServerSpec, device_id: str) -> None:
         self._core.manager.devices.info(device_id)
         opened = open_server(spec, device_id)
@@ -74,12 +77,12 @@ class Servers:
         if device_id == HOST:
             return None
 
-        def held() -> dict[int, int | None] | None:
+        def held(pids: tuple[int, ...]) -> dict[int, int | None] | None:
             backend = self._core.backends[device_id]
             if not isinstance(backend, KnowsProcesses):
                 return None
             try:
-                return backend.processes(device_id, tuple(psutil.pids()))
+                return backend.processes(device_id, pids)
             except DeviceUnavailableError:
                 return None
 

@@ -92,6 +92,16 @@ class Vllm:
         finally:
             self._orders += 1
 
+    @property
+    def asleep(self) -> str | None:
+        """Say what wakes it."""
+        slept = self._slept
+        if slept is None:
+            return None
+        if slept.name == LEVEL_1:
+            return "POST /wake_up wakes it"
+        return "POST /wake_up?tags=weights, /collective_rpc {method: reload_weights}, /wake_up?tags=kv_cache wake it"
+
     def wake(self, free_bytes: int | None) -> bool:
         """Wake it where it was put to sleep here and may be again. Returns whether it was. ServerError.
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -122,6 +122,17 @@ class ServerWatch:
         self._orders.append(model)
         self._wake.set()
 
+    def end(self) -> None:
+        """Say what stays behind: one that was put to sleep is not woken when the worker ends, for that may take minutes."""
+        how = self.server.asleep if isinstance(self.server, Sleeps) else None
+        if how is not None:
+            log(
+                "warning",
+                "a model server",
+                server=self.name,
+                said=f"it stays asleep, answering no one: {how}",
+            )
+
     def look(self) -> View:
         """Look now, and tell of what is new; for who needs to know, and for its own thread."""
         with self._looking:
@@ -238,17 +249,14 @@ class ServerWatch:
             return seen
         processes = listening_on(set(ports.values()))
         by_name = {name: processes[port] for name, port in ports.items() if port in processes}
-        held = None if self._held_by is None else self._held_by()
         return replace(
-            seen, models=tuple(self._sized_model(each, by_name.get(each.name), held) for each in seen.models)
+            seen, models=tuple(self._sized_model(each, by_name.get(each.name)) for each in seen.models)
         )
 
-    def _sized_model(
-        self, model: Served, process: psutil.Process | None, held: Mapping[int, int | None] | None
-    ) -> Served:
+    def _sized_model(self, model: Served, process: psutil.Process | None) -> Served:
         if process is None or model.size_bytes is not None:
             return model
-        size = resident_bytes(process) if self._held_by is None else device_bytes(process, held)
+        size = resident_bytes(process) if self._held_by is None else device_bytes(process, self._held_by)
         was = None if self.view.seen is None else self.view.seen.model(model.name)
         if size is not None and was is not None and was.size_bytes is not None:
             # A process's size moves with every request: a model is not recorded anew for that.

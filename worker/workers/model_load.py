@@ -1,6 +1,6 @@
 """Loading models: choose a device, hold headroom, unload what goes for it, load, commit; or roll back."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -72,8 +72,9 @@ class ModelWorker:
         self.headroom = HeadroomHolder(core, models, consumers, self.unloader, monitor, join_pieces)
         self.estimates = ModelEstimates(core.manager, launches=weights.launches)
         self._clock = core.clock
-        # Mutable: whether the worker ends, and brings nothing back any more.
+        # Mutable: whether the worker ends, and brings nothing back any more; and what is to be called then.
         self._closing = False
+        self.at_end: list[Callable[[], None]] = []
 
     def acquire(
         self, model_id: str, token: CancelToken, *, device_id: str | None = None, wait_ns: int = 0,
@@ -337,6 +338,8 @@ class ModelWorker:
     def close(self) -> None:
         """Unload everything that is not in use, and tell no one: the worker ends."""
         self._closing = True
+        for each in self.at_end:
+            each()
         self.weights.engines.close()
         self.unloader.unload_everything()
 

@@ -1,10 +1,6 @@
 """Actions in a host's own types: written and read by their JsonTypeInfo, and otherwise calls like any other."""
 
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +9,17 @@ import pytest
 
 from examples.plugins.text_embedding import make_model
 from tests.e2e.csharp.host import REPOSITORY, Make, fake, milliseconds, progress_into, sent, until, wait
-from tests.rigs.dotnet.build import build
-from tests.rigs.dotnet.fixtures import default_out
+from tests.e2e.csharp.page_program import run_page
 from tests.rigs.dotnet.toolchain import Toolchain
 
 __all__ = ["fake"]
 
-PAGE = REPOSITORY / "docs" / "plugins.md"
-PROJECT = f"""<Project Sdk="Microsoft.NET.Sdk">
-  <PropertyGroup>
-    <OutputType>Exe</OutputType><TargetFramework>net8.0</TargetFramework><LangVersion>12</LangVersion>
-    <Nullable>enable</Nullable><ImplicitUsings>enable</ImplicitUsings><TreatWarningsAsErrors>true</TreatWarningsAsErrors>
-  </PropertyGroup>
-  <ItemGroup>
-    <ProjectReference Include="{REPOSITORY}/csharp_host/src/MemoryWorker.Client/MemoryWorker.Client.csproj" />
-  </ItemGroup>
-</Project>"""
-GENERATED = """#nullable enable
-using System.Text.Json;
-using System.Text.Json.Serialization.Metadata;
-internal sealed partial class PluginJson(JsonSerializerOptions? options) : global::System.Text.Json.Serialization.JsonSerializerContext(options)
-{
-    private static readonly JsonSerializerOptions Reflected = new()
-    {
-        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
-        TypeInfoResolver = new DefaultJsonTypeInfoResolver(),
-    };
-    internal static PluginJson Default { get; } = new(null);
-    internal JsonTypeInfo<EmbedRequest> EmbedRequest => (JsonTypeInfo<EmbedRequest>)GetTypeInfo(typeof(EmbedRequest))!;
-    internal JsonTypeInfo<EmbedAnswer> EmbedAnswer => (JsonTypeInfo<EmbedAnswer>)GetTypeInfo(typeof(EmbedAnswer))!;
-    protected override JsonSerializerOptions? GeneratedSerializerOptions => Reflected;
-    public override JsonTypeInfo? GetTypeInfo(Type type) => Reflected.GetTypeInfo(type);
-}
-"""
-"""What the SDK's source generator would write; where there is an SDK, it does."""
-
 
 def test_what_the_page_shows_runs_against_the_plugin(toolchain: Toolchain, tmp_path: Path) -> None:
     """The C# in docs/plugins.md, as it stands, asks the example plugin of a real worker."""
-    [program] = re.findall(r"```csharp\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    project = tmp_path / "Embeds" / "Embeds.csproj"
-    project.parent.mkdir()
-    project.write_text(PROJECT, encoding="utf-8")
-    project.with_name("Program.cs").write_text(program, encoding="utf-8")
-    if not toolchain.sdk:
-        project.with_name("PluginJson.cs").write_text(GENERATED, encoding="utf-8")
-    build([project], default_out(), toolchain)
-    make_model(tmp_path / "models")
-    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [str(toolchain.launcher), str(default_out() / "Embeds.dll"), str(tmp_path)],
-        cwd=tmp_path.parent,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    make_model(tmp_path / "host" / "models")
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "host" / "examples")
+    done = run_page("plugins.md", "Embeds", toolchain, tmp_path, str(tmp_path / "host"))
     assert (done.returncode, done.stdout) == (0, "2 vectors of 64\n"), done.stderr
 
 

@@ -21,6 +21,9 @@ from worker.stream.work import Call
 
 CALL = Call(CancelToken(lambda: 0), lambda _completed, _total: None)
 PLUGINS = (
+    "examples/generation/full.py",
+    "examples/generation/service.py",
+    "examples/generation/templates.py",
     "examples/plugins/image_blur.py",
     "examples/plugins/note_search.py",
     "examples/plugins/text_embedding.py",

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from protocol.results import Fragmentation, Limits, PressureThresholds
 from protocol.vocabulary import INT64_MAX, OptimizationLevel, PressureLevel, Source
-from worker.core.actions import ClearCache, Defragment, EvictBytes, UnloadModel
+from worker.core.actions import ClearCache, Defragment, EvictBytes, Recommended, ReleaseMemory, UnloadModel
+from worker.core.consumers import Release
 from worker.core.errors import InvalidRequestError, OutOfMemoryError, UnsupportedError
 from worker.core.records import Readings
 from worker.policy.batches import plan_batches
@@ -209,6 +210,12 @@ def test_what_each_level_may_do() -> None:
         Defragment("d", restart=True): 1,
     }
     for action, levels in allowed.items():
-        assert [level for level in OptimizationLevel if is_allowed(action, level)] == [*OptimizationLevel][
+        row = Recommended(action, 1, 1, "", "")
+        assert [each for each in OptimizationLevel if is_allowed(row, each)] == [*OptimizationLevel][
+            3 - levels :
+        ]
+    for cost_ms, levels in ((0.0, 3), (0.2, 2)):
+        way = ReleaseMemory("d", Release("c", "cache", 1, 1, cost_ms, (), ""))
+        assert [each for each in OptimizationLevel if is_allowed(way, each)] == [*OptimizationLevel][
             3 - levels :
         ]

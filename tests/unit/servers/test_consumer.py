@@ -199,6 +199,7 @@ class Told:
     def __init__(self) -> None:
         self.seen = Seen(())
         self.woken = 0
+        self.asleep: str | None = None
         self.wakes: Callable[[], bool] = lambda: True
 
     def look(self) -> Seen:
@@ -297,3 +298,13 @@ def test_who_gave_memory_back_is_woken() -> None:
     up.look()
     up.look()
     assert up.server.woken == woken + 2
+
+
+def test_that_one_stays_asleep_is_said_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """Waking it may take minutes, for which no end waits: what wakes it is said. One that is awake is not spoken of."""
+    up = Watched()
+    up.watch.end()
+    assert capfd.readouterr().err == ""
+    up.server.asleep = "POST /wake_up wakes it"
+    up.watch.end()
+    assert "it stays asleep, answering no one: POST /wake_up wakes it" in capfd.readouterr().err

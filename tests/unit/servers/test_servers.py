@@ -272,9 +272,13 @@ def test_vllm_is_woken_by_who_put_it_to_sleep(
     (step,) = up.steps()
     tell(up.server, step)
     assert not up.wake(GIB)
+    assert isinstance(up.server, Sleeps)
+    how = up.server.asleep or ""
+    assert [each.partition(" ")[0] in how for each in orders] == [True] * len(orders)
     up.made.waiting = 1
     assert not up.wake(GIB // 2)
     assert up.wake(GIB)
+    assert up.server.asleep is None
     assert up.made.told[1:] == orders
     up.made.waiting = 0
     (again,) = up.steps()
