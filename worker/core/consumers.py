@@ -135,6 +135,8 @@ class Quote(Record):
     """Why it is not asked, whatever it offers; None where it is."""
     counted: bool = False
     """Whether what it offers counts as headroom already: it goes whenever anything is needed, and meets none of it."""
+    allocated: bool = False
+    """Whether what it offers are allocations of the ledger, so that giving them back helps below a cap of the worker's own."""
 
 
 class Release(Record):

@@ -266,6 +266,21 @@ def _alone(models: Sequence[Candidate], curves: Curves | None, wanted: int, best
     return best
 
 
+def idle_allocations(
+    quotes: Sequence[Quote], device_id: str, excluded: frozenset[str]
+) -> tuple[Release, ...]:
+    """Return what costs nothing and is in the ledger, all of it: below a cap of the worker's own it goes before any model."""
+    found = []
+    for quote in quotes:
+        offers = tuple(each for each in quote.offers if not each.cost_ms)
+        here = quote.allocated and quote.device_id == device_id and quote.silent is None
+        if here and offers and quote.consumer_id not in excluded:
+            size = sum(each.bytes for each in offers)
+            reason = f"{quote.consumer_id}: {told_bytes(size)} that are kept for the next use, and count towards the cap"
+            found.append(Release(quote.consumer_id, quote.kind, size, size, 0.0, offers, reason))
+    return tuple(found)
+
+
 def _releases(
     quotes: Sequence[Quote], taken: Taken, following: tuple[float, str] | None
 ) -> tuple[Release, ...]:

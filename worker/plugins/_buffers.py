@@ -310,6 +310,8 @@ class _OfDevice:
     """What is kept on one device: nothing of it has to be built again, so it goes first."""
 
     kind = OWNER
+    allocated = True
+    """Its blocks are in the ledger, and count towards a cap of the worker's own."""
 
     def __init__(self, buffers: Buffers, device_id: str) -> None:
         self._buffers = buffers

@@ -104,7 +104,7 @@ class Cache:
     ) -> bool:  # fmt: skip
         """Put a value."""
         item = Item(key, content_of(value), cost_ms=cost_ms, ttl_ms=ms(ttl_s), tags=tags)
-        return self._named.opened(scope).put(item).reason is None
+        return self._named.put(scope, item).reason is None
 
     def delete(
         self, scope: Pair, key: str | None = None, *, tag: str | None = None, prefix: str | None = None
@@ -144,7 +144,7 @@ class Sessions:
             yield session
             content = content_of(session.data)
             if found is None or content != found.content:
-                put = self._named.opened(scope).put(Item(session_id, content))
+                put = self._named.put(scope, Item(session_id, content))
                 if put.reason is not None:
                     raise OutOfMemoryError(f"session {session_id!r} is not kept: {put.reason}")
 

@@ -26,7 +26,7 @@ class _Searched:
         return self._named.delete(scope, key, tag, prefix)
 
     def _put(self, scope: Pair, item: Item) -> None:
-        put = self._named.opened(scope).put(item)
+        put = self._named.put(scope, item)
         if put.reason is not None:
             raise LimitExceededError(f"{item.key!r} is not stored: {put.reason}", entry_bytes=put.entry_bytes)
 

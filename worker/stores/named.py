@@ -9,11 +9,13 @@ import orjson
 from protocol.vocabulary import StoreKind
 from worker.core.sure_lock import SureLock
 from worker.core.text import size_bytes
-from worker.stores.base import Choice, Content, Form, Found, Options, Scope, Store
+from worker.stores.base import Choice, Content, Form, Found, Item, Options, Put, Scope, Store
 from worker.stores.entries import EntryKind
 from worker.stores.registry import Stores
 
 Pair = tuple[str, str]
+NAME_MAX, KEY_MAX = 256, 1024
+"""In characters, as the protocol has it."""
 
 
 class Named:
@@ -21,14 +23,14 @@ class Named:
 
     def __init__(self, stores: Stores, name: str, kind: StoreKind, options: Options) -> None:
         self.stores = stores
-        self.name = name
+        self.name = _checked(name, NAME_MAX, "a store's name")
         self.kind = kind
         self.options = options
         self._busy = _Turns()
 
     def opened(self, scope: Pair) -> Store:
         """Return a scope's store, opened if need be."""
-        of = Scope(*scope)
+        of = Scope(*(_checked(each, NAME_MAX, "a user or project") for each in scope))
         store = self.stores.find(self.name, of)
         if store is None:
             store = self.stores.open(self.name, of, self.kind, self.options).store
@@ -36,6 +38,11 @@ class Named:
             if isinstance(consumer, EntryKind):
                 consumer.max_bytes = self.options.max_bytes
         return store
+
+    def put(self, scope: Pair, item: Item) -> Put:
+        """Put an entry. ValueError for a key that no request could have."""
+        _checked(item.key, KEY_MAX, "a key")
+        return self.opened(scope).put(item)
 
     def existing(self, scope: Pair) -> Store | None:
         """Return a scope's store; one that nothing was put into is not opened for that, but where it is on disk."""
@@ -60,6 +67,14 @@ class Named:
     def turn(self, scope: Pair, key: str) -> AbstractContextManager[None]:
         """Let one at a time work with a key: ``with named.turn(scope, key)``."""
         return self._busy.turn((*scope, key))
+
+
+def _checked(name: object, most: int, what: str) -> str:
+    """Return a name that a request could have, too."""
+    if not isinstance(name, str) or not 0 < len(name) <= most:
+        said = f"not {len(name)}" if isinstance(name, str) else f"not a {type(name).__name__}"
+        raise ValueError(f"{what} has 1 to {most} characters, {said}")
+    return name
 
 
 class _Turns:

@@ -340,6 +340,7 @@ class ConsumerWorker:
                     offers,
                     silent=each.unheard if isinstance(each, AskedConsumer) else None,
                     counted=each.kind == POOL,
+                    allocated=getattr(each, "allocated", False),
                 )
             )
             found.append((each, quote))

@@ -33,6 +33,7 @@ from worker.core.records import AllocationRequest
 from worker.plugins import _buffers
 from worker.plugins._buffer_views import Buffer, keeps_storages
 from worker.plugins._buffers import KEEP_NS, OWNER, Buffers, size_class
+from worker.policy.pressure import DEFAULT_LIMITS
 from worker.telemetry.system import FixedSystemMemory
 
 GIB = 2**30
@@ -550,3 +551,24 @@ def test_a_token_that_nobody_cancels_is_made_where_none_is_given(lender: Lender)
     """A caller without a request of its own can take one."""
     with lender.take(10, token=CancelToken(lambda: 0)), lender.take(10):
         assert len(lender.rows) == 2
+
+
+def test_idle_ones_go_where_a_cap_is_what_lacks(tmp_path: Path) -> None:
+    """They are allocations, which the cap counts: an allocation that needs their bytes has them, and says so."""
+    lender = Lender(tmp_path)
+    with lender.take(8 * MIB, device="cpu"):
+        pass
+    lender.machine.manager.devices.set_limits("cpu", Limits(10 * MIB, 0, DEFAULT_LIMITS.thresholds))
+    request = AllocationRequest("cpu", 4 * MIB)
+    allocations = lender.machine.memory.allocations
+    with pytest.raises(LimitExceededError):
+        allocations.allocate("alloc-90", request, lender.machine.token())
+    made = allocations.allocate("alloc-90", request, lender.machine.token(), make_room=True)
+    (gone,) = made.released
+    assert (gone.consumer_id, gone.claimed_bytes) == ("pool:buffers:cpu", 8 * MIB)
+    assert "count towards the cap" in gone.reason
+    assert lender.rows == []
+    with pytest.raises(LimitExceededError):
+        allocations.allocate(
+            "alloc-91", AllocationRequest("cpu", 7 * MIB), lender.machine.token(), make_room=True
+        )

@@ -172,3 +172,21 @@ def test_at_most_so_many_sessions(world: World) -> None:
         assert session.created
     with chats.use(ANN, "4") as session:
         assert not session.created
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "key"),
+    [
+        ("x" * 257, ("ann", "p"), "k"),
+        ("", ("ann", "p"), "k"),
+        ("c", ("a" * 257, "p"), "k"),
+        ("c", ("ann", ""), "k"),
+        ("c", ("ann", "p"), ""),
+        ("c", ("ann", "p"), "k" * 1025),
+        ("c", ("ann", "p"), 7),
+    ],
+)
+def test_names_are_what_a_request_could_have(name: str, scope: tuple[str, str], key: Any) -> None:
+    """Whatever a plugin keeps can be asked for by ``store.*``, too."""
+    with pytest.raises(ValueError, match="characters"):
+        HostStores(World().stores).cache(name).put(scope, key, 1)
