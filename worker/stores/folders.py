@@ -63,11 +63,11 @@ class FolderLoader:
         What was done when the token ends it stays, and is not done again by the next call.
 
         Raises:
-            UnsupportedError: no root is named, or the store is none of documents.
+            UnsupportedError: no root is named.
             InvalidRequestError: the folder is none below it.
         """
         if not isinstance(store, DocumentStore):
-            raise UnsupportedError("folders are loaded into stores of kind documents")
+            raise TypeError(store)
         top = self._folder(request.folder)
         known = _known(store)
         refused: list[tuple[str, str]] = []

@@ -148,10 +148,16 @@ class Stores:
         report: Callable[[int, int], None],
     ) -> LoadedFolder:
         """Load texts into a store of documents. StoreNotFoundError; UnsupportedError for a store of another kind."""
+        store = self.get(name, scope)
+        known = self._scopes.get(scope, {}).get(name)
+        kind = StoreKind.DOCUMENTS if known is None else known.home[0]
+        if kind is not StoreKind.DOCUMENTS:
+            message = f"folders are loaded into stores of kind documents, and {name!r} is of kind {kind}"
+            raise UnsupportedError(message, store=name, kind=kind)
         from worker.stores.folders import FolderLoader  # noqa: PLC0415 - only where texts are loaded
 
         loader = FolderLoader(self._tools.documents_root, self._tools.embed)
-        return loader.load(self.get(name, scope), request, token, report)
+        return loader.load(store, request, token, report)
 
     def stats(self, name: str | None, scope: Scope) -> StoreStatsResult:
         """Return what one store, or all of a scope, hold and save. StoreNotFoundError for one that is not open."""
