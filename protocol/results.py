@@ -125,7 +125,7 @@ class UnloadedModel(Record):
     claimed_bytes: Bytes | None = None
     """What should have come back, the same as ``freed_bytes``; null where only its owner knows."""
     kept_bytes: Bytes | None = None
-    """``claimed_bytes`` less ``returned_bytes``, 0 where more came back; null where that was not measured."""
+    """``claimed_bytes`` less ``returned_bytes``, 0 where more came back, or its process ended; null where that was not measured."""
     mode: UnloadMode = UnloadMode.UNLOAD
     """How much of it went: a model that was shrunk is still loaded."""
     steps: tuple[ReleaseStep, ...] = ()

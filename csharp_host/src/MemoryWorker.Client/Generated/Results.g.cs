@@ -1438,7 +1438,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 
     private readonly long? _keptBytes;
 
-    /// <summary><c>claimed_bytes</c> less <c>returned_bytes</c>, 0 where more came back; null where that was not measured.</summary>
+    /// <summary><c>claimed_bytes</c> less <c>returned_bytes</c>, 0 where more came back, or its process ended; null where that was not measured.</summary>
     public long? KeptBytes { get => _keptBytes; init { _keptBytes = value; _assigned |= 0x2; } }
 
     private readonly UnloadMode _mode = UnloadMode.Unload;
