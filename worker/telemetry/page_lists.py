@@ -4,7 +4,7 @@ They are up to an eighth of the machine's memory, and much of what a process jus
 0 to 400 showed in ``MemAvailable``). The kernel hands them out before it refuses anything.
 """
 
-import os
+import mmap
 import re
 from pathlib import Path
 from typing import Final
@@ -25,5 +25,5 @@ def page_list_bytes(total_bytes: int, path: Path = Path("/proc/zoneinfo")) -> in
     pages = {b"managed": 0, b"count:": 0}
     for name, count in _FIELD.findall(text):
         pages[name] += int(count)
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    page_bytes = mmap.PAGESIZE
     return pages[b"count:"] * page_bytes if pages[b"managed"] * page_bytes == total_bytes else 0
