@@ -265,7 +265,7 @@ def _roles(
             roles.append(Role(name, entry.model, tuple(entry.fallbacks)))
         else:
             reason = "can't be used as a role: " + "; ".join(_below(*each) for each in wrong_keys)
-            roles.append(Role(key_of((str(name),))[:MAX_ID_CHARACTERS], "", (), reason))
+            roles.append(Role(str(name)[:MAX_ID_CHARACTERS], "", (), reason))
     return tuple(roles), problems
 
 

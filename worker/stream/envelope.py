@@ -19,7 +19,7 @@ _LIKE = 0.7
 
 
 def fault_text(fault: Mapping[str, Any]) -> str:
-    """Return pydantic's words for a fault; in JSON's own terms."""
+    """Return pydantic's words for a fault, in JSON's terms; for what its readers make of an integer above 64 bits, the limit."""
     value = fault["input"]
     if fault["type"] == "int_type" and type(value) is float and abs(value) > INT64_MAX:
         return f"Input should be an integer of 64 bits, between {-INT64_MAX - 1} and {INT64_MAX}"
