@@ -48,8 +48,14 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.CHECKSUM_MISMATCH: ErrorRule(
         "a verified transfer differed; the copy is discarded, the source kept", retryable=True
     ),
-    ErrorCode.CANCELLED: ErrorRule("rolled back: as if never asked", retryable=True),
-    ErrorCode.DEADLINE_EXCEEDED: ErrorRule("shed or rolled back: as if never asked", retryable=True),
+    ErrorCode.CANCELLED: ErrorRule(
+        "rolled back: as if never asked; a plugin's action that had begun: `executed: unknown`",
+        retryable=True,
+    ),
+    ErrorCode.DEADLINE_EXCEEDED: ErrorRule(
+        "shed or rolled back: as if never asked; a plugin's action that had begun: `executed: unknown`",
+        retryable=True,
+    ),
     ErrorCode.OVERLOADED: ErrorRule("more in flight than is admitted; `retry_after_ms`", retryable=True),
     ErrorCode.SHUTTING_DOWN: ErrorRule("draining", retryable=True),
     ErrorCode.INTERNAL_ERROR: ErrorRule(

@@ -122,9 +122,11 @@ def _talks() -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize(("page", "talk"), _talks().items(), ids=_talks())
-def test_what_a_page_has_its_reader_send(page: str, talk: list[Any]) -> None:
-    """A worker with a device answers each line of a page, one after the other, as something that it understands."""
-    with worker("--simulated-device", "64MiB") as started:
+def test_what_a_page_has_its_reader_send(page: str, talk: list[Any], tmp_path: Path) -> None:
+    """A worker with a device, and folders for files, answers each line of a page in turn as something that it understands."""
+    (tmp_path / "texts" / "site").mkdir(parents=True)
+    folders = ("--store-folder", str(tmp_path / "kept"), "--documents-root", str(tmp_path / "texts"))
+    with worker("--simulated-device", "64MiB", *folders) as started:
         for line in talk:
             reply = started.ask(line["action"], line.get("data"))
             refused = reply.get("error", {}).get("code")

@@ -12,7 +12,7 @@ from worker.app.memory import Parts
 from worker.app.options import Arguments, fail
 from worker.core.cancellation import CancelToken
 from worker.core.clock import FixedClock
-from worker.core.errors import InternalError
+from worker.core.errors import InternalError, UnsupportedError
 from worker.core.health import PartHealth
 from worker.core.records import no_report
 from worker.core.sure_lock import SureLock
@@ -64,11 +64,18 @@ class LazyStores:
                     utc_ms=lambda: int(core.clock.utc().timestamp() * 1000),
                     folder=self._folder,
                     documents_root=self._documents_root,
-                    embed=self._embed,
+                    embed=None if self._embedder is None else self._embedded,
                     tend_s=None if isinstance(core.clock, FixedClock) else _TEND_S,
                 )
                 self._made = Stores(tools)
             return self._made
+
+    def _embedded(self, texts: Sequence[str], token: CancelToken) -> Sequence[Any]:
+        if self._embed is None:  # a plugin uses documents while it is registered
+            raise UnsupportedError(
+                f"{self._embedder} makes vectors of documents once all plugins are registered"
+            )
+        return self._embed(texts, token)
 
     def health(self) -> Iterator[PartHealth]:
         """Tell whether any store is open."""

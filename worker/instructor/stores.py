@@ -147,8 +147,11 @@ class StoreHandlers:
         return _claims(params, exclusive=True), False
 
     def claims_of_stats(self, params: p.StoreStatsParams) -> Claims:
-        """Return that it reads a scope."""
-        return _scope_claims(Scope(params.user_id, params.project_id)), False
+        """Return that it waits for what was sent before it about that store, or about any of the scope."""
+        user, project = _scope_claims(Scope(params.user_id, params.project_id))
+        if params.store is None:
+            return (user, Claim(project.key, exclusive=True)), False
+        return (user, project, Claim(f"{project.key}{_part(params.store)}", exclusive=False)), False
 
     def claims_of_delete_scope(self, params: p.StoreDeleteScopeParams) -> Claims:
         """Return that nothing else goes on in the scope."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import orjson
 
+from protocol.vocabulary import Executed
 from worker.backends.isolation.codec import RemoteError
-from worker.core.errors import InternalError, WorkerError
+from worker.core.errors import CancelledError, DeadlineExceededError, InternalError, WorkerError
 from worker.core.log import log
 from worker.stream.work import Call, PluginAction
 
@@ -16,8 +17,14 @@ def guarded(run: PluginAction, action: str, plugin: str) -> PluginAction:
     """Return an action that raises only WorkerError, whatever the plugin's code raises, and whose result is written."""
 
     def guarded_run(data: dict[str, Any], call: Call) -> Any:
+        call.check()  # until here nothing was done
         try:
             result = run(data, call)
+        except (CancelledError, DeadlineExceededError) as error:
+            cut = "cancelled" if isinstance(error, CancelledError) else "the deadline passed"
+            error.message = f"{cut} while the plugin's action ran; what it did until then is done"
+            error.executed = Executed.UNKNOWN
+            raise
         except WorkerError:
             raise
         except BaseException as error:

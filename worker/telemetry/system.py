@@ -15,6 +15,7 @@ from worker.core.records import Signal, SignalKind
 from worker.telemetry.cgroup import CgroupMemory
 from worker.telemetry.commit import commitments
 from worker.telemetry.low_memory import LowMemoryNotification
+from worker.telemetry.page_lists import page_list_bytes
 from worker.telemetry.process_memory import ProcessMemory
 from worker.telemetry.stalls import MemoryStalls
 
@@ -50,7 +51,7 @@ class SystemReading(Record):
 
 
 class SystemMemory:
-    """Reads the live machine. A reading takes about 0.1 ms."""
+    """Reads the live machine. A reading takes 0.1 to 0.2 ms."""
 
     def __init__(self) -> None:
         self._process = ProcessMemory()
@@ -128,7 +129,8 @@ def _machine() -> tuple[int | None, int | None]:
         # Without the page cache, which the kernel would give back: it does not say how much that is.
         page = os.sysconf("SC_PAGE_SIZE")
         return os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
-    return memory.total, memory.available
+    kept = page_list_bytes(memory.total) if sys.platform == "linux" else 0
+    return memory.total, min(memory.total, memory.available + kept)
 
 
 def _used(name: str, limit: int, headroom: int, source: Source) -> Signal:

@@ -5,12 +5,14 @@ Memory is this process's, as the system counts it: of operations side by side ea
 take. The peak is sampled a hundred times a second while any is under way; shorter ones may be missed.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from protocol.record import Record
 from worker.core.clock import NS_PER_US
 from worker.core.errors import LimitExceededError, OperationNotFoundError
+from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition
 from worker.wiring import Core
@@ -139,8 +141,18 @@ class OperationWorker:
     def _sample(self) -> None:
         """Sample while anything is under way; idle, the thread waits and costs nothing."""
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._running)
-            self._look()
-            with self._changed:
-                self._changed.wait_for(lambda: not self._running, _SAMPLE_SECONDS)
+            try:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._running)
+                self._look()
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._running, _SAMPLE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - a thread must not end
+                _survived(error)
+
+
+def _survived(error: Exception) -> None:
+    """Go without a sample: where memory is short without a word, for that takes some."""
+    if not isinstance(error, MemoryError):
+        log("error", "an operation's memory could not be sampled", error=repr(error))
+        time.sleep(_SAMPLE_SECONDS)

@@ -172,8 +172,29 @@ def test_what_is_not_under_way_can_not_end(operation_id: str, why: str, process:
 def test_forgotten_ones_are_bounded(process: Process) -> None:
     """At most 1,024 are under way; the refusal names the oldest, and one that ends makes place."""
     operations = operations_of(History(FixedClock()), FixedClock(), process)
-    first, *_ = [operations.begin("leak") for _ in range(1024)]
+    first, *others = [operations.begin("leak") for _ in range(1024)]
     with pytest.raises(LimitExceededError, match=f"the oldest of them {first}"):
         operations.begin("one more")
     operations.end(first, failed=False)
-    operations.begin("one more")
+    for each in (*others, operations.begin("one more")):
+        operations.end(each, failed=False)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("no /proc")])
+def test_sampling_goes_on_after_a_failure(error: Exception, process: Process) -> None:
+    """A sample that can't be taken is left out; the next ones are."""
+    failing = [error]
+
+    def process_bytes() -> int | None:
+        if failing and threading.current_thread().name == "operations":
+            raise failing.pop()
+        return process()
+
+    history = History(FixedClock())
+    operations = operations_of(history, FixedClock(), process_bytes)
+    with operations.operation("a"):
+        process.bytes = 900
+        process.wait_for_looks(3)
+        process.bytes = 100
+    (row,) = history.actions(HOUR_MS)
+    assert (failing, row.peak_bytes) == ([], 800)
