@@ -125,7 +125,7 @@ class UnloadedModel(Record):
     claimed_bytes: Bytes | None = None
     """What should have come back, the same as ``freed_bytes``; null where only its owner knows."""
     kept_bytes: Bytes | None = None
-    """``claimed_bytes`` less ``returned_bytes``, 0 where more came back; null where that was not measured."""
+    """``claimed_bytes`` less ``returned_bytes``, 0 where more came back, or its process ended; null where that was not measured."""
     mode: UnloadMode = UnloadMode.UNLOAD
     """How much of it went: a model that was shrunk is still loaded."""
     steps: tuple[ReleaseStep, ...] = ()
@@ -578,9 +578,9 @@ class Holder(Record):
     """What holds memory of a device, and who alone can free it."""
 
     owner: str | None
-    """As the allocations say, or the model's id; null for neither."""
+    """As the allocations say, or the id of the model, or of the store or other consumer in the worker's process; null for none."""
     purpose: str | None
-    """As the allocations say; ``model``, ``cache``, ``unattributed`` or ``other processes`` where there are none."""
+    """As the allocations say; ``model``, a consumer's kind, ``cache``, ``unattributed`` or ``other processes`` where there are none."""
     bytes: Bytes
     allocation_count: Count | None
     """Null for what is no allocation."""
@@ -606,7 +606,7 @@ class DevicePressure(Record):
     signals: tuple[PressureSignal, ...]
     trend: PressureTrend | None
     recommended_actions: tuple[Recommendation, ...]
-    """What the worker can do about it; empty where others hold what there is."""
+    """What the worker can do about it; what its consumers would give back besides, ``memory.optimize`` says in a dry run."""
     held_by: tuple[Holder, ...]
     """What holds the device's memory, the largest 64 first."""
 

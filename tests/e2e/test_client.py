@@ -261,3 +261,13 @@ def test_a_call_cancelled_by_its_own_progress(memory: Client) -> None:
         )  # fmt: skip
     while memory.get_usage(device_id="sim:0").devices[0].allocated_bytes:
         pass  # it is being rolled back
+
+
+def test_a_number_that_json_has_not_is_refused_before_it_is_sent(memory: Client) -> None:
+    """It would be stored as null; the client goes on, however often that is."""
+    memory.store_open(store="c", kind=StoreKind.CACHE)
+    for _ in range(200):
+        with pytest.raises(ValueError, match=r"no number nan at data\.value\.a\[1\]"):
+            memory.store_put(store="c", key="k", value={"a": [None, float("nan")]})
+    assert memory.store_put(store="c", key="k", value={"a": [None, 1.5]}).stored
+    assert memory.store_get(store="c", key="k").value == {"a": [None, 1.5]}

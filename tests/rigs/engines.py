@@ -27,6 +27,10 @@ KEPT: list[mmap.mmap] = []
 """What stand-ins keep after they were closed, as some libraries do."""
 
 
+SPARE: list[mmap.mmap] = []
+"""What stand-ins took to be opened and need no more: any of them gives all of it back as it shrinks or is closed."""
+
+
 def pages(size: int) -> mmap.mmap:
     """Return memory of which every page is the process's own."""
     private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
@@ -108,6 +112,8 @@ class StandInSession:
         self.session = self
         self._say = say
         self._own = pages(say["bytes"])
+        if "spare" in say:
+            SPARE.append(pages(say["spare"]))
         self.work: list[mmap.mmap] = []
         self.device_work = 0
         self.hold(say.get("device_bytes", 0))
@@ -124,8 +130,9 @@ class StandInSession:
 
     def shrink(self) -> None:
         self.hold(-self.device_work)
-        while self.work:
-            self.work.pop().close()
+        for each in (self.work, SPARE):
+            while each:
+                each.pop().close()
         self.kv_bytes = None if self.kv_bytes is None else 0
 
     def close(self) -> None:

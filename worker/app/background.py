@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from worker.app.memory import Parts
 from worker.background.expiry import Reaper
 from worker.background.pressure_monitor import PressureMonitor
 from worker.core.cancellation import CancelToken
-from worker.policy.auto import Trigger
 from worker.stream.job_runner import JobRunner
 from worker.stream.work import Claim, Work, optimizing
+
+if TYPE_CHECKING:
+    from worker.policy.auto import Trigger
 
 
 def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
@@ -17,7 +20,7 @@ def build_reaper(parts: Parts, runner: JobRunner) -> Reaper:
     return Reaper(parts.core, parts.memory, partial(runner.submit, brief=True))
 
 
-def build_pressure_monitor(parts: Parts, runner: JobRunner, trigger: Trigger | None) -> PressureMonitor:
+def build_pressure_monitor(parts: Parts, runner: JobRunner, trigger: "Trigger | None") -> PressureMonitor:
     """Build what samples devices. It samples nothing unasked before its pace is set."""
     act: Callable[[str], None] | None = None
     if trigger is not None:

@@ -51,7 +51,6 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
     """Put the parts together. No device is sampled yet, and no probe begun."""
     core.health.add("devices", partial(device_health, core.manager))
     trends, pace = TrendWatch(core.clock), Pace(core.clock)
-    leaks = LeakWatch(core.manager, core.clock, surroundings.python_lines)
     monitor = DeviceMonitor(core, trends, pace)
     for backend in surroundings.backends(monitor.begin):
         for info in devices_of(backend):
@@ -60,11 +59,12 @@ def compose(core: Core, surroundings: Surroundings) -> Parts:
     allocations, restarts = AllocationWorker(core), RestartWorker(core, monitor)
     consumers = ConsumerWorker(core, monitor, Questions(core.clock))
     consumers.add_source(partial(pools, core))
+    leaks = LeakWatch(core.manager, core.clock, consumers.held_here, surroundings.python_lines)
     workers = Workers(
         allocations=allocations,
         transfers=TransferWorker(core, allocations),
         reclaim=ReclaimWorker(core, allocations),
-        analytics=AnalyticsWorker(core, trends, leaks),
+        analytics=AnalyticsWorker(core, trends, leaks, consumers),
         restarts=restarts,
         consumers=consumers,
         operations=OperationWorker(core, surroundings.process_bytes),

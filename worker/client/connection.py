@@ -15,6 +15,7 @@ from protocol.vocabulary import DEFAULT_MAX_INFLIGHT, PROTOCOL_VERSION, Executed
 from worker.client.calls import CallOptions, Receiver, Waiting, WorkerExitedError
 from worker.client.process import WorkerProcess
 from worker.client.values import read
+from worker.core.finite_json import json_of
 
 _SHUTDOWN_SECONDS = 10.0
 """More than a worker takes to cancel what runs (7 s) after its input has ended."""
@@ -61,13 +62,13 @@ class Connection:
     def send(self, action: str, data: dict[str, Any], options: CallOptions, receiver: Receiver) -> str:
         """Send a request; what becomes of it goes to ``receiver``. Returns its id.
 
-        Waits while as many requests are on their way as the worker admits. WorkerExitedError if it is gone; TypeError
-        for what is no JSON, and for options that are not ``CallOptions``.
+        Waits while as many requests are on their way as the worker admits. WorkerExitedError if it is gone; TypeError or
+        ValueError for what is no JSON, and TypeError for options that are not ``CallOptions``.
         """
         request_id = next(self._ids)
-        line = orjson.dumps(
+        line = json_of(
             {"request_id": request_id, "action": action, "data": data, "meta": _meta(options)},
-            option=orjson.OPT_APPEND_NEWLINE,
+            orjson.OPT_APPEND_NEWLINE,
         )  # what can't be sent fails here, and takes no other call's turn
         self._room.acquire()
         with self._lock:

@@ -154,6 +154,8 @@ class Release(Record):
     reason: str
     counted: bool = False
     """Whether it counts as headroom already."""
+    allocated: bool = False
+    """Whether it is in the ledger, and so helps below a cap of the worker's own."""
 
 
 def price_per_mib(cost_ms: float, size_bytes: int) -> float:

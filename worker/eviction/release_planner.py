@@ -277,7 +277,9 @@ def idle_allocations(
         if here and offers and quote.consumer_id not in excluded:
             size = sum(each.bytes for each in offers)
             reason = f"{quote.consumer_id}: {told_bytes(size)} that are kept for the next use, and count towards the cap"
-            found.append(Release(quote.consumer_id, quote.kind, size, size, 0.0, offers, reason))
+            found.append(
+                Release(quote.consumer_id, quote.kind, size, size, 0.0, offers, reason, allocated=True)
+            )
     return tuple(found)
 
 
@@ -319,6 +321,7 @@ def _releases(
                 tuple(offers),
                 reason,
                 quote.counted,
+                quote.allocated,
             )
         )
     return tuple(releases)

@@ -21,10 +21,10 @@ from worker.core.consumers import EXTERNAL, POOL
 from worker.core.errors import DeviceUnavailableError, ModelBusyError, OutOfMemoryError
 from worker.core.records import ModelDemand, sum_if_known
 from worker.core.shortages import patiently
-from worker.eviction.release_planner import ReleaseNeed, plan_others
+from worker.eviction.release_planner import ReleaseNeed, idle_allocations, plan_others
 from worker.interface.lazy_models import LazyModels
 from worker.policy.model_goals import bytes_to_free
-from worker.policy.pressure import worst
+from worker.policy.pressure import for_others, worst
 from worker.policy.recommendations import IDLE_NS, cheapest_first, is_allowed
 from worker.watch.device_monitor import READINGS_MAX_AGE_MS, DeviceMonitor
 from worker.wiring import Core
@@ -143,23 +143,34 @@ class Relief:
     ) -> tuple[ReleaseMemory, ...]:
         """Return what consumers would give back to bring devices to a level, or a percentage, as far as they can.
 
-        ``freed_bytes`` is what is freed of each before that.
+        ``freed_bytes`` is what is freed of each before that. What is missing only below a cap of the worker's own, idle
+        allocations of the ledger give alone: what all others hold does not count towards it.
         """
         found = list[ReleaseMemory]()
         for device_id in device_ids:
-            need = max(0, self._missing(device_id, target) - freed_bytes)
+            missing, need = (max(0, each - freed_bytes) for each in self._missing(device_id, target))
             # Models of other processes, and what is kept for reuse, go by the actions that are recommended.
             quotes = [
-                each for each in self._consumers.quotes(device_id, need) if each.kind not in {EXTERNAL, POOL}
+                each
+                for each in self._consumers.quotes(device_id, missing)
+                if each.kind not in {EXTERNAL, POOL}
             ]
-            plan = plan_others(quotes, ReleaseNeed(device_id, need, forced=True))
-            found += [ReleaseMemory(device_id, each) for each in plan.releases]
+            idle = idle_allocations(quotes, device_id, frozenset()) if missing > need else ()
+            need = max(0, need - sum(each.expected_bytes for each in idle))
+            asked = frozenset(each.consumer_id for each in idle)
+            plan = plan_others(quotes, ReleaseNeed(device_id, need, forced=True, excluded=asked))
+            found += [ReleaseMemory(device_id, each) for each in (*idle, *plan.releases)]
         return tuple(found)
 
-    def _missing(self, device_id: str, target: PressureLevel | float) -> int:
-        """Return how much has to be freed for a level, or a percentage; nothing where the pressure can't be told."""
-        headroom = self._manager.pressure.headroom(device_id)
-        return bytes_to_free(target, headroom, self.limits(device_id).thresholds) or 0
+    def _missing(self, device_id: str, target: PressureLevel | float) -> tuple[int, int]:
+        """Return how much has to be freed for a level, or a percentage, and what of that the device itself lacks.
+
+        Nothing where the pressure can't be told.
+        """
+        headroom, thresholds = self._manager.pressure.headroom(device_id), self.limits(device_id).thresholds
+        there = (headroom, for_others(headroom))
+        whole, others = (bytes_to_free(target, each, thresholds) or 0 for each in there)
+        return whole, others
 
     def release(
         self, way: ReleaseMemory, token: CancelToken, gone: Gone, why: str, *, dry_run: bool = False
@@ -172,7 +183,7 @@ class Relief:
                     wanted.consumer_id, wanted.kind, wanted.bytes, None, wanted.cost_ms, wanted.reason
                 )
             )
-        elif self._missing(device_id, PressureLevel.LOW):
+        elif self._missing(device_id, PressureLevel.LOW)[0 if wanted.allocated else 1]:
             self._consumers.release((wanted,), device_id, why, token, gone)
             self._monitor.observe((device_id,), changed=True)
 

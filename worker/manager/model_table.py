@@ -74,6 +74,8 @@ class ModelEntry:
         """Why it can't be loaded, as far as that is known before it is asked for."""
         self.measured_bytes: int | None = None
         self.measured_process_bytes: int | None = None
+        self.given_up_bytes = 0
+        """What it gave back of what it took when it was loaded: it takes that again the next time."""
         self.load_ms: int | None = None
         self.restore_ms: int | None = None
         self.footprint: Footprint | None = None
@@ -89,10 +91,16 @@ class ModelEntry:
         return self.spec.model_id
 
     @property
+    def loading_bytes(self) -> int | None:
+        """What loading it takes, without its working memory: measured, else from the header, else declared."""
+        if self.measured_bytes is not None:
+            return self.measured_bytes + self.given_up_bytes
+        return self.spec.declared_bytes if self.estimated_bytes is None else self.estimated_bytes
+
+    @property
     def known_bytes(self) -> int | None:
         """The best figure for what it takes: measured, else from the header, else declared; with its working memory."""
-        found = (self.measured_bytes, self.estimated_bytes, self.spec.declared_bytes)
-        size = next((each for each in found if each is not None), None)
+        size = self.loading_bytes
         return None if size is None else size + self._all_working_bytes
 
     @property
@@ -144,12 +152,25 @@ class ModelEntry:
         """Take another declaration over: nothing of the old one is loaded, or both load the same."""
         if _loaded_from(spec) != _loaded_from(self.spec):
             self.estimated_bytes = self.measured_bytes = self.measured_process_bytes = None
-            self.most_working_bytes = 0
+            self.most_working_bytes = self.given_up_bytes = 0
             self.state = ModelState.UNLOADED if spec.refused is None else ModelState.FAILED
             self.state_reason = spec.refused
             self.loader = _named_loader(spec)
         self.spec, self.next_spec = spec, None
         self.pinned, self.keep_alive_ns = spec.pinned, spec.keep_alive_ns
+
+    def take_over(self, footprint: Footprint) -> int:
+        """Take over what it takes in its engine's process by now. Returns by how much more that is; below 0, less."""
+        before, self.footprint = self.footprint, footprint
+        self.most_working_bytes = max(self.most_working_bytes, footprint.working_bytes)
+        if before is None:
+            return 0
+        more = (footprint.loaded_bytes or 0) - (before.loaded_bytes or 0)
+        if self.measured_bytes is not None:
+            self.measured_bytes += more
+            self.given_up_bytes -= more
+        self.measured_process_bytes = footprint.process_bytes
+        return more + footprint.working_bytes - before.working_bytes
 
     def expires_ns(self) -> int | None:
         """Return when it will have been idle for its keep-alive; None where that never ends."""

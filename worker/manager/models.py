@@ -8,6 +8,7 @@ that there is no waiting in a circle.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from protocol.vocabulary import ModelState
@@ -147,7 +148,7 @@ class ModelManager:
             entry.residence = residence
             entry.state = ModelState.LOADED
             self._manager.weights.pin(residence.device_id, residence.handle, pinned=entry.pinned)
-            entry.measured_bytes = actual_bytes
+            entry.measured_bytes, entry.given_up_bytes = actual_bytes, 0
             entry.load_count += 1
             if load_ms is not None:
                 entry.load_ms = load_ms
@@ -175,19 +176,18 @@ class ModelManager:
 
     # ---- engines ----
 
-    def measured(self, model_id: str, handle: str, footprint: Footprint) -> None:
-        """Take over what a model takes in its engine's process by now: what it grew by is part of what it is counted with."""
+    def measured(self, footprints: Mapping[str, Footprint]) -> None:
+        """Take over what models take in engines' processes by now, by handle; each is counted with all of it."""
         with self._changed:
-            entry = self._having(model_id, handle)
-            if entry is None or entry.residence is None or entry.footprint is None:
-                return
-            more = footprint.working_bytes - entry.footprint.working_bytes
-            entry.footprint = footprint
-            entry.most_working_bytes = max(entry.most_working_bytes, footprint.working_bytes)
-            place = entry.residence
-            size, actual = max(0, place.size_bytes + more), max(0, place.actual_bytes + more)
-            entry.residence = replace(place, size_bytes=size, actual_bytes=actual)
-            self._manager.weights.resize(place.device_id, handle, more, entry.working_bytes)
+            for entry in self._table:
+                place = entry.residence
+                footprint = None if place is None else footprints.get(place.handle)
+                if place is None or footprint is None or footprint == entry.footprint:
+                    continue
+                more = entry.take_over(footprint)
+                size, actual = max(0, place.size_bytes + more), max(0, place.actual_bytes + more)
+                entry.residence = replace(place, size_bytes=size, actual_bytes=actual)
+                self._manager.weights.resize(place.device_id, place.handle, more, entry.working_bytes)
             self._changed.notify_all()
 
     def lost(self, handles: frozenset[str], why: str) -> tuple[tuple[ModelEntry, Residence], ...]:
@@ -276,6 +276,14 @@ class ModelManager:
                 if entry.in_use == 1:
                     self._memories.leased(entry, DecisionKind.LEASE)
                 self.let_go(model_id, handle)
+
+    def lease_again(self, model_id: str, handle: str) -> Callable[[], None]:
+        """Lease a model that is leased once more, for work that goes on without its caller. Returns what ends that."""
+        with self._changed:
+            entry = self._having(model_id, handle)
+            if entry is not None:
+                entry.in_use += 1
+        return partial(self.release, model_id, handle)
 
     def let_go(self, model_id: str, handle: str) -> None:
         """End a hold."""

@@ -8,8 +8,8 @@ from worker.core.records import AllocationRequest, Readings, Signal
 from worker.manager.devices import NO_READINGS, Device, DeviceTable, utilization_percentage
 from worker.policy.admission import can_ever_fit, left_bytes, missing_below_cap, missing_bytes
 from worker.policy.holders import unattributed_bytes
-from worker.policy.levels import as_signals, budget_signal, is_another_demotion, settle_all
-from worker.policy.pressure import Headroom, LedgerTotals, headroom, level_of, within, worst
+from worker.policy.levels import BUDGET_USED, as_signals, budget_signal, is_another_demotion, settle_all
+from worker.policy.pressure import Headroom, LedgerTotals, for_others, headroom, level_of, within, worst
 
 
 class BudgetChange(Record):
@@ -95,6 +95,17 @@ class PressureTable:
         """Return a device's pressure level: the worst of its signals', each held so that it does not flap."""
         with self._lock:
             return self._level(self._devices.get(device_id))
+
+    def level_for_others(self, device_id: str) -> PressureLevel:
+        """Return a device's level for those whose memory does not count towards the worker's own cap: without it."""
+        with self._lock:
+            device = self._devices.get(device_id)
+            level, there = self._level(device), self.headroom_of(device)
+            if there.uncapped_bytes == there.total_bytes:
+                return level
+            percentage = for_others(there).pressure_percentage
+            others = [held.level for name, held in device.held.items() if name != BUDGET_USED]
+            return worst([level_of(percentage, device.limits.thresholds), *others])
 
     def level_now(self, device_id: str) -> PressureLevel:
         """Return what the budget alone says at this moment, nothing held: for before and after of an action."""

@@ -1,6 +1,6 @@
 """What holds a device's memory, and who alone can free it. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from protocol.record import Record
 from protocol.results import Holder
@@ -20,6 +20,14 @@ class HeldModel(Record):
     freed_by: FreedBy
 
 
+class HeldConsumer(Record):
+    """What a consumer in this process holds of a device, by its own word, beside the ledger."""
+
+    consumer_id: str
+    kind: str
+    size_bytes: int
+
+
 class Suspects(Record):
     """What looks like a leak on a device."""
 
@@ -32,13 +40,21 @@ class Suspects(Record):
 def holders(
     allocations: Iterable[Allocation],
     models: Iterable[HeldModel],
+    consumers: Sequence[HeldConsumer],
     readings: Readings,
     unattributed: int | None,
     suspects: Suspects,
     now_ns: int,
 ) -> tuple[Holder, ...]:
-    """Return what holds memory, the largest first: allocations by owner and purpose, models, and all others."""
-    found = [*_allocations(allocations, suspects, now_ns), *_others(readings, unattributed, suspects)]
+    """Return what holds memory, the largest first: allocations by owner and purpose, models, consumers, and all others."""
+    unexplained = unexplained_bytes(unattributed, consumers)
+    found = [*_allocations(allocations, suspects, now_ns), *_others(readings, unexplained, suspects)]
+    found += [
+        Holder(
+            each.consumer_id, each.kind, each.size_bytes, None, None, suspected=False, freed_by=FreedBy.WORKER
+        )
+        for each in consumers
+    ]
     found += [
         Holder(each.model_id, "model", each.size_bytes, None, None, suspected=False, freed_by=each.freed_by)
         for each in models
@@ -77,6 +93,13 @@ def _others(readings: Readings, unattributed: int | None, suspects: Suspects) ->
     yield from row("unattributed", unattributed, FreedBy.PROCESS_END, suspected=suspects.process)
     if readings.used_bytes is not None and process is not None:
         yield from row("other processes", max(0, readings.used_bytes - process), FreedBy.OTHER_PROCESS)
+
+
+def unexplained_bytes(unattributed: int | None, consumers: Iterable[HeldConsumer]) -> int | None:
+    """Return what not even consumers in this process account for, of what ledger, models and caches do not explain."""
+    if unattributed is None:
+        return None
+    return max(0, unattributed - sum(each.size_bytes for each in consumers))
 
 
 def unattributed_bytes(readings: Readings, object_bytes: int) -> int | None:

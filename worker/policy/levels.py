@@ -31,6 +31,9 @@ SWAP_WORST = PressureLevel.MODERATE
 """A swap that is full holds what no caller asked for lately: by itself it is no emergency."""
 
 
+BUDGET_USED = "budget_used_percentage"
+"""The signal of use against the budget, which a cap may be."""
+
 _FALLING = (PressureLevel.LOW, PressureLevel.MODERATE, PressureLevel.HIGH)
 _NEVER_CLEAR = (None, None, None)
 
@@ -133,4 +136,4 @@ def budget_signal(percentage: float | None, source: Source | None) -> tuple[Sign
     """Return use against the budget as a signal; nothing where it can't be told."""
     if percentage is None or source is None:
         return ()
-    return (Signal("budget_used_percentage", percentage, source),)
+    return (Signal(BUDGET_USED, percentage, source),)

@@ -37,6 +37,8 @@ class Headroom(Record):
     available_bytes: int | None
     """What one allocation can get: less than the total where memory is in pieces."""
     pressure_percentage: float | None
+    uncapped_bytes: int | None
+    """What the device itself has, whatever the cap; None where it can't be told."""
 
 
 class LedgerTotals(Record):
@@ -69,14 +71,10 @@ def headroom(readings: Readings, limits: Limits, ledger: LedgerTotals) -> Headro
         if budget is None or limits.limit_bytes < budget:
             budget, source = limits.limit_bytes, Source.CONFIG
     # 3
-    headrooms = [] if hardware is None else [max(0, hardware - limits.reserve_bytes)]
-    headrooms += [] if below_cap is None else [below_cap]
-    total = min(headrooms, default=None)
+    uncapped = None if hardware is None else max(0, hardware - limits.reserve_bytes)
+    total = min((each for each in (uncapped, below_cap) if each is not None), default=None)
     available = None if total is None else min(total, largest)
     # 4
-    percentage = None
-    if budget is not None and total is not None:
-        percentage = round(100 * (1 - min(1.0, total / budget)), 3) if budget else 100.0
     return Headroom(
         budget_bytes=budget,
         budget_source=source,
@@ -84,8 +82,21 @@ def headroom(readings: Readings, limits: Limits, ledger: LedgerTotals) -> Headro
         unreserved_bytes=min(hardware or 0, largest),
         total_bytes=total,
         available_bytes=available,
-        pressure_percentage=percentage,
+        pressure_percentage=_percentage(total, budget),
+        uncapped_bytes=uncapped,
     )
+
+
+def _percentage(total: int | None, budget: int | None) -> float | None:
+    if budget is None or total is None:
+        return None
+    return round(100 * (1 - min(1.0, total / budget)), 3) if budget else 100.0
+
+
+def for_others(found: Headroom) -> Headroom:
+    """Return the headroom that others than the worker's own models and allocations can add to: its cap is none of theirs."""
+    total = found.uncapped_bytes
+    return replace(found, total_bytes=total, pressure_percentage=_percentage(total, found.budget_bytes))
 
 
 def within(own: Headroom, other: Headroom) -> Headroom:
@@ -97,6 +108,9 @@ def within(own: Headroom, other: Headroom) -> Headroom:
         unreserved_bytes=min(own.unreserved_bytes, other.unreserved_bytes),
         total_bytes=min(own.total_bytes, other.total_bytes),
         available_bytes=min(own.available_bytes, other.total_bytes),
+        uncapped_bytes=min(
+            (each.uncapped_bytes for each in (own, other) if each.uncapped_bytes is not None), default=None
+        ),
     )
 
 

@@ -11,8 +11,9 @@ from protocol.store_results import StoreEntry, StoreFigures
 from protocol.vocabulary import StoreKind, StorePreset, VectorMetric
 from worker.plugins import CancelToken, Consumers, Holding, Offer
 
-PERSISTENT, SCRATCH = ".store", ".spill"
-"""Ends of files' names: of what is there again after a restart, and of what is no store's any more then."""
+PERSISTENT, SCRATCH, MAKING = ".store", ".spill", ".making"
+"""Ends of files' names: of what is there again after a restart, of what is no store's any more then, and of either
+before it is whole."""
 
 
 def named(file: Path, end: str) -> Path:

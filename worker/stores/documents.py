@@ -3,14 +3,14 @@
 The words' index is in memory and made of the texts when it is first needed, so that it can go when memory is short.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 
 import orjson
 
 from protocol.vocabulary import StoreKind
 from worker.core.cancellation import CancelToken
-from worker.plugins import InvalidRequestError
-from worker.stores.base import Content, Embed, Form, Hit, Item, Options, Put, Question, Tools
+from worker.plugins import InvalidRequestError, UnsupportedError
+from worker.stores.base import Content, Embed, Form, Hit, Item, Options, Put, Question, Tools, Vector
 from worker.stores.index import EntryStore
 from worker.stores.kept import KeptStore
 from worker.stores.text_index import TextIndex
@@ -42,7 +42,8 @@ class DocumentStore(VectorStore):
 
     def put_all(self, items: Sequence[Item], embed: Embed | None, token: CancelToken) -> str | None:
         """Store texts, with vectors of them where there is something that makes some. Returns why one was not stored."""
-        vectors = [None] * len(items) if embed is None else embed([text_of(i.content) for i in items], token)
+        texts = [text_of(each.content) for each in items]
+        vectors = [None] * len(items) if embed is None else self._embedded(embed, texts, token)
         for item, vector in zip(items, vectors, strict=True):
             put = self.put(Item(item.key, item.content, vector=vector, tags=item.tags))
             if put.reason is not None:
@@ -67,7 +68,7 @@ class DocumentStore(VectorStore):
             rankings.append(self._indexed().search(question.text, depth, among))
             embed = self._embed
             if embed is not None and self._dimensions is not None:
-                (vector,) = embed([question.text], CancelToken(self._kind.now_ns))
+                (vector,) = self._embedded(embed, [question.text], CancelToken(self._kind.now_ns))
         if vector is not None:
             rankings.append(self._nearest(vector, depth, list(among)))
         found = merged(rankings)[: question.limit]
@@ -89,6 +90,18 @@ class DocumentStore(VectorStore):
     def _embed(self) -> Embed | None:
         kind = self._kind
         return kind.embed if isinstance(kind, Documents) else None
+
+    def _embedded(self, embed: Embed, texts: Sequence[str], token: CancelToken) -> Sequence[Vector]:
+        """Return vectors of texts. UnsupportedError where they can't be compared with those of the store."""
+        vectors, has = embed(texts, token), self._dimensions
+        for made in (len(each) for each in vectors if isinstance(each, Sized)):
+            if has not in {None, made}:
+                message = (
+                    f"--documents-embedder makes vectors of {made} dimensions, and {self._name!r} has such of {has}, of"
+                    " another embedder: clear it by store.clear, and load it again"
+                )
+                raise UnsupportedError(message, store=self._name, dimensions=has, embedder_dimensions=made)
+        return vectors
 
     def _indexed(self) -> TextIndex:
         """Return the words, indexed now where they were not."""

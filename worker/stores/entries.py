@@ -231,10 +231,10 @@ def _held(store: EntryStore) -> int:
 
 
 def _in_parts(cheapest: Iterator[_Cheap], need_bytes: int) -> Iterator[Offer]:
-    """Put entries together into few offers: the first an eighth of the need, the last half of it."""
+    """Put entries together into few offers: the first an eighth of the need, but a MiB at least, the last half of it."""
     part: list[_Cheap] = []
     size = reached = 0
-    goal = need_bytes >> (_PARTS - 1)
+    goal = max(MIB, need_bytes >> (_PARTS - 1))
     for each in cheapest:
         part.append(each)
         size += each.bytes
@@ -252,5 +252,5 @@ def _in_parts(cheapest: Iterator[_Cheap], need_bytes: int) -> Iterator[Offer]:
 
 def _offer(part: list[_Cheap], size: int) -> Offer:
     cost = sum(each.cost_ms for each in part)
-    words = f"{len(part)} entries that are the cheapest to make again"
-    return Offer(size, cost, words, divisible=True, tag=tuple(part))
+    # No count: who puts several of these together tells the words of one for all of them.
+    return Offer(size, cost, "entries that are the cheapest to make again", divisible=True, tag=tuple(part))

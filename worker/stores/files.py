@@ -7,7 +7,7 @@ its name need not be one that a request gave: names are digests.
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import orjson
 from protocol.vocabulary import VectorMetric
 from worker.core.sure_lock import SureLock
 from worker.plugins import OutOfMemoryError, UnsupportedError
-from worker.stores.base import Content, Form, Home, Options, Row, Scope
+from worker.stores.base import MAKING, Content, Form, Home, Options, Row, Scope
 
 FORMAT = 1
 """Of the tables below. A file of a later one is refused, and stays as it is."""
 _APPLICATION = 0x4D57_5354
+_MAGIC = b"SQLite format 3\0"
+_PAGE_BYTES = 4096
 _BESIDE = ("-wal", "-shm", "-journal")
 _IDLE_S = 30.0
 _CACHE_KIB = 256
@@ -186,8 +188,7 @@ class StoreFile:
 
     def _remove(self) -> None:
         self._close()
-        for path in _parts(self.path):
-            path.unlink(missing_ok=True)
+        _unlink(self.path)
 
 
 class ScratchFile(StoreFile):
@@ -236,37 +237,59 @@ class _Transaction:
 
 def described(path: Path) -> tuple[dict[str, str], int]:
     """Return what a file says that it is, and how many entries are in it. UnsupportedError where it says nothing."""
-    with closing(_connected(path, {})) as connection:
+    with closing(_reached(path)) as connection, _said(path):
+        _check_format(connection, path)
+        if _unfinished(connection):
+            raise UnsupportedError(f"{path} is unfinished: nothing was stored in it yet")
         about = {
-            name: value
+            name: orjson.loads(value)
             for name, value in connection.execute("SELECT name, value FROM about")
             if name != "options"
         }
-        count = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
-    return {name: orjson.loads(value) for name, value in about.items()}, count
+        return about, connection.execute("SELECT count(*) FROM entries").fetchone()[0]
 
 
 def _connected(path: Path, about: dict[str, str]) -> sqlite3.Connection:
-    connection = None
+    """Return a connection to a store's file, which is made where there is none, or an unfinished one."""
+    if not path.exists() or _cut_short(path):
+        _make(path, about)
+    connection = _reached(path)
     try:
+        with _said(path):
+            _check_format(connection, path)
+            if _unfinished(connection):
+                connection.close()
+                _make(path, about)
+                connection = _reached(path)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_size_limit = 1048576")
+            _check(connection, about, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _reached(path: Path) -> sqlite3.Connection:
+    """Return a connection to a file as it is. It writes nothing by itself."""
+    with _said(path), ExitStack() as failed:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        failed.callback(connection.close)
         # First of all: whoever has it alone needs no file of shared memory, for which a full disk has no room.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA synchronous = NORMAL")
-        _check_format(connection, path)
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            _make(connection, about)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA journal_size_limit = 1048576")
-        _check(connection, about, path)
-    except BaseException as error:
-        if connection is not None:
-            connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise _refused(error, path) from error
-        raise
-    return connection
+        failed.pop_all()
+        return connection
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Have what SQLite finds wrong with a file said as this module says it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _refused(error, path) from error
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -277,17 +300,44 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         raise UnsupportedError(message, format=version)
 
 
-def _make(connection: sqlite3.Connection, about: dict[str, str]) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-    statements = [each for each in _TABLES.split(";") if each.strip()]
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in statements:
-        connection.execute(statement)
-    for name, value in about.items():
-        _say(connection, name, value)
-    connection.execute(f"PRAGMA user_version = {FORMAT}")
-    connection.execute("COMMIT")
+def _cut_short(path: Path) -> bool:
+    """Tell whether a file ends before its first page does: there is nothing in it."""
+    with path.open("rb") as file:
+        begun = file.read(_PAGE_BYTES)
+    return len(begun) < _PAGE_BYTES and begun[: len(_MAGIC)] == _MAGIC[: len(begun)]
+
+
+def _unfinished(connection: sqlite3.Connection) -> bool:
+    """Tell whether a file was never made whole: it has no tables, or says nothing about itself and has no entries."""
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+        return True
+    (empty,) = connection.execute(
+        "SELECT NOT EXISTS (SELECT 1 FROM about) AND NOT EXISTS (SELECT 1 FROM entries)"
+    ).fetchone()
+    return bool(empty)
+
+
+def _make(path: Path, about: dict[str, str]) -> None:
+    """Make a file under another name, and give it its own when it is whole: whatever ends this leaves none, or all of it."""
+    new = path.with_name(path.name + MAKING)
+    _unlink(new)
+    try:
+        with _said(path), closing(_reached(new)) as connection:
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in filter(str.strip, _TABLES.split(";")):
+                connection.execute(statement)
+            for name, value in about.items():
+                _say(connection, name, value)
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute("COMMIT")
+        _unlink(path)  # with its journals: one that is left would be taken for the new file's
+        new.replace(path)
+    except BaseException:
+        _unlink(new)
+        raise
 
 
 def _check(connection: sqlite3.Connection, about: dict[str, str], path: Path) -> None:
@@ -310,6 +360,11 @@ def _refused(error: sqlite3.Error, path: Path) -> OutOfMemoryError | Unsupported
             f"{path} is in use by another process: each worker needs a --store-folder of its own"
         )
     return UnsupportedError(f"{path} can't be used as a store's file, and stays as it is: {error}")
+
+
+def _unlink(path: Path) -> None:
+    for each in _parts(path):
+        each.unlink(missing_ok=True)
 
 
 def _parts(path: Path) -> Iterator[Path]:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker.core.log import log
-from worker.plugins import OutOfMemoryError, UnsupportedError
-from worker.stores.base import PERSISTENT, SCRATCH, Home, Scope
+from worker.plugins import UnsupportedError
+from worker.stores.base import MAKING, PERSISTENT, SCRATCH, Home, Scope
 from worker.stores.files import described
 
 _DIGEST = 32
@@ -35,9 +35,10 @@ class StoreFolder:
         except (OSError, sqlite3.Error) as error:
             message = f"--store-folder {root} can't be used, or another worker uses it: {error}"
             raise UnsupportedError(message, folder=str(root)) from error
-        for left in root.glob(f"*/*/*{SCRATCH}*"):
-            with suppress(OSError):
-                left.unlink()
+        for end in (SCRATCH, MAKING):
+            for left in root.glob(f"*/*/*{end}*"):
+                with suppress(OSError):
+                    left.unlink()
 
     def file(self, scope: Scope, home: Home) -> Path:
         """Return where a store's file is, without the end of its name."""
@@ -51,11 +52,10 @@ class StoreFolder:
         for path in sorted(folder.glob(f"**/*{PERSISTENT}")):
             try:
                 about, count = described(path)
-            except (UnsupportedError, OutOfMemoryError) as error:
-                log("warning", "a store's file is deleted unread", problem=error.message)
-            else:
                 names.append(about["store"])
                 entries += count
+            except Exception as error:  # noqa: BLE001 - whatever is in a file, it goes, and the others too
+                log("warning", "a store's file is deleted unread", problem=str(error))
         if folder.is_dir():
             size = sum(each.stat().st_size for each in _files(folder))
             shutil.rmtree(folder)

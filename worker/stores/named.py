@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from math import inf
 from typing import Any
 
 import orjson
 
 from protocol.vocabulary import StoreKind
+from worker.core.finite_json import json_of
 from worker.core.sure_lock import SureLock
 from worker.core.text import size_bytes
 from worker.stores.base import Choice, Content, Form, Found, Item, Options, Put, Scope, Store
@@ -30,7 +32,7 @@ class Named:
 
     def opened(self, scope: Pair) -> Store:
         """Return a scope's store, opened if need be."""
-        of = Scope(*(_checked(each, NAME_MAX, "a user or project") for each in scope))
+        of = _scope(scope)
         store = self.stores.find(self.name, of)
         if store is None:
             store = self.stores.open(self.name, of, self.kind, self.options).store
@@ -46,7 +48,7 @@ class Named:
 
     def existing(self, scope: Pair) -> Store | None:
         """Return a scope's store; one that nothing was put into is not opened for that, but where it is on disk."""
-        of = Scope(*scope)
+        of = _scope(scope)
         store = self.stores.find(self.name, of)
         if store is None and self.options.persist and self.stores.on_disk(of, (self.kind, self.name)):
             store = self.opened(scope)
@@ -66,7 +68,15 @@ class Named:
 
     def turn(self, scope: Pair, key: str) -> AbstractContextManager[None]:
         """Let one at a time work with a key: ``with named.turn(scope, key)``."""
-        return self._busy.turn((*scope, key))
+        return self._busy.turn((*_scope(scope), key))
+
+
+def _scope(scope: object) -> Scope:
+    """Return a scope that a request could have, too."""
+    if not isinstance(scope, tuple | list) or len(scope) != 2:  # noqa: PLR2004 - a pair
+        raise ValueError(f"a scope is a pair, (user, project), not {scope!r}")
+    user, project = scope
+    return Scope(_checked(user, NAME_MAX, "a user"), _checked(project, NAME_MAX, "a project"))
 
 
 def _checked(name: object, most: int, what: str) -> str:
@@ -105,21 +115,29 @@ class _Turns:
 def options_of(
     size: int | str | None, ttl_s: float | None, max_entries: int | None, *, persist: bool
 ) -> Options:
-    """Return options from sizes and times as people say them. ValueError for what is no size."""
+    """Return options from sizes and times as people say them. ValueError for what none can be."""
     most = size_bytes(size) if isinstance(size, str) else size
+    for said, number in (("bytes", most), ("max_entries", max_entries)):
+        if number is not None and number < 1:
+            raise ValueError(f"{said} is at least 1, not {number}; leave it out for the kind's own")
     return Options(max_bytes=most, ttl_ms=ms(ttl_s), max_entries=max_entries, persist=persist or None)
 
 
 def ms(seconds: float | None) -> int | None:
-    """Return seconds in milliseconds, at least one."""
+    """Return seconds in milliseconds, at least one. ValueError for what is no time."""
+    if seconds is not None and not 0 < seconds < inf:
+        raise ValueError(f"ttl_s is above 0, not {seconds}; leave it out for the store's own")
     return None if seconds is None else max(1, round(seconds * 1000))
 
 
 def content_of(value: Any) -> Content:
-    """Return a value as it is stored: bytes as they are, others as JSON. TypeError for what is neither."""
+    """Return a value as it is stored: bytes as they are, others as JSON. TypeError for what is neither.
+
+    ValueError for a number that JSON has not: NaN, and what is infinite.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         return Content(bytes(value), Form.BYTES)
-    return Content(orjson.dumps(value))
+    return Content(json_of(value))
 
 
 def value_of(content: Content) -> Any:

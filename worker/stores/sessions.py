@@ -12,7 +12,7 @@ import orjson
 
 from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_S
-from worker.plugins import Holding, Offer
+from worker.plugins import Holding, LimitExceededError, Offer
 from worker.stores.base import SCRATCH, Content, EntryFile, Form, Item, Put, Scope, named
 from worker.stores.entries import EntryKind
 from worker.stores.entry import Entry
@@ -28,7 +28,10 @@ class SessionPool(EntryStore):
     """The sessions of one scope."""
 
     def put(self, item: Item) -> Put:
-        """Store a session; of its history the oldest is cut off where it is too long."""
+        """Store a session; of its history the oldest is cut off where it is too long.
+
+        LimitExceededError where the newest message alone is longer than a history may be.
+        """
         return super().put(replace(item, content=trimmed(item.content, HISTORY_BYTES)))
 
     def offers(self, need_bytes: int, now_ns: int) -> tuple[Offer, ...]:
@@ -87,7 +90,10 @@ def _last_used(entry: Entry) -> int:
 
 
 def trimmed(content: Content, most_bytes: int) -> Content:
-    """Return a session with the newest of its ``history`` that has at most so many bytes of JSON; others as they are."""
+    """Return a session with the newest of its ``history`` that has at most so many bytes of JSON; others as they are.
+
+    LimitExceededError where that would be none of it.
+    """
     if content.form is not Form.JSON or len(content.data) <= most_bytes:
         return content
     value: Any = orjson.loads(content.data)
@@ -99,5 +105,10 @@ def trimmed(content: Content, most_bytes: int) -> Content:
         if left < 0:
             break
         kept.append(each)
+    if value["history"] and not kept:
+        size = len(orjson.dumps(value["history"][-1]))
+        message = f"the newest message of its history takes {size} bytes of JSON, and a history may have {most_bytes}"
+        message += ": store what is long elsewhere, and its key here; the session is as it was"
+        raise LimitExceededError(message, entry_bytes=size, limit_bytes=most_bytes)
     value["history"] = kept[::-1]
     return Content(orjson.dumps(value))

@@ -1,7 +1,7 @@
 """What looks like a leak: owners, the process and lines of Python whose low-water mark keeps rising."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from protocol.record import Record
 from protocol.results import SuspectedLeak
@@ -11,6 +11,7 @@ from worker.core.records import HOST, Allocation
 from worker.core.sure_lock import SureLock
 from worker.manager.manager_memory import MemoryManager
 from worker.policy.growth import Growth, growth
+from worker.policy.holders import HeldConsumer, unexplained_bytes
 from worker.watch.low_water import LowWaterMarks
 
 SAMPLE_NS = 2 * NS_PER_S
@@ -45,10 +46,15 @@ class LeakWatch:
         self,
         manager: MemoryManager,
         clock: Clock,
+        held_here: Callable[[str], Iterable[HeldConsumer]],
         python_lines: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """``python_lines`` tells the bytes of Python objects by the line that made them; None where not traced."""
+        """``held_here`` tells what consumers in this process hold of a device, which is explained.
+
+        ``python_lines`` tells the bytes of Python objects by the line that made them; None where not traced.
+        """
         self._manager = manager
+        self._held_here = held_here
         self._python_lines = python_lines
         self._clock = clock
         self._lock = SureLock()
@@ -102,7 +108,8 @@ class LeakWatch:
 
     def _unexplained(self, device_id: str) -> int | None:
         """Return what the process takes beyond what is explained; None where the readings are not exact."""
-        return self._manager.pressure.unattributed_bytes(device_id)
+        unattributed = self._manager.pressure.unattributed_bytes(device_id)
+        return unexplained_bytes(unattributed, self._held_here(device_id))
 
     def _add(self, sizes: dict[Subject, int], now: int) -> None:
         if len(sizes) > _SUBJECTS_MAX:

@@ -21,12 +21,13 @@ from worker.policy.recommendations import cheapest_first, recommend
 from worker.watch.leaks import LeakWatch
 from worker.watch.trends import TrendWatch
 from worker.wiring import Core
+from worker.workers.consumers import ConsumerWorker
 
 
 class AnalyticsWorker:
     """Answers from the manager's numbers and the history."""
 
-    def __init__(self, core: Core, trends: TrendWatch, leaks: LeakWatch) -> None:
+    def __init__(self, core: Core, trends: TrendWatch, leaks: LeakWatch, consumers: ConsumerWorker) -> None:
         self._manager = core.manager
         self._history = core.history
         self._clock = core.clock
@@ -34,6 +35,7 @@ class AnalyticsWorker:
         self._started_seconds = core.clock.utc().timestamp() - core.history.uptime_ns() / NS_PER_S
         self._trends = trends
         self._leaks = leaks
+        self._consumers = consumers
 
     def status(self, device_id: str, *, allocations: bool, usage: bool, fragmentation: bool) -> DeviceStatus:
         """Return where a device's memory is."""
@@ -82,7 +84,8 @@ class AnalyticsWorker:
         readings = self._manager.samples.latest(device_id) or NO_READINGS
         allocations = self._manager.allocations.all(device_id)
         unattributed = unattributed_bytes(readings, self._manager.usage.object_bytes(device_id))
-        return holders(allocations, models, readings, unattributed, suspects, self._clock.now_ns())
+        consumers = self._consumers.held_here(device_id)
+        return holders(allocations, models, consumers, readings, unattributed, suspects, self._clock.now_ns())
 
     def pressure(self, device_id: str, models: tuple[HeldModel, ...]) -> DevicePressure:
         """Return how close a device is to running out. What would help is for who answers to add."""

@@ -29,9 +29,11 @@ from worker.core.errors import (
 )
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
 from worker.core.log import log
+from worker.core.records import HOST
 from worker.core.sure_lock import SureLock
 from worker.manager.consumer_table import Registration
-from worker.policy.pressure import SEVERITY
+from worker.policy.holders import HeldConsumer
+from worker.policy.pressure import SEVERITY, for_others
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 from worker.workers.gone import Gone
@@ -130,6 +132,18 @@ class ConsumerWorker:
         """Return what all of them offer on a device, or on all. Without any lock: what it calls may be slow."""
         return tuple(quote for _, quote in self._quoted(device_id, need_bytes))
 
+    def held_here(self, device_id: str) -> tuple[HeldConsumer, ...]:
+        """Return what consumers that were added hold in this process beside the ledger: nothing on other devices."""
+        if device_id != HOST:
+            return ()
+        with self._lock:
+            added = tuple(self._added.values())
+        here = (
+            each for each in added if each.device_id == device_id and not getattr(each, "allocated", False)
+        )
+        held = ((each, self._held_bytes(each)) for each in here)
+        return tuple(HeldConsumer(each.consumer_id, each.kind, size) for each, size in held if size)
+
     def status(self, device_ids: tuple[str, ...], kind: str | None) -> tuple[ConsumerStatus, ...]:
         """Return the consumers of these devices as they are listed: models, then pools and all others, the host's last."""
         here = (each for source in self._listed for each in source(None))
@@ -170,8 +184,11 @@ class ConsumerWorker:
         self._core.events.publish(ReleaseRequested(consumer_id, size_bytes, limit, reason, wait_ms))
 
     def tend(self, device_id: str) -> None:
-        """Keep consumers from growing while a device is under high pressure, and raise their limits once it is calm."""
-        level = self._manager.pressure.level(device_id)
+        """Keep consumers from growing while a device is under high pressure, and raise their limits once it is calm.
+
+        What is short only below a cap of the worker's own is no concern of theirs.
+        """
+        level = self._manager.pressure.level_for_others(device_id)
         tight = SEVERITY[level] >= SEVERITY[PressureLevel.HIGH]
         spare = 0 if tight else self._spare_bytes(device_id)
         for consumer_id, held, tell in self._limited(device_id):
@@ -205,7 +222,7 @@ class ConsumerWorker:
 
     def _spare_bytes(self, device_id: str) -> int:
         """Return what can be used of a device before its pressure is moderate; 0 where that can't be told."""
-        headroom = self._manager.pressure.headroom(device_id)
+        headroom = for_others(self._manager.pressure.headroom(device_id))
         if headroom.budget_bytes is None or headroom.pressure_percentage is None:
             return 0
         moderate = self._manager.devices.limits(device_id).thresholds.moderate

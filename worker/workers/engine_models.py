@@ -5,6 +5,7 @@ Nothing of engines is imported before the first model of one is loaded.
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from protocol.results import Eviction
@@ -81,15 +82,18 @@ class EngineModels:
         """Do work where a model is, and take over what it takes after it. Raises what the work raises; OutOfMemoryError; EngineLostError."""
         from worker.backends.engines.pool import NoMemoryError, WorkLostError  # noqa: PLC0415 - see above
 
+        lease = partial(self._models.lease_again, model_id, residence.handle)
         try:
-            return self._engines.work(residence.handle, work, token, report)
+            return self._engines.work(residence.handle, work, token, report, lease)
         except WorkLostError as error:
             raise _lost(model_id, residence, str(error)) from error
         except NoMemoryError as error:
             message = f"work on model {model_id!r} failed: {error}"
             raise OutOfMemoryError(message, device_id=residence.device_id, requested_bytes=None) from error
         finally:
-            self._measure(model_id, residence)
+            footprint = self._engines.footprint(residence.handle)
+            if footprint is not None:
+                self._models.measured({residence.handle: footprint})
 
     def shrink(self, model_id: str, residence: Residence) -> Receipt:
         """Have a model's engine give back what it keeps beside it. EngineLostError."""
@@ -100,11 +104,13 @@ class EngineModels:
         except WorkLostError as error:
             raise _lost(model_id, residence, str(error)) from error
         finally:
-            self._measure(model_id, residence)
+            self._models.measured(self._engines.footprints())
 
     def unload(self, residence: Residence) -> Receipt:
         """Give a model up, by as many steps as bring its memory back."""
-        return replace(self._engines.unload(residence.handle), claimed_bytes=residence.size_bytes)
+        receipt = self._engines.unload(residence.handle)
+        self._models.measured(self._engines.footprints())
+        return replace(receipt, claimed_bytes=residence.size_bytes)
 
     def close(self) -> None:
         """End all engine processes, and start no other."""
@@ -125,11 +131,6 @@ class EngineModels:
                 if self._closed:
                     self._made.close()
             return self._made
-
-    def _measure(self, model_id: str, residence: Residence) -> None:
-        footprint = self._engines.footprint(residence.handle)
-        if footprint is not None:
-            self._models.measured(model_id, residence.handle, footprint)
 
     def _went(self, handles: tuple[str, ...], how: str) -> None:
         """Tell of models that went with their process; they are loaded again when they are used."""

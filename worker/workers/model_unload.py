@@ -206,6 +206,9 @@ def _row(
 ) -> UnloadedModel:
     """Make the receipt that is answered: what should have come back, what has, and what has not."""
     claimed, returned = receipt.claimed_bytes, receipt.returned_bytes
+    kept = None if claimed is None or returned is None else max(0, claimed - returned)
+    if kept and receipt.process_bytes is not None:
+        kept = 0  # a process that has ended keeps nothing: it had given back more before
     return UnloadedModel(
         model_id=model_id,
         freed_bytes=freed_bytes,
@@ -213,7 +216,7 @@ def _row(
         reload_ms=reload_ms,
         reason=with_returned(reason, claimed, returned),
         claimed_bytes=claimed,
-        kept_bytes=None if claimed is None or returned is None else max(0, claimed - returned),
+        kept_bytes=kept,
         mode=mode,
         steps=receipt.steps,
         process_returned_bytes=receipt.process_bytes,

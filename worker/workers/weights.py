@@ -151,10 +151,13 @@ class ModelWeights:
             launch = self.launches.of(spec, loader)
             self.engines.check(entry, launch)
             entry.estimated_bytes = launch.estimated_bytes
-            sizes = (entry.measured_bytes, entry.estimated_bytes, entry.spec.declared_bytes)
-            size = next((each for each in sizes if each is not None), 0)
             identity = identity_of((*model_files(spec).declared, *launch.files))
-            return Source(max(1, size), identity, engine=launch, engine_device=loader.device_id(spec))
+            return Source(
+                max(1, entry.loading_bytes or 0),
+                identity,
+                engine=launch,
+                engine_device=loader.device_id(spec),
+            )
         if isinstance(loader, CheckedLoader):
             loader.check(spec)
         return Source(max(1, entry.known_bytes or 0), loader=loader)

@@ -63,7 +63,8 @@ class FallingBudget:
         self._ended.set()
         self._mover.join()
         self._witness.set_budget(0, HIGHEST_BYTES)
-        eventually(lambda: self._device()["state_reason"] is None, "all is on the device")
+        # It is tried again after a minute at most, however often there was no room for it.
+        eventually(lambda: self._device()["state_reason"] is None, "all is on the device", 90)
         for name in list(self.blocks):
             self._compare(name)
         for frame in self._worker.events("device.lost"):

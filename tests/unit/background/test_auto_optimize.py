@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,21 @@ def test_a_cheaper_consumer_gives_way_before_a_model(rig: Rig) -> None:
         "automatic: sim:0 was under critical pressure"
     )
     assert rig.loaded() == set(NAMES)
+
+
+@pytest.mark.parametrize("trigger", [HIGH, 85.0])
+def test_a_cap_takes_nothing_of_others(tmp_path: Path, trigger: PressureLevel | float) -> None:
+    """Pressure that comes of the worker's own cap no consumer can help: none is asked, again and again."""
+    rig = Rig(tmp_path, trigger)
+    relief, asked = rig.memory.relief, list[ReleaseRequested]()
+    relief.set_limits("sim:0", replace(relief.limits("sim:0"), limit_bytes=8 * MIB))
+    offers = (Offer(7 * MIB, 7.0, "", divisible=True),)
+    rig.memory.consumers.register(Registration("cache", "cache", "sim:0", 7 * MIB, 0, offers))
+    rig.machine.on_release_requested = asked.append
+    rig.machine.allocate("sim:0", 8 * MIB)
+    rig.seconds(60)
+    assert (asked, rig.actions()) == ([], [])
+    rig.machine.close()
 
 
 def test_from_a_percentage_on(tmp_path: Path) -> None:

@@ -270,3 +270,22 @@ def test_what_is_beyond_many_entries_is_offered_unpriced_and_given_back(
     assert kind.memory.held_bytes <= kind.memory.alive_bytes * 65 // 64
     left = [int(each.key) % 100 for each in cache.page(None, 1000).entries]
     assert sum(left) / len(left) > 60  # of those that stay, 74.5 at best and 49.5 by chance
+
+
+@pytest.mark.parametrize(("count", "size"), [(40, 200 * KIB), (60, 9 * KIB), (30, 1000 * KIB)])
+def test_one_price_is_told_for_the_next_mib(world: World, count: int, size: int) -> None:
+    """What a store's figures say is what its consumer offers first."""
+    cache = world.cache()
+    for number in range(count):
+        cache.put(item(str(number), bytes(size), cost_ms=1 + number))
+    first = world.consumers.by_id["store:cache:answers"].offers(0)[0]
+    assert first.cost_ms * 2**20 / first.bytes == pytest.approx(cache.figures().price_ms_per_mib)
+
+
+def test_what_is_put_together_says_no_number_of_its_parts(world: World) -> None:
+    """Several offers may be told of as one."""
+    cache = world.cache()
+    for number in range(120):
+        cache.put(item(str(number), bytes(2**20), cost_ms=number))
+    offers = world.consumers.by_id["store:cache:answers"].offers(100 * 2**20)
+    assert {each.reason for each in offers} == {"entries that are the cheapest to make again"}

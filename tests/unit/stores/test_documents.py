@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,20 @@ def test_some_vectors_come_back_from_a_cold_file(root: Path, tmp_path: Path) -> 
     store = library.open(persist=True)
     assert [each.key for each in store.search(Question([1.0, 0.0], None, 5))] == ["a"]
     assert (library.found("one"), library.found("two")) == (["a"], ["b"])
+
+
+def test_another_embedder_is_told_of_and_what_to_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading and searching name what the embedder makes and the store has; cleared, it loads again."""
+    library = Library(write(root, a_md="a cat"), embedding=True)
+    library.open()
+    library.load()
+    library.stores._tools = replace(library.stores._tools, embed=lambda texts, _: [[1.0, 2.0]] * len(texts))
+    write(root, b_md="a sea")
+    kind = library.stores.kind((StoreKind.DOCUMENTS, "texts"))
+    monkeypatch.setattr(kind, "embed", library.stores._tools.embed)
+    for ask in (library.load, lambda: library.found("cat")):
+        with pytest.raises(UnsupportedError, match=r"makes vectors of 2 dimensions.*such of 3.*store\.clear"):
+            ask()
+    library.stores.get("texts", HERE).clear()
+    library.load()
+    assert library.found("sea")

@@ -1,8 +1,10 @@
 """What goes wrong around stores costs nothing that was there: a process killed, a disk that is full, memory that is short."""
 
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,99 @@ def test_an_entry_that_could_not_be_deleted_is_told_of_again(tmp_path: Path) -> 
     assert "a" not in cache._table.entries
     assert cache.delete(Choice(key="a")).entries == 0
     world.stores.close()
+
+
+def test_opening_on_a_full_disk_leaves_nothing_half_made(tmp_path: Path) -> None:
+    """It says so; with room again the store opens, and all of the user can be deleted."""
+    with small_filesystem(tmp_path / "small", 512 * KIB) as folder:
+        world = World(folder)
+        world.cache(persist=True).put(item("a"))
+        filler = folder / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(KIB)):
+                pass
+        with pytest.raises(OutOfMemoryError, match="takes no more"):
+            world.cache("new", persist=True)
+        filler.unlink()
+        assert len(list(folder.glob("*/*/*.store"))) == 1
+        assert list(folder.glob("*/*/*.making*")) == []
+        assert world.stores.open("new", HERE, StoreKind.CACHE, Options(persist=True)).created
+        assert sorted(world.stores.delete_scope(*HERE)[0]) == ["answers", "new"]
+        world.stores.close()
+
+
+_OPENS = """
+import sys
+from pathlib import Path
+from protocol.vocabulary import StoreKind
+from tests.unit.stores.stores import World
+from worker.stores.base import Options, Scope
+world = World(Path(sys.argv[1]))
+for number in range(10_000):
+    world.stores.open(str(number), Scope("ann", "p"), StoreKind.CACHE, Options(persist=True))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("opened", [5, 23])
+def test_a_kill_in_a_burst_of_opens_leaves_stores_that_open_and_can_be_deleted(
+    tmp_path: Path, opened: int
+) -> None:
+    """Each that was acknowledged is there, nothing is half made, and deleting the user deletes it all."""
+    command = [sys.executable, "-c", _OPENS, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(opened):
+            assert process.stdout.readline()
+        process.kill()
+        told = opened + len(process.stdout.read().splitlines())
+    world = World(tmp_path)
+    ann = Scope("ann", "p")
+    assert not world.cache("0", ann).put(item("a")).reason
+    assert list(tmp_path.glob("*/*/*.making*")) == []
+    names, _, _ = world.stores.delete_scope("ann", None)
+    assert set(map(str, range(told))) <= set(names) <= set(map(str, range(told + 1)))
+    assert list(tmp_path.glob("*/*")) == []
+    world.stores.close()
+
+
+_ENDS = """
+import os, sys
+from pathlib import Path
+from tests.unit.stores.stores import World
+world = World(Path(sys.argv[1]))
+world.cache("first", persist=True)
+left = int(sys.argv[2])
+def step(frame, event, called):
+    global left
+    if event == "c_call" and called.__name__ in {"connect", "execute", "replace", "unlink", "close"}:
+        left -= 1
+        if not left:
+            os._exit(9)
+sys.setprofile(step)
+world.cache("second", persist=True)
+os._exit(0)
+"""
+
+
+def test_wherever_the_process_ends_while_a_store_is_opened_it_is_there_whole_or_not(tmp_path: Path) -> None:
+    """After each step of it: nothing is half made, both stores open, and deleting the user deletes both."""
+    for steps in range(3, 100, 3):
+        command = [sys.executable, "-c", _ENDS, str(tmp_path), str(steps)]
+        done = subprocess.run(command, cwd=ROOT, check=False)
+        assert done.returncode in {0, 9}
+        for opens in (False, True):
+            shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+            world = World(tmp_path.with_name("copy"))
+            if opens:
+                assert world.cache("second", persist=True).put(item("a")).reason is None
+            names, _, _ = world.stores.delete_scope(*HERE)
+            assert {"first"} <= set(names) <= {"first", "second"}
+            assert ("second" in names) or not opens
+            assert [each for each in tmp_path.with_name("copy").glob("*/*") if each.is_dir()] == []
+            world.stores.close()
+            shutil.rmtree(tmp_path.with_name("copy"))
+        if done.returncode == 0:
+            return
+        shutil.rmtree(tmp_path)
+    pytest.fail("opening a store takes more steps than were tried")

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,31 @@ def test_names_are_what_a_request_could_have(name: str, scope: tuple[str, str], 
     """Whatever a plugin keeps can be asked for by ``store.*``, too."""
     with pytest.raises(ValueError, match="characters"):
         HostStores(World().stores).cache(name).put(scope, key, 1)
+
+
+@pytest.mark.parametrize("value", [nan, {"a": [1, {"b": inf}]}, (None, -inf)])
+def test_numbers_that_json_has_not_are_refused(world: World, value: Any) -> None:
+    """They would be read back as None; None itself is stored."""
+    answers = cache(world)
+    with pytest.raises(ValueError, match="JSON has no number"):
+        answers.put(ANN, "k", value)
+    assert answers.put(ANN, "k", {"a": None, "b": [None, 1.5]})
+    assert answers.get(ANN, "k") == {"a": None, "b": [None, 1.5]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bytes": -1}, {"bytes": 0}, {"ttl_s": -5}, {"ttl_s": nan}, {"ttl_s": inf}, {"max_entries": 0}],
+)
+def test_bounds_are_above_0(world: World, options: Any) -> None:
+    """As in a request."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        cache(world, **options)
+
+
+@pytest.mark.parametrize("scope", ["u", "up", ("u",), ("u", "p", "q"), None])
+def test_a_scope_is_a_pair(world: World, scope: Any) -> None:
+    """A ValueError says of what."""
+    for ask in (cache(world).get, lambda scope, key: cache(world).put(scope, key, 1)):
+        with pytest.raises(ValueError, match=r"\(user, project\)"):
+            ask(scope, "k")

@@ -14,6 +14,7 @@ from worker.plugins import InvalidRequestError, StoreNotFoundError, UnsupportedE
 from worker.stores.base import Choice, Content, Form, Item, Options, Question, Scope
 from worker.stores.entry import ENTRY_BYTES
 from worker.stores.files import FORMAT
+from worker.stores.folder import StoreFolder
 
 KIB = 1024
 
@@ -301,3 +302,71 @@ def test_vectors_and_preferences_persist_too(world: World) -> None:
     assert vectors().delete(Choice(tag="t")).entries == 2
     restarted(world)
     assert [each[0] for each in near()] == ["b"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 16, 100, 4095])
+def test_a_file_that_is_unfinished_is_an_empty_store(world: World, size: int) -> None:
+    """One that ends in its first page holds nothing: it is made anew when opened, whatever lies beside it."""
+    world.cache(persist=True).put(item("a"))
+    world.stores.close()
+    [path] = files(world)
+    path.write_bytes(path.read_bytes()[:size])
+    path.with_name(path.name + "-journal").write_bytes(b"left over")
+    world.stores = world.made()
+    cache = world.cache()
+    assert cache.page(None, 9).entries == ()
+    assert cache.put(item("b")).reason is None
+    restarted(world)
+    assert world.cache().get("b") is not None
+
+
+@pytest.mark.parametrize(
+    "statements", ["DROP TABLE about; DROP TABLE entries; PRAGMA user_version = 0", "DELETE FROM about"]
+)
+def test_a_file_without_what_it_says_of_itself_is_an_empty_store(world: World, statements: str) -> None:
+    """As one is whose tables were never made, or that was made without a name."""
+    world.cache(persist=True)
+    world.stores.close()
+    [path] = files(world)
+    for each in statements.split("; "):
+        _spoil(path, each)
+    world.stores = world.made()
+    assert world.cache().put(item("b")).reason is None
+    restarted(world)
+    assert world.cache().get("b") is not None
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, 16, 99, 100, 512, 4095, 4096, 8192, 12_288, 20_480, 24_575, "garbage", "none", "empty"]
+)
+def test_a_user_is_deleted_whatever_one_file_is(world: World, size: int | str) -> None:
+    """A file that can't be read is deleted like the others, which are all told."""
+    for name in ("one", "two", "three"):
+        world.cache(name, Scope("ann", name), persist=True).put(item("a", bytes(8 * KIB)))
+    world.cache("one", Scope("bob", "p"), persist=True)
+    world.stores.close()
+    assert world.folder is not None
+    [spoilt] = _folder_of(world, Scope("ann", "two")).glob("*.store")
+    if isinstance(size, int):
+        spoilt.write_bytes(spoilt.read_bytes()[:size])
+    elif size == "garbage":
+        spoilt.write_bytes(b"no database, but long enough to be taken for one" * 200)
+    elif size == "none":
+        _spoil(spoilt, "DELETE FROM about WHERE name = 'store'")
+    else:
+        _spoil(spoilt, "DELETE FROM about")
+        _spoil(spoilt, "DELETE FROM entries")
+    world.stores = world.made()
+    names, entries, _ = world.stores.delete_scope("ann", None)
+    assert {"one", "three"} <= set(names)
+    assert entries >= 2
+    assert len(list(world.folder.glob("*/*/*"))) == 1
+    assert world.cache("two", Scope("ann", "two"), persist=True).get("a") is None
+
+
+def _folder_of(world: World, scope: Scope) -> Path:
+    assert world.folder is not None
+    folder = StoreFolder(world.folder)
+    path = folder.file(scope, (StoreKind.CACHE, "any")).parent
+    folder.close()
+    return path

@@ -10,6 +10,7 @@ import pytest
 from protocol.vocabulary import StoreKind
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
+from worker.plugins import LimitExceededError
 from worker.stores.base import Content, Form, Options, Store
 from worker.stores.sessions import HISTORY_BYTES, IDLE_NS, trimmed
 
@@ -135,3 +136,20 @@ def test_one_that_persists_is_there_after_a_restart(tmp_path: Path) -> None:
     assert found is not None
     assert found.content.data == b"1"
     world.stores.close()
+
+
+@pytest.mark.parametrize("size", [HISTORY_BYTES, 300 * 1024])
+def test_a_message_larger_than_a_history_is_refused_in_words(world: World, size: int) -> None:
+    """It is not lost silently: the session stays as it was, and an older message that is too long is cut off as any."""
+    sessions = pool(world)
+    sessions.put(item("a", b'{"history":["first"]}'))
+    with pytest.raises(LimitExceededError, match="newest message") as refused:
+        sessions.put(item("a", orjson.dumps({"history": ["first", "x" * size]})))
+    assert refused.value.details["limit_bytes"] == HISTORY_BYTES
+    found = sessions.get("a")
+    assert found is not None
+    assert orjson.loads(found.content.data) == {"history": ["first"]}
+    sessions.put(item("a", orjson.dumps({"history": ["x" * size, "last"]})))
+    found = sessions.get("a")
+    assert found is not None
+    assert orjson.loads(found.content.data) == {"history": ["last"]}

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from protocol.vocabulary import AnalyticsSection, LeakKind
+from protocol.vocabulary import AnalyticsSection, FreedBy, GroupBy, LeakKind
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.background.pressure_monitor import PressureMonitor
+from worker.core.cancellation import CancelToken
+from worker.core.consumers import Holding, Offer
 from worker.core.events import LeakSuspected
 from worker.policy.growth import MIN_CONFIDENCE, MIN_WINDOWS, Growth, growth
 from worker.telemetry.python_memory import PythonMemory
@@ -171,6 +173,48 @@ def test_a_process_that_grows_is_seen_and_suspected(tmp_path: Path) -> None:
     known = [each.process_used_bytes for each in analytics.timeline if each.process_used_bytes is not None]
     assert len(known) > len(analytics.timeline) // 2
     assert known[-1] - known[0] > len(leaked) * MIB
+    machine.close()
+
+
+class Kept:
+    """A consumer in this process that fills up."""
+
+    consumer_id, kind, device_id = "tiles", "tile_cache", "cpu"
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
+    def holding(self) -> Holding:
+        return Holding(sum(map(len, self.kept)))
+
+    def offers(self, _need_bytes: int) -> tuple[Offer, ...]:
+        return ()
+
+    def release(self, _offer: Offer, _token: CancelToken) -> int:
+        return 0
+
+
+def test_a_consumer_that_fills_up_is_no_leak(tmp_path: Path) -> None:
+    """What consumers in the process say that they hold is explained: it is told by name, and nothing is suspected."""
+    machine = Machine(tmp_path, SimulatedDevice(MIB), system=SystemMemory())
+    tiles = Kept()
+    machine.memory.consumers.add(tiles)
+    for _ in range(120):
+        tiles.kept.append(b"x" * (4 * MIB))
+        machine.pass_time(SAMPLE_NS)
+        machine.memory.sample(0)
+        machine.parts.leaks.sample(("cpu",))
+    assert suspects(machine) == []
+    (row,) = machine.memory.questions.pressure(("cpu",)).devices
+    held = {each.owner or each.purpose: each for each in row.held_by}
+    told = held["tiles"]
+    assert (told.purpose, told.bytes, told.suspected, told.freed_by) == (
+        "tile_cache", 480 * MIB, False, FreedBy.WORKER,
+    )  # fmt: skip
+    (usage,) = machine.memory.questions.usage(("cpu",), GroupBy.OWNER)
+    assert usage.unattributed_bytes is not None
+    rest = held["unattributed"].bytes if "unattributed" in held else 0
+    assert rest <= usage.unattributed_bytes - 400 * MIB
     machine.close()
 
 

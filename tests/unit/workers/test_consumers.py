@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from protocol.results import AllocateResult, PressureThresholds
-from protocol.vocabulary import Executed, ModelState, OptimizationLevel, UnloadMode
+from protocol.vocabulary import Executed, ModelState, OptimizationLevel, PressureLevel, UnloadMode
 from tests.rigs.model_files import spec, write_model
 from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
@@ -503,6 +503,57 @@ def test_optimizing_takes_what_the_pressure_asks_for(machine: Machine) -> None:
     assert [each.claimed_bytes for each in done.released] == [4 * MIB]
     assert done.returned_bytes == 4 * MIB
     assert not done.steps, "the model was used just now"
+
+
+class Idle(Store):
+    """A consumer whose memory is in the ledger, and free to give."""
+
+    allocated = True
+
+    def offers(self, _need_bytes: int) -> tuple[Offer, ...]:
+        return tuple(Offer(MIB, 0.0, "idle", tag=index) for index in range(len(self.entries)))
+
+
+def cap(machine: Machine, limit_bytes: int) -> None:
+    relief = machine.memory.relief
+    relief.set_limits(DEVICE, type(relief.limits(DEVICE))(limit_bytes, 0, relief.limits(DEVICE).thresholds))
+
+
+def test_optimizing_asks_no_one_for_what_only_a_cap_lacks(machine: Machine) -> None:
+    """What others hold does not count towards ``limit_bytes``: it stays, and no limit falls, however full the cap is."""
+    cache = Cache(machine)
+    cap(machine, 8 * MIB)
+    relief = machine.memory.relief
+    assert relief.level_now((DEVICE,)) is PressureLevel.CRITICAL
+    for dry_run in (True, False, False):
+        done = relief.optimize((DEVICE,), OptimizationLevel.NORMAL, machine.token(), dry_run=dry_run)
+        assert not done.released
+    machine.memory.sample(0)
+    assert (cache.asked, len(cache.entries), machine.told(ConsumerLimitChanged)) == ([], 4, [])
+
+
+def test_optimizing_below_a_cap_asks_for_what_the_device_lacks_besides(machine: Machine) -> None:
+    """Where the device itself is short, too, others are asked for that part of it, and told not to grow."""
+    cache = Cache(machine)
+    machine.allocate(DEVICE, 7 * MIB // 2)
+    cap(machine, 8 * MIB)
+    machine.memory.sample(0)
+    assert [each.limit_bytes for each in machine.told(ConsumerLimitChanged)] == [4 * MIB]
+    relief = machine.memory.relief
+    calm = -(-8 * MIB * (100 - relief.limits(DEVICE).thresholds.moderate) // 100)
+    relief.optimize((DEVICE,), OptimizationLevel.NORMAL, machine.token(), dry_run=False)
+    assert cache.asked == [pytest.approx(calm - MIB // 2, abs=1000)]
+
+
+def test_optimizing_below_a_cap_takes_idle_allocations(machine: Machine) -> None:
+    """What is idle and in the ledger helps below a cap: it goes, for nothing, and no one else is asked."""
+    cache, idle = Cache(machine, entries=1), Idle("buffers", machine, entries=2)
+    machine.memory.consumers.add(idle)
+    cap(machine, 7 * MIB)
+    relief = machine.memory.relief
+    done = relief.optimize((DEVICE,), OptimizationLevel.NORMAL, machine.token(), dry_run=False)
+    assert [(each.consumer_id, each.claimed_bytes) for each in done.released] == [("buffers", 2 * MIB)]
+    assert (idle.entries, cache.asked) == ([], [])
 
 
 def test_limits_fall_under_pressure_and_rise_again_but_not_in_a_loop(machine: Machine) -> None:

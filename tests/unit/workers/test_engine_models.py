@@ -120,6 +120,12 @@ def counted(machine: Machine, device_id: str = "cpu") -> int:
     return ledger.model_bytes
 
 
+def engine_works(machine: Machine) -> int:
+    """Return how many calls work in the one engine process."""
+    (process,) = machine.models.weights.engines._engines._processes.values()
+    return process._working
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread or process does."""
     clock = SystemClock()
@@ -219,6 +225,51 @@ def test_shrinking_gives_working_memory_back_and_keeps_the_model(make):
     assert counted(machine) == row.measured_bytes + row.working_bytes
     assert not machine.told(ModelUnloaded)
     assert do(machine, "a", engines.grow, bytes=0x1000) == pid
+
+
+@pytest.mark.parametrize("work", [0, 16 * MIB])
+def test_a_model_that_gave_back_what_opening_it_took_is_counted_with_what_it_takes(make, work):
+    """Everywhere alike, so that unloading it adds up; loading it takes all of it again, and that is what is held for it."""
+    machine = make(a={"bytes": 16 * MIB, "spare": 24 * MIB, "keeps": 0.5})
+    assert abs(machine.load("a").measured_bytes - 40 * MIB) < NEAR
+    if work:
+        do(machine, "a", engines.grow, bytes=work)
+    done = unload(machine, "a", UnloadMode.SHRINK)
+    assert abs(done.claimed_bytes - work) < NEAR
+    assert abs(done.returned_bytes - work - 24 * MIB) < NEAR
+    (row,) = machine.memory.models.rows()
+    assert abs(row.measured_bytes - 16 * MIB) < NEAR
+    assert row.measured_process_bytes == row.measured_bytes
+    assert (
+        counted(machine) == row.measured_bytes + row.working_bytes == entry(machine, "a").residence.size_bytes
+    )
+    do(machine, "a", engines.grow, bytes=8 * MIB)
+    (row,) = machine.memory.models.rows()
+    assert abs(row.working_bytes - 8 * MIB) < NEAR
+    gone = unload(machine, "a")
+    assert gone.steps[-1].step == "its process ended"
+    assert abs(gone.returned_bytes - 24 * MIB) < NEAR
+    assert (gone.kept_bytes, counted(machine)) == (0, 0)
+    assert abs(gone.claimed_bytes - gone.returned_bytes) < NEAR
+    _, needed = machine.models.placement.requirement("a", None, machine.token())
+    assert abs(needed - 40 * MIB - max(work, 8 * MIB)) < 2 * NEAR
+    assert abs(machine.load("a").measured_bytes - 40 * MIB) < NEAR
+
+
+def test_what_one_model_of_a_group_takes_along_of_anothers_is_counted_for_neither(make):
+    """More came back than the one was counted with: the other takes less by now, and what both return adds up."""
+    group = {"engine_group": "together"}
+    machine = make({"a": group, "b": group}, a={"bytes": 16 * MIB}, b={"bytes": 8 * MIB, "spare": 24 * MIB})
+    machine.load("a")
+    machine.load("b")
+    both = counted(machine)
+    first = unload(machine, "a")
+    assert abs(first.returned_bytes - 40 * MIB) < NEAR
+    assert abs(counted(machine) - 8 * MIB) < NEAR
+    second = unload(machine, "b")
+    assert second.kept_bytes < NEAR
+    assert abs(second.claimed_bytes - 8 * MIB) < NEAR
+    assert abs(first.returned_bytes + second.returned_bytes - both) < NEAR
 
 
 def test_a_model_in_use_is_not_shrunk_and_one_without_an_engine_has_nothing_to_give(make):
@@ -321,6 +372,24 @@ def test_work_that_hangs_is_ended_after_its_request(make, tmp_path, monkeypatch)
     until(lambda: entry(machine, "a").state is ModelState.UNLOADED)
     assert "did not stop" in entry(machine, "a").state_reason
     assert machine.load("a").load_count == 2
+    assert entry(machine, "a").in_use == 0
+
+
+def test_a_model_is_in_use_for_as_long_as_work_on_it_goes_on(make, tmp_path):
+    """Work that its request gave up is work: what is loaded stays until that has ended, whoever asks for its memory."""
+    machine = make(a={})
+    machine.load("a")
+    token, begun, go = machine.token(), tmp_path / "begun", tmp_path / "go"
+    with pytest.raises(Exception, match="cancelled"), Canceller(token, begun):
+        do(machine, "a", engines.stop_late, begun=str(begun), go=str(go), token=token)
+    for mode in (UnloadMode.UNLOAD, UnloadMode.SHRINK):
+        with pytest.raises(ModelBusyError):
+            unload(machine, "a", mode)
+    assert entry(machine, "a").in_use == 1
+    assert engine_works(machine) == 1
+    go.touch()
+    until(lambda: entry(machine, "a").in_use == 0)
+    assert unload(machine, "a").mode is UnloadMode.UNLOAD
 
 
 def test_memory_of_a_call_that_was_given_up_is_taken_back(make, tmp_path):

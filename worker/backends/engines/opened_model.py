@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from worker.backends.engines.base import EngineLaunch
 from worker.backends.engines.meter import Meter
 from worker.backends.isolation.child_process import ChildProcess
-from worker.core.records import Footprint
+from worker.core.records import HOST, Footprint
 
 
 class OpenedModel:
@@ -23,21 +23,33 @@ class OpenedModel:
         self.child = child
         self.launch = launch
         self.meter = meter
+        # Mutable: what it takes of what opening it took, what it grew by, what the library says of its cache, and how
+        # long shrinking took.
         self.opened_bytes = opened_bytes
-        self.loaded_bytes = None if opened_bytes is None else opened_bytes + mapped_bytes
+        self.mapped_bytes = mapped_bytes
         self.process_bytes = process_bytes
-        # Mutable: what it grew by, what the library says of its cache, and how long shrinking took.
         self.grown_bytes = 0
         self.figures: Mapping[str, int | None] = {}
         self.shrink_ms: int | None = None
         self.shrunk_bytes = 0
+
+    def give_up(self, less: int) -> int:
+        """Count it with so much less, of its work first. Returns what is left of that once nothing is counted."""
+        of_work = min(less, self.grown_bytes)
+        of_its_own = min(less - of_work, self.opened_bytes or 0)
+        self.grown_bytes -= of_work
+        if self.opened_bytes is not None:
+            self.opened_bytes -= of_its_own
+        if self.meter.device_id == HOST and self.process_bytes is not None:
+            self.process_bytes = max(0, self.process_bytes - of_its_own)
+        return less - of_work - of_its_own
 
     @property
     def footprint(self) -> Footprint:
         """What it takes."""
         figures = {name: self.figures.get(name) for name in ("kv_bytes", "kv_bytes_per_token")}
         return Footprint(
-            self.loaded_bytes,
+            None if self.opened_bytes is None else self.opened_bytes + self.mapped_bytes,
             self.grown_bytes,
             self.process_bytes,
             **figures,

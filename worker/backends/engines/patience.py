@@ -8,16 +8,23 @@ from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureEvent
 
 
-def end_unless_answered(child: ChildProcess, call: Call, seconds: float) -> None:
-    """End a process whose work does not stop although no caller waits for it any more."""
+def end_unless_answered(child: ChildProcess, call: Call, seconds: float, over: Callable[[], object]) -> None:
+    """End a process whose work does not stop although no caller waits for it any more; ``over`` is called once it has."""
 
     def wait_or_kill() -> None:
-        if not child.answers.wait(call, seconds):
-            child.kill(
-                f"did not stop {seconds:g} s after its work was cancelled, or its time was up, and was killed"
-            )
+        try:
+            if not child.answers.wait(call, seconds):
+                child.kill(
+                    f"did not stop {seconds:g} s after its work was cancelled, or its time was up, and was killed"
+                )
+        finally:
+            over()
 
-    start_thread(wait_or_kill, "engine-patience")
+    try:
+        start_thread(wait_or_kill, "engine-patience")
+    except BaseException:
+        over()
+        raise
 
 
 def later(seconds: float, do: Callable[[], object]) -> SureEvent:

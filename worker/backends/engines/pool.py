@@ -8,7 +8,7 @@ from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.base import EngineError, EngineLaunch, FileState, state_of
 from worker.backends.engines.meter import Held
-from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle
+from worker.backends.engines.process import RELEASE_S, EndedUnderOthersError, EngineProcess, Idle, Lease
 from worker.backends.isolation.answers import OnReport
 from worker.backends.isolation.child_process import ChildProcess, EndedError, Launch
 from worker.backends.isolation.codec import RemoteError
@@ -162,10 +162,10 @@ class Engines:
 
     # ---- being used ----
 
-    def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
-        """Do work where a model is. Raises what that raises; NoMemoryError; WorkLostError where its process is gone."""
+    def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport, lease: Lease) -> Any:
+        """Do work where a model is; ``lease`` holds the model for work that goes on after its request. Raises what that raises; NoMemoryError; WorkLostError where its process is gone."""
         try:
-            return self._places[handle].work(handle, work, token, report)
+            return self._places[handle].work(handle, work, token, report, lease)
         except EndedError as error:
             if error.end.ran_out:
                 raise NoMemoryError(_out_of_memory(error.end.reason)) from error
@@ -185,6 +185,13 @@ class Engines:
             return self._places[handle].footprint(handle)
         except KeyError:
             return None
+
+    def footprints(self) -> dict[str, Footprint]:
+        """Return what each model takes, by handle: of those that share a process, one that goes may change others'."""
+        with self._lock:
+            handles = tuple(self._places)
+        found = {handle: self.footprint(handle) for handle in handles}
+        return {handle: each for handle, each in found.items() if each is not None}
 
     def shrink(self, handle: str) -> Receipt:
         """Have working memory given back. WorkLostError where the model is gone."""

@@ -43,6 +43,9 @@ _ENDED = "its process ended"
 
 Start = Callable[[], ChildProcess]
 
+Lease = Callable[[], Callable[[], object]]
+"""Leases a model that is leased once more, and returns what ends that."""
+
 
 class Idle(Record):
     """A process without models."""
@@ -161,9 +164,10 @@ class EngineProcess:
 
     # ---- being used ----
 
-    def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport) -> Any:
+    def work(self, handle: str, work: RemoteWork, token: CancelToken, report: OnReport, lease: Lease) -> Any:
         """Do work on a model there, and measure what it left behind. KeyError for one that is not there.
 
+        Where the request ends before the work does, ``lease`` holds the model for it until it has ended.
         Shared memory under way is taken back by whoever sent it: of a call that is given up, when it is answered.
         """
         model = self._models[handle]
@@ -181,10 +185,12 @@ class EngineProcess:
                 with token.telling(lambda: child.answers.cancel(call)):
                     child.answers.wait_while(call, token)
             except (CancelledError, DeadlineExceededError):
+                release = lease()
                 given_up = not child.answers.abandon(call, undo=received, on_answer=over)
                 if given_up:
-                    end_unless_answered(child, call, WORK_S)
+                    end_unless_answered(child, call, WORK_S, release)
                 else:
+                    release()
                     child.begin(*received)
                 raise
             answer = child.finish(call)
@@ -206,7 +212,11 @@ class EngineProcess:
             self._working -= 1
 
     def _note_growth(self, model: OpenedModel, *, exact: bool = False) -> None:
-        """Count what the process grew by, beyond what is known of its models, as the working memory of this one."""
+        """Count what the process grew by, beyond what is known of its models, as the working memory of this one.
+
+        Of an ``exact`` reading, too, what it takes less than is known: what earlier models left behind is gone first,
+        then what this one took as it was opened, then what the others have, who alone are there once this one is gone.
+        """
         child, empty, device_id = model.child, self._empty_of(model), model.meter.device_id
         measure = model.meter.taken if exact else model.meter.taken_quickly
         taken = None if child.end is not None else measure(child.pid)
@@ -222,8 +232,17 @@ class EngineProcess:
             ]
             if any(each.opened_bytes is None for each in here):
                 return  # its share can't be told from theirs
-            known = sum((each.opened_bytes or 0) + each.grown_bytes for each in here)
-            model.grown_bytes = max(0, model.grown_bytes + taken - empty - known)
+            more = taken - empty - sum((each.opened_bytes or 0) + each.grown_bytes for each in here)
+            if model in here:
+                grown = model.grown_bytes + more
+                model.grown_bytes, more = max(0, grown), min(0, grown)
+            if not exact or more >= 0:
+                return
+            of_left = min(-more, self._left_bytes) if device_id == HOST else 0
+            self._left_bytes -= of_left
+            less = -more - of_left
+            for each in sorted(here, key=lambda each: each is not model):
+                less = each.give_up(less)
 
     def _empty_of(self, model: OpenedModel) -> int | None:
         """Return what the process holds without models, where this one is: of another device than the machine, nothing."""
@@ -255,6 +274,8 @@ class EngineProcess:
                 steps.add("the engine opened the model anew")
             model.shrink_ms = round((time.monotonic() - began) * 1000)
             self._note_growth(model, exact=True)
+            if model.mapped_bytes:  # of a file that was opened anew, less may be
+                model.mapped_bytes = min(model.mapped_bytes, mapped_bytes(child.pid, model.launch.files))
             model.shrunk_bytes = model.grown_bytes
             return Receipt(claimed, steps.returned, steps.done)
 
@@ -300,6 +321,8 @@ class EngineProcess:
                     own = self._empty_bytes
                 else:
                     self._wait_idle()
+            else:
+                self._note_growth(model, exact=True)
             return Receipt(None, steps.returned, steps.done, own)
 
     def _alone(self, model: OpenedModel) -> bool:

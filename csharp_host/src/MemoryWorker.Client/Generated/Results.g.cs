@@ -1438,7 +1438,7 @@ public sealed record UnloadedModel : IWireRecord<UnloadedModel>
 
     private readonly long? _keptBytes;
 
-    /// <summary><c>claimed_bytes</c> less <c>returned_bytes</c>, 0 where more came back; null where that was not measured.</summary>
+    /// <summary><c>claimed_bytes</c> less <c>returned_bytes</c>, 0 where more came back, or its process ended; null where that was not measured.</summary>
     public long? KeptBytes { get => _keptBytes; init { _keptBytes = value; _assigned |= 0x2; } }
 
     private readonly UnloadMode _mode = UnloadMode.Unload;
@@ -3489,7 +3489,7 @@ public sealed record DevicePressure : IWireRecord<DevicePressure>
     /// <summary><c>trend</c></summary>
     public required PressureTrend? Trend { get; init; }
 
-    /// <summary>What the worker can do about it; empty where others hold what there is.</summary>
+    /// <summary>What the worker can do about it; what its consumers would give back besides, <c>memory.optimize</c> says in a dry run.</summary>
     public required IReadOnlyList<Recommendation> RecommendedActions { get; init; }
 
     /// <summary>What holds the device's memory, the largest 64 first. Null from a worker that does not send it yet.</summary>
@@ -3849,10 +3849,10 @@ public sealed record PressureTrend : IWireRecord<PressureTrend>
 /// <summary>What holds memory of a device, and who alone can free it.</summary>
 public sealed record Holder : IWireRecord<Holder>
 {
-    /// <summary>As the allocations say, or the model's id; null for neither.</summary>
+    /// <summary>As the allocations say, or the id of the model, or of the store or other consumer in the worker's process; null for none.</summary>
     public required string? Owner { get; init; }
 
-    /// <summary>As the allocations say; <c>model</c>, <c>cache</c>, <c>unattributed</c> or <c>other processes</c> where there are none.</summary>
+    /// <summary>As the allocations say; <c>model</c>, a consumer's kind, <c>cache</c>, <c>unattributed</c> or <c>other processes</c> where there are none.</summary>
     public required string? Purpose { get; init; }
 
     /// <summary><c>bytes</c></summary>
