@@ -55,7 +55,7 @@ class PricedEntries:
 
     Every use is noted, of what is not kept, too (a miss): coming back is what tells that something should have stayed.
     A use takes some microseconds, an offer looks at 32 entries, or at as many as are needed. Nothing is drawn by chance:
-    the same events give the same offers.
+    the same events give the same offers, however often they are looked at.
     """
 
     def __init__(self) -> None:
@@ -65,19 +65,22 @@ class PricedEntries:
         self._kept: dict[str, tuple[int, int, float]] = {}
         """Place in ``_order``, bytes and milliseconds of each."""
         self._order: list[str] = []
-        self._draw = 12345
+        self._draw = self._drawn = 12345
+        """Where a sample begins, and the one after the next event: who only looks twice is told the same prices."""
 
     def __contains__(self, entry_id: str) -> bool:
         return entry_id in self._kept
 
     def used(self, entry_id: str, now_ns: int) -> None:
         """Note a use of an entry, kept or not."""
+        self._draw = self._drawn
         self._uses.used(entry_id, now_ns)
 
     def add(self, entry_id: str, size_bytes: int, cost_ms: float) -> None:
         """Note that an entry is kept from now on: its bytes, and what building it took. ValueError where it is already."""
         if entry_id in self._kept:
             raise ValueError(f"entry {entry_id!r} is kept already; remove it first")
+        self._draw = self._drawn
         self._kept[entry_id] = (len(self._order), size_bytes, cost_ms)
         self._order.append(entry_id)
         self.held_bytes += size_bytes
@@ -85,6 +88,7 @@ class PricedEntries:
     def remove(self, entry_id: str) -> None:
         """Note that an entry is no longer kept. KeyError where it was not."""
         place, size_bytes, _ = self._kept.pop(entry_id)
+        self._draw = self._drawn
         last = self._order.pop()
         if last != entry_id:
             self._order[place] = last
@@ -120,12 +124,12 @@ class PricedEntries:
         if len(self._order) <= 2 * _SAMPLE or self.held_bytes <= 2 * need_bytes:
             return self._order
         picked: dict[str, None] = {}
-        size = 0
+        size, self._drawn = 0, self._draw
         while len(picked) < _SAMPLE or size < 2 * need_bytes:
             if 2 * len(picked) > len(self._order):
                 return self._order
-            self._draw = (self._draw * _MULTIPLIER + _INCREMENT) % _MODULUS
-            entry_id = self._order[(self._draw >> 8) % len(self._order)]
+            self._drawn = (self._drawn * _MULTIPLIER + _INCREMENT) % _MODULUS
+            entry_id = self._order[(self._drawn >> 8) % len(self._order)]
             if entry_id not in picked:
                 picked[entry_id] = None
                 size += self._kept[entry_id][1]

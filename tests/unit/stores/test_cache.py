@@ -272,12 +272,15 @@ def test_what_is_beyond_many_entries_is_offered_unpriced_and_given_back(
     assert sum(left) / len(left) > 60  # of those that stay, 74.5 at best and 49.5 by chance
 
 
-@pytest.mark.parametrize(("count", "size"), [(40, 200 * KIB), (60, 9 * KIB), (30, 1000 * KIB)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(40, 200 * KIB), (60, 9 * KIB), (30, 1000 * KIB), (500, 40 * KIB)]
+)
 def test_one_price_is_told_for_the_next_mib(world: World, count: int, size: int) -> None:
     """What a store's figures say is what its consumer offers first."""
     cache = world.cache()
     for number in range(count):
         cache.put(item(str(number), bytes(size), cost_ms=1 + number))
+    cache.figures()
     first = world.consumers.by_id["store:cache:answers"].offers(0)[0]
     assert first.cost_ms * 2**20 / first.bytes == pytest.approx(cache.figures().price_ms_per_mib)
 
