@@ -473,7 +473,7 @@ class ModelStatus(Record):
     expires_in_ms: Milliseconds | None
     state_reason: str | None
     """Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or
-    its engine's process; null once it is loaded, and where nothing is known against it."""
+    its engine's process, or, of one that is loaded, why the file that took the place of its own can't be; else null."""
 
 
 class LoadModelResult(ModelStatus):

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -49,6 +50,19 @@ def test_left_out_is_not_null(memory: Client) -> None:
     memory.set_limits(device_id="cpu", limit_bytes=64 * MIB)
     assert memory.set_limits(device_id="cpu", reserve_bytes=0).limits.limit_bytes == 64 * MIB
     assert memory.set_limits(device_id="cpu", limit_bytes=None).limits.limit_bytes is None
+
+
+def test_a_stores_options_are_no_call_options(memory: Client) -> None:
+    """They are told apart before anything is sent, and what could not be sent takes no other call's turn."""
+    wrong: Any = {"ttl_ms": 1000}
+    for _ in range(memory.hello.limits.max_inflight + 1):
+        with pytest.raises(
+            TypeError, match="takes CallOptions.*, not dict; a store's own options are options_="
+        ):
+            memory.store_open(store="s", kind=StoreKind.CACHE, options=wrong)
+        with pytest.raises(TypeError, match="JSON"):
+            memory.store_put(store="s", key="k", value=object())
+    assert memory.store_open(store="s", kind=StoreKind.CACHE, options_=wrong).created
 
 
 def test_progress_on_the_callers_thread(memory: Client) -> None:

@@ -1,10 +1,12 @@
 """A project's texts in a whole worker: many files in bounded memory, and whole files only after a kill."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 
-from tests.e2e.process import MIB, worker
+from tests.e2e.process import MIB, ROOT, worker
 
 HERE = {"store": "texts", "project_id": "site"}
 FILES = 10_000
@@ -58,3 +60,13 @@ def test_a_killed_load_leaves_whole_files(tmp_path: Path) -> None:
                     "results"
                 ]
                 assert found[0]["value"]["path"] == f"{number:03}.txt"
+
+
+def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
+    """The worker says so when it is started, and not when the first folder is loaded."""
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "nowhere", tmp_path / "file"):
+        command = [sys.executable, "-m", "memory_worker", "--documents-root", str(root)]
+        done = subprocess.run(command, cwd=ROOT, input="", capture_output=True, check=False, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"--documents-root {root}: there is no such folder" in done.stderr

@@ -289,6 +289,69 @@ def test_doctor_checks_a_file_of_models(tmp_path: Path) -> None:
     assert "a\\u000ab: there is no such file" in done.stdout
 
 
+def test_a_role_of_no_model_is_told_by_whatever_is_asked(tmp_path: Path) -> None:
+    """The doctor ends with 1 and a line, health is degraded, and reading the file again refuses the role by its name."""
+    write_model(tmp_path / "kept.safetensors", 4096)
+    listed = tmp_path / "models.yaml"
+    listed.write_text(
+        "models: {kept: {path: kept.safetensors}}\n"
+        "roles: {bad: {model: nothere}, late: {model: kept, fallbacks: [kep]}, odd: {modl: kept}, good: kept}\n"
+    )
+    reasons = {
+        "bad": "can't be used as a role: no model 'nothere'; the nearest is 'kept'",
+        "late": "can't be used as a role: no model 'kep'; the nearest is 'kept'",
+        "odd": "can't be used as a role: model: is missing; modl: is no known key; the nearest is 'model'",
+    }
+    command = [sys.executable, "-m", "memory_worker", "doctor", "--models", str(listed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
+    assert done.returncode == 1
+    for name, reason in reasons.items():
+        assert f"role {name}  {reason}\n" in done.stdout
+    done = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, check=False, text=True)
+    assert done.returncode == 1
+    assert {each["name"]: each["reason"] for each in json.loads(done.stdout)["refused_roles"]} == reasons
+    with worker("--models", str(listed)) as started:
+
+        def health() -> tuple[str, str | None]:
+            rows = {each["name"]: each for each in started.call("worker.get_health")["parts"]}
+            return rows["models"]["state"], rows["models"]["reason"]
+
+        assert health() == ("degraded", f"3 can't be loaded or were lost; bad: {reasons['bad']}")
+        error = started.refused("memory.load_model", {"model_id": "bad"})
+        assert error["message"] == f"no model 'bad': it {reasons['bad']}"
+        found = started.call("memory.reload_models")["refused"]
+        assert {each["model_id"]: each["reason"] for each in found} == reasons
+        assert started.call("memory.load_model", {"model_id": "good"})["model_id"] == "kept"
+        assert started.call("memory.unload_model", {"model_id": "good"})["model_id"] == "kept"
+        assert (
+            started.call("memory.unload_model", {"model_id": "good"})["model_id"] == "kept"
+        )  # unloaded by then
+        listed.write_text("models: {kept: {path: kept.safetensors}}\nroles: {good: kept}\n")
+        assert started.call("memory.reload_models")["refused"] == []
+        assert health() == ("ok", None)
+
+
+def test_a_bad_file_in_the_place_of_a_loaded_models_is_told(tmp_path: Path) -> None:
+    """The model stays loaded and is used; its reason and health say what is wrong, until the file is a good one."""
+    path, page, good = (tmp_path / name for name in ("m.safetensors", "page", "good"))
+    write_model(path, 4096)
+    write_model(good, 8192)
+    page.write_text("<!DOCTYPE html><html>not found</html>")
+    (tmp_path / "models.yaml").write_text("models: {m: {path: m.safetensors}}")
+    with worker("--models", str(tmp_path / "models.yaml")) as started:
+        started.call("memory.load_model", {"model_id": "m"})
+        page.replace(path)
+        again = started.call("memory.load_model", {"model_id": "m"})
+        assert (again["state"], again["load_count"]) == ("loaded", 1)
+        assert again["state_reason"].startswith("its new file can't be loaded: ")
+        assert "it is a web page" in again["state_reason"]
+        assert started.call("worker.get_health")["state"] == "degraded"
+        good.replace(path)
+        again = started.call("memory.load_model", {"model_id": "m"})
+        assert (again["load_count"], again["state_reason"]) == (2, None)
+        assert started.call("worker.get_health")["state"] == "ok"
+
+
 def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:
     """Providers and GPUs that a library has not, factories and placements that fail: told as a load tells them."""
     pytest.importorskip("onnxruntime")

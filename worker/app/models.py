@@ -61,7 +61,7 @@ def build_models(
     built = ModelInterface(
         core, worker, monitor, lambda: (tuple(surroundings.models()), tuple(surroundings.roles()))
     )
-    if built.configured:
+    if built.configured or built.refused_roles:
         core.health.add("models", built.health)
     return built
 
@@ -91,20 +91,24 @@ def configured_models(arguments: Arguments, backends: Mapping[str, DeviceBackend
         found = read_configured(arguments, backends)
     except (ModelConfigError, OSError) as error:
         fail(f"--models: {error}")
-    for problem in found.problems:
-        log("warning", "a model or server is refused", problem=problem)
-    return found
+    return _told(found)
 
 
 def reread_models(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:
-    """Read ``--models`` again. ModelLoadFailedError for what is no such file any more."""
+    """Read ``--models`` again, and log what is wrong with one model. ModelLoadFailedError for what is no such file any more."""
     if arguments.models is None:
         return DeclaredModels((), (), ())
     try:
-        return read_configured(arguments, backends)
+        return _told(read_configured(arguments, backends))
     except (ModelConfigError, OSError) as error:
         message = f"the file of models can't be read, and all models stay as they are: {error}"
         raise ModelLoadFailedError(message, path=arguments.models, cause=str(error)) from error
+
+
+def _told(found: DeclaredModels) -> DeclaredModels:
+    for problem in found.problems:
+        log("warning", "a model, role or server is refused", problem=problem)
+    return found
 
 
 def read_configured(arguments: Arguments, backends: Mapping[str, DeviceBackend]) -> DeclaredModels:

@@ -27,11 +27,13 @@ _TEND_S = 1.0
 
 
 class LazyStores:
-    """Makes them once; a worker that uses none imports nothing of them."""
+    """Makes them once; a worker that uses none imports nothing of them. Exits with 2 for folders that can't be used."""
 
     def __init__(self, arguments: Arguments, parts: Parts) -> None:
         self._folder = _path(arguments.store_folder)
         self._documents_root = _path(arguments.documents_root)
+        if self._documents_root is not None and not self._documents_root.is_dir():
+            fail(f"--documents-root {self._documents_root}: there is no such folder")
         self._embedder = arguments.documents_embedder
         self._parts = parts
         self._lock = SureLock()

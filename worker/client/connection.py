@@ -62,14 +62,14 @@ class Connection:
     def send(self, action: str, data: dict[str, Any], options: CallOptions, receiver: Receiver) -> str:
         """Send a request; what becomes of it goes to ``receiver``. Returns its id.
 
-        Waits while as many requests are on their way as the worker admits. WorkerExitedError if it is gone;
-        TypeError or ValueError for what is no JSON.
+        Waits while as many requests are on their way as the worker admits. WorkerExitedError if it is gone; TypeError or
+        ValueError for what is no JSON, and TypeError for options that are not ``CallOptions``.
         """
         request_id = next(self._ids)
         line = json_of(
             {"request_id": request_id, "action": action, "data": data, "meta": _meta(options)},
             orjson.OPT_APPEND_NEWLINE,
-        )
+        )  # what can't be sent fails here, and takes no other call's turn
         self._room.acquire()
         with self._lock:
             if self._pending is None:
@@ -152,7 +152,10 @@ class _Ignored:
         pass
 
 
-def _meta(options: CallOptions) -> dict[str, Any]:
+def _meta(options: object) -> dict[str, Any]:
+    if not isinstance(options, CallOptions):
+        message = f"options= takes CallOptions, how the call is handled, not {type(options).__name__}; a store's own options are options_="
+        raise TypeError(message)
     meta: dict[str, Any] = {}
     if options.deadline_ms is not None:
         meta["deadline_ms"] = options.deadline_ms

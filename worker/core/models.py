@@ -73,6 +73,8 @@ class Role(Record):
     model_id: str
     fallbacks: tuple[str, ...]
     """Used where the model has no headroom, in this order."""
+    refused: str | None = None
+    """Why it stands for nothing; None for one that can be used."""
 
 
 class ServerSpec(Record):

@@ -59,12 +59,14 @@ class ModelInterface:
         self.close = worker.close
 
     def health(self) -> Iterator[PartHealth]:
-        """Tell which models can't be loaded, or were lost and not used since."""
-        unwell = [each for each in self.rows() if each.state_reason is not None]
+        """Tell which models can't be loaded, or were lost and not used since, and which roles stand for none."""
+        known = [(each.model_id, each.state_reason) for each in self.rows()]
+        known += [(each.name, each.refused) for each in self.refused_roles]
+        unwell = [each for each in known if each[1] is not None]
         state, said = HealthState.OK, None
         if unwell:
-            first, state = unwell[0], HealthState.DEGRADED
-            said = f"{len(unwell)} can't be loaded or were lost; {first.model_id}: {first.state_reason}"
+            (first, why), state = unwell[0], HealthState.DEGRADED
+            said = f"{len(unwell)} can't be loaded or were lost; {first}: {why}"
         yield PartHealth("models", state, said)
 
     # ---- changes ----
@@ -140,6 +142,11 @@ class ModelInterface:
         self.worker.estimates.wait(_ESTIMATES_S)
         self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS)
         return self._optimizer.status(model_id, device_ids)
+
+    @property
+    def refused_roles(self) -> tuple[Role, ...]:
+        """The roles that stand for nothing, each with the reason."""
+        return self._table.refused_roles
 
     @property
     def configured(self) -> bool:

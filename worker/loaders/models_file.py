@@ -46,6 +46,7 @@ class DeclaredModels(Record):
     specs: tuple[ModelSpec, ...]
     """In the file's order, with those that are refused."""
     roles: tuple[Role, ...]
+    """With those that are refused."""
     problems: tuple[str, ...]
     """What is wrong, by line; the first hundred."""
     servers: tuple[ServerSpec, ...] = ()
@@ -153,11 +154,15 @@ def _reasons(declared: list[_Declared], problems: list[Problem]) -> dict[Place, 
     """Gather what is wrong by model."""
     found: dict[Place, list[str]] = {each.place: [] for each in declared}
     for place, text in problems:
-        key = key_of(place[2:]) if len(place) > 2 else ""  # noqa: PLR2004 - what is below the model
-        found[place[:2]].append(f"{key}: {text}" if key else text)
+        found[place[:2]].append(_below(place, text))
     return {
         place: "its declaration can't be used: " + "; ".join(each) for place, each in found.items() if each
     }
+
+
+def _below(place: Place, text: str) -> str:
+    """Say what is wrong by the key below the model or role, if it is about one."""
+    return f"{key_of(place[2:])}: {text}" if len(place) > 2 else text  # noqa: PLR2004 - the list, and which of it
 
 
 def _good(declared: list[_Declared]) -> "Iterator[tuple[Place, ModelEntry]]":
@@ -252,14 +257,15 @@ def _roles(
         text = document.written(*place)
         keys = {"model": text} if isinstance(text, str) else said
         entry, wrong_keys = entry_of(RoleEntry, place, keys, document, nearest)
+        if entry is not None:
+            wrong = _wrong_role(name, (entry.model, *entry.fallbacks), names, nearest)
+            wrong_keys += [] if wrong is None else [(place, wrong)]
         problems += wrong_keys
-        if entry is None:
-            continue
-        wrong = _wrong_role(name, (entry.model, *entry.fallbacks), names, nearest)
-        if wrong is None:
+        if entry is not None and not wrong_keys:
             roles.append(Role(name, entry.model, tuple(entry.fallbacks)))
         else:
-            problems.append((place, wrong))
+            reason = "can't be used as a role: " + "; ".join(_below(*each) for each in wrong_keys)
+            roles.append(Role(str(name)[:MAX_ID_CHARACTERS], "", (), reason))
     return tuple(roles), problems
 
 

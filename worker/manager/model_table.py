@@ -293,6 +293,7 @@ class ModelTable:
         self._entries: dict[str, ModelEntry] = {}
         self._aliases: dict[str, str] = {}
         self._roles: dict[str, Role] = {}
+        self._refused_roles: dict[str, Role] = {}
         self._lost: list[tuple[ModelEntry, Residence]] = []
 
     def add(self, spec: ModelSpec) -> None:
@@ -302,10 +303,18 @@ class ModelTable:
             self._aliases |= dict.fromkeys(spec.aliases, spec.model_id)
 
     def add_role(self, role: Role) -> None:
-        """Add a name for what a model is for; it is valid wherever a model's id is."""
+        """Add a name for what a model is for; it is valid wherever a model's id is. One that is refused is noted alone."""
         with self.changed:
+            if role.refused is not None:
+                self._refused_roles[role.name] = role
+                return
             self._roles[role.name] = role
             self._aliases[role.name] = self.resolve(role.model_id)
+
+    @property
+    def refused_roles(self) -> tuple[Role, ...]:
+        """The roles that stand for nothing, in the operator's order, each with the reason."""
+        return tuple(self._refused_roles.values())
 
     def resolve(self, name: str) -> str:
         """Return the id of the model that an alias or a role stands for; any other name as it is."""
@@ -334,7 +343,9 @@ class ModelTable:
         if entry is None:
             known = [*self._entries, *self._roles]
             there = f"there are {', '.join(known)}" if known else "none are configured"
-            message = f"no model {model_id!r}: {there}"
+            refused = self._refused_roles.get(model_id)
+            why = there if refused is None or refused.refused is None else f"it {refused.refused}"
+            message = f"no model {model_id!r}: {why}"
             raise ModelNotFoundError(message, model_id=model_id, known_models=known)
         return entry
 
@@ -388,7 +399,7 @@ class ModelTable:
             self._aliases = {
                 alias: each.model_id for each in self for alias in (each.next_spec or each.spec).aliases
             }
-            self._roles = {}
+            self._roles, self._refused_roles = {}, {}
             for role in roles:
                 self.add_role(role)
             for entry in tuple(now.values()):

@@ -182,7 +182,7 @@ class EntryStore:
         """Refuse: entries are found by their keys."""
         message = (
             f"a store of kind {self._kind.word} is not searched: it has keys, tags and prefixes;"
-            " stores of kind vectors are, by a vector, and those of kind preferences, by a text"
+            " those of kinds vectors and documents are, by a vector, and those of kinds preferences and documents, by a text"
         )
         raise UnsupportedError(message, store=self._name, kind=self._kind.word)
 

@@ -44,7 +44,7 @@ class PreferenceStore(KeptStore):
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return those in which words of the text occur, by the share of the words that do, and by key where it is equal."""
         if question.text is None:
-            message = "a store of kind preferences is searched by a text; those of kind vectors are searched by a vector"
+            message = "a store of kind preferences is searched by a text; those of kinds vectors and documents are searched by a vector"
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         words = _words(question.text)
         with self._kind.lock:

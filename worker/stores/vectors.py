@@ -61,7 +61,7 @@ class VectorStore(KeptStore):
         if question.vector is None:
             message = (
                 "a store of kind vectors is searched by a vector: a model makes it of the text;"
-                " those of kind preferences are searched by a text"
+                " those of kinds preferences and documents are searched by a text"
             )
             raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         with self._kind.lock:

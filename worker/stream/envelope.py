@@ -19,10 +19,12 @@ _LIKE = 0.7
 
 
 def fault_text(fault: Mapping[str, Any]) -> str:
-    """Return pydantic's words for a fault; for what JSON's readers make of an integer above 64 bits, the limit."""
+    """Return pydantic's words for a fault, in JSON's terms; for what its readers make of an integer above 64 bits, the limit."""
     value = fault["input"]
     if fault["type"] == "int_type" and type(value) is float and abs(value) > INT64_MAX:
         return f"Input should be an integer of 64 bits, between {-INT64_MAX - 1} and {INT64_MAX}"
+    if fault["type"] == "tuple_type":  # how a list is kept here
+        return "Input should be a valid list"
     return str(fault["msg"]).removeprefix("Value error, ")
 
 

@@ -16,6 +16,7 @@ from worker.app.options import Arguments
 from worker.core.cancellation import CancelToken
 from worker.core.clock import SystemClock
 from worker.core.health import Health
+from worker.core.models import Role
 from worker.core.text import printable
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.manager_memory import MemoryManager
@@ -42,7 +43,7 @@ _FIGURES = (
 def examine(arguments: Arguments, out: TextIO) -> int:
     """Print what this machine offers, for people or (``--json``) as one line. Returns the exit code.
 
-    It is 1 where a model of ``--models`` can't be loaded.
+    It is 1 where a model of ``--models`` can't be loaded, or a role stands for none.
     """
     clock = SystemClock()
     core = Core(clock, History(clock), NoEvents(), MemoryManager(clock), {}, Health())
@@ -54,13 +55,15 @@ def examine(arguments: Arguments, out: TextIO) -> int:
     absent = {kind: why for kind, why in why_none().items() if all(each.kind != kind for each in devices)}
     default = memory.devices.default
     models, ignored = _models(arguments, core, memory)
+    roles = () if arguments.models is None else memory.models.refused_roles
     memory.close()
     if arguments.json:
-        code = put(out, _as_json(devices, notes, absent, default, models, ignored))
+        code = put(out, _as_json(devices, notes, absent, default, models, ignored, roles))
     else:
         text = (*_as_text(devices, notes, absent, default), *_models_as_text(models, ignored))
+        text += tuple(f"\n{printable(f'role {each.name}  {each.refused}')}" for each in roles)
         code = put(out, "\n".join(text))
-    return code or int(any(each.state_reason is not None for each in models))
+    return code or int(bool(roles) or any(each.state_reason is not None for each in models))
 
 
 def _models(
@@ -94,6 +97,7 @@ def _as_json(
     default: str,
     models: tuple[ModelStatus, ...],
     ignored: Ignored,
+    roles: tuple[Role, ...],
 ) -> str:
     found: dict[str, Any] = {
         "worker_version": __version__,
@@ -103,6 +107,7 @@ def _as_json(
         "devices": [vars(each) | {"notes": notes[each.device_id]} for each in devices],
         "absent": {kind.value: why for kind, why in absent.items()},
         "models": [vars(each) | {"notes": ignored.get(each.model_id, ())} for each in models],
+        "refused_roles": [{"name": each.name, "reason": each.refused} for each in roles],
     }
     return orjson.dumps(found).decode()
 

@@ -177,11 +177,15 @@ class ModelWorker:
         """
         if self.weights.is_stale(residence):
             return "its file was written to"
-        if entry.in_use or not self.weights.was_replaced(residence):
+        if entry.in_use:
+            return None
+        if not self.weights.was_replaced(residence):
+            entry.state_reason = None  # a bad file that took its place may have gone again
             return None
         try:
             self.weights.open(entry).close()
         except ModelLoadFailedError as error:
+            entry.state_reason = f"its new file can't be loaded: {reason_of(error)}"
             log("warning", "a model's new file can't be loaded; the old one stays", error=error.message)
             return None
         return "its file was replaced"
@@ -294,7 +298,7 @@ class ModelWorker:
 
     def reload(self, specs: Iterable[ModelSpec], roles: Iterable[Role]) -> ReloadModelsResult:
         """Take another list of models over; what is in use is what it was until its last lease ends."""
-        specs = tuple(specs)
+        specs, roles = tuple(specs), tuple(roles)
         self._table.forgive(self.weights.engines.forgive())
         found = self._table.declare(specs, roles)
         never = CancelToken(self._clock.now_ns)
@@ -309,10 +313,10 @@ class ModelWorker:
         new = {*found.added, *found.changed}
         if new:
             self.estimates.begin([each for each in self._table if each.model_id in new], self.preload)
-        refused = tuple(
-            RefusedModel(each.model_id, each.refused) for each in specs if each.refused is not None
-        )
-        return ReloadModelsResult(**vars(found), refused=refused)
+        refused = [(each.model_id, each.refused) for each in specs]
+        refused += [(each.name, each.refused) for each in roles]
+        rows = tuple(RefusedModel(name, why) for name, why in refused if why is not None)
+        return ReloadModelsResult(**vars(found), refused=rows)
 
     def preload(self) -> None:
         """Load what is to be there from the start, in the file's order; what can't be is logged."""

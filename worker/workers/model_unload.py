@@ -59,6 +59,7 @@ class ModelUnloader:
             InvalidRequestError: the owner's word on a model that the worker holds itself.
         """
         entry = self._table.get(model_id)
+        model_id = entry.model_id  # it may have been an alias, or a role
         if by_owner:
             if entry.spec.external:
                 return self._external.unloaded(model_id)

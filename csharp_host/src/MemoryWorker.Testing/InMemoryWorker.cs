@@ -14,7 +14,7 @@ namespace MemoryWorker.Testing;
 /// <remarks>
 /// Requests and answers pass through the wire's own JSON, so what a test sees is what a host would see. Consumers
 /// are asked before models go, whatever these cost to load, and the model that was used longest ago goes first, whatever
-/// strategy is named. Free memory is never in pieces. Actions that it has no ledger for (<c>store.*</c>, <c>operation.*</c>) are refused as
+/// strategy is named. Free memory is never in pieces. Actions that it has no ledger for (<c>store.*</c>) are refused as
 /// <c>unsupported</c> until <see cref="Answer(WireAction, Func{JsonElement, JsonElement})"/> says what they answer.
 /// </remarks>
 public sealed class InMemoryWorker : IPythonWorkerService

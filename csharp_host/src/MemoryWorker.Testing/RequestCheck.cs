@@ -94,7 +94,7 @@ internal sealed class RequestCheck
             case "string" when Expect(value.ValueKind == JsonValueKind.String, path, "Input should be a valid string"):
                 CheckText(schema, value.GetString()!, path);
                 break;
-            case "array" when Expect(value.ValueKind == JsonValueKind.Array, path, "Input should be a valid tuple"):
+            case "array" when Expect(value.ValueKind == JsonValueKind.Array, path, "Input should be a valid list"):
                 CheckItems(schema, value, path);
                 break;
             case "object" when Expect(value.ValueKind == JsonValueKind.Object, path, "Input should be an object"):

@@ -161,8 +161,14 @@ def test_too_old(prepare: Any, tmp_path: Path, wheel: Path) -> None:
 
 def test_no_python(prepare: Any, tmp_path: Path, wheel: Path) -> None:
     """A name that stands for nothing, and a program that is none."""
-    with lacks("NotFound"):
-        prepare(Interpreter="/no/such/python")
+    for program, why in (
+        ("/no/such/python", "there is no such program"),
+        ("/etc/passwd", "it is a file that can't be executed"),
+        (str(tmp_path), "it is a folder"),
+    ):
+        with lacks("NotFound") as caught:
+            prepare(Interpreter=program)
+        assert f"'{program}' is no Python that can be started ({why}): name a Python" in caught.value.Message
     with lacks("NotFound") as caught:
         prepare(Interpreter="/bin/false")
     assert caught.value.Message.startswith(
@@ -189,6 +195,16 @@ def test_a_folder_with_other_things(prepare: Any, tmp_path: Path, wheel: Path) -
         prepare(Folder=str(tmp_path / "photos"), Wheel=str(wheel), BasePython=sys.executable)
     assert f"'{tmp_path / 'photos'}' has other things in it" in caught.value.Message
     assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_a_folder_where_nothing_can_be_made(prepare: Any, wheel: Path) -> None:
+    """It is the folder that is named, and not a file of ours in it."""
+    with lacks("NotMade") as caught:
+        prepare(Folder="/proc/made", Wheel=str(wheel), BasePython=sys.executable)
+    assert caught.value.Message == (
+        "the worker's environment could not be made (no file can be made in '/proc'): "
+        "set Folder to a folder that can be written to"
+    )
 
 
 def test_nothing_is_made_unasked(prepare: Any, tmp_path: Path, wheel: Path) -> None:

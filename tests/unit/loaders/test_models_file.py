@@ -355,6 +355,8 @@ def test_roles_that_stand_for_nothing_are_told(tmp_path):
     assert len(lines) == 4
     assert "'a' is a name of model 'a' already" in lines[0]
     assert "no model 'b'; the nearest is 'a'" in lines[1]
+    roles = declared_models(tmp_path / "models.yaml", tmp_path).roles
+    assert [each.name for each in roles if each.refused is not None] == ["a", "r", "s", "t"]
 
 
 @pytest.mark.parametrize(

@@ -186,12 +186,13 @@ def test_each_kind_says_which_can_be_searched_how() -> None:
     world = World()
     question = Question((1.0,), None, 1)
     with pytest.raises(
-        UnsupportedError, match="kind vectors are, by a vector, and those of kind preferences"
+        UnsupportedError,
+        match="vectors and documents are, by a vector, and those of kinds preferences and documents, by",
     ):
         world.cache().search(question)
-    with pytest.raises(UnsupportedError, match="preferences are searched by a text"):
+    with pytest.raises(UnsupportedError, match="preferences and documents are searched by a text"):
         opened(world, VECTORS, "v").search(Question(None, "a", 1))
-    with pytest.raises(UnsupportedError, match="vectors are searched by a vector"):
+    with pytest.raises(UnsupportedError, match="vectors and documents are searched by a vector"):
         opened(world, PREFERENCES, "p").search(question)
 
 

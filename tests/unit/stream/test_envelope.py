@@ -4,8 +4,11 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
+from protocol.store_params import StorePutParams
 from worker.core.errors import InvalidRequestError
+from worker.stream.envelope import fault_text
 from worker.stream.frames import read_request
 
 
@@ -59,3 +62,10 @@ def test_an_integer_above_64_bits_is_told_with_the_limit() -> None:
         ("meta.deadline_ms", f"Input should be an integer of 64 bits, {limits}"),
         ("deadline", "unknown key; did you mean meta.deadline_ms?"),
     ]
+
+
+def test_a_list_is_called_a_list() -> None:
+    """What is kept as a tuple here is a list in JSON."""
+    with pytest.raises(ValidationError) as caught:
+        StorePutParams.model_validate({"store": "s", "key": "k", "value": 1, "tags": "en"})
+    assert [fault_text(each) for each in caught.value.errors()] == ["Input should be a valid list"]

@@ -48,7 +48,7 @@ internal sealed record ProbeAnswer(
 
         throw new PythonEnvironmentException(
             PythonEnvironmentProblem.NotFound,
-            $"'{interpreter}' is no Python that can be started ({ran?.WhyNoAnswer ?? "there is no such program"}): "
+            $"'{interpreter}' is no Python that can be started ({ran?.WhyNoAnswer ?? WhyNotStarted(interpreter)}): "
                 + $"name a Python {FoundPython.Needed} or newer, or leave it out to have one found");
     }
 
@@ -89,6 +89,11 @@ internal sealed record ProbeAnswer(
                     + $"({nameof(PythonEnvironmentOptions)}.{nameof(PythonEnvironmentOptions.Folder)})");
         }
     }
+
+    private static string WhyNotStarted(string interpreter) =>
+        Directory.Exists(interpreter) ? "it is a folder"
+        : File.Exists(interpreter) ? "it is a file that can't be executed"
+        : "there is no such program";
 
     private static List<string> Texts(JsonElement list) => [.. list.EnumerateArray().Select(one => one.GetString()!)];
 }

@@ -68,7 +68,9 @@ internal sealed class VenvMaker(
             }
             catch (Exception problem) when (problem is UnauthorizedAccessException || (problem is IOException && !File.Exists(name)))
             {
-                throw NotMade(problem.Message, $"set {nameof(options.Folder)} to a folder that can be written to");
+                throw NotMade(
+                    problem is FileNotFoundException ? $"no file can be made in '{Path.GetDirectoryName(full)}'" : problem.Message,
+                    $"set {nameof(options.Folder)} to a folder that can be written to");
             }
             catch (IOException)
             {

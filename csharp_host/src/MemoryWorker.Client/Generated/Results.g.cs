@@ -2823,7 +2823,7 @@ public sealed record ModelStatus : IWireRecord<ModelStatus>
     /// <summary><c>expires_in_ms</c></summary>
     public required long? ExpiresInMs { get; init; }
 
-    /// <summary>Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or its engine's process; null once it is loaded, and where nothing is known against it. Null from a worker that does not send it yet.</summary>
+    /// <summary>Why it can't be loaded, found out before it is asked for or when it was, or how it was lost with its device or its engine's process, or, of one that is loaded, why the file that took the place of its own can't be; else null. Null from a worker that does not send it yet.</summary>
     public string? StateReason { get; init; }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
