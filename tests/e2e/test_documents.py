@@ -29,7 +29,7 @@ def test_ten_thousand_files(tmp_path: Path) -> None:
         loaded = started.call("store.load_folder", {**HERE, "folder": "root"})
         assert (loaded["files_loaded"], loaded["files_refused"]) == (FILES, [])
         found = started.call("store.search", {**HERE, "text": "page7321", "limit": 2})["results"]
-        assert [each["key"] for each in found] == ["7000/7321.txt//0"]
+        assert [each["key"] for each in found] == ["root/7000/7321.txt//0"]
         assert process.memory_info().rss - before < 48 * MIB
         again = started.call("store.load_folder", {**HERE, "folder": "root"})
         assert (again["files_loaded"], again["files_unchanged"]) == (0, FILES)

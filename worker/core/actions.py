@@ -51,6 +51,8 @@ class ReleaseMemory(Record):
 
     device_id: str
     release: Release
+    target: PressureLevel | float = PressureLevel.LOW
+    """The level, or the percentage of the budget, that it is to bring the device to: there it is not asked for any more."""
 
     @property
     def expected_freed_bytes(self) -> int:

@@ -159,7 +159,7 @@ class Relief:
             need = max(0, need - sum(each.expected_bytes for each in idle))
             asked = frozenset(each.consumer_id for each in idle)
             plan = plan_others(quotes, ReleaseNeed(device_id, need, forced=True, excluded=asked))
-            found += [ReleaseMemory(device_id, each) for each in (*idle, *plan.releases)]
+            found += [ReleaseMemory(device_id, each, target) for each in (*idle, *plan.releases)]
         return tuple(found)
 
     def _missing(self, device_id: str, target: PressureLevel | float) -> tuple[int, int]:
@@ -183,7 +183,7 @@ class Relief:
                     wanted.consumer_id, wanted.kind, wanted.bytes, None, wanted.cost_ms, wanted.reason
                 )
             )
-        elif self._missing(device_id, PressureLevel.LOW)[0 if wanted.allocated else 1]:
+        elif self._missing(device_id, way.target)[0 if wanted.allocated else 1]:
             self._consumers.release((wanted,), device_id, why, token, gone)
             self._monitor.observe((device_id,), changed=True)
 

@@ -7,7 +7,7 @@ next is read.
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,10 @@ class Streams:
                 if not count:  # it was cut short meanwhile
                     return
                 offset += count
-                yield Window([], window.memory[:count], reading.position(offset, 0))
+                data = window.memory[:count]
+                yield Window([], data, reading.position(offset, 0))
+                with suppress(BufferError):  # an array over it keeps it, and its memory
+                    data.release()
             reading.tell(offset)
 
     @contextmanager
@@ -185,8 +188,10 @@ class Streams:
         self._wait_for_relief(reading.token)
         least = max(item_bytes, LEAST_BYTES)
         size, available = reading.window_bytes // _SHARES.get(self._level(), 1), self._available_bytes()
-        if available is not None:
-            size = min(size, available // _HEADROOM_SHARE)
+        if (
+            available is not None
+        ):  # what is kept of windows before is given up for it, where it is of another size
+            size = min(size, (available + self._buffers.idle_bytes(HOST)) // _HEADROOM_SHARE)
         size = max(size, least)
         with ExitStack() as stack:
             while True:

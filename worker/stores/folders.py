@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from worker.core.cancellation import CancelToken
-from worker.core.paths import said_of, shown
+from worker.core.paths import printable, said_of
 from worker.plugins import InvalidRequestError, LoadedFolder, UnsupportedError
 from worker.stores.base import Choice, Content, Embed, FolderRequest, Item, Store
 from worker.stores.documents import DocumentStore
@@ -68,10 +68,10 @@ class FolderLoader:
         """
         if not isinstance(store, DocumentStore):
             raise TypeError(store)
-        top = self._folder(request.folder)
-        known = _known(store)
+        root, top = self._folder(request.folder)
+        known = _known(store, _named(root, top))
         refused: list[tuple[str, str]] = []
-        files = list(_files(top, request.extensions, request.excludes, refused))
+        files = list(_files(root, top, request.extensions, request.excludes, refused))
         total, done, loaded, unchanged = sum(each.size_bytes for each in files), 0, 0, 0
         for file in files:
             token.check()
@@ -86,11 +86,15 @@ class FolderLoader:
                     refused.append((file.name, why))
             done += file.size_bytes
             report(done, total)
-        for name in known:
+        # What could not be looked at is not gone: its disk, or share, may be away.
+        unread = tuple(f"{name}/" for name, _ in refused)
+        gone = [name for name in known if not f"{name}/".startswith(unread)]
+        for name in gone:
             store.delete(Choice(prefix=name + _SEPARATOR))
-        return LoadedFolder(loaded, unchanged, len(known), tuple(refused[:REFUSED_MAX]))
+        return LoadedFolder(loaded, unchanged, len(gone), tuple(refused[:REFUSED_MAX]))
 
-    def _folder(self, folder: str) -> Path:
+    def _folder(self, folder: str) -> tuple[Path, Path]:
+        """Return the root, and a folder below it."""
         if self._root is None:
             raise UnsupportedError("no folder may be read: start the worker with --documents-root FOLDER")
         root = self._root.resolve()
@@ -103,21 +107,17 @@ class FolderLoader:
             raise InvalidRequestError.at(
                 "data.folder", f"there is no folder {folder!r} below the one that may be read"
             )
-        return found
+        return root, found
 
     def _load_file(self, store: DocumentStore, file: _File, now: Known, token: CancelToken) -> str | None:
-        """Load a file in place of what it was. Returns why not; then nothing of it is there."""
-        if file.size_bytes > FILE_BYTES_MAX:
-            return f"it has {file.size_bytes} bytes; at most {FILE_BYTES_MAX} are read"
+        """Load a file in place of what it was. Returns why not: nothing of it is there then, or what was, if it can't be read."""
         try:
-            text = file.path.read_text("utf-8")
+            text, why = _text_of(file)
         except OSError as error:
             return said_of(error, "read")
-        except UnicodeDecodeError:
-            return "it is no text in UTF-8"
-        if "\0" in text:
-            return "it is no text: it has a byte 0"
         store.delete(Choice(prefix=file.name + _SEPARATOR))
+        if why is not None:
+            return why
         chunks = list(pieces(text, now.chunk_bytes)) or [""]
         items = [_item(file.name, index, each, now) for index, each in enumerate(chunks)]
         # The first piece is put last: it says that the file is whole.
@@ -133,6 +133,23 @@ class FolderLoader:
             store.delete(Choice(prefix=file.name + _SEPARATOR))
             raise
         return None
+
+
+def _text_of(file: _File) -> tuple[str, str | None]:
+    """Return a file's text, and why it has none. OSError where it can't be read."""
+    if file.size_bytes > FILE_BYTES_MAX:
+        return "", f"it has {file.size_bytes} bytes; at most {FILE_BYTES_MAX} are read"
+    try:
+        text = file.path.read_text("utf-8")
+    except UnicodeDecodeError:
+        return "", "it is no text in UTF-8"
+    return text, "it is no text: it has a byte 0" if "\0" in text else None
+
+
+def _named(root: Path, path: Path) -> str:
+    """Return what a path below the root is called; nothing for the root itself."""
+    found = path.relative_to(root).as_posix()
+    return "" if found == "." else found
 
 
 def pieces(text: str, chunk_bytes: int) -> Iterator[str]:
@@ -166,42 +183,45 @@ def _item(name: str, index: int, text: str, now: Known) -> Item:
     return Item(f"{name}{_SEPARATOR}{index}", Content(said), tags=tags)
 
 
-def _known(store: DocumentStore) -> dict[str, str | None]:
-    """Return the files that are in a store, and how they were; None for one that is not known to be whole."""
-    found: dict[str, str | None] = {}
+def _known(store: DocumentStore, folder: str) -> dict[str, str]:
+    """Return the files of a folder that were loaded, and how they were. Keys of the caller's own are none."""
+    found: dict[str, str] = {}
     for key, tags in store.ending(f"{_SEPARATOR}0"):
-        found[key.removesuffix(f"{_SEPARATOR}0")] = next(
-            (each for each in tags if each.startswith(_AS)), None
-        )
+        tag = next((each for each in tags if each.startswith(_AS)), None)
+        if tag is not None and (not folder or key.startswith(f"{folder}/")):
+            found[key.removesuffix(f"{_SEPARATOR}0")] = tag
     return found
 
 
 def _files(
-    top: Path, extensions: Sequence[str], excludes: Sequence[str], refused: list[tuple[str, str]]
+    root: Path, top: Path, extensions: Sequence[str], excludes: Sequence[str], refused: list[tuple[str, str]]
 ) -> Iterator[_File]:
-    """Return the files of a folder in the order of their names, but hidden ones; what can't be is told of in ``refused``."""
+    """Return a folder's files by their names below the root, sorted, but hidden ones; what can't be is told in ``refused``."""
     wanted = {each if each.startswith(".") else f".{each}" for each in extensions}
-    for folder, below, names in os.walk(top):
+
+    def unread(error: OSError) -> None:
+        refused.append((printable(_named(root, Path(error.filename))), said_of(error, "read")))
+
+    for folder, below, names in os.walk(top, onerror=unread):
         inside = PurePosixPath(Path(folder).relative_to(top).as_posix())
         below[:] = sorted(each for each in below if not _excluded(inside / each, excludes))
         for each in sorted(names):
-            name = str(inside / each)
             if (wanted and Path(each).suffix not in wanted) or _excluded(inside / each, excludes):
                 continue
             path = Path(folder) / each
+            name = _named(root, path)
             try:
                 name.encode()
+                status = path.stat()
                 if not path.resolve(strict=True).is_relative_to(top):
                     refused.append((name, "it is a link that leads out of the folder"))
                     continue
-                status = path.stat()
             except UnicodeEncodeError:
-                refused.append((shown(path), "its name is no text in UTF-8"))
+                refused.append((printable(name), "its name is no text in UTF-8"))
                 continue
             except (OSError, RuntimeError) as error:
-                refused.append(
-                    (name, said_of(error, "read") if isinstance(error, OSError) else "its links go round")
-                )
+                why = said_of(error, "read") if isinstance(error, OSError) else "its links go round"
+                refused.append((name, why))
                 continue
             if not path.is_file():
                 refused.append((name, "it is no file"))

@@ -114,17 +114,27 @@ class SegmentMemory:
             part = part.end
 
     def tidy(self) -> None:
-        """Close gaps where they take more than their share; call it after what frees. OutOfMemoryError: some are left."""
+        """Close gaps where they take more than their share; call it after what frees. Where memory is short some are left."""
+        with suppress(OutOfMemoryError):
+            self._tidy()
+
+    def squeeze(self) -> None:
+        """Close nearly all gaps: what was freed is to be back at the system now. Where memory is short some are left."""
+        with suppress(OutOfMemoryError):
+            self._squeeze()
+
+    # ---- inside ----
+
+    def _tidy(self) -> None:
         self._punch()
         if self.held_bytes - self.alive_bytes > max(SEGMENT_BYTES, self.alive_bytes // _DEAD_SHARE):
-            self.squeeze()
+            self._squeeze()
         if len(self._segments) * SEGMENT_BYTES > SEGMENT_BYTES + _SPARSE_SHARE * self.alive_bytes:
             for segment in [each for each in self._segments if each.alive < each.size // _SPARSE_SHARE]:
                 if segment is not self._filling.get(segment.place):
                     self._move_out(segment)
 
-    def squeeze(self) -> None:
-        """Close nearly all gaps: what was freed is to be back at the system now. OutOfMemoryError: some are left."""
+    def _squeeze(self) -> None:
         self._punch()
         gaps = sorted((each for each in self._segments if each.held > each.alive), key=_gaps, reverse=True)
         for segment in gaps:
@@ -133,8 +143,6 @@ class SegmentMemory:
             if segment is self._filling.get(segment.place):
                 del self._filling[segment.place]
             self._move_out(segment)
-
-    # ---- inside ----
 
     def _punch(self) -> None:
         """Give back the pages that were freed, those that lie together at once."""

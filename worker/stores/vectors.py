@@ -156,7 +156,7 @@ class VectorStore(KeptStore):
         if before not in {None, dimensions}:  # another one came first meanwhile
             message = f"it has {dimensions} dimensions, and the store's vectors have {before}"
             raise InvalidRequestError.at("data.vector", message)
-        if vectors is None and before is not None:  # cold
+        if vectors is None and before is not None and self._file is not None:  # cold
             return lambda: None
         vectors = vectors or self._made(dimensions)
         replaced = vectors.row(key)
@@ -181,9 +181,9 @@ class VectorStore(KeptStore):
         replaced = None if vectors is None else vectors.row(key)
         if vectors is None or replaced is None:
             return lambda: None
-        vectors.remove(key)
-        self._keep(vectors if vectors.count else None)
         row, before = replaced, self._dimensions
+        vectors.remove(key)
+        self._keep_rest(vectors)
 
         def undo() -> None:
             if self._vectors is None and not vectors.count:
@@ -198,9 +198,15 @@ class VectorStore(KeptStore):
     def _lose_vector(self, key: str) -> None:
         if self._vectors is not None:
             self._vectors.remove(key)
-            self._keep(self._vectors if self._vectors.count else None)
+            self._keep_rest(self._vectors)
         if len(self._table.entries) == 1:  # it is the last one
             self._dimensions = None
+
+    def _keep_rest(self, vectors: VectorIndex) -> None:
+        """Have what is left of them in memory; without the last one the next may have any dimensions."""
+        if not vectors.count:
+            self._dimensions = None
+        self._keep(vectors if vectors.count else None)
 
     def _keep(self, vectors: VectorIndex | None) -> None:
         """Have these vectors in memory, as they are now, and count them; None for none."""

@@ -155,4 +155,4 @@ def _survived(error: Exception) -> None:
     """Go without a sample: where memory is short without a word, for that takes some."""
     if not isinstance(error, MemoryError):
         log("error", "an operation's memory could not be sampled", error=repr(error))
-        time.sleep(_SAMPLE_SECONDS)
+    time.sleep(_SAMPLE_SECONDS)

@@ -18,12 +18,12 @@ internal sealed class DeviceNames(Worker.IServiceMemory memory, IOptions<MemoryW
         .ToDictionary(one => one.ToWord());
 
     /// <summary>Returns the device that a host means by a name; a name of none is left for the worker to refuse.</summary>
-    public Task<string> DeviceAsync(string name) => name.ToLowerInvariant() switch
+    public Task<string> DeviceAsync(string? name) => name?.ToLowerInvariant() switch
     {
-        "" => throw new NotMappedException("the device's name is empty: name one, or leave it out for all"),
-        var word when OfAccelerator.Contains(word) => AcceleratorAsync(name),
+        null or "" => throw new NotMappedException("the device's name is empty: name one, or leave it out for all"),
+        var word when OfAccelerator.Contains(word) => AcceleratorAsync(name!),
         var word when OfHost.Contains(word) => Task.FromResult(Cpu),
-        _ => Task.FromResult(name),
+        _ => Task.FromResult(name!),
     };
 
     /// <summary>Says where an allocation is to lie.</summary>
@@ -31,7 +31,7 @@ internal sealed class DeviceNames(Worker.IServiceMemory memory, IOptions<MemoryW
     /// <param name="deviceId">As the host says it; null where it leaves that to <paramref name="memoryType"/>.</param>
     public async Task<(string DeviceId, MemoryType MemoryType)> PlaceAsync(string memoryType, string? deviceId)
     {
-        var word = memoryType.ToLowerInvariant();
+        var word = memoryType?.ToLowerInvariant() ?? string.Empty; // JSON may say null
         if (OfAccelerator.Contains(word))
         {
             return (await DeviceAsync(deviceId ?? memoryType), MemoryType.Device);
@@ -52,7 +52,7 @@ internal sealed class DeviceNames(Worker.IServiceMemory memory, IOptions<MemoryW
     /// <exception cref="NotMappedException">The two contradict each other.</exception>
     public async Task<string?> DevicesAsync(string memoryType, string? deviceId, bool mayContradict)
     {
-        var word = memoryType.ToLowerInvariant();
+        var word = memoryType?.ToLowerInvariant() ?? string.Empty; // JSON may say null
         var ofAccelerator = OfAccelerator.Contains(word);
         if (!ofAccelerator && !OfHost.Contains(word) && word != "all")
         {

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using MemoryWorker.Client;
+using MemoryWorker.Client.Protocol;
 using MemoryWorker.Hosting;
 
 namespace ApiResponseHost;
@@ -53,12 +54,13 @@ public sealed record ErrorDetails
             };
         }
 
-        details["executed"] = failed.Executed.ToString().ToLowerInvariant();
+        details["executed"] = failed.Executed.ToWord();
         details["retryable"] = failed.Retryable;
         return new()
         {
             Code = failed.Code,
-            Message = refused?.Reason ?? failed.Message,
+            // The first line says what happened; the worker's last words, which may follow, are for the host's log.
+            Message = refused?.Reason ?? failed.Message.Split('\n', 2)[0].TrimEnd(),
             StatusCode = failed.StatusCode(),
             Details = details,
         };

@@ -100,7 +100,9 @@ internal sealed class PythonWorkerService(Worker.IPythonWorkerService worker) : 
         var data = Object(JsonSerializer.SerializeToNode(request, Wire), "the request");
         if (data["action"] is JsonValue inside)
         {
-            command = inside.GetValue<string>();
+            command = inside.TryGetValue<string>(out var named)
+                ? named
+                : throw new NotMappedException($"action is {inside.ToJsonString()}, and the worker takes a word: \"memory.get_status\"");
             data = Object(data["data"], "its data");
         }
 

@@ -72,7 +72,7 @@ internal static class Operations
             data[name] = value?.ToString();
         }
 
-        foreach (var (name, values) in request.Query)
+        foreach (var (name, values) in request.Query.Where(one => !request.RouteValues.ContainsKey(one.Key)))
         {
             data[name] = types.GetValueOrDefault(name) == "array"
                 ? new JsonArray([.. values.Select(one => JsonValue.Create(one))])

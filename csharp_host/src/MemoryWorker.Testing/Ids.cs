@@ -10,7 +10,11 @@ internal sealed class Ids(string instance)
     public string Make(string kind, long number) => $"{kind}-{number}-{instance}";
 
     /// <summary>The id that is meant: without a process's part it is this one's.</summary>
-    public string Complete(string given) => Regex.IsMatch(given, "^(alloc|batches|plan|transfer)-[0-9]+$") ? $"{given}-{instance}" : given;
+    public string Complete(string given) => Regex.IsMatch(given, "^(alloc|batches|operation|plan|transfer)-[0-9]+$") ? $"{given}-{instance}" : given;
+
+    /// <summary>Whether an id is another process's.</summary>
+    public bool IsOfAnother(string id) =>
+        Regex.Match(id, "^[a-z]+-[0-9]+(?:-([0-9a-f]+))?$") is { Success: true } made && made.Groups[1].Value != instance;
 
     /// <summary>Why there is no allocation of an id that was not made here.</summary>
     public string WhyNone(string id) =>

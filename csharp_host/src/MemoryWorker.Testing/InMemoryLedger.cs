@@ -190,8 +190,8 @@ internal sealed partial class InMemoryLedger(
                 Reason = null,
             }),
         ];
-        var lost = parts.Any(part => part.State == HealthState.Failed);
-        return new() { State = lost ? HealthState.Failed : HealthState.Ok, Parts = parts };
+        HealthState[] worstFirst = [HealthState.Failed, HealthState.Starting, HealthState.Ok];
+        return new() { State = worstFirst.First(state => state == HealthState.Ok || parts.Any(part => part.State == state)), Parts = parts };
     }
 
     private long Since(long timestamp) => (long)clock.GetElapsedTime(timestamp).TotalMilliseconds;

@@ -281,15 +281,22 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
     ],
+    "operations": [
+        ("operation.begin", {"name": "a"}, "begun"),
+        ("operation.begin", {"name": ""}),
+        ("operation.end", {"operation_id": "operation-9"}),
+        ("operation.end", {"operation_id": "operation-1-0badcafe"}),
+        ("operation.end", {"operation_id": "nothing", "failed": "yes"}),
+    ],
 }  # fmt: skip
 
-NO_LEDGER = ("store.", "operation.")
+NO_LEDGER = ("store.",)
 """How actions begin that the in-memory worker refuses until a test says what they answer."""
 
 NOT_COMPARED = {
     "memory.get_metrics": "text of which the in-memory worker has the ledger's part alone",
     "worker.ping": "the time it has run",
-    "worker.get_health": "it has no parts to be well or ill",
+    "worker.get_health": "of its parts there are the devices alone",
     "worker.cancel": "a host's own token says it",
     "worker.subscribe": "ReadEventsAsync says it",
     "worker.shutdown": "DisposeAsync says it",

@@ -131,7 +131,7 @@ OF_ITS_OWN = {
 SETS = {"known_devices"}
 """Lists whose order says nothing."""
 SAID_ALIKE = {
-    r"\b((?:alloc|batches|plan|transfer)-\d+)-[0-9a-f]{8}": r"\1",
+    r"\b((?:alloc|batches|operation|plan|transfer)-\d+)-[0-9a-f]{8}": r"\1",
     r"; did you mean [\w.]+\?": "",
     r"there are (cpu, sim:0|sim:0, cpu)": "there are cpu and sim:0",
     r"used \d+ times?, last used \d+ ms ago.*": "used so often",  # the worker's strategy says more

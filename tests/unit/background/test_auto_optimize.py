@@ -310,3 +310,24 @@ def test_from_a_percentage_on(tmp_path: Path) -> None:
     assert len(rig.loaded()) == 2
     told = rig.machine.told(Optimized)[0]
     assert "at 60 % of its budget or above" in told.reason
+
+
+def test_consumers_give_way_from_a_percentage_below_all_levels(tmp_path: Path) -> None:
+    """Where the operator wants relief from half of the budget on, consumers are asked there, and no further than below it."""
+    rig = Rig(tmp_path, 50.0)
+    entries = [rig.machine.allocate("sim:0", MIB) for _ in range(20)]  # of 32 MiB: 62.5 %
+    offers = (Offer(20 * MIB, 7.0, "", divisible=True),)
+    rig.memory.consumers.register(Registration("cache", "cache", "sim:0", 20 * MIB, 0, offers))
+
+    def give(event: ReleaseRequested) -> None:
+        count = -(-event.bytes // MIB)
+        for _ in range(count):
+            rig.memory.allocations.deallocate(entries.pop(), force=True)
+        rig.memory.consumers.released("cache", count * MIB)
+
+    rig.machine.on_release_requested = give
+    rig.seconds(60)
+    (told,) = rig.actions()
+    assert [(each.consumer_id, each.returned_bytes) for each in told.released] == [("cache", 5 * MIB)]
+    assert told.helped
+    rig.machine.close()

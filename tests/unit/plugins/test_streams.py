@@ -36,8 +36,12 @@ class Reader:
         self.level = PressureLevel.LOW
         self.available: int | None = None
         self.buffers = Buffers(self.machine.core, self.machine.memory.allocations, lambda _due, _run: None)
-        streams = Streams(self.buffers, self.machine.clock, lambda: self.available, lambda: self.level)
+        streams = Streams(self.buffers, self.machine.clock, self.left, lambda: self.level)
         self.stream = streams.stream
+
+    def left(self) -> int | None:
+        """What is available, less what buffers hold."""
+        return None if self.available is None else self.available - self.buffers.holding("cpu").held_bytes
 
     @property
     def allocated_bytes(self) -> int:
@@ -197,6 +201,20 @@ def test_a_window_takes_at_most_half_of_what_there_is(reader: Reader, tmp_path: 
     reader.available = 300 * KIB
     with reader.stream(path) as windows:
         assert {len(each.data) for each in windows} == {150 * KIB, MIB % (150 * KIB)}
+
+
+def test_windows_before_do_not_make_the_next_smaller(reader: Reader, tmp_path: Path) -> None:
+    """What is kept of one is the next one's: below a cap all of them are half of it, and no more is ever allocated."""
+    path = tmp_path / "weights.bin"
+    path.write_bytes(bytes(6 * MIB))
+    reader.available = 2 * MIB
+    reader.machine.manager.devices.set_limits("cpu", Limits(2 * MIB, 0, DEFAULT_LIMITS.thresholds))
+    with reader.stream(path) as windows:
+        sizes = []
+        for window in windows:
+            sizes.append(len(window.data))
+            assert reader.buffers.holding("cpu").held_bytes == MIB
+    assert sizes == [MIB] * 6
 
 
 def test_what_the_cap_leaves_is_made_do_with(reader: Reader, tmp_path: Path) -> None:

@@ -161,7 +161,61 @@ def test_projects_are_apart(root: Path) -> None:
     library.open(bob)
     library.load("deep", bob)
     library.load(".", ann, excludes=("deep",))
-    assert (library.found("cat sea", ann), library.found("cat sea", bob)) == (["a.md//0"], ["c.py//0"])
+    assert (library.found("cat sea", ann), library.found("cat sea", bob)) == (["a.md//0"], ["deep/c.py//0"])
+
+
+def test_folders_beside_each_other_stay(root: Path) -> None:
+    """Loading one removes nothing of another, nor what was put by hand, whatever its key."""
+    write(root, other__d_md="a dog")
+    library = Library(root)
+    store = library.open()
+    store.put(item("https://x//0", b'"a zebra"'))
+    assert library.load("deep").loaded == 1
+    assert library.load("other") == LoadedFolder(1, 0, 0, ())
+    assert (library.found("sea"), library.found("dog")) == (["deep/c.py//0"], ["other/d.md//0"])
+    assert library.found("zebra") == ["https://x//0"]
+
+
+def test_a_file_that_is_no_text_any_more_is_not_found(root: Path) -> None:
+    """What it was is not in the store, either."""
+    library = Library(root)
+    library.open()
+    library.load()
+    (root / "a.md").write_bytes(b"\xff\xfe")
+    assert [name for name, _ in library.load().refused] == ["a.md"]
+    assert library.found("cat") == []
+
+
+def test_a_folder_that_can_not_be_read_is_not_gone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of, and what was loaded from it stays."""
+    library = Library(root)
+    library.open()
+    library.load()
+    scan = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    loaded = library.load()
+    assert (loaded.removed, [name for name, _ in loaded.refused]) == (0, ["deep"])
+    assert library.found("sea") == ["deep/c.py//0"]
+
+
+def test_without_its_last_vector_a_store_takes_others(root: Path) -> None:
+    """Texts that stay don't keep it from any: of other dimensions, and found."""
+    library = Library(root)
+    store = library.open()
+    store.put(item("a", b'"one"', vector=[1.0, 0.0]))
+    store.put(item("b", b'"two"'))
+    store.delete(Choice(key="a"))
+    store.put(item("c", b'"three"', vector=[0.0, 1.0, 0.0]))
+    assert [each.key for each in store.search(Question([0.0, 1.0, 0.0], None, 5))] == ["c"]
+    store.put(item("c", b'"three"'))
+    store.put(item("c", b'"three"', vector=[2.0]))
+    assert [each.key for each in store.search(Question([1.0], None, 5))] == ["c"]
 
 
 def test_words_and_vectors_together(root: Path) -> None:
@@ -185,8 +239,6 @@ def test_vectors_of_the_callers_own(root: Path) -> None:
     store.put(item("a", b'"one"'))
     assert store.search(Question([1.0, 0.0], None, 5)) == ()
     assert library.found("one") == ["a"]
-    with pytest.raises(InvalidRequestError, match="3 dimensions"):
-        store.put(item("c", b'"three"', vector=[0.0, 1.0, 0.0]))
     with pytest.raises(InvalidRequestError, match='a text, or an object with one: {"text"'):
         store.put(item("d", b"5"))
 
