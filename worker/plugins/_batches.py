@@ -123,6 +123,7 @@ class Batches(Generic[T]):
         self._again: list[tuple[list[T], bool]] = []
         self._current: Batch[T] | None = None
         self._fits: dict[str, _Fit] = {}
+        self._retried = False  # the next batch is one that failed before, and is done again whole
         self._done = self._count = self._largest = self._refused = self._moved = 0
 
     @property
@@ -167,7 +168,7 @@ class Batches(Generic[T]):
         """Note that a batch is done."""
         if batch is not self._current:
             return
-        count, self._current = len(batch.items), None
+        count, self._current, self._retried = len(batch.items), None, False
         self._done += count
         self._count += 1
         self._largest = max(self._largest, count)
@@ -185,12 +186,14 @@ class Batches(Generic[T]):
         count, here = len(batch.items), batch.device_id
         idle = 0 if lost else self._worker.give_up_idle(here)
         movable = self._fallback not in {None, here}
-        if not idle and (lost or count == 1) and not movable:
+        # Once: what a batch leaves idle by itself each time does not help it.
+        whole = idle > 0 and not self._retried
+        if not whole and (lost or count == 1) and not movable:
             return False
-        self._current = None
+        self._current, self._retried = None, whole
         self._refused += 1
-        if idle:  # what was planned with is there now
-            self._again.append((batch.items, False))
+        if whole:  # what was planned with is there now
+            self._again.append((batch.items, here != self._device))
         elif not lost and count > 1:
             self._fits.setdefault(here, _Fit()).refused(count)
             half = count // 2

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_MS
+from worker.core.log import log
 from worker.core.sure_lock import SureLock
 from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer
 from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
@@ -62,6 +63,8 @@ class EntryKind:
         """For all scopes together; None for no such bound."""
         self._limit_bytes: int | None = None
         self._stores: set[EntryStore] = set()
+        self._failing: set[EntryStore] = set()
+        """Those that could not be tended the last time: each is logged once, until it could."""
 
     def open(self, name: str, scope: Scope, options: Options, file: Path | None) -> Opened:
         """Open a store, with what of it is on disk. InvalidRequestError for options that can't be met."""
@@ -139,11 +142,18 @@ class EntryKind:
             self._limit_bytes = limit_bytes
 
     def tend(self) -> None:
-        """Do what is due: remove what has ended."""
+        """Do what is due: remove what has ended. A store that fails is logged, and keeps no other waiting."""
         with self.lock:
             stores = tuple(self._stores)
+        failing = set()
         for each in stores:
-            each.tend()
+            try:
+                each.tend()
+            except Exception as error:  # noqa: BLE001 - the next time it may go well
+                failing.add(each)
+                if each not in self._failing:
+                    log("error", "tending a store failed", store=self.consumer_id, error=repr(error))
+        self._failing = failing
 
     # ---- for its stores, which have the lock ----
 

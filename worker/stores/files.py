@@ -69,18 +69,18 @@ class StoreFile:
     def rows(self) -> list[Row]:
         """Return what is known about all entries."""
         query = "SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content), length(vector) FROM entries"
-        with self._lock:
+        with self._lock, _said(self.path):
             return [_row(*found) for found in self._open().execute(query)]
 
     def vectors(self) -> list[tuple[str, bytes]]:
         """Return all entries' vectors, by key."""
-        with self._lock:
+        with self._lock, _said(self.path):
             found = self._open().execute("SELECT key, vector FROM entries WHERE vector IS NOT NULL")
             return [(_text(key), vector) for key, vector in found]
 
     def options(self) -> Options:
         """Return the options that it was opened with last."""
-        with self._lock:
+        with self._lock, _said(self.path):
             found = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
         said: dict[str, Any] = {} if found is None else orjson.loads(found[0])
         if (metric := said.get("metric")) is not None:
@@ -95,7 +95,7 @@ class StoreFile:
     def read(self, key: str) -> Content | None:
         """Return an entry's content; None where it is not there any more."""
         begun = time.perf_counter()
-        with self._lock:
+        with self._lock, _said(self.path):
             query = "SELECT form, content FROM entries WHERE key = ?"
             found = self._open().execute(query, (_blob(key),)).fetchone()
         took = (time.perf_counter() - begun) * 1000
@@ -127,7 +127,7 @@ class StoreFile:
 
     def clear(self) -> None:
         """Delete all entries. It needs no room for that: the file is made anew."""
-        with self._lock:
+        with self._lock, _said(self.path):
             told = self._open().execute("SELECT value FROM about WHERE name = 'options'").fetchone()
             self._remove()
             if told is not None:

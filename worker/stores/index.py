@@ -314,9 +314,11 @@ class EntryStore:
             ended = self._table.ended(self._kind.now_ns())
         try:
             self._delete(ended)
-        except OutOfMemoryError:
+        except BaseException as error:
             with self._kind.lock:
                 self._table.put_off(ended)
+            if not isinstance(error, OutOfMemoryError):
+                raise
 
     def _read(self, entry: Entry) -> Content | None:
         """Read an entry from disk, and have it in memory where there is room. None where it went meanwhile."""

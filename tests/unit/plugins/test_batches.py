@@ -243,3 +243,28 @@ def test_every_item_is_done_once_and_in_order(data: st.DataObject, count: int, s
     assert flat(done) == list(range(count))
     assert batches.saved.item_count == count
     assert batches.saved.batch_count == len(done)
+
+
+@pytest.mark.parametrize("fallback", [None, "cpu"])
+def test_what_a_batch_leaves_idle_itself_each_time_does_not_keep_it_from_being_halved(
+    fallback: str | None,
+) -> None:
+    """It is done again whole once, then in halves; one item that fits nowhere is the caller's error in the end."""
+    devices = Devices(gpu=80, cpu=80)
+    tries: list[int] = []
+
+    def fails(device: str, items: list[int]) -> BaseException | None:
+        tries.append(len(items))
+        assert len(tries) < 100, "it goes on without end"
+        devices.idle[device], devices.available[device] = 20, 60
+        return MemoryError() if len(items) > most else None
+
+    most = 2
+    done = run(devices.batches(range(8), fallback=fallback), fails)
+    assert flat(done) == list(range(8))
+    assert tries[:5] == [8, 8, 4, 4, 2]
+    most = 0
+    tries.clear()
+    with pytest.raises(MemoryError):
+        run(devices.batches(range(2), fallback=fallback), fails)
+    assert tries == ([2, 2, 1, 1] if fallback is None else [2, 2, 1, 1, 1, 1])

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from protocol.generate import ROOT
 from protocol.vocabulary import StoreKind
 from tests.rigs.small_filesystem import small_filesystem
 from tests.unit.stores.stores import HERE, World, item
-from worker.plugins import OutOfMemoryError
+from worker.plugins import OutOfMemoryError, UnsupportedError
 from worker.stores import segments
-from worker.stores.base import Choice, Options, Scope
+from worker.stores.base import Choice, Options, Row, Scope
+from worker.stores.files import StoreFile, about
 
 KIB = 1024
 
@@ -263,3 +266,53 @@ def test_wherever_the_process_ends_while_a_store_is_opened_it_is_there_whole_or_
             return
         shutil.rmtree(tmp_path)
     pytest.fail("opening a store takes more steps than were tried")
+
+
+def test_a_store_whose_file_is_damaged_keeps_no_other_waiting(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What has ended in all other stores goes, the log says once which can't be used, and its own goes once it can be."""
+    world = World(tmp_path)
+    caches: list[Any] = [
+        world.cache(name, scope, persist=True, ttl_ms=10)
+        for name, scope in (("first", HERE), ("first", Scope("ann", "p")), ("second", HERE))
+    ]
+    for cache in caches:
+        cache.put(item("a"))
+    damaged, *others = caches
+    damaged._file.close()
+    whole = damaged._file.path.read_bytes()
+    damaged._file.path.write_bytes(b"no database, but long enough to be taken for one" * 200)
+    world.clock.move(10)
+    for _ in range(3):
+        world.stores.tend()
+    assert [list(each._table.entries) for each in others] == [[], []]
+    assert capfd.readouterr().err.count("can't be used as a store's file") == 1
+    assert damaged.get("a") is None
+    damaged._file.path.write_bytes(whole)
+    world.stores.tend()
+    assert damaged._file.rows() == []
+    assert not damaged._table.entries
+    world.stores.close()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [StoreFile.rows, StoreFile.vectors, lambda file: file.read("7")],
+    ids=["rows", "vectors", "read"],
+)
+def test_a_damaged_page_is_told_as_such_wherever_it_is_read(
+    tmp_path: Path, use: Callable[[StoreFile], object]
+) -> None:
+    """A file can be opened though its entries' first page is damaged: who reads them is told."""
+    file = StoreFile(tmp_path / "a.store", about(HERE, (StoreKind.CACHE, "answers")))
+    file.change([Row(str(each), 0, 0, None, 1.0, (), 1000, content=bytes(1000)) for each in range(100)])
+    file.close()
+    with closing(sqlite3.connect(file.path)) as connection:
+        [[page]] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'entries'")
+    data = file.path.read_bytes()
+    file.path.write_bytes(data[: 4096 * (page - 1)] + b"\xff" * 4096 + data[4096 * page :])
+    assert file.options() == Options()
+    with pytest.raises(UnsupportedError, match="can't be used as a store's file"):
+        use(file)
+    file.close()
