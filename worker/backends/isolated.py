@@ -260,11 +260,14 @@ class IsolatedBackend:
         returned = self._displaced.drop(name)
         if returned is not None:
             self._held.pop(name, None)
+            self._presence.tell()  # the device may have no contents elsewhere any more
             return returned
         with self._presence.using(device_id, Executed.YES) as child:  # gone is gone, in whichever way
             returned = self._displaced.drop(name)
             if returned is None:
                 returned = child.call(do, name)
+            else:
+                self._presence.tell()
             self._held.pop(name, None)
             return returned
 

@@ -46,7 +46,7 @@ class Window(Record):
     """A next part of a file, in memory until the next is asked for."""
 
     items: list[Any]
-    """What was read: values of JSON, or a dict a row of CSV. Empty for a binary file."""
+    """What was read: values of JSON, or a dict a row of CSV. Empty for a binary file, and once the next window is asked for."""
     data: memoryview
     """A binary file's bytes; empty for others. They are the next window's afterwards: copy what is to be kept."""
     position: dict[str, Any]
@@ -159,7 +159,7 @@ class Streams:
                     item = next(read, _NO_ITEM)
                     size = object_bytes(item)
                 yield Window(found, memoryview(b""), position)
-                del found
+                found.clear()  # whoever still has the window has its list, and not what was in it
             reading.tell(position["offset"])
 
     def _binary(self, reading: _Reading, after: dict[str, Any] | None) -> Generator[Window, None, None]:

@@ -40,7 +40,7 @@ from worker.core.errors import (
     OutOfMemoryError,
     UnsupportedError,
 )
-from worker.core.records import AllocationRequest
+from worker.core.records import AllocationRequest, DeviceInfo
 
 
 @pytest.fixture(autouse=True)
@@ -535,6 +535,7 @@ def test_restart_into_less_memory(tmp_path: Path) -> None:
         assert content_of(backend, "large", 9 * MIB) == large
         backend.write("large", 5, memoryview(bytearray(b"new")), never())
         assert backend.free("other") == 9 * MIB
+        assert backend.devices[0].displaced == {"large"}
         large = large[:5] + b"new" + large[8:]
         again = backend.restart(never())
         assert again.moved == 1, "of what was there"
@@ -545,6 +546,22 @@ def test_restart_into_less_memory(tmp_path: Path) -> None:
         assert backend.live() == {"small", "large"}
         assert content_of(backend, "large", 9 * MIB) == large
         assert backend.free("large") == 9 * MIB
+
+
+def test_a_device_whose_displaced_blocks_were_freed_is_as_any_other(tmp_path: Path) -> None:
+    """Once the last of them is gone no reason is told, and whoever follows the device hears of that."""
+    with isolated("misbehaving_backends:Shrinks", marker=str(tmp_path / "second")) as backend:
+        backend.probe()
+        for name in ("large", "other"):
+            fill(backend, name, 9 * MIB, 2)
+        backend.restart(never())
+        told: list[tuple[DeviceInfo, ...]] = []
+        backend._presence.on_change = told.append
+        for name in ("large", "other"):
+            backend.free(name)
+        (info,) = backend.devices
+        assert (info.state_reason, info.displaced) == (None, frozenset())
+        assert told[-1] == (info,)
 
 
 def test_callers_wait_for_a_restart() -> None:

@@ -105,6 +105,16 @@ def test_windows_hold_everything_once_and_are_bounded(name: str, reader: Reader,
         assert found == items
 
 
+def test_a_window_is_there_until_the_next_is_asked_for(reader: Reader, tmp_path: Path) -> None:
+    """Who still has it does not keep its items: two windows at once would be twice the bound."""
+    write_json_lines(tmp_path / "a.jsonl", rows(3000))
+    with reader.stream(tmp_path / "a.jsonl", window_bytes=WINDOW) as windows:
+        first = next(windows)
+        assert first.items
+        next(windows)
+        assert first.items == []
+
+
 def test_bytes_come_in_windows_too(reader: Reader, tmp_path: Path) -> None:
     """A file of no format that is known is read as it is."""
     path, contents = tmp_path / "weights.bin", random.Random(2).randbytes(WINDOW * 3 + 17)
@@ -133,7 +143,7 @@ def test_reading_goes_on_where_it_ended(name: str, reader: Reader, tmp_path: Pat
     WRITERS.get(name, write_json)(path, rows(1500))
 
     def parts(window: Window) -> list[Any]:
-        return window.items or list(window.data)
+        return list(window.items or window.data)
 
     with reader.stream(path, window_bytes=WINDOW) as windows:
         read = [(parts(each), json.loads(json.dumps(each.position))) for each in windows]
