@@ -7,6 +7,7 @@ instructor may build them. ``protocol.contract`` turns them into validators and 
 from protocol.results.allocations import *  # noqa: F403 - one name for all answers
 from protocol.results.consumers import *  # noqa: F403 - one name for all answers
 from protocol.results.events import *  # noqa: F403 - one name for all answers
+from protocol.results.fleet import *  # noqa: F403 - one name for all answers
 from protocol.results.models import *  # noqa: F403 - one name for all answers
 from protocol.results.numbers import *  # noqa: F403 - one name for all answers
 from protocol.results.pieces import *  # noqa: F403 - one name for all answers

@@ -92,6 +92,8 @@ class GetStatusResult(Record):
     """The worst of the devices'."""
     age_ms: Milliseconds
     """Of the oldest reading in the answer."""
+    next: str | None = None
+    """Send it as ``after`` for the next page; null on the last, and where no ``limit`` was given."""
 
 
 class DeviceUsage(Record):
