@@ -14,11 +14,13 @@ from worker.core.consumers import (
     OWN_PREFIXES,
     POOL,
     Consumer,
+    CountingConsumer,
     Holding,
     LimitedConsumer,
     Offer,
     Quote,
     Release,
+    Usage,
 )
 from worker.core.errors import (
     CancelledError,
@@ -145,8 +147,11 @@ class ConsumerWorker:
     def status(self, device_ids: tuple[str, ...], kind: str | None) -> tuple[ConsumerStatus, ...]:
         """Return the consumers of these devices as they are listed: models, then pools and all others, the host's last."""
         here = (each for source in self._listed for each in source(None))
-        quotes = [quote for _, quote in self._quotes_of((*here, *self._here(None)))]
-        rows = (self._table.status(each) for each in (*quotes, *self._table.quotes()))
+        rows = [
+            self._table.status(quote, self._usage(each))
+            for each, quote in self._quotes_of((*here, *self._here(None)))
+        ]
+        rows += [self._table.status(each) for each in self._table.quotes()]
         return tuple(row for row in rows if row.device_id in device_ids and kind in {None, row.kind})
 
     # ---- what hosts say ----
@@ -360,6 +365,13 @@ class ConsumerWorker:
             )
             found.append((each, quote))
         return found
+
+    def _usage(self, consumer: Consumer) -> Usage:
+        try:
+            return consumer.usage() if isinstance(consumer, CountingConsumer) else Usage()
+        except Exception as error:  # noqa: BLE001 - an operator's code
+            self._failed(consumer, error)
+            return Usage()
 
     def _here(self, device_id: str | None) -> Iterable[Consumer]:
         with self._lock:

@@ -14,7 +14,7 @@ from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S
-from worker.core.consumers import Holding, Offer
+from worker.core.consumers import Holding, Offer, Usage
 from worker.core.errors import (
     ConsumerNotFoundError,
     InvalidRequestError,
@@ -443,6 +443,20 @@ def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> Non
     with pytest.raises(OutOfMemoryError):
         make_room(machine, 6 * MIB)
     assert [each.consumer_id for each in machine.memory.consumers.status((DEVICE,), "store")] == []
+
+
+def test_what_counts_its_uses_is_listed_with_them(machine: Machine) -> None:
+    """As a host's consumer is; where that fails, or none are counted, they are unknown."""
+    store = Store(machine=machine)
+    machine.memory.consumers.add(store)
+    (row,) = machine.memory.consumers.status((DEVICE,), "store")
+    assert (row.hits, row.misses, row.saved_ms) == (None, None, None)
+    store.usage = lambda: Usage(3, 2, 40.0)  # type: ignore[attr-defined]
+    (row,) = machine.memory.consumers.status((DEVICE,), "store")
+    assert (row.hits, row.misses, row.saved_ms) == (3, 2, 40.0)
+    store.usage = lambda: 1 // 0  # type: ignore[attr-defined]
+    (row,) = machine.memory.consumers.status((DEVICE,), "store")
+    assert (row.held_bytes, row.hits) == (4 * MIB, None)
 
 
 def test_what_is_no_offer_is_none(machine: Machine) -> None:
