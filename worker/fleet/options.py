@@ -5,25 +5,39 @@ from zlib import crc32
 
 from protocol.vocabulary import DeviceState, ModelState
 from worker.fleet.known import KnownNode
-from worker.fleet.pricing import load_ms, turn_ms
+from worker.fleet.pricing import level_of, load_ms, turn_ms
 from worker.fleet.reservations import NodeHolds, Reservations
 from worker.fleet.views import Cause, DeviceView, FileLocation, ModelView, Passed, PlacementRequest, Step
 
-STEPS = tuple(Step)
-_RING = 0xFFFFFFFF
-_THERE = frozenset({ModelState.LOADED, ModelState.LOADING})
+RING = 0xFFFFFFFF
+"""Where the ring of nodes closes."""
+
+THERE = frozenset({ModelState.LOADED, ModelState.LOADING})
+"""States of a model that is on its node already, or about to be."""
+
+_RANKS = {
+    Step.LOADED: 0,
+    Step.LOADING: 1,
+    Step.FITS: 2,
+    Step.MAKES_ROOM: 2,
+    Step.UNKNOWN_HEADROOM: 3,
+    Step.FITS_ELSEWHERE: 4,
+}
+"""Which of places as good as each other goes first."""
 
 
 class Option(NamedTuple):
-    """A place where a request can go, as it is compared with others."""
+    """A place where a request can go. The first three fields are what it is compared by."""
 
-    price_ms: float
-    step: int
-    """Its index in ``STEPS``."""
+    level: int
+    """Of its price: those of one level are as good as each other."""
+    rank: int
     distance: int
     """From the request's place on the ring of nodes: different requests begin with different nodes."""
     node: KnownNode
     device_id: str
+    step: Step
+    price_ms: float
     wait_ms: float = 0.0
     load_ms: float = 0.0
     room_ms: float = 0.0
@@ -33,14 +47,15 @@ class Option(NamedTuple):
 class Pricing:
     """Prices nodes for one request: steps 1 to 11 of the decision (``placement.place``)."""
 
-    __slots__ = ("_held", "_load_place", "_now_ns", "_place", "_request")
+    __slots__ = ("_held", "_now_ns", "_request", "load_place", "salt_place")
 
     def __init__(self, request: PlacementRequest, held: Reservations, now_ns: int) -> None:
         self._request = request
         self._held = held
         self._now_ns = now_ns
-        self._place = crc32(request.salt.encode())
-        self._load_place = self._place if request.model_id is None else crc32(request.model_id.encode())
+        self.salt_place = crc32(request.salt.encode())
+        """On the ring of nodes, where the request begins; where it has to be loaded, all requests of its model do."""
+        self.load_place = self.salt_place if request.model_id is None else crc32(request.model_id.encode())
 
     def price(self, node: KnownNode) -> Option | Passed:
         """Price one node."""
@@ -53,7 +68,7 @@ class Pricing:
         model = node.models.get(self._request.model_id)
         if model is None:  # 4
             return _passed(node, Cause.UNKNOWN_MODEL, f"it does not know {self._request.model_id!r}")
-        if model.state in _THERE or model.model_id in holds.loads:
+        if model.state in THERE or model.model_id in holds.loads:
             return self._there(node, model, holds)
         absent = f"it has no file of {model.model_id!r}" if model.file is FileLocation.ABSENT else None
         if (why := model.refused or absent) is not None:
@@ -87,8 +102,8 @@ class Pricing:
         if model.state is not ModelState.LOADED:  # 7
             ready = model.ready_in_ms if begun is None else begun.wait_ms + begun.load_ms
             wait, step = max(ready, wait), Step.LOADING
-        distance = (node.place - self._place) & _RING
-        return Option(wait, STEPS.index(step), distance, node, device_id, wait)
+        distance = (node.place - self.salt_place) & RING
+        return Option(level_of(wait), _RANKS[step], distance, node, device_id, step, wait, wait)
 
     def _turn_ms(self, device: DeviceView, holds: NodeHolds) -> float:
         return turn_ms(device, holds.uses.get(device.device_id, 0)) if self._request.new_use else 0.0
@@ -135,8 +150,20 @@ class Pricing:
                 wait = max(queue, self._turn_ms(device, holds) - load)  # it is loaded while others work
             price = wait + load + room
             if best is None or price < best.price_ms:
-                distance = (node.place - self._load_place) & _RING
-                best = Option(price, STEPS.index(step), distance, node, device_id, wait, load, room, size)
+                distance = (node.place - self.load_place) & RING
+                best = Option(
+                    level_of(price),
+                    _RANKS[step],
+                    distance,
+                    node,
+                    device_id,
+                    step,
+                    price,
+                    wait,
+                    load,
+                    room,
+                    size,
+                )
         return best or _passed(node, Cause.NO_ROOM, "; ".join(why))
 
     def _devices(self, node: KnownNode, model: ModelView | None) -> list[DeviceView]:
