@@ -15,7 +15,6 @@ from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
 
 
-
 class Channel:
     """An event channel, its clock, and what it wrote."""
 
