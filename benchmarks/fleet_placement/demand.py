@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 GB = 10**9
 WORK_S = 15.0
@@ -81,7 +82,7 @@ def make(shape: str, nodes: int, seconds: float, seed: int) -> Demand:
     largest = max(each.capacity for each in machines)
     models = tuple(each for each in models if each.size <= largest)
     rate = BUSY * sum(each.slots for each in machines) / WORK_S
-    draw = _drawn(shape, rng, models, rate)
+    draw = _drawn(shape, rng, models)
     requests: list[Request] = []
     at = 0.0
     while (at := at + rng.expovariate(rate)) < seconds:
@@ -96,10 +97,9 @@ def make(shape: str, nodes: int, seconds: float, seed: int) -> Demand:
     return Demand(machines, models, tuple(requests), tuple(failures), seconds)
 
 
-def _drawn(shape: str, rng: random.Random, models: tuple[Model, ...], rate: float):  # noqa: ANN202 - a function of the time
-    weights = [1 / (rank + 1) ** rng.uniform(0.8, 1.1) for rank in range(len(models))]
-    total = sum(weights)
-    cumulative = [sum(weights[: index + 1]) / total for index in range(len(weights))]
+def _drawn(shape: str, rng: random.Random, models: tuple[Model, ...]):  # noqa: ANN202 - a function of the time
+    exponent = rng.uniform(0.8, 1.1)
+    cumulative = list(accumulate(1 / (rank + 1) ** exponent for rank in range(len(models))))
     order = rng.sample(models, len(models))
     crowd: Iterator[tuple[float, float, Model]] = _crowds(rng, order)
     state = {"next": 20.0, "crowd": next(crowd)}

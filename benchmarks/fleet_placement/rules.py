@@ -103,6 +103,7 @@ class LeastLoaded(Rule):
         able = self.able(request)
         self.rng.shuffle(able)
         yield from sorted(able, key=_share)
+        yield from sorted(self.there(request), key=_share)
 
 
 class RandomOfTwo(Rule):
@@ -118,3 +119,4 @@ class RandomOfTwo(Rule):
             chosen = first if _share(first) <= _share(second) else second
             yield chosen
             able.remove(chosen)
+        yield from sorted(self.there(request), key=_share)

@@ -55,9 +55,10 @@ class Outbox:
         fails, ``forget``.
         """
         told, since_ns = self._told, now_ns - self._told_ns
-        if told is not None and since_ns < RENEW_NS:
-            if since_ns < EVERY_NS or not (refused or matters(told, now)):
-                return None
+        if told is not None and since_ns < EVERY_NS:
+            return None
+        if told is not None and since_ns < RENEW_NS and not refused and not matters(told, now):
+            return None
         self._revision += 1
         whole = replace(now, revision=self._revision)
         self._told, self._told_ns = whole, now_ns
