@@ -36,6 +36,7 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ),
     ErrorCode.STORE_NOT_FOUND: ErrorRule("not open in that scope: asking for it opens none"),
     ErrorCode.OPERATION_NOT_FOUND: ErrorRule("not under way: ended before, or never begun"),
+    ErrorCode.NODE_NOT_FOUND: ErrorRule("no node of that name in the fleet; with the known ones"),
     ErrorCode.PLAN_STALE: ErrorRule(
         "what a plan was made on has changed, or it was taken up or is too old; ask again; `reason` is `not_known` where "
         "there is no such plan, or none any more",
@@ -49,7 +50,7 @@ ERRORS: dict[ErrorCode, ErrorRule] = {
     ErrorCode.LIMIT_EXCEEDED: ErrorRule(
         "a configured cap or reserve, not the hardware; an entry larger than its store may be"
     ),
-    ErrorCode.UNSUPPORTED: ErrorRule("this device cannot do that"),
+    ErrorCode.UNSUPPORTED: ErrorRule("this device, or this worker, cannot do that"),
     ErrorCode.CHECKSUM_MISMATCH: ErrorRule(
         "a verified transfer differed; the copy is discarded, the source kept", retryable=True
     ),

@@ -124,6 +124,10 @@ class GetStatusParams(Params):
     refresh: bool = False
     """Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a
     device in a process of its own). One that does not answer in 40 ms is told of by its last figures."""
+    limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Devices on a page; null for all of them."""
+    after: Name | None = None
+    """The ``next`` of the page before."""
 
 
 class GetUsageParams(Params):
@@ -413,6 +417,13 @@ class OperationEndParams(Params):
     operation_id: Name
     failed: bool = False
     """Whether what was done failed: it is counted so."""
+
+
+class FleetDrainParams(Params):
+    """Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again."""
+
+    node: Name
+    """What stands before the slash of its device ids."""
 
 
 class Thresholds(Part):

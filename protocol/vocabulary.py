@@ -22,6 +22,9 @@ REPLAY_CAPACITY = 1024
 TRANSFER_CAPACITY = 1024
 """Transfer records that are kept for ``memory.get_transfer``."""
 
+NODE_SEPARATOR = "/"
+"""Between a node and its device in the device ids of a fleet: `node-1/cuda:0`. No other device id has one."""
+
 CLEARED_IDS_MAX = 10_000
 """Ids of freed allocations that ``memory.clear`` answers; beyond it, the list of those that are left says more."""
 
@@ -309,3 +312,4 @@ class ErrorCode(StrEnum):
     CONSUMER_NOT_FOUND = "consumer_not_found"
     STORE_NOT_FOUND = "store_not_found"
     OPERATION_NOT_FOUND = "operation_not_found"
+    NODE_NOT_FOUND = "node_not_found"

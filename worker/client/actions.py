@@ -14,13 +14,15 @@ R = TypeVar("R")
 class Actions:
     """Every action of the contract; each waits for its answer."""
 
-    def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+    def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, limit: int | None | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
         refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
+        limit: Devices on a page; null for all of them.
+        after: The ``next`` of the page before.
         """
-        return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
+        return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh, "limit": limit, "after": after}, options)
 
     def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
         """Ask for allocated bytes by owner, purpose or memory type."""
@@ -279,6 +281,13 @@ class Actions:
         """
         return self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
 
+    def fleet_drain(self, *, node: str, options: CallOptions | None = None) -> results.FleetDrainResult:
+        """Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.
+
+        node: What stands before the slash of its device ids.
+        """
+        return self._call("fleet.drain", results.FleetDrainResult, {"node": node}, options)
+
     def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""
         return self._call("worker.ping", results.PingResult, {}, options)
@@ -294,13 +303,15 @@ class Actions:
 class AsyncActions:
     """Every action of the contract; each is a coroutine."""
 
-    async def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+    async def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, limit: int | None | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
         refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
+        limit: Devices on a page; null for all of them.
+        after: The ``next`` of the page before.
         """
-        return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
+        return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh, "limit": limit, "after": after}, options)
 
     async def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
         """Ask for allocated bytes by owner, purpose or memory type."""
@@ -558,6 +569,13 @@ class AsyncActions:
         failed: Whether what was done failed: it is counted so.
         """
         return await self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
+
+    async def fleet_drain(self, *, node: str, options: CallOptions | None = None) -> results.FleetDrainResult:
+        """Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.
+
+        node: What stands before the slash of its device ids.
+        """
+        return await self._call("fleet.drain", results.FleetDrainResult, {"node": node}, options)
 
     async def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""

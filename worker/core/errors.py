@@ -133,6 +133,12 @@ class OperationNotFoundError(WorkerError):
     code = ErrorCode.OPERATION_NOT_FOUND
 
 
+class NodeNotFoundError(WorkerError):
+    """The fleet has no node of that name."""
+
+    code = ErrorCode.NODE_NOT_FOUND
+
+
 class PlanStaleError(WorkerError):
     """A plan can't be carried out as it was said any more; nothing was done."""
 
@@ -156,7 +162,7 @@ class LimitExceededError(WorkerError):
 
 
 class UnsupportedError(WorkerError):
-    """This device cannot do that."""
+    """This device, or this worker, cannot do that."""
 
     code = ErrorCode.UNSUPPORTED
 

@@ -19,6 +19,7 @@ from protocol import results as r
 from protocol.actions import ACTIONS, OLDER_NAMES
 from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, TransferType
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.errors import UnsupportedError
 from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.consumers import ConsumerHandlers
@@ -50,6 +51,12 @@ def _bind_stores(memory: MemoryInterface, stores: Callable[[], "Stores"], bindin
     from worker.instructor.stores import StoreHandlers  # noqa: PLC0415 - when the first store is asked for
 
     StoreHandlers(memory, stores).bind_all(bindings)
+
+
+def _drain(params: p.FleetDrainParams, _: Call) -> r.FleetDrainResult:
+    message = f"this worker is no fleet, and has no node {params.node!r} to drain: "
+    message += "ask the `python -m memory_worker fleet` that has it, or stop this worker with worker.shutdown"
+    raise UnsupportedError(message, node=params.node)
 
 
 class Instructor:
@@ -127,6 +134,7 @@ class Instructor:
         bind("memory.get_consumers", consumers.get_consumers)
         bind("operation.begin", self._begin_operation)
         bind("operation.end", self._end_operation)
+        bind("fleet.drain", _drain)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
@@ -201,8 +209,9 @@ class Instructor:
     # ---- where the memory is ----
 
     def _get_status(self, params: p.GetStatusParams, _: Call) -> r.GetStatusResult:
+        page, following = self._memory.devices.page(params.device_id, params.limit, params.after)
         status = self._memory.questions.status(
-            self._memory.devices.ids(params.device_id),
+            page,
             allocations=params.include_allocations,
             usage=params.include_usage_stats,
             fragmentation=params.include_fragmentation,
@@ -212,7 +221,7 @@ class Instructor:
         if status.devices is not self._written[0]:
             self._written = (status.devices, orjson.Fragment(orjson.dumps(status.devices)))
         rows: Any = self._written[1]  # as long as nothing changes, the same rows are not written again
-        return r.GetStatusResult(rows, status.host, status.pressure_level, status.age_ms)
+        return r.GetStatusResult(rows, status.host, status.pressure_level, status.age_ms, following)
 
     def _claim_processes(self, params: p.GetStatusParams) -> Claims:
         return (), not params.include_processes  # which asks devices, and they may hang

@@ -26,6 +26,8 @@ from worker.workers.device_processes import DeviceProcesses
 _STATUS_PATIENCE_S = 0.04
 """So long a status waits for devices that hang, all of them together."""
 
+_STATUSES_KEPT = 256
+
 _Asked = tuple[tuple[str, ...], bool, bool, bool]
 """Which devices were asked about, and which of the optional parts."""
 
@@ -101,6 +103,8 @@ class Questions:
             level = worst([row.pressure_level for row in rows])
             last = _Status(version, self._manager.samples.oldest_ns(read), rows, self._host(), level)
             if not allocations:  # rows of allocations have ages
+                if len(self._last_status) >= _STATUSES_KEPT:  # pages begin and end anywhere
+                    self._last_status.clear()
                 self._last_status[key] = last
         age_ms = max(0, now - last.read_ns) // NS_PER_MS
         devices = self._aged(key, last, now)

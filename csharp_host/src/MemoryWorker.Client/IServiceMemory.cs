@@ -177,6 +177,10 @@ public interface IServiceMemory
     Task<OperationEndResult> EndOperationAsync(
         string operationId, bool failed = false, CancellationToken cancellationToken = default);
 
+    /// <summary>Empties a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.</summary>
+    /// <exception cref="WorkerRequestException"><c>node_not_found</c>; <c>unsupported</c> where the worker is no fleet.</exception>
+    Task<FleetDrainResult> DrainNodeAsync(string node, CancellationToken cancellationToken = default);
+
     /// <summary>Says what a consumer of this host's own memory holds, and what giving it back would cost; sent again, it updates. It is asked by <see cref="ReleaseRequestedEvent"/>, and only where that is listened to.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c> for a name of the worker's own.</exception>
     Task<RegisterConsumerResult> RegisterConsumerAsync(

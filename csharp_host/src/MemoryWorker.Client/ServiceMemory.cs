@@ -260,6 +260,13 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
     }
 
     /// <inheritdoc/>
+    public Task<FleetDrainResult> DrainNodeAsync(string node, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(node);
+        return AskAsync(WireActions.FleetDrain, new() { Node = node }, cancellationToken);
+    }
+
+    /// <inheritdoc/>
     public Task<RegisterConsumerResult> RegisterConsumerAsync(
         RegisterConsumerParams request, CancellationToken cancellationToken = default) =>
         AskAsync(WireActions.RegisterConsumer, request, cancellationToken);
@@ -321,6 +328,8 @@ public sealed class ServiceMemory(IPythonWorkerService worker) : IServiceMemory
             IncludeUsageStats = options.IncludeUsageStats,
             IncludeFragmentation = options.IncludeFragmentation,
             Refresh = options.Refresh,
+            Limit = options.Limit,
+            After = options.After,
         };
         return AskAsync(WireActions.GetStatus, request, cancellationToken);
     }

@@ -64,6 +64,7 @@ internal sealed partial class InMemoryLedger(
             MemoryActions.GetPressure => Run<GetPressureParams, GetPressureResult>(GetPressure),
             MemoryActions.SetLimits => Run<SetLimitsParams, SetLimitsResult>(SetLimits),
             MemoryActions.PlanBatches => Run<PlanBatchesParams, PlanBatchesResult>(PlanBatches),
+            FleetActions.Drain => Run<FleetDrainParams, FleetDrainResult>(Drain),
             OperationActions.Begin => Run<OperationBeginParams, OperationBeginResult>(BeginOperation),
             OperationActions.End => Run<OperationEndParams, OperationEndResult>(EndOperation),
             MemoryActions.GetModelStatus => Run<GetModelStatusParams, GetModelStatusResult>(GetModelStatus),

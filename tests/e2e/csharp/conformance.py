@@ -281,6 +281,18 @@ CONVERSATIONS: dict[str, list[Step]] = {
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
         ("memory.unregister_consumer", {"consumer_id": "cache"}),
     ],
+    "pages of devices": [
+        ("memory.get_status", {"device_id": "sim:0", "limit": 1}),
+        ("memory.get_status", {"device_id": "sim:0", "after": "sim:0"}),
+        ("memory.get_status", {"after": "sim:9"}),
+        ("memory.get_status", {"limit": 0}),
+        ("memory.get_status", {"limit": 10_001, "device_id": "sim:0"}),
+    ],
+    "nodes": [
+        ("fleet.drain", {"node": "node-1"}),
+        ("fleet.drain", {"node": ""}),
+        ("fleet.drain", {}),
+    ],
     "operations": [
         ("operation.begin", {"name": "a"}, "begun"),
         ("operation.begin", {"name": ""}),

@@ -45,6 +45,16 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
     /// <summary>Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.</summary>
     public bool Refresh { get => _refresh; init { _refresh = value; _assigned |= 0x20; } }
 
+    private readonly long? _limit;
+
+    /// <summary>Devices on a page; null for all of them.</summary>
+    public long? Limit { get => _limit; init { _limit = value; _assigned |= 0x40; } }
+
+    private readonly string? _after;
+
+    /// <summary>The <c>next</c> of the page before.</summary>
+    public string? After { get => _after; init { _after = value; _assigned |= 0x80; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetStatusParams() { }
 
@@ -79,6 +89,14 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
             else if (WireReader.IsAt(ref reader, "refresh"u8))
             {
                 Refresh = WireReader.Boolean(ref reader, "refresh");
+            }
+            else if (WireReader.IsAt(ref reader, "limit"u8))
+            {
+                Limit = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit", strict, minimum: 1, maximum: 10000);
+            }
+            else if (WireReader.IsAt(ref reader, "after"u8))
+            {
+                After = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "after", strict, minimum: 1, maximum: 256);
             }
             else
             {
@@ -124,6 +142,16 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
         {
             writer.WritePropertyName("refresh"u8);
             WireWriter.Value(writer, Refresh);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
+            writer.WritePropertyName("limit"u8);
+            WireWriter.Value(writer, Limit);
+        }
+        if ((_assigned & 0x80) != 0)
+        {
+            writer.WritePropertyName("after"u8);
+            WireWriter.Value(writer, After);
         }
         writer.WriteEndObject();
     }
@@ -4059,6 +4087,54 @@ public sealed record OperationEndParams : IWireRecord<OperationEndParams>
             writer.WritePropertyName("failed"u8);
             WireWriter.Value(writer, Failed);
         }
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.</summary>
+public sealed record FleetDrainParams : IWireRecord<FleetDrainParams>
+{
+    /// <summary>What stands before the slash of its device ids.</summary>
+    public required string Node { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public FleetDrainParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private FleetDrainParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "FleetDrainParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "node"u8))
+            {
+                Node = WireReader.String(ref reader, "node", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "FleetDrainParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "FleetDrainParams", "node");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static FleetDrainParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("node"u8);
+        WireWriter.Value(writer, Node);
         writer.WriteEndObject();
     }
 }

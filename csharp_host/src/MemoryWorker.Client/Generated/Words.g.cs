@@ -84,6 +84,9 @@ public enum ErrorCode
 
     /// <summary><c>operation_not_found</c></summary>
     OperationNotFound,
+
+    /// <summary><c>node_not_found</c></summary>
+    NodeNotFound,
 }
 
 /// <summary>Whether a failed request changed anything.</summary>
@@ -615,7 +618,8 @@ public static class WireWords
         ErrorCode.ConsumerNotFound => "consumer_not_found",
         ErrorCode.StoreNotFound => "store_not_found",
         ErrorCode.OperationNotFound => "operation_not_found",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found"),
+        ErrorCode.NodeNotFound => "node_not_found",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found, node_not_found"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -647,6 +651,7 @@ public static class WireWords
             "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             "store_not_found" => (ErrorCode.StoreNotFound, true),
             "operation_not_found" => (ErrorCode.OperationNotFound, true),
+            "node_not_found" => (ErrorCode.NodeNotFound, true),
             _ => (ErrorCode.Unknown, false),
         };
         value = found;
@@ -753,7 +758,11 @@ public static class WireWords
         {
             return ErrorCode.OperationNotFound;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found");
+        if (reader.ValueTextEquals("node_not_found"u8))
+        {
+            return ErrorCode.NodeNotFound;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found, node_not_found");
         return ErrorCode.Unknown;
     }
 
