@@ -25,7 +25,9 @@ from worker.backends.isolation.frames import FramePipe, Message
 from worker.backends.isolation.shared_maps import SharedMaps
 from worker.backends.isolation.slots import Slots
 from worker.core.cancellation import CancelToken
+from worker.core.errors import OutOfMemoryError
 from worker.core.records import Readings
+from worker.core.shortages import patiently
 from worker.core.sure_lock import SureLock
 
 if TYPE_CHECKING:
@@ -109,8 +111,11 @@ class _Server:
         """Note a call, so that it can be cancelled from now on, and run it."""
         number, _, _, left_ns = message
         deadline_ns = None if left_ns is None else time.monotonic_ns() + left_ns
-        token = self._tokens[number] = CancelToken(time.monotonic_ns, deadline_ns)
-        submit(self._answer, message, token)
+        try:
+            token = self._tokens[number] = CancelToken(time.monotonic_ns, deadline_ns)
+            submit(self._answer, message, token)
+        except (OutOfMemoryError, MemoryError) as error:
+            self._say(message, [number, None, packed_error(error)])
 
     def cancel(self, call: int) -> None:
         """Cancel a call; nothing happens if it is done."""
@@ -125,6 +130,11 @@ class _Server:
             answer = [number, result if type(result) in _PLAIN else packed(result)]
         except BaseException as error:  # noqa: BLE001 - it is the worker's to deal with
             answer = [number, None, packed_error(error)]
+        self._say(message, answer)
+
+    def _say(self, message: Message, answer: Message) -> None:
+        """Send the answer to a call, and count what it may have changed: also one that failed, as the worker does."""
+        number, do = message[0], message[1]
         self._tokens.pop(number, None)
         changing = do not in QUESTIONS
         if changing:
@@ -134,8 +144,11 @@ class _Server:
         try:
             try:
                 self._pipe.send(answer, any_values=do == WORK)
-            except (TypeError, ValueError, RecursionError) as error:  # a result that no message can hold
-                self._pipe.send([number, None, packed_error(error)])
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a result that no message can hold
+                failed = [number, None, packed_error(error)]
+                patiently(lambda: self._pipe.send(failed))
         except OSError:
             os._exit(0)  # the worker is gone
         if changing:

@@ -5,17 +5,18 @@ It asks no node anything. Started again it knows nothing, and each node tells it
 
 import asyncio
 import contextlib
-import itertools
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from worker.fleet.views import NodeView
+from worker.fleet.known import KnownNode
+from worker.fleet.views import NodeChange, NodeView
 from worker.fleet.words import GATEWAY_SECONDS, LEASE_SECONDS, Heard, News, Since, Told
 
-_EVENTS_MAX = 4096
+_SAID_MAX, _EVENTS_MAX = 16_384, 4096
+"""What nodes said lately, and events, that are kept for gateways which did not hear them yet."""
 _PAST_MAX = 8
 """Starts of a node's worker that are remembered, so that a late word of one of them is known for what it is."""
 _FORGET_SECONDS = 600.0
@@ -24,11 +25,10 @@ _FORGET_SECONDS = 600.0
 class _Entry:
     """One node."""
 
-    def __init__(self) -> None:
-        self.view: NodeView | None = None
-        self.change = 0
+    def __init__(self, view: NodeView, past: deque[str]) -> None:
+        self.known = KnownNode(view)
+        self.past = past
         self.told_at = 0.0
-        self.past: deque[str] = deque(maxlen=_PAST_MAX)
 
 
 class Directory:
@@ -38,34 +38,34 @@ class Directory:
         self._now = now
         self._instance = secrets.token_hex(8)
         self._started_at = now()
-        self._changes, self._numbers = itertools.count(1), itertools.count(1)
-        # All mutable state: nodes, events that were told lately by number, when each gateway asked last, and who waits.
+        # All mutable state: nodes, what they said lately and its number, events likewise, when each gateway asked last,
+        # and what wakes who waits.
         self._nodes: dict[str, _Entry] = {}
+        self._said: deque[tuple[int, NodeView | NodeChange]] = deque(maxlen=_SAID_MAX)
         self._events: deque[tuple[int, tuple[str, str, Any]]] = deque(maxlen=_EVENTS_MAX)
-        self._gateways: dict[str, float] = {}
         self._change = self._event = 0
+        self._gateways: dict[str, float] = {}
         self._news = asyncio.Event()
 
     async def tell(self, told: Told) -> Heard:
-        """Take over what a node says; nothing of a revision or a start that is past."""
-        entry = self._nodes.setdefault(told.node_id, _Entry())
-        refused = _why_stale(entry, told)
-        if refused is not None:
-            return Heard(known=True, refused=refused)
-        view = entry.view
-        if told.view is not None:
-            if view is not None and view.incarnation != told.incarnation:
-                entry.past.append(view.incarnation)
-            entry.view = told.view
-            entry.change = self._change = next(self._changes)
-        elif view is None or (view.incarnation, view.revision) != (told.incarnation, told.revision):
+        """Take over what a node says; nothing of a revision or a start that is past, and no change that does not follow."""
+        entry = self._nodes.get(told.node_id)
+        if told.said is not None:
+            refused = None if entry is None else _why_stale(entry, told.said)
+            if refused is not None:
+                return Heard(known=True, refused=refused)
+            entry = self._taken_over(entry, told.said)
+        if entry is None:
             return Heard(known=False)
-        entry.told_at = self._now()
+        if told.said is not None:
+            entry.told_at = self._now()
+            self._change += 1
+            self._said.append((self._change, told.said))
         for name, data in told.events:
-            self._event = next(self._numbers)
+            self._event += 1
             self._events.append((self._event, (told.node_id, name, data)))
-        if told.view is not None or told.events:
-            self._wake()
+        self._news.set()
+        self._news = asyncio.Event()
         return Heard(known=True, gateways=self._gateways_now())
 
     async def follow(self, gateway: str, since: Since, patience: float) -> News:
@@ -78,15 +78,11 @@ class Directory:
         now = self._now()
         self._gateways[gateway] = now
         self._forget(now)
-        entries = [each for each in self._nodes.values() if each.view is not None]
+        leases = {name: each.told_at + LEASE_SECONDS - now for name, each in self._nodes.items()}
         return News(
             Since(self._instance, self._change, self._event),
-            tuple(each.view for each in entries if each.view is not None and each.change > known.change),
-            tuple(
-                (each.view.node_id, each.view.incarnation, left)
-                for each in entries
-                if each.view is not None and (left := each.told_at + LEASE_SECONDS - now) > 0
-            ),
+            self._said_since(known.change),
+            {name: left for name, left in leases.items() if left > 0},
             tuple(event for number, event in self._events if number > known.event),
         )
 
@@ -94,9 +90,22 @@ class Directory:
         """Forget a gateway that ends in order."""
         self._gateways.pop(gateway, None)
 
-    async def is_used(self) -> bool:
-        """Tell whether a gateway is there, or may be."""
-        return self._gateways_now() != ()
+    # ---- inside ----
+
+    def _taken_over(self, entry: _Entry | None, said: NodeView | NodeChange) -> _Entry | None:
+        """Return the node as it is now; None where the whole view of it is needed."""
+        if isinstance(said, NodeChange):
+            return entry if entry is not None and entry.known.apply(said) else None
+        past: deque[str] = deque(maxlen=_PAST_MAX) if entry is None else entry.past
+        if entry is not None and entry.known.incarnation != said.incarnation:
+            past.append(entry.known.incarnation)
+        entry = self._nodes[said.node_id] = _Entry(said, past)
+        return entry
+
+    def _said_since(self, change: int) -> tuple[NodeView | NodeChange, ...]:
+        if self._said and self._said[0][0] <= change + 1 and change:
+            return tuple(each for number, each in self._said if number > change)
+        return tuple(each.known.view() for each in self._nodes.values())
 
     def _gateways_now(self) -> tuple[str, ...] | None:
         now = self._now()
@@ -110,15 +119,10 @@ class Directory:
         for name in [name for name, at in self._gateways.items() if at + _FORGET_SECONDS < now]:
             del self._gateways[name]
 
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
 
-
-def _why_stale(entry: _Entry, told: Told) -> str | None:
-    view = entry.view
-    if told.incarnation in entry.past:
+def _why_stale(entry: _Entry, said: NodeView | NodeChange) -> str | None:
+    if said.incarnation in entry.past:
         return "it is of a worker that was started again since"
-    if view is not None and view.incarnation == told.incarnation and told.revision < view.revision:
-        return f"revision {told.revision} is past: {view.revision} is known"
+    if said.incarnation == entry.known.incarnation and said.revision <= entry.known.revision:
+        return f"revision {said.revision} is past: {entry.known.revision} is known"
     return None

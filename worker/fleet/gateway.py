@@ -18,6 +18,7 @@ from worker.core.errors import (
     UnsupportedError,
     WorkerError,
 )
+from worker.core.records import no_report
 from worker.fleet.asked import Begin, Data, How, Run
 from worker.fleet.everywhere import Everywhere
 from worker.fleet.holdings import Holdings, is_by_count
@@ -28,7 +29,7 @@ from worker.fleet.roster import Roster
 from worker.fleet.routing import NAMING, ROUTES, Where, check_complete
 from worker.instructor.binding import Bindings
 from worker.instructor.refusals import check_size, invalid, unknown_action
-from worker.stream.work import Call, Claim, Manner, Work, no_report
+from worker.stream.work import Call, Claim, Manner, Work
 
 _IDS = "ids"
 """Claimed by what makes ids and, exclusively, by what names one by its number: it may be in the making."""

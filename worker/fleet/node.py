@@ -13,14 +13,14 @@ import ray
 
 from worker.client.calls import CallOptions, WorkerExitedError
 from worker.core.errors import WorkerError
+from worker.fleet.changes import EVERY_NS, Outbox
 from worker.fleet.node_worker import Message, NodeWorker
 from worker.fleet.observing import observe
-from worker.fleet.views import NodeView
+from worker.fleet.views import NodeChange, NodeView
 from worker.fleet.words import (
-    BEAT_SECONDS,
-    COALESCE_SECONDS,
     DIRECTORY,
     LEASE_SECONDS,
+    LOOK_SECONDS,
     NAMESPACE,
     NODE_PREFIX,
     Answered,
@@ -47,8 +47,7 @@ class Node:
         self._dirty = True
         self._draining = False
         self._view: NodeView | None = None
-        self._told: tuple[str, int] | None = None
-        self._revision, self._building = 0, False
+        self._outbox, self._building = Outbox(), False
         self._lease_until = 0.0
         self._worker = NodeWorker(options, self._note_change)
         threading.Thread(target=self._tell_for_ever, name="fleet-node-tell", daemon=True).start()
@@ -131,7 +130,7 @@ class Node:
     ) -> Answered:
         refused, view = self._why_not(guard)
         if refused is not None:
-            return Answered(None, refused, self._worker.incarnation, self._revision, view)
+            return Answered(None, refused, self._worker.incarnation, self._outbox.next_revision - 1, view)
         message = await self._worker.call(call_id, action, data, options, gateway)
         return Answered(message, None, self._worker.incarnation, self._shown_at())
 
@@ -148,7 +147,7 @@ class Node:
     def _shown_at(self) -> int:
         """Return the revision of the first view that is made from here on."""
         with self._changed:
-            return self._revision + (2 if self._building else 1)
+            return self._outbox.next_revision + self._building
 
     def _note_change(self) -> None:
         with self._changed:
@@ -156,57 +155,56 @@ class Node:
             self._changed.notify_all()
 
     def _tell_for_ever(self) -> None:
-        last = 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._dirty, BEAT_SECONDS)
+                self._changed.wait_for(lambda: self._dirty, LOOK_SECONDS)
                 self._dirty = False
-            time.sleep(max(0.0, last + COALESCE_SECONDS - time.monotonic()))
-            last = time.monotonic()
             with contextlib.suppress(WorkerError, WorkerExitedError, ray.exceptions.RayError, ValueError):
-                self._worker.restart()
-                self._tell()
+                if self._worker.restart():
+                    self._tell()
+            time.sleep(EVERY_NS / 1e9)
 
     def _tell(self) -> None:
+        """Tell what is different by now. What can't be told is told again, whole."""
         sent_at = time.monotonic()
-        view = self._observe()
-        here, events = (view.incarnation, view.revision), self._worker.take_events()
-        directory = ray.get_actor(DIRECTORY, NAMESPACE)
+        said, events = self._look(), self._worker.take_events()
+        if said is None and not events:
+            return
         try:
-            for whole in (here != self._told, True):
-                told = Told(self._node_id, *here, view if whole else None, tuple(events))
-                heard: Heard = ray.get(directory.tell.remote(told), timeout=LEASE_SECONDS)
-                if heard.known:
-                    break
+            directory = ray.get_actor(DIRECTORY, NAMESPACE)
+            told = Told(self._node_id, said, tuple(events))
+            heard: Heard = ray.get(directory.tell.remote(told), timeout=LEASE_SECONDS)
         except BaseException:
             self._worker.put_back(events)
-            self._told = None
+            self._tell_whole()
             raise
-        self._told = here if heard.known and heard.refused is None else None
-        if self._told is not None:
+        if heard.refused is not None or not heard.known:
+            self._worker.put_back(events)
+            self._tell_whole()
+            return
+        if said is not None:
             self._lease_until = sent_at + LEASE_SECONDS
-            self._heed(heard.gateways)
+        self._heed(heard.gateways)
 
-    def _observe(self) -> NodeView:
-        """Look at the worker. The same view as before where nothing changed, else one of the next revision."""
+    def _look(self) -> NodeView | NodeChange | None:
+        """Look at the worker. Returns what is to be told of it."""
         with self._changed:
             self._building = True
         try:
-            found = observe(
-                self._worker.ask,
-                self._node_id,
-                self._worker.incarnation,
-                self._revision,
-                draining=self._draining,
-            )
+            now = observe(self._worker.ask, self._node_id, self._worker.incarnation, draining=self._draining)
         finally:
             with self._changed:
                 self._building = False
-        if self._view is None or found != self._view:
-            with self._changed:
-                self._revision += 1
-                self._view = replace(found, revision=self._revision)
-        return self._view
+        with self._changed:
+            said = self._outbox.next_message(now, time.monotonic_ns())
+            if said is not None:
+                self._view = replace(now, revision=said.revision)
+        return said
+
+    def _tell_whole(self) -> None:
+        with self._changed:
+            self._outbox.forget()
+            self._dirty = True
 
     def _heed(self, gateways: tuple[str, ...] | None) -> None:
         """Free what gateways have that are gone, but what is leased; end where none is left and no lease is."""

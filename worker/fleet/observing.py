@@ -12,8 +12,8 @@ _QUESTION = {"candidates": [{"name": "default device", "required_bytes": 0}]}
 Ask = Any
 
 
-def observe(ask: Ask, node_id: str, incarnation: str, revision: int, *, draining: bool) -> NodeView:
-    """Ask the worker for all that a view has. Raises what it refuses with."""
+def observe(ask: Ask, node_id: str, incarnation: str, *, draining: bool) -> NodeView:
+    """Ask the worker for all that a view has, but for its revision. Raises what it refuses with."""
     status = ask("memory.get_status")
     models = ask("memory.get_model_status")["models"]
     consumers = ask("memory.get_consumers")["consumers"]
@@ -22,7 +22,7 @@ def observe(ask: Ask, node_id: str, incarnation: str, revision: int, *, draining
     return NodeView(
         node_id,
         incarnation,
-        revision,
+        0,
         tuple(_device(each, consumers, fixed) for each in status["devices"]),
         tuple(map(_model, models)),
         default,

@@ -3,9 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from protocol.record import Record
-from worker.fleet.views import Choice, NodeView, Step
+from worker.fleet.known import KnownNode
+from worker.fleet.views import Choice, Step
 
 
 class Held(Record):
@@ -22,12 +24,15 @@ class NodeHolds(Record):
 
     bytes_by_device: Mapping[str, int]
     uses: Mapping[str, int]
-    """By model."""
+    """Leases of models, by device."""
     loads: Mapping[str, Choice]
-    """Of models that are being loaded there, by model."""
+    """Of models that are to be loaded there, by model."""
+    queue_ms: Mapping[str, float]
+    """How long those loads take, by device."""
 
 
-NOTHING = NodeHolds(MappingProxyType({}), MappingProxyType({}), MappingProxyType({}))
+_NONE: MappingProxyType[str, Any] = MappingProxyType({})
+NOTHING = NodeHolds(_NONE, _NONE, _NONE, _NONE)
 
 
 class Reservations:
@@ -59,26 +64,26 @@ class Reservations:
             if known is None or known[0] != incarnation or known[1] < revision:
                 self._least[node_id] = (incarnation, revision)
 
-    def seen(self, view: NodeView) -> None:
+    def seen(self, node: KnownNode) -> None:
         """Take notice of a node's new view: what it shows is counted no more."""
-        here = (view.incarnation, view.revision)
-        for key, held in list(self._held.get(view.node_id, {}).items()):
+        here = (node.incarnation, node.revision)
+        for key, held in list(self._held.get(node.node_id, {}).items()):
             shown = held.shown_at
             if shown is not None and (shown[0] != here[0] or shown[1] <= here[1]):
-                self._drop(view.node_id, key)
-        least = self._least.get(view.node_id)
+                self._drop(node.node_id, key)
+        least = self._least.get(node.node_id)
         if least is not None and (least[0] != here[0] or least[1] <= here[1]):
-            del self._least[view.node_id]
+            del self._least[node.node_id]
 
     def lost(self, node_id: str) -> None:
         """Forget a node: what was placed there went with it."""
         for table in (self._held, self._sums, self._least):
             table.pop(node_id, None)
 
-    def is_stale(self, view: NodeView) -> bool:
-        """Tell whether its node is known to be further than this view."""
-        least = self._least.get(view.node_id)
-        return least is not None and least[0] == view.incarnation and view.revision < least[1]
+    def is_stale(self, node: KnownNode) -> bool:
+        """Tell whether a node is known to be further than what its views told."""
+        least = self._least.get(node.node_id)
+        return least is not None and least[0] == node.incarnation and node.revision < least[1]
 
     def of(self, node_id: str) -> NodeHolds:
         """Return what is held of a node."""
@@ -101,12 +106,14 @@ def _sum(placements: Iterable[Held]) -> NodeHolds:
     sizes: Counter[str] = Counter()
     uses: Counter[str] = Counter()
     loads: dict[str, Choice] = {}
+    queues: defaultdict[str, float] = defaultdict(float)
     for held in placements:
         if held.model_id is None:
             sizes[held.choice.device_id] += held.choice.size_bytes
             continue
-        uses[held.model_id] += 1
+        uses[held.choice.device_id] += 1
         if held.choice.step not in {Step.LOADED, Step.LOADING} and held.model_id not in loads:
             loads[held.model_id] = held.choice
             sizes[held.choice.device_id] += held.choice.size_bytes
-    return NodeHolds(sizes, uses, loads)
+            queues[held.choice.device_id] += held.choice.load_ms
+    return NodeHolds(sizes, uses, loads, queues)

@@ -14,12 +14,13 @@ from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.health import PartHealth
 from worker.core.log import log
 from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
-from worker.fleet.names import in_order, joined, natural
-from worker.fleet.placement import Placement, place
+from worker.fleet.names import in_order, joined
+from worker.fleet.placement import Placement, place_among
 from worker.fleet.reservations import Reservations
-from worker.fleet.views import Choice, NodeView, PlacementRequest
-from worker.fleet.words import Guard, News, Since
+from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest
+from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
 
 _PATIENCE_SECONDS = 0.5
 """How long the directory keeps a question that has no answer yet."""
@@ -48,8 +49,7 @@ class Roster:
         # view shows yet, which nodes are lost and since when, and what ends with each node's process.
         self._links: dict[str, Link] = {}
         self._ray_ids: dict[str, str] = {}
-        self._views: dict[str, NodeView] = {}
-        self._leases: dict[str, float] = {}
+        self._known: dict[str, KnownNode] = {}
         self._reservations = Reservations()
         self._lost: dict[str, tuple[float, str]] = {}
         self._watches: dict[Any, str] = {}
@@ -71,7 +71,7 @@ class Roster:
                 raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
         self._thread.start()
         with self._changed:
-            self._changed.wait_for(lambda: self._views.keys() >= hellos.keys(), patience)
+            self._changed.wait_for(lambda: self._known.keys() >= hellos.keys(), patience)
 
     # ---- who is there ----
 
@@ -107,27 +107,29 @@ class Roster:
     def view(self, node_id: str) -> NodeView | None:
         """Return what a node said last."""
         with self._changed:
-            return self._views.get(node_id)
+            known = self._known.get(node_id)
+            return None if known is None else known.view()
 
     def devices(self) -> tuple[tuple[str, DeviceState], ...]:
         """Return every device in the fleet's names, and its state."""
         with self._changed:
             return tuple(
                 (joined(name, each.device_id), DeviceState.LOST if name in self._lost else each.state)
-                for name in in_order(self._views)
-                for each in self._views[name].devices
+                for name in in_order(self._known)
+                for each in self._known[name].devices.values()
             )
 
     def health(self) -> Iterator[PartHealth]:
         """Tell of each node whether it can be asked and placed on."""
         with self._changed:
-            lost, leases = dict(self._lost), dict(self._leases)
+            lost = dict(self._lost)
+            leases = {name: each.leased_until_ns or 0 for name, each in self._known.items()}
             names = in_order(self._links)
         for name in names:
             state, said = HealthState.OK, None
             if name in lost:
                 state, said = HealthState.FAILED, f"lost: {lost[name][1]}"
-            elif leases.get(name, 0.0) < time.monotonic():
+            elif leases.get(name, 0) < time.monotonic_ns():
                 state, said = (
                     HealthState.DEGRADED,
                     "the directory has not heard of it: nothing is placed there",
@@ -139,15 +141,14 @@ class Roster:
     def place(self, request: PlacementRequest) -> Placement:
         """Decide where something goes, by what is known now."""
         with self._changed:
-            now = time.monotonic_ns()
-            views = [self._views[each] for each in sorted(self._views, key=natural) if each not in self._lost]
-            return place(request, views, self._reservations, now)
+            nodes = [each for name, each in self._known.items() if name not in self._lost]
+            return place_among(request, nodes, self._reservations, time.monotonic_ns())
 
     def reserve(self, key: str, choice: Choice, model_id: str | None) -> Guard:
         """Count a placement from now on. Returns what the node is to compare with what it is."""
         with self._changed:
             self._reservations.add(key, choice, model_id)
-            return Guard(self._views[choice.node_id].incarnation, choice.revision)
+            return Guard(self._known[choice.node_id].incarnation, choice.revision)
 
     def settle(self, key: str, node_id: str, incarnation: str, revision: int, *, taken: bool) -> None:
         """Note what a node answered; a refused one is counted no more."""
@@ -160,7 +161,7 @@ class Roster:
     def take(self, view: NodeView) -> None:
         """Take a view over that a node sent with its answer."""
         with self._changed:
-            self._take_view(view)
+            self._take(view)
 
     def lose(self, node_id: str, why: str) -> None:
         """Note that a node is lost: once, until it is back."""
@@ -168,9 +169,10 @@ class Roster:
             if node_id in self._lost or node_id not in self._links or self._closed:
                 return
             self._lost[node_id] = (time.monotonic(), why)
-            self._leases.pop(node_id, None)
+            self._ray_ids.pop(node_id, None)  # where its actor is not started again, another is
             self._reservations.lost(node_id)
-            view = self._views.get(node_id)
+            known = self._known.get(node_id)
+            view = None if known is None else known.view()
         log("warning", "a node is lost", node=node_id, reason=why)
         if view is not None:
             self._on_lost(node_id, why, view)
@@ -210,36 +212,55 @@ class Roster:
                     log("error", "a bug in following the directory", error=repr(error))
 
     def _hear(self, news: News) -> Since:
+        since = news.since
         with self._changed:
-            for view in news.views:
-                self._take_view(view)
-            now = time.monotonic()
-            for name, incarnation, left in news.renewed:
-                if name in self._views and self._views[name].incarnation == incarnation:
-                    self._leases[name] = now + left
-                    self._views[name] = _leased(self._views[name], now + left)
+            for each in news.said:
+                if not self._take(each):
+                    since = Since(
+                        since.directory, 0, since.event
+                    )  # something was missed: all is asked for anew
+            now = time.monotonic_ns()
+            for name, left in news.leases.items():
+                if name in self._known:
+                    self._known[name].leased_until_ns = now + round(left * 1e9)
             self._changed.notify_all()
         for node_id, name, data in news.events:
             self._on_event(node_id, name, data)
-        return news.since
+        return since
 
-    def _take_view(self, view: NodeView) -> None:
-        name, known = view.node_id, self._views.get(view.node_id)
-        if known is not None and view.incarnation < known.incarnation:
-            return
-        again = known is not None and view.incarnation != known.incarnation
-        if known is not None and not again and view.revision < known.revision:
-            return
+    def _take(self, said: NodeView | NodeChange) -> bool:
+        """Take over what a node said. False where it does not follow on what is known."""
+        name, known = said.node_id, self._known.get(said.node_id)
+        if known is not None and (said.incarnation, said.revision) <= (known.incarnation, known.revision):
+            return True
+        if isinstance(said, NodeChange):
+            if known is None or not known.apply(said):
+                return False
+            self._reservations.seen(known)
+            self._note_alive(name)
+            return True
+        again = known is not None and said.incarnation != known.incarnation
         if again and name not in self._lost:
             self.lose(name, "its worker died")
-        self._views[name] = _leased(view, self._leases.get(name, 0.0))
-        self._reservations.seen(view)
+        now = self._known[name] = KnownNode(said)
+        now.leased_until_ns = 0 if known is None else known.leased_until_ns
+        self._reservations.seen(now)
+        if again and name in self._lost and name in self._links:
+            self._bring_back(name)
+        return True
+
+    def _note_alive(self, name: str) -> None:
+        """Take a node back that is there after all: it was not to be reached, and the host was told that all is gone."""
         lost = self._lost.get(name)
-        if again and lost is not None and name in self._links:
-            del self._lost[name]
-            self._watch(name)
-            log("info", "a node is back, empty", node=name)
-            self._on_back(name, time.monotonic() - lost[0], view)
+        if lost is not None and time.monotonic() - lost[0] > LEASE_SECONDS and name in self._links:
+            self._links[name].handle.leave.remote(self._gateway)
+            self._bring_back(name)
+
+    def _bring_back(self, name: str) -> None:
+        lost_at, _ = self._lost.pop(name)
+        self._watch(name)
+        log("info", "a node is back, empty", node=name)
+        self._on_back(name, time.monotonic() - lost_at, self._known[name].view())
 
     def _note_end(self, ref: Any) -> None:
         name = self._watches.pop(ref)
@@ -262,10 +283,6 @@ class Roster:
                 self._ray_ids[name] = machine.ray_id
                 self._links[name] = Link(name, handle, self._gateway, self.lose)
                 self._watch(name)
-
-
-def _leased(view: NodeView, until: float) -> NodeView:
-    return NodeView(**{**vars(view), "leased_until_ns": round(until * 1e9)})
 
 
 def _last_words(error: BaseException) -> str:

@@ -47,6 +47,12 @@ class DeviceView(Record):
     """What making room costs, in the order in which the node would take it. What is pinned or in use is not in it."""
     queue_ms: float = 0.0
     """How long the loads that are under way or queued there still take: a further one begins after them."""
+    in_use: int = 0
+    """Leases of models on it that are held or waited for now."""
+    work_ms: float | None = None
+    """How long such a lease was held, on average of late; None where none was."""
+    parallel: int | None = None
+    """How many of them are worked on side by side; None where they do not wait for one another."""
     state: DeviceState = DeviceState.AVAILABLE
 
 
@@ -71,11 +77,7 @@ class ModelView(Record):
     ready_in_ms: float = 0.0
     """How long a load that is under way is still expected to take; 0 for one that is not."""
     in_use: int = 0
-    """Leases held and waiting now."""
-    work_ms: float | None = None
-    """How long a lease was held on average; None where none was."""
-    parallel: int | None = None
-    """How many leases are worked on side by side; None where they never wait for one another."""
+    """Leases of it that are held or waited for now."""
     refused: str | None = None
     """Why it can't be loaded there, whatever room there is; None where it can."""
 
@@ -97,6 +99,23 @@ class NodeView(Record):
     """Nothing new is placed there."""
     leased_until_ns: int | None = None
     """When its lease with the directory ends, by the clock of whoever holds this view; None for one that does not end."""
+
+
+class NodeChange(Record):
+    """What became different on a node since the revision that its directory has of it."""
+
+    node_id: str
+    incarnation: str
+    since: int
+    """The revision that it is to be applied to, and no other."""
+    revision: int
+    devices: tuple[DeviceView, ...] = ()
+    """Those that are different, whole."""
+    models: tuple[ModelView, ...] = ()
+    """Those that are different or new, whole."""
+    models_gone: tuple[str, ...] = ()
+    """Those that it does not know any more, by id."""
+    draining: bool = False
 
 
 class PlacementRequest(Record):
@@ -129,6 +148,8 @@ class Step(StrEnum):
     FITS = "fits"
     UNKNOWN_HEADROOM = "unknown_headroom"
     MAKES_ROOM = "makes_room"
+    FITS_ELSEWHERE = "fits_elsewhere"
+    """On another kind of device than the node's default one."""
 
 
 class Choice(Record):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from protocol.record import Record
-from worker.fleet.views import NodeView
+from worker.fleet.views import NodeChange, NodeView
 
 NAMESPACE = "memory-worker"
 """Of the actors, within Ray."""
@@ -13,10 +13,8 @@ NODE_PREFIX = "node:"
 
 LEASE_SECONDS = 5.0
 """How long a node admits placements, and is placed on, after it last reached the directory. Placing twice is bounded by it."""
-BEAT_SECONDS = 1.0
-"""A node tells the directory at least so often that it is there."""
-COALESCE_SECONDS = 0.1
-"""What changes within it is told at once."""
+LOOK_SECONDS = 1.0
+"""A node looks at its worker at least so often."""
 GATEWAY_SECONDS = 10.0
 """A gateway that has not asked the directory for so long is gone: what it had without a lease is freed."""
 
@@ -29,10 +27,8 @@ class Told(Record):
     """What a node says of itself."""
 
     node_id: str
-    incarnation: str
-    revision: int
-    view: NodeView | None
-    """None where it is as it was told last, at this revision."""
+    said: NodeView | NodeChange | None
+    """None where there are only events to tell."""
     events: tuple[tuple[str, Any], ...] = ()
     """Names on the wire and data, as its worker told them."""
 
@@ -61,9 +57,10 @@ class News(Record):
     """What a gateway did not know yet."""
 
     since: Since
-    views: tuple[NodeView, ...]
-    renewed: tuple[tuple[str, str, float], ...]
-    """Of every node with a lease: its name, which start of its worker, and for how many seconds more."""
+    said: tuple[NodeView | NodeChange, ...]
+    """In the order in which nodes said it; whole views where changes are not known any more."""
+    leases: dict[str, float]
+    """Of every node that is placed on: for how many seconds more."""
     events: tuple[tuple[str, str, Any], ...]
     """Node, name on the wire, and data."""
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.core.cancellation import CancelToken
-    from worker.core.consumers import Consumer, Consumers, Holding, LimitedConsumer, Offer
+    from worker.core.consumers import (
+        Consumer,
+        Consumers,
+        CountingConsumer,
+        Holding,
+        LimitedConsumer,
+        Offer,
+        Usage,
+    )
     from worker.core.errors import (
         AllocationNotFoundError,
         CancelledError,
@@ -59,6 +67,7 @@ __all__ = [
     "ChecksumMismatchError",
     "Consumer",
     "Consumers",
+    "CountingConsumer",
     "DeadlineExceededError",
     "DeviceLostError",
     "DeviceNotFoundError",
@@ -90,6 +99,7 @@ __all__ = [
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
+    "Usage",
     "Vectors",
     "WorkerError",
 ]  # fmt: skip
@@ -113,6 +123,7 @@ _HOMES = {
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",
     "Consumers": "worker.core.consumers",
+    "CountingConsumer": "worker.core.consumers",
     "Holding": "worker.core.consumers",
     "LeasedModel": "worker.plugins._leases",
     "LimitedConsumer": "worker.core.consumers",
@@ -122,6 +133,7 @@ _HOMES = {
     "PluginHost": "worker.plugins._host",
     "PricedEntries": "worker.eviction.entry_prices",
     "TensorInfo": "worker.core.models",
+    "Usage": "worker.core.consumers",
 }
 """Where what is no error lives."""
 

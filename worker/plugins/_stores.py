@@ -19,10 +19,10 @@ class Cache(Protocol):
         ttl_s: float | None = None,
         tags: tuple[str, ...] = (),
     ) -> Any:
-        """Return what is there, or what ``make`` returns, which is put with what it took.
+        """Return a copy of what is there, or of what ``make`` returns, which is put with what it took.
 
         Who asks for the same meanwhile waits for it. Raises what ``make`` raises; nothing is put then. What has no place
-        is returned all the same.
+        is returned all the same. TypeError for a value that is neither JSON nor bytes.
         """
         ...
 
@@ -68,7 +68,8 @@ class Sessions(Protocol):
     def use(self, scope: ScopeOf, session_id: str) -> AbstractContextManager[Session]:
         """``with sessions.use(scope, id) as session``: its data, kept when the block ends, unless by an exception.
 
-        One use of a session at a time; others wait. OutOfMemoryError where it can't be kept.
+        One use of a session at a time; others wait. OutOfMemoryError where it can't be kept; StoreNotFoundError where
+        its store was closed, or its scope deleted, meanwhile: it is not there again by this.
         """
         ...
 

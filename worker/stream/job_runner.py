@@ -22,7 +22,7 @@ from worker.core.errors import (
 )
 from worker.core.health import PartHealth
 from worker.core.log import log, logs
-from worker.core.records import HOST
+from worker.core.records import HOST, no_report
 from worker.core.shortages import patiently
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
@@ -34,7 +34,7 @@ from worker.stream.frames import Incoming
 from worker.stream.lanes import Job, Lanes
 from worker.stream.replay import Answers, body_of
 from worker.stream.thread_lanes import THREADS_MAX, ThreadLane, ThreadLanes
-from worker.stream.work import Call, Claim, TimedCall, Work, no_report
+from worker.stream.work import Call, Claim, TimedCall, Work
 
 _RETRY_AFTER_MS = 100
 _NOTICED_NS = 500 * NS_PER_MS

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from protocol.record import Record
 from worker.core.cancellation import CancelToken
+from worker.core.records import no_report
 
 
 class Claim(Record):
@@ -22,10 +23,6 @@ def model_claim(model_id: str) -> Claim:
 def optimizing(device_id: str) -> tuple[Claim, Claim]:
     """Return what making headroom on a device claims: one at a time, beside what allocates and frees there."""
     return Claim(f"optimizing {device_id}", exclusive=True), Claim(device_id, exclusive=False)
-
-
-def no_report(_completed: int, _total: int) -> None:
-    """Tell no caller how far the work has come."""
 
 
 class Call:

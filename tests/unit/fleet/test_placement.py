@@ -3,6 +3,7 @@
 from typing import Any
 
 from protocol.vocabulary import DeviceKind, DeviceState, ModelState
+from worker.fleet.known import KnownNode
 from worker.fleet.placement import place
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import (
@@ -41,8 +42,9 @@ def test_a_loaded_model_is_used_where_it_is() -> None:
 
 
 def test_a_hot_model_is_loaded_a_second_time_where_waiting_costs_more_than_a_load() -> None:
-    busy = model(state=ModelState.LOADED, device_id="cuda:0", in_use=9, work_ms=1000.0, parallel=1)
-    placement = place(LOAD, [node("n1", None, busy), node("n2")])
+    busy = device(in_use=9, work_ms=1000.0, parallel=1)
+    loaded = model(state=ModelState.LOADED, device_id="cuda:0")
+    placement = place(LOAD, [node("n1", busy, loaded), node("n2")])
     assert [(each.node_id, each.price_ms) for each in placement.choices] == [("n2", 4000), ("n1", 9000)]
 
 
@@ -127,9 +129,9 @@ def test_what_was_placed_counts_until_a_view_shows_it() -> None:
     assert second is not None
     assert second.node_id == "n2"
     held.accepted("r1", "n1", "a", 2)
-    held.seen(one)
+    held.seen(KnownNode(one))
     assert held.of("n1").bytes_by_device["cuda:0"] == 6 * GB
-    held.seen(NodeView("n1", "a", 2, one.devices))
+    held.seen(KnownNode(NodeView("n1", "a", 2, one.devices)))
     assert not held.of("n1").bytes_by_device
 
 
@@ -141,5 +143,5 @@ def test_a_view_from_before_a_refusal_is_stale() -> None:
     held.refused("r1", "n1", "a", 3)
     placement = place(LOAD, [node("n1"), node("n2")], held)
     assert [(each.node_id, each.cause) for each in placement.why_passed()] == [("n1", Cause.STALE)]
-    held.seen(NodeView("n1", "a", 3, (device(),)))
+    held.seen(KnownNode(NodeView("n1", "a", 3, (device(),), (model(),))))
     assert len(place(LOAD, [node("n1"), node("n2")], held).choices) == 2

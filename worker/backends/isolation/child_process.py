@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.record import Record
-from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport, no_report
+from worker.backends.isolation.answers import SUCCEEDED, Answers, Call, OnReport
 from worker.backends.isolation.codec import error_of
 from worker.backends.isolation.endings import Ending
 from worker.backends.isolation.figures_page import Dated, FiguresReader
@@ -22,6 +22,7 @@ from worker.backends.isolation.slots import Slots
 from worker.backends.torch_errors import Cause, cause_of_death
 from worker.core.cancellation import CancelToken
 from worker.core.exit_codes import ending
+from worker.core.records import no_report
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureLock
 from worker.telemetry.process_memory import note_start

@@ -24,7 +24,7 @@ _LOOK_AGAIN_S = 0.05
 """Who waits for a slot looks this often whether its own request has ended."""
 
 
-def no_report(_completed_bytes: int) -> None:
+def no_progress(_completed_bytes: int) -> None:
     """Tell no one how far a copy has come."""
 
 
@@ -49,7 +49,7 @@ def receive(
 
 def receive_each(
     child: ChildProcess, slots: Slots, name: str, offset: int, length: int, take: Piecewise, token: CancelToken,
-    done: Done = no_report,
+    done: Done = no_progress,
 ) -> None:  # fmt: skip
     """Copy from the device, and hand out the pieces in order, each where it arrived."""
 
@@ -172,7 +172,7 @@ class Sending(_UnderWay):
             lambda at, piece: copy_between(piece, data[at - offset : at - offset + len(piece)]),
         )
 
-    def put_each(self, offset: int, length: int, fill: Piecewise, done: Done = no_report) -> None:
+    def put_each(self, offset: int, length: int, fill: Piecewise, done: Done = no_progress) -> None:
         """Have each piece filled where it is sent from."""
         for start, size in _pieces(offset, length):
             self._token.check()
