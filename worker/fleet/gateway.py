@@ -13,7 +13,6 @@ from protocol.actions import ACTIONS, OLDER_NAMES, Action
 from worker.core.cancellation import CancelToken
 from worker.core.errors import (
     AllocationNotFoundError,
-    ConsumerNotFoundError,
     InvalidRequestError,
     UnsupportedError,
     WorkerError,
@@ -22,24 +21,23 @@ from worker.core.records import no_report
 from worker.fleet.asked import Begin, Data, How, Run
 from worker.fleet.everywhere import Everywhere
 from worker.fleet.holdings import Holdings, is_by_count
-from worker.fleet.links import Link, Pending, meta_of
+from worker.fleet.links import Link, Pending
 from worker.fleet.names import split
 from worker.fleet.placing import Placing
 from worker.fleet.roster import Roster
 from worker.fleet.routing import NAMING, ROUTES, Where, check_complete
 from worker.instructor.binding import Bindings
 from worker.instructor.refusals import check_size, invalid, unknown_action
-from worker.stream.work import Call, Claim, Manner, Work
+from worker.stream.work import Call, Manner, Work
 
-_IDS = "ids"
-"""Claimed by what makes ids and, exclusively, by what names one by its number: it may be in the making."""
-_MAKES = {"memory.allocate", "memory.transfer", "memory.plan", "memory.plan_batches", "operation.begin"}
-_KINDS = {
-    "allocation_id": "alloc",
-    "destination_allocation_id": "alloc",
-    "transfer_id": "transfer",
-    "operation_id": "operation",
+_MADE = {
+    "memory.allocate": (("allocation_id", "alloc"),),
+    "memory.transfer": (("destination_allocation_id", "alloc"), ("transfer_id", "transfer")),
+    "memory.plan": (("plan_id", "plan"),),
+    "memory.plan_batches": (("plan_id", "batches"),),
+    "operation.begin": (("operation_id", "operation"),),
 }
+"""Fields of answers with ids that may be named by their number."""
 
 
 class Gateway:
@@ -99,29 +97,24 @@ class Gateway:
         kind = partial(Work, action=name, quick=False, plugin=True)
         if row is not None:
             kind = partial(Work, action=name, quick=False, changes=row.changes, control=row.control)
-        if any(is_by_count(data.get(field)) for field in NAMING):
-            # What is meant may be in the making: then all that makes ids goes first.
-            def late(call: Call) -> Any:
-                how = How(meta_of(call), progress=True)
-                return begin(name, self._named(data), how)(call)
-
-            return kind(run=late, claims=(Claim(_IDS, exclusive=True),))
         sent: list[Run] = []
 
         def start(manner: Manner) -> Run:
             meta = {"deadline_ms": manner.deadline_ms, "traceparent": manner.traceparent}
             how = How({key: each for key, each in meta.items() if each is not None}, progress=manner.progress)
-            run = begin(name, data, how)
+            run = begin(name, self._named(data), how)
             sent.append(run)
             return run
 
-        claims = (Claim(_IDS, exclusive=False),) if name in _MAKES else ()
-        return kind(
-            run=_never, start=start, claims=claims, abandoned=partial(_undo, name, self._roster.link, sent)
-        )
+        return kind(run=_never, start=start, abandoned=partial(_undo, name, self._roster.link, sent))
 
     def _named(self, data: Data) -> Data:
-        """Return a request with ids in place of numbers. AllocationNotFoundError for a number that names nothing."""
+        """Return a request with ids in place of numbers: what is in the making is waited for, so that order is kept.
+
+        AllocationNotFoundError for a number that names nothing.
+        """
+        if not any(is_by_count(data.get(field)) for field in NAMING):
+            return data
         named = dict(data)
         for field in NAMING:
             given = data.get(field)
@@ -177,6 +170,8 @@ class Gateway:
         if name == "memory.transfer":
             self._check_one_node(data)
         link, inner = self.link_and_data(data, field)
+        if name == "memory.register_consumer":
+            self._consumers[data["consumer_id"]] = link.node_id
         return self._follow(name, link.send(name, inner, how.meta, progress=how.progress), inner)
 
     def _check_one_node(self, data: Data) -> None:
@@ -200,10 +195,8 @@ class Gateway:
         return self._follow(name, pending, inner)
 
     def _placed(self, name: str, data: Data, how: How) -> Run:
-        if name == "memory.plan":
-            return self._placing.plan(data, how)
-        run = self._placing.begin(name, data, how)
-        return self._noting(name, data, run)
+        begin = self._placing.plan if name == "memory.plan" else self._placing.begin
+        return self._noting(name, data, begin(name, data, how))
 
     def _every(self, name: str, data: Data, how: How) -> Run:
         return self._noting(name, data, self._everywhere.begin(name, data, how))
@@ -217,12 +210,7 @@ class Gateway:
         )
 
     def _consumer(self, name: str, data: Data, how: How) -> Run:
-        node = self._consumers.get(data["consumer_id"])
-        if node is None:
-            raise ConsumerNotFoundError(
-                f"no consumer {data['consumer_id']!r} is registered through this gateway",
-                consumer_id=data["consumer_id"],
-            )
+        node = self._consumers.get(data["consumer_id"], self._own)
         pending = self._roster.link(node).send(name, data, how.meta)
         return self._noting(name, data, pending.answer)
 
@@ -239,14 +227,16 @@ class Gateway:
 
     def _noting(self, name: str, data: Data, run: Run) -> Run:
         """Have what was made or freed noted, under the number that it has by the order of requests."""
-        numbers = {field: self._holdings.number(_KINDS[field]) for field in _fields_made(name)}
+        numbers = [(field, kind, self._holdings.number(kind)) for field, kind in _MADE.get(name, ())]
 
         def noted(call: Call) -> Any:
-            answer = run(call)
-            for field, number in numbers.items():
-                if answer.get(field) is not None:
-                    self._holdings.name(_KINDS[field], number, answer[field])
-            self._note(name, data, answer)
+            answer: Data = {}
+            try:
+                answer = run(call)
+                self._note(name, data, answer)
+            finally:
+                for field, kind, number in numbers:
+                    self._holdings.name(kind, number, answer.get(field))
             return answer
 
         return noted
@@ -260,19 +250,8 @@ class Gateway:
             self._holdings.remove((answer["allocation_id"],))
         elif name == "memory.clear":
             self._holdings.remove(answer["allocation_ids"] or ())
-        elif name == "memory.register_consumer":
-            self._consumers[data["consumer_id"]] = split(data.get("device_id") or "")[0] or self._own
         elif name == "memory.unregister_consumer":
             self._consumers.pop(data["consumer_id"], None)
-
-
-def _fields_made(name: str) -> tuple[str, ...]:
-    made = {
-        "memory.allocate": ("allocation_id",),
-        "memory.transfer": ("destination_allocation_id", "transfer_id"),
-        "operation.begin": ("operation_id",),
-    }
-    return made.get(name, ())
 
 
 def _of_store(link: Link, pending: Pending, call: Call) -> Any:

@@ -5,11 +5,13 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
-from worker.core.sure_lock import SureLock
+from worker.core.sure_lock import SureCondition, SureLock
 from worker.fleet.names import split
 
 COUNTED_MAX = 10_000
 """Ids of a kind that can be named by their number: the last ones."""
+_PATIENCE_SECONDS = 10.0
+"""How long an id that is named by its number may be in the making."""
 _BY_COUNT = re.compile(r"(alloc|batches|operation|plan|transfer)-([0-9]+)", re.ASCII)
 
 
@@ -18,11 +20,12 @@ class Holdings:
 
     def __init__(self) -> None:
         self._lock = SureLock()
+        self._changed = SureCondition(self._lock)
         # All mutable state.
         self._devices: dict[str, str] = {}
         self._lost: OrderedDict[str, str] = OrderedDict()
         self._counts: dict[str, int] = {}
-        self._counted: dict[str, OrderedDict[int, str]] = {}
+        self._counted: dict[str, OrderedDict[int, str | None]] = {}
 
     # ---- what is there ----
 
@@ -65,19 +68,26 @@ class Holdings:
             self._counts[kind] = self._counts.get(kind, 0) + 1
             return self._counts[kind]
 
-    def name(self, kind: str, number: int, made: str) -> None:
-        """Note which id has a number."""
-        with self._lock:
+    def name(self, kind: str, number: int, made: str | None) -> None:
+        """Note which id has a number; None where nothing was made."""
+        with self._changed:
+            self._changed.notify_all()
             counted = self._counted.setdefault(kind, OrderedDict())
             counted[number] = made
             while len(counted) > COUNTED_MAX:
                 counted.popitem(last=False)
 
-    def meant(self, given: str) -> str | None:
-        """Return the id that is meant by a number, such as ``alloc-1``; None where none is."""
+    def meant(self, given: str, patience: float = _PATIENCE_SECONDS) -> str | None:
+        """Return the id that is meant by a number, such as ``alloc-1``, once it is made; None where none is."""
         match = _BY_COUNT.fullmatch(given)
-        counted = None if match is None else self._counted.get(match[1])
-        return None if match is None or counted is None else counted.get(int(match[2]))
+        if match is None:
+            return None
+        kind, number = match[1], int(match[2])
+        with self._changed:
+            counted = self._counted.setdefault(kind, OrderedDict())
+            if number <= self._counts.get(kind, 0):
+                self._changed.wait_for(lambda: number in counted, patience)
+            return counted.get(number)
 
 
 def is_by_count(given: Any) -> TypeGuard[str]:

@@ -11,11 +11,11 @@ from worker.client.calls import data_of
 from worker.core.errors import DeviceUnavailableError, WorkerError
 from worker.fleet.names import outward
 from worker.fleet.node_worker import UNDONE
-from worker.fleet.words import Guard
+from worker.fleet.words import Guard, Place
 from worker.stream.work import Call
 
 LOST = (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.ObjectLostError)
-_IDS = itertools.count(1)
+_LINKS = itertools.count(1)
 
 
 class NodeLostError(DeviceUnavailableError):
@@ -30,13 +30,15 @@ class Link:
         self.handle = handle
         self.gateway = gateway
         self._on_lost = on_lost
+        self._link_id = f"{gateway}-{next(_LINKS)}"
+        self._numbers = itertools.count(1)
 
     def send(
         self, action: str, data: dict[str, Any], meta: dict[str, Any], *, progress: bool = False
     ) -> "Pending":
         """Send a request."""
-        call_id = self._call_id()
-        arguments = (call_id, self.gateway, action, data, meta)
+        call_id, place = self._next()
+        arguments = (place, call_id, action, data, meta)
         if progress:
             stream = self.handle.call_with_progress.options(num_returns="streaming").remote(*arguments)
             return Pending(self, call_id, action, None, stream)
@@ -46,8 +48,8 @@ class Link:
         self, guard: Guard, action: str, data: dict[str, Any], meta: dict[str, Any], *, progress: bool = False
     ) -> "Pending":
         """Send what was placed there; it may be refused by what the node is now."""
-        call_id = self._call_id()
-        arguments = (call_id, self.gateway, guard, action, data, meta)
+        call_id, place = self._next()
+        arguments = (place, call_id, guard, action, data, meta)
         if progress:
             stream = self.handle.place_with_progress.options(num_returns="streaming").remote(*arguments)
             return Pending(self, call_id, action, None, stream)
@@ -69,8 +71,10 @@ class Link:
         told.executed = UNDONE.get(action, Executed.UNKNOWN)
         return told
 
-    def _call_id(self) -> str:
-        return f"{self.gateway}-{next(_IDS)}"
+    def _next(self) -> tuple[str, Place]:
+        """Return a request's id, and where it stands in the order of this link's."""
+        number = next(self._numbers)
+        return f"{self._link_id}-{number}", Place(self.gateway, self._link_id, number)
 
 
 class Pending:

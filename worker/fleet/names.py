@@ -14,7 +14,7 @@ _IDS = frozenset({
     "destination_allocation_id", "transfer_id", "plan_id", "operation_id",
 })  # fmt: skip
 """Keys whose values name something on a node, wherever they are in what its worker says."""
-_ID_LISTS = frozenset({"allocation_ids"})
+_ID_LISTS = frozenset({"allocation_ids", "known_devices"})
 _MADE = re.compile(r"(?:alloc|batches|plan|transfer|operation)-[0-9]+(?:-[0-9a-f]+)?", re.ASCII)
 OWN_CONSUMERS = ("model:", "engine:", "pool:", "external:", "server:", "store:")
 """How the ids of consumers begin that workers have themselves: each node has its own of that name."""

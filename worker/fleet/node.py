@@ -16,6 +16,7 @@ from worker.core.errors import WorkerError
 from worker.fleet.changes import EVERY_NS, Outbox
 from worker.fleet.node_worker import Message, NodeWorker
 from worker.fleet.observing import observe
+from worker.fleet.order import Order
 from worker.fleet.views import NodeChange, NodeView
 from worker.fleet.words import (
     DIRECTORY,
@@ -26,6 +27,7 @@ from worker.fleet.words import (
     Answered,
     Guard,
     Heard,
+    Place,
     Told,
 )
 
@@ -49,6 +51,7 @@ class Node:
         self._view: NodeView | None = None
         self._outbox, self._building = Outbox(), False
         self._lease_until = 0.0
+        self._order = Order()
         self._worker = NodeWorker(options, self._note_change)
         threading.Thread(target=self._tell_for_ever, name="fleet-node-tell", daemon=True).start()
 
@@ -67,32 +70,30 @@ class Node:
         }
 
     async def call(
-        self, call_id: str, gateway: str, action: str, data: dict[str, Any], meta: Meta
+        self, place: Place, call_id: str, action: str, data: dict[str, Any], meta: Meta
     ) -> Message:
         """Ask the worker. Returns its reply."""
-        return await self._worker.call(call_id, action, data, _options(meta), gateway)
+        return await self._call(place, call_id, action, data, _options(meta))
 
     async def call_with_progress(
-        self, call_id: str, gateway: str, action: str, data: dict[str, Any], meta: Meta
+        self, place: Place, call_id: str, action: str, data: dict[str, Any], meta: Meta
     ) -> AsyncIterator[tuple[int, int] | Message]:
         """Ask the worker: its progress as (completed bytes, total bytes), and its reply at last."""
-        async for each in _telling(
-            lambda options: self._worker.call(call_id, action, data, options, gateway), meta
-        ):
+        async for each in _telling(lambda options: self._call(place, call_id, action, data, options), meta):
             yield each
 
     async def place(
-        self, call_id: str, gateway: str, guard: Guard, action: str, data: dict[str, Any], meta: Meta
+        self, place: Place, call_id: str, guard: Guard, action: str, data: dict[str, Any], meta: Meta
     ) -> Answered:
         """Ask the worker for something that was placed here, unless what that was decided by is not so any more."""
-        return await self._place(call_id, gateway, guard, action, data, _options(meta))
+        return await self._place(place, call_id, guard, action, data, _options(meta))
 
     async def place_with_progress(
-        self, call_id: str, gateway: str, guard: Guard, action: str, data: dict[str, Any], meta: Meta
+        self, place: Place, call_id: str, guard: Guard, action: str, data: dict[str, Any], meta: Meta
     ) -> AsyncIterator[tuple[int, int] | Answered]:
         """Do the same, and tell how far it has come."""
         async for each in _telling(
-            lambda options: self._place(call_id, gateway, guard, action, data, options), meta
+            lambda options: self._place(place, call_id, guard, action, data, options), meta
         ):
             yield each
 
@@ -119,19 +120,26 @@ class Node:
 
     # ---- inside ----
 
+    async def _call(
+        self, place: Place, call_id: str, action: str, data: dict[str, Any], options: CallOptions
+    ) -> Message:
+        await self._order.reach(place)
+        return await self._worker.call(call_id, action, data, options, place.gateway)
+
     async def _place(
         self,
+        place: Place,
         call_id: str,
-        gateway: str,
         guard: Guard,
         action: str,
         data: dict[str, Any],
         options: CallOptions,
     ) -> Answered:
+        await self._order.reach(place)
         refused, view = self._why_not(guard)
         if refused is not None:
             return Answered(None, refused, self._worker.incarnation, self._outbox.next_revision - 1, view)
-        message = await self._worker.call(call_id, action, data, options, gateway)
+        message = await self._worker.call(call_id, action, data, options, place.gateway)
         return Answered(message, None, self._worker.incarnation, self._shown_at())
 
     def _why_not(self, guard: Guard) -> tuple[str | None, NodeView | None]:

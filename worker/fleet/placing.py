@@ -90,7 +90,7 @@ class Placing:
 
         return run
 
-    def plan(self, data: Data, how: How) -> Run:
+    def plan(self, _name: str, data: Data, how: How) -> Run:
         """Ask each way of the node that is named or placed for it; the first that fits is that node's own choice too."""
         asked: dict[str, list[tuple[int, Data]]] = {}
         for position, each in enumerate(data["candidates"]):

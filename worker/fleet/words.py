@@ -65,6 +65,14 @@ class News(Record):
     """Node, name on the wire, and data."""
 
 
+class Place(Record):
+    """Whose request it is, and where it stands in their order: Ray keeps none for actors that answer side by side."""
+
+    gateway: str
+    link: str
+    number: int
+
+
 class Guard(Record):
     """What a placement was decided by, for the node to compare with what it is."""
 
