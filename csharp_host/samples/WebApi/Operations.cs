@@ -69,7 +69,7 @@ internal static class Operations
         var data = new JsonObject();
         foreach (var (name, value) in request.RouteValues.Where(one => types.ContainsKey(one.Key)))
         {
-            data[name] = value?.ToString();
+            data[name] = value?.ToString()?.Replace("%2F", "/", StringComparison.OrdinalIgnoreCase); // A path keeps its slashes encoded.
         }
 
         foreach (var (name, values) in request.Query.Where(one => !request.RouteValues.ContainsKey(one.Key)))

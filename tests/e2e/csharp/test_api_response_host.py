@@ -149,6 +149,7 @@ def test_a_refusal_has_its_status(web: Web) -> None:
     assert asked(web, "DELETE", "allocations/alloc-999", None, 404)["code"] == "allocation_not_found"
     assert asked(web, "GET", "transfer/transfer-999", None, 404)["code"] == "invalid_request"
     assert asked(web, "GET", "status/cuda:9", None, 404)["code"] == "device_not_found"
+    assert "'node-1/cuda:0'" in asked(web, "GET", "status/node-1%2Fcuda:0", None, 404)["message"]
     assert "sizeBytes" in asked(web, "POST", "allocations/allocate", {"sizeBytes": "much"}, 400)["message"]
     asked(web, "POST", "allocations/allocate", b'{"sizeBytes": 1', 400)
     answer = web.answer("POST", "/api/memory/operations/clear", b"all", {"Content-Type": "text/plain"})

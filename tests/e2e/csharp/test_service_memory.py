@@ -449,6 +449,27 @@ def test_health(memory: Any) -> None:
     assert (str(health.State), parts[f"device:{DEVICE}"], parts["stores"]) == ("Ok", "Ok", "Off")
 
 
+def test_devices_come_in_pages(memory: Any) -> None:
+    """One after the other, each once; the last page has no next."""
+    from MemoryWorker.Client import MemoryStatusOptions
+
+    found: list[str] = []
+    after = None
+    while after is not None or not found:
+        options = make(MemoryStatusOptions, Limit=1, After=after)
+        page = wait(memory.GetMemoryStatusAsync(None, options))
+        found += [device.DeviceId for device in page.Devices]
+        after = page.Next
+    assert sorted(found) == ["cpu", "sim:0"]
+
+
+def test_a_worker_that_is_no_fleet_has_no_nodes(memory: Any) -> None:
+    """It says what to ask instead."""
+    with refused("unsupported") as problem:
+        wait(memory.DrainNodeAsync("node-1"))
+    assert "memory_worker fleet" in problem.value.Message
+
+
 def test_operations(memory: Any) -> None:
     """What the host does is measured by its name, and ends once."""
     begun = wait(memory.BeginOperationAsync("nightly index"))

@@ -162,6 +162,8 @@ def sample(action: str) -> dict[str, Any]:
         ("GET", "allocations?limit=many", None, 400, "invalid_request", "data.limit"),
         ("GET", "status?nonsense=1", None, 400, "invalid_request", "data.nonsense"),
         ("GET", "status?device_id=cuda:9", None, 404, "device_not_found", "there are cpu, sim:0"),
+        ("GET", "status?device_id=node-1%2Fcuda:0", None, 404, "device_not_found", "'node-1/cuda:0'"),
+        ("GET", "transfer/node-1%2ftransfer-9", None, 404, "invalid_request", "'node-1/transfer-9'"),
         ("GET", "allocations?allocation_id=alloc-999", None, 404, "allocation_not_found", "never existed"),
         ("POST", "deallocate", {"allocation_id": "alloc-999"}, 404, "allocation_not_found", "never existed"),
         ("GET", "transfer/transfer-999", None, 404, "invalid_request", "no transfer"),
