@@ -161,8 +161,8 @@ def main() -> None:
             for name in args.rules:
                 results = found[nodes, shape, name]
                 figures = [
-                    statistics.median(each)
-                    for each in zip(*((r.reload_s, r.mean_s, r.p99_s) for r in results))
+                    statistics.median(getattr(each, figure) for each in results)
+                    for figure in ("reload_s", "mean_s", "p99_s")
                 ]
                 more = ""
                 if name == "ours":

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 GB = 10**9
 WORK_S = 15.0
-BUSY = 0.6
+BUSY = 0.5
 """Share of all slots that the requests keep busy."""
 
 
@@ -59,22 +59,22 @@ SHAPES = ("zipf", "drift", "crowds", "failures")
 def make(shape: str, nodes: int, seconds: float, seed: int) -> Demand:
     """Make a fleet and what is asked of it.
 
-    Machines of 16 to 80 GB, disks of 0.5 to 3 GB/s, a share at 10 or at 1 Gbit/s; two in five files are local. Models of 1
-    to 30 GB, six times as many as nodes and 300 at most. ``drift``: popular models trade places, at times all of them.
+    Machines of 16 to 80 GB, disks of 0.5 to 3 GB/s, a share at 10 or at 2.5 Gbit/s; two in five files are local. Models of 1
+    to 30 GB, five times as many as nodes and 300 at most. ``drift``: popular models trade places, at times all of them.
     ``crowds``: now and then a fifth of all requests is for one model that was seldom asked for. ``failures``: a node
     in five is lost once, for a minute or two.
     """
     rng = random.Random(f"{shape}/{nodes}/{seed}")
     models = tuple(
         Model(f"m{index:03}", round(GB * 30 ** rng.random()), WORK_S * rng.uniform(0.3, 1.7))
-        for index in range(min(300, 6 * nodes))
+        for index in range(min(300, 5 * nodes))
     )
     machines = tuple(
         Machine(
             f"node-{index}",
             *rng.choices([(16 * GB, 2), (24 * GB, 2), (48 * GB, 4), (80 * GB, 6)], [6, 7, 4, 3])[0],
             rng.choice([0.5, 1.0, 2.0, 3.0]) * GB,
-            rng.choice([1.17, 1.17, 0.117]) * GB,
+            rng.choice([1.17, 1.17, 0.29]) * GB,
             frozenset(each.name for each in models if rng.random() < 0.4),
         )
         for index in range(nodes)
