@@ -534,6 +534,8 @@ class SubscribeParams(Params):
     """Ask for events. The list replaces the one before; an empty one ends the subscription."""
 
     events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), at_most(EVENTS_MAX)]
+    figures_every_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = words.FIGURES_EVERY_MS
+    """How often ``memory.figures`` comes, if it is among the events: at once, and then after so long each time."""
 
 
 class ShutdownParams(Params):

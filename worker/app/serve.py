@@ -27,7 +27,7 @@ from worker.instructor.events import wire_event
 from worker.instructor.instructor_memory import Instructor
 from worker.manager.manager_memory import MemoryManager
 from worker.metrics.history import History
-from worker.stream.alarm import Alarm
+from worker.stream.alarm import Alarm, Timer
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
 from worker.stream.event_writer import EventWriter
 from worker.stream.frame_writer import FrameWriter
@@ -102,7 +102,16 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
 
         def prepare_for(session: "MonitorClient") -> "Prepare":
             return Instructor(
-                memory, session, clock, history, __version__, pid, stores.get, plugins, started_ns
+                memory,
+                session,
+                clock,
+                history,
+                __version__,
+                pid,
+                stores.get,
+                partial(_later, timers, runner),
+                plugins,
+                started_ns,
             ).prepare
 
         watchers = Watchers(arguments, parts, hub, decisions, timers, prepare_for)
@@ -119,7 +128,9 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         fixed_clock=fixed_clock,
     )
     writer.when_broken(loop.output_lost)
-    prepare = Instructor(memory, loop, clock, history, __version__, pid, stores.get, plugins).prepare
+    prepare = Instructor(
+        memory, loop, clock, history, __version__, pid, stores.get, partial(_later, timers, runner), plugins
+    ).prepare
     if watchers is not None:
         watchers.start()
     if watchers is not None and fixed_clock is None:
@@ -140,6 +151,12 @@ def serve(arguments: Arguments, read_fd: int, write_fd: int, narrate: Publish | 
         memory.devices.probe_here()
 
     loop.run(prepare, go_on, first_uses)  # sampling would only keep the first answer waiting
+
+
+def _later(timers: Alarm, runner: JobRunner, due_ns: int, run: Callable[[], None]) -> Timer:
+    """Have figures taken at a time, by a thread that may wait for a device."""
+    work = Work(action="memory.figures", run=lambda _: run(), quick=False)
+    return timers.at(due_ns, lambda: runner.submit(work))
 
 
 def _add_health(health: Health, runner: JobRunner, event_writer: EventWriter, stores: LazyStores) -> None:

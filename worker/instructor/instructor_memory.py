@@ -30,6 +30,7 @@ from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
+from worker.stream.figures_ticker import FiguresTicker, Later
 from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Instructor:
         version: str,
         pid: int | None,
         stores: Callable[[], "Stores"],
+        later: Later,
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
         started_ns: int | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class Instructor:
             lambda: tuple(dict.fromkeys((*self._bindings, *self._plugins))),
             memory.sample,
             memory.health,
+            FiguresTicker(clock.now_ns, later, memory.figures, session),
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)
