@@ -230,6 +230,8 @@ class StoreKind(StrEnum):
     """Small, and never given up."""
     DOCUMENTS = "documents"
     """Texts of a project in pieces, found by their words, by vectors, or by both."""
+    KV = "kv"
+    """What models made of the beginnings of prompts: tensors, found by the longest one that a prompt begins with."""
 
 
 class StorePreset(StrEnum):

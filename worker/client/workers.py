@@ -64,6 +64,12 @@ class Workers:
                 self._ask_for_events(self._current)
             return self._current
 
+    @property
+    def running(self) -> Connection | None:
+        """The running worker; None while there is none. Starts none, and so never waits."""
+        current = self._current
+        return current if current is not None and current.alive else None
+
     def send(
         self, action: str, data: dict[str, Any], options: CallOptions, receiver: Receiver
     ) -> tuple[Connection, str]:

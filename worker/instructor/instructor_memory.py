@@ -31,7 +31,7 @@ from worker.interface.interface_memory import MemoryInterface
 from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
 from worker.stream.figures_ticker import FiguresTicker, Later
-from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
+from worker.stream.work import Answer, Call, Claim, Manner, PluginAction, Work, optimizing
 
 if TYPE_CHECKING:
     from worker.stores.registry import Stores
@@ -196,7 +196,7 @@ class Instructor:
             return result  # it is done, and goes uncounted
         return result
 
-    def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
+    def _named(self, run: Callable[..., Any], _: Manner) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
         allocation_id = self._memory.allocations.new_id()
 

@@ -300,7 +300,7 @@ internal sealed partial class InMemoryLedger
                 ErrorCode.PlanStale,
                 action,
                 $"no work '{planId}' is known: it was forgotten, or never was; ask with item_count anew",
-                new Dictionary<string, object?> { ["plan_id"] = planId },
+                NotKnown(new() { ["plan_id"] = planId }),
                 retryable: true);
         }
 

@@ -15,8 +15,6 @@ from worker.instructor.events import wire_event
 from worker.stream.alarm import Alarm
 from worker.stream.event_channel import INTERVAL_NS, EventChannel
 
-PATIENCE_SECONDS = 5.0
-
 
 class Channel:
     """An event channel, its clock, and what it wrote."""

@@ -482,6 +482,9 @@ public enum StoreKind
 
     /// <summary><c>documents</c></summary>
     Documents,
+
+    /// <summary><c>kv</c></summary>
+    Kv,
 }
 
 /// <summary>Options of a cache that go together.</summary>
@@ -1764,7 +1767,8 @@ public static class WireWords
         StoreKind.Vectors => "vectors",
         StoreKind.Preferences => "preferences",
         StoreKind.Documents => "documents",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences, documents"),
+        StoreKind.Kv => "kv",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences, documents, kv"),
     };
 
     /// <summary>Finds the <see cref="StoreKind"/> of a word; false where there is none.</summary>
@@ -1777,6 +1781,7 @@ public static class WireWords
             "vectors" => (StoreKind.Vectors, true),
             "preferences" => (StoreKind.Preferences, true),
             "documents" => (StoreKind.Documents, true),
+            "kv" => (StoreKind.Kv, true),
             _ => (StoreKind.Unknown, false),
         };
         value = found;
@@ -1807,7 +1812,11 @@ public static class WireWords
         {
             return StoreKind.Documents;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences, documents");
+        if (reader.ValueTextEquals("kv"u8))
+        {
+            return StoreKind.Kv;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences, documents, kv");
         return StoreKind.Unknown;
     }
 
