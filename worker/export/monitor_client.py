@@ -16,7 +16,8 @@ from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition
 from worker.stream.alarm import Alarm
-from worker.stream.event_channel import INTERVAL_NS, EventChannel, OnWire
+from worker.stream.event_channel import INTERVAL_NS, EventChannel
+from worker.stream.event_frame import OnWire
 from worker.stream.frames import (
     LineSplitter,
     Oversize,

@@ -32,10 +32,6 @@ class Session(Protocol):
         """Send these events from now on."""
         ...
 
-    def publish(self, event: Event) -> bool:
-        """Send one event, if it is subscribed to. Returns False once there is no reader any more."""
-        ...
-
     def watch_host(self, pid: int) -> bool:
         """End within a second of that process. False where it can't be seen from here."""
         ...

@@ -5,26 +5,17 @@ A gap in the numbers says that so many were dropped, because the host did not re
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import orjson
+from collections.abc import Callable
 
 from worker.core.clock import NS_PER_MS, Clock
 from worker.core.events import Event
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
 from worker.stream.alarm import Alarm
-from worker.stream.frames import compact, event_frame
-from worker.stream.json_values import json_of
+from worker.stream.event_frame import EventFrame, OnWire
 
-_FRAME_BYTES = 128
-"""About what a frame has around its data."""
 INTERVAL_NS = 250 * NS_PER_MS
 """The same event about the same thing is sent at most four times a second."""
-
-OnWire = Callable[[Event], tuple[str, Any]]
-"""Returns an event's name on the wire, and its data as it is written."""
 
 _Key = tuple[type[Event], str]
 
@@ -50,7 +41,7 @@ class EventChannel:
         self._sent: dict[_Key, Event] = {}
         """The last that was sent."""
         self._waiting: dict[_Key, Event] = {}
-        self._unread: dict[type[Event], weakref.ref[_Frame]] = {}
+        self._unread: dict[type[Event], weakref.ref[EventFrame]] = {}
         """Frames that are still to be written, and may be replaced; dead once they were dropped instead."""
 
     def subscribe(self, events: tuple[type[Event], ...]) -> None:
@@ -115,54 +106,16 @@ class EventChannel:
 
     def _send(self, event: Event) -> None:
         if not event.replaces_unread():
-            frame = _Frame(self._numbers, self._on_wire, event)
+            frame = EventFrame(self._numbers, self._on_wire, event)
             self._write(frame, frame.size_bytes, self._skip)
             return
         with self._lock:
             unread = self._unread.get(type(event), lambda: None)()
             if unread is not None and unread.replace(event):
                 return
-            frame = _Frame(self._numbers, self._on_wire, event)
+            frame = EventFrame(self._numbers, self._on_wire, event)
             self._unread[type(event)] = weakref.ref(frame)
         self._write(frame, frame.size_bytes, self._skip)
 
     def _skip(self) -> None:
         next(self._numbers)
-
-
-class _Frame:
-    """Makes an event's frame when it is written: its number is given then, and until then it may be replaced."""
-
-    def __init__(self, numbers: Iterator[int], on_wire: OnWire, event: Event) -> None:
-        self._numbers = numbers
-        self._on_wire = on_wire
-        self._lock = SureLock()
-        # All mutable state: what is to be written, None once it was.
-        self._event: Event | None = event
-        self._name, self._body = self._of(event)
-        self.size_bytes = len(self._body) + _FRAME_BYTES
-
-    def replace(self, later: Event) -> bool:
-        """Write a later event instead, which stands for both. False if this one is written already."""
-        with self._lock:
-            if self._event is None:
-                return False
-            merged = self._event.merged_with(later)
-            self._name, self._body = self._of(merged)
-            self._event = merged
-            return True
-
-    def __call__(self) -> bytes:
-        with self._lock:
-            frame = event_frame(self._name, None, next(self._numbers), orjson.Fragment(self._body))
-            self._event = None
-            return frame
-
-    def _of(self, event: Event) -> tuple[str, bytes]:
-        """Return an event's name, and its data as it is written."""
-        name, data = self._on_wire(event)
-        try:
-            written = orjson.dumps(data)
-        except TypeError:
-            written = orjson.dumps(json_of(data))
-        return name, compact(written)  # it may wait for long

@@ -2,38 +2,33 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
-from worker.core.events import Event
 from worker.core.sure_lock import SureLock
-from worker.stream.alarm import Timer
+from worker.stream.alarm import Alarm, Timer
+from worker.stream.work import Work
 
 Later = Callable[[int, Callable[[], None]], Timer]
 """Has something done once the clock reaches a time, by a thread that may take its time."""
 
 
-class Subscriber(Protocol):
-    """Who is told."""
+def taken_by(submit: Callable[[Work], None], alarm: Alarm) -> Later:
+    """Return what has figures taken at a time, as work that no caller waits for: it may wait for a device itself."""
 
-    def publish(self, event: Event) -> bool:
-        """Tell, without waiting. Returns False once it is gone: then it is told no more."""
-        ...
+    def later(due_ns: int, run: Callable[[], None]) -> Timer:
+        work = Work(action="memory.figures", run=lambda _: run(), quick=False)
+        return alarm.at(due_ns, partial(submit, work))
+
+    return later
 
 
 class FiguresTicker:
     """Takes figures and hands them to one subscriber. Figures that are late skip what they missed, and keep the pace."""
 
-    def __init__(
-        self,
-        now_ns: Callable[[], int],
-        later: Later,
-        take: Callable[[], Event],
-        subscriber: Subscriber,
-    ) -> None:
+    def __init__(self, now_ns: Callable[[], int], later: Later, tell: Callable[[], bool]) -> None:
+        """``tell`` takes figures and has them sent; it returns False once the subscriber is gone, which ends it."""
         self._now_ns = now_ns
         self._later = later
-        self._take = take
-        self._subscriber = subscriber
+        self._tell_subscriber = tell
         self._lock = SureLock()
         # All mutable state: how often, and the timer of the next; a change of pace makes it another.
         self.every_ns: int | None = None
@@ -58,7 +53,7 @@ class FiguresTicker:
         there = True
         try:
             if self.every_ns == every_ns:
-                there = self._subscriber.publish(self._take())
+                there = self._tell_subscriber()
         finally:  # a bug in taking figures is told by who runs this, and ends no subscription
             with self._lock:
                 if self.every_ns == every_ns:

@@ -130,11 +130,6 @@ class StdioLoop:
         """Send these events from now on."""
         self._events.subscribe(events)
 
-    def publish(self, event: Event) -> bool:
-        """Send one event, if it is subscribed to."""
-        self._events.publish(event)
-        return True
-
     def watch_host(self, pid: int) -> bool:
         """End as soon as that process does; what runs is cancelled, for no caller waits for it.
 

@@ -21,7 +21,15 @@ def test_a_question_without_data_is_prepared_once(tmp_path: Path, action: str, *
     machine = Machine(tmp_path)
     session: Any = None
     instructor = Instructor(
-        machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores, machine.later
+        machine.memory,
+        session,
+        machine.clock,
+        machine.history,
+        "0",
+        1,
+        machine.stores,
+        machine.later,
+        machine.tell,
     )
     assert (instructor.prepare(action, {}) is instructor.prepare(action, {})) is once
 
@@ -31,7 +39,15 @@ def test_what_is_bound_later_fits_the_table_too(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     session: Any = None
     instructor = Instructor(
-        machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores, machine.later
+        machine.memory,
+        session,
+        machine.clock,
+        machine.history,
+        "0",
+        1,
+        machine.stores,
+        machine.later,
+        machine.tell,
     )
     bound = {name: instructor._bindings.get(name) for name in ACTIONS}
     assert [name for name, each in bound.items() if each is None or each.row is not ACTIONS[name]] == []

@@ -47,7 +47,15 @@ def instructor(tmp_path: Path) -> Instructor:
     machine = Machine(tmp_path)
     session: Any = None
     return Instructor(
-        machine.memory, session, machine.clock, machine.history, "0", 1, machine.stores, machine.later
+        machine.memory,
+        session,
+        machine.clock,
+        machine.history,
+        "0",
+        1,
+        machine.stores,
+        machine.later,
+        machine.tell,
     )
 
 

@@ -2,10 +2,8 @@
 
 import pytest
 
-from protocol.vocabulary import PressureLevel
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, FixedClock
-from worker.core.events import Event, Figures
 from worker.stream.alarm import Alarm
 from worker.stream.figures_ticker import FiguresTicker
 
@@ -19,16 +17,12 @@ class Told:
         self.at_s: list[int] = []
         self.there = True
         self.fails = False
-        self.ticker = FiguresTicker(self.clock.now_ns, self.alarm.at, self.take, self)
+        self.ticker = FiguresTicker(self.clock.now_ns, self.alarm.at, self.tell)
 
-    def take(self) -> Figures:
-        """Take figures."""
+    def tell(self) -> bool:
+        """Be told."""
         if self.fails:
             raise RuntimeError("a bug")
-        return Figures(0, PressureLevel.LOW, (), ())
-
-    def publish(self, _event: Event) -> bool:
-        """Be told."""
         self.at_s.append(self.clock.now_ns() // NS_PER_S)
         return self.there
 
