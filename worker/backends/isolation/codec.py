@@ -182,7 +182,7 @@ def error_of(data: dict[str, Any]) -> Exception:
             return KeyError(data["message"])
         return RemoteError(data["type"], data["message"], data["module"])
     if data["code"] == errors.InvalidRequestError.code:
-        return errors.InvalidRequestError(data["details"]["errors"])
+        return errors.InvalidRequestError(**data["details"])
     kind = errors.DeviceLostError if data["lost"] else _CLASSES[data["code"]]
     error = kind(data["message"], **data["details"])
     error.executed = Executed(data["executed"])
