@@ -47,14 +47,16 @@ class Kv:
             store.missed()
         return None
 
-    def chain(self, scope: Pair, model: str, tokens: Sequence[int], step: int, beyond: int) -> list[bytes]:
-        """Return copies of the entries of ``step`` tokens, of twice as many, and so on, without a gap, as files of safetensors.
+    def chain(
+        self, scope: Pair, model: str, tokens: Sequence[int], step: int, beyond: int
+    ) -> tuple[int, list[bytes]]:
+        """Return how many entries there are of ``step`` tokens, of twice as many, and so on, without a gap, and copies of them.
 
-        None of them where they are not of more tokens than ``beyond``.
+        They are files of safetensors, and not read where they are of no more tokens than ``beyond``.
         """
         store = self._existing(scope)
         if store is None:
-            return []
+            return 0, []
         keys = list[str]()
         for length, key in store.beginnings(model, tokens):
             if length == (len(keys) + 1) * step:
@@ -62,14 +64,20 @@ class Kv:
         if len(keys) * step <= beyond:
             if not keys:
                 store.missed()
-            return []
+            return len(keys), []
         found = list[bytes]()
         for key in keys:
             entry = store.get(key)
             if entry is None:  # it went meanwhile, and without it the rest is of no use
                 break
             found.append(bytes(entry.content.data))
-        return found
+        return len(found), found
+
+    def forget(self, scope: Pair, model: str, tokens: Sequence[int]) -> None:
+        """Delete all that a prompt begins with."""
+        store = self._existing(scope)
+        for _, key in [] if store is None else store.beginnings(model, tokens):
+            self.delete(scope, key)
 
     def delete(
         self, scope: Pair, key: str | None = None, *, tag: str | None = None, prefix: str | None = None
