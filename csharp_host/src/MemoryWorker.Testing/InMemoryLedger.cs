@@ -9,6 +9,7 @@ internal sealed partial class InMemoryLedger(
     IReadOnlyList<FakeDevice> devices, IReadOnlyList<FakeModel> models, TimeProvider clock, EventReaders readers, int processId, Ids ids)
 {
     private const long MaxInflight = 256;
+    private const long MaxFrameBytes = 1 << 24;
 
     private readonly object _gate = new();
     private readonly long _startedAt = clock.GetTimestamp();
@@ -139,16 +140,25 @@ internal sealed partial class InMemoryLedger(
 
     private static WorkerRequestException Invalid(string action, string path, string reason) => Invalid(action, (path, reason));
 
-    private static WorkerRequestException Invalid(string action, params (string Path, string Message)[] faults) => Refused(
-        ErrorCode.InvalidRequest,
-        action,
-        string.Join("; ", faults.Select(one => $"{one.Path}: {one.Message}")),
-        new Dictionary<string, object?>
-        {
-            ["errors"] = faults
-                .Select(one => new Dictionary<string, object?> { ["path"] = one.Path, ["message"] = one.Message })
-                .ToArray(),
-        });
+    private static WorkerRequestException Invalid(string action, params (string Path, string Message)[] faults) =>
+        Invalid(action, [], faults);
+
+    private static WorkerRequestException Invalid(
+        string action, Dictionary<string, object?> details, params (string Path, string Message)[] faults)
+    {
+        details["errors"] = faults
+            .Select(one => new Dictionary<string, object?> { ["path"] = one.Path, ["message"] = one.Message })
+            .ToArray();
+        return Refused(
+            ErrorCode.InvalidRequest, action, string.Join("; ", faults.Select(one => $"{one.Path}: {one.Message}")), details);
+    }
+
+    /// <summary>The details of an id that is none, or none any more.</summary>
+    private static Dictionary<string, object?> NotKnown(Dictionary<string, object?> details)
+    {
+        details["reason"] = "not_known";
+        return details;
+    }
 
     private HelloResult Hello(HelloParams asked)
     {
@@ -169,7 +179,7 @@ internal sealed partial class InMemoryLedger(
             WorkerVersion = "in-memory",
             Pid = processId,
             Actions = [.. WireActions.All.Select(one => one.Name)],
-            Limits = new() { MaxFrameBytes = 1 << 24, MaxInflight = MaxInflight },
+            Limits = new() { MaxFrameBytes = MaxFrameBytes, MaxInflight = MaxInflight },
             SchemaSha256 = string.Empty,
         };
     }

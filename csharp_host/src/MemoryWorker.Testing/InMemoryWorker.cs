@@ -255,14 +255,32 @@ public sealed class InMemoryWorker : IPythonWorkerService
     }
 
     /// <inheritdoc/>
+    public IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
+        IReadOnlyCollection<EventName> events, CancellationToken cancellationToken = default) =>
+        ReadEventsAsync(events, TimeSpan.FromMilliseconds(WireContract.FiguresEveryMs), cancellationToken);
+
+    /// <inheritdoc/>
     public async IAsyncEnumerable<WorkerEvent> ReadEventsAsync(
-        IReadOnlyCollection<EventName> events, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+        IReadOnlyCollection<EventName> events,
+        TimeSpan figuresEvery,
+        [EnumeratorCancellation] CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(events);
         ObjectDisposedException.ThrowIf(_disposed, this);
-        await foreach (var one in _readers.ReadAsync(events, cancellationToken).ConfigureAwait(false))
+        Func<Action<WorkerEvent>, IDisposable>? tick = events.Contains(EventName.MemoryFigures)
+            ? tell => _clock.CreateTimer(_ => tell(Figures()), null, TimeSpan.Zero, figuresEvery)
+            : null;
+        await foreach (var one in _readers.ReadAsync(events, tick, cancellationToken).ConfigureAwait(false))
         {
             yield return one;
+        }
+    }
+
+    private FiguresEvent Figures()
+    {
+        lock (_gate)
+        {
+            return new(1, ProcessId, _ledger.Figures());
         }
     }
 
