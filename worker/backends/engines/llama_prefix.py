@@ -74,7 +74,11 @@ class StateFolder:
 
     def __init__(self) -> None:
         in_memory = sys.platform == "linux" and os.path.isdir(_DESCRIPTORS)  # noqa: PTH112 - no folder like others
-        self._files = None if in_memory else tempfile.TemporaryDirectory(prefix="memory-worker-states-")
+        self._files = (
+            None
+            if in_memory
+            else tempfile.TemporaryDirectory("-states", "memory-worker-", ignore_cleanup_errors=True)
+        )
         self.path = _DESCRIPTORS if self._files is None else os.path.join(self._files.name, "")  # noqa: PTH118 - with its end
 
     @contextmanager

@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,16 @@ def test_states_go_through_files_where_there_are_no_descriptors(
             assert writer.write() == (alone, cached)
             assert list(folders[-1].iterdir()) == []
     assert not any(each.exists() for each in folders)
+
+
+def test_prompts_at_once_have_sequences_of_their_own(model: Path) -> None:
+    """More of them than sequences: each has its own text, and what has no sequence to itself goes on without the store."""
+    world = World()
+    prompts = [f"{number} {TEXT}" for number in range(4)]
+    with opened(model, world.stores, n_parallel=2, n_ctx=2048) as writer:
+        alone = [writer.write(prompt)[0] for prompt in prompts]
+    with opened(model, world.stores, n_parallel=2, n_ctx=2048) as writer, ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(writer.write, prompts))
+        assert [text for text, _ in found] == alone
+        assert not any(each.busy for each in writer.session.session._caching._slots)
+        assert all(writer.write(prompt)[1] >= WHOLE for prompt in prompts)
