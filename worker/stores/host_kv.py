@@ -96,7 +96,8 @@ def _packed(tensors: Mapping[str, Any]) -> bytes:
     """Return tensors of torch, or arrays of numpy, as safetensors has them. TypeError for others."""
     torch = sys.modules.get("torch")
     if torch is not None and all(isinstance(each, torch.Tensor) for each in tensors.values()):
-        whole = {name: each.contiguous() for name, each in tensors.items()}
+        apart = torch.contiguous_format  # the library takes none that share memory
+        whole = {name: each.detach().clone(memory_format=apart) for name, each in tensors.items()}
         return bytes(_library("torch").save(whole))
     numpy = sys.modules.get("numpy")
     if numpy is None or not all(isinstance(each, numpy.ndarray) for each in tensors.values()):

@@ -244,7 +244,8 @@ def test_what_persists_leaves_memory_first_and_is_read_back(tmp_path: Path) -> N
 def test_tensors_of_torch_and_numpy_come_back_as_they_were() -> None:
     """Any type that the framework has; what is handed out is nobody else's."""
     kv = HostStores(World().stores).kv("prefixes", bytes="4MiB")
-    past = {"k.0": torch.arange(6.0).reshape(2, 3).to(torch.bfloat16), "v.0": torch.ones(3, 2).T}
+    both = torch.arange(12.0, requires_grad=True).reshape(2, 3, 2)
+    past = {"k.0": both[0].to(torch.bfloat16), "v.0": torch.ones(3, 2).T, "k.1": both[0], "v.1": both[1]}
     assert kv.put(HERE, "m", [1, 2], past, cost_ms=3)
     found = kv.longest(HERE, "m", [1, 2, 3], framework="torch")
     assert found is not None
