@@ -25,6 +25,6 @@ def answered(stores: Stores, cache: PrefixCache, question: dict[str, Any]) -> An
     first = len(tokens) // step - len(blocks)
     for number, block in enumerate(blocks):
         upto = (first + number + 1) * step
-        if not kv.put_packed(scope, model, tokens[:upto], bytes(block), cost_ms=cost_ms):
+        if not kv.put_next(scope, model, tokens[:upto], bytes(block), cost_ms=cost_ms):
             return number  # what would go on from it is of no use
     return len(blocks)

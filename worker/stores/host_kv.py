@@ -22,15 +22,15 @@ class Kv:
         tags: Iterable[str] = (),
     ) -> bool:  # fmt: skip
         """Put tensors."""
-        return self.put_packed(scope, model, tokens, _packed(tensors), cost_ms=cost_ms, tags=tags)
-
-    def put_packed(
-        self, scope: Pair, model: str, tokens: Sequence[int], data: bytes, *, cost_ms: float = 0.0,
-        tags: Iterable[str] = (),
-    ) -> bool:  # fmt: skip
-        """Put tensors that are a file of safetensors already. False where there is no place for them now."""
-        content = Content(data, Form.BYTES)
+        content = Content(_packed(tensors), Form.BYTES)
         item = Item(model, content, cost_ms=cost_ms, tags=tuple(tags), tokens=tokens)
+        return self._named.put(scope, item).reason is None
+
+    def put_next(
+        self, scope: Pair, model: str, tokens: Sequence[int], data: bytes, *, cost_ms: float
+    ) -> bool:
+        """Put what was made of the last tokens, as safetensors, which goes on from what is there. False where there is no place."""
+        item = Item(model, Content(data, Form.BYTES), cost_ms=cost_ms, tokens=tokens, goes_on=True)
         return self._named.put(scope, item).reason is None
 
     def longest(
@@ -38,7 +38,7 @@ class Kv:
     ) -> Beginning | None:
         """Return the longest beginning."""
         store = self._existing(scope)
-        found = [] if store is None else store.beginnings(model, tokens)
+        found = [] if store is None else store.wholes(model, tokens)
         for length, key in reversed(found):
             entry = store.get(key) if store is not None else None
             if entry is not None:  # else it went meanwhile
@@ -58,7 +58,7 @@ class Kv:
         if store is None:
             return 0, []
         keys = list[str]()
-        for length, key in store.beginnings(model, tokens):
+        for length, key in store.chain(model, tokens):
             if length == (len(keys) + 1) * step:
                 keys.append(key)
         if len(keys) * step <= beyond:
@@ -74,9 +74,9 @@ class Kv:
         return len(found), found
 
     def forget(self, scope: Pair, model: str, tokens: Sequence[int]) -> None:
-        """Delete all that a prompt begins with."""
+        """Delete the chain that a prompt begins with."""
         store = self._existing(scope)
-        for _, key in [] if store is None else store.beginnings(model, tokens):
+        for _, key in [] if store is None else store.chain(model, tokens):
             self.delete(scope, key)
 
     def delete(

@@ -160,7 +160,7 @@ def test_other_kinds_have_no_tokens(kind: StoreKind) -> None:
 def chain_of(store: KvStore, model: str, count: int, size: int = 4096, **more: Any) -> None:
     """Put blocks of one token each: of one token, of two, and so on."""
     for length in range(1, count + 1):
-        store.put(of(model, *range(length), data=sized(size), **more))
+        store.put(of(model, *range(length), data=sized(size), goes_on=True, **more))
 
 
 def whole(found: list[float]) -> bool:
@@ -236,6 +236,30 @@ def test_what_persists_leaves_memory_first_and_is_read_back(tmp_path: Path) -> N
     assert found is not None
     assert bytes(found.content.data) == sized(4096)
     world.stores.close()
+
+
+def test_what_has_all_makes_room_for_what_is_longer() -> None:
+    """A prompt that grows is not refused for what it was before: that is no part of it. A chain that has no room is."""
+    store = opened(World(), max_bytes=10_000)
+    for length in (1, 2, 3):
+        assert store.put(of("m", *range(length), data=sized(6000), cost_ms=length)).reason is None
+        assert lengths(store, "m", *range(9)) == [length]
+    store.clear()
+    assert store.put(of("m", 0, data=sized(6000), goes_on=True)).reason is None
+    refused = store.put(of("m", 0, 1, data=sized(6000), goes_on=True))
+    assert refused.reason is not None
+    assert "that it goes on from" in refused.reason
+    assert lengths(store, "m", 0, 1) == [1]
+
+
+def test_an_entry_that_goes_on_and_one_that_has_all_are_two() -> None:
+    """Neither is taken for the other; both are found."""
+    store = opened(World())
+    store.put(of("m", 1, 2))
+    store.put(of("m", 1, 2, goes_on=True))
+    assert lengths(store, "m", 1, 2, 3) == [2, 2]
+    ((_, whole),), ((_, going_on),) = store.wholes("m", [1, 2, 3]), store.chain("m", [1, 2, 3])
+    assert (whole == going_on, whole.replace("-", "+") == going_on) == (False, True)
 
 
 # ---- as a plugin uses it ----
