@@ -7,7 +7,6 @@ two have comes from the system, at each reading.
 """
 
 import os
-import sys
 
 import psutil
 
@@ -26,4 +25,4 @@ if __name__ == "__main__":
     from worker.__main__ import main
 
     system._machine = _machine  # noqa: SLF001 - there is no other way in, and none is needed but here
-    sys.exit(main())
+    main()
