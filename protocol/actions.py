@@ -84,6 +84,7 @@ ACTIONS: dict[str, Action] = {
     "store.stats": _StoreAction("StoreStats"),
     "operation.begin": Action(params.OperationBeginParams, results.OperationBeginResult, changes=True),
     "operation.end": Action(params.OperationEndParams, results.OperationEndResult, changes=True),
+    "fleet.drain": Action(params.FleetDrainParams, results.FleetDrainResult, changes=True),
     "worker.hello": Action(params.HelloParams, results.HelloResult, control=True),
     "worker.ping": Action(params.PingParams, results.PingResult, control=True),
     "worker.get_health": Action(params.GetHealthParams, results.GetHealthResult, control=True),

@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import pkgutil
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
@@ -60,9 +62,15 @@ def _texts() -> dict[str, dict[str, str]]:
     """Read the strings below fields: Python keeps class docstrings only."""
     return {
         name: texts
-        for module in (envelope, lines, params, results, store_params, store_results)
+        for module in (envelope, lines, *_files_of(params), *_files_of(results), store_params, store_results)
         for name, texts in _texts_of(module).items()
     }
+
+
+def _files_of(package: ModuleType) -> list[ModuleType]:
+    return [
+        import_module(f"{package.__name__}.{file.name}") for file in pkgutil.iter_modules(package.__path__)
+    ]
 
 
 def _texts_of(module: ModuleType) -> dict[str, dict[str, str]]:

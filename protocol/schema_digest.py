@@ -1,3 +1,3 @@
 """Generated: the digest of all schemas, which ``worker.hello`` answers."""
 
-SCHEMA_SHA256 = "8f436f2a96c3d1423c9ff00fd38af24fd9b6ca4fd91cda55f1dd0eb4e3461827"
+SCHEMA_SHA256 = "e769521def6ce2c1d5277a2d84fe28cdbd4186bee73338a5f5f78250ec76b9fc"

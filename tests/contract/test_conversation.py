@@ -45,4 +45,5 @@ def test_every_error_is_the_one_announced() -> None:
         "error: it was freed before": "allocation_not_found",
         "error: caches have keys, tags and prefixes; vectors are searched": "unsupported",
         "error: folders of texts are for stores of documents, and below --documents-root": "unsupported",
+        "error: a node is drained by the fleet that has it, and this worker is alone": "unsupported",
     }

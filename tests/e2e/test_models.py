@@ -331,7 +331,7 @@ def test_a_role_of_no_model_is_told_by_whatever_is_asked(tmp_path: Path) -> None
         assert health() == ("ok", None)
 
 
-def test_a_bad_file_in_the_place_of_a_loaded_models_is_told(tmp_path: Path) -> None:
+def test_a_bad_file_or_none_in_the_place_of_a_loaded_models_is_told(tmp_path: Path) -> None:
     """The model stays loaded and is used; its reason and health say what is wrong, until the file is a good one."""
     path, page, good = (tmp_path / name for name in ("m.safetensors", "page", "good"))
     write_model(path, 4096)
@@ -350,6 +350,13 @@ def test_a_bad_file_in_the_place_of_a_loaded_models_is_told(tmp_path: Path) -> N
         again = started.call("memory.load_model", {"model_id": "m"})
         assert (again["load_count"], again["state_reason"]) == (2, None)
         assert started.call("worker.get_health")["state"] == "ok"
+        away = path.rename(tmp_path / "away")
+        again = started.call("memory.load_model", {"model_id": "m"})
+        assert (again["state"], again["load_count"]) == ("loaded", 2)
+        assert again["state_reason"].startswith("its file can't be found any more")
+        assert started.call("worker.get_health")["state"] == "degraded"
+        away.rename(path)
+        assert started.call("memory.load_model", {"model_id": "m"})["state_reason"] is None
 
 
 def test_doctor_checks_what_a_load_would(tmp_path: Path) -> None:

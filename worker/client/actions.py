@@ -14,13 +14,15 @@ R = TypeVar("R")
 class Actions:
     """Every action of the contract; each waits for its answer."""
 
-    def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+    def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, limit: int | None | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
         refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
+        limit: Devices on a page; null for all of them.
+        after: The ``next`` of the page before.
         """
-        return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
+        return self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh, "limit": limit, "after": after}, options)
 
     def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
         """Ask for allocated bytes by owner, purpose or memory type."""
@@ -201,26 +203,29 @@ class Actions:
         """Open a store in a scope, or find it open; its options change to those that are given."""
         return self._call("store.open", store_results.StoreOpenResult, {"store": store, "user_id": user_id, "project_id": project_id, "kind": kind, "options": options_}, options)
 
-    def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
+    def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
         """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.
 
         value: Whatever JSON says; it is answered as it was sent.
         allocation_id: In place of a value: the bytes of an allocation, which are copied.
+        tokens: Of a store of kind ``kv``: what the tensors are of, from a prompt's beginning on. ``key`` then names the model, and all that its tensors depend on.
         cost_ms: What making it again takes, in milliseconds: the dearer, the longer it stays.
         ttl_ms: Null for the store's.
         """
-        return self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
+        return self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "tokens": tokens, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
 
     def store_get(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreGetResult:
         """Get a copy of an entry. What is not there is not made."""
         return self._call("store.get", store_results.StoreGetResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key}, options)
 
-    def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
-        """Find the entries nearest to a vector or a text.
+    def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, key: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
+        """Find the entries nearest to a vector or a text, or those that a prompt begins with.
 
+        tokens: A prompt, for a store of kind ``kv``: what was put for a beginning of it is found, the longest first. With ``key``.
+        key: The model of ``tokens``, as it was named when they were put.
         tags: Only entries that have all of these.
         """
-        return self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
+        return self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "tokens": tokens, "key": key, "limit": limit, "tags": tags}, options)
 
     def store_load_folder(self, *, store: str, folder: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, extensions: list[str] | LeftOut = LEFT_OUT, excludes: list[str] | LeftOut = LEFT_OUT, chunk_bytes: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreLoadFolderResult:
         """Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.
@@ -279,6 +284,13 @@ class Actions:
         """
         return self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
 
+    def fleet_drain(self, *, node: str, options: CallOptions | None = None) -> results.FleetDrainResult:
+        """Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.
+
+        node: What stands before the slash of its device ids.
+        """
+        return self._call("fleet.drain", results.FleetDrainResult, {"node": node}, options)
+
     def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""
         return self._call("worker.ping", results.PingResult, {}, options)
@@ -294,13 +306,15 @@ class Actions:
 class AsyncActions:
     """Every action of the contract; each is a coroutine."""
 
-    async def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
+    async def get_status(self, *, device_id: str | None | LeftOut = LEFT_OUT, include_allocations: bool | LeftOut = LEFT_OUT, include_usage_stats: bool | LeftOut = LEFT_OUT, include_fragmentation: bool | LeftOut = LEFT_OUT, include_processes: bool | LeftOut = LEFT_OUT, refresh: bool | LeftOut = LEFT_OUT, limit: int | None | LeftOut = LEFT_OUT, after: str | None | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetStatusResult:
         """Ask where the memory is, on one device or all.
 
         include_processes: List the processes that hold memory of each device. Asks the driver or the system: some milliseconds.
         refresh: Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.
+        limit: Devices on a page; null for all of them.
+        after: The ``next`` of the page before.
         """
-        return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh}, options)
+        return await self._call("memory.get_status", results.GetStatusResult, {"device_id": device_id, "include_allocations": include_allocations, "include_usage_stats": include_usage_stats, "include_fragmentation": include_fragmentation, "include_processes": include_processes, "refresh": refresh, "limit": limit, "after": after}, options)
 
     async def get_usage(self, *, device_id: str | None | LeftOut = LEFT_OUT, group_by: words.GroupBy | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> results.GetUsageResult:
         """Ask for allocated bytes by owner, purpose or memory type."""
@@ -481,26 +495,29 @@ class AsyncActions:
         """Open a store in a scope, or find it open; its options change to those that are given."""
         return await self._call("store.open", store_results.StoreOpenResult, {"store": store, "user_id": user_id, "project_id": project_id, "kind": kind, "options": options_}, options)
 
-    async def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
+    async def store_put(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, value: Any | LeftOut = LEFT_OUT, allocation_id: str | None | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, cost_ms: float | None | LeftOut = LEFT_OUT, ttl_ms: int | None | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StorePutResult:
         """Put an entry into a store, in place of the one of that key. Nothing is stored where that fails.
 
         value: Whatever JSON says; it is answered as it was sent.
         allocation_id: In place of a value: the bytes of an allocation, which are copied.
+        tokens: Of a store of kind ``kv``: what the tensors are of, from a prompt's beginning on. ``key`` then names the model, and all that its tensors depend on.
         cost_ms: What making it again takes, in milliseconds: the dearer, the longer it stays.
         ttl_ms: Null for the store's.
         """
-        return await self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
+        return await self._call("store.put", store_results.StorePutResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key, "value": value, "allocation_id": allocation_id, "vector": vector, "tokens": tokens, "cost_ms": cost_ms, "ttl_ms": ttl_ms, "tags": tags}, options)
 
     async def store_get(self, *, store: str, key: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreGetResult:
         """Get a copy of an entry. What is not there is not made."""
         return await self._call("store.get", store_results.StoreGetResult, {"store": store, "user_id": user_id, "project_id": project_id, "key": key}, options)
 
-    async def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
-        """Find the entries nearest to a vector or a text.
+    async def store_search(self, *, store: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, vector: list[float] | None | LeftOut = LEFT_OUT, text: str | None | LeftOut = LEFT_OUT, tokens: list[int] | None | LeftOut = LEFT_OUT, key: str | None | LeftOut = LEFT_OUT, limit: int | LeftOut = LEFT_OUT, tags: list[str] | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreSearchResult:
+        """Find the entries nearest to a vector or a text, or those that a prompt begins with.
 
+        tokens: A prompt, for a store of kind ``kv``: what was put for a beginning of it is found, the longest first. With ``key``.
+        key: The model of ``tokens``, as it was named when they were put.
         tags: Only entries that have all of these.
         """
-        return await self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "limit": limit, "tags": tags}, options)
+        return await self._call("store.search", store_results.StoreSearchResult, {"store": store, "user_id": user_id, "project_id": project_id, "vector": vector, "text": text, "tokens": tokens, "key": key, "limit": limit, "tags": tags}, options)
 
     async def store_load_folder(self, *, store: str, folder: str, user_id: str | LeftOut = LEFT_OUT, project_id: str | LeftOut = LEFT_OUT, extensions: list[str] | LeftOut = LEFT_OUT, excludes: list[str] | LeftOut = LEFT_OUT, chunk_bytes: int | LeftOut = LEFT_OUT, options: CallOptions | None = None) -> store_results.StoreLoadFolderResult:
         """Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.
@@ -558,6 +575,13 @@ class AsyncActions:
         failed: Whether what was done failed: it is counted so.
         """
         return await self._call("operation.end", results.OperationEndResult, {"operation_id": operation_id, "failed": failed}, options)
+
+    async def fleet_drain(self, *, node: str, options: CallOptions | None = None) -> results.FleetDrainResult:
+        """Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.
+
+        node: What stands before the slash of its device ids.
+        """
+        return await self._call("fleet.drain", results.FleetDrainResult, {"node": node}, options)
 
     async def ping(self, *, options: CallOptions | None = None) -> results.PingResult:
         """Ask whether the worker answers."""

@@ -105,6 +105,23 @@ class LimitedConsumer(Consumer, Protocol):
         ...
 
 
+class Usage(Record):
+    """What came of what a consumer kept, since it began; None where it does not say."""
+
+    hits: int | None = None
+    misses: int | None = None
+    saved_ms: float | None = None
+
+
+@runtime_checkable
+class CountingConsumer(Consumer, Protocol):
+    """A consumer that counts its uses."""
+
+    def usage(self) -> Usage:
+        """Return how often what was asked for was there, and what that saved."""
+        ...
+
+
 class Consumers(Protocol):
     """Where consumers of this process are added."""
 

@@ -8,7 +8,7 @@ costs. So entries of any consumers can be compared by the byte. How often is lea
 - *of the consumer*, in everybody's time: how many uses it has of late, so that demand that moves moves memory.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Hashable
 
 from worker.core.consumers import Offer
 from worker.eviction.reuse_rates import ReuseRates
@@ -30,12 +30,12 @@ class ExpectedUses:
         self._rates = ReuseRates()
         self._all = UseRate()
 
-    def used(self, entry_id: str, now_ns: int) -> None:
-        """Note a use of an entry, kept or not. Those used last are remembered, 16,384 of them (some 2 MiB)."""
+    def used(self, entry_id: Hashable, now_ns: int) -> None:
+        """Note a use of an entry, kept or not. Those used last are remembered, 16,384 of them (some 4 MiB)."""
         self._all.used(now_ns)
         self._rates.used(entry_id)
 
-    def within(self, entry_id: str, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
+    def within(self, entry_id: Hashable, now_ns: int, within_ns: int = HALF_LIFE_NS) -> float:
         """Return how many uses of an entry are expected within a time; 1 where there was none: what is not known is dear."""
         return self.of_all(self.of_consumer(now_ns, within_ns), entry_id)
 
@@ -44,7 +44,7 @@ class ExpectedUses:
         within_ns = max(0, within_ns)
         return self._all.expected(now_ns, within_ns) + _LEAST_USES * within_ns / HALF_LIFE_NS
 
-    def of_all(self, expected: float, entry_id: str) -> float:
+    def of_all(self, expected: float, entry_id: Hashable) -> float:
         """Return how many of the uses that are expected of all are an entry's; 1 where it was never used."""
         rate = self._rates.rate(entry_id)
         return 1.0 if rate is None else rate * expected

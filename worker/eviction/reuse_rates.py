@@ -7,11 +7,12 @@ is kept. What was evicted is remembered for a while, since its coming back is wh
 """
 
 import math
+from collections.abc import Hashable
 from itertools import islice
 from typing import NamedTuple
 
 KNOWN = 16_384
-"""Entries remembered, those used last: about 2 MiB."""
+"""Entries remembered, those used last: about 4 MiB, whatever their names are."""
 
 HALF_LIFE_USES = 3000
 """Uses of the consumer after which what was seen counts half."""
@@ -51,8 +52,8 @@ class ReuseRates:
     def __init__(self) -> None:
         # All mutable state.
         self._tick = 0
-        self._known: dict[str, _Entry] = {}
-        """That used longest ago first."""
+        self._known: dict[int, _Entry] = {}
+        """By their names' hashes, for names may be long; that used longest ago first."""
         self._back: list[list[float]] = [[] for _ in range(_CLASSES)]
         """How many came back, by class and age."""
         self._lost: list[list[float]] = [[] for _ in range(_CLASSES)]
@@ -62,30 +63,31 @@ class ReuseRates:
         self._stale = False
         """Whether enough was seen since then to learn from."""
 
-    def used(self, entry_id: str) -> None:
+    def used(self, entry_id: Hashable) -> None:
         """Note a use."""
         self._tick += 1
-        entry = self._known.pop(entry_id, None)
+        name = hash(entry_id)
+        entry = self._known.pop(name, None)
         if entry is None:
             if len(self._known) >= KNOWN:
                 gone = self._known.pop(next(iter(self._known)))
                 _count(self._lost[gone.kind], _bin(self._tick - gone.last))
-            self._known[entry_id] = _Entry(1, self._tick, 0.0)
+            self._known[name] = _Entry(1, self._tick, 0.0)
         else:
             age = self._tick - entry.last
             _count(self._back[entry.kind], _bin(age))
             weight = max(_LATEST_GAP, 1 / entry.uses)
             gap = entry.gap + weight * (math.log2(age + 1) - entry.gap)
-            self._known[entry_id] = _Entry(entry.uses + 1, self._tick, gap)
+            self._known[name] = _Entry(entry.uses + 1, self._tick, gap)
         often = max(_LEARN_EVERY, len(self._known) // 16)
         if not self._rates or self._tick - self._learned >= min(often, 8 + self._tick // 4):
             self._stale = True
 
-    def rate(self, entry_id: str) -> float | None:
+    def rate(self, entry_id: Hashable) -> float | None:
         """Return how often it is expected to be used, per use of the consumer; None where it never was."""
         if self._stale:  # only now: it takes much longer than to note a use
             self._learn()
-        entry = self._known.get(entry_id, _FORGOTTEN)
+        entry = self._known.get(hash(entry_id), _FORGOTTEN)
         if not self._rates or (entry is _FORGOTTEN and len(self._known) < KNOWN):
             return None
         rates = self._rates[entry.kind]

@@ -19,6 +19,8 @@ from protocol import results as r
 from protocol.actions import ACTIONS, OLDER_NAMES
 from protocol.vocabulary import AnalyticsSection, Initialize, MemoryType, TransferType
 from worker.core.clock import NS_PER_MS, Clock
+from worker.core.errors import UnsupportedError
+from worker.core.events import Figures
 from worker.core.records import AllocationRequest
 from worker.instructor.binding import Bindings, Claims
 from worker.instructor.consumers import ConsumerHandlers
@@ -29,7 +31,8 @@ from worker.instructor.session import Session, SessionHandlers
 from worker.interface.interface_memory import MemoryInterface
 from worker.manager.batch_table import BatchWork
 from worker.metrics.history import History
-from worker.stream.work import Answer, Call, Claim, PluginAction, Work, optimizing
+from worker.stream.figures_ticker import FiguresTicker, Later
+from worker.stream.work import Answer, Call, Claim, Manner, PluginAction, Work, optimizing
 
 if TYPE_CHECKING:
     from worker.stores.registry import Stores
@@ -52,6 +55,12 @@ def _bind_stores(memory: MemoryInterface, stores: Callable[[], "Stores"], bindin
     StoreHandlers(memory, stores).bind_all(bindings)
 
 
+def _drain(params: p.FleetDrainParams, _: Call) -> r.FleetDrainResult:
+    message = f"this worker is no fleet, and has no node {params.node!r} to drain: "
+    message += "ask the `python -m memory_worker fleet` that has it, or stop this worker with worker.shutdown"
+    raise UnsupportedError(message, node=params.node)
+
+
 class Instructor:
     """Every action of the protocol, bound to its handler."""
 
@@ -64,6 +73,8 @@ class Instructor:
         version: str,
         pid: int | None,
         stores: Callable[[], "Stores"],
+        later: Later,
+        tell: Callable[[Figures], bool],
         plugins: Mapping[str, PluginAction] = MappingProxyType({}),
         started_ns: int | None = None,
     ) -> None:
@@ -82,6 +93,7 @@ class Instructor:
             lambda: tuple(dict.fromkeys((*self._bindings, *self._plugins))),
             memory.sample,
             memory.health,
+            FiguresTicker(clock.now_ns, later, lambda: tell(memory.figures())),
         )
         bind = self._bindings.bind
         bind("worker.hello", own.hello)
@@ -127,6 +139,7 @@ class Instructor:
         bind("memory.get_consumers", consumers.get_consumers)
         bind("operation.begin", self._begin_operation)
         bind("operation.end", self._end_operation)
+        bind("fleet.drain", _drain)
         bind("memory.set_limits", self._set_limits, self._claims_of_set_limits, intervenes=True)
 
     def prepare(self, action: str, data: dict[str, Any]) -> Work:
@@ -185,7 +198,7 @@ class Instructor:
             return result  # it is done, and goes uncounted
         return result
 
-    def _named(self, run: Callable[..., Any]) -> Callable[[Call], Any]:
+    def _named(self, run: Callable[..., Any], _: Manner) -> Callable[[Call], Any]:
         """Give an admitted request the next allocation id; nothing else gets the id of one that fails."""
         allocation_id = self._memory.allocations.new_id()
 
@@ -201,8 +214,9 @@ class Instructor:
     # ---- where the memory is ----
 
     def _get_status(self, params: p.GetStatusParams, _: Call) -> r.GetStatusResult:
+        page, following = self._memory.devices.page(params.device_id, params.limit, params.after)
         status = self._memory.questions.status(
-            self._memory.devices.ids(params.device_id),
+            page,
             allocations=params.include_allocations,
             usage=params.include_usage_stats,
             fragmentation=params.include_fragmentation,
@@ -212,7 +226,7 @@ class Instructor:
         if status.devices is not self._written[0]:
             self._written = (status.devices, orjson.Fragment(orjson.dumps(status.devices)))
         rows: Any = self._written[1]  # as long as nothing changes, the same rows are not written again
-        return r.GetStatusResult(rows, status.host, status.pressure_level, status.age_ms)
+        return r.GetStatusResult(rows, status.host, status.pressure_level, status.age_ms, following)
 
     def _claim_processes(self, params: p.GetStatusParams) -> Claims:
         return (), not params.include_processes  # which asks devices, and they may hang

@@ -3,6 +3,7 @@
 from protocol.vocabulary import DeviceState
 from worker.backends.base import OwnProcess, ProbedBeside
 from worker.core.cancellation import CancelToken
+from worker.core.errors import InvalidRequestError
 from worker.watch.device_monitor import DeviceMonitor
 from worker.wiring import Core
 
@@ -36,6 +37,20 @@ class DeviceChoice:
         if device_id is None or device_id == ALL_DEVICES:
             return self._devices.ids()
         return (self._devices.info(device_id).device_id,)
+
+    def page(
+        self, device_id: str | None, limit: int | None, after: str | None
+    ) -> tuple[tuple[str, ...], str | None]:
+        """Return at most so many of the devices that are meant, from the one after ``after``, and the next ``after``.
+
+        DeviceNotFoundError if there is none of that name; InvalidRequestError for an ``after`` of no page.
+        """
+        meant = self.ids(device_id)
+        if after is not None and after not in meant:
+            raise InvalidRequestError.at("data.after", f"{after!r} is not the next of an earlier page")
+        rest = meant if after is None else meant[meant.index(after) + 1 :]
+        page = rest[:limit]
+        return page, page[-1] if len(page) < len(rest) else None
 
     @property
     def default(self) -> str:

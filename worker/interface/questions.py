@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from protocol.record import Record
 from protocol.results import (
+    DeviceFigures,
     DeviceStatus,
     DeviceUsage,
     GetAllocationsResult,
@@ -25,6 +26,8 @@ from worker.workers.device_processes import DeviceProcesses
 
 _STATUS_PATIENCE_S = 0.04
 """So long a status waits for devices that hang, all of them together."""
+
+_STATUSES_KEPT = 256
 
 _Asked = tuple[tuple[str, ...], bool, bool, bool]
 """Which devices were asked about, and which of the optional parts."""
@@ -101,6 +104,8 @@ class Questions:
             level = worst([row.pressure_level for row in rows])
             last = _Status(version, self._manager.samples.oldest_ns(read), rows, self._host(), level)
             if not allocations:  # rows of allocations have ages
+                if len(self._last_status) >= _STATUSES_KEPT:  # pages begin and end anywhere
+                    self._last_status.clear()
                 self._last_status[key] = last
         age_ms = max(0, now - last.read_ns) // NS_PER_MS
         devices = self._aged(key, last, now)
@@ -166,6 +171,11 @@ class Questions:
             self._analytics.pressure(each, () if built is None else built.held(each)) for each in device_ids
         )
         return GetPressureResult(rows, worst([row.pressure_level for row in rows]))
+
+    def figures(self, device_ids: tuple[str, ...]) -> tuple[DeviceFigures, ...]:
+        """Return devices' memory in figures, where it is heading among them."""
+        self._monitor.refresh(device_ids, max_age_ms=READINGS_MAX_AGE_MS, patience_s=_STATUS_PATIENCE_S)
+        return tuple(map(self._analytics.figures, device_ids))
 
     def available_bytes(self, device_id: str) -> int | None:
         """Return what one allocation can get now. DeviceUnavailableError if the device is not there."""

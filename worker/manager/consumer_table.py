@@ -7,7 +7,7 @@ from protocol.record import Record
 from protocol.results import ConsumerStatus
 from protocol.vocabulary import PressureLevel
 from worker.core.clock import NS_PER_MS, NS_PER_S, Clock
-from worker.core.consumers import MIB, Holding, Offer, Quote, price_per_mib
+from worker.core.consumers import MIB, Holding, Offer, Quote, Usage, price_per_mib
 from worker.core.errors import ConsumerNotFoundError, InvalidRequestError
 from worker.core.sure_lock import SureRLock
 from worker.eviction.use_rate import UseRate
@@ -284,14 +284,15 @@ class ConsumerTable:
             if promises is not None:
                 promises.silent_until_ns = 0
 
-    def status(self, quote: Quote) -> ConsumerStatus:
-        """Return a consumer, whichever it is, as it is listed."""
+    def status(self, quote: Quote, usage: Usage | None = None) -> ConsumerStatus:
+        """Return a consumer, whichever it is, as it is listed; of one of the host's, its usage is what that said."""
         with self._lock:
             now = self._clock.now_ns()
             host = self._consumers.get(quote.consumer_id)
             promises = self._promises.get(quote.consumer_id) or Promises()
-            held, said = quote.holding, None if host is None else host.said
-            last = promises.last_ns
+            held, last = quote.holding, promises.last_ns
+            if host is not None:
+                usage = Usage(host.said.hits, host.said.misses, host.said.saved_ms)
             return ConsumerStatus(
                 consumer_id=quote.consumer_id,
                 kind=quote.kind,
@@ -300,9 +301,9 @@ class ConsumerTable:
                 floor_bytes=held.floor_bytes,
                 in_use_bytes=held.in_use_bytes,
                 limit_bytes=self.limit(quote.consumer_id),
-                hits=None if said is None else said.hits,
-                misses=None if said is None else said.misses,
-                saved_ms=None if said is None else said.saved_ms,
+                hits=None if usage is None else usage.hits,
+                misses=None if usage is None else usage.misses,
+                saved_ms=None if usage is None else usage.saved_ms,
                 price_ms_per_mib=_price(quote),
                 claimed_bytes=promises.claimed_bytes,
                 returned_bytes=promises.returned_bytes,

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.core.cancellation import CancelToken
-    from worker.core.consumers import Consumer, Consumers, Holding, LimitedConsumer, Offer
+    from worker.core.consumers import (
+        Consumer,
+        Consumers,
+        CountingConsumer,
+        Holding,
+        LimitedConsumer,
+        Offer,
+        Usage,
+    )
     from worker.core.errors import (
         AllocationNotFoundError,
         CancelledError,
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
     from worker.plugins._batches import Batch, Batches, Saved
     from worker.plugins._buffer_views import Buffer
     from worker.plugins._host import PluginHost
+    from worker.plugins._kv_stores import Beginning, Kv
     from worker.plugins._leases import LeasedModel
     from worker.plugins._remote_action import ModelAction
     from worker.plugins._searched_stores import (
@@ -51,6 +60,7 @@ __all__ = [
     "AllocationNotFoundError",
     "Batch",
     "Batches",
+    "Beginning",
     "Buffer",
     "Cache",
     "Call",
@@ -59,6 +69,7 @@ __all__ = [
     "ChecksumMismatchError",
     "Consumer",
     "Consumers",
+    "CountingConsumer",
     "DeadlineExceededError",
     "DeviceLostError",
     "DeviceNotFoundError",
@@ -68,6 +79,7 @@ __all__ = [
     "HostStores",
     "InternalError",
     "InvalidRequestError",
+    "Kv",
     "LeasedModel",
     "LimitExceededError",
     "LimitedConsumer",
@@ -90,12 +102,15 @@ __all__ = [
     "StoreNotFoundError",
     "TensorInfo",
     "UnsupportedError",
+    "Usage",
     "Vectors",
     "WorkerError",
 ]  # fmt: skip
 
 _HOMES = {
     "Cache": "worker.plugins._stores",
+    "Kv": "worker.plugins._kv_stores",
+    "Beginning": "worker.plugins._kv_stores",
     "Vectors": "worker.plugins._searched_stores",
     "Documents": "worker.plugins._searched_stores",
     "LoadedFolder": "worker.plugins._searched_stores",
@@ -113,6 +128,7 @@ _HOMES = {
     "CancelToken": "worker.core.cancellation",
     "Consumer": "worker.core.consumers",
     "Consumers": "worker.core.consumers",
+    "CountingConsumer": "worker.core.consumers",
     "Holding": "worker.core.consumers",
     "LeasedModel": "worker.plugins._leases",
     "LimitedConsumer": "worker.core.consumers",
@@ -122,6 +138,7 @@ _HOMES = {
     "PluginHost": "worker.plugins._host",
     "PricedEntries": "worker.eviction.entry_prices",
     "TensorInfo": "worker.core.models",
+    "Usage": "worker.core.consumers",
 }
 """Where what is no error lives."""
 

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 RESERVED = ("memory.", "worker.")
 """All of the protocol's first actions began so."""
+RESERVED_SINCE = ("store.", "stream.", "operation.", "fleet.")
+"""The protocol's later actions begin so. A plugin that had such a name before keeps it, in place of the protocol's own."""
 
 
 class PluginHost:

@@ -5,11 +5,8 @@ from collections.abc import Callable
 from worker.core.log import log
 from worker.core.operator_code import import_operators
 from worker.plugins._guard import guarded
-from worker.plugins._host import PluginHost
+from worker.plugins._host import RESERVED_SINCE, PluginHost
 from worker.stream.work import PluginAction
-
-RESERVED_SINCE = ("store.", "stream.", "operation.", "fleet.")
-"""The protocol's later actions begin so. A plugin that had such a name before keeps it, in place of the protocol's own."""
 
 
 class PluginError(Exception):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from worker.plugins._kv_stores import Kv
 from worker.plugins._searched_stores import Documents, Preferences, ScopeOf, Vectors
 
 
@@ -19,10 +20,10 @@ class Cache(Protocol):
         ttl_s: float | None = None,
         tags: tuple[str, ...] = (),
     ) -> Any:
-        """Return what is there, or what ``make`` returns, which is put with what it took.
+        """Return a copy of what is there, or of what ``make`` returns, which is put with what it took.
 
         Who asks for the same meanwhile waits for it. Raises what ``make`` raises; nothing is put then. What has no place
-        is returned all the same.
+        is returned all the same. TypeError for a value that is neither JSON nor bytes.
         """
         ...
 
@@ -68,7 +69,8 @@ class Sessions(Protocol):
     def use(self, scope: ScopeOf, session_id: str) -> AbstractContextManager[Session]:
         """``with sessions.use(scope, id) as session``: its data, kept when the block ends, unless by an exception.
 
-        One use of a session at a time; others wait. OutOfMemoryError where it can't be kept.
+        One use of a session at a time; others wait. OutOfMemoryError where it can't be kept; StoreNotFoundError where
+        its store was closed, or its scope deleted, meanwhile: it is not there again by this.
         """
         ...
 
@@ -111,4 +113,10 @@ class HostStores(Protocol):
         self, name: str, *, bytes: int | str | None = None, max_entries: int = 1000, persist: bool = False,  # noqa: A002
     ) -> Preferences:  # fmt: skip
         """Return preferences: so many a scope."""
+        ...
+
+    def kv(
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002
+    ) -> Kv:  # fmt: skip
+        """Return tensors of the beginnings of prompts. ``bytes`` as of a cache."""
         ...

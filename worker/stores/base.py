@@ -1,6 +1,6 @@
 """What the stores are made of: scopes, what is put and found, and the two protocols that a kind implements."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -57,6 +57,8 @@ class Row(NamedTuple):
     """None where the kind has none, or only what is known about it was read."""
     content: bytes | bytearray | None = None
     """None where only what is known about it was read."""
+    used_ms: int | None = None
+    """When it was used last; None where its file says no use after it was put."""
 
 
 Vector = Any
@@ -72,6 +74,10 @@ class Item(Record):
     cost_ms: float | None = None
     ttl_ms: int | None = None
     tags: tuple[str, ...] = ()
+    tokens: Sequence[int] | None = None
+    """Of which it was made, from a prompt's beginning on; then ``key`` is the model's."""
+    goes_on: bool = False
+    """Whether it has what was made of the last of them alone, and entries before it have the rest."""
 
 
 class Put(Record):
@@ -91,12 +97,15 @@ class Found(Record):
 
 
 class Question(Record):
-    """What is searched for: one of vector and text."""
+    """What is searched for: one of vector, text and tokens."""
 
     vector: Vector | None
     text: str | None
     limit: int
     tags: tuple[str, ...] = ()
+    tokens: Sequence[int] | None = None
+    """A prompt's, and whose."""
+    model: str | None = None
 
 
 class Hit(Record):
@@ -247,6 +256,8 @@ class EntryFile(Protocol):
     def read(self, key: str) -> Content | None: ...  # noqa: D102
 
     def change(self, writes: Iterable[Row] = (), deletes: Iterable[str] = ()) -> None: ...  # noqa: D102
+
+    def note_uses(self, used_ms: Mapping[str, int]) -> None: ...  # noqa: D102
 
     def clear(self) -> None: ...  # noqa: D102
 

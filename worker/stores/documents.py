@@ -29,6 +29,11 @@ class DocumentStore(VectorStore):
     _words: TextIndex | None = None
     _words_bytes = 0
 
+    @property
+    def quick(self) -> bool:
+        """It is not: a text's words are indexed."""
+        return False
+
     def put(self, item: Item) -> Put:
         """Store a text: a string, or an object with ``text``. InvalidRequestError for what is neither."""
         text = text_of(item.content)
@@ -55,8 +60,25 @@ class DocumentStore(VectorStore):
         with self._kind.lock:
             return [(key, each.tags) for key, each in self._table.entries.items() if key.endswith(suffix)]
 
+    def orphans(self, separator: str) -> list[str]:
+        """Return the keys of pieces of files whose first piece is not there; keys of the caller's own are none."""
+        with self._kind.lock:
+            entries = self._table.entries
+            found = []
+            for key, entry in entries.items():
+                name, _, number = key.rpartition(separator)
+                if number.isdecimal() and number != "0" and f"{name}{separator}0" not in entries:
+                    found.append(entry)
+        contents = zip(found, self._contents(found), strict=True)
+        return [each.key for each, content in contents if content and _piece(each.key, separator, content)]
+
     def search(self, question: Question) -> tuple[Hit, ...]:
         """Return the texts that have words of the text, or are near to the vector; where both are known, by both."""
+        if question.text is None and question.vector is None:
+            message = (
+                "a store of kind documents is searched by a text or a vector; those of kind kv are by tokens"
+            )
+            raise UnsupportedError(message, store=self._name, kind=self._kind.word)
         with self._kind.lock:
             among = {each.key: each for each in self._having(question.tags)}
         if not among:
@@ -152,6 +174,12 @@ def text_of(content: Content) -> str:
         message = 'a document is a text, or an object with one: {"text": ...}'
         raise InvalidRequestError.at("data.value", message)
     return text
+
+
+def _piece(key: str, separator: str, content: Content) -> bool:
+    """Tell whether an entry is as a loaded folder's piece of that key is."""
+    said = orjson.loads(content.data) if content.form is Form.JSON else None
+    return isinstance(said, dict) and key == f"{said.get('path')}{separator}{said.get('chunk')}"
 
 
 def merged(rankings: Iterable[Sequence[tuple[str, float]]]) -> list[tuple[str, float]]:

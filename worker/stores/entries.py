@@ -9,7 +9,7 @@ from protocol.vocabulary import StoreKind
 from worker.core.clock import NS_PER_MS
 from worker.core.log import log
 from worker.core.sure_lock import SureLock
-from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer
+from worker.plugins import CancelToken, Holding, InvalidRequestError, Offer, Usage
 from worker.stores.base import PERSISTENT, EntryFile, Opened, Options, Scope, Tools, named
 from worker.stores.entry import Entry
 from worker.stores.index import MIB, EntryStore
@@ -109,6 +109,16 @@ class EntryKind:
     def holding(self) -> Holding:
         """Return what it holds."""
         return Holding(self.held_bytes)
+
+    def usage(self) -> Usage:
+        """Return what all of its stores' entries saved."""
+        with self.lock:
+            each = [store.usage for store in self._stores]
+        return Usage(
+            sum(u.hits or 0 for u in each),
+            sum(u.misses or 0 for u in each),
+            sum(u.saved_ms or 0.0 for u in each),
+        )
 
     def offers(self, need_bytes: int) -> tuple[Offer, ...]:
         """Return what is cheapest to lose, over all scopes, in few parts; what is beyond many entries, as dear as the last."""

@@ -71,4 +71,9 @@ def entry_of(row: Row, entry_bytes: int, beside_bytes: int, behind_ns: int) -> E
     ttl = None if row.expires_ms is None else (row.expires_ms - row.put_ms) * NS_PER_MS
     put_ns = row.put_ms * NS_PER_MS - behind_ns
     size = row.content_bytes
-    return Entry(row.key, Form(row.form), size, entry_bytes, put_ns, ttl, row.cost_ms, row.tags, beside_bytes)
+    found = Entry(
+        row.key, Form(row.form), size, entry_bytes, put_ns, ttl, row.cost_ms, row.tags, beside_bytes
+    )
+    if row.used_ms is not None:
+        found.used_ns = max(put_ns, row.used_ms * NS_PER_MS - behind_ns)
+    return found

@@ -6,7 +6,7 @@ its name need not be one that a request gave: names are digests.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import orjson
 
 from protocol.vocabulary import VectorMetric
 from worker.core.sure_lock import SureLock
-from worker.plugins import OutOfMemoryError, UnsupportedError
+from worker.plugins import OutOfMemoryError, StoreNotFoundError, UnsupportedError
 from worker.stores.base import MAKING, Content, Form, Home, Options, Row, Scope
 
 FORMAT = 1
@@ -23,6 +23,8 @@ FORMAT = 1
 _APPLICATION = 0x4D57_5354
 _MAGIC = b"SQLite format 3\0"
 _PAGE_BYTES = 4096
+_USES = "CREATE TABLE IF NOT EXISTS uses (key BLOB PRIMARY KEY, used_ms INTEGER NOT NULL) WITHOUT ROWID"
+"""When entries were used last. It is made with the first use that is told; versions before it leave it alone."""
 _BESIDE = ("-wal", "-shm", "-journal")
 _IDLE_S = 30.0
 _CACHE_KIB = 256
@@ -57,24 +59,36 @@ class StoreFile:
         self._lock = SureLock()
         # All mutable state: the connection while it is in use, and what reading took.
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        """Whether its store was closed: it is not to be made anew by who is late."""
         self._used_s = 0.0
         self.read_ms = 0.2
         """What reading an entry takes, as it was of late."""
 
-    @property
-    def exists(self) -> bool:
-        """Whether it is there."""
-        return self.path.exists()
-
     def rows(self) -> list[Row]:
         """Return what is known about all entries."""
-        query = "SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content), length(vector) FROM entries"
         with self._lock, _said(self.path):
-            return [_row(*found) for found in self._open().execute(query)]
+            connection = self._open()
+            uses = (
+                "used_ms FROM entries LEFT JOIN uses USING (key)"
+                if _has_uses(connection)
+                else "NULL FROM entries"
+            )
+            query = f"SELECT key, form, put_ms, expires_ms, cost_ms, tags, length(content), length(vector), {uses}"
+            return [_row(*found) for found in connection.execute(query)]
+
+    def note_uses(self, used_ms: Mapping[str, int]) -> None:
+        """Note when entries were used last, in one transaction. OutOfMemoryError where the disk takes no more."""
+        with self._lock, self._transaction() as connection:
+            connection.execute(_USES)
+            rows = [(_blob(key), at) for key, at in used_ms.items()]
+            connection.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", rows)
 
     def vectors(self) -> list[tuple[str, bytes]]:
         """Return all entries' vectors, by key."""
         with self._lock, _said(self.path):
+            if self._closed:
+                return []
             found = self._open().execute("SELECT key, vector FROM entries WHERE vector IS NOT NULL")
             return [(_text(key), vector) for key, vector in found]
 
@@ -96,6 +110,8 @@ class StoreFile:
         """Return an entry's content; None where it is not there any more."""
         begun = time.perf_counter()
         with self._lock, _said(self.path):
+            if self._closed:
+                return None
             query = "SELECT form, content FROM entries WHERE key = ?"
             found = self._open().execute(query, (_blob(key),)).fetchone()
         took = (time.perf_counter() - begun) * 1000
@@ -108,6 +124,8 @@ class StoreFile:
         with self._lock, self._transaction() as connection:
             if gone:
                 connection.executemany("DELETE FROM entries WHERE key = ?", gone)
+                if _has_uses(connection):
+                    connection.executemany("DELETE FROM uses WHERE key = ?", gone)
             values = [
                 (
                     _blob(r.key),
@@ -149,13 +167,15 @@ class StoreFile:
                 self._close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it: nothing is read of it, or changed in it, afterwards."""
         with self._lock:
+            self._closed = True
             self._close()
 
     def remove(self) -> int:
         """Remove it from the disk. Returns the bytes that it took there."""
         with self._lock:
+            self._closed = True
             size = self.size_bytes()
             self._remove()
             return size
@@ -167,6 +187,10 @@ class StoreFile:
 
     def _open(self) -> sqlite3.Connection:
         self._used_s = time.monotonic()
+        if self._closed:
+            raise StoreNotFoundError(
+                "the store was closed meanwhile, or its scope deleted: store.open opens it"
+            )
         if self._connection is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connection = _connected(self.path, self._about)
@@ -375,10 +399,17 @@ def _parts(path: Path) -> Iterator[Path]:
 
 def _row(
     key: bytes, form: int, put_ms: int, expires_ms: int | None, cost_ms: float, tags: bytes, content_bytes: int,
-    vector_bytes: int | None,
+    vector_bytes: int | None, used_ms: int | None,
 ) -> Row:  # fmt: skip
     said = tuple(orjson.loads(tags))
-    return Row(_text(key), form, put_ms, expires_ms, cost_ms, said, content_bytes, vector_bytes or 0)
+    return Row(
+        _text(key), form, put_ms, expires_ms, cost_ms, said, content_bytes, vector_bytes or 0, used_ms=used_ms
+    )
+
+
+def _has_uses(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'uses'").fetchone()
+    return found is not None
 
 
 def _text(key: bytes) -> str:

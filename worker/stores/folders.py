@@ -18,6 +18,8 @@ _AS = "loaded as "
 FILE_BYTES_MAX = 16 * 2**20
 """A text that is larger is no document that a person reads: it is refused, so that memory stays bounded."""
 REFUSED_MAX = 1_000
+CHUNK_BYTES_MIN, CHUNK_BYTES_MAX = 64, 1_048_576
+"""As the protocol has it."""
 _BATCH = 32
 """Pieces that are embedded together."""
 _SEPARATOR = "//"
@@ -68,8 +70,12 @@ class FolderLoader:
         """
         if not isinstance(store, DocumentStore):
             raise TypeError(store)
+        if not CHUNK_BYTES_MIN <= request.chunk_bytes <= CHUNK_BYTES_MAX:
+            message = f"it is from {CHUNK_BYTES_MIN} to {CHUNK_BYTES_MAX}, not {request.chunk_bytes}"
+            raise InvalidRequestError.at("data.chunk_bytes", message)
         root, top = self._folder(request.folder)
         known = _known(store, _named(root, top))
+        _repair(store, _named(root, top))
         refused: list[tuple[str, str]] = []
         files = list(_files(root, top, request.extensions, request.excludes, refused))
         total, done, loaded, unchanged = sum(each.size_bytes for each in files), 0, 0, 0
@@ -191,6 +197,13 @@ def _known(store: DocumentStore, folder: str) -> dict[str, str]:
         if tag is not None and (not folder or key.startswith(f"{folder}/")):
             found[key.removesuffix(f"{_SEPARATOR}0")] = tag
     return found
+
+
+def _repair(store: DocumentStore, folder: str) -> None:
+    """Delete the pieces of files of a folder whose first piece is not there: the process ended while they were loaded."""
+    for key in store.orphans(_SEPARATOR):
+        if not folder or key.startswith(f"{folder}/"):
+            store.delete(Choice(key=key))
 
 
 def _files(

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from protocol.vocabulary import StoreKind, VectorMetric
+from protocol.vocabulary import INT64_MAX, StoreKind, VectorMetric
 from worker.plugins import LimitExceededError, OutOfMemoryError
 from worker.stores.base import Item
+from worker.stores.host_kv import Kv
 from worker.stores.host_searched import Documents, Preferences, Vectors
-from worker.stores.named import Named, Pair, content_of, ms, options_of, value_of
+from worker.stores.named import DIMENSIONS_MAX, Named, Pair, content_of, ms, options_of, value_of, within
 from worker.stores.registry import Stores
 
 
@@ -43,6 +44,7 @@ class HostStores:
     ) -> Vectors:  # fmt: skip
         """Return vectors."""
         options = options_of(bytes, ttl_s, max_entries, persist=persist)
+        within("dimensions", dimensions, 1, DIMENSIONS_MAX)
         options = replace(options, dimensions=dimensions, metric=VectorMetric(metric))
         return Vectors(Named(self._stores, name, StoreKind.VECTORS, options))
 
@@ -59,6 +61,12 @@ class HostStores:
         """Return preferences."""
         options = options_of(bytes, None, max_entries, persist=persist)
         return Preferences(Named(self._stores, name, StoreKind.PREFERENCES, options))
+
+    def kv(
+        self, name: str, *, bytes: int | str | None = None, ttl_s: float | None = None, persist: bool = False,  # noqa: A002
+    ) -> Kv:  # fmt: skip
+        """Return tensors of the beginnings of prompts."""
+        return Kv(Named(self._stores, name, StoreKind.KV, options_of(bytes, ttl_s, None, persist=persist)))
 
 
 class Cache:
@@ -87,11 +95,11 @@ class Cache:
             begun = time.perf_counter()
             value = make()
             cost_ms = (time.perf_counter() - begun) * 1000
-            try:
-                self.put(scope, key, value, cost_ms=cost_ms, ttl_s=ttl_s, tags=tags)
-            except (LimitExceededError, OutOfMemoryError):
-                return value
-            return value
+            content = content_of(value)
+            with suppress(LimitExceededError, OutOfMemoryError):
+                item = Item(key, content, cost_ms=cost_ms, ttl_ms=ms(ttl_s), tags=tags)
+                self._named.put(scope, item)
+            return value_of(content)  # as all others get it: a copy, and in JSON's types
 
     def get(self, scope: Pair, key: str) -> Any:
         """Return a copy of what is there, or None."""
@@ -103,6 +111,7 @@ class Cache:
         tags: tuple[str, ...] = (),
     ) -> bool:  # fmt: skip
         """Put a value."""
+        within("cost_ms", cost_ms, 0, INT64_MAX)
         item = Item(key, content_of(value), cost_ms=cost_ms, ttl_ms=ms(ttl_s), tags=tags)
         return self._named.put(scope, item).reason is None
 
@@ -138,13 +147,16 @@ class Sessions:
     def use(self, scope: Pair, session_id: str) -> Iterator[Session]:
         """Use a session, one at a time."""
         with self._named.turn(scope, session_id):
-            found = self._named.found(scope, session_id)
+            store = self._named.existing(scope)
+            found = None if store is None else store.get(session_id)
             data = {} if found is None else value_of(found.content)
             session = Session(session_id, data, created=found is None)
             yield session
             content = content_of(session.data)
             if found is None or content != found.content:
-                put = self._named.put(scope, Item(session_id, content))
+                item = Item(session_id, content)
+                # Into the store that it is of: one that was deleted meanwhile is not to be there again by this.
+                put = self._named.put(scope, item) if store is None else store.put(item)
                 if put.reason is not None:
                     raise OutOfMemoryError(f"session {session_id!r} is not kept: {put.reason}")
 

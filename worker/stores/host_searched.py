@@ -7,10 +7,8 @@ from typing import Any
 from worker.core.records import no_report
 from worker.plugins import CancelToken, LimitExceededError, LoadedFolder, Near, Preference
 from worker.stores.base import FolderRequest, Hit, Item, Question, Scope, Vector
-from worker.stores.named import Named, Pair, content_of, ms, value_of
+from worker.stores.named import RESULTS_MAX, Named, Pair, content_of, ms, value_of, within
 from worker.stores.preferences import preference
-
-_PAGE = 1000
 
 
 class _Searched:
@@ -31,6 +29,7 @@ class _Searched:
             raise LimitExceededError(f"{item.key!r} is not stored: {put.reason}", entry_bytes=put.entry_bytes)
 
     def _hits(self, scope: Pair, question: Question) -> tuple[Hit, ...]:
+        within("limit", question.limit, 1, RESULTS_MAX)
         store = self._named.existing(scope)
         return () if store is None else store.search(question)
 
@@ -130,14 +129,14 @@ class Preferences(_Searched):
         keys = (
             self._keys(scope)
             if about is None
-            else [each.key for each in self.search(scope, about, limit=_PAGE)]
+            else [each.key for each in self.search(scope, about, limit=RESULTS_MAX)]
         )
         return store.prompt(keys) or ""
 
     def _keys(self, scope: Pair) -> list[str]:
         store, keys, after = self._named.existing(scope), list[str](), None
         while store is not None:
-            page = store.page(after, _PAGE)
+            page = store.page(after, RESULTS_MAX)
             keys += [each.key for each in page.entries]
             if page.next is None:
                 break

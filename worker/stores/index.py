@@ -18,7 +18,9 @@ from worker.plugins import (
     Offer,
     OutOfMemoryError,
     PricedEntries,
+    StoreNotFoundError,
     UnsupportedError,
+    Usage,
 )
 from worker.stores.base import (
     Choice,
@@ -71,6 +73,8 @@ class EntryStore:
         """Keys that were asked for and not there, of late: putting them is no use of their own."""
         self._hits = self._misses = self._evictions = 0
         self._saved_ms = 0.0
+        self._closed = False
+        """Whether it was closed: who found it open before may be late."""
 
     @property
     def limit_bytes(self) -> int:
@@ -111,6 +115,7 @@ class EntryStore:
             message = "a store that is open stays where it is: close it first"
             raise InvalidRequestError.at("data.options.persist", message)
         with self._changing:
+            self._check_open()
             merged = options.over(self._options)
             if self._file is not None:
                 self._file.set_options(merged)
@@ -136,11 +141,14 @@ class EntryStore:
         """Store an entry. The cheapest of the others go first; if it still fails, the one of that key stays."""
         if item.vector is not None and not self._kind.has_vectors:
             raise InvalidRequestError.at("data.vector", f"a store of kind {self._kind.word} keeps none")
+        if item.tokens is not None:
+            raise InvalidRequestError.at("data.tokens", f"a store of kind {self._kind.word} keeps none")
         data, vector = item.content.data, self._vector_bytes(item)
         beside = self._beside_bytes(0 if vector is None else len(vector))
         size = len(data) + about_bytes(item.key, item.tags) + beside
         self.check(size)
         with self._changing:
+            self._check_open()
             self._end()
             with self._kind.lock:
                 now, old = self._kind.now_ns(), self._table.entries.get(item.key)
@@ -201,6 +209,7 @@ class EntryStore:
     def delete(self, choice: Choice) -> Deleted:
         """Delete entries, in memory and on disk. OutOfMemoryError where the disk takes no more: nothing was deleted."""
         with self._changing:
+            self._check_open()
             with self._kind.lock:
                 going = self._table.chosen(choice)
             self._delete(going)
@@ -209,6 +218,7 @@ class EntryStore:
     def clear(self) -> Cleared:
         """Delete all entries."""
         with self._changing:
+            self._check_open()
             if self._file is not None:
                 self._file.clear()
             return self._forget_all()
@@ -216,6 +226,7 @@ class EntryStore:
     def close(self) -> Cleared:
         """Give the memory back; what is persistent stays on disk."""
         with self._changing:
+            self._closed = True
             if self._file is not None:
                 self._file.close()
             cleared = self._forget_all()
@@ -243,9 +254,16 @@ class EntryStore:
 
     # ---- for its kind ----
 
+    @property
+    def usage(self) -> Usage:
+        """What its entries saved. With the kind's lock."""
+        return Usage(self._hits, self._misses, self._saved_ms)
+
     def tend(self) -> None:
         """Remove what has ended, and let go of a file that is not used."""
         with self._changing:
+            if self._closed:
+                return
             self._end()
         if self._file is not None:
             self._file.rest()
@@ -307,6 +325,12 @@ class EntryStore:
         return self._memory.held_bytes
 
     # ---- inside ----
+
+    def _check_open(self) -> None:
+        """Refuse to change what was closed, or deleted with its scope, meanwhile. While changing."""
+        if self._closed:
+            message = f"store {self._name!r} was closed meanwhile, or its scope deleted: store.open opens it"
+            raise StoreNotFoundError(message, store=self._name)
 
     def _end(self) -> None:
         """Remove what has ended; what can't be removed now, is later, and not found meanwhile. While changing."""

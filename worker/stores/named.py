@@ -2,22 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from math import inf
 from typing import Any
 
 import orjson
 
-from protocol.vocabulary import StoreKind
+from protocol.vocabulary import INT64_MAX, StoreKind
 from worker.core.finite_json import json_of
 from worker.core.sure_lock import SureLock
 from worker.core.text import size_bytes
+from worker.plugins import StoreNotFoundError
 from worker.stores.base import Choice, Content, Form, Found, Item, Options, Put, Scope, Store
 from worker.stores.entries import EntryKind
 from worker.stores.registry import Stores
 
 Pair = tuple[str, str]
 NAME_MAX, KEY_MAX = 256, 1024
-"""In characters, as the protocol has it."""
+"""In characters, as the protocol has it; and so are these."""
+DIMENSIONS_MAX, RESULTS_MAX = 65_536, 1_000
 
 
 class Named:
@@ -33,18 +34,17 @@ class Named:
     def opened(self, scope: Pair) -> Store:
         """Return a scope's store, opened if need be."""
         of = _scope(scope)
-        store = self.stores.find(self.name, of)
-        if store is None:
-            store = self.stores.open(self.name, of, self.kind, self.options).store
-            consumer = self.stores.kind((self.kind, self.name))
-            if isinstance(consumer, EntryKind):
-                consumer.max_bytes = self.options.max_bytes
-        return store
+        return self.stores.find(self.name, of) or self._open(of)
 
     def put(self, scope: Pair, item: Item) -> Put:
         """Put an entry. ValueError for a key that no request could have."""
         _checked(item.key, KEY_MAX, "a key")
-        return self.opened(scope).put(item)
+        try:
+            return self.opened(scope).put(item)
+        except (
+            StoreNotFoundError
+        ):  # it was closed meanwhile, or deleted with its scope: this comes after that
+            return self._open(_scope(scope)).put(item)
 
     def existing(self, scope: Pair) -> Store | None:
         """Return a scope's store; one that nothing was put into is not opened for that, but where it is on disk."""
@@ -69,6 +69,13 @@ class Named:
     def turn(self, scope: Pair, key: str) -> AbstractContextManager[None]:
         """Let one at a time work with a key: ``with named.turn(scope, key)``."""
         return self._busy.turn((*_scope(scope), key))
+
+    def _open(self, scope: Scope) -> Store:
+        store = self.stores.open(self.name, scope, self.kind, self.options).store
+        consumer = self.stores.kind((self.kind, self.name))
+        if isinstance(consumer, EntryKind):
+            consumer.max_bytes = self.options.max_bytes
+        return store
 
 
 def _scope(scope: object) -> Scope:
@@ -118,16 +125,23 @@ def options_of(
     """Return options from sizes and times as people say them. ValueError for what none can be."""
     most = size_bytes(size) if isinstance(size, str) else size
     for said, number in (("bytes", most), ("max_entries", max_entries)):
-        if number is not None and number < 1:
-            raise ValueError(f"{said} is at least 1, not {number}; leave it out for the kind's own")
+        within(said, number, 1, INT64_MAX)
     return Options(max_bytes=most, ttl_ms=ms(ttl_s), max_entries=max_entries, persist=persist or None)
 
 
 def ms(seconds: float | None) -> int | None:
     """Return seconds in milliseconds, at least one. ValueError for what is no time."""
-    if seconds is not None and not 0 < seconds < inf:
-        raise ValueError(f"ttl_s is above 0, not {seconds}; leave it out for the store's own")
+    if seconds is not None and not 0 < seconds <= INT64_MAX // 1000:
+        raise ValueError(
+            f"ttl_s is above 0, and at most {INT64_MAX // 1000}, not {seconds}; leave it out for the store's own"
+        )
     return None if seconds is None else max(1, round(seconds * 1000))
+
+
+def within(said: str, number: float | None, least: int, most: int) -> None:
+    """Check a number that may be left out. ValueError for one that is beyond its limits, or none."""
+    if number is not None and not least <= number <= most:
+        raise ValueError(f"{said} is from {least} to {most}, not {number}")
 
 
 def content_of(value: Any) -> Content:

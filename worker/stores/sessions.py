@@ -4,6 +4,7 @@ Where there is a folder for files, a session that is idle is there alone, and so
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import orjson
 
 from protocol.vocabulary import StoreKind
-from worker.core.clock import NS_PER_S
-from worker.plugins import Holding, LimitExceededError, Offer
-from worker.stores.base import SCRATCH, Content, EntryFile, Form, Item, Put, Scope, named
+from worker.core.clock import NS_PER_MS, NS_PER_S
+from worker.plugins import Holding, LimitExceededError, Offer, WorkerError
+from worker.stores.base import SCRATCH, Cleared, Content, EntryFile, Form, Item, Options, Put, Scope, named
 from worker.stores.entries import EntryKind
 from worker.stores.entry import Entry
 from worker.stores.index import EntryStore
@@ -26,6 +27,19 @@ IDLE_NS = 60 * NS_PER_S
 
 class SessionPool(EntryStore):
     """The sessions of one scope."""
+
+    def __init__(self, kind: EntryKind, name: str, options: Options, file: EntryFile | None) -> None:
+        super().__init__(kind, name, options, file)
+        # Mutable state besides, guarded by the kind's lock: the keys of sessions that were used since that was told
+        # to the file. A use writes nothing by itself.
+        self._used: set[str] = set()
+
+    def load(self) -> None:
+        """Take over what is in its file; a use renews, also one before the worker began."""
+        super().load()
+        with self._kind.lock:
+            for entry in self._table.entries.values():
+                _renew(entry)
 
     def put(self, item: Item) -> Put:
         """Store a session; of its history the oldest is cut off where it is too long.
@@ -49,11 +63,35 @@ class SessionPool(EntryStore):
                 if entry.ref is not None and entry.used_ns <= before:
                     self._cool(entry)
             self._memory.tidy()
+        with self._changing:
+            self._tell_uses()
+
+    def close(self) -> Cleared:
+        """Give the memory back, once the file knows of the last uses, where it takes that."""
+        with self._changing, suppress(WorkerError):
+            self._tell_uses()
+        return super().close()
+
+    def _tell_uses(self) -> None:
+        """Tell the file which sessions were used, so that a restart ends none before its time. While changing."""
+        if self._closed or not self.lasting or not self._used or self._file is None:
+            return
+        with self._kind.lock:
+            used, self._used = self._used, set()
+            behind, entries = self._kind.behind_ns(), self._table.entries
+            there = {key: (entries[key].used_ns + behind) // NS_PER_MS for key in used if key in entries}
+        try:
+            self._file.note_uses(there)
+        except BaseException:
+            with self._kind.lock:
+                self._used |= used
+            raise
 
     def _use(self, entry: Entry, now_ns: int) -> None:
         super()._use(entry, now_ns)
-        if entry.ttl_ns is not None:
-            entry.expires_ns = now_ns + entry.ttl_ns
+        _renew(entry)
+        if self.lasting:
+            self._used.add(entry.key)
 
     def _cheapest(self, _need_bytes: int) -> Iterable[Entry]:
         return sorted(self._table.entries.values(), key=_last_used)
@@ -83,6 +121,11 @@ class SessionPools(EntryKind):
     def refusal(self, size: int) -> str | None:
         """Refuse none for want of memory that is not given up: a session is all there is of it."""
         return super().refusal(size) if self.on_disk else None
+
+
+def _renew(entry: Entry) -> None:
+    if entry.ttl_ns is not None:
+        entry.expires_ns = entry.used_ns + entry.ttl_ns
 
 
 def _last_used(entry: Entry) -> int:

@@ -140,7 +140,7 @@ class VectorStore(KeptStore):
     def _vector_bytes(self, item: Item) -> bytes | None:
         if item.vector is None:
             return None
-        vectors = self._vectors or self._made(self._dimensions or len(item.vector))
+        vectors = self._vectors or self._made(self._dimensions or _length(item.vector))
         return vectors.pack(_checked(vectors, item.vector))
 
     def _beside_bytes(self, vector_bytes: int) -> int:
@@ -228,6 +228,16 @@ class VectorStore(KeptStore):
 
     def _made(self, dimensions: int) -> VectorIndex:
         return VectorIndex(self._options.dimensions or dimensions, self._metric)
+
+
+def _length(vector: Vector) -> int:
+    """Return how many components a vector has. InvalidRequestError for what has none."""
+    try:
+        if found := len(vector):
+            return found
+    except TypeError:
+        pass
+    raise InvalidRequestError.at("data.vector", "a vector is a list, or an array, of one number or more")
 
 
 def _checked(vectors: VectorIndex, vector: Vector) -> Array:

@@ -11,11 +11,13 @@ from worker.core.consumers import (
     OWN_PREFIXES,
     POOL,
     Consumer,
+    CountingConsumer,
     Holding,
     LimitedConsumer,
     Offer,
     Quote,
     Release,
+    Usage,
 )
 from worker.core.errors import ConsumerNotFoundError, DeviceUnavailableError, InvalidRequestError
 from worker.core.events import ConsumerLimitChanged, ReleaseRequested
@@ -116,17 +118,18 @@ class ConsumerWorker:
             return ()
         with self._lock:
             added = tuple(self._added.values())
-        here = (
-            each for each in added if each.device_id == device_id and not getattr(each, "allocated", False)
-        )
+        here = (each for each in added if each.device_id == device_id and not _is_allocated(each))
         held = ((each, self._held_bytes(each)) for each in here)
         return tuple(HeldConsumer(each.consumer_id, each.kind, size) for each, size in held if size)
 
     def status(self, device_ids: tuple[str, ...], kind: str | None) -> tuple[ConsumerStatus, ...]:
         """Return the consumers of these devices as they are listed: models, then pools and all others, the host's last."""
         here = (each for source in self._listed for each in source(None))
-        quotes = [quote for _, quote in self._quotes_of((*here, *self._here(None)))]
-        rows = (self._table.status(each) for each in (*quotes, *self._table.quotes()))
+        rows = [
+            self._table.status(quote, self._usage(each))
+            for each, quote in self._quotes_of((*here, *self._here(None)))
+        ]
+        rows += [self._table.status(each) for each in self._table.quotes()]
         return tuple(row for row in rows if row.device_id in device_ids and kind in {None, row.kind})
 
     # ---- what hosts say ----
@@ -270,11 +273,18 @@ class ConsumerWorker:
                     offers,
                     silent=each.unheard if isinstance(each, AskedConsumer) else None,
                     counted=each.kind == POOL,
-                    allocated=getattr(each, "allocated", False),
+                    allocated=_is_allocated(each),
                 )
             )
             found.append((each, quote))
         return found
+
+    def _usage(self, consumer: Consumer) -> Usage:
+        try:
+            return consumer.usage() if isinstance(consumer, CountingConsumer) else Usage()
+        except Exception as error:  # noqa: BLE001 - an operator's code
+            self.failed(consumer, error)
+            return Usage()
 
     def _here(self, device_id: str | None) -> Iterable[Consumer]:
         with self._lock:
@@ -296,3 +306,8 @@ class ConsumerWorker:
     def failed(self, consumer: Consumer, error: Exception) -> None:
         """Log what a consumer raised."""
         log("error", "a consumer failed", consumer_id=consumer.consumer_id, error=repr(error))
+
+
+def _is_allocated(consumer: Consumer) -> bool:
+    """Tell whether what a consumer holds is in the ledger besides."""
+    return bool(getattr(consumer, "allocated", False))

@@ -179,8 +179,10 @@ class ModelWorker:
             return "its file was written to"
         if entry.in_use:
             return None
-        if not self.weights.was_replaced(residence):
-            entry.state_reason = None  # a bad file that took its place may have gone again
+        replaced = self.weights.was_replaced(residence)
+        if not replaced:  # a bad file that took its place may have gone again
+            gone = "its file can't be found any more: it is used as it is, but can't be loaded again"
+            entry.state_reason = gone if replaced is None else None
             return None
         try:
             self.weights.open(entry).close()

@@ -2,16 +2,17 @@
 
 A plugin's, ``with host.operation("embed"):``, and a host's, between ``operation.begin`` and ``operation.end``.
 Memory is this process's, as the system counts it: of operations side by side each sees what all of them
-take. The peak is sampled a hundred times a second while any is under way; shorter ones may be missed.
+take. The peak is sampled a hundred times a second while any is under way; shorter ones may be missed, and without
+a thread for that it is the larger of what was seen at the begin and at the end of any.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from protocol.record import Record
 from worker.core.clock import NS_PER_US
-from worker.core.errors import LimitExceededError, OperationNotFoundError
+from worker.core.errors import LimitExceededError, OperationNotFoundError, OutOfMemoryError
 from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition
@@ -77,7 +78,7 @@ class OperationWorker:
     def begin(self, name: str) -> str:
         """Begin to measure what the host does, and return the id that ends it.
 
-        LimitExceededError where 1,024 are under way; OutOfMemoryError where there is no thread to sample with.
+        LimitExceededError where 1,024 are under way.
         """
         with self._changed:
             if len(self._by_id) >= _MAX_RUNNING:
@@ -112,8 +113,10 @@ class OperationWorker:
         running = _Running(name, self._clock.now_ns(), self._look())
         with self._changed:
             if not self._sampling:
-                start_thread(self._sample, "operations")
-                self._sampling = True
+                # Where there is no thread for it now, the next one starts it: measuring keeps no work from being done.
+                with suppress(OutOfMemoryError):
+                    start_thread(self._sample, "operations")
+                    self._sampling = True
             self._running.add(running)
             self._changed.notify_all()
         return running

@@ -325,11 +325,13 @@ class ModelWeights:
         backend = self._backends[residence.device_id]
         return isinstance(backend, MapsFiles) and backend.is_stale(residence.handle)
 
-    def was_replaced(self, residence: Residence) -> bool:
-        """Tell whether a model's files are others by now, where they are declared; not where they are gone."""
+    def was_replaced(self, residence: Residence) -> bool | None:
+        """Tell whether a model's files are others by now, where they are declared; None where one is gone."""
         loaded = self._identities.get(residence.handle)
-        now = None if loaded is None else identity_of(tuple(each[0] for each in loaded))
-        return now is not None and now != loaded
+        if loaded is None:
+            return False
+        now = identity_of(tuple(each[0] for each in loaded))
+        return None if now is None else now != loaded
 
     def work_there(
         self, model_id: str, residence: Residence, make_work: Callable[[], RemoteWork], token: CancelToken,

@@ -177,6 +177,10 @@ public interface IServiceMemory
     Task<OperationEndResult> EndOperationAsync(
         string operationId, bool failed = false, CancellationToken cancellationToken = default);
 
+    /// <summary>Empties a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.</summary>
+    /// <exception cref="WorkerRequestException"><c>node_not_found</c>; <c>unsupported</c> where the worker is no fleet.</exception>
+    Task<FleetDrainResult> DrainNodeAsync(string node, CancellationToken cancellationToken = default);
+
     /// <summary>Says what a consumer of this host's own memory holds, and what giving it back would cost; sent again, it updates. It is asked by <see cref="ReleaseRequestedEvent"/>, and only where that is listened to.</summary>
     /// <exception cref="WorkerRequestException"><c>device_not_found</c>, <c>invalid_request</c> for a name of the worker's own.</exception>
     Task<RegisterConsumerResult> RegisterConsumerAsync(
@@ -210,8 +214,13 @@ public interface IServiceMemory
     Task<PingResult> PingAsync(CancellationToken cancellationToken = default);
 
     /// <summary>Events as they come, from this worker and its successors, until the token is cancelled.</summary>
-    /// <param name="events">Which; null for all.</param>
+    /// <param name="events">Which; null for all that tell of what happened.</param>
     /// <param name="cancellationToken">Ends the stream with <see cref="OperationCanceledException"/>.</param>
     IAsyncEnumerable<WorkerEvent> GetMemoryEventsAsync(
         IReadOnlyCollection<EventName>? events = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Every device's figures and what would help, at once and then so often, from this worker and its successors, until the token is cancelled.</summary>
+    /// <param name="every">How often, from a second to a day; null for every 30 s. Of several readers the one that wants them most often decides.</param>
+    /// <param name="cancellationToken">Ends the stream with <see cref="OperationCanceledException"/>.</param>
+    IAsyncEnumerable<FiguresData> GetMemoryFiguresAsync(TimeSpan? every = null, CancellationToken cancellationToken = default);
 }

@@ -80,14 +80,35 @@ internal sealed partial class InMemoryLedger
     private GetStatusResult GetStatus(GetStatusParams asked)
     {
         var found = Devices(asked.DeviceId, MemoryActions.GetStatus);
+        var isMore = false;
+        if (asked.After is { } after)
+        {
+            found = found.Any(one => one.DeviceId == after)
+                ? [.. found.SkipWhile(one => one.DeviceId != after).Skip(1)]
+                : throw Invalid(MemoryActions.GetStatus, "data.after", $"'{after}' is not the next of an earlier page");
+        }
+
+        if (asked.Limit is { } limit && limit < found.Count)
+        {
+            (found, isMore) = ([.. found.Take((int)limit)], true);
+        }
+
         return new()
         {
             Devices = [.. found.Select(device => Status(device, asked))],
             Host = new() { TotalBytes = null, AvailableBytes = null, ProcessRssBytes = null },
-            PressureCategory = found.Max(Level),
+            PressureCategory = found.Select(Level).DefaultIfEmpty().Max(),
             AgeMs = 0,
+            Next = isMore ? found[^1].DeviceId : null,
         };
     }
+
+    private static FleetDrainResult Drain(FleetDrainParams asked) => throw Refused(
+        ErrorCode.Unsupported,
+        FleetActions.Drain,
+        $"this worker is no fleet, and has no node '{asked.Node}' to drain: "
+        + "ask the `python -m memory_worker fleet` that has it, or stop this worker with worker.shutdown",
+        new Dictionary<string, object?> { ["node"] = asked.Node });
 
     private DeviceStatus Status(FakeDevice device, GetStatusParams asked) => new()
     {
@@ -120,6 +141,40 @@ internal sealed partial class InMemoryLedger
             : null,
         Usage = asked.IncludeUsageStats ? Groups(device, GroupBy.Owner) : null,
         Fragmentation = null,
+    };
+
+    /// <summary>What a reader of figures is told.</summary>
+    public FiguresData Figures()
+    {
+        lock (_gate)
+        {
+            Expire();
+            return new()
+            {
+                UptimeMs = Since(_startedAt),
+                PressureCategory = devices.Max(Level),
+                Devices = [.. devices.Select(Figures)],
+                Recommendations = GetRecommendations(new()).Recommendations,
+                Skipped = 0,
+            };
+        }
+    }
+
+    private DeviceFigures Figures(FakeDevice device) => new()
+    {
+        DeviceId = device.DeviceId,
+        State = device.State,
+        PressureCategory = Level(device),
+        PressurePercentage = PressurePercentage(device),
+        BudgetBytes = Budget(device),
+        AvailableBytes = Headroom(device),
+        UsedBytes = UsedBytes(device),
+        ProcessUsedBytes = UsedBytes(device),
+        AllocatedBytes = AllocatedBytes(device),
+        AllocationCount = _allocations.Values.Count(one => one.Device == device),
+        ModelBytes = ModelBytes(device),
+        CachedBytes = 0,
+        Trend = null,
     };
 
     private GetPressureResult GetPressure(GetPressureParams asked)
@@ -245,7 +300,7 @@ internal sealed partial class InMemoryLedger
                 ErrorCode.PlanStale,
                 action,
                 $"no work '{planId}' is known: it was forgotten, or never was; ask with item_count anew",
-                new Dictionary<string, object?> { ["plan_id"] = planId },
+                NotKnown(new() { ["plan_id"] = planId }),
                 retryable: true);
         }
 

@@ -56,7 +56,7 @@ def _class(name: str, prefix: str, how: str) -> str:
 def _method(action: str, prefix: str) -> str:
     row, (group, _, short) = ACTIONS[action], action.partition(".")
     name = short if group in _PLAIN else f"{group}_{short}"
-    module = row.result.__module__.rpartition(".")[2]
+    module = row.result.__module__.split(".")[1]  # what lies in a package is had from it
     fields, result = row.params.model_fields, f"{module}.{row.result.__name__}"
     ordered = sorted(fields.items(), key=lambda item: not item[1].is_required())
     parameters = "".join(f", {_argument(each)}: {_hint(field)}" for each, field in ordered)

@@ -1,5 +1,7 @@
 """Prices of a consumer's entries: what is learned from uses, and what is offered."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,3 +138,15 @@ def test_the_same_events_give_the_same_offers() -> None:
             entries.used(str(index), index)
             entries.add(str(index), 10 + index, 5.0)
     assert both[0].offers(100, 500) == both[1].offers(100, 500)
+
+
+def test_what_is_remembered_takes_no_more_for_long_names() -> None:
+    """Of each there is its hash."""
+    rates = ReuseRates()
+    tracemalloc.start()
+    for index in range(2000):
+        rates.used(f"{index:05}" + "x" * 4000)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(rates._known) == 2000
+    assert held < 2000 * 400

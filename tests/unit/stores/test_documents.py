@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -351,3 +352,32 @@ def test_another_embedder_is_told_of_and_what_to_do(root: Path, monkeypatch: pyt
     library.stores.get("texts", HERE).clear()
     library.load()
     assert library.found("sea")
+
+
+@pytest.mark.parametrize("chunk_bytes", [-1, 0, 1, 63, 2**20 + 1])
+def test_pieces_of_no_size_are_refused(root: Path, chunk_bytes: int) -> None:
+    """With what is allowed, before anything is read; there is no letter in less than one byte."""
+    library = Library(root)
+    library.open()
+    with pytest.raises(InvalidRequestError, match="from 64 to 1048576"):
+        library.load(chunk_bytes=chunk_bytes)
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "there"])
+def test_pieces_that_an_end_of_the_process_left_are_found(tmp_path: Path, *, gone: bool) -> None:
+    """The first piece is put last: without it the others are of a file that was not loaded. Keys of one's own stay."""
+    root = write(tmp_path / "root", a_md="the cat sat")
+    library = Library(root)
+    store = library.open()
+    name = "b.md" if gone else "a.md"
+    for number in (1, 2):
+        said = {"path": name, "chunk": number, "text": "torn"}
+        store.put(item(f"{name}//{number}", orjson.dumps(said)))
+    store.put(item("own//1", b'"torn by hand"'))
+    library.load()
+    assert [each.key for each in store.page(None, 10).entries] == ["a.md//0", "own//1"]
+
+
+def test_documents_are_not_quick(root: Path) -> None:
+    """A text's words are indexed: who waits for an answer to something else is not to wait for that."""
+    assert not Library(root).open().quick

@@ -280,7 +280,7 @@ def test_a_store_whose_file_is_damaged_keeps_no_other_waiting(
     for cache in caches:
         cache.put(item("a"))
     damaged, *others = caches
-    damaged._file.close()
+    damaged._file._close()
     whole = damaged._file.path.read_bytes()
     damaged._file.path.write_bytes(b"no database, but long enough to be taken for one" * 200)
     world.clock.move(10)
@@ -312,6 +312,7 @@ def test_a_damaged_page_is_told_as_such_wherever_it_is_read(
         [[page]] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'entries'")
     data = file.path.read_bytes()
     file.path.write_bytes(data[: 4096 * (page - 1)] + b"\xff" * 4096 + data[4096 * page :])
+    file = StoreFile(file.path, about(HERE, (StoreKind.CACHE, "answers")))
     assert file.options() == Options()
     with pytest.raises(UnsupportedError, match="can't be used as a store's file"):
         use(file)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.stores.stores import World
-from worker.plugins import Cache, LimitExceededError, Sessions
+from worker.plugins import Cache, LimitExceededError, Sessions, Usage
 from worker.stores.base import Scope
 from worker.stores.host import HostStores
 
@@ -219,3 +219,35 @@ def test_a_scope_is_a_pair(world: World, scope: Any) -> None:
     for ask in (cache(world).get, lambda scope, key: cache(world).put(scope, key, 1)):
         with pytest.raises(ValueError, match=r"\(user, project\)"):
             ask(scope, "k")
+
+
+def test_who_makes_it_gets_a_copy_too(world: World) -> None:
+    """As whoever asks afterwards: nobody shares an object, and a tuple is a list for all."""
+    answers, own = cache(world), {"list": [1], "pair": (1, 2)}
+    first = answers.get_or_make(ANN, "k", lambda: own)
+    own["list"].append(2)  # type: ignore[attr-defined]
+    assert first == answers.get(ANN, "k") == {"list": [1], "pair": [1, 2]}
+    with pytest.raises(TypeError):
+        answers.get_or_make(ANN, "set", lambda: {1, 2})
+
+
+@pytest.mark.parametrize("cost_ms", [-1.0, nan, inf])
+def test_a_cost_is_a_time(world: World, cost_ms: float) -> None:
+    """It is a price's part: what is none would be of every price."""
+    with pytest.raises(ValueError, match="cost_ms is from 0"):
+        cache(world).put(ANN, "k", 1, cost_ms=cost_ms)
+
+
+def test_a_consumer_says_what_its_stores_say(world: World) -> None:
+    """Of all scopes together."""
+    answers = cache(world)
+    for scope in (ANN, BOB):
+        answers.put(scope, "k", 1, cost_ms=7.0)
+        answers.get(scope, "k")
+        answers.get(scope, "none")
+    usage = world.consumers.by_id["store:cache:answers"].usage()
+    of_each = [world.stores.stats("answers", Scope(*scope)) for scope in (ANN, BOB)]
+    assert usage == Usage(
+        *(sum(getattr(each, n) for each in of_each) for n in ("hits", "misses", "saved_ms"))
+    )
+    assert usage == Usage(2, 2, 14.0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,3 +93,24 @@ def test_all_of_more_than_a_page(stores: HostStores) -> None:
         me.put(ANN, f"{number:04}", number)
     assert me.prompt(ANN).count("\n") == 1099
     assert list(me.all(ANN))[-1] == "1099"
+
+
+@pytest.mark.parametrize("vector", [[], (), np.empty(0), np.array(1.0), 5])
+def test_what_has_no_components_is_no_vector(stores: HostStores, vector: Any) -> None:
+    """The first one, too, whose dimensions the others are to have."""
+    with pytest.raises(InvalidRequestError, match="one number or more"):
+        stores.vectors("v").put(ANN, "a", vector)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001])
+def test_how_many_are_wanted_is_checked(stores: HostStores, limit: int) -> None:
+    """As of a request."""
+    with pytest.raises(ValueError, match="limit is from 1 to 1000"):
+        stores.vectors("v").search(ANN, [1.0], limit=limit)
+
+
+@pytest.mark.parametrize("dimensions", [0, -3, 65_537])
+def test_dimensions_are_checked(stores: HostStores, dimensions: int) -> None:
+    """As of a request."""
+    with pytest.raises(ValueError, match="dimensions is from 1 to 65536"):
+        stores.vectors("v", dimensions=dimensions)

@@ -10,8 +10,9 @@ import pytest
 from protocol.vocabulary import StoreKind
 from tests.unit.stores.stores import HERE, World, item
 from worker.core.cancellation import CancelToken
-from worker.plugins import LimitExceededError
+from worker.plugins import LimitExceededError, OutOfMemoryError
 from worker.stores.base import Content, Form, Options, Store
+from worker.stores.files import StoreFile
 from worker.stores.sessions import HISTORY_BYTES, IDLE_NS, trimmed
 
 SECONDS = 1000
@@ -153,3 +154,54 @@ def test_a_message_larger_than_a_history_is_refused_in_words(world: World, size:
     found = sessions.get("a")
     assert found is not None
     assert orjson.loads(found.content.data) == {"history": ["last"]}
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "closed"])
+def test_a_use_renews_a_session_through_a_restart(tmp_path: Path, *, killed: bool) -> None:
+    """It is told to the file beside everything else, many uses at once: a get by itself writes nothing."""
+    world = World(tmp_path)
+    sessions = pool(world, persist=True, max_entries=2)
+    for each in ("used", "idle"):
+        sessions.put(item(each))
+    world.clock.move(1700 * SECONDS)
+    for _ in range(3):
+        assert sessions.get("used") is not None
+    if killed:
+        world.stores.tend()
+        sessions._file._close()  # type: ignore[attr-defined]  # as a kill does
+        world.stores._folder.close()  # type: ignore[union-attr]
+    else:
+        world.stores.close()
+    after = World(tmp_path)
+    after.clock.ns = world.clock.ns
+    after.clock.move(200 * SECONDS)
+    again = pool(after)
+    assert again.get("idle") is None
+    assert again.get("used") is not None
+    after.clock.move(1700 * SECONDS)
+    assert again.get("used") is not None
+    after.stores.close()
+
+
+def test_uses_that_the_disk_does_not_take_are_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing fails for want of that."""
+    world = World(tmp_path)
+    sessions = pool(world, persist=True)
+    sessions.put(item("a"))
+    world.clock.move(1700 * SECONDS)
+    sessions.get("a")
+    told: list[dict[str, int]] = []
+
+    def full(_file: StoreFile, used: dict[str, int]) -> None:
+        told.append(dict(used))
+        if len(told) == 1:
+            raise OutOfMemoryError("full")
+
+    monkeypatch.setattr(StoreFile, "note_uses", full)
+    world.stores.tend()
+    world.stores.tend()
+    world.stores.tend()
+    assert [list(each) for each in told] == [["a"], ["a"]]
+    world.stores.close()

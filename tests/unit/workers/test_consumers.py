@@ -14,7 +14,7 @@ from tests.unit.machine import MIB, Machine
 from worker.backends.simulated import SimulatedDevice
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S
-from worker.core.consumers import Holding, Offer
+from worker.core.consumers import Holding, Offer, Usage
 from worker.core.errors import (
     ConsumerNotFoundError,
     InvalidRequestError,
@@ -470,6 +470,20 @@ def test_what_fails_in_a_plugins_consumer_stops_nothing(machine: Machine) -> Non
     assert [each.consumer_id for each in machine.memory.consumers.status((DEVICE,), "store")] == []
 
 
+def test_what_counts_its_uses_is_listed_with_them(machine: Machine) -> None:
+    """As a host's consumer is; where that fails, or none are counted, they are unknown."""
+    store = Store(machine=machine)
+    machine.memory.consumers.add(store)
+    (row,) = machine.memory.consumers.status((DEVICE,), "store")
+    assert (row.hits, row.misses, row.saved_ms) == (None, None, None)
+    store.usage = lambda: Usage(3, 2, 40.0)  # type: ignore[attr-defined]
+    (row,) = machine.memory.consumers.status((DEVICE,), "store")
+    assert (row.hits, row.misses, row.saved_ms) == (3, 2, 40.0)
+    store.usage = lambda: 1 // 0  # type: ignore[attr-defined]
+    (row,) = machine.memory.consumers.status((DEVICE,), "store")
+    assert (row.held_bytes, row.hits) == (4 * MIB, None)
+
+
 def test_what_is_no_offer_is_none(machine: Machine) -> None:
     """Nothing, less than nothing, and costs that are no number are passed over: the plan is made of the rest."""
     store = Store(machine=machine)
@@ -579,6 +593,19 @@ def test_optimizing_below_a_cap_takes_idle_allocations(machine: Machine) -> None
     done = relief.optimize((DEVICE,), OptimizationLevel.NORMAL, machine.token(), dry_run=False)
     assert [(each.consumer_id, each.claimed_bytes) for each in done.released] == [("buffers", 2 * MIB)]
     assert (idle.entries, cache.asked) == ([], [])
+
+
+def test_what_a_plan_lacks_below_a_cap_is_told_without_what_is_idle(machine: Machine) -> None:
+    """Of a need that can't be met nothing goes, and the shortfall is what is missing once all that could go went."""
+    lacked = []
+    for idle in (None, Idle("buffers", machine, entries=2)):
+        if idle is not None:
+            machine.memory.consumers.add(idle)
+        quotes = machine.memory.consumers.quotes(DEVICE)
+        plan = machine.booked.plans.plan_releases(DEVICE, 64 * MIB, quotes, own_bytes=64 * MIB)
+        assert (plan.meetable, plan.releases, plan.need_bytes) == (False, (), 64 * MIB)
+        lacked.append(plan.need_bytes - plan.ceiling_bytes)
+    assert lacked[0] - lacked[1] == 2 * MIB
 
 
 def test_limits_fall_under_pressure_and_rise_again_but_not_in_a_loop(machine: Machine) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from worker.core.cancellation import CancelToken
 from worker.core.clock import NS_PER_S, Clock, FixedClock, SystemClock
-from worker.core.errors import LimitExceededError, OperationNotFoundError
+from worker.core.errors import LimitExceededError, OperationNotFoundError, OutOfMemoryError
 from worker.core.health import Health
 from worker.core.ids import Ids
 from worker.manager.manager_memory import MemoryManager
@@ -198,3 +198,22 @@ def test_sampling_goes_on_after_a_failure(error: Exception, process: Process) ->
         process.bytes = 100
     (row,) = history.actions(HOUR_MS)
     assert (failing, row.peak_bytes) == ([], 800)
+
+
+def test_without_a_thread_to_sample_with_the_work_is_done(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measuring keeps no one from working; the next operation tries again."""
+    history = History(FixedClock())
+    operations, tried = operations_of(history, FixedClock(), process), []
+
+    def none(_run: Callable[[], object], _name: str) -> None:
+        tried.append(1)
+        raise OutOfMemoryError("no threads")
+
+    monkeypatch.setattr("worker.workers.operations.start_thread", none)
+    with operations.operation("a"):
+        process.bytes = 900
+    assert operations.end(operations.begin("b"), failed=False).delta_bytes == 0
+    (row, _) = history.actions(HOUR_MS)
+    assert (row.count, row.delta_bytes, len(tried)) == (1, 800, 2)

@@ -3,13 +3,15 @@
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from protocol.record import Record
 from worker.backends.base import RemoteWork
 from worker.backends.engines.arrays import Segments
-from worker.backends.engines.base import EngineLaunch
+from worker.backends.engines.asking import Questions
+from worker.backends.engines.base import AnswerPrefixes, EngineLaunch
 from worker.backends.engines.meter import Held, Meter, Steps
 from worker.backends.engines.opened_model import OpenedModel
 from worker.backends.engines.patience import end_unless_answered, later
@@ -68,10 +70,11 @@ class EndedUnderOthersError(EndedError):
 class EngineProcess:
     """At most one process at a time, and the models in it. Thread-safe. EndedError where it ends during a call."""
 
-    def __init__(self, start: Start, find_idle: FindIdle, held: Held) -> None:
+    def __init__(self, start: Start, find_idle: FindIdle, held: Held, answer: AnswerPrefixes) -> None:
         self._start = start
         self._find_idle = find_idle
         self._held = held
+        self._answer = answer
         self._changing = SureRLock()
         """Held while a model comes, goes or shrinks, so that no two are measured as one."""
         self._lock = SureLock()
@@ -176,24 +179,36 @@ class EngineProcess:
         entry = f"{_HOST_MODULE}:work"
         arguments = {"entry": work.entry, "arguments": rest, "number": number, "arrays": arrays}
         received: tuple[Any, ...] = ("work", handle, f"{_HOST_MODULE}:received", {"number": number}, {})
-        over, given_up = partial(self._work_is_over, arrays), False
+        asked = None
+        if model.launch.prefixes is not None:
+            asked = Questions(child.answers, self._segments, partial(self._answer, model.launch.prefixes))
+        over, given_up = partial(self._work_is_over, arrays, asked), False
+        take_back = partial(child.begin, *received)
         with self._lock:
             self._working, self._works = self._working + 1, self._works + 1
         try:
-            call = child.answers.begin("work", (handle, entry, arguments, work.lent), token, on_report=report)
+            call = child.answers.begin(
+                "work", (handle, entry, arguments, work.lent), token, on_report=report, on_question=asked
+            )
             try:
                 with token.telling(lambda: child.answers.cancel(call)):
                     child.answers.wait_while(call, token)
             except (CancelledError, DeadlineExceededError):
                 release = lease()
-                given_up = not child.answers.abandon(call, undo=received, on_answer=over)
+                given_up = not child.answers.abandon(call, on_answer=partial(_both_of, over, take_back))
                 if given_up:
                     end_unless_answered(child, call, WORK_S, release)
                 else:
                     release()
-                    child.begin(*received)
+                    take_back()
                 raise
-            answer = child.finish(call)
+            try:
+                answer = child.finish(call)
+            except BaseException as error:  # there may be a result that could not be sent
+                take_back()
+                if asked is not None and isinstance(error, EndedError):
+                    asked.lost()
+                raise
         finally:
             if not given_up:
                 over()
@@ -203,11 +218,13 @@ class EngineProcess:
             return self._segments.receive(answer["result"], sent, copied=True)
         finally:
             if sent is not None:
-                child.begin(*received)
+                take_back()
 
-    def _work_is_over(self, arrays: dict[str, Any] | None) -> None:
+    def _work_is_over(self, arrays: dict[str, Any] | None, asked: Questions | None) -> None:
         """Note that a call is answered: what was sent with it is not read any more."""
         self._segments.done(arrays)
+        if asked is not None:
+            asked.over()
         with self._lock:
             self._working -= 1
 
@@ -283,13 +300,14 @@ class EngineProcess:
         """Have a model opened anew. False if its engine can't do that."""
         try:
             return bool(self._ask(model.child, handle, "reopen", {}, OPEN_S))
-        except (RemoteError, WorkerError) as error:  # there is no session of it any more
+        except (KeyError, RemoteError, WorkerError) as error:  # there is no session of it any more
             with self._lock:
                 self._models.pop(handle, None)
             if self._alone(model):
                 self.end("could not open its model anew")
             else:
-                self._ask(model.child, handle, "close_session", {}, RELEASE_S)
+                with suppress(KeyError, RemoteError, WorkerError):
+                    self._ask(model.child, handle, "close_session", {}, RELEASE_S)
             why = f"it could not be opened anew after it had given working memory back: {error}"
             raise EndedError(Ending(why, ran_out=False)) from error
 
@@ -403,6 +421,11 @@ class EngineProcess:
         self, child: ChildProcess, handle: str, do: str, arguments: dict[str, Any], patience_s: float
     ) -> Any:
         return child.call("work", handle, f"{_HOST_MODULE}:{do}", arguments, {}, patience_s=patience_s)
+
+
+def _both_of(first: Callable[[], object], then: Callable[[], object]) -> None:
+    first()
+    then()
 
 
 def _both(meter: Meter, host: Meter, pid: int) -> tuple[int | None, int | None]:

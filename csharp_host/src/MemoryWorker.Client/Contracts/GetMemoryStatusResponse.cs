@@ -18,6 +18,9 @@ public sealed record GetMemoryStatusResponse
     /// <summary>Age of the oldest reading.</summary>
     public required TimeSpan Age { get; init; }
 
+    /// <summary>Where the next page begins; null on the last.</summary>
+    public string? Next { get; init; }
+
     /// <summary>Text of each word that this library does not know, by its name on the wire; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyDictionary<string, string>? UnknownWords { get; init; }
@@ -28,6 +31,7 @@ public sealed record GetMemoryStatusResponse
         Host = wire.Host,
         PressureCategory = wire.PressureCategory,
         Age = TimeSpan.FromMilliseconds(wire.AgeMs),
+        Next = wire.Next,
         UnknownWords = wire.UnknownWords,
     };
 }

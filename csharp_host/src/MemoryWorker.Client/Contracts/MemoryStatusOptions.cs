@@ -14,4 +14,10 @@ public sealed record MemoryStatusOptions
 
     /// <summary>Read the system now instead of answering from readings up to 100 ms old.</summary>
     public bool Refresh { get; init; }
+
+    /// <summary>Most devices on a page, 1 to 10,000; null for all of them.</summary>
+    public int? Limit { get; init; }
+
+    /// <summary>The <see cref="GetMemoryStatusResponse.Next"/> of the page before.</summary>
+    public string? After { get; init; }
 }

@@ -103,7 +103,7 @@ public static class StoreActions
     /// <summary>Get a copy of an entry. What is not there is not made.</summary>
     public const string Get = "store.get";
 
-    /// <summary>Find the entries nearest to a vector or a text.</summary>
+    /// <summary>Find the entries nearest to a vector or a text, or those that a prompt begins with.</summary>
     public const string Search = "store.search";
 
     /// <summary>Load a folder of texts into a store of documents: what is new or changed is read, what is gone is deleted.</summary>
@@ -136,6 +136,13 @@ public static class OperationActions
 
     /// <summary>End an operation, and ask what it took.</summary>
     public const string End = "operation.end";
+}
+
+/// <summary>Names of the actions <c>fleet.*</c>.</summary>
+public static class FleetActions
+{
+    /// <summary>Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.</summary>
+    public const string Drain = "fleet.drain";
 }
 
 /// <summary>Names of the actions <c>worker.*</c>.</summary>
@@ -323,6 +330,10 @@ public static class WireActions
     public static WireAction<OperationEndParams, OperationEndResult> OperationEnd { get; } =
         new(OperationActions.End, Changes: true, IsControl: false);
 
+    /// <summary><c>fleet.drain</c>.</summary>
+    public static WireAction<FleetDrainParams, FleetDrainResult> FleetDrain { get; } =
+        new(FleetActions.Drain, Changes: true, IsControl: false);
+
     /// <summary><c>worker.hello</c>.</summary>
     public static WireAction<HelloParams, HelloResult> WorkerHello { get; } =
         new(WorkerActions.Hello, Changes: false, IsControl: true);
@@ -390,6 +401,7 @@ public static class WireActions
         StoreStats,
         OperationBegin,
         OperationEnd,
+        FleetDrain,
         WorkerHello,
         WorkerPing,
         WorkerGetHealth,
@@ -441,6 +453,7 @@ public static class WireActions
         "store.stats" => StoreStats,
         "operation.begin" => OperationBegin,
         "operation.end" => OperationEnd,
+        "fleet.drain" => FleetDrain,
         "worker.hello" => WorkerHello,
         "worker.ping" => WorkerPing,
         "worker.get_health" => WorkerGetHealth,

@@ -45,6 +45,16 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
     /// <summary>Ask the operating system and the devices now, instead of answering from readings up to 100 ms old (250 ms, of a device in a process of its own). One that does not answer in 40 ms is told of by its last figures.</summary>
     public bool Refresh { get => _refresh; init { _refresh = value; _assigned |= 0x20; } }
 
+    private readonly long? _limit;
+
+    /// <summary>Devices on a page; null for all of them.</summary>
+    public long? Limit { get => _limit; init { _limit = value; _assigned |= 0x40; } }
+
+    private readonly string? _after;
+
+    /// <summary>The <c>next</c> of the page before.</summary>
+    public string? After { get => _after; init { _after = value; _assigned |= 0x80; } }
+
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public GetStatusParams() { }
 
@@ -79,6 +89,14 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
             else if (WireReader.IsAt(ref reader, "refresh"u8))
             {
                 Refresh = WireReader.Boolean(ref reader, "refresh");
+            }
+            else if (WireReader.IsAt(ref reader, "limit"u8))
+            {
+                Limit = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "limit", strict, minimum: 1, maximum: 10000);
+            }
+            else if (WireReader.IsAt(ref reader, "after"u8))
+            {
+                After = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "after", strict, minimum: 1, maximum: 256);
             }
             else
             {
@@ -124,6 +142,16 @@ public sealed record GetStatusParams : IWireRecord<GetStatusParams>
         {
             writer.WritePropertyName("refresh"u8);
             WireWriter.Value(writer, Refresh);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
+            writer.WritePropertyName("limit"u8);
+            WireWriter.Value(writer, Limit);
+        }
+        if ((_assigned & 0x80) != 0)
+        {
+            writer.WritePropertyName("after"u8);
+            WireWriter.Value(writer, After);
         }
         writer.WriteEndObject();
     }
@@ -2918,20 +2946,25 @@ public sealed record StorePutParams : IWireRecord<StorePutParams>
     /// <summary><c>vector</c></summary>
     public IReadOnlyList<double>? Vector { get => _vector; init { _vector = value; _assigned |= 0x10; } }
 
+    private readonly IReadOnlyList<long>? _tokens;
+
+    /// <summary>Of a store of kind <c>kv</c>: what the tensors are of, from a prompt's beginning on. <c>key</c> then names the model, and all that its tensors depend on.</summary>
+    public IReadOnlyList<long>? Tokens { get => _tokens; init { _tokens = value; _assigned |= 0x20; } }
+
     private readonly double? _costMs;
 
     /// <summary>What making it again takes, in milliseconds: the dearer, the longer it stays.</summary>
-    public double? CostMs { get => _costMs; init { _costMs = value; _assigned |= 0x20; } }
+    public double? CostMs { get => _costMs; init { _costMs = value; _assigned |= 0x40; } }
 
     private readonly long? _ttlMs;
 
     /// <summary>Null for the store's.</summary>
-    public long? TtlMs { get => _ttlMs; init { _ttlMs = value; _assigned |= 0x40; } }
+    public long? TtlMs { get => _ttlMs; init { _ttlMs = value; _assigned |= 0x80; } }
 
     private readonly IReadOnlyList<string> _tags = [];
 
     /// <summary><c>tags</c></summary>
-    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x80; } }
+    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x100; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StorePutParams() { }
@@ -2974,6 +3007,10 @@ public sealed record StorePutParams : IWireRecord<StorePutParams>
             else if (WireReader.IsAt(ref reader, "vector"u8))
             {
                 Vector = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "vector", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Double(ref reader, member, strict), minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "tokens"u8))
+            {
+                Tokens = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "tokens", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Int64(ref reader, member, strict, minimum: 0, maximum: 2147483647), minimum: 1, maximum: 131072);
             }
             else if (WireReader.IsAt(ref reader, "cost_ms"u8))
             {
@@ -3041,15 +3078,20 @@ public sealed record StorePutParams : IWireRecord<StorePutParams>
         }
         if ((_assigned & 0x20) != 0)
         {
+            writer.WritePropertyName("tokens"u8);
+            WireWriter.List(writer, Tokens, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x40) != 0)
+        {
             writer.WritePropertyName("cost_ms"u8);
             WireWriter.Value(writer, CostMs);
         }
-        if ((_assigned & 0x40) != 0)
+        if ((_assigned & 0x80) != 0)
         {
             writer.WritePropertyName("ttl_ms"u8);
             WireWriter.Value(writer, TtlMs);
         }
-        if ((_assigned & 0x80) != 0)
+        if ((_assigned & 0x100) != 0)
         {
             writer.WritePropertyName("tags"u8);
             WireWriter.List(writer, Tags, static (writer, item) => WireWriter.Value(writer, item));
@@ -3147,7 +3189,7 @@ public sealed record StoreGetParams : IWireRecord<StoreGetParams>
     }
 }
 
-/// <summary>Find the entries nearest to a vector or a text.</summary>
+/// <summary>Find the entries nearest to a vector or a text, or those that a prompt begins with.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
 {
@@ -3176,15 +3218,25 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
     /// <summary><c>text</c></summary>
     public string? Text { get => _text; init { _text = value; _assigned |= 0x8; } }
 
+    private readonly IReadOnlyList<long>? _tokens;
+
+    /// <summary>A prompt, for a store of kind <c>kv</c>: what was put for a beginning of it is found, the longest first. With <c>key</c>.</summary>
+    public IReadOnlyList<long>? Tokens { get => _tokens; init { _tokens = value; _assigned |= 0x10; } }
+
+    private readonly string? _key;
+
+    /// <summary>The model of <c>tokens</c>, as it was named when they were put.</summary>
+    public string? Key { get => _key; init { _key = value; _assigned |= 0x20; } }
+
     private readonly long _limit = 10;
 
     /// <summary><c>limit</c></summary>
-    public long Limit { get => _limit; init { _limit = value; _assigned |= 0x10; } }
+    public long Limit { get => _limit; init { _limit = value; _assigned |= 0x40; } }
 
     private readonly IReadOnlyList<string> _tags = [];
 
     /// <summary>Only entries that have all of these.</summary>
-    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x20; } }
+    public IReadOnlyList<string> Tags { get => _tags; init { _tags = value; _assigned |= 0x80; } }
 
     /// <summary>Makes one; what is required is assigned in the initializer.</summary>
     public StoreSearchParams() { }
@@ -3218,6 +3270,14 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
             else if (WireReader.IsAt(ref reader, "text"u8))
             {
                 Text = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "text", strict, minimum: 1, maximum: 65536);
+            }
+            else if (WireReader.IsAt(ref reader, "tokens"u8))
+            {
+                Tokens = WireReader.IsNull(ref reader) ? null : WireReader.List(ref reader, "tokens", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Int64(ref reader, member, strict, minimum: 0, maximum: 2147483647), minimum: 1, maximum: 131072);
+            }
+            else if (WireReader.IsAt(ref reader, "key"u8))
+            {
+                Key = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "key", strict, minimum: 1, maximum: 1024);
             }
             else if (WireReader.IsAt(ref reader, "limit"u8))
             {
@@ -3274,10 +3334,20 @@ public sealed record StoreSearchParams : IWireRecord<StoreSearchParams>
         }
         if ((_assigned & 0x10) != 0)
         {
+            writer.WritePropertyName("tokens"u8);
+            WireWriter.List(writer, Tokens, static (writer, item) => WireWriter.Value(writer, item));
+        }
+        if ((_assigned & 0x20) != 0)
+        {
+            writer.WritePropertyName("key"u8);
+            WireWriter.Value(writer, Key);
+        }
+        if ((_assigned & 0x40) != 0)
+        {
             writer.WritePropertyName("limit"u8);
             WireWriter.Value(writer, Limit);
         }
-        if ((_assigned & 0x20) != 0)
+        if ((_assigned & 0x80) != 0)
         {
             writer.WritePropertyName("tags"u8);
             WireWriter.List(writer, Tags, static (writer, item) => WireWriter.Value(writer, item));
@@ -4063,6 +4133,54 @@ public sealed record OperationEndParams : IWireRecord<OperationEndParams>
     }
 }
 
+/// <summary>Empty a node of a fleet, so that it can be taken away; nothing is placed on it until it is started again.</summary>
+public sealed record FleetDrainParams : IWireRecord<FleetDrainParams>
+{
+    /// <summary>What stands before the slash of its device ids.</summary>
+    public required string Node { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public FleetDrainParams() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private FleetDrainParams(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "FleetDrainParams");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "node"u8))
+            {
+                Node = WireReader.String(ref reader, "node", strict, minimum: 1, maximum: 256);
+                seen |= 0x1;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "FleetDrainParams", refuse: strict);
+            }
+        }
+        if (seen != 0x1)
+        {
+            WireReader.Require(seen, "FleetDrainParams", "node");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static FleetDrainParams Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("node"u8);
+        WireWriter.Value(writer, Node);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Introduce the host. Optional: a bare <c>memory.*</c> works.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloParams : IWireRecord<HelloParams>
@@ -4250,10 +4368,18 @@ public sealed record CancelParams : IWireRecord<CancelParams>
 }
 
 /// <summary>Ask for events. The list replaces the one before; an empty one ends the subscription.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record SubscribeParams : IWireRecord<SubscribeParams>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
+
+    private readonly long _figuresEveryMs = 30000;
+
+    /// <summary>How often <c>memory.figures</c> comes, if it is among the events: at once, and then after so long each time.</summary>
+    public long FiguresEveryMs { get => _figuresEveryMs; init { _figuresEveryMs = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -4277,6 +4403,10 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
                 Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName, maximum: 100);
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "figures_every_ms"u8))
+            {
+                FiguresEveryMs = WireReader.Int64(ref reader, "figures_every_ms", strict, minimum: 1000, maximum: 86400000);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SubscribeParams", refuse: strict);
@@ -4299,6 +4429,11 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
         WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("figures_every_ms"u8);
+            WireWriter.Value(writer, FiguresEveryMs);
+        }
         writer.WriteEndObject();
     }
 }

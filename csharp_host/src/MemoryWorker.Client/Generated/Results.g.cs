@@ -10,8 +10,11 @@ using System.Text.Json.Serialization;
 namespace MemoryWorker.Client.Protocol;
 
 /// <summary>Where the memory is.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record GetStatusResult : IWireRecord<GetStatusResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>devices</c></summary>
     public required IReadOnlyList<DeviceStatus> Devices { get; init; }
 
@@ -23,6 +26,11 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
 
     /// <summary>Of the oldest reading in the answer.</summary>
     public required long AgeMs { get; init; }
+
+    private readonly string? _next;
+
+    /// <summary>Send it as <c>after</c> for the next page; null on the last, and where no <c>limit</c> was given.</summary>
+    public string? Next { get => _next; init { _next = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -61,6 +69,10 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
                 AgeMs = WireReader.Int64(ref reader, "age_ms", strict, minimum: 0);
                 seen |= 0x8;
             }
+            else if (WireReader.IsAt(ref reader, "next"u8))
+            {
+                Next = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "next", strict);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "GetStatusResult", refuse: strict);
@@ -89,6 +101,11 @@ public sealed record GetStatusResult : IWireRecord<GetStatusResult>
         WireWriter.Value(writer, WireWriter.Kept(PressureCategory == PressureCategory.Unknown, UnknownWords, "pressure_level") ?? this.PressureCategory.ToWord());
         writer.WritePropertyName("age_ms"u8);
         WireWriter.Value(writer, AgeMs);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("next"u8);
+            WireWriter.Value(writer, Next);
+        }
         writer.WriteEndObject();
     }
 }
@@ -7581,6 +7598,290 @@ public sealed record OperationEndResult : IWireRecord<OperationEndResult>
     }
 }
 
+/// <summary>What became of all that a node held; it is empty where nothing was kept.</summary>
+public sealed record FleetDrainResult : IWireRecord<FleetDrainResult>
+{
+    /// <summary><c>node</c></summary>
+    public required string Node { get; init; }
+
+    /// <summary><c>moved</c></summary>
+    public required IReadOnlyList<MovedMemory> Moved { get; init; }
+
+    /// <summary><c>unloaded</c></summary>
+    public required IReadOnlyList<DrainedModel> Unloaded { get; init; }
+
+    /// <summary>Allocations and models that stay on the node, and why: nothing else has room for them, or they are in use. Drain it again when that is over.</summary>
+    public required IReadOnlyList<Kept> Kept { get; init; }
+
+    /// <summary>What moving took, and what loading again what was unloaded is expected to take; null where that was never measured.</summary>
+    public required double? CostMs { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public FleetDrainResult() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private FleetDrainResult(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "FleetDrainResult");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "node"u8))
+            {
+                Node = WireReader.String(ref reader, "node", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "moved"u8))
+            {
+                Moved = WireReader.List(ref reader, "moved", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<MovedMemory>(ref reader, member, strict));
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "unloaded"u8))
+            {
+                Unloaded = WireReader.List(ref reader, "unloaded", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<DrainedModel>(ref reader, member, strict));
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "kept"u8))
+            {
+                Kept = WireReader.List(ref reader, "kept", strict, static (ref Utf8JsonReader reader, string member, bool strict) => WireReader.Record<Kept>(ref reader, member, strict));
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "cost_ms"u8))
+            {
+                CostMs = WireReader.IsNull(ref reader) ? null : WireReader.Double(ref reader, "cost_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "FleetDrainResult", refuse: strict);
+            }
+        }
+        if (seen != 0x1f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x10, "FleetDrainResult", "node", "moved", "unloaded", "kept", "cost_ms");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static FleetDrainResult Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("node"u8);
+        WireWriter.Value(writer, Node);
+        writer.WritePropertyName("moved"u8);
+        WireWriter.List(writer, Moved, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("unloaded"u8);
+        WireWriter.List(writer, Unloaded, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("kept"u8);
+        WireWriter.List(writer, Kept, static (writer, item) => WireWriter.Value(writer, item));
+        writer.WritePropertyName("cost_ms"u8);
+        WireWriter.Value(writer, CostMs);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>An allocation or a model that a node held, and that another node holds from now on.</summary>
+public sealed record MovedMemory : IWireRecord<MovedMemory>
+{
+    /// <summary>As it was named before; null for a model.</summary>
+    public required string? AllocationId { get; init; }
+
+    /// <summary>As it is named from now on; null for a model.</summary>
+    public required string? DestinationAllocationId { get; init; }
+
+    /// <summary>Null for an allocation.</summary>
+    public required string? ModelId { get; init; }
+
+    /// <summary><c>source_device_id</c></summary>
+    public required string SourceDeviceId { get; init; }
+
+    /// <summary><c>destination_device_id</c></summary>
+    public required string DestinationDeviceId { get; init; }
+
+    /// <summary>What the allocation is, as asked for, or what the model takes where it is now.</summary>
+    public required long MovedBytes { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public MovedMemory() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private MovedMemory(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "MovedMemory");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "allocation_id"u8))
+            {
+                AllocationId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "allocation_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "destination_allocation_id"u8))
+            {
+                DestinationAllocationId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "destination_allocation_id", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.IsNull(ref reader) ? null : WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "source_device_id"u8))
+            {
+                SourceDeviceId = WireReader.String(ref reader, "source_device_id", strict);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "destination_device_id"u8))
+            {
+                DestinationDeviceId = WireReader.String(ref reader, "destination_device_id", strict);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "moved_bytes"u8))
+            {
+                MovedBytes = WireReader.Int64(ref reader, "moved_bytes", strict, minimum: 0);
+                seen |= 0x20;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "MovedMemory", refuse: strict);
+            }
+        }
+        if (seen != 0x3f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x7, "MovedMemory", "allocation_id", "destination_allocation_id", "model_id", "source_device_id", "destination_device_id", "moved_bytes");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static MovedMemory Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("allocation_id"u8);
+        WireWriter.Value(writer, AllocationId);
+        writer.WritePropertyName("destination_allocation_id"u8);
+        WireWriter.Value(writer, DestinationAllocationId);
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("source_device_id"u8);
+        WireWriter.Value(writer, SourceDeviceId);
+        writer.WritePropertyName("destination_device_id"u8);
+        WireWriter.Value(writer, DestinationDeviceId);
+        writer.WritePropertyName("moved_bytes"u8);
+        WireWriter.Value(writer, MovedBytes);
+        writer.WriteEndObject();
+    }
+}
+
+/// <summary>A model that a node unloaded, and that no other loaded for it: that is done at its next use.</summary>
+public sealed record DrainedModel : IWireRecord<DrainedModel>
+{
+    /// <summary><c>model_id</c></summary>
+    public required string ModelId { get; init; }
+
+    /// <summary><c>device_id</c></summary>
+    public required string DeviceId { get; init; }
+
+    /// <summary>What the model was counted with, and is no longer: by the ledger.</summary>
+    public required long FreedBytes { get; init; }
+
+    /// <summary>What the system shows came back; null where it does not say.</summary>
+    public required long? ReturnedBytes { get; init; }
+
+    /// <summary><c>reload_ms</c></summary>
+    public required long? ReloadMs { get; init; }
+
+    /// <summary><c>reason</c></summary>
+    public required string Reason { get; init; }
+
+    /// <summary>Makes one; what is required is assigned in the initializer.</summary>
+    public DrainedModel() { }
+
+    #pragma warning disable CS8618 // Require, below, sees to the required members.
+    [SetsRequiredMembers]
+    private DrainedModel(ref Utf8JsonReader reader, bool strict)
+    #pragma warning restore CS8618
+    {
+        var seen = 0UL;
+        WireReader.Begin(ref reader, "DrainedModel");
+        while (WireReader.Next(ref reader))
+        {
+            if (WireReader.IsAt(ref reader, "model_id"u8))
+            {
+                ModelId = WireReader.String(ref reader, "model_id", strict);
+                seen |= 0x1;
+            }
+            else if (WireReader.IsAt(ref reader, "device_id"u8))
+            {
+                DeviceId = WireReader.String(ref reader, "device_id", strict);
+                seen |= 0x2;
+            }
+            else if (WireReader.IsAt(ref reader, "freed_bytes"u8))
+            {
+                FreedBytes = WireReader.Int64(ref reader, "freed_bytes", strict, minimum: 0);
+                seen |= 0x4;
+            }
+            else if (WireReader.IsAt(ref reader, "returned_bytes"u8))
+            {
+                ReturnedBytes = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "returned_bytes", strict, minimum: 0);
+                seen |= 0x8;
+            }
+            else if (WireReader.IsAt(ref reader, "reload_ms"u8))
+            {
+                ReloadMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "reload_ms", strict, minimum: 0);
+                seen |= 0x10;
+            }
+            else if (WireReader.IsAt(ref reader, "reason"u8))
+            {
+                Reason = WireReader.String(ref reader, "reason", strict);
+                seen |= 0x20;
+            }
+            else
+            {
+                WireReader.Unknown(ref reader, "DrainedModel", refuse: strict);
+            }
+        }
+        if (seen != 0x3f)
+        {
+            WireReader.Require(strict ? seen : seen | 0x18, "DrainedModel", "model_id", "device_id", "freed_bytes", "returned_bytes", "reload_ms", "reason");
+        }
+    }
+
+    /// <inheritdoc/>
+    public static DrainedModel Read(ref Utf8JsonReader reader, bool strict) =>
+        new(ref reader, strict);
+
+    /// <inheritdoc/>
+    public void Write(Utf8JsonWriter writer)
+    {
+        writer.WriteStartObject();
+        writer.WritePropertyName("model_id"u8);
+        WireWriter.Value(writer, ModelId);
+        writer.WritePropertyName("device_id"u8);
+        WireWriter.Value(writer, DeviceId);
+        writer.WritePropertyName("freed_bytes"u8);
+        WireWriter.Value(writer, FreedBytes);
+        writer.WritePropertyName("returned_bytes"u8);
+        WireWriter.Value(writer, ReturnedBytes);
+        writer.WritePropertyName("reload_ms"u8);
+        WireWriter.Value(writer, ReloadMs);
+        writer.WritePropertyName("reason"u8);
+        WireWriter.Value(writer, Reason);
+        writer.WriteEndObject();
+    }
+}
+
 /// <summary>Who answers, and what it can be asked.</summary>
 /// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record HelloResult : IWireRecord<HelloResult>
@@ -7989,10 +8290,18 @@ public sealed record CancelResult : IWireRecord<CancelResult>
 }
 
 /// <summary>What is subscribed to now.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record SubscribeResult : IWireRecord<SubscribeResult>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
+
+    private readonly long? _figuresEveryMs;
+
+    /// <summary>How often <c>memory.figures</c> comes; null where it is not among the events.</summary>
+    public long? FiguresEveryMs { get => _figuresEveryMs; init { _figuresEveryMs = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -8016,6 +8325,10 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
                 Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName);
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "figures_every_ms"u8))
+            {
+                FiguresEveryMs = WireReader.IsNull(ref reader) ? null : WireReader.Int64(ref reader, "figures_every_ms", strict, minimum: 0);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SubscribeResult", refuse: strict);
@@ -8038,6 +8351,11 @@ public sealed record SubscribeResult : IWireRecord<SubscribeResult>
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
         WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("figures_every_ms"u8);
+            WireWriter.Value(writer, FiguresEveryMs);
+        }
         writer.WriteEndObject();
     }
 }

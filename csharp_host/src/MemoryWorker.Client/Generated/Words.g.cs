@@ -84,6 +84,9 @@ public enum ErrorCode
 
     /// <summary><c>operation_not_found</c></summary>
     OperationNotFound,
+
+    /// <summary><c>node_not_found</c></summary>
+    NodeNotFound,
 }
 
 /// <summary>Whether a failed request changed anything.</summary>
@@ -479,6 +482,9 @@ public enum StoreKind
 
     /// <summary><c>documents</c></summary>
     Documents,
+
+    /// <summary><c>kv</c></summary>
+    Kv,
 }
 
 /// <summary>Options of a cache that go together.</summary>
@@ -582,6 +588,9 @@ public enum EventName
 
     /// <summary><c>memory.consumer_limit_changed</c></summary>
     MemoryConsumerLimitChanged,
+
+    /// <summary><c>memory.figures</c></summary>
+    MemoryFigures,
 }
 
 /// <summary>The words that the enums are on the wire.</summary>
@@ -615,7 +624,8 @@ public static class WireWords
         ErrorCode.ConsumerNotFound => "consumer_not_found",
         ErrorCode.StoreNotFound => "store_not_found",
         ErrorCode.OperationNotFound => "operation_not_found",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found"),
+        ErrorCode.NodeNotFound => "node_not_found",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found, node_not_found"),
     };
 
     /// <summary>Finds the <see cref="ErrorCode"/> of a word; false where there is none.</summary>
@@ -647,6 +657,7 @@ public static class WireWords
             "consumer_not_found" => (ErrorCode.ConsumerNotFound, true),
             "store_not_found" => (ErrorCode.StoreNotFound, true),
             "operation_not_found" => (ErrorCode.OperationNotFound, true),
+            "node_not_found" => (ErrorCode.NodeNotFound, true),
             _ => (ErrorCode.Unknown, false),
         };
         value = found;
@@ -753,7 +764,11 @@ public static class WireWords
         {
             return ErrorCode.OperationNotFound;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found");
+        if (reader.ValueTextEquals("node_not_found"u8))
+        {
+            return ErrorCode.NodeNotFound;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "invalid_json, invalid_request, unknown_action, frame_too_large, duplicate_request_id, device_not_found, device_unavailable, allocation_not_found, model_not_found, model_busy, model_load_failed, plan_stale, out_of_memory, limit_exceeded, unsupported, checksum_mismatch, cancelled, deadline_exceeded, overloaded, shutting_down, internal_error, consumer_not_found, store_not_found, operation_not_found, node_not_found");
         return ErrorCode.Unknown;
     }
 
@@ -1752,7 +1767,8 @@ public static class WireWords
         StoreKind.Vectors => "vectors",
         StoreKind.Preferences => "preferences",
         StoreKind.Documents => "documents",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences, documents"),
+        StoreKind.Kv => "kv",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of cache, sessions, vectors, preferences, documents, kv"),
     };
 
     /// <summary>Finds the <see cref="StoreKind"/> of a word; false where there is none.</summary>
@@ -1765,6 +1781,7 @@ public static class WireWords
             "vectors" => (StoreKind.Vectors, true),
             "preferences" => (StoreKind.Preferences, true),
             "documents" => (StoreKind.Documents, true),
+            "kv" => (StoreKind.Kv, true),
             _ => (StoreKind.Unknown, false),
         };
         value = found;
@@ -1795,7 +1812,11 @@ public static class WireWords
         {
             return StoreKind.Documents;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences, documents");
+        if (reader.ValueTextEquals("kv"u8))
+        {
+            return StoreKind.Kv;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "cache, sessions, vectors, preferences, documents, kv");
         return StoreKind.Unknown;
     }
 
@@ -1961,7 +1982,8 @@ public static class WireWords
         EventName.MemoryDemotionChanged => "memory.demotion_changed",
         EventName.MemoryReleaseRequested => "memory.release_requested",
         EventName.MemoryConsumerLimitChanged => "memory.consumer_limit_changed",
-        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed"),
+        EventName.MemoryFigures => "memory.figures",
+        _ => throw new ArgumentOutOfRangeException(nameof(value), value, "it is none of memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed, memory.figures"),
     };
 
     /// <summary>Finds the <see cref="EventName"/> of a word; false where there is none.</summary>
@@ -1983,6 +2005,7 @@ public static class WireWords
             "memory.demotion_changed" => (EventName.MemoryDemotionChanged, true),
             "memory.release_requested" => (EventName.MemoryReleaseRequested, true),
             "memory.consumer_limit_changed" => (EventName.MemoryConsumerLimitChanged, true),
+            "memory.figures" => (EventName.MemoryFigures, true),
             _ => (EventName.Unknown, false),
         };
         value = found;
@@ -2049,7 +2072,11 @@ public static class WireWords
         {
             return EventName.MemoryConsumerLimitChanged;
         }
-        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed");
+        if (reader.ValueTextEquals("memory.figures"u8))
+        {
+            return EventName.MemoryFigures;
+        }
+        WireReader.UnknownWord(ref reader, member, strict, ref unknown, "memory.pressure_changed, memory.exhaustion_forecast, memory.budget_changed, memory.leak_suspected, memory.optimized, memory.allocation_expired, memory.model_unloaded, memory.unload_requested, device.lost, device.recovered, device.contents_displaced, memory.demotion_changed, memory.release_requested, memory.consumer_limit_changed, memory.figures");
         return EventName.Unknown;
     }
 }

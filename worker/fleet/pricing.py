@@ -1,0 +1,94 @@
+"""What a placement costs, term by term: a turn on a loaded model, a load, making room. Pure; in milliseconds."""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from math import expm1, log2
+
+from protocol.vocabulary import ModelState
+from worker.fleet.views import DeviceView, FileLocation, ModelView, PriceStep
+
+DISK_BYTES_PER_S = 500_000_000
+"""Of a file on a node's own disk, until it was measured: what SATA solid-state disks read."""
+
+LINK_BYTES_PER_S = 117_000_000
+"""Of a file on a share, until it was measured: what one Gbit/s of Ethernet carries of a file."""
+
+
+_LEVELS_PER_OCTAVE = 14
+"""Prices are estimates: those that differ by less than a twentieth are as good as each other."""
+
+
+def level_of(price_ms: float) -> int:
+    """Return the level of a price: a millisecond or less is the lowest."""
+    return int(_LEVELS_PER_OCTAVE * log2(price_ms)) + 1 if price_ms > 1 else 0
+
+
+def level_end(level: int) -> float:
+    """Return the price at which a level ends."""
+    return float(2 ** (level / _LEVELS_PER_OCTAVE))
+
+
+def turn_ms(device: DeviceView, ahead: int = 0) -> float:
+    """Return how long one more lease waits for its turn on a device; ``ahead``: leases its view does not know of."""
+    if device.parallel is None or not device.work_ms:
+        return 0.0
+    waiting = device.in_use + ahead + 1 - device.parallel
+    return max(0, waiting) * device.work_ms / device.parallel
+
+
+def load_ms(model: ModelView, size_bytes: int) -> float:
+    """Return what loading a model takes: as measured there, else by how fast its file is read."""
+    if model.state is ModelState.OFFLOADED and model.restore_ms is not None:
+        return model.restore_ms
+    if model.load_ms is not None:
+        return model.load_ms
+    usual = DISK_BYTES_PER_S if model.file is FileLocation.LOCAL else LINK_BYTES_PER_S
+    return size_bytes * 1000 / (model.read_bytes_per_s or usual)
+
+
+def loss_ms(step: PriceStep, models: Mapping[str, ModelView]) -> float:
+    """Return what losing a part costs those who wait for it.
+
+    A node prices a model by its load times the uses expected, which ranks what may go. But its next use brings it back:
+    what is waited for is one load, by the chance of any use. That is compared with waits and loads elsewhere.
+    """
+    model = None if step.model_id is None else models.get(step.model_id)
+    if model is None or not model.load_ms:
+        return step.cost_ms
+    return model.load_ms * -expm1(-step.cost_ms / model.load_ms)
+
+
+class RoomCurve:
+    """What making room on a device costs, by how much: its price steps, added up once."""
+
+    __slots__ = ("_bytes", "_costs", "_steps")
+
+    def __init__(self, steps: Sequence[PriceStep], models: Mapping[str, ModelView]) -> None:
+        """Take what a device would give, and what its node says of its models."""
+        self._steps = steps
+        self._bytes: list[int] = []
+        self._costs: list[float] = []
+        size, cost = 0, 0.0
+        for step in steps:
+            size += step.bytes
+            cost += loss_ms(step, models)
+            self._bytes.append(size)
+            self._costs.append(cost)
+
+    @property
+    def most_bytes(self) -> int:
+        """All that can be had."""
+        return self._bytes[-1] if self._bytes else 0
+
+    def cost_ms(self, missing_bytes: int) -> float | None:
+        """Return what making so much room costs, taken in the node's order; None where there is too little to be had."""
+        if missing_bytes <= 0:
+            return 0.0
+        index = bisect_left(self._bytes, missing_bytes)
+        if index == len(self._bytes):
+            return None
+        step, cost = self._steps[index], self._costs[index]
+        if step.divisible:
+            before = self._costs[index - 1] if index else 0.0
+            cost -= (cost - before) * (self._bytes[index] - missing_bytes) / step.bytes
+        return cost

@@ -1,0 +1,123 @@
+"""What the holder of views knows beyond them: what it placed itself and who refused. Pure; not thread-safe: its owner locks."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from protocol.record import Record
+from worker.fleet.known import KnownNode
+from worker.fleet.views import Choice, Step
+
+
+class Held(Record):
+    """One placement that a node's view does not show yet."""
+
+    choice: Choice
+    model_id: str | None
+    shown_at: tuple[str, int] | None = None
+    """The node's incarnation and revision whose view shows it; None until the node answered."""
+
+
+class NodeHolds(Record):
+    """What is held of one node."""
+
+    bytes_by_device: Mapping[str, int]
+    uses: Mapping[str, int]
+    """Leases of models, by device."""
+    loads: Mapping[str, Choice]
+    """Of models that are to be loaded there, by model."""
+    queue_ms: Mapping[str, float]
+    """How long those loads take, by device."""
+
+
+_NONE: MappingProxyType[str, Any] = MappingProxyType({})
+NOTHING = NodeHolds(_NONE, _NONE, _NONE, _NONE)
+
+
+class Reservations:
+    """Placements under way, each counted from its decision until a view of its node shows it, or it was refused."""
+
+    def __init__(self) -> None:
+        # All mutable state: by node, its placements by the id that whoever placed them gave, what they add up to
+        # (made when it is asked for), and the least revision that a view of it has to have.
+        self._held: defaultdict[str, dict[str, Held]] = defaultdict(dict)
+        self._sums: dict[str, NodeHolds] = {}
+        self._least: dict[str, tuple[str, int]] = {}
+
+    def add(self, key: str, choice: Choice, model_id: str | None) -> None:
+        """Count a placement from now on; ``key``: such as the request's id, unique among those under way."""
+        self._held[choice.node_id][key] = Held(choice, model_id)
+        self._sums.pop(choice.node_id, None)
+
+    def accepted(self, key: str, node_id: str, incarnation: str, revision: int) -> None:
+        """Note that a node took it: views from this revision on show it, and it is counted until then."""
+        held = self._held[node_id].get(key)
+        if held is not None:
+            self._held[node_id][key] = Held(held.choice, held.model_id, (incarnation, revision))
+
+    def refused(self, key: str, node_id: str, incarnation: str | None = None, revision: int = 0) -> None:
+        """Count it no more; where the node said at which revision it refused, views before that are stale from now on."""
+        self._drop(node_id, key)
+        if incarnation is not None:
+            known = self._least.get(node_id)
+            if known is None or known[0] != incarnation or known[1] < revision:
+                self._least[node_id] = (incarnation, revision)
+
+    def seen(self, node: KnownNode) -> None:
+        """Take notice of a node's new view: what it shows is counted no more."""
+        here = (node.incarnation, node.revision)
+        for key, held in list(self._held.get(node.node_id, {}).items()):
+            shown = held.shown_at
+            if shown is not None and (shown[0] != here[0] or shown[1] <= here[1]):
+                self._drop(node.node_id, key)
+        least = self._least.get(node.node_id)
+        if least is not None and (least[0] != here[0] or least[1] <= here[1]):
+            del self._least[node.node_id]
+
+    def lost(self, node_id: str) -> None:
+        """Forget a node: what was placed there went with it."""
+        for table in (self._held, self._sums, self._least):
+            table.pop(node_id, None)
+
+    def is_stale(self, node: KnownNode) -> bool:
+        """Tell whether a node is known to be further than what its views told."""
+        least = self._least.get(node.node_id)
+        return least is not None and least[0] == node.incarnation and node.revision < least[1]
+
+    def nodes(self) -> Iterable[str]:
+        """Return the nodes of which anything is held."""
+        return self._held.keys()
+
+    def of(self, node_id: str) -> NodeHolds:
+        """Return what is held of a node."""
+        if not self._held.get(node_id):
+            return NOTHING
+        sums = self._sums.get(node_id)
+        if sums is None:
+            sums = self._sums[node_id] = _sum(self._held[node_id].values())
+        return sums
+
+    def _drop(self, node_id: str, key: str) -> None:
+        held = self._held.get(node_id)
+        if held is not None and held.pop(key, None) is not None:
+            self._sums.pop(node_id, None)
+            if not held:
+                del self._held[node_id]
+
+
+def _sum(placements: Iterable[Held]) -> NodeHolds:
+    sizes: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
+    loads: dict[str, Choice] = {}
+    queues: defaultdict[str, float] = defaultdict(float)
+    for held in placements:
+        if held.model_id is None:
+            sizes[held.choice.device_id] += held.choice.size_bytes
+            continue
+        uses[held.choice.device_id] += 1
+        if held.choice.step not in {Step.LOADED, Step.LOADING} and held.model_id not in loads:
+            loads[held.model_id] = held.choice
+            sizes[held.choice.device_id] += held.choice.size_bytes
+            queues[held.choice.device_id] += held.choice.load_ms
+    return NodeHolds(sizes, uses, loads, queues)
