@@ -63,6 +63,10 @@ class Link:
         """Have a request cancelled."""
         self.handle.cancel.remote(call_id)
 
+    def drain(self) -> None:
+        """Have nothing more placed there."""
+        self.handle.drain.remote(draining=True)
+
     def lost(self, error: Exception, action: str) -> NodeLostError:
         """Note that the node is lost, and make the error of a request that was on its way."""
         why = str(error).strip().partition("\n")[0]

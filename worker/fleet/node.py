@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
@@ -13,10 +12,13 @@ import ray
 
 from worker.client.calls import CallOptions, WorkerExitedError
 from worker.core.errors import WorkerError
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition
 from worker.fleet.changes import EVERY_NS, Outbox
 from worker.fleet.node_worker import Message, NodeWorker
 from worker.fleet.observing import observe
 from worker.fleet.order import Order
+from worker.fleet.pieces import read_piece, write_piece
 from worker.fleet.views import NodeChange, NodeView
 from worker.fleet.words import (
     DIRECTORY,
@@ -44,7 +46,7 @@ class Node:
             os.chdir(folder)  # options may name files from there
         self._node_id = node_id
         self._options = options
-        self._changed = threading.Condition()
+        self._changed = SureCondition()
         # All mutable state: whether there is something to tell, what was told last, and until when it counts.
         self._dirty = True
         self._draining = False
@@ -53,7 +55,7 @@ class Node:
         self._lease_until = 0.0
         self._order = Order()
         self._worker = NodeWorker(options, self._note_change)
-        threading.Thread(target=self._tell_for_ever, name="fleet-node-tell", daemon=True).start()
+        start_thread(self._tell_for_ever, "fleet-node-tell")
 
     # ---- requests ----
 
@@ -105,6 +107,14 @@ class Node:
         """Place nothing more here; or again."""
         self._draining = draining
         self._note_change()
+
+    async def read_piece(self, allocation_id: str, offset: int, length: int) -> tuple[bytes, bytes]:
+        """Return a piece of a shared allocation, and its SHA-256."""
+        return await asyncio.to_thread(read_piece, self._worker.ask, allocation_id, offset, length)
+
+    async def write_piece(self, allocation_id: str, offset: int, piece: bytes) -> bytes:
+        """Write a piece of a shared allocation. Returns the SHA-256 of what is there then."""
+        return await asyncio.to_thread(write_piece, self._worker.ask, allocation_id, offset, piece)
 
     async def leave(self, gateway: str) -> None:
         """Free everything that a gateway has, which ends in order."""

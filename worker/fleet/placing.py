@@ -58,6 +58,18 @@ class Placing:
         )
         return _Attempt(self._roster, self._own, request, name, data, how).run
 
+    def elsewhere(self, node: str, model_id: str, how: How) -> Run:
+        """Load a model on any other node where it fits with nothing going, or is."""
+        request = PlacementRequest(
+            model_id=model_id,
+            excluded=frozenset({node}),
+            make_room=False,
+            new_use=False,
+            salt=next(self._keys),
+        )
+        data = {"model_id": model_id, "make_room": False, "allow_fallback": False}
+        return _Attempt(self._roster, None, request, "memory.load_model", data, how).run
+
     def plugin(self, name: str, data: Data, how: How) -> Run:
         """Run a plugin's action where the model that it names is placed; on the gateway's own node where it names none."""
         model_id = data.get("model_id")
@@ -171,7 +183,9 @@ class _Attempt:
     # ---- inside ----
 
     def _next(self) -> tuple[str, Choice, Pending] | None:
-        request = PlacementRequest(**{**vars(self._request), "excluded": frozenset(self._refused)})
+        request = PlacementRequest(
+            **{**vars(self._request), "excluded": self._request.excluded | frozenset(self._refused)}
+        )
         placement = self._roster.place(request)
         choice = placement.chosen
         if choice is None:
@@ -228,6 +242,10 @@ class _Attempt:
 
     def _last_resort(self, call: Call) -> Any:
         """Ask for what every node refused of the one that was best, whose refusal says why; there a fallback will do."""
+        if self._own is None:
+            raise self._told(
+                next(iter(self._refused.values()), OutOfMemoryError("no other node has room for it"))
+            )
         first = next(iter(self._refused), None)
         node = first if first is not None and self._fallback else self._own
         refusal = next(iter(self._refused.values()), None)

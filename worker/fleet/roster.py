@@ -1,6 +1,5 @@
 """The nodes as a gateway knows them: which there are, what each said last, and which are lost."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +12,8 @@ from protocol.vocabulary import DeviceState, HealthState
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.health import PartHealth
 from worker.core.log import log
+from worker.core.shortages import start_thread
+from worker.core.sure_lock import SureCondition, SureEvent
 from worker.fleet.cluster import Cluster, Machine
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
@@ -44,11 +45,11 @@ class Roster:
     ) -> None:
         self._cluster, self._gateway, self._machines, self._options = cluster, gateway, machines, options
         self._on_event, self._on_lost, self._on_back = on_event, on_lost, on_back
-        self._changed = threading.Condition()
+        self._changed = SureCondition()
         # All mutable state, under its lock: links, the last views, until when each is placed on, what was placed and no
         # view shows yet, which nodes are lost and since when, and what ends with each node's process.
         self._links: dict[str, Link] = {}
-        self._ray_ids: dict[str, str] = {}
+        self._machines_now: dict[str, Machine] = {}
         self._known: dict[str, KnownNode] = {}
         self._reservations = Reservations()
         self._lost: dict[str, tuple[float, str]] = {}
@@ -57,7 +58,7 @@ class Roster:
         self.plugins: frozenset[str] = frozenset()
         """Actions that the nodes have beside the contract's: all have the same options."""
         self._directory = cluster.directory()
-        self._thread = threading.Thread(target=self._follow_for_ever, name="fleet-roster", daemon=True)
+        self._ended: SureEvent | None = None
 
     def start(self, patience: float) -> None:
         """Start every node that is not there, and wait until each has told of itself. Raises what one did not start for."""
@@ -69,7 +70,7 @@ class Roster:
                 self.plugins |= frozenset(hello["actions"]) - ACTIONS.keys()
             except LOST as error:
                 raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
-        self._thread.start()
+        self._ended = start_thread(self._follow_for_ever, "fleet-roster")
         with self._changed:
             self._changed.wait_for(lambda: self._known.keys() >= hellos.keys(), patience)
 
@@ -103,6 +104,12 @@ class Roster:
         with self._changed:
             lost = self._lost.get(node_id)
         return None if lost is None else lost[1]
+
+    def is_here(self, node_id: str) -> bool:
+        """Tell whether a node is on the gateway's own machine."""
+        with self._changed:
+            machine = self._machines_now.get(node_id)
+        return machine is not None and machine.folder is not None
 
     def view(self, node_id: str) -> NodeView | None:
         """Return what a node said last."""
@@ -169,7 +176,7 @@ class Roster:
             if node_id in self._lost or node_id not in self._links or self._closed:
                 return
             self._lost[node_id] = (time.monotonic(), why)
-            self._ray_ids.pop(node_id, None)  # where its actor is not started again, another is
+            self._machines_now.pop(node_id, None)  # where its actor is not started again, another is
             self._reservations.lost(node_id)
             known = self._known.get(node_id)
             view = None if known is None else known.view()
@@ -184,8 +191,8 @@ class Roster:
         refs = [link.handle.leave.remote(self._gateway) for link in self.reachable()]
         refs.append(self._directory.leave.remote(self._gateway))
         ray.wait(refs, num_returns=len(refs), timeout=patience)
-        if self._thread.is_alive():
-            self._thread.join(_MACHINES_SECONDS)
+        if self._ended is not None:
+            self._ended.wait(_MACHINES_SECONDS)
 
     # ---- following ----
 
@@ -276,11 +283,11 @@ class Roster:
     def _look_for_machines(self) -> None:
         """Start a node on every machine that has none, also where one came back."""
         for name, machine in self._machines().items():
-            if self._ray_ids.get(name) == machine.ray_id:
+            if self._machines_now.get(name) == machine:
                 continue
             handle = self._cluster.node(machine, self._options)
             with self._changed:
-                self._ray_ids[name] = machine.ray_id
+                self._machines_now[name] = machine
                 self._links[name] = Link(name, handle, self._gateway, self.lose)
                 self._watch(name)
 
