@@ -22,6 +22,7 @@ from worker.fleet.pieces import read_piece, write_piece
 from worker.fleet.views import NodeChange, NodeView
 from worker.fleet.words import (
     DIRECTORY,
+    GATEWAY_SECONDS,
     LEASE_SECONDS,
     LOOK_SECONDS,
     NAMESPACE,
@@ -53,6 +54,7 @@ class Node:
         self._view: NodeView | None = None
         self._outbox, self._building = Outbox(), False
         self._lease_until = 0.0
+        self._used_at = time.monotonic()
         self._order = Order()
         self._worker = NodeWorker(options, self._note_change)
         start_thread(self._tell_for_ever, "fleet-node-tell")
@@ -230,7 +232,10 @@ class Node:
             return
         for each in self._worker.possessions.gateways() - frozenset(gateways):
             self._worker.release(each, leased_too=False)
-        if not gateways and not self._worker.possessions.any_leased():
+        now = time.monotonic()
+        if gateways:
+            self._used_at = now
+        if self._used_at + GATEWAY_SECONDS < now and not self._worker.possessions.any_leased():
             self._worker.close()
             ray.kill(ray.get_actor(f"{NODE_PREFIX}{self._node_id}", NAMESPACE))
 

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from protocol.actions import ACTIONS
-from protocol.vocabulary import DeviceState, HealthState
+from protocol.vocabulary import DeviceState, HealthState, ModelState
 from worker.core.errors import DeviceNotFoundError, DeviceUnavailableError
 from worker.core.health import PartHealth
 from worker.core.log import log
@@ -17,10 +17,10 @@ from worker.core.sure_lock import SureCondition, SureEvent
 from worker.fleet.cluster import Cluster, Machine
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
-from worker.fleet.names import in_order, joined
+from worker.fleet.names import in_order, joined, split
 from worker.fleet.placement import Placement, place_among
 from worker.fleet.reservations import Reservations
-from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest
+from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step
 from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
 
 _PATIENCE_SECONDS = 0.5
@@ -63,6 +63,7 @@ class Roster:
     def start(self, patience: float) -> None:
         """Start every node that is not there, and wait until each has told of itself. Raises what one did not start for."""
         self._look_for_machines()
+        self._ended = start_thread(self._follow_for_ever, "fleet-roster")
         hellos = {name: link.handle.hello.remote() for name, link in self._links.items()}
         for name, ref in hellos.items():
             try:
@@ -70,7 +71,6 @@ class Roster:
                 self.plugins |= frozenset(hello["actions"]) - ACTIONS.keys()
             except LOST as error:
                 raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
-        self._ended = start_thread(self._follow_for_ever, "fleet-roster")
         with self._changed:
             self._changed.wait_for(lambda: self._known.keys() >= hellos.keys(), patience)
 
@@ -164,6 +164,31 @@ class Roster:
                 self._reservations.accepted(key, node_id, incarnation, revision)
             else:
                 self._reservations.refused(key, node_id)
+
+    def note_loaded(self, model_id: str, device: str) -> None:
+        """Note a load that was not placed, until views show it: the second one from now on does."""
+        node, device_id = split(device)
+        with self._changed:
+            known = self._known.get(node or "")
+            if known is not None:
+                key = f"{model_id} on {device}"
+                choice = Choice(known.node_id, device_id, known.revision, Step.FITS, 0.0, 0.0, 0.0, 0, "")
+                self._reservations.add(key, choice, model_id)
+                self._reservations.accepted(key, known.node_id, known.incarnation, known.revision + 2)
+
+    def having(self, model_id: str) -> tuple[Link, ...]:
+        """Return the nodes where a model is, or is about to be."""
+        with self._changed:
+            return tuple(
+                self._links[name]
+                for name, known in self._known.items()
+                if name in self._links and name not in self._lost and self._has(known, model_id)
+            )
+
+    def _has(self, known: KnownNode, model_id: str) -> bool:
+        model = known.model(model_id)
+        there = model is not None and model.state not in {ModelState.UNLOADED, ModelState.FAILED}
+        return there or model_id in self._reservations.of(known.node_id).loads
 
     def take(self, view: NodeView) -> None:
         """Take a view over that a node sent with its answer."""
