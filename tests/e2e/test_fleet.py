@@ -1,15 +1,21 @@
 """A fleet on Ray: three nodes with real workers, one gateway, the same protocol."""
 
+import itertools
 import json
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.process import ROOT, Worker, eventually
+from tests.e2e.process import ROOT, Worker, eventually, gone
 from tests.rigs.fleet_cluster import START_SECONDS, FleetCluster, actors, orphans, workers
 from tests.rigs.model_files import write_model
 
