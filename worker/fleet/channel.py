@@ -1,7 +1,7 @@
 """Events of all nodes to the host: numbered here, coalesced where they arose."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -36,22 +36,17 @@ class Channel:
         """Send an event, where the host asked for it."""
         if name not in self._wanted:
             return
-        body = orjson.Fragment(orjson.dumps(data))
+        written = orjson.dumps(data)
+        body = orjson.Fragment(written)
 
         def numbered() -> bytes:
             return event_frame(name, None, next(self._numbers), body)
 
         with self._lock:
-            self._write(numbered, len(body.contents) + _FRAME_BYTES, self._skip)
+            self._write(numbered, len(written) + _FRAME_BYTES, self._skip)
 
     def _skip(self) -> None:
         next(self._numbers)
 
 
 Publish = Callable[[str, Any], None]
-
-
-def publish_all(publish: Publish, events: Iterable[tuple[str, Any]]) -> None:
-    """Tell of several things."""
-    for name, data in events:
-        publish(name, data)

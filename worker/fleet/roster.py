@@ -22,6 +22,7 @@ from worker.fleet.placement import Placement, place_among
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import Choice, NodeChange, NodeView, PlacementRequest, Step
 from worker.fleet.words import LEASE_SECONDS, Guard, News, Since
+from worker.stream.failures import wire_error
 
 _PATIENCE_SECONDS = 0.5
 """How long the directory keeps a question that has no answer yet."""
@@ -222,26 +223,33 @@ class Roster:
     # ---- following ----
 
     def _follow_for_ever(self) -> None:
-        since, looked, following = Since(), 0.0, None
+        """Follow the directory and the nodes' processes: the guard of this thread."""
+        state = _Following(Since())
         while not self._closed:
-            if time.monotonic() - looked > _MACHINES_SECONDS:
-                looked = time.monotonic()
-                with suppress(*LOST, ValueError):
-                    self._look_for_machines()
-            if following is None:
-                following = self._directory.follow.remote(self._gateway, since, _PATIENCE_SECONDS)
-            ready, _ = ray.wait([following, *self._watches], timeout=_MACHINES_SECONDS)
-            for ref in ready:
-                if ref is not following:
-                    self._note_end(ref)
-                    continue
-                following = None
-                try:
-                    since = self._hear(ray.get(ref))
-                except LOST:
-                    time.sleep(_PATIENCE_SECONDS / 5)  # Ray starts it again
-                except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
-                    log("error", "a bug in following the directory", error=repr(error))
+            try:
+                self._follow(state)
+            except LOST:  # the directory is started again by Ray
+                state.question = None
+                time.sleep(_PATIENCE_SECONDS / 5)
+            except Exception as error:  # noqa: BLE001 - a bug: the thread must not end
+                wire_error(error, "following the directory", None)
+                state.question = None
+                time.sleep(_PATIENCE_SECONDS)
+
+    def _follow(self, state: "_Following") -> None:
+        if time.monotonic() - state.looked > _MACHINES_SECONDS:
+            state.looked = time.monotonic()
+            with suppress(*LOST, ValueError):
+                self._look_for_machines()
+        if state.question is None:
+            state.question = self._directory.follow.remote(self._gateway, state.since, _PATIENCE_SECONDS)
+        ready, _ = ray.wait([state.question, *self._watches], timeout=_MACHINES_SECONDS)
+        for ref in ready:
+            if ref is state.question:
+                state.question = None
+                state.since = self._hear(ray.get(ref))
+            else:
+                self._note_end(ref)
 
     def _hear(self, news: News) -> Since:
         since = news.since
@@ -315,6 +323,15 @@ class Roster:
                 self._machines_now[name] = machine
                 self._links[name] = Link(name, handle, self._gateway, self.lose)
                 self._watch(name)
+
+
+class _Following:
+    """How far the following has come. Its thread's alone."""
+
+    def __init__(self, since: Since) -> None:
+        self.since = since
+        self.looked = 0.0
+        self.question: Any = None
 
 
 def _last_words(error: BaseException) -> str:
