@@ -371,9 +371,11 @@ class _Host:
         return live.keys() == made - lost and allocated(self.gateway) == sum(live.values())
 
     def close(self) -> None:
-        self.gateway.close_input()
-        assert self.gateway.exit_code(20) == 0
-        self.gateway.__exit__()
+        try:
+            self.gateway.close_input()
+            assert self.gateway.exit_code(20) == 0
+        finally:
+            self.gateway.__exit__()
 
 
 def test_it_starts_ray_and_ends_with_its_input(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from worker.fleet.asked import Begin, Data, How, Run
 from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
 from worker.fleet.holdings import Holdings, is_by_count
-from worker.fleet.links import Link, Pending
+from worker.fleet.links import Link, Pending, Said
 from worker.fleet.names import split
 from worker.fleet.placing import Placing
 from worker.fleet.roster import Roster
@@ -244,15 +244,21 @@ class Gateway:
 
     def _note(self, name: str, data: Data, answer: Data) -> None:
         if name == "memory.allocate":
-            self._holdings.add(answer["allocation_id"], answer["device_id"])
+            self._holdings.add(answer["allocation_id"], answer["device_id"], _incarnation(answer))
         elif name in {"memory.transfer", "memory.get_transfer"} and answer["state"] == "completed":
-            self._holdings.add(answer["destination_allocation_id"], answer["destination_device_id"])
+            self._holdings.add(
+                answer["destination_allocation_id"], answer["destination_device_id"], _incarnation(answer)
+            )
         elif name == "memory.deallocate":
             self._holdings.remove((answer["allocation_id"],))
         elif name == "memory.clear":
             self._holdings.remove(answer["allocation_ids"] or ())
         elif name == "memory.unregister_consumer":
             self._consumers.pop(data["consumer_id"], None)
+
+
+def _incarnation(answer: Data) -> str:
+    return answer.incarnation if isinstance(answer, Said) else ""
 
 
 def _of_store(link: Link, pending: Pending, call: Call) -> Any:

@@ -31,7 +31,7 @@ def main(mark: str, folder: str) -> None:
 
 def marked(mark: str) -> Iterator[int]:
     """Return the processes that inherited the mark, but this one."""
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208 - many of them
         if name.isdecimal() and int(name) != os.getpid():
             with suppress(OSError), open(f"/proc/{name}/environ", "rb") as environment:  # noqa: PTH123 - many of them
                 if mark.encode() in environment.read().split(b"\0"):

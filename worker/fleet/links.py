@@ -22,6 +22,14 @@ class NodeLostError(DeviceUnavailableError):
     """A node ended, or can't be reached, before it answered."""
 
 
+class Said(dict[str, Any]):
+    """What a node's worker answered, and which start of it."""
+
+    def __init__(self, answer: dict[str, Any], incarnation: str) -> None:
+        super().__init__(answer)
+        self.incarnation = incarnation
+
+
 class Link:
     """One node. Its requests reach its worker in the order in which they are sent. Thread-safe."""
 
@@ -113,7 +121,7 @@ class Pending:
         """Return what a reply carries, in the fleet's names. Raises the error that it reports."""
         node_id = self.link.node_id
         try:
-            return outward(node_id, data_of(message))
+            return Said(outward(node_id, data_of(message)), message.get("incarnation", ""))
         except WorkerError as error:
             raise named(error, node_id) from None
 

@@ -25,18 +25,23 @@ class Losses:
             self._holdings.lose(told["device_id"], told["reason"])
         self._publish(name, told)
 
-    def lost(self, node: str, why: str, view: NodeView) -> None:
-        """Tell of each device of a node that is gone: what was on it, the host's allocations and all models."""
+    def lost(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
+        """Tell of each device of a node that is gone: what was on it, the host's allocations and all models.
+
+        What a worker has that was started at ``before`` or later is not gone. ``again``: only where there is more to tell.
+        """
         for device in view.devices:
             device_id = joined(node, device.device_id)
             models = [each.model_id for each in view.models if each.device_id == device.device_id]
-            gone = {
-                "device_id": device_id,
-                "reason": why,
-                "allocation_ids": self._holdings.lose(device_id, why),
-                "model_ids": models,
-            }
-            self._publish(EventName.DEVICE_LOST, gone)
+            allocations = self._holdings.lose(device_id, why, before)
+            if allocations or not again:
+                gone = {
+                    "device_id": device_id,
+                    "reason": why,
+                    "allocation_ids": allocations,
+                    "model_ids": models,
+                }
+                self._publish(EventName.DEVICE_LOST, gone)
 
     def back(self, node: str, seconds: float, view: NodeView) -> None:
         """Tell that a node's devices are there again, empty."""

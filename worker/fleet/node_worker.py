@@ -72,6 +72,7 @@ class NodeWorker:
                 return refusal("its worker is being started again", Executed.NO)
             if len(self._calls) >= connection.hello.limits.max_inflight - _SPARE_CALLS:
                 return _overloaded(connection.hello.limits.max_inflight)
+            incarnation = self.incarnation
             receiver = _Reply(asyncio.get_running_loop(), options)
             try:
                 request_id = connection.send(action, data, options, receiver)
@@ -83,6 +84,7 @@ class NodeWorker:
                 return refusal(str(error).partition(";")[0], UNDONE.get(action, Executed.UNKNOWN))
             finally:
                 self._calls.pop(call_id, None)
+            message["incarnation"] = incarnation
             if message.get("success") is True:
                 self.possessions.note(gateway, action, data, message.get("data") or {})
                 if not asks_only:

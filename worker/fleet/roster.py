@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
@@ -15,6 +15,7 @@ from worker.core.log import log
 from worker.core.shortages import start_thread
 from worker.core.sure_lock import SureCondition, SureEvent
 from worker.fleet.cluster import Cluster, Machine
+from worker.fleet.holdings import LATEST
 from worker.fleet.known import KnownNode
 from worker.fleet.links import LOST, Link
 from worker.fleet.names import in_order, joined, split
@@ -28,7 +29,16 @@ _PATIENCE_SECONDS = 0.5
 """How long the directory keeps a question that has no answer yet."""
 _MACHINES_SECONDS = 2.0
 """How often it is looked which machines Ray has."""
-Publish = Callable[[str, Any], None]
+_CREATION = "creation task"
+"""What Ray says of an actor that failed to start, and would again."""
+
+
+class OnLost(Protocol):
+    """What is told of a node that is lost."""
+
+    def __call__(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
+        """Tell of it."""
+        ...
 
 
 class Roster:
@@ -41,7 +51,7 @@ class Roster:
         machines: Callable[[], dict[str, Machine]],
         options: tuple[str, ...],
         on_event: Callable[[str, str, Any], None],
-        on_lost: Callable[[str, str, NodeView], None],
+        on_lost: OnLost,
         on_back: Callable[[str, float, NodeView], None],
     ) -> None:
         self._cluster, self._gateway, self._machines, self._options = cluster, gateway, machines, options
@@ -63,17 +73,31 @@ class Roster:
 
     def start(self, patience: float) -> None:
         """Start every node that is not there, and wait until each has told of itself. Raises what one did not start for."""
+        deadline = time.monotonic() + patience
         self._look_for_machines()
         self._ended = start_thread(self._follow_for_ever, "fleet-roster")
-        hellos = {name: link.handle.hello.remote() for name, link in self._links.items()}
-        for name, ref in hellos.items():
-            try:
-                hello = ray.get(ref, timeout=patience)
-                self.plugins |= frozenset(hello["actions"]) - ACTIONS.keys()
-            except LOST as error:
-                raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
+        for name in self.names():
+            self.plugins |= frozenset(self._hello(name, deadline)["actions"]) - ACTIONS.keys()
         with self._changed:
-            self._changed.wait_for(lambda: self._known.keys() >= hellos.keys(), patience)
+            self._changed.wait_for(
+                lambda: self._known.keys() >= self._links.keys(), deadline - time.monotonic()
+            )
+
+    def _hello(self, name: str, deadline: float) -> dict[str, Any]:
+        """Ask a node what runs there; one that is killed meanwhile is started again."""
+        while True:
+            with self._changed:
+                link = self._links[name]
+            try:
+                found: dict[str, Any] = ray.get(
+                    link.handle.hello.remote(), timeout=deadline - time.monotonic()
+                )
+            except (*LOST, ray.exceptions.GetTimeoutError) as error:
+                if time.monotonic() >= deadline or _CREATION in str(error):
+                    raise DeviceUnavailableError(f"{name} did not start: {_last_words(error)}") from None
+                time.sleep(_PATIENCE_SECONDS)
+            else:
+                return found
 
     # ---- who is there ----
 
@@ -196,8 +220,8 @@ class Roster:
         with self._changed:
             self._take(view)
 
-    def lose(self, node_id: str, why: str) -> None:
-        """Note that a node is lost: once, until it is back."""
+    def lose(self, node_id: str, why: str, before: str | None = None) -> None:
+        """Note that a node is lost: once, until it is back. ``before``: the start of its worker that is not."""
         with self._changed:
             if node_id in self._lost or node_id not in self._links or self._closed:
                 return
@@ -208,7 +232,7 @@ class Roster:
             view = None if known is None else known.view()
         log("warning", "a node is lost", node=node_id, reason=why)
         if view is not None:
-            self._on_lost(node_id, why, view)
+            self._on_lost(node_id, why, view, before or view.incarnation + LATEST)
 
     def close(self, patience: float) -> None:
         """Have every node free what this gateway has there, and leave."""
@@ -281,7 +305,7 @@ class Roster:
             return True
         again = known is not None and said.incarnation != known.incarnation
         if again and name not in self._lost:
-            self.lose(name, "its worker died")
+            self.lose(name, "its worker died", said.incarnation)
         now = self._known[name] = KnownNode(said)
         now.leased_until_ns = 0 if known is None else known.leased_until_ns
         self._reservations.seen(now)
@@ -297,10 +321,12 @@ class Roster:
             self._bring_back(name)
 
     def _bring_back(self, name: str) -> None:
-        lost_at, _ = self._lost.pop(name)
+        lost_at, why = self._lost.pop(name)
+        view = self._known[name].view()
         self._watch(name)
         log("info", "a node is back, empty", node=name)
-        self._on_back(name, time.monotonic() - lost_at, self._known[name].view())
+        self._on_lost(name, why, view, view.incarnation, again=True)
+        self._on_back(name, time.monotonic() - lost_at, view)
 
     def _note_end(self, ref: Any) -> None:
         name = self._watches.pop(ref)

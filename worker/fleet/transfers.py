@@ -29,7 +29,7 @@ from worker.core.ids import Ids
 from worker.core.records import no_report
 from worker.fleet.asked import Data, How, Run
 from worker.fleet.holdings import Holdings
-from worker.fleet.links import LOST, Link
+from worker.fleet.links import LOST, Link, Said
 from worker.fleet.names import joined, split
 from worker.fleet.roster import Roster
 from worker.manager.transfer_table import ENDED, TransferTable
@@ -158,8 +158,8 @@ class Transfers:
             checksum=checksum if ends.verify else None,
             shared_memory=done["shared_memory"],
         )
-        self._holdings.add(done["allocation_id"], done["device_id"])
-        return vars(record)
+        self._holdings.add(done["allocation_id"], done["device_id"], done["incarnation"])
+        return Said(vars(record), done["incarnation"])
 
     def _note(self, transfer_id: str, row: Data, call: Call, completed: int) -> None:
         self._table.update(transfer_id, completed_bytes=completed)
@@ -234,8 +234,7 @@ class _Copy:
         ends = self._ends
         if ends.memory_type == _SHARED and ends.device_id == "cpu":
             rows = ends.destination.ask("memory.get_allocations", {"allocation_id": into}, self._call)
-            found: Data = rows["allocations"][0]
-            return found
+            return {**rows["allocations"][0], "incarnation": rows.incarnation}
         asked = {
             "source_allocation_id": into,
             "destination_device_id": ends.device_id,
@@ -248,6 +247,7 @@ class _Copy:
             "allocation_id": done["destination_allocation_id"],
             "device_id": done["destination_device_id"],
             "shared_memory": done["shared_memory"],
+            "incarnation": done.incarnation,
         }
 
     def free(self, link: Link, allocation_id: str) -> None:
