@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from protocol.params.fields import EVENTS_MAX, EventName, Params, at_most
-from protocol.vocabulary import INT64_MAX
+from protocol.vocabulary import FIGURES_EVERY_MS, INT64_MAX
 
 
 class HelloParams(Params):
@@ -35,6 +35,8 @@ class SubscribeParams(Params):
     """Ask for events. The list replaces the one before; an empty one ends the subscription."""
 
     events: Annotated[tuple[EventName, ...], Field(max_length=EVENTS_MAX, strict=False), at_most(EVENTS_MAX)]
+    figures_every_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = FIGURES_EVERY_MS
+    """How often ``memory.figures`` comes, if it is among the events: at once, and then after so long each time."""
 
 
 class ShutdownParams(Params):

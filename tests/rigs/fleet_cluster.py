@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -78,10 +80,10 @@ def _serve() -> None:
 
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=_arguments("node-1"))
+    cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=_arguments("node-1")))
     nodes = {"node-1": cluster.head_node}
     for name in ("node-2", "node-3"):
-        nodes[name] = cluster.add_node(**_arguments(name))
+        nodes[name] = _patiently(partial(cluster.add_node, **_arguments(name)))
     answer(cluster.address)
     for line in sys.stdin:
         word, name = json.loads(line)
@@ -92,6 +94,14 @@ def _serve() -> None:
         else:
             cluster.shutdown()
         answer("done")
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """Start again what took longer than the half minute for which Ray waits, on a machine that is busy with others."""
+    for _ in range(2):
+        with suppress(Exception):
+            return start()
+    return start()
 
 
 def _arguments(name: str) -> dict[str, Any]:

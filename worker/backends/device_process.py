@@ -16,8 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from protocol.vocabulary import DeviceState
-from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses
+from worker.backends.base import ChecksRestart, DeviceBackend, KnowsProcesses, TellsFigures
 from worker.backends.call_threads import CallThreads
+from worker.backends.isolation import notices
 from worker.backends.isolation.answers import QUESTIONS, WORK
 from worker.backends.isolation.codec import packed, packed_block, packed_error, packed_readings, request_of
 from worker.backends.isolation.figures_page import FiguresWriter
@@ -90,7 +91,9 @@ class _Server:
         self._changing = SureLock()
         self._changes = 0
         """Calls done that may have changed something."""
-        self._figures = FiguresWriter(self._slots.page, setup["life"], self._take, lambda: self._changes)
+        self._figures = FiguresWriter(
+            self._slots.page, setup["life"], self._take, lambda: self._changes, notices.tell
+        )
 
     def is_quick(self, message: Message) -> bool:
         """Tell whether a call can be answered at once: it takes well under a millisecond, and nothing else runs."""
@@ -166,6 +169,8 @@ class _Server:
         found = self._backend.probe()
         if self._setup["life"]:
             self._figures.begin(each.device_id for each in found if each.state is DeviceState.AVAILABLE)
+            if isinstance(self._backend, TellsFigures):
+                self._backend.watch_figures(self._figures.changed)
         return found
 
     def _do_readings(self, _: CancelToken, device_id: str) -> object:

@@ -1,6 +1,7 @@
 """Events of all nodes to the host: numbered here, coalesced where they arose."""
 
 import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from worker.core.events import Event
 from worker.core.sure_lock import SureLock
 from worker.instructor.events import event_types
 from worker.stream.event_channel import Write
+from worker.stream.event_frame import EventFrame, OnWire
 from worker.stream.frames import event_frame
 
 _FRAME_BYTES = 128
@@ -27,6 +29,7 @@ class Channel:
         self._numbers = itertools.count(1)
         # All mutable state.
         self._wanted: frozenset[EventName] = frozenset()
+        self._unread: Callable[[], EventFrame | None] = lambda: None
 
     def subscribe(self, events: tuple[type[Event], ...]) -> None:
         """Send these from now on; the numbers go on."""
@@ -44,6 +47,17 @@ class Channel:
 
         with self._lock:
             self._write(numbered, len(written) + _FRAME_BYTES, self._skip)
+
+    def publish_newest(self, event: Event, on_wire: OnWire) -> None:
+        """Send an event that takes the place of one of its kind that the host has not read, where it asked for it."""
+        if on_wire(event)[0] not in self._wanted:
+            return
+        with self._lock:
+            unread = self._unread()
+            if unread is None or not unread.replace(event):
+                frame = EventFrame(self._numbers, on_wire, event)
+                self._unread = weakref.ref(frame)
+                self._write(frame, frame.size_bytes, self._skip)
 
     def _skip(self) -> None:
         next(self._numbers)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from protocol.actions import ACTIONS
-from protocol.vocabulary import ErrorCode, Executed
+from protocol.vocabulary import FIGURES_EVERY_MS, ErrorCode, Executed
 from worker.client.calls import CallOptions, Waiting, WorkerExitedError
 from worker.client.connection import Connection
 from worker.client.events import Event
@@ -49,7 +49,7 @@ class NodeWorker:
         self._closed = False
         self._known: Connection | None = None
         self._workers = Workers(options, None, restart=True, on_exit=self._exited)
-        self._subscription = self._workers.subscribe(())
+        self._subscription = self._workers.subscribe((), FIGURES_EVERY_MS)
         self._take_over()
         start_thread(self._follow, "fleet-node-events")
 

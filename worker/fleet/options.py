@@ -15,15 +15,14 @@ RING = 0xFFFFFFFF
 THERE = frozenset({ModelState.LOADED, ModelState.LOADING})
 """States of a model that is on its node already, or about to be."""
 
-_RANKS = {
-    Step.LOADED: 0,
-    Step.LOADING: 1,
-    Step.FITS: 2,
-    Step.MAKES_ROOM: 2,
-    Step.UNKNOWN_HEADROOM: 3,
-    Step.FITS_ELSEWHERE: 4,
-}
-"""Which of places as good as each other goes first."""
+NEW = 2
+"""The rank of places where it is not yet."""
+
+_RANKS = {Step.LOADED: 0, Step.LOADING: 1}
+"""Which of places as good as each other goes first; all others after them."""
+
+_ELSEWHERE = 1 << 20
+"""On the level of a place on another kind of device than the node's own choice: after every other place."""
 
 
 class Option(NamedTuple):
@@ -42,6 +41,11 @@ class Option(NamedTuple):
     load_ms: float = 0.0
     room_ms: float = 0.0
     size_bytes: int = 0
+
+    @property
+    def key(self) -> tuple[int, int, int, str]:
+        """What it is compared by: the lowest is the best."""
+        return self.level, self.rank, self.distance, self.node.node_id
 
 
 class Pricing:
@@ -114,7 +118,7 @@ class Pricing:
         return named and (request.kind is None or request.kind is device.kind)
 
     def _cheapest(self, node: KnownNode, model: ModelView | None, holds: NodeHolds) -> Option | Passed:
-        """Price the devices of a node as its own worker tries them: its default one, then others where it fits."""
+        """Price the devices of a node: those of its first one's kind, and the others where it has none there."""
         request = self._request
         devices = self._devices(node, model)
         if not devices:  # 5
@@ -122,63 +126,63 @@ class Pricing:
         size = request.required_bytes
         if size is None:
             size = (model.size_bytes if model is not None else None) or 0
-        load = 0.0 if model is None else load_ms(model, size)
-        first = devices[0].kind
         best: Option | None = None
-        why: list[str] = []
         for device in devices:
-            device_id, available, room = device.device_id, device.available_bytes, 0.0
-            taken = holds.bytes_by_device.get(device_id, 0)
-            missing = 0 if available is None else size + taken - available
-            if missing > 0:
-                after = None
-                if request.make_room and device.kind is first:
-                    curve = node.curve(device)
-                    after = curve.cost_ms(missing)
-                if after is None:  # 11
-                    why.append(self._no_room(node, device, size, taken))
-                    continue
-                room = after - (curve.cost_ms(missing - size) or 0.0)
-                step = Step.MAKES_ROOM  # 10
-            elif device.kind is not first:
-                step = Step.FITS_ELSEWHERE  # 8
-            else:
-                step = Step.UNKNOWN_HEADROOM if available is None else Step.FITS  # 9, 8
-            wait = 0.0
-            if model is not None:
-                queue = device.queue_ms + holds.queue_ms.get(device_id, 0.0)
-                wait = max(queue, self._turn_ms(device, holds) - load)  # it is loaded while others work
-            price = wait + load + room
-            if best is None or price < best.price_ms:
-                distance = (node.place - self.load_place) & RING
-                best = Option(
-                    level_of(price),
-                    _RANKS[step],
-                    distance,
-                    node,
-                    device_id,
-                    step,
-                    price,
-                    wait,
-                    load,
-                    room,
-                    size,
-                )
-        return best or _passed(node, Cause.NO_ROOM, "; ".join(why))
+            elsewhere = device.kind is not devices[0].kind
+            if elsewhere and best is not None:
+                break
+            option = self._on(node, device, model, holds, size, elsewhere=elsewhere)
+            if option is not None and (best is None or option.price_ms < best.price_ms):
+                best = option
+        if best is not None:
+            return best
+        why = "; ".join(self._no_room(node, device, size, holds) for device in devices)  # 11
+        return _passed(node, Cause.NO_ROOM, why)
+
+    def _on(
+        self,
+        node: KnownNode,
+        device: DeviceView,
+        model: ModelView | None,
+        holds: NodeHolds,
+        size: int,
+        *,
+        elsewhere: bool,
+    ) -> Option | None:
+        """Price one device; None where it does not fit there."""
+        taken = holds.bytes_by_device.get(device.device_id, 0)
+        step, wait, load, room = Step.FITS_ELSEWHERE if elsewhere else Step.FITS, 0.0, 0.0, 0.0  # 8
+        if device.available_bytes is None:  # 9
+            step = Step.UNKNOWN_HEADROOM
+        elif (missing := size + taken - device.available_bytes) > 0:
+            curve = node.curve(device)
+            after = curve.cost_ms(missing) if self._request.make_room and not elsewhere else None
+            if after is None:
+                return None
+            room = after - (curve.cost_ms(missing - size) or 0.0)
+            step = Step.MAKES_ROOM  # 10
+        if model is not None:
+            load = load_ms(model, model.size_bytes or size)
+            queue = device.queue_ms + holds.queue_ms.get(device.device_id, 0.0)
+            wait = max(queue, self._turn_ms(device, holds) - load)  # it is loaded while others work
+        price = wait + load + room
+        level = level_of(price) + (_ELSEWHERE if elsewhere else 0)
+        distance = (node.place - self.load_place) & RING
+        return Option(level, NEW, distance, node, device.device_id, step, price, wait, load, room, size)
 
     def _devices(self, node: KnownNode, model: ModelView | None) -> list[DeviceView]:
-        """Return the devices that will do, in the order in which the node's worker tries them."""
-        request, default = self._request, node.default_device_id
+        """Return the devices that will do, the node's own choice first."""
+        request = self._request
         if request.device_id is not None:
-            ids = [request.device_id]
+            ids: tuple[str, ...] = (request.device_id,)
+        elif model is not None and model.devices:
+            ids = model.devices
         elif model is None and request.kind is None:
-            ids = [default or ""]
-        elif default in node.devices:
-            ids = [default, *(each for each in node.devices if each != default)]
+            ids = node.order[:1]
         else:
-            ids = list(node.devices)
-        if model is not None and model.devices:
-            ids = [each for each in ids if each in model.devices]
+            ids = node.order
+        if model is not None and model.devices and request.device_id is not None:
+            ids = tuple(each for each in ids if each in model.devices)
         there = (node.devices[each] for each in ids if each in node.devices)
         return [each for each in there if each.state is DeviceState.AVAILABLE and self._will_do(each)]
 
@@ -189,7 +193,8 @@ class Pricing:
             return f"{self._request.kind} device"
         return " or ".join(model.devices) if model is not None and model.devices else "device"
 
-    def _no_room(self, node: KnownNode, device: DeviceView, size: int, taken: int) -> str:
+    def _no_room(self, node: KnownNode, device: DeviceView, size: int, holds: NodeHolds) -> str:
+        taken = holds.bytes_by_device.get(device.device_id, 0)
         available = max(0, (device.available_bytes or 0) - taken)
         most = f"{node.curve(device).most_bytes:,} more at most by making room"
         more = most if self._request.make_room else "no room may be made"

@@ -81,7 +81,7 @@ def _options(nodes: Iterable[KnownNode], pricing: Pricing) -> Iterator[Option]:
 
 
 def _order(option: Option) -> tuple[int, int, int, str]:
-    return (*option[:3], option.node.node_id)
+    return option.key
 
 
 def told(request: PlacementRequest, option: Option) -> Choice:

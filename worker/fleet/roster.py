@@ -211,7 +211,7 @@ class Roster:
             )
 
     def _has(self, known: KnownNode, model_id: str) -> bool:
-        model = known.model(model_id)
+        model = known.models.get(model_id)
         there = model is not None and model.state not in {ModelState.UNLOADED, ModelState.FAILED}
         return there or model_id in self._reservations.of(known.node_id).loads
 

@@ -4,6 +4,7 @@ import os
 import secrets
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from protocol.actions import ACTIONS
@@ -19,6 +20,7 @@ from worker.fleet.channel import Channel
 from worker.fleet.cluster import Cluster, Machine
 from worker.fleet.draining import Draining
 from worker.fleet.everywhere import Everywhere
+from worker.fleet.figures import tell_figures
 from worker.fleet.gateway import Gateway
 from worker.fleet.holdings import Holdings
 from worker.fleet.losses import Losses
@@ -31,6 +33,7 @@ from worker.instructor.session import SessionHandlers
 from worker.metrics.history import History
 from worker.stream.alarm import Alarm
 from worker.stream.event_writer import EventWriter
+from worker.stream.figures_ticker import FiguresTicker, taken_by
 from worker.stream.frame_writer import FrameWriter
 from worker.stream.job_runner import JobRunner
 from worker.stream.stdio_loop import StdioLoop
@@ -81,8 +84,14 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
         health.add(name, source)
     health.add("nodes", roster.health)
     actions = (*ACTIONS, *roster.plugins)
+    everywhere = Everywhere(roster, own_node, history, health)
+    figures = FiguresTicker(
+        clock.now_ns,
+        taken_by(runner.submit, timers),
+        partial(tell_figures, everywhere, clock, started_ns, channel),
+    )
     session = SessionHandlers(
-        loop, clock, __version__, os.getpid(), started_ns, lambda: actions, lambda: None, health
+        loop, clock, __version__, os.getpid(), started_ns, lambda: actions, lambda: None, health, figures
     )
     here = Bindings()
     here.bind("worker.hello", session.hello)
@@ -90,7 +99,7 @@ def serve_fleet(own: Namespace, options: tuple[str, ...], read_fd: int, write_fd
     here.bind("worker.cancel", session.cancel)
     here.bind("worker.subscribe", session.subscribe)
     here.bind("worker.shutdown", session.shutdown, session.claims_of_shutdown)
-    placing, everywhere = Placing(roster, own_node), Everywhere(roster, own_node, history, health)
+    placing = Placing(roster, own_node)
     transfers = Transfers(roster, own_node, holdings, Ids(gateway_id))
     draining = Draining(roster, holdings, placing, transfers)
     gateway = Gateway(roster, own_node, holdings, placing, everywhere, transfers, draining, here)

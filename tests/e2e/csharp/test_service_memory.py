@@ -593,6 +593,21 @@ def test_events_come_as_they_happen(memory: Any) -> None:
     assert {one.Data.From.ToString(), one.Data.To.ToString()} == {"Low", "Critical"}
 
 
+def test_figures_are_a_stream(memory: Any) -> None:
+    """The first at once: what each device has, and what would help."""
+    from System import TimeSpan
+
+    allocate(memory, 62 * MIB)
+    stream = runtime.iterate(memory.GetMemoryFiguresAsync(TimeSpan.FromSeconds(1)))
+    first = next(stream)
+    second = next(stream)
+    stream.close()
+    (device,) = [one for one in first.Devices if one.DeviceId == DEVICE]
+    assert (device.AllocatedBytes, device.PressureCategory.ToString()) == (62 * MIB, "Critical")
+    assert second.UptimeMs > first.UptimeMs
+    assert second.Skipped == 0
+
+
 def test_a_lost_device_is_an_event(real: Make) -> None:
     """What lay on it is named, and is not lost a second time with the worker."""
     import psutil

@@ -17,8 +17,9 @@ from worker.core.cancellation import CancelToken
 _ON_THEIR_WAY = 3
 """Pieces of one copy that may be under way at once: one being filled, one being emptied, one between."""
 
-FILE_PIECE_BYTES = 32 * 2**20
-"""What needs no slot is cut into pieces of this size, for progress and cancelling."""
+_FILE_PIECE_BYTES, _LONG_FILE_PIECE_BYTES = 32 * 2**20, 256 * 2**20
+"""What needs no slot is cut into pieces of this size, for progress and cancelling; of the second where it has as many bytes:
+memcpy by-passes the caches only for long copies (240 MiB on the machine measured), which makes them 1.6 times as fast."""
 
 _LOOK_AGAIN_S = 0.05
 """Who waits for a slot looks this often whether its own request has ended."""
@@ -71,10 +72,11 @@ def copy_file(
 ) -> None:  # fmt: skip
     """Have the process copy between a block and a file that it has mapped; ``do`` says which way."""
     with _UnderWay(child, slots, token) as under_way:
-        for start in range(0, size, FILE_PIECE_BYTES):
+        piece = _FILE_PIECE_BYTES if size < _LONG_FILE_PIECE_BYTES else _LONG_FILE_PIECE_BYTES
+        for start in range(0, size, piece):
             token.check()
             under_way.make_way()
-            length = min(FILE_PIECE_BYTES, size - start)
+            length = min(piece, size - start)
             under_way.begin(None, partial(done, start + length), do, name, start, length, path, size)
 
 

@@ -45,7 +45,8 @@ class SocketSource:
         self._uptime_ms = 0
         self._worker = AttachedWorker(path, connection, self._note)
         self._hello = self._worker.ask("worker.hello")
-        self._worker.ask("worker.subscribe", {"events": list(EventName)})
+        happen = [name for name in EventName if name is not EventName.FIGURES]  # which are asked for here
+        self._worker.ask("worker.subscribe", {"events": happen})
 
     def snapshot(self) -> Snapshot:
         """Ask. The last answers, marked as ended, once the worker is gone."""

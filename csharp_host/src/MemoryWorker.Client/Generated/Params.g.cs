@@ -4368,10 +4368,18 @@ public sealed record CancelParams : IWireRecord<CancelParams>
 }
 
 /// <summary>Ask for events. The list replaces the one before; an empty one ends the subscription.</summary>
+/// <remarks>An optional member that is assigned is written, also null.</remarks>
 public sealed record SubscribeParams : IWireRecord<SubscribeParams>
 {
+    private readonly ulong _assigned;
+
     /// <summary><c>events</c></summary>
     public required IReadOnlyList<EventName> Events { get; init; }
+
+    private readonly long _figuresEveryMs = 30000;
+
+    /// <summary>How often <c>memory.figures</c> comes, if it is among the events: at once, and then after so long each time.</summary>
+    public long FiguresEveryMs { get => _figuresEveryMs; init { _figuresEveryMs = value; _assigned |= 0x1; } }
 
     /// <summary>Text of each word that this library does not know, by its member; null where there is none.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
@@ -4395,6 +4403,10 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
                 Events = WireReader.Words(ref reader, "events", strict, ref unknown, WireWords.ReadEventName, maximum: 100);
                 seen |= 0x1;
             }
+            else if (WireReader.IsAt(ref reader, "figures_every_ms"u8))
+            {
+                FiguresEveryMs = WireReader.Int64(ref reader, "figures_every_ms", strict, minimum: 1000, maximum: 86400000);
+            }
             else
             {
                 WireReader.Unknown(ref reader, "SubscribeParams", refuse: strict);
@@ -4417,6 +4429,11 @@ public sealed record SubscribeParams : IWireRecord<SubscribeParams>
         writer.WriteStartObject();
         writer.WritePropertyName("events"u8);
         WireWriter.Words(writer, Events, UnknownWords, "events", WireWords.ToWord);
+        if ((_assigned & 0x1) != 0)
+        {
+            writer.WritePropertyName("figures_every_ms"u8);
+            WireWriter.Value(writer, FiguresEveryMs);
+        }
         writer.WriteEndObject();
     }
 }

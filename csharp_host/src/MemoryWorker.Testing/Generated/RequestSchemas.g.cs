@@ -57,7 +57,7 @@ internal static class RequestSchemas
         "worker.ping" => """{"type":"object"}""",
         "worker.get_health" => """{"type":"object"}""",
         "worker.cancel" => """{"required":["request_id"],"type":"object","properties":{"request_id":{"maxLength":128,"minLength":1,"type":"string"}}}""",
-        "worker.subscribe" => """{"required":["events"],"type":"object","properties":{"events":{"items":{"enum":["memory.pressure_changed","memory.exhaustion_forecast","memory.budget_changed","memory.leak_suspected","memory.optimized","memory.allocation_expired","memory.model_unloaded","memory.unload_requested","device.lost","device.recovered","device.contents_displaced","memory.demotion_changed","memory.release_requested","memory.consumer_limit_changed"],"type":"string"},"maxItems":100,"type":"array"}}}""",
+        "worker.subscribe" => """{"required":["events"],"type":"object","properties":{"events":{"items":{"enum":["memory.pressure_changed","memory.exhaustion_forecast","memory.budget_changed","memory.leak_suspected","memory.optimized","memory.allocation_expired","memory.model_unloaded","memory.unload_requested","device.lost","device.recovered","device.contents_displaced","memory.demotion_changed","memory.release_requested","memory.consumer_limit_changed","memory.figures"],"type":"string"},"maxItems":100,"type":"array"},"figures_every_ms":{"maximum":86400000,"minimum":1000,"type":"integer"}}}""",
         "worker.shutdown" => """{"type":"object"}""",
         _ => null,
     };
