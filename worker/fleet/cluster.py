@@ -133,10 +133,8 @@ class _Folder:
         if len(str(base)) > 24:  # noqa: PLR2004 - sockets lie below it, whose paths have at most 107 bytes
             base = Path("/tmp")  # noqa: S108 - a folder of one's own is made in it
         self.path = Path(tempfile.mkdtemp(prefix="memory-worker-fleet-", dir=base))
-        mark = f"MEMORY_WORKER_FLEET={self.path.name}"
-        command = [sys.executable, "-I", "-S", leftovers.__file__, mark, str(self.path)]
+        command = [sys.executable, "-I", "-S", leftovers.__file__, str(self.path)]
         self._leftovers = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
-        os.environ["MEMORY_WORKER_FLEET"] = self.path.name  # from here on: that process has not got it
 
     def remove(self) -> None:
         """Remove it."""

@@ -207,7 +207,7 @@ class Gateway:
         return self._noting(name, data, self._everywhere.begin(name, data, how))
 
     def _model(self, name: str, data: Data, how: How) -> Run:
-        return self._placing.unload(name, data, how)
+        return self._noting(name, data, self._placing.unload(name, data, how))
 
     def _consumer(self, name: str, data: Data, how: How) -> Run:
         node = self._consumers.get(data["consumer_id"], self._own)
@@ -245,6 +245,10 @@ class Gateway:
     def _note(self, name: str, data: Data, answer: Data) -> None:
         if name == "memory.allocate":
             self._holdings.add(answer["allocation_id"], answer["device_id"], _incarnation(answer))
+        elif name == "memory.load_model":
+            self._holdings.loaded(answer["model_id"], answer["device_id"], _incarnation(answer))
+        elif name == "memory.unload_model":
+            self._holdings.unloaded(answer["model_id"])
         elif name in {"memory.transfer", "memory.get_transfer"} and answer["state"] == "completed":
             self._holdings.add(
                 answer["destination_allocation_id"], answer["destination_device_id"], _incarnation(answer)

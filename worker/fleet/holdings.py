@@ -25,6 +25,7 @@ class Holdings:
         self._changed = SureCondition(self._lock)
         # All mutable state.
         self._devices: dict[str, tuple[str, str]] = {}
+        self._models: dict[tuple[str, str], str] = {}
         self._lost: OrderedDict[str, str] = OrderedDict()
         self._counts: dict[str, int] = {}
         self._counted: dict[str, OrderedDict[int, str | None]] = {}
@@ -59,6 +60,25 @@ class Holdings:
             while len(self._lost) > COUNTED_MAX:
                 self._lost.popitem(last=False)
         return gone
+
+    def loaded(self, model_id: str, device_id: str, incarnation: str) -> None:
+        """Note a model that was loaded for the host: a node's view shows it a moment later."""
+        with self._lock:
+            self._models[model_id, device_id] = incarnation
+
+    def unloaded(self, model_id: str) -> None:
+        """Note that a model was unloaded."""
+        with self._lock:
+            for each in [each for each in self._models if each[0] == model_id]:
+                del self._models[each]
+
+    def lose_models(self, device_id: str, before: str = LATEST) -> tuple[str, ...]:
+        """Return the models that were on a device, likewise."""
+        with self._lock:
+            gone = [each for each, at in self._models.items() if each[1] == device_id and at < before]
+            for each in gone:
+                del self._models[each]
+        return tuple(model_id for model_id, _ in gone)
 
     def why_lost(self, allocation_id: str) -> str | None:
         """Say how an allocation was lost; None for one that was not."""

@@ -15,12 +15,12 @@ _GRACE_SECONDS, _LOOK_SECONDS, _PATIENCE_SECONDS = 5.0, 0.1, 15.0
 """How long processes may take to end by themselves, which workers do in order; and how long they are looked for."""
 
 
-def main(mark: str, folder: str) -> None:
-    """Wait for the end of the input, then for the processes that have ``mark`` in their environment, and insist."""
+def main(folder: str) -> None:
+    """Wait for the end of the input, then for the processes that use the folder, and insist; then remove it."""
     while os.read(0, 1):
         pass
     ended_at = time.monotonic()
-    while (left := list(marked(mark))) and time.monotonic() < ended_at + _PATIENCE_SECONDS:
+    while (left := list(users(folder))) and time.monotonic() < ended_at + _PATIENCE_SECONDS:
         if time.monotonic() > ended_at + _GRACE_SECONDS:
             for pid in left:
                 with suppress(ProcessLookupError):
@@ -29,13 +29,19 @@ def main(mark: str, folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def marked(mark: str) -> Iterator[int]:
-    """Return the processes that inherited the mark, but this one."""
+def users(folder: str) -> Iterator[int]:
+    """Return the processes that have a file of the folder open: all of Ray's have a log or a socket there.
+
+    Their names and environments say nothing reliable: Ray writes titles over both.
+    """
     for name in os.listdir("/proc"):  # noqa: PTH208 - many of them
         if name.isdecimal() and int(name) != os.getpid():
-            with suppress(OSError), open(f"/proc/{name}/environ", "rb") as environment:  # noqa: PTH123 - many of them
-                if mark.encode() in environment.read().split(b"\0"):
-                    yield int(name)
+            with suppress(OSError):
+                for fd in os.listdir(f"/proc/{name}/fd"):  # noqa: PTH208
+                    with suppress(OSError):
+                        if os.readlink(f"/proc/{name}/fd/{fd}").startswith(folder):  # noqa: PTH115
+                            yield int(name)
+                            break
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ class Losses:
             self._holdings.remove((told["allocation_id"],))
         elif name == EventName.DEVICE_LOST:
             self._holdings.lose(told["device_id"], told["reason"])
+            self._holdings.lose_models(told["device_id"])
+        elif name == EventName.MODEL_UNLOADED:
+            self._holdings.unloaded(told["model_id"])
         self._publish(name, told)
 
     def lost(self, node: str, why: str, view: NodeView, before: str, *, again: bool = False) -> None:
@@ -32,7 +35,8 @@ class Losses:
         """
         for device in view.devices:
             device_id = joined(node, device.device_id)
-            models = [each.model_id for each in view.models if each.device_id == device.device_id]
+            shown = (each.model_id for each in view.models if each.device_id == device.device_id)
+            models = sorted({*shown, *self._holdings.lose_models(device_id, before)})
             allocations = self._holdings.lose(device_id, why, before)
             if allocations or not again:
                 gone = {
