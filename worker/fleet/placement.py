@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from protocol.record import Record
 from worker.fleet.known import KnownNode
 from worker.fleet.options import Option, Pricing
+from worker.fleet.pricing import Work
 from worker.fleet.reservations import Reservations
 from worker.fleet.views import Cause, Choice, NodeView, Passed, PlacementRequest, Step
 
@@ -42,12 +43,12 @@ def place(
       7. it is being loaded there: until it is, and its turn has come;
       8. it fits with nothing going: the loads before it and its own, by where its file is, and until its turn has come;
       9. no one knows whether it fits: the same, and the device itself will say;
-     10. it fits once others made room: the same, and what goes, at the node's own prices.
+     10. it fits once others made room: the same, and what goes, in the node's own order, by the chance of its reuse.
      11. It does not fit whatever goes: the node is passed over.
-    It goes where the price is lowest. Of places that are as good (``pricing.level_of``), loaded goes before loading, known
-    before unknown headroom, and another kind of device than the node's default one last; then goes the next one on the
-    ring of nodes from the request's place. That is the model's where it has to be loaded, so that all who place it at
-    once load it once, and elsewhere the request's own, so that they do not all go to one node.
+    It goes where the price is lowest, and on another kind of device than a node's first one only where none else will do.
+    Of places that are as good (``pricing.level_of``), loaded goes before loading, and both before others; then goes the
+    next one on the ring of nodes from the request's place. That is the model's where it has to be loaded, so that all
+    who place it at once load it once, and elsewhere the request's own, so that they do not all go to one node.
     """
     return place_among(request, [KnownNode(view) for view in views], held or Reservations(), now_ns)
 
@@ -56,7 +57,8 @@ def place_among(
     request: PlacementRequest, nodes: Sequence[KnownNode], held: Reservations, now_ns: int
 ) -> Placement:
     """Decide as ``place``, by pricing every node."""
-    pricing = Pricing(request, held, now_ns)
+    work = Work.of(device for node in nodes for device in node.devices.values())
+    pricing = Pricing(request, held, now_ns, work.usual_ms)
     return decided(request, nodes, pricing, min(_options(nodes, pricing), key=_order, default=None))
 
 

@@ -1,8 +1,9 @@
 """What a placement costs, term by term: a turn on a loaded model, a load, making room. Pure; in milliseconds."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from math import log2
+from collections.abc import Iterable, Mapping, Sequence
+from math import expm1, log2
+from typing import NamedTuple, Self
 
 from protocol.vocabulary import ModelState
 from worker.fleet.views import DeviceView, FileLocation, ModelView, PriceStep
@@ -13,6 +14,9 @@ DISK_BYTES_PER_S = 500_000_000
 LINK_BYTES_PER_S = 117_000_000
 """Of a file on a share, until it was measured: what one Gbit/s of Ethernet carries of a file."""
 
+
+WORK_MS = 1000.0
+"""How long a lease is taken to be held until any was, anywhere."""
 
 _LEVELS_PER_OCTAVE = 14
 """Prices are estimates: those that differ by less than a twentieth are as good as each other."""
@@ -28,12 +32,33 @@ def level_end(level: int) -> float:
     return float(2 ** (level / _LEVELS_PER_OCTAVE))
 
 
-def turn_ms(device: DeviceView, ahead: int = 0) -> float:
-    """Return how long one more lease waits for its turn on a device; ``ahead``: leases its view does not know of."""
-    if device.parallel is None or not device.work_ms:
+class Work(NamedTuple):
+    """How long leases are held on devices: whole milliseconds, so that sums are the same in any order."""
+
+    sum_ms: int = 0
+    devices: int = 0
+
+    @classmethod
+    def of(cls, devices: Iterable[DeviceView]) -> Self:
+        """Add up the devices where any was."""
+        known = [int(each.work_ms) for each in devices if each.work_ms]
+        return cls(sum(known), len(known))
+
+    @property
+    def usual_ms(self) -> float:
+        """What is expected where none was yet."""
+        return self.sum_ms / self.devices if self.devices else WORK_MS
+
+
+def turn_ms(device: DeviceView, ahead: int = 0, usual_ms: float = 0.0) -> float:
+    """Return how long one more lease waits for its turn on a device.
+
+    ``ahead``: leases that its view does not know of; ``usual_ms``: how long they are held where none was yet.
+    """
+    if device.parallel is None:
         return 0.0
     waiting = device.in_use + ahead + 1 - device.parallel
-    return max(0, waiting) * device.work_ms / device.parallel
+    return max(0, waiting) * (device.work_ms or usual_ms) / device.parallel
 
 
 def load_ms(model: ModelView, size_bytes: int) -> float:
@@ -46,19 +71,32 @@ def load_ms(model: ModelView, size_bytes: int) -> float:
     return size_bytes * 1000 / (model.read_bytes_per_s or usual)
 
 
+def loss_ms(step: PriceStep, models: Mapping[str, ModelView]) -> float:
+    """Return what losing a part costs those who wait for it.
+
+    A node prices a model by its load times the uses expected, which ranks what may go. But its next use brings it back:
+    what is waited for is one load, by the chance of any use. That is compared with waits and loads elsewhere.
+    """
+    model = None if step.model_id is None else models.get(step.model_id)
+    if model is None or not model.load_ms:
+        return step.cost_ms
+    return model.load_ms * -expm1(-step.cost_ms / model.load_ms)
+
+
 class RoomCurve:
     """What making room on a device costs, by how much: its price steps, added up once."""
 
     __slots__ = ("_bytes", "_costs", "_steps")
 
-    def __init__(self, steps: Sequence[PriceStep]) -> None:
+    def __init__(self, steps: Sequence[PriceStep], models: Mapping[str, ModelView]) -> None:
+        """Take what a device would give, and what its node says of its models."""
         self._steps = steps
         self._bytes: list[int] = []
         self._costs: list[float] = []
         size, cost = 0, 0.0
         for step in steps:
             size += step.bytes
-            cost += step.cost_ms
+            cost += loss_ms(step, models)
             self._bytes.append(size)
             self._costs.append(cost)
 
@@ -76,5 +114,6 @@ class RoomCurve:
             return None
         step, cost = self._steps[index], self._costs[index]
         if step.divisible:
-            cost -= step.cost_ms * (self._bytes[index] - missing_bytes) / step.bytes
+            before = self._costs[index - 1] if index else 0.0
+            cost -= (cost - before) * (self._bytes[index] - missing_bytes) / step.bytes
         return cost
